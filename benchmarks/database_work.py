@@ -1,0 +1,138 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How long the work on the database takes beside the runbook's own commands, on a server of this machine.
+
+    PYTHONPATH=playbooks/collections:examples python benchmarks/database_work.py [--rows 1000000] [--runs 3]
+
+Needs the test environment (.test/venv). Prints a table in Markdown: the shortest of the runs, in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import subprocess
+import tempfile
+import time
+from typing import Callable, Dict, List
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace, Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import run_drill
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import build_successor, revert
+from demo.postgres_server import Cluster
+
+DATABASE = "electricity_tokens"
+SCHEMA = """
+CREATE TABLE "User" (id text PRIMARY KEY, email text NOT NULL UNIQUE, name text);
+CREATE TABLE "TokenPurchase" (id text PRIMARY KEY, "userId" text NOT NULL REFERENCES "User"(id) ON DELETE CASCADE,
+  "totalTokens" float8 NOT NULL, "totalPayment" float8 NOT NULL, "purchaseDate" timestamp(3) NOT NULL, note text);
+CREATE INDEX ON "TokenPurchase" ("purchaseDate");
+CREATE TABLE "UserContribution" (id text PRIMARY KEY, "purchaseId" text NOT NULL UNIQUE
+  REFERENCES "TokenPurchase"(id) ON DELETE CASCADE, "contributionAmount" float8 NOT NULL);
+INSERT INTO "User" SELECT 'u' || g, g || '@example.org', 'User ' || g FROM generate_series(1, 1000) g;
+INSERT INTO "TokenPurchase" SELECT 'p' || g, 'u' || (1 + g % 1000), g * 0.1, g * 1.1,
+  timestamp '2025-01-01' + g * interval '1 minute', md5(g::text) FROM generate_series(1, {rows}) g;
+INSERT INTO "UserContribution" SELECT 'c' || g, 'p' || g, g * 0.3 FROM generate_series(1, {rows}, 2) g;
+ANALYZE;
+"""
+
+
+class Bench:
+    """The server, and what is measured on it."""
+
+    def __init__(self, folder: pathlib.Path, rows: int, runs: int) -> None:
+        self.folder, self.runs = folder, runs
+        self.cluster = Cluster.create(folder / "postgres")
+        self.cluster.start()
+        self.cluster.create_database(DATABASE)
+        self.cluster.sql(SCHEMA.format(rows=rows), DATABASE)
+        connection = Settings.from_url(self.cluster.url(DATABASE))
+        self.context = Context(
+            connection, connection.with_database("postgres"), Store(str(folder / "store")), str(self.cluster.bin_dir)
+        )
+
+    def program(self, name: str, *arguments: str, database: str = DATABASE) -> None:
+        argv = [str(self.cluster.bin_dir / name), *arguments]
+        environment = {**os.environ, **self.cluster.environment(database)}
+        subprocess.run(argv, env=environment, check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def best(self, work: Callable[[], object]) -> float:
+        times: List[float] = []
+        for _run in range(self.runs):
+            started = time.monotonic()
+            work()
+            times.append(time.monotonic() - started)
+        return min(times)
+
+    def runbook_dump(self) -> None:
+        self.program("pg_dump", "-Fc", "-f", str(self.folder / "runbook.dump"), "-d", DATABASE)
+
+    def runbook_restore(self) -> None:
+        self.cluster.sql("DROP DATABASE IF EXISTS electricity_tokens_test")
+        self.cluster.sql("CREATE DATABASE electricity_tokens_test")
+        self.program("pg_restore", "-d", "electricity_tokens_test", str(self.folder / "runbook.dump"))
+
+    def backup(self) -> BackupPlace:
+        return make_backup(self.context, "pre-migration")
+
+    def revert(self, place: BackupPlace, changed: int) -> Dict[str, float]:
+        self.cluster.sql(
+            "UPDATE \"TokenPurchase\" SET note = 'x' WHERE id IN (SELECT 'p' || generate_series(1, %d))" % changed,
+            DATABASE,
+        )
+        self.context.operation = Operation.create(self.context.store, "rollback", {"database": DATABASE})
+        started = time.monotonic()
+        build_successor(self.context, place)
+        built = time.monotonic()
+        facts = revert(self.context, place, changed)
+        ended = time.monotonic()
+        assert facts["lost_rows"] == changed, facts
+        self.context.operation = None
+        return {"build": built - started, "swap": ended - built, "closed": facts["seconds_closed"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="backstop-bench-") as folder:
+        os.chmod(folder, 0o755)
+        bench = Bench(pathlib.Path(folder), given.rows, given.runs)
+        try:
+            report(bench, given.rows)
+        finally:
+            bench.cluster.destroy()
+
+
+def report(bench: Bench, rows: int) -> None:
+    runbook_dump, runbook_restore = bench.best(bench.runbook_dump), bench.best(bench.runbook_restore)
+    backup = bench.best(bench.backup)
+    place = bench.backup()
+    drill = bench.best(lambda: run_drill(bench.context, place))
+    unchanged, changed = bench.revert(place, 0), bench.revert(place, 1000)
+    size = bench.cluster.sql("SELECT pg_size_pretty(pg_database_size('%s'))" % DATABASE).strip()
+    print("%d purchases, %s, PostgreSQL %d, best of %d runs\n" % (rows, size, bench.cluster.major, bench.runs))
+    print("| work | seconds |\n|---|---|")
+    for what, seconds in (
+        ("runbook: `pg_dump -Fc`, nothing verified", runbook_dump),
+        ("backup: dump, digests of every table, whole archive read back, sha256, fsync", backup),
+        ("runbook: `pg_restore` into a test database, nothing compared", runbook_restore),
+        ("drill: restore, ANALYZE, every table and definition compared", drill),
+        ("complete revert: new database built and compared, application running", unchanged["build"]),
+        ("complete revert: loss counted and swapped, nothing written since", unchanged["swap"]),
+        ("complete revert: loss counted, kept and swapped, 1000 rows changed since", changed["swap"]),
+        ("of which newcomers wait", changed["closed"]),
+    ):
+        print("| %s | %.2f |" % (what, seconds))
+
+
+if __name__ == "__main__":
+    main()

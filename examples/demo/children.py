@@ -1,0 +1,46 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The programs that this process started: one in the foreground, and the end of all of them."""
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def run_in_foreground(argv: Sequence[str], environment: Mapping[str, str], cwd: Path) -> int:
+    """Run a program on our terminal. It gets the terminal's Ctrl-C itself and ends as it sees fit; we wait for it."""
+    child = subprocess.Popen(argv, env=dict(environment), cwd=cwd)
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)
+
+
+def of_this_process() -> list[int]:
+    """Process ids of our children."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                # The name in parentheses may hold anything; the state and the parent follow its last parenthesis.
+                fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+                if int(fields[1]) == os.getpid():
+                    found.append(int(entry.name))
+    return found
+
+
+def end_all() -> None:
+    """Ask our children to end, with their groups where they lead one of their own."""
+    for pid in of_this_process():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(pid) == pid:
+                os.killpg(pid, signal.SIGTERM)
+            else:
+                os.kill(pid, signal.SIGTERM)

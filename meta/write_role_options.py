@@ -1,0 +1,145 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Write the options of meta/shared_options.yml into defaults and argument specs of the roles that use them.
+
+A role has the shared options that its tasks, handlers, templates and own defaults name; nothing lists them again.
+In both files the options stand between two marker lines, and only what is between them is written.
+
+    python3 meta/write_role_options.py            write
+    python3 meta/write_role_options.py --check    change nothing; status 1 when a file would change
+
+A new role needs a line ``options:`` (or ``options: {}``) in every entry point of its meta/argument_specs.yml.
+"""
+from __future__ import annotations
+
+import argparse
+import pathlib
+import re
+import sys
+from typing import Any, Dict, Iterator, List, Tuple
+
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BEGIN = "# Shared options, written by meta/write_role_options.py from meta/shared_options.yml: begin"
+END = "# Shared options: end"
+#: ansible-lint wants the role's name before every variable in its defaults; these are shared on purpose.
+LINT = "  # noqa: var-naming[no-role-prefix]"
+NAME = re.compile(r"\b[a-z][a-z0-9_]*\b")
+READ = ("tasks", "handlers", "templates", "vars", "defaults")
+
+
+class IndentedDumper(yaml.SafeDumper):
+    """Block style with list items indented below their key, as yamllint wants it."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
+        return super().increase_indent(flow, False)
+
+
+def _represent_text(dumper: IndentedDumper, text: str) -> Any:
+    """Expressions and empty texts between double quotes, as people write them; all else as YAML likes it."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if not text or "{{" in text else None)
+
+
+IndentedDumper.add_representer(str, _represent_text)
+
+
+def shared_options() -> Dict[str, Dict[str, Any]]:
+    options: Dict[str, Dict[str, Any]] = yaml.safe_load((ROOT / "meta" / "shared_options.yml").read_text("utf-8"))
+    return options
+
+
+def roles() -> List[pathlib.Path]:
+    return sorted(path for path in (ROOT / "roles").iterdir() if (path / "meta").is_dir())
+
+
+def without_blocks(text: str) -> str:
+    """A file's text less what this program wrote into it."""
+    return re.sub(r"(?ms)^ *%s\n.*?^ *%s\n" % (re.escape(BEGIN), re.escape(END)), "", text)
+
+
+def used_options(role: pathlib.Path, options: Dict[str, Dict[str, Any]]) -> List[str]:
+    """The shared options that a role names, and those that their defaults name, in the order of shared_options.yml."""
+    words = set()
+    for folder in READ:
+        for path in (role / folder).rglob("*"):
+            if path.is_file():
+                words |= set(NAME.findall(without_blocks(path.read_text("utf-8"))))
+    for name in list(options):
+        if name in words:
+            words |= set(NAME.findall(str(options[name].get("default", ""))))
+    return [name for name in options if name in words]
+
+
+def as_yaml(value: Any, indent: int) -> str:
+    text = yaml.dump(value, Dumper=IndentedDumper, sort_keys=False, width=1000, allow_unicode=True)
+    return "".join(" " * indent + line + "\n" for line in text.splitlines())
+
+
+def block(text: str, indent: int) -> str:
+    margin = " " * indent
+    return "%s%s\n%s%s%s\n" % (margin, BEGIN, text, margin, END) if text else ""
+
+
+def defaults_text(text: str, names: List[str], options: Dict[str, Dict[str, Any]]) -> str:
+    own = without_blocks(text)
+    start = re.match(r"---\n", own)
+    head = start.group() if start else ""
+    values = {name: options[name]["default"] for name in names if "default" in options[name]}
+    written = re.sub(r"(?m)^(\w.*)$", r"\1" + LINT, as_yaml(values, 0)) if values else ""
+    return head + block(written, 0) + own[len(head):]
+
+
+def specs_text(text: str, names: List[str], options: Dict[str, Dict[str, Any]]) -> str:
+    """Every entry point gets the block right below its line ``options:``."""
+    written = block(as_yaml({name: options[name] for name in names}, 6), 6) if names else ""
+    line = "    options:\n" if written else "    options: {}\n"
+    own = without_blocks(text)
+    own = re.sub(r"(?m)^    options:(?: \{\})?\n(?=      )", lambda _found: "    options:\n" + written, own)
+    return re.sub(r"(?m)^    options:(?: \{\})?\n(?!      )", lambda _found: line + written, own)
+
+
+def wanted_files() -> Iterator[Tuple[pathlib.Path, str, str]]:
+    """Path, present text and wanted text of every file that holds shared options."""
+    options = shared_options()
+    for role in roles():
+        names = used_options(role, options)
+        for path, rewrite in (
+            (role / "defaults" / "main.yml", defaults_text),
+            (role / "meta" / "argument_specs.yml", specs_text),
+        ):
+            present = path.read_text("utf-8") if path.exists() else "---\n"
+            yield path, present, rewrite(present, names, options)
+
+
+def defined_twice() -> Iterator[str]:
+    """Shared options that a role defines by hand as well: the later of two equal keys would win in silence."""
+    for role in roles():
+        for path, indent in ((role / "defaults" / "main.yml", ""), (role / "meta" / "argument_specs.yml", " {6}")):
+            own = without_blocks(path.read_text("utf-8")) if path.exists() else ""
+            for name in shared_options():
+                if re.search(r"(?m)^%s%s:" % (indent, name), own):
+                    yield "%s: %s is shared; remove it here" % (path.relative_to(ROOT), name)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; status 1 when a file would change")
+    arguments = parser.parse_args()
+    twice = list(defined_twice())
+    if twice:
+        print("\n".join(twice))
+        return 1
+    stale = [(path, wanted) for path, present, wanted in wanted_files() if present != wanted]
+    for path, wanted in stale:
+        print("%s %s" % ("stale:" if arguments.check else "written:", path.relative_to(ROOT)))
+        if not arguments.check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(wanted, "utf-8")
+    return 1 if arguments.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

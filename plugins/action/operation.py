@@ -1,0 +1,29 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Tells the module ``operation`` which process runs the playbook, so that a dead run can be told from a live one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Optional
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import this_controller
+
+
+class ActionModule(ActionBase):
+    """Adds ``controller`` to the module's arguments."""
+
+    _requires_connection = True
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+        """Run the module; this code runs in a worker, whose parent is ansible-playbook itself."""
+        result = super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        if arguments.get("state") == "begin":
+            arguments["controller"] = this_controller(os.getppid())
+        result.update(self._execute_module("backstop.postgres.operation", module_args=arguments, task_vars=task_vars))
+        return result

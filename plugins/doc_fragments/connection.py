@@ -1,0 +1,68 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Documentation of the options that every module of the action group ``database`` has."""
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """The connection options."""
+
+    DOCUMENTATION = r"""
+options:
+  connection:
+    description:
+      - The application's database, reached directly, never through a pooler.
+      - O(connection.url) gives all at once; the other fields override its parts.
+      - Secrets given here never show in results, logs or the argument lists of programs.
+    type: dict
+    required: true
+    suboptions: &fields
+      url:
+        description:
+          - The URL that Prisma uses, V(postgresql://user:password@host:port/database).
+          - Prisma's own parameters (C(schema), C(connection_limit), C(pgbouncer) and others) are understood.
+        type: str
+      host:
+        description: Host name, address, or directory of the server's Unix socket.
+        type: str
+      port:
+        description: Port of the server.
+        type: int
+      user:
+        description: Database role to log in as.
+        type: str
+      password:
+        description: Password of the role.
+        type: str
+      database:
+        description: Name of the database, in its exact case.
+        type: str
+      schema:
+        description: The schema that Prisma works in.
+        type: str
+      sslmode:
+        description: How far TLS is asked for, as in libpq.
+        type: str
+        choices: [disable, allow, prefer, require, verify-ca, verify-full]
+      sslrootcert:
+        description: File with the certificates of the authorities that may sign the server's.
+        type: path
+      connect_timeout:
+        description: Seconds to wait for the server.
+        type: int
+  administration:
+    description:
+      - Where databases are created, renamed and their sessions ended.
+      - What is not given is taken from O(connection), with the database V(postgres).
+    type: dict
+    suboptions: *fields
+  client_bin_dir:
+    description:
+      - Directory of C(pg_dump), C(pg_restore) and C(pg_dumpall).
+      - Without it they are looked for in the usual places; they must be of the server's major version.
+    type: path
+requirements:
+  - psycopg2
+"""

@@ -1,0 +1,154 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Between Ansible and the library: arguments in, results and errors out. The only file that imports Ansible.
+
+This module utility is private to the collection; it can change in any release.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Callable, Dict, List, Optional, cast
+
+from ansible.module_utils.basic import AnsibleModule
+
+from .base.errors import BackstopError
+from .base.processes import signals_as_errors
+from .postgres.connection import Settings, database_errors
+from .prisma.cli import Prisma
+from .store.layout import Store
+from .store.operation import Operation
+from .work.context import Context
+
+
+def _connection_fields() -> Dict[str, Any]:
+    return dict(
+        url=dict(type="str", no_log=True),
+        host=dict(type="str"),
+        port=dict(type="int"),
+        user=dict(type="str"),
+        password=dict(type="str", no_log=True),
+        database=dict(type="str"),
+        schema=dict(type="str"),
+        sslmode=dict(type="str", choices=["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]),
+        sslrootcert=dict(type="path"),
+        connect_timeout=dict(type="int"),
+    )
+
+
+def connection_argument_spec() -> Dict[str, Any]:
+    """The options of every module that talks to the database; documented in the fragment ``connection``."""
+    return dict(
+        connection=dict(type="dict", required=True, options=_connection_fields()),
+        administration=dict(type="dict", options=_connection_fields()),
+        client_bin_dir=dict(type="path"),
+    )
+
+
+def store_argument_spec(operation: bool = False) -> Dict[str, Any]:
+    """The options of modules that use the store; documented in the fragment ``store``.
+
+    :param operation: the module is a step of an operation and must be told which
+    """
+    return dict(store=dict(type="path", required=True), operation=dict(type="str", required=operation))
+
+
+def prisma_argument_spec() -> Dict[str, Any]:
+    """The options of modules that run Prisma; documented in the fragment ``prisma``."""
+    return dict(
+        project=dict(type="path", required=True),
+        node_bin_dir=dict(type="path"),
+        prisma_environment=dict(type="dict", default={}),
+        schema_path=dict(type="str"),
+    )
+
+
+@dataclasses.dataclass
+class Request:
+    """What a module was asked for."""
+
+    params: Dict[str, Any]
+    check_mode: bool
+    diff: bool
+    warn: Callable[[str], None]
+    _connection: Optional[Settings] = None
+    _administration: Optional[Settings] = None
+
+    @property
+    def connection(self) -> Settings:
+        """The application's database, reached directly."""
+        return cast(Settings, self._connection)
+
+    @property
+    def administration(self) -> Settings:
+        """Where databases are made, renamed and their sessions ended."""
+        return cast(Settings, self._administration)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.params["store"])
+
+    @property
+    def prisma(self) -> Prisma:
+        """The Prisma of the release."""
+        return Prisma(
+            self.params["project"],
+            node_bin_dir=self.params["node_bin_dir"],
+            environment={str(name): str(value) for name, value in self.params["prisma_environment"].items()},
+            schema_path=self.params["schema_path"],
+        )
+
+    @property
+    def context(self) -> Context:
+        """Database, store and operation, as the library wants them."""
+        wanted = self.params.get("operation")
+        return Context(
+            self.connection,
+            self.administration,
+            self.store,
+            self.params.get("client_bin_dir") or None,
+            Operation.load(self.store, wanted) if wanted else None,
+        )
+
+
+def _settings(module: AnsibleModule) -> List[Settings]:
+    given = {key: value for key, value in module.params["connection"].items() if value is not None}
+    connection = Settings.from_mapping(given)
+    other = {key: value for key, value in (module.params["administration"] or {}).items() if value is not None}
+    administration = Settings.from_mapping(other, base=connection.with_database("postgres"))
+    for settings in (connection, administration):
+        module.no_log_values.update(settings.secrets)
+    return [connection, administration]
+
+
+def run_module(
+    argument_spec: Dict[str, Any],
+    act: Callable[[Request], Dict[str, Any]],
+    *,
+    connection: bool = False,
+    supports_check_mode: bool = True,
+    **keywords: Any,
+) -> None:
+    """Run a module: ``act`` returns its result, a BackstopError becomes its failure.
+
+    :param connection: the module talks to the database and gets the connection options
+    :param keywords: what AnsibleModule takes beside (required_if, mutually_exclusive, ...)
+    """
+    spec = dict(argument_spec)
+    if connection:
+        spec.update(connection_argument_spec())
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=supports_check_mode, **keywords)
+    module.run_command_environ_update = {"LC_ALL": "C.UTF-8"}
+    request = Request(module.params, module.check_mode, module._diff, module.warn)
+    try:
+        if connection:
+            request._connection, request._administration = _settings(module)
+        with signals_as_errors(), database_errors():
+            result = act(request)
+    except BackstopError as error:
+        failure = dict(error.details)
+        failure.update(found=error.found, expected=error.expected, hint=error.hint, error=type(error).__name__)
+        module.fail_json(msg=str(error), **failure)
+    module.exit_json(**result)

@@ -1,0 +1,60 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Running the commands that build a release: readable results, the end of what they said when they fail."""
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from typing import Dict, Iterable, Mapping, Optional, Sequence
+
+from ..base.errors import BackstopError
+from ..base.processes import Running, describe_failure
+from .supervisor import supervised
+
+#: A release is read by more users than the one that builds it: another one may run Prisma in it.
+RELEASE_UMASK = 0o022
+
+
+def search_path(node_bin_dir: Optional[str]) -> str:
+    """PATH with the wanted Node first."""
+    path = os.environ.get("PATH") or os.defpath
+    return node_bin_dir + os.pathsep + path if node_bin_dir else path
+
+
+def build_environment(node_bin_dir: Optional[str], extra: Mapping[str, str]) -> Dict[str, str]:
+    return {**extra, "PATH": search_path(node_bin_dir)}
+
+
+def run_command(
+    argv: Sequence[str],
+    what: str,
+    *,
+    cwd: str,
+    environment: Mapping[str, str],
+    timeout: Optional[float] = None,
+    secrets: Iterable[str] = (),
+    keep_open: Sequence[int] = (),
+) -> float:
+    """Run a command to its end and return the seconds it took.
+
+    :param what: the error's message when it fails
+    :param keep_open: descriptors for the child, such as that of the lock under which it works
+    """
+    started = time.monotonic()
+    secrets = list(secrets)
+    with Running(
+        supervised(argv, cwd, environment, secrets),
+        environment=environment,
+        cwd=cwd,
+        stdout=subprocess.DEVNULL,
+        secrets=secrets,
+        keep_open=keep_open,
+        umask=RELEASE_UMASK,
+    ) as program:
+        status = program.wait(timeout)
+        if status != 0:
+            raise BackstopError(what, found=describe_failure(argv[0], status, program.stderr_text))
+    return time.monotonic() - started

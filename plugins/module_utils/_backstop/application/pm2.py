@@ -1,0 +1,472 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Processes under pm2: what really runs, started in a wanted release, stopped until nothing of it is left.
+
+pm2's exit status says little: 0 for an application that crashes at once and for one that never becomes ready.
+So every action is judged by what its daemon and the system say about the processes afterwards.
+"""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import re
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Mapping, Optional, Pattern, Sequence, Tuple
+
+from ..base import processes
+from ..base.durable_files import file_error, make_private_directory
+from ..base.errors import BackstopError, Refused
+from ..base.processes import Finished, redact
+from .commands import search_path
+from .environment_file import read, secrets_of
+from .system_processes import POLL_SECONDS, alive, end, end_groups, groups_led_by
+
+Runner = Callable[..., Finished]
+
+#: Where sun_path of a Unix socket's address ends, without the closing NUL.
+LONGEST_SOCKET_PATH = 107
+_CALL_SECONDS = 60
+_ECOSYSTEM_ENDINGS = (".config.js", ".config.cjs", ".config.mjs", ".json", ".yml", ".yaml")
+_MISREAD_IN_HOME = re.compile(r"[\s#?]")
+#: All that an application gets from whoever starts it; the rest comes from its ecosystem and environment files.
+_INHERITED = ("LANG", "TZ", "TMPDIR")
+_LOG_TAIL = 2000
+_LOG_MOST = 1 << 20
+
+
+@dataclass
+class Process:
+    """One process that pm2 manages. pm2's own record is not kept: it holds the application's whole environment."""
+
+    pm_id: int
+    name: str
+    status: str
+    pid: int
+    restarts: int
+    started_ms: int
+    cwd: str
+    script: str
+    logs: List[str]
+
+    @property
+    def running(self) -> bool:
+        return self.status != "stopped"
+
+    @property
+    def identity(self) -> Tuple[int, int, int]:
+        """Another one after each restart."""
+        return (self.pm_id, self.pid, self.restarts)
+
+    @property
+    def seconds_up(self) -> float:
+        return max(0.0, time.time() - self.started_ms / 1000)
+
+    def facts(self) -> Dict[str, Any]:
+        return dict(pm_id=self.pm_id, status=self.status, pid=self.pid, restarts=self.restarts, cwd=self.cwd)
+
+
+def status_of(found: Sequence[Process]) -> str:
+    """One word for all processes of a name: absent, the status that they share, or mixed."""
+    statuses = sorted({process.status for process in found})
+    if not statuses:
+        return "absent"
+    return statuses[0] if len(statuses) == 1 else "mixed"
+
+
+def summary(found: Sequence[Process]) -> Dict[str, Any]:
+    """Status and directory, for the caller's before and after."""
+    places = sorted({process.cwd for process in found})
+    return dict(status=status_of(found), cwd=places[0] if len(places) == 1 else ", ".join(places) or None)
+
+
+class Pm2:
+    """A pm2 daemon and its processes.
+
+    :param executable: path of pm2
+    :param home: PM2_HOME; made when first needed
+    :param node_bin_dir: directory of the Node that runs pm2 and the application
+    :param run: runs a program, as processes.run does
+    """
+
+    def __init__(
+        self, executable: str, home: str, node_bin_dir: Optional[str] = None, run: Runner = processes.run
+    ) -> None:
+        self._executable = executable
+        self.home = os.path.normpath(home)
+        self._node_bin_dir = node_bin_dir
+        self._run = run
+        self._check_home(home)
+
+    def _check_home(self, home: str) -> None:
+        if not os.path.isabs(home):
+            raise Refused("PM2_HOME must be an absolute path", found=repr(home))
+        if _MISREAD_IN_HOME.search(home):
+            raise Refused(
+                "PM2_HOME holds a sign with which pm2's daemon spins for ever instead of listening",
+                found=repr(home),
+                expected="a path without spaces, # and ?",
+            )
+        size = len(os.fsencode(self._socket))
+        if size > LONGEST_SOCKET_PATH:
+            raise Refused(
+                "PM2_HOME is too long: pm2 keeps its sockets there",
+                found="%s has %d bytes" % (self._socket, size),
+                expected="at most %d bytes, so a PM2_HOME of at most %d"
+                % (LONGEST_SOCKET_PATH, LONGEST_SOCKET_PATH - len("/rpc.sock")),
+                hint="choose a shorter directory, such as one below /var/lib",
+            )
+        if os.path.isdir(self.home) and os.stat(self.home).st_uid != os.geteuid():
+            raise Refused(
+                "PM2_HOME belongs to another user",
+                found="%s belongs to %s" % (self.home, _user_name(os.stat(self.home).st_uid)),
+                expected="a directory of " + _user_name(os.geteuid()),
+                hint="run this as the user of the application",
+            )
+
+    @property
+    def _socket(self) -> str:
+        return os.path.join(self.home, "rpc.sock")
+
+    # Asking
+
+    def daemon_runs(self) -> bool:
+        """True when a daemon answers; asking pm2 itself would start one."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(5)
+            try:
+                probe.connect(self._socket)
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+            except OSError as error:
+                raise file_error("The daemon of pm2 cannot be reached", self._socket, error) from error
+        return True
+
+    def processes(self, name: str) -> List[Process]:
+        """The processes of an application; none when no daemon runs. Starts nothing."""
+        _check_name(name)
+        if not self.daemon_runs():
+            return []
+        return [process for process in self._list() if process.name == name]
+
+    def _list(self) -> List[Process]:
+        finished = self._pm2("jlist", check="pm2 could not list its processes")
+        # A daemon of another version, or a first start, puts words before the list.
+        for line in reversed(finished.stdout.splitlines()):
+            with contextlib.suppress(ValueError):
+                listed = json.loads(line)
+                if isinstance(listed, list):
+                    return [_process(entry) for entry in listed if isinstance(entry, dict)]
+        raise BackstopError("pm2 did not answer with a list of processes", found="%d bytes" % len(finished.stdout))
+
+    def orphans(self, name: str, known: Sequence[Process]) -> List[int]:
+        """Pids of processes of this name whose daemon was killed: they run on, and no daemon knows them.
+
+        pm2 leaves a file with the pid; that it is still the same process is told by its environment.
+
+        :param known: what :meth:`processes` says
+        """
+        pattern = re.compile(re.escape(name.replace(" ", "-")) + r"-\d+\.pid")
+        folder = os.path.join(self.home, "pids")
+        try:
+            files = [os.path.join(folder, file) for file in os.listdir(folder) if pattern.fullmatch(file)]
+        except FileNotFoundError:
+            return []
+        pids = {_read_pid(file) for file in files} - {process.pid for process in known}
+        return sorted(pid for pid in pids if pid and alive(pid) and self._is_ours(pid, name))
+
+    def _is_ours(self, pid: int, name: str) -> bool:
+        try:
+            with open("/proc/%d/environ" % pid, "rb") as stream:
+                settings = stream.read().split(b"\0")
+        except OSError:
+            return False  # gone, or of another user
+        wanted = (b"PM2_HOME=" + os.fsencode(self.home), b"name=" + os.fsencode(name))
+        return all(setting in settings for setting in wanted)
+
+    # Acting
+
+    def start(self, name: str, cwd: str, ecosystem_file: str, *, wait: float = 30, stable: float = 2) -> bool:
+        """See that an application runs in a directory, and nowhere else.
+
+        pm2 keeps the old directory and environment on restart; so what runs elsewhere is deleted and started anew.
+
+        :param cwd: directory of the release, links followed
+        :param ecosystem_file: pm2's description of the application, relative to cwd
+        :param wait: seconds for it to be online
+        :param stable: seconds for which it must stay online without a restart
+        :returns: False when it does already
+        """
+        cwd = os.path.realpath(cwd)
+        found = self.processes(name)
+        if self._runs_in(name, cwd, stable, found):
+            return False
+        path = os.path.relpath(_check_ecosystem(cwd, ecosystem_file), cwd)
+        self._end("delete", name, found, wait)
+        before = self.log_sizes()
+        # The daemon is started by a call of its own: the first call of a PM2_HOME prints a banner.
+        make_private_directory(self.home)
+        if not self.daemon_runs():
+            self._pm2("ping", check="pm2 could not start its daemon")
+        # By its name: pm2 tells the kind of the file by ".json" or ".yml" anywhere in what it is given.
+        finished = self._pm2("start", path, "--only", name, "--cwd", cwd, timeout=wait + _CALL_SECONDS, cwd=cwd)
+        found = self.processes(name)
+        if not found:
+            said = redact(finished.stderr + finished.stdout, _secrets_in(cwd))
+            raise BackstopError(
+                "pm2 did not start the application",
+                found=processes.describe_failure(self._executable, finished.status, said),
+                expected="an application named %s in %s" % (name, os.path.join(cwd, path)),
+            )
+        elsewhere = sorted({process.cwd for process in found} - {cwd})
+        if elsewhere:
+            raise BackstopError(
+                "pm2 started the application in another directory", found=elsewhere[0], expected=cwd,
+                hint="take `cwd` out of " + os.path.join(cwd, path),
+            )
+        self._wait_stable(name, found, wait, stable, before)
+        return True
+
+    def runs_in(self, name: str, cwd: str, stable: float = 0) -> bool:
+        """True when all processes of the application are online in this directory, and no orphan is left.
+
+        :param stable: seconds for which they must have been up; a crash loop is "online" most of the time
+        """
+        return self._runs_in(name, os.path.realpath(cwd), stable, self.processes(name))
+
+    def _runs_in(self, name: str, place: str, stable: float, found: List[Process]) -> bool:
+        first = [process.identity for process in found]
+        while found and [process.identity for process in found] == first:
+            if any(process.status != "online" or process.cwd != place for process in found):
+                return False
+            if all(process.seconds_up >= stable for process in found):
+                return not self.orphans(name, found)
+            time.sleep(POLL_SECONDS)
+            found = self.processes(name)
+        return False
+
+    def stop(self, name: str, *, wait: float = 30) -> bool:
+        """See that nothing of the application runs.
+
+        :returns: False when nothing did
+        """
+        found = self.processes(name)
+        changed = self._end("stop", name, [process for process in found if process.running], wait, found)
+        left = self.processes(name) if changed else []
+        if any(process.running for process in left):
+            raise BackstopError("pm2 did not stop the application", found="%s is %s" % (name, status_of(left)))
+        return changed
+
+    def delete(self, name: str, *, wait: float = 30) -> bool:
+        """See that pm2 does not know the application and nothing of it runs.
+
+        :returns: False when it was so already
+        """
+        changed = self._end("delete", name, self.processes(name), wait)
+        left = self.processes(name) if changed else []
+        if left:
+            raise BackstopError("pm2 did not delete the application", found="%s is %s" % (name, status_of(left)))
+        return changed
+
+    def _end(
+        self, action: str, name: str, found: Sequence[Process], wait: float, known: Optional[Sequence[Process]] = None
+    ) -> bool:
+        """Have pm2 stop or delete processes, and see that they and what they started are gone."""
+        orphans = self.orphans(name, found if known is None else known)
+        pids = [process.pid for process in found] + orphans
+        groups = groups_led_by(pids)
+        deadline = time.monotonic() + wait
+        if found:
+            # By number: pm2 takes a name for a path, a pattern or "all" where it can.
+            self._pm2(action, *[str(process.pm_id) for process in found], timeout=wait + _CALL_SECONDS)
+        end(orphans)
+        while any(alive(pid) for pid in pids):
+            if time.monotonic() > deadline:
+                raise BackstopError(
+                    "The application did not stop",
+                    found="process %s of %s runs on" % (", ".join(str(pid) for pid in pids if alive(pid)), name),
+                    hint="look at it, then run this again",
+                )
+            time.sleep(POLL_SECONDS)
+        # What the application started and left behind is part of it: it would go on writing to the database.
+        end_groups(groups)
+        return bool(found or orphans)
+
+    def save(self) -> bool:
+        """Where a list of processes was saved for the next boot, save what runs now.
+
+        :returns: False when no list was ever saved: then nothing is started at boot
+        """
+        if not os.path.exists(os.path.join(self.home, "dump.pm2")):
+            return False
+        self._pm2("save", "--force", check="pm2 could not save its list of processes")
+        return True
+
+    def _pm2(
+        self,
+        *arguments: str,
+        check: Optional[str] = None,
+        timeout: float = _CALL_SECONDS,
+        cwd: Optional[str] = None,
+    ) -> Finished:
+        program = processes.find_program(self._executable, [self._node_bin_dir] if self._node_bin_dir else [])
+        if program is None:
+            raise Refused("pm2 is not found", found="no program " + self._executable, hint="npm install --global pm2")
+        # pm2 hands the caller's whole environment to the application and keeps it: so the call gets almost none.
+        user = pwd.getpwuid(os.geteuid())
+        settings = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        settings.update(
+            PATH=search_path(self._node_bin_dir),
+            HOME=os.environ.get("HOME") or user.pw_dir,
+            USER=user.pw_name,
+            LOGNAME=user.pw_name,
+            PM2_HOME=self.home,
+            PM2_DISCRETE_MODE="true",
+        )
+        assignments = ["%s=%s" % item for item in sorted(settings.items())]
+        # In its home: a daemon must not be started in a directory that Ansible removes afterwards.
+        return self._run(
+            ["env", "-i", *assignments, program, *arguments], cwd=cwd or self.home, timeout=timeout, check=check
+        )
+
+    # Waiting
+
+    def _wait_stable(
+        self, name: str, found: List[Process], wait: float, stable: float, before: Dict[str, int]
+    ) -> None:
+        deadline = time.monotonic() + wait + stable
+        while True:
+            restarted = any(process.restarts for process in found)
+            given_up = any(process.status in ("errored", "stopped") for process in found)
+            if restarted or given_up or not found or time.monotonic() > deadline:
+                raise self._not_running(name, found, before)
+            if all(process.status == "online" for process in found):
+                if all(process.seconds_up >= stable for process in found):
+                    return
+                _stay_up([process.pid for process in found], stable)
+            else:
+                time.sleep(POLL_SECONDS)
+            found = self.processes(name)
+
+    def _not_running(self, name: str, found: Sequence[Process], before: Dict[str, int]) -> BackstopError:
+        restarts = sum(process.restarts for process in found)
+        secrets = _secrets_in(found[0].cwd) if found else []
+        lines: List[str] = []
+        for path in sorted({path for process in found for path in process.logs}):
+            lines += read_log(path, before.get(path, 0), secrets)
+        return BackstopError(
+            "The application does not stay up",
+            found="%s is %s after %d restarts%s"
+            % (name, status_of(found), restarts, ": " + " | ".join(lines[-8:]) if lines else ""),
+            expected="online without a restart",
+            hint="the whole log is in " + ", ".join(found[0].logs) if found else None,
+            details={"log": lines},
+        )
+
+    def log_sizes(self) -> Dict[str, int]:
+        """Sizes of the log files, to tell later what was written since."""
+        folder = os.path.join(self.home, "logs")
+        with contextlib.suppress(FileNotFoundError):
+            return {entry.path: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
+        return {}
+
+
+def _stay_up(pids: Sequence[int], seconds: float) -> None:
+    """Watch processes for a time, or until one of them ends; the system is asked, pm2 takes longer to answer."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and all(alive(pid) for pid in pids):
+        time.sleep(POLL_SECONDS)
+
+
+def _process(entry: Dict[str, Any]) -> Process:
+    settings = entry.get("pm2_env") or {}
+    pid = int(entry.get("pid") or 0)
+    logs = [settings.get("pm_err_log_path"), settings.get("pm_out_log_path")]
+    return Process(
+        pm_id=int(entry.get("pm_id", settings.get("pm_id", -1))),
+        name=str(entry.get("name") or settings.get("name") or ""),
+        status=str(settings.get("status") or "unknown"),
+        pid=pid,
+        restarts=int(settings.get("restart_time") or 0),
+        started_ms=int(settings.get("pm_uptime") or 0),
+        cwd=_real_cwd(str(settings.get("pm_cwd") or ""), pid),
+        script=str(settings.get("pm_exec_path") or ""),
+        logs=[log for log in logs if isinstance(log, str) and log != "/dev/null"],
+    )
+
+
+def _real_cwd(recorded: str, pid: int) -> str:
+    """Where a process works. A link that it was started through may lead elsewhere by now; the system knows."""
+    real = os.path.realpath(recorded) if recorded else ""
+    if real != os.path.normpath(recorded or ".") and pid:
+        with contextlib.suppress(OSError):
+            return os.readlink("/proc/%d/cwd" % pid)
+    return real
+
+
+def _check_name(name: str) -> None:
+    # pm2 takes these for all processes, a number of its list, a pattern, an option or several names.
+    if not name or name == "all" or name.isdigit() or name[0] in "-/" or "," in name or "\0" in name:
+        raise Refused("This cannot be the name of a process of pm2", found=repr(name))
+
+
+def _check_ecosystem(cwd: str, ecosystem_file: str) -> str:
+    path = os.path.join(cwd, ecosystem_file)
+    if not path.endswith(_ECOSYSTEM_ENDINGS):
+        raise Refused(
+            "pm2 would take this file for a program",
+            found=repr(ecosystem_file),
+            expected="a name that ends in " + ", ".join(_ECOSYSTEM_ENDINGS),
+        )
+    if not os.path.isfile(path):
+        raise Refused("The release has no such ecosystem file", found="no file " + path)
+    return path
+
+
+def _secrets_in(cwd: str) -> List[str]:
+    return secrets_of(read(os.path.join(cwd, ".env")))
+
+
+def read_log(path: str, start: int, secrets: Sequence[str], most: int = _LOG_TAIL) -> List[str]:
+    """The last lines of a log that were written behind a position, without secrets.
+
+    :param most: bytes to read from the end
+    """
+    try:
+        with open(path, "rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(start if start <= size else 0, size - most))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line for line in redact(text, secrets).splitlines() if line.strip()]
+
+
+def errors_in_logs(positions: Mapping[str, int], pattern: Pattern[str], cwd: str) -> List[str]:
+    """Lines behind these positions of log files that look like errors, at most the last 20.
+
+    :param cwd: directory of the release, whose secrets are hidden
+    """
+    secrets = _secrets_in(cwd)
+    lines = [line for path, size in sorted(positions.items()) for line in read_log(path, size, secrets, _LOG_MOST)]
+    return [line for line in lines if pattern.search(line)][-20:]
+
+
+def _read_pid(path: str) -> int:
+    try:
+        with open(path, encoding="ascii") as stream:
+            return int(stream.read().strip() or 0)
+    except (OSError, ValueError):
+        return 0
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return "user number %d" % number

@@ -1,0 +1,364 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Releases of the application: each revision installed and built in a directory of its own, ``current`` a link to one.
+
+    root/repository.git              mirror of the application's repository
+    root/releases/<commit>           a finished release; .backstop-release.json says how it was made
+    root/releases/.partial-<commit>  one that is being made, or debris of one that was cut off
+    root/shared/                     what outlives releases, such as the environment file
+    root/current                     link to the release that runs
+"""
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import sys
+import time
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+
+from ..base.durable_files import FileLock, file_error, fsync_directory, read_json, write_json
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.progress import timestamp
+from . import environment_file
+from .commands import build_environment, run_command
+from .git_mirror import FULL_COMMIT, GitMirror
+
+MARKER = ".backstop-release.json"
+MARKER_FORMAT = 1
+MIGRATIONS = "prisma/migrations"
+#: A predecessor that was killed may have left an `npm install` at work; it holds the lock until it ends.
+LOCK_WAIT_SECONDS = 120.0
+_PARTIAL = ".partial-"
+_REMOVED = ".removed-"
+
+
+class Releases:
+    """The releases below one root directory.
+
+    :param root: directory that holds them; made when first needed
+    :param repository: address of the git repository; only needed where a revision is looked up or a release made
+    """
+
+    def __init__(
+        self,
+        root: str,
+        repository: str = "",
+        *,
+        git: str = "git",
+        migrations: str = MIGRATIONS,
+        lock_wait: float = LOCK_WAIT_SECONDS,
+    ) -> None:
+        if not os.path.isabs(root):
+            raise Refused("The root of the releases must be an absolute path", found=repr(root))
+        self.root = os.path.normpath(root)
+        self._repository = repository
+        self._git = git
+        self._migrations = migrations
+        self._lock_wait = lock_wait
+        self._lock = FileLock(os.path.join(self.root, ".lock"))
+
+    # Where things are
+
+    @property
+    def folder(self) -> str:
+        return os.path.join(self.root, "releases")
+
+    @property
+    def link(self) -> str:
+        return os.path.join(self.root, "current")
+
+    def path(self, commit: str) -> str:
+        """Directory of a release, whether it exists or not."""
+        if not FULL_COMMIT.fullmatch(commit):
+            raise Refused("A release is named by its full commit", found=repr(commit))
+        return os.path.join(self.folder, commit)
+
+    def migrations_path(self, commit: str) -> str:
+        return os.path.join(self.path(commit), self._migrations)
+
+    def commit_at(self, path: str) -> Optional[str]:
+        """The commit of the release in which a path lies, links followed; None outside the releases."""
+        inner = os.path.relpath(os.path.realpath(path), os.path.realpath(self.folder))
+        commit = inner.split(os.sep, 1)[0]
+        return commit if FULL_COMMIT.fullmatch(commit) else None
+
+    # Looking
+
+    def mirror(self) -> GitMirror:
+        path = os.path.join(self.root, "repository.git")
+        return GitMirror(path, self._repository, git=self._git, keep_open=self._held_lock())
+
+    def _held_lock(self) -> List[int]:
+        """The lock's descriptor for our children: the lock is then free only when they are gone too."""
+        return [] if self._lock.descriptor is None else [self._lock.descriptor]
+
+    def current(self) -> Optional[str]:
+        """The commit that ``current`` leads to; None without a link or when it leads elsewhere."""
+        return self.commit_at(self.link) if os.path.islink(self.link) else None
+
+    def marker(self, commit: str) -> Optional[Dict[str, Any]]:
+        """How a finished release was made; None when there is no such release."""
+        path = os.path.join(self.path(commit), MARKER)
+        if not os.path.exists(path):
+            return None
+        content = read_json(path, "marker of the release")
+        if not isinstance(content, dict) or content.get("commit") != commit:
+            raise BackstopError(
+                "The marker of a release does not fit it",
+                found=path + " does not name " + commit,
+                hint="remove the directory %s; the release is then made again" % self.path(commit),
+            )
+        return content
+
+    def is_complete(self, commit: str) -> bool:
+        return self.marker(commit) is not None
+
+    def finished(self) -> List[Dict[str, Any]]:
+        """The finished releases, the newest first."""
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise file_error("The releases cannot be listed", self.folder, error) from error
+        found = []
+        for name in names:
+            marker = self.marker(name) if FULL_COMMIT.fullmatch(name) else None
+            if marker:
+                found.append({**marker, "path": self.path(name), "current": name == self.current()})
+        return sorted(found, key=lambda release: str(release.get("prepared")), reverse=True)
+
+    # Asking the repository
+
+    def resolve(self, revision: str, *, effect: bool = True) -> str:
+        """The commit that a tag, branch or commit means now; see GitMirror.resolve.
+
+        :param effect: False for check mode: nothing below the root is touched
+        """
+        if not effect:
+            return self.mirror().resolve(revision, effect=False)
+        with self._locked():
+            return self.mirror().resolve(revision)
+
+    def read_migrations(self, commit: str, *, effect: bool = False) -> Dict[str, bytes]:
+        """Name and migration.sql of each migration of a commit, whether it is released or not."""
+        with contextlib.ExitStack() as stack:
+            if effect:
+                stack.enter_context(self._locked())
+            mirror = stack.enter_context(self.mirror().holding(commit, effect=effect))
+            files = mirror.read_files(commit, self._migrations, "/migration.sql")
+        return {os.path.basename(os.path.dirname(path)): content for path, content in sorted(files.items())}
+
+    # Acting
+
+    def prepare(
+        self,
+        commit: str,
+        commands: Sequence[Sequence[str]] = (),
+        *,
+        node_bin_dir: Optional[str] = None,
+        environment: Optional[Mapping[str, str]] = None,
+        shared_links: Optional[Mapping[str, str]] = None,
+        command_timeout: Optional[float] = None,
+    ) -> bool:
+        """Make the release of a commit beside the running one.
+
+        :param commands: argument lists, run in the release one after the other
+        :param environment: settings for the commands; no secrets, those belong in a shared file
+        :param shared_links: name in the release -> the file that it becomes a link to
+        :returns: False when it was there already
+        """
+        links = dict(shared_links or {})
+        _check_links(links)
+        with self._locked():
+            if self.is_complete(commit):
+                return False
+            if os.path.lexists(self.path(commit)):
+                raise Refused(
+                    "A directory stands where the release is to be made",
+                    found="%s has no %s" % (self.path(commit), MARKER),
+                    hint="see that nothing runs in it, then remove it",
+                )
+            self._remove_debris()
+            partial = os.path.join(self.folder, _PARTIAL + commit)
+            try:
+                self._build(partial, commit, commands, build_environment(node_bin_dir, environment or {}), links,
+                            command_timeout)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+            reach("release.before-rename")
+            os.rename(partial, self.path(commit))
+            fsync_directory(self.folder)
+            reach("release.prepared")
+        return True
+
+    def _build(
+        self,
+        partial: str,
+        commit: str,
+        commands: Sequence[Sequence[str]],
+        environment: Mapping[str, str],
+        links: Mapping[str, str],
+        timeout: Optional[float],
+    ) -> None:
+        started = time.monotonic()
+        _make_directory(partial)
+        with self.mirror().holding(commit, effect=True) as mirror:
+            mirror.check_out(commit, partial)
+            mirror.keep(commit)
+        for name, target in links.items():
+            _link(partial, name, target)
+        secrets = [
+            secret for target in links.values() for secret in environment_file.secrets_of(environment_file.read(target))
+        ]
+        ran = []
+        for argv in commands:
+            seconds = run_command(
+                argv,
+                "A command of the release failed: " + " ".join(argv),
+                cwd=partial,
+                environment=environment,
+                timeout=timeout,
+                secrets=secrets,
+                keep_open=self._held_lock(),
+            )
+            ran.append({"argv": list(argv), "seconds": round(seconds, 3)})
+        # The files first, the marker last: after a loss of power a release with a marker must be whole.
+        sync_file_system(partial)
+        write_json(
+            os.path.join(partial, MARKER),
+            {
+                "format": MARKER_FORMAT,
+                "commit": commit,
+                "prepared": timestamp(),
+                "seconds": round(time.monotonic() - started, 3),
+                "commands": ran,
+            },
+        )
+        os.chmod(os.path.join(partial, MARKER), 0o644)
+
+    def activate(self, commit: str) -> bool:
+        """Let ``current`` lead to a finished release, in one step.
+
+        :returns: False when it does already
+        """
+        with self._locked():
+            if not self.is_complete(commit):
+                raise Refused(
+                    "The release is not finished, so it cannot become the current one",
+                    found="no release in " + self.path(commit),
+                    hint="prepare the release first",
+                )
+            if os.path.lexists(self.link) and not os.path.islink(self.link):
+                raise Refused("Nothing is overwritten", found=self.link + " exists", expected="a link or nothing")
+            if self.current() == commit:
+                return False
+            reach("release.before-activate")
+            # The link leads to a relative place, so that the root can be moved or mounted elsewhere.
+            replacement = os.path.join(self.root, ".current-new")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(replacement)
+            os.symlink(os.path.join("releases", commit), replacement)
+            os.replace(replacement, self.link)
+            fsync_directory(self.root)
+            reach("release.activated")
+        return True
+
+    def prune(self, keep: int, protect: Sequence[str] = ()) -> List[str]:
+        """Remove the oldest releases beyond a number; the current one and the protected stay in any case.
+
+        :returns: commits of the removed releases
+        """
+        if keep < 1:
+            raise Refused("At least one release is kept", found="keep = %d" % keep)
+        with self._locked():
+            staying = {self.current(), *protect}
+            removed = [
+                release["commit"] for release in self.finished()[keep:] if release["commit"] not in staying
+            ]
+            for commit in removed:
+                # Renamed first: a removal that is cut off must not leave half a release under a good name.
+                os.rename(self.path(commit), os.path.join(self.folder, _REMOVED + commit))
+                self.mirror().let_go(commit)
+            self._remove_debris()
+        return removed
+
+    def _remove_debris(self) -> None:
+        """Remove what predecessors left that were cut off; we hold the lock, so nobody works on it."""
+        for name in os.listdir(self.folder):
+            path = os.path.join(self.folder, name)
+            if name.startswith((_PARTIAL, _REMOVED)):
+                if os.path.isdir(path):
+                    shutil.rmtree(path)
+                else:
+                    os.unlink(path)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        for directory in (self.root, self.folder, os.path.join(self.root, "shared")):
+            _make_directory(directory)
+        with self._lock.held(self._lock_wait):
+            try:
+                yield
+            except OSError as error:
+                path = error.filename if isinstance(error.filename, str) else self.root
+                raise file_error("The releases could not be changed", path, error) from error
+
+
+def _make_directory(path: str) -> None:
+    """Make a directory that others may read: another user may run Prisma in a release."""
+    try:
+        if not os.path.isdir(path):
+            os.makedirs(path)
+            os.chmod(path, 0o755)
+    except OSError as error:
+        raise file_error("A directory could not be made", path, error) from error
+
+
+def _check_links(links: Mapping[str, str]) -> None:
+    for name, target in links.items():
+        if os.path.isabs(name) or os.path.normpath(name).split(os.sep, 1)[0] in ("..", "."):
+            raise Refused("A shared file must be linked inside the release", found=repr(name))
+        if not os.path.isabs(target):
+            raise Refused("A shared file must be named by an absolute path", found=repr(target))
+        if not os.path.exists(target):
+            raise Refused(
+                "A shared file is missing",
+                found="no file " + target,
+                expected="the file that %s of each release is linked to" % name,
+                hint="create it with mode 0600, owned by the application's user",
+            )
+
+
+def _link(directory: str, name: str, target: str) -> None:
+    path = os.path.join(directory, name)
+    if os.path.lexists(path):
+        raise Refused(
+            "The commit has a file where a shared file is to be linked",
+            found="%s is in the repository" % name,
+            hint="take it out of the repository, or link no shared file of this name",
+        )
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.symlink(target, path)
+
+
+def sync_file_system(path: str) -> None:
+    """Bring everything that was written on the file system of this path to the disk.
+
+    A release has tens of thousands of files in node_modules; syncing them one by one takes longer than
+    installing them, syncfs(2) does it in one go.
+    """
+    if sys.platform.startswith("linux"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) == 0:
+                return
+        finally:
+            os.close(descriptor)
+    os.sync()

@@ -1,0 +1,59 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Commands of the application, such as npm, that leave nothing behind: when we die, all that they started dies too."""
+from __future__ import annotations
+
+import os
+import sys
+from typing import Iterable, List, Mapping, Sequence
+
+from ..base.errors import Refused
+from ..base.processes import find_program
+
+# Stands between us and the command. The kernel tells it when we die (the thread that started it, to be exact); it
+# then ends its whole group, to which everything belongs that the command started. (Running asks the kernel to kill
+# the supervisor itself when we die; here that becomes a signal that it can act on.) Both outputs become one, in order.
+_SOURCE = """
+import ctypes, os, signal, subprocess, sys
+def end(*_):
+    os.killpg(0, signal.SIGKILL)
+signal.signal(signal.SIGUSR1, end)
+signal.signal(signal.SIGTERM, lambda *_: None)
+if sys.platform.startswith("linux"):
+    ctypes.CDLL(None).prctl(1, int(signal.SIGUSR1))
+status = subprocess.call(sys.argv[1:], stdout=2)
+sys.exit(status if status >= 0 else 128 - status)
+"""
+
+
+def supervised(
+    command: Sequence[str], cwd: str, environment: Mapping[str, str], secrets: Iterable[str] = ()
+) -> List[str]:
+    """The argument list that runs a command under supervision; its output is on standard error.
+
+    :raises Refused: when there is no such program, or the command would show a secret to everybody on the host
+    """
+    if not command:
+        raise Refused("A command is empty", expected="a list such as [npm, run, build]")
+    if any(_shows(part, secret) for part in command for secret in secrets):
+        raise Refused(
+            "A command holds a secret of the environment file",
+            found=command[0] + " with a secret among its arguments, which everybody on the host can read",
+            hint="let the command read it from the environment",
+        )
+    program = command[0]
+    if os.path.dirname(program):
+        known = os.access(os.path.join(cwd, program), os.X_OK)
+    else:
+        known = find_program(program, environment.get("PATH", "").split(os.pathsep)) is not None
+    if not known:
+        raise Refused("A program could not be started", found="%s is no program that can be found" % program)
+    return [sys.executable, "-c", _SOURCE, *command]
+
+
+def _shows(part: str, secret: str) -> bool:
+    """Whether an argument has a secret as one; a password may also be a common word, such as the program's name."""
+    as_one = "://" in secret or "passw" in part.lower()
+    return (as_one and secret in part) or ":%s@" % secret in part

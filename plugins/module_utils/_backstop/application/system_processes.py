@@ -1,0 +1,86 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the system says of processes: whether they live, which groups they lead, and ending them."""
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import Callable, List, Sequence
+
+POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 5
+
+
+def groups_led_by(pids: Sequence[int]) -> List[int]:
+    """The process groups that these processes lead; a cluster worker shares the daemon's, which must live on."""
+    groups = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            if pid and os.getpgid(pid) == pid:
+                groups.append(pid)
+    return groups
+
+
+def end(pids: Sequence[int]) -> None:
+    """End processes as pm2 does: they are asked first."""
+    for how in (signal.SIGINT, signal.SIGKILL):
+        for pid in filter(alive, pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, how)
+        _wait_until(lambda: not any(map(alive, pids)))
+
+
+def end_groups(groups: Sequence[int]) -> None:
+    """End all that still belongs to these process groups."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        for group in filter(group_alive, groups):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, how)
+        _wait_until(lambda: not any(map(group_alive, groups)))
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    patience = time.monotonic() + _PATIENCE_SECONDS
+    while not condition() and time.monotonic() < patience:
+        time.sleep(POLL_SECONDS)
+
+
+def alive(pid: int) -> bool:
+    """True while a process runs; one that is dead and not yet buried by its parent does not."""
+    if not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return _stat(pid)[:1] != ["Z"]
+
+
+def group_alive(group: int) -> bool:
+    """True while a process group has a member that runs."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    if not os.path.isdir("/proc/self"):
+        return True
+    # The dead that nobody buries still count as members: where process 1 is no init, they stay for ever.
+    members = (_stat(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return any(stat[2:3] == [str(group)] and stat[0] != "Z" for stat in members)
+
+
+def _stat(pid: int) -> List[str]:
+    """State, parent, group and what else the system says of a process; nothing where it says nothing."""
+    try:
+        with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as stream:
+            return stream.read().rpartition(")")[2].split()
+    except OSError:
+        return []

@@ -1,0 +1,159 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Trying a release: started by a plain command on a port of its own, asked, and ended with all that it started."""
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Generic, Iterator, List, Mapping, Optional, Sequence, TypeVar
+
+from ..base.errors import BackstopError, Refused
+from ..base.processes import ERROR_TAIL, Running
+from .commands import search_path
+from .environment_file import secrets_of
+from .supervisor import supervised
+from .system_processes import POLL_SECONDS
+from .web import wait_healthy
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class Outcome(Generic[Value]):
+    """A trial that went well.
+
+    :param value: what the callback returned
+    :param seconds_to_health: from the start to the first healthy answer
+    :param seconds: of the whole trial
+    """
+
+    value: Value
+    seconds_to_health: float
+    seconds: float
+
+
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def check_port(port: int) -> None:
+    """Refuse a port on which somebody listens: the answers would be those of another program."""
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        try:
+            probe = socket.socket(family)
+        except OSError:
+            continue  # no IPv6 here
+        with probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except PermissionError as error:
+                raise Refused("This user may not listen on the port", found="port %d" % port) from error
+            except OSError as error:
+                if family == socket.AF_INET6:
+                    continue
+                raise Refused(
+                    "The port for the trial is not free",
+                    found="%s:%d: %s" % (address, port, error.strerror),
+                    hint="choose another port, or 0 for any that is free",
+                ) from error
+
+
+class Trial:
+    """A release at work."""
+
+    def __init__(self, program: Running, command: Sequence[str], port: int) -> None:
+        self._program = program
+        self._port = port
+        self._command = list(command)
+
+    def check_alive(self) -> None:
+        status = self._program.process.poll()
+        if status is not None:
+            self._program.wait(5)  # until the rest of its output is read
+            raise BackstopError(
+                "The release ended during its trial",
+                found="%s ended with status %d" % (" ".join(self._command), status),
+                hint="its output is in the details",
+            )
+
+    def wait_listening(self, timeout: float) -> None:
+        """Wait until the release takes connections."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self.check_alive()
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
+                    return
+            if time.monotonic() > deadline:
+                raise BackstopError(
+                    "The release does not listen on its port",
+                    found="no connection to 127.0.0.1:%d in %g seconds" % (self._port, timeout),
+                    hint="see that it takes its port from the environment",
+                )
+            time.sleep(POLL_SECONDS)
+
+    def output_tail(self) -> List[str]:
+        """The last lines of what the release said, without secrets."""
+        return self._program.stderr_text[-ERROR_TAIL:].splitlines()[-20:]
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str],
+    *,
+    cwd: str,
+    port: int,
+    port_variable: str = "PORT",
+    environment: Optional[Mapping[str, str]] = None,
+    node_bin_dir: Optional[str] = None,
+) -> Iterator[Trial]:
+    """Start a release and end it, with all that it started, when the context is left."""
+    if not os.path.isdir(cwd):
+        raise Refused("The release to try does not exist", found="no directory " + cwd)
+    check_port(port)
+    settings: Dict[str, str] = {**(environment or {}), port_variable: str(port), "PATH": search_path(node_bin_dir)}
+    secrets = secrets_of(environment or {})
+    argv = supervised(command, cwd, settings, secrets)
+    with Running(argv, environment=settings, cwd=cwd, stdout=subprocess.DEVNULL, secrets=secrets) as program:
+        yield Trial(program, command, port)
+
+
+def run(
+    command: Sequence[str],
+    callback: Callable[[], Value],
+    *,
+    health_url: str = "",
+    expect: Optional[Any] = None,
+    health_timeout: float = 60,
+    **keywords: Any,
+) -> Outcome[Value]:
+    """Start a release, wait for its health, run the callback, end the release.
+
+    :param health_url: without one it is enough that somebody listens on the port
+    :param keywords: as for :func:`started`
+    :raises BackstopError: with the end of the release's output in ``details["output"]``
+    """
+    begun = time.monotonic()
+    with started(command, **keywords) as trial:
+        try:
+            if health_url:
+                wait_healthy(health_url, expect, timeout=health_timeout, alive=trial.check_alive)
+            else:
+                trial.wait_listening(health_timeout)
+            healthy = time.monotonic()
+            value = callback()
+        except BackstopError as error:
+            error.details.setdefault("output", trial.output_tail())
+            raise
+    return Outcome(value, healthy - begun, time.monotonic() - begun)

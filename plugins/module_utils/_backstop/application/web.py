@@ -1,0 +1,230 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One HTTP request to the application, and waiting until it is healthy."""
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping, NoReturn, Optional
+from urllib.parse import urlsplit
+
+from ..base.errors import BackstopError, Refused
+
+#: A longer answer is not read to its end.
+LARGEST_ANSWER = 1 << 20
+#: How much of an answer an error shows, in characters.
+SHOWN = 200
+
+
+@dataclass
+class Answer:
+    """What the application answered."""
+
+    status: int
+    text: str
+    seconds: float
+    whole: bool = True
+
+    @property
+    def json(self) -> Any:
+        """:raises ValueError: when it is not JSON"""
+        return json.loads(self.text)
+
+    def short(self) -> str:
+        """One line for a message."""
+        text = " ".join(self.text.split())
+        if len(text) > SHOWN:
+            text = text[:SHOWN] + "..."
+        return "status %d%s" % (self.status, ": " + text if text else ", no text")
+
+
+class NoAnswer(BackstopError):
+    """The application could not be reached or did not finish its answer."""
+
+
+class NotHealthy(BackstopError):
+    """The application answered, but not as a healthy one."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirection is an answer like any other: nobody is followed to another place."""
+
+    def redirect_request(self, *_arguments: Any, **_keywords: Any) -> None:
+        return None
+
+
+# No proxy: the application is asked itself, whatever the environment says about the way to the internet.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+
+
+def check_url(url: str) -> str:
+    """Refuse what is not the address of a web server; the address without a final slash otherwise."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or any(sign <= " " for sign in url):
+        raise Refused("This is not the address of an application", found=repr(url), expected="http://host:port")
+    return url.rstrip("/")
+
+
+def request(
+    url: str,
+    method: str = "GET",
+    *,
+    headers: Optional[Mapping[str, str]] = None,
+    body: Optional[Any] = None,
+    timeout: float = 10,
+) -> Answer:
+    """Ask once; any status is an answer.
+
+    :param body: sent as JSON
+    :raises NoAnswer: when there was none in time
+    """
+    check_url(url)
+    sent = {"Accept": "application/json, */*;q=0.5", **(headers or {})}
+    data = None
+    if body is not None:
+        data = json.dumps(body).encode()
+        if not any(name.lower() == "content-type" for name in sent):
+            sent["Content-Type"] = "application/json"
+    started = time.monotonic()
+    try:
+        asked = urllib.request.Request(url, data=data, headers=sent, method=method)
+        try:
+            response = _OPENER.open(asked, timeout=timeout)
+        except urllib.error.HTTPError as error:
+            response = error
+        with response:
+            content = _read(response, started + timeout)
+            status = response.status if isinstance(response, http.client.HTTPResponse) else response.code
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        _no_answer(method, url, error)
+    text = content[:LARGEST_ANSWER].decode(errors="replace")
+    return Answer(status, text, time.monotonic() - started, whole=len(content) <= LARGEST_ANSWER)
+
+
+def _read(response: Any, deadline: float) -> bytes:
+    """The body up to the largest size; a server that sends drop by drop does not hold us up."""
+    content = b""
+    while len(content) <= LARGEST_ANSWER:
+        block = response.read1(65536)
+        if not block:
+            break
+        content += block
+        if time.monotonic() > deadline:
+            raise TimeoutError("the answer was not finished in time")
+    return content
+
+
+def _no_answer(method: str, url: str, error: Exception) -> NoReturn:
+    reason = getattr(error, "reason", None) or error
+    text = str(getattr(reason, "strerror", None) or reason) or type(reason).__name__
+    raise NoAnswer("The application did not answer", found="%s %s: %s" % (method, url, text)) from error
+
+
+def difference(expected: Any, found: Any, path: str = "") -> Optional[str]:
+    """The first place where an answer lacks what is expected; None when it has all of it.
+
+    A dictionary must have the expected keys and may have more; of a list each expected item must occur.
+    """
+    where = path or "the answer"
+    if isinstance(expected, dict):
+        if not isinstance(found, dict):
+            return "%s is %s, not an object" % (where, shorten(found))
+        for key, value in expected.items():
+            inner = "%s.%s" % (path, key) if path else str(key)
+            if key not in found:
+                return inner + " is missing"
+            wrong = difference(value, found[key], inner)
+            if wrong:
+                return wrong
+        return None
+    if isinstance(expected, list):
+        if not isinstance(found, list):
+            return "%s is %s, not a list" % (where, shorten(found))
+        for item in expected:
+            if all(difference(item, other) for other in found):
+                return "%s has no item %s" % (where, shorten(item))
+        return None
+    # True is 1 in Python, but not in JSON.
+    same = expected == found and isinstance(expected, bool) == isinstance(found, bool)
+    return None if same else "%s is %s, not %s" % (where, shorten(found), shorten(expected))
+
+
+def shorten(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+@dataclass
+class Health:
+    """A successful wait for health."""
+
+    seconds: float
+    attempts: int
+    answer: Answer
+
+
+def check_health(url: str, expect: Optional[Any] = None, *, timeout: float = 5) -> Answer:
+    """Ask once.
+
+    :param expect: what the JSON answer must contain; without it any status from 200 to 299 is healthy
+    :raises NoAnswer, NotHealthy: saying what was found
+    """
+    answer = request(url, timeout=timeout)
+    if not 200 <= answer.status <= 299:
+        raise NotHealthy("The application is not healthy", found=answer.short(), expected="a status from 200 to 299")
+    if expect:
+        try:
+            wrong = difference(expect, answer.json)
+        except ValueError:
+            wrong = "the answer is not JSON"
+        if wrong:
+            raise NotHealthy("The application is not healthy", found="%s; %s" % (wrong, answer.short()))
+    return answer
+
+
+def wait_healthy(
+    url: str,
+    expect: Optional[Any] = None,
+    *,
+    timeout: float = 60,
+    interval: float = 0.25,
+    alive: Optional[Callable[[], None]] = None,
+) -> Health:
+    """Ask until the application is healthy.
+
+    :param timeout: seconds after which it is given up
+    :param alive: called before each question; raises when waiting has become senseless
+    """
+    check_url(url)
+    started = time.monotonic()
+    deadline = started + timeout
+    attempts = 0
+    while True:
+        if alive:
+            alive()
+        attempts += 1
+        try:
+            answer = check_health(url, expect, timeout=max(0.5, min(5.0, deadline - time.monotonic())))
+        except (NoAnswer, NotHealthy) as error:
+            last = error
+        else:
+            return Health(time.monotonic() - started, attempts, answer)
+        if time.monotonic() + interval > deadline:
+            raise NotHealthy(
+                "The application did not become healthy in %g seconds" % timeout,
+                found=last.found,
+                expected="health at " + url,
+                hint="look at the application's log",
+                details={"attempts": attempts},
+            )
+        time.sleep(interval)

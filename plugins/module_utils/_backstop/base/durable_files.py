@@ -1,0 +1,218 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Files that survive a crash: written beside, synced, renamed, never readable by others; locks that die with their
+holder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import time
+from typing import Any, Dict, Iterator, Optional
+
+from .errors import BackstopError, Locked, Refused
+
+PRIVATE_FILE = 0o600
+PRIVATE_DIRECTORY = 0o700
+
+
+def fsync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(path: str) -> None:
+    """Sync every file and directory below a directory, and the directory."""
+    for folder, _folders, files in os.walk(path):
+        for name in files:
+            descriptor = os.open(os.path.join(folder, name), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        fsync_directory(folder)
+
+
+def make_private_directory(path: str) -> None:
+    """Make a directory of mode 0700 whatever the umask; parents that are missing are made alike.
+
+    A directory that exists must be ours and is not opened further.
+    """
+    try:
+        if not os.path.isdir(path):
+            parent = os.path.dirname(os.path.abspath(path))
+            if not os.path.isdir(parent):
+                make_private_directory(parent)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, PRIVATE_DIRECTORY)
+                os.chmod(path, PRIVATE_DIRECTORY)
+                fsync_directory(parent)
+    except OSError as error:
+        raise file_error("A directory could not be made", path, error) from error
+
+
+def write_file(path: str, content: bytes) -> None:
+    """Write a whole file of mode 0600: readers see the old content or the new, also after a crash."""
+    partial = "%s.partial.%d" % (path, os.getpid())
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+        with os.fdopen(descriptor, "wb") as stream:
+            os.fchmod(stream.fileno(), PRIVATE_FILE)
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+        fsync_directory(os.path.dirname(path) or ".")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise file_error("A file could not be written", path, error) from error
+
+
+def write_json(path: str, value: Any) -> None:
+    write_file(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: str, what: str) -> Any:
+    """Read a JSON file of ours.
+
+    :param what: what the file is, for the error ("manifest", "journal")
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return json.load(stream)
+    except FileNotFoundError as error:
+        raise Refused("The %s is missing" % what, found="no file " + path) from error
+    except (OSError, ValueError) as error:
+        raise BackstopError("The %s cannot be read" % what, found="%s: %s" % (path, error)) from error
+
+
+def publish_directory(partial: str, final: str) -> None:
+    """Give a finished directory its final name, durably; an existing one is never replaced.
+
+    rename(2) replaces an empty directory silently, so a directory of that name is refused first.
+    """
+    if os.path.lexists(final):
+        raise Refused("Nothing is overwritten", found=final + " exists already")
+    fsync_tree(partial)
+    os.rename(partial, final)
+    fsync_directory(os.path.dirname(final))
+
+
+def read_tree(path: str) -> Dict[str, bytes]:
+    """Every file below a directory, by its path relative to it."""
+    files: Dict[str, bytes] = {}
+    try:
+        for folder, _folders, names in os.walk(path, onerror=_raise):
+            for name in names:
+                full = os.path.join(folder, name)
+                with open(full, "rb") as stream:
+                    files[os.path.relpath(full, path)] = stream.read()
+    except OSError as error:
+        raise file_error("A directory cannot be read", path, error) from error
+    return files
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def sha256_of(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def file_error(message: str, path: str, error: OSError) -> BackstopError:
+    """One clear error for what the file system said."""
+    hints = {
+        errno.ENOSPC: "free some space or choose another place",
+        errno.EDQUOT: "raise the quota or choose another place",
+        errno.EACCES: "run as the user that owns it, or give that user the right to write there",
+        errno.EPERM: "run as the user that owns it, or give that user the right to write there",
+        errno.EROFS: "choose a place on a file system that can be written",
+        errno.ENOTDIR: "one part of the path is a file: choose another place",
+    }
+    return BackstopError(message, found="%s: %s" % (path, error.strerror or error), hint=hints.get(error.errno or 0))
+
+
+class FileLock:
+    """An exclusive flock(2) on a file.
+
+    The descriptor can be handed to child processes: the lock is then free only when the last of them is gone.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.descriptor: Optional[int] = None
+
+    def acquire(self, wait_seconds: float = 0) -> int:
+        """Take the lock; its descriptor.
+
+        :raises Locked: when somebody else holds it for longer than wait_seconds
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+        except OSError as error:
+            raise file_error("A lock file could not be opened", self.path, error) from error
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(descriptor)
+                    raise Locked(
+                        "Another process is at work here",
+                        found="%s is locked" % self.path,
+                        hint="wait for it to end, then run this again",
+                    ) from None
+                time.sleep(0.1)
+                continue
+            self.descriptor = descriptor
+            return descriptor
+
+    def fileno(self) -> int:
+        """Descriptor of the lock that is held, for children to keep open."""
+        if self.descriptor is None:
+            raise ValueError("the lock %s is not held" % self.path)
+        return self.descriptor
+
+    def release(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+    @contextlib.contextmanager
+    def held(self, wait_seconds: float = 0) -> Iterator["FileLock"]:
+        self.acquire(wait_seconds)
+        try:
+            yield self
+        finally:
+            self.release()
+
+    @staticmethod
+    def is_free(path: str) -> bool:
+        """True when nobody holds the lock (or there is no such file)."""
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True

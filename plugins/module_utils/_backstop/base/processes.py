@@ -1,0 +1,255 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Running programs: argument lists only, exit status always checked, secrets never shown, nothing left running."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import IO, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, cast
+
+from .errors import BackstopError, Refused
+
+#: How much of a program's error output an error carries, in characters from its end.
+ERROR_TAIL = 2000
+HIDDEN = "********"
+
+
+@dataclass
+class Finished:
+    """What a program that ended left."""
+
+    argv: List[str]
+    status: int
+    stdout: str
+    stderr: str
+    #: what it wrote, byte for byte: secrets are hidden in the texts only, and may be part of a common word
+    output: bytes = b""
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """Replace every secret in a text."""
+    for secret in sorted({secret for secret in secrets if secret}, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def _gives_away(part: str, secret: str) -> bool:
+    """Whether an argument shows a secret as one. A password may also be a common word, such as the database's name."""
+    if "://" in secret and secret in part:
+        return True
+    return (
+        ":%s@" % secret in part or re.search(r"(?i)passw(or)?d['\" ]*[=:]['\" ]*" + re.escape(secret), part) is not None
+    )
+
+
+def find_program(name: str, folders: Sequence[str] = ()) -> Optional[str]:
+    """Path of a program in the given folders, else in PATH."""
+    for folder in folders:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return shutil.which(name)
+
+
+def child_environment(extra: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
+    """The environment for a child: ours, messages in English, nothing of libpq that would change where it connects."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+    environment.update(LC_ALL="C.UTF-8", LANG="C.UTF-8", LANGUAGE="")
+    environment.update(extra or {})
+    return environment
+
+
+def _die_with_parent() -> None:
+    """Linux: the child is killed when its parent dies, kill -9 included (prctl(2), PR_SET_PDEATHSIG = 1)."""
+    if _LIBC is not None:
+        _LIBC.prctl(1, signal.SIGKILL)
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+
+
+class Running:
+    """A program at work in a session of its own; use as a context manager, which ends it if it still runs."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Optional[Mapping[str, str]] = None,
+        cwd: Optional[str] = None,
+        stdin: Optional[int] = subprocess.DEVNULL,
+        stdout: Optional[int] = subprocess.PIPE,
+        secrets: Iterable[str] = (),
+        keep_open: Sequence[int] = (),
+        umask: int = 0o077,
+    ) -> None:
+        self.argv = [str(part) for part in argv]
+        self._secrets = list(secrets)
+        if any(_gives_away(part, secret) for part in self.argv for secret in self._secrets if secret):
+            raise AssertionError("a secret in an argument list")
+        old_umask = os.umask(umask)
+        try:
+            self.process = subprocess.Popen(
+                self.argv,
+                env=child_environment(environment),
+                cwd=cwd,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                pass_fds=tuple(keep_open),
+                preexec_fn=_die_with_parent,
+            )
+        except OSError as error:
+            raise Refused(
+                "A program could not be started", found="%s: %s" % (self.argv[0], error.strerror or error)
+            ) from error
+        finally:
+            os.umask(old_umask)
+        self._stderr: List[bytes] = []
+        # stderr is read at once: a child that fills the pipe would wait for ever.
+        self._reader = threading.Thread(target=self._read_stderr, daemon=True)
+        self._reader.start()
+
+    def _read_stderr(self) -> None:
+        descriptor = cast(IO[bytes], self.process.stderr).fileno()
+        for block in iter(lambda: os.read(descriptor, 65536), b""):
+            self._stderr.append(block)
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        return cast(IO[bytes], self.process.stdout)
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        return cast(IO[bytes], self.process.stdin)
+
+    def stop(self, grace_seconds: float = 5) -> None:
+        """End the program and all that it started."""
+        for what in (signal.SIGTERM, signal.SIGKILL):
+            if self.process.poll() is not None:
+                break
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, what)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(grace_seconds)
+        # Children of the program may outlive it; their group still bears its number.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def wait(self, timeout: Optional[float] = None) -> int:
+        """Exit status of the program; it is not judged here."""
+        try:
+            status = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            raise BackstopError(
+                "A program took too long and was ended",
+                found="%s ran longer than %g seconds" % (os.path.basename(self.argv[0]), timeout or 0),
+            ) from None
+        self._reader.join(5)
+        return status
+
+    @property
+    def stderr_text(self) -> str:
+        return redact(b"".join(self._stderr).decode(errors="replace"), self._secrets)
+
+    def check(self, what: str, timeout: Optional[float] = None, hint: Optional[str] = None) -> None:
+        """Wait for the end and raise unless the status is 0.
+
+        :param what: what failed, for the error: "pg_dump failed"
+        """
+        status = self.wait(timeout)
+        if status != 0:
+            raise BackstopError(what, found=describe_failure(self.argv[0], status, self.stderr_text), hint=hint)
+
+
+def describe_failure(program: str, status: int, stderr: str) -> str:
+    """One line on how a program ended, with the end of what it said."""
+    name = os.path.basename(program)
+    if status < 0:
+        how = "%s was killed by signal %d" % (name, -status)
+    else:
+        how = "%s ended with status %d" % (name, status)
+    said = " | ".join(line.strip() for line in stderr.strip()[-ERROR_TAIL:].splitlines() if line.strip())
+    return how + (": " + said if said else " and said nothing")
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    environment: Optional[Mapping[str, str]] = None,
+    cwd: Optional[str] = None,
+    data: Optional[bytes] = None,
+    timeout: Optional[float] = None,
+    secrets: Iterable[str] = (),
+    keep_open: Sequence[int] = (),
+    check: Optional[str] = None,
+) -> Finished:
+    """Run a program to its end.
+
+    :param data: what it reads on standard input
+    :param timeout: seconds, after which it and its children are ended
+    :param secrets: texts that must not show in its output or in errors
+    :param check: the error's message when the status is not 0; None leaves the judgement to the caller
+    """
+    secrets = list(secrets)
+    with Running(
+        argv,
+        environment=environment,
+        cwd=cwd,
+        stdin=subprocess.PIPE if data is not None else subprocess.DEVNULL,
+        secrets=secrets,
+        keep_open=keep_open,
+    ) as program:
+        output: List[bytes] = []
+        reader = threading.Thread(target=lambda: output.append(program.stdout.read()), daemon=True)
+        reader.start()
+        if data is not None:
+            with contextlib.suppress(BrokenPipeError):
+                program.stdin.write(data)
+            with contextlib.suppress(BrokenPipeError):
+                program.stdin.close()
+        status = program.wait(timeout)
+        reader.join(5)
+        written = b"".join(output)
+        stdout = redact(written.decode(errors="replace"), secrets)
+        if check and status != 0:
+            raise BackstopError(check, found=describe_failure(argv[0], status, program.stderr_text or stdout))
+        return Finished(program.argv, status, stdout, program.stderr_text, written)
+
+
+@contextlib.contextmanager
+def signals_as_errors() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an error, so that cleaning up runs."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise BackstopError("Interrupted", found="signal %d" % number, hint="run the same playbook again")
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

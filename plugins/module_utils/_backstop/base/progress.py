@@ -1,0 +1,43 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How far a long piece of work is, in a file that anybody on the host can look at while it runs."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from typing import Any, Optional
+
+from .durable_files import write_json
+
+
+def utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
+def timestamp(moment: Optional[datetime.datetime] = None) -> str:
+    """A moment as RFC 3339 text in UTC, to the millisecond."""
+    return (moment or utc_now()).astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def parse_timestamp(text: str) -> datetime.datetime:
+    """The moment that timestamp() wrote."""
+    return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=datetime.timezone.utc)
+
+
+class Progress:
+    """Writes ``progress.json`` in a directory; without a directory it keeps silent."""
+
+    def __init__(self, directory: Optional[str] = None) -> None:
+        self._path = os.path.join(directory, "progress.json") if directory else None
+        self._started = timestamp()
+
+    def phase(self, name: str, **facts: Any) -> None:
+        """Enter a phase: "dumping", "comparing table 3 of 12"."""
+        if self._path:
+            write_json(
+                self._path,
+                {"phase": name, "started": self._started, "since": timestamp(), "pid": os.getpid(), **facts},
+            )

@@ -1,0 +1,224 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Tables, columns, keys and sequences of a database, and what no digest covers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, List, Optional, Set, Tuple
+
+from ..base.errors import Refused
+from ..base.sql_names import near_names, parse_table_name
+from .connection import Session
+
+#: Conditions on alias n (pg_namespace) and on any object: not the system's schemas, not a member of an extension.
+USER_SCHEMA = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'"
+NOT_OF_EXTENSION = (
+    "NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = '%s'::regclass AND e.objid = %s AND e.deptype = 'e')"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table that holds rows of its own."""
+
+    oid: int
+    schema: str
+    name: str
+    filenode: int
+    unlogged: bool
+    #: columns in their order, without dropped ones
+    columns: Tuple[str, ...]
+    types: Tuple[str, ...]
+    generated: Tuple[str, ...]
+    #: columns of the primary key, else of a unique index over NOT NULL columns, else empty
+    key: Tuple[str, ...]
+    size: int
+
+    @property
+    def full_name(self) -> str:
+        return self.schema + "." + self.name
+
+    @property
+    def writable_columns(self) -> List[str]:
+        return [column for column in self.columns if column not in self.generated]
+
+    def to_json(self) -> Dict[str, Any]:
+        return {
+            "schema": self.schema,
+            "name": self.name,
+            "oid": self.oid,
+            "filenode": self.filenode,
+            "unlogged": self.unlogged,
+            "columns": [{"name": name, "type": kind} for name, kind in zip(self.columns, self.types)],
+            "generated": list(self.generated),
+            "key": list(self.key),
+            "size": self.size,
+        }
+
+
+_TABLES = """
+SELECT c.oid::bigint, n.nspname, c.relname, coalesce(pg_relation_filenode(c.oid), 0)::bigint, c.relpersistence = 'u',
+  coalesce((SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{{}}'),
+  coalesce((SELECT array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum) FROM pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{{}}'),
+  coalesce((SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> ''), '{{}}'),
+  coalesce((SELECT array_agg(a.attname::text ORDER BY k.place) FROM pg_index i,
+              unnest(i.indkey::int2[]) WITH ORDINALITY k(number, place), pg_attribute a
+            WHERE i.indexrelid = best.indexrelid AND k.place <= i.indnkeyatts
+              AND a.attrelid = c.oid AND a.attnum = k.number), '{{}}'),
+  pg_total_relation_size(c.oid)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN LATERAL (
+  SELECT i.indexrelid FROM pg_index i
+  WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+    AND (i.indisprimary OR NOT EXISTS (
+      SELECT 1 FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(number, place)
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
+      WHERE k.place <= i.indnkeyatts AND NOT a.attnotnull))
+  ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1) best ON true
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {user_schema} AND {not_of_extension}
+ORDER BY n.nspname, c.relname
+""".format(user_schema=USER_SCHEMA, not_of_extension=NOT_OF_EXTENSION % ("pg_class", "c.oid"))
+
+
+def tables(session: Session) -> List[Table]:
+    """Every table of the users, partitions included (the partitioned parents hold no rows)."""
+    return [
+        Table(
+            int(oid),
+            schema,
+            name,
+            int(filenode),
+            bool(unlogged),
+            tuple(columns),
+            tuple(types),
+            tuple(generated),
+            tuple(key),
+            int(size),
+        )
+        for oid, schema, name, filenode, unlogged, columns, types, generated, key, size in session.rows(_TABLES)
+    ]
+
+
+def locked_by_dump(session: Session) -> List[Tuple[str, str, int]]:
+    """Schema, name and oid of what pg_dump locks: tables and partitioned tables."""
+    found = session.rows(
+        "SELECT n.nspname, c.relname, c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND %s AND %s ORDER BY 1, 2"
+        % (USER_SCHEMA, NOT_OF_EXTENSION % ("pg_class", "c.oid"))
+    )
+    return [(str(schema), str(name), int(oid)) for schema, name, oid in found]
+
+
+def find_table(session: Session, text: str, default_schema: str = "public") -> Table:
+    """The table that a person means.
+
+    :raises Refused: lists the near names when there is none
+    """
+    schema, name = parse_table_name(text)
+    known = tables(session)
+    for table in known:
+        if table.name == name and table.schema == (schema or default_schema):
+            return table
+    elsewhere = [table.full_name for table in known if table.name == name]
+    near = elsewhere or near_names(name, [table.name for table in known])
+    raise Refused(
+        "There is no table %s" % text,
+        found="%d tables, none of that name in schema %s" % (len(known), schema or default_schema),
+        expected="perhaps " + ", ".join(near) if near else None,
+        hint="names keep their capitals here: write ReceiptData, not receiptdata or receipt_data",
+    )
+
+
+_SEQUENCES = (
+    "SELECT n.nspname || '.' || c.relname, pg_sequence_last_value(c.oid), s.seqincrement < 0 FROM pg_sequence s"
+    " JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relpersistence <> 't'"
+    " AND %s AND %s ORDER BY 1" % (USER_SCHEMA, NOT_OF_EXTENSION % ("pg_class", "c.oid"))
+)
+
+
+def sequences(session: Session) -> Dict[str, Optional[int]]:
+    """Last value of each sequence, None for one that was never used. Sequences are not transactional."""
+    return {str(name): None if value is None else int(value) for name, value, _down in session.rows(_SEQUENCES)}
+
+
+def descending_sequences(session: Session) -> Set[str]:
+    """The sequences that count downwards."""
+    return {str(name) for name, _value, down in session.rows(_SEQUENCES) if down}
+
+
+def extensions(session: Session) -> Dict[str, str]:
+    return dict(session.rows("SELECT extname::text, extversion FROM pg_extension ORDER BY 1"))
+
+
+def not_covered(session: Session) -> List[Dict[str, str]]:
+    """What is in the archive or the database but not compared by digest, each with the reason."""
+    found: List[Dict[str, str]] = []
+
+    def note(kind: str, reason: str, sql: str) -> None:
+        found.extend({"kind": kind, "name": str(name), "reason": reason} for (name,) in session.rows(sql))
+
+    relation = (
+        "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE "
+        + USER_SCHEMA
+        + " AND %s ORDER BY 1"
+    )
+    note("materialized view", "is refreshed at restore, not copied", relation % "c.relkind = 'm'")
+    note("foreign table", "its rows live on another server", relation % "c.relkind = 'f'")
+    note("sequence", "its value is not part of a snapshot", relation % "c.relkind = 'S'")
+    note(
+        "table of an extension",
+        "its rows belong to the extension",
+        relation
+        % (
+            "c.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = 'pg_class'::regclass"
+            " AND e.objid = c.oid AND e.deptype = 'e')"
+        ),
+    )
+    note(
+        "subscription",
+        "is never brought back by a restore: it would take over the slot of the live one",
+        "SELECT subname FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname ="
+        " current_database())",
+    )
+    note(
+        "replication slot",
+        "stays with the database that it was made in",
+        "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()",
+    )
+    return found
+
+
+_REFERENCES = """
+WITH RECURSIVE reached(oid, action) AS (
+  SELECT conrelid, confdeltype FROM pg_constraint WHERE contype = 'f' AND confrelid = %s::oid
+  UNION
+  SELECT k.conrelid, k.confdeltype FROM pg_constraint k JOIN reached r ON k.confrelid = r.oid
+  WHERE k.contype = 'f' AND {follow}
+)
+SELECT DISTINCT n.nspname || '.' || c.relname, r.action::text FROM reached r JOIN pg_class c ON c.oid = r.oid
+JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2
+"""
+_ACTIONS = {
+    "a": "refuses",
+    "r": "refuses",
+    "c": "deletes rows",
+    "n": "sets columns to NULL",
+    "d": "sets columns to their default",
+}
+
+
+def reached_by_delete(session: Session, table: Table) -> List[Dict[str, str]]:
+    """What a DELETE of rows does to other tables, through ON DELETE actions, however far away."""
+    found = session.rows(_REFERENCES.format(follow="r.action = 'c'"), (table.oid,))
+    return [{"table": str(name), "effect": _ACTIONS[str(action)]} for name, action in found]
+
+
+def reached_by_truncate(session: Session, table: Table) -> List[str]:
+    """Tables that TRUNCATE ... CASCADE empties too: all that refer to this one, whatever their ON DELETE says."""
+    return sorted({str(name) for name, _action in session.rows(_REFERENCES.format(follow="true"), (table.oid,))})

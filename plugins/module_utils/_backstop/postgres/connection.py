@@ -1,0 +1,438 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Connections to PostgreSQL: reading what the user gave, connecting, errors that say what to do.
+
+This is the only file that imports psycopg2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from typing import IO, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from ..base.errors import BackstopError, Refused
+from ..base.processes import redact
+from ..base.sql_names import near_names
+
+try:
+    import psycopg2
+
+    PSYCOPG2_ERROR: Optional[ImportError] = None
+except ImportError as missing:  # reported by require_driver, where it can be told what to install
+    PSYCOPG2_ERROR = missing
+
+#: What the driver raises; nothing when there is no driver.
+DRIVER_ERRORS: Tuple[Type[BaseException], ...] = (psycopg2.Error,) if PSYCOPG2_ERROR is None else ()
+
+#: Session settings under which a row always has the same text, and under which no timeout of a role or database
+#: breaks a long snapshot (an idle_in_transaction_session_timeout would invalidate an exported one).
+PINNED_SETTINGS = (
+    ("statement_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("lock_timeout", "10s"),
+    ("row_security", "off"),
+    ("search_path", "pg_catalog"),
+    ("extra_float_digits", "3"),
+    ("datestyle", "ISO,YMD"),
+    ("intervalstyle", "postgres"),
+    ("timezone", "UTC"),
+    ("bytea_output", "hex"),
+    ("xmlbinary", "base64"),
+    ("lc_monetary", "C"),
+    ("client_encoding", "UTF8"),
+    ("synchronize_seqscans", "off"),
+    ("default_transaction_read_only", "off"),
+)
+
+#: https://www.prisma.io/docs/orm/overview/databases/postgresql#arguments
+_PRISMA_PARAMETERS = {
+    "schema",
+    "connection_limit",
+    "pool_timeout",
+    "socket_timeout",
+    "pgbouncer",
+    "statement_cache_size",
+    "sslidentity",
+    "sslpassword",
+    "sslaccept",
+    "max_idle_connection_lifetime",
+    "single_use_connections",
+}
+_FIELDS = {"url", "host", "port", "user", "password", "database", "sslmode", "sslrootcert", "connect_timeout", "schema"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Where and as whom to connect. The password never shows in repr()."""
+
+    host: str = "localhost"
+    port: int = 5432
+    user: str = ""
+    password: str = dataclasses.field(default="", repr=False)
+    database: str = ""
+    sslmode: str = ""
+    sslrootcert: str = ""
+    connect_timeout: int = 10
+    #: The schema that Prisma works in.
+    schema: str = "public"
+    #: Parameters of a Prisma URL that libpq does not know, kept for url().
+    prisma: Tuple[Tuple[str, str], ...] = ()
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any], base: Optional["Settings"] = None) -> "Settings":
+        """Read the O(connection) option: a url, or single fields, or fields that override those of the url.
+
+        :param base: settings that count where the mapping says nothing
+        """
+        unknown = sorted(set(given) - _FIELDS)
+        if unknown:
+            near = near_names(unknown[0], _FIELDS)
+            raise Refused(
+                "The connection has an unknown field",
+                found=", ".join(unknown),
+                expected=", ".join(sorted(_FIELDS)),
+                hint="did you mean %s?" % near[0] if near else None,
+            )
+        settings = base or cls()
+        if given.get("url"):
+            settings = cls.from_url(str(given["url"]))
+        fields = {key: value for key, value in given.items() if key != "url" and value not in (None, "")}
+        if "port" in fields:
+            fields["port"] = _port(str(fields["port"]))
+        if "connect_timeout" in fields:
+            fields["connect_timeout"] = int(fields["connect_timeout"])
+        return dataclasses.replace(settings, **fields)
+
+    @classmethod
+    def from_url(cls, url: str) -> "Settings":
+        """Read a connection URL as Prisma and libpq write it; user, password and database are percent-decoded."""
+        try:
+            parts = urlsplit(url.strip().strip("\"'"))
+            port = parts.port
+        except ValueError:
+            raise Refused(
+                "The connection URL cannot be read",
+                found="a port or host that is none (the URL is not shown, it may hold a password)",
+                expected="postgresql://user:password@host:port/database",
+                hint="percent-encode the characters : / ? # [ ] @ in user and password",
+            ) from None
+        if parts.scheme not in ("postgresql", "postgres"):
+            what = "the scheme %r" % parts.scheme if "://" in url else "no scheme"
+            hint = "DATABASE_URL must be the direct URL of the database"
+            if parts.scheme in ("prisma", "prisma+postgres"):
+                hint = "this is Prisma's proxy: give the direct URL of the database"
+            raise Refused(
+                "The connection URL is not one of PostgreSQL", found=what, expected="postgresql://...", hint=hint
+            )
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        host = unquote(parts.hostname or "") or query.get("host", "")
+        prisma = tuple(sorted((key, value) for key, value in query.items() if key in _PRISMA_PARAMETERS - {"schema"}))
+        return cls(
+            host=host or "localhost",
+            port=port or 5432,
+            user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            database=unquote(parts.path.lstrip("/")),
+            sslmode=query.get("sslmode", ""),
+            # Prisma calls the file of the authority's certificate sslcert, libpq sslrootcert.
+            sslrootcert=query.get("sslrootcert", "") or query.get("sslcert", ""),
+            connect_timeout=int(query["connect_timeout"]) if query.get("connect_timeout", "").isdigit() else 10,
+            schema=query.get("schema", "public"),
+            prisma=prisma,
+        )
+
+    def with_database(self, database: str) -> "Settings":
+        return dataclasses.replace(self, database=database)
+
+    def url(self, database: Optional[str] = None) -> str:
+        """The URL for Prisma; it holds the password."""
+        query: List[Tuple[str, str]] = [("schema", self.schema), *self.prisma]
+        if self.sslmode:
+            query.append(("sslmode", self.sslmode))
+        if self.sslrootcert:
+            query.append(("sslcert", self.sslrootcert))
+        host = self.host
+        if host.startswith("/"):
+            query.append(("host", host))
+            host = "localhost"
+        secret = ":" + quote(self.password, safe="") if self.password else ""
+        return "postgresql://%s%s@%s:%d/%s?%s" % (
+            quote(self.user, safe=""),
+            secret,
+            "[%s]" % host if ":" in host else host,
+            self.port,
+            quote(self.database if database is None else database, safe=""),
+            urlencode(query, quote_via=quote),
+        )
+
+    @property
+    def masked(self) -> str:
+        """Where the connection goes, fit to be shown: no password, no parameters."""
+        return "postgresql://%s@%s:%d/%s" % (self.user, self.host, self.port, self.database)
+
+    @property
+    def secrets(self) -> List[str]:
+        """Every form in which the password can show."""
+        if not self.password:
+            return []
+        return sorted({self.password, quote(self.password, safe=""), quote(self.password)})
+
+    def conninfo(self) -> str:
+        """A libpq connection string without password, safe for argv whatever the database is called."""
+        pairs = (("host", self.host), ("port", str(self.port)), ("user", self.user), ("dbname", self.database))
+        return " ".join(
+            "%s='%s'" % (key, value.replace("\\", "\\\\").replace("'", "\\'")) for key, value in pairs if value
+        )
+
+    def client_environment(self, options: str = "") -> Dict[str, str]:
+        """What libpq programs need beside conninfo(). The password travels in the child's environment alone."""
+        environment = {
+            "PGPASSWORD": self.password,
+            "PGSSLMODE": self.sslmode,
+            "PGSSLROOTCERT": self.sslrootcert,
+            "PGCONNECT_TIMEOUT": str(self.connect_timeout),
+            "PGAPPNAME": "backstop",
+            "PGOPTIONS": options,
+        }
+        return {key: value for key, value in environment.items() if value}
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise Refused("The port is none", found=repr(text), expected="a number from 1 to 65535")
+    return int(text)
+
+
+def require_driver() -> None:
+    if PSYCOPG2_ERROR is not None:
+        raise Refused(
+            "The Python module psycopg2 is missing on this host",
+            found=str(PSYCOPG2_ERROR),
+            hint="install python3-psycopg2 (Debian, Fedora) or psycopg2-binary (pip) for the Python that Ansible uses "
+            "here, or point ansible_python_interpreter to one that has it",
+        )
+
+
+class Session:
+    """One connection, in autocommit unless a transaction is open."""
+
+    def __init__(self, raw: Any, settings: Settings) -> None:
+        self.raw = raw
+        self.settings = settings
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.raw.close()
+
+    def cursor(self) -> Any:
+        return self.raw.cursor()
+
+    def execute(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> int:
+        """Run a statement; the number of rows it touched."""
+        with database_errors(), self.raw.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return int(cursor.rowcount)
+
+    def rows(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> List[Tuple[Any, ...]]:
+        with database_errors(), self.raw.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return list(cursor.fetchall())
+
+    def row(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> Optional[Tuple[Any, ...]]:
+        found = self.rows(sql, parameters)
+        return found[0] if found else None
+
+    def one(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> Tuple[Any, ...]:
+        """The first row of a query that always has one."""
+        found = self.row(sql, parameters)
+        if found is None:
+            raise BackstopError("The server gave no answer to a question that has one", found=sql[:200])
+        return found
+
+    def value(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> Any:
+        found = self.row(sql, parameters)
+        return found[0] if found else None
+
+    def copy_out(self, sql: str, stream: IO[bytes]) -> None:
+        with database_errors(), self.raw.cursor() as cursor:
+            cursor.copy_expert(sql, stream)
+
+    @property
+    def backend(self) -> int:
+        """Process id of the server's side."""
+        return int(self.raw.get_backend_pid())
+
+    @contextlib.contextmanager
+    def transaction(self, mode: str = "") -> Iterator[None]:
+        """BEGIN with the given mode; COMMIT at the end, ROLLBACK on an error."""
+        self.execute("BEGIN " + mode)
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(BackstopError):
+                self.execute("ROLLBACK")
+            raise
+        self.execute("COMMIT")
+
+
+def connect(settings: Settings, *, pinned: bool = True, name: str = "backstop") -> Session:
+    """Open a session.
+
+    :param pinned: with PINNED_SETTINGS; False leaves the session as the role and database set it
+    :param name: application_name, by which other sessions can tell it
+    :raises Refused: for everything that the user can mend: password, address, name, rights
+    """
+    require_driver()
+    if not settings.database:
+        raise Refused(
+            "No database is given", hint="set backstop_connection (or DATABASE_URL) to the URL of the database"
+        )
+    options = "-c " + " -c ".join("%s=%s" % pair for pair in PINNED_SETTINGS) if pinned else ""
+    arguments: Dict[str, Any] = {
+        "host": settings.host,
+        "port": settings.port,
+        "user": settings.user,
+        "password": settings.password,
+        "dbname": settings.database,
+        "sslmode": settings.sslmode,
+        "sslrootcert": settings.sslrootcert,
+        "connect_timeout": settings.connect_timeout,
+        "application_name": name,
+        # psycopg2 reads it when it connects, and decodes by it.
+        "client_encoding": "UTF8",
+    }
+    try:
+        raw = psycopg2.connect(**{key: value for key, value in arguments.items() if value})
+    except psycopg2.Error as error:
+        raise _connect_error(str(error), settings) from None
+    raw.autocommit = True
+    session = Session(raw, settings)
+    if options:
+        # By SET, not by startup options: poolers refuse those.
+        session.execute("; ".join("SET %s = '%s'" % pair for pair in PINNED_SETTINGS))
+    return session
+
+
+def _connect_error(text: str, settings: Settings) -> Refused:
+    said = " ".join(text.split()) or "no reason given"
+    said = re.sub(r"connection to server .*? failed: ", "", said)
+    # Judged before secrets are hidden: a short password may be part of a word.
+    shown = redact(said, settings.secrets)
+    where = "%s:%d" % (settings.host, settings.port)
+    rules = (
+        (
+            "password authentication failed",
+            "The password for the database is wrong",
+            "check user and password in backstop_connection (or DATABASE_URL); in a URL it must be percent-encoded",
+        ),
+        (
+            "no password supplied",
+            "The server wants a password and none was given",
+            "put it into backstop_connection, from a vault",
+        ),
+        (
+            "Connection refused",
+            "No PostgreSQL server answers at " + where,
+            "check host and port, and that the server runs and listens there",
+        ),
+        ("could not translate host name", "The database host is unknown: " + settings.host, "check the host's name"),
+        (
+            "timeout expired",
+            "The database server did not answer in time: " + where,
+            "check the address, firewalls and that the server is up",
+        ),
+        (
+            "No such file or directory",
+            "No PostgreSQL server answers at the socket in " + settings.host,
+            "check the socket's directory and the port",
+        ),
+        (
+            "no pg_hba.conf entry",
+            "The server does not let this user in from here",
+            "add a line to pg_hba.conf for this user, database and address",
+        ),
+        (
+            "too many connections",
+            "The server or the database has no free connection",
+            "close sessions or raise the limit",
+        ),
+        ("remaining connection slots", "The server has no free connection", "close sessions or raise max_connections"),
+        (
+            "not currently accepting connections",
+            "The database %s accepts no connections" % settings.database,
+            "it may be a retired one: see pg_backup_info, or ALTER DATABASE ... ALLOW_CONNECTIONS true",
+        ),
+        ("the database system is", "The server is not ready", "wait until it has started, then run this again"),
+        ("role ", "The database user does not exist or may not log in", "check the user in backstop_connection"),
+    )
+    if "database " in said and "does not exist" in said:
+        return _missing_database(shown, settings)
+    for pattern, message, hint in rules:
+        if pattern in said:
+            return Refused(message, found=shown, hint=hint)
+    return Refused("The connection to %s failed" % settings.masked, found=shown, hint="check backstop_connection")
+
+
+def _missing_database(said: str, settings: Settings) -> Refused:
+    names: List[str] = []
+    if settings.database != "postgres":
+        with contextlib.suppress(BackstopError), connect(settings.with_database("postgres")) as session:
+            names = [row[0] for row in session.rows("SELECT datname FROM pg_database WHERE datallowconn")]
+    near = near_names(settings.database, names)
+    return Refused(
+        "There is no database %s on %s:%d" % (settings.database, settings.host, settings.port),
+        found=said,
+        expected="one of: " + ", ".join(near) if near else None,
+        hint="check the database's name in backstop_connection (names are case-sensitive)",
+    )
+
+
+@contextlib.contextmanager
+def database_errors() -> Iterator[None]:
+    """Turn errors of the driver into ours; :attr:`BackstopError.details` keeps the SQLSTATE as ``sqlstate``."""
+    try:
+        yield
+    except DRIVER_ERRORS as error:
+        raise _statement_error(error) from error
+
+
+_STATE_HINTS = {
+    "42501": "give this role the right, or use a role that has it",
+    "55P03": "another session holds a lock: see pg_stat_activity, end it or wait, then run this again",
+    "57014": "a timeout or a person cancelled the statement: see statement_timeout and lock_timeout of this role",
+    "53100": "the server's disk is full: free space there",
+    "53200": "raise max_locks_per_transaction on the server (a restart), or its memory",
+    "57P01": "the session was terminated on the server: look who did, then run this again",
+    "55006": "other sessions use the database: see pg_stat_activity",
+}
+
+
+def _statement_error(error: Any) -> BackstopError:
+    state = getattr(error, "pgcode", None)
+    diagnosis = getattr(error, "diag", None)
+    said = (diagnosis.message_primary if diagnosis else None) or str(error).strip() or type(error).__name__
+    detail = diagnosis.message_detail if diagnosis and diagnosis.message_detail else ""
+    if state is None and not _has_text(diagnosis):
+        message = "The connection to the database broke"
+    else:
+        message = "The database refused a statement"
+    return BackstopError(
+        message,
+        found="%s%s%s" % (said, " (" + detail + ")" if detail else "", " [%s]" % state if state else ""),
+        hint=_STATE_HINTS.get(state or ""),
+        details={"sqlstate": state},
+    )
+
+
+def _has_text(diagnosis: Any) -> bool:
+    return bool(diagnosis is not None and diagnosis.message_primary)

@@ -1,0 +1,62 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Digests: what a table holds, as a row count and an order-independent sum of row hashes.
+
+A sum, because XOR cannot see an even number of equal rows; of ``hashtextextended`` (server 11 and newer), because it
+costs less than half of md5. It depends on the server's byte order and on the database's encoding, and on the session
+settings that :data:`..connection.PINNED_SETTINGS` pins; it is equal after a dump and restore.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Optional, Sequence
+
+from ..base.sql_names import qualified, quote_identifier
+from .connection import Session
+
+
+@dataclasses.dataclass(frozen=True)
+class Digest:
+    """What a table holds. The hash is a decimal number of up to some 30 digits, as text."""
+
+    rows: int
+    hash: str
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Digest":
+        return cls(int(value["rows"]), str(value["hash"]))
+
+    def to_json(self) -> Any:
+        return {"rows": self.rows, "hash": self.hash}
+
+
+def row_expression(columns: Sequence[str], alias: str = "r__") -> str:
+    """SQL for the text of a row. The alias is one that no column is called."""
+    return "ROW(%s)::text" % ", ".join("%s.%s" % (alias, quote_identifier(column)) for column in columns)
+
+
+def hash_expression(columns: Sequence[str], alias: str = "r__") -> str:
+    return "hashtextextended(%s, 0)::numeric" % row_expression(columns, alias)
+
+
+def table_digest(
+    session: Session, schema: str, name: str, columns: Sequence[str], where: Optional[str] = None
+) -> Digest:
+    """Digest of a table's own rows (not of its partitions or children) on these columns, in this order."""
+    row = session.one(
+        "SELECT count(*), coalesce(sum(%s), 0)::text FROM ONLY %s r__%s"
+        % (hash_expression(columns), qualified(schema, name), " WHERE " + where if where else "")
+    )
+    return Digest(int(row[0]), str(row[1]))
+
+
+def large_objects_digest(session: Session) -> Digest:
+    """Digest of all large objects: number and content, by oid."""
+    row = session.one(
+        "SELECT count(*), coalesce(sum(hashtextextended(oid::text || ':' || md5(lo_get(oid)), 0)::numeric), 0)::text"
+        " FROM pg_largeobject_metadata"
+    )
+    return Digest(int(row[0]), str(row[1]))

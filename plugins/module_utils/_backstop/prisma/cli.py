@@ -1,0 +1,310 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Running Prisma Migrate of a release, from an argument list, with its secrets in its own environment only."""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import secrets as random
+import selectors
+import time
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence
+
+from ..base.errors import Refused
+from ..base.processes import Running, find_program, redact
+from .engine import find_engine, guarded
+from .failures import PrismaError, analyse, plain_text, started_migrations
+from .history import APPLIED, FAILED, ROLLED_BACK, compare, read_folder, read_rows
+from .project import Project
+from .sessions import Backend, end_backends
+from .urls import database_of, schema_of, secrets_in, with_session_settings, without_password
+
+#: Started directly: npx takes three seconds more, and may ask the network.
+ENTRY = os.path.join("node_modules", "prisma", "build", "index.js")
+PACKAGE = os.path.join("node_modules", "prisma", "package.json")
+
+#: Nothing is asked of the network, no colours; DEBUG would print the URL.
+_ENVIRONMENT = {
+    "CHECKPOINT_DISABLE": "1",
+    "PRISMA_HIDE_UPDATE_MESSAGE": "1",
+    "NO_COLOR": "1",
+    "FORCE_COLOR": "0",
+    "DEBUG": "",
+}
+
+Listener = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """What a Prisma that ended said."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployed:
+    """What a deploy did."""
+
+    #: Names in the order in which they were applied; empty when nothing was pending.
+    applied: List[str]
+    seconds: float
+    stdout: str
+
+
+class Prisma:
+    """The Prisma CLI of one release.
+
+    :param project: the release's directory, where its node_modules is
+    :param node_bin_dir: directory of ``node``; default is PATH
+    :param environment: further variables for Prisma, no secrets (PRISMA_SCHEMA_ENGINE_BINARY)
+    :param schema_path: the Prisma schema where it is not in one of Prisma's usual places
+    """
+
+    def __init__(
+        self,
+        project: str,
+        *,
+        node_bin_dir: Optional[str] = None,
+        environment: Optional[Mapping[str, str]] = None,
+        schema_path: Optional[str] = None,
+    ) -> None:
+        self.project = Project(project, schema_path)
+        self._entry = os.path.join(self.project.path, ENTRY)
+        if not os.path.isfile(self._entry):
+            raise Refused(
+                "Prisma is not installed in the release",
+                found="no file " + self._entry,
+                hint="run `npm ci` there; `npm ci --omit=dev` leaves Prisma out if it is a development dependency",
+            )
+        node = find_program("node", [node_bin_dir] if node_bin_dir else [])
+        if node is None or (node_bin_dir and os.path.dirname(node) != node_bin_dir.rstrip("/")):
+            raise Refused(
+                "Node.js is missing",
+                found="no program node in " + (node_bin_dir or "PATH"),
+                hint="install Node.js 18.18 or newer, or give its directory as node_bin_dir",
+            )
+        self.node = node
+        # An engine that is a script finds this Node too.
+        path = os.path.dirname(node) + os.pathsep + os.environ.get("PATH", os.defpath)
+        self._environment = {"PATH": path, **_ENVIRONMENT, **(environment or {})}
+        self._check_supported()
+        self._engine = find_engine(self.project.path, self._environment)
+
+    def _check_supported(self) -> None:
+        """Prisma 7, and Prisma 6 with its URL in prisma.config.ts, give the engine the password as an argument."""
+        version = self.version()
+        configured = self.project.configured_datasource()
+        if not version.startswith("6.") or configured:
+            raise Refused(
+                "This Prisma is not supported",
+                found="Prisma " + version + (" with a datasource in " + configured if configured else ""),
+                expected="Prisma 6 with the datasource's url in the schema",
+            )
+
+    def version(self) -> str:
+        """Prisma's version, by its package: `prisma version` would start all its engines."""
+        try:
+            with open(os.path.join(self.project.path, PACKAGE), encoding="utf-8") as stream:
+                return str(json.load(stream)["version"])
+        except (OSError, ValueError, KeyError) as error:
+            raise Refused(
+                "The version of Prisma cannot be read", found=str(error), hint="run `npm ci` again"
+            ) from error
+
+    def migrate_deploy(
+        self,
+        url: str,
+        *,
+        cursor: Any,
+        lock_timeout_ms: Optional[int] = None,
+        statement_timeout_ms: Optional[int] = None,
+        timeout: Optional[float] = None,
+        application_name: Optional[str] = None,
+        keep_open: Sequence[int] = (),
+        on_line: Optional[Listener] = None,
+    ) -> Deployed:
+        """Apply the pending migrations.
+
+        When Prisma is cut off (timeout, signal) its session on the server is ended too, so that nothing goes on unseen.
+
+        :param cursor: of a session in the same database, in autocommit; while it is open nobody can drop the database
+        :param lock_timeout_ms: how long a statement may wait for a lock before the migration fails
+        :param statement_timeout_ms: how long one statement may take
+        :param timeout: seconds for all
+        :param application_name: name of Prisma's session; must be of this run alone
+        :param keep_open: file descriptors that Prisma inherits (a lock that is to live as long as it)
+        :param on_line: called with each line as Prisma prints it
+        :raises PrismaError: when Prisma fails; its rows tell what is in force
+        """
+        folder = read_folder(self.project.migrations())
+        name = application_name or "backstop_prisma_" + random.token_hex(4)
+        settings = _timeouts(lock_timeout_ms, statement_timeout_ms)
+        started = time.monotonic()
+        said = self._act(["migrate", "deploy"], url, cursor, settings, name, timeout, keep_open, on_line)
+        seconds = time.monotonic() - started
+        state = compare(folder, read_rows(cursor, schema_of(url)))
+        left = state.pending + state.failed
+        if left:
+            raise _not_done("prisma migrate deploy", said, "pending or failed: " + ", ".join(left))
+        return Deployed(started_migrations(said.stdout), seconds, said.stdout)
+
+    def migrate_resolve(
+        self,
+        url: str,
+        *,
+        cursor: Any,
+        applied: Optional[str] = None,
+        rolled_back: Optional[str] = None,
+        timeout: Optional[float] = 60,
+    ) -> None:
+        """Mark one migration as applied or as rolled back, without running SQL of it."""
+        if (applied is None) == (rolled_back is None):
+            raise AssertionError("give applied or rolled_back")
+        flag, name = ("--applied", applied) if applied is not None else ("--rolled-back", rolled_back)
+        arguments = ["migrate", "resolve", "%s=%s" % (flag, name)]
+        said = self._act(arguments, url, cursor, {}, "backstop_prisma_" + random.token_hex(4), timeout, (), None)
+        states = [row.state for row in read_rows(cursor, schema_of(url)) or () if row.migration_name == name]
+        if FAILED in states or (APPLIED if applied is not None else ROLLED_BACK) not in states:
+            found = "%s is %s" % (name, ", ".join(states) or "not in the history")
+            raise _not_done("prisma migrate resolve", said, found)
+
+    def migrate_status(self, url: str, timeout: Optional[float] = 60) -> Said:
+        """Prisma's own report, for people: its exit status must decide nothing, see :mod:`.history`."""
+        return self._run(["migrate", "status"], url, timeout, (), None)
+
+    def _act(
+        self,
+        arguments: Sequence[str],
+        url: str,
+        cursor: Any,
+        settings: Mapping[str, str],
+        name: str,
+        timeout: Optional[float],
+        keep_open: Sequence[int],
+        on_line: Optional[Listener],
+    ) -> Said:
+        """Run a command that changes the database; raises unless it succeeds."""
+        _require_same_database(cursor, url)
+        what = "prisma " + " ".join(arguments[:2])
+        try:
+            said = self._run(arguments, with_session_settings(url, settings, name), timeout, keep_open, on_line)
+        except _TookTooLong as late:
+            _raise_late(what, late, end_backends(cursor, name))
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                end_backends(cursor, name)
+            raise
+        if said.status != 0:
+            raise analyse(what, said.stdout, said.stderr)
+        return said
+
+    def _run(
+        self,
+        arguments: Sequence[str],
+        url: str,
+        timeout: Optional[float],
+        keep_open: Sequence[int],
+        on_line: Optional[Listener],
+    ) -> Said:
+        argv = [self.node, self._entry, *arguments]
+        if self.project.schema_path:
+            argv += ["--schema", self.project.schema_path]
+        hidden = secrets_in(url)
+        variables = self.project.url_variables()
+        # Only the whole URL is looked for in argv: a password may be a word of it, as "prisma".
+        with guarded(self._engine, url, variables, without_password(url)) as guard, Running(
+            argv,
+            environment={**self._environment, **guard},
+            cwd=self.project.path,
+            secrets=[url],
+            keep_open=keep_open,
+        ) as program:
+            output = []
+            for line in _lines(program, timeout):
+                line = redact(plain_text(line), hidden)
+                output.append(line)
+                if on_line is not None:
+                    on_line(line)
+            status = program.wait()
+            return Said(status, "\n".join(output), redact(program.stderr_text, hidden))
+
+
+class _TookTooLong(Exception):
+    def __init__(self, seconds: float, output: List[str]) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+        self.output = output
+
+
+def _lines(program: Running, timeout: Optional[float]) -> Iterator[str]:
+    """The lines that a program prints, as they come, until it has ended."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    printed: List[str] = []
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(program.stdout, selectors.EVENT_READ)
+        while True:
+            # Judged by the process: a child of it may hold the pipe open, and it may close the pipe and run on.
+            ended = program.process.poll() is not None
+            ready = selector.select(0 if ended else 0.05)
+            if ended and not ready:
+                break
+            block = os.read(program.stdout.fileno(), 65536) if ready else b""
+            if ready and not block:
+                selector.unregister(program.stdout)
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                printed.append(line.decode(errors="replace"))
+                yield printed[-1]
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _TookTooLong(timeout or 0, printed)
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def _timeouts(lock_timeout_ms: Optional[int], statement_timeout_ms: Optional[int]) -> Dict[str, str]:
+    given = {"lock_timeout": lock_timeout_ms, "statement_timeout": statement_timeout_ms}
+    return {name: "%dms" % value for name, value in given.items() if value is not None}
+
+
+def _require_same_database(cursor: Any, url: str) -> None:
+    """Prisma makes a database that is missing; so it must be there, and stay."""
+    cursor.execute("SELECT pg_catalog.current_database()")
+    connected = cursor.fetchone()[0]
+    if connected != database_of(url):
+        raise Refused(
+            "Prisma would work on another database than the one that was checked",
+            found="the URL names %s" % database_of(url),
+            expected=connected,
+        )
+
+
+def _not_done(what: str, said: Said, found: str) -> PrismaError:
+    """Prisma also ends with status 0 when its engine dies early: its promises are then never settled."""
+    return PrismaError(
+        "%s reported success without doing its work" % what,
+        found=found + "; Prisma said: " + " ".join((said.stderr.strip() or said.stdout).split())[-500:],
+        hint="see whether Prisma's engine can run on this host (`npx prisma version`)",
+        started=started_migrations(said.stdout),
+    )
+
+
+def _raise_late(what: str, late: _TookTooLong, left: Sequence[Backend]) -> NoReturn:
+    started = started_migrations("\n".join(late.output))
+    on_server = "its session on the server was ended too"
+    if left:
+        on_server = "its session on the server is still there: pid " + ", ".join(str(one.pid) for one in left)
+    raise PrismaError(
+        "%s took too long and was ended" % what,
+        found="it ran longer than %g seconds; %s" % (late.seconds, on_server),
+        hint="see what state the migrations are in (prisma_migrate_info): one that was cut off counts as failed",
+        migration=started[-1] if started else None,
+        started=started,
+    )

@@ -1,0 +1,129 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where a Prisma project keeps its schema and migrations, and which variables its database's URL comes from."""
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Iterator, List, Optional
+
+from ..base.durable_files import file_error
+from ..base.errors import Refused
+
+_CONFIG = re.compile(r"prisma(?:\.config)?\.(?:[cm]?[jt]s)")
+_COMMENT = re.compile(r"//[^\n]*")
+_DATASOURCE = re.compile(r"^\s*datasource\s+\w+\s*\{(.*?)^\s*\}", re.DOTALL | re.MULTILINE)
+_FIELD = re.compile(r'^\s*(url|directUrl)\s*=\s*(?:env\(\s*"([^"]+)"\s*\)|(".*"))', re.MULTILINE)
+_CONFIG_DATASOURCE = re.compile(r"\bdatasource\s*:")
+
+
+class Project:
+    """A directory with a Prisma schema.
+
+    :param schema_path: schema file or folder, where it is not in one of Prisma's usual places
+    """
+
+    def __init__(self, path: str, schema_path: Optional[str] = None) -> None:
+        self.path = os.path.abspath(path)
+        if not os.path.isdir(self.path):
+            raise Refused("There is no Prisma project", found="no directory " + self.path,
+                          hint="give the directory of the release")
+        self.schema_path = os.path.join(self.path, schema_path) if schema_path else None
+
+    def schema(self) -> str:
+        """The schema file or folder, as Prisma would find it."""
+        if self.schema_path:
+            candidates = [self.schema_path]
+        else:
+            named = self._schema_of_package()
+            candidates = [named] if named else []
+            candidates += [os.path.join(self.path, place) for place in ("schema.prisma", "prisma/schema.prisma")]
+        for candidate in candidates:
+            if os.path.exists(candidate):
+                return candidate
+        raise Refused(
+            "The project has no Prisma schema",
+            found="none of " + ", ".join(candidates),
+            hint="give its place as schema_path",
+        )
+
+    def _schema_of_package(self) -> Optional[str]:
+        try:
+            text = _read(os.path.join(self.path, "package.json"))
+            named = json.loads(text).get("prisma", {}).get("schema") if text else None
+        except (ValueError, AttributeError):
+            return None
+        return os.path.join(self.path, named) if isinstance(named, str) else None
+
+    def migrations(self) -> str:
+        """The migrations folder: beside the file that has the datasource."""
+        return os.path.join(os.path.dirname(self._datasource_file()), "migrations")
+
+    def _datasource_file(self) -> str:
+        files = list(_schema_files(self.schema()))
+        return next((path for path in files if _DATASOURCE.search(_without_comments(path))), files[0])
+
+    def url_variables(self) -> List[str]:
+        """Names of the variables from which Prisma takes the database's URL; DATABASE_URL is always one.
+
+        :raises Refused: when the schema holds a URL itself: Prisma would migrate that database whatever it is told
+        """
+        names = ["DATABASE_URL"]
+        block = _DATASOURCE.search(_without_comments(self._datasource_file()))
+        for match in _FIELD.finditer(block.group(1) if block else ""):
+            if match.group(3):
+                raise Refused(
+                    "The Prisma schema names a fixed database",
+                    found="%s in %s is a text" % (match.group(1), self._datasource_file()),
+                    expected='%s = env("DATABASE_URL")' % match.group(1),
+                    hint="let it come from a variable, or it cannot be sent to another database",
+                )
+            names.append(match.group(2))
+        return list(dict.fromkeys(names))
+
+    def configured_datasource(self) -> Optional[str]:
+        """The configuration file that has a datasource of its own, which overrides the schema's."""
+        return next((path for path in self._config_files() if _CONFIG_DATASOURCE.search(_without_comments(path))), None)
+
+    def _config_files(self) -> Iterator[str]:
+        for folder, prefix in ((self.path, "prisma.config."), (os.path.join(self.path, ".config"), "prisma.")):
+            for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+                if name.startswith(prefix) and _CONFIG.fullmatch(name):
+                    yield os.path.join(folder, name)
+
+
+def _schema_files(path: str) -> Iterator[str]:
+    if not os.path.isdir(path):
+        yield path
+        return
+    found = False
+    for folder, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            if name.endswith(".prisma"):
+                found = True
+                yield os.path.join(folder, name)
+    if not found:
+        raise Refused("The folder of the Prisma schema is empty", found="no .prisma file in " + path)
+
+
+def _without_comments(path: str) -> str:
+    return _COMMENT.sub("", _keep_urls(_read(path) or ""))
+
+
+def _keep_urls(text: str) -> str:
+    # The // of a URL is none of a comment.
+    return text.replace("://", ":/\0/")
+
+
+def _read(path: str) -> Optional[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise file_error("A file of the Prisma project cannot be read", path, error) from error

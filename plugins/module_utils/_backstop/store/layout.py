@@ -1,0 +1,202 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where things lie in a store.
+
+::
+
+    <store>/daily weekly pre-migration post-migration emergency
+        <backup id>/            archive.dump manifest.json roles.sql history.json migrations/ verification.json
+        .partial-<backup id>/   one that is being made, or debris; its file ``lock`` tells which
+    <store>/operations/<operation id>/
+        operation.json journal.jsonl lock progress.json ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import secrets
+import shutil
+import stat
+from typing import List, Optional
+from urllib.parse import quote
+
+from ..base.durable_files import FileLock, file_error, make_private_directory
+from ..base.errors import Refused
+from ..base.progress import utc_now
+from ..base.sql_names import near_names
+
+KINDS = ("daily", "weekly", "pre-migration", "post-migration", "emergency")
+PARTIAL_PREFIX = ".partial-"
+_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+
+
+def new_id() -> str:
+    """UTC time to the second and six hexadecimal digits: ``20251108T020000Z-3fa9c1``."""
+    return "%s-%s" % (utc_now().strftime("%Y%m%dT%H%M%SZ"), secrets.token_hex(3))
+
+
+def is_operation_id(text: str) -> bool:
+    return bool(_ID.fullmatch(text))
+
+
+@dataclasses.dataclass(frozen=True)
+class BackupPlace:
+    """A committed backup's directory."""
+
+    kind: str
+    backup_id: str
+    path: str
+
+    def file(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+
+class Store:
+    """The directory that holds backups and operations: 0700, its files 0600, owned by the user that runs backups."""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(os.path.expanduser(root))
+
+    def prepare(self) -> None:
+        """Make the tree where it is missing, and refuse one that others could read or that is not ours."""
+        make_private_directory(self.root)
+        self.check()
+        for name in KINDS + ("operations",):
+            make_private_directory(os.path.join(self.root, name))
+
+    def check(self) -> None:
+        """Refuse a store that others could read, that is not ours or cannot be written; nothing is made.
+
+        One that is missing is fine where it can be made.
+        """
+        place = self._nearest_directory()
+        if place == self.root:
+            self._check_private()
+        if not os.access(place, os.W_OK):
+            raise Refused("The store cannot be written", found=place, hint="see its owner, mode and file system")
+
+    def _check_private(self) -> None:
+        try:
+            state = os.stat(self.root)
+        except OSError as error:
+            raise file_error("The store cannot be looked at", self.root, error) from error
+        if state.st_uid != os.geteuid():
+            raise Refused(
+                "The store belongs to another user",
+                found="%s is owned by uid %d, this runs as uid %d" % (self.root, state.st_uid, os.geteuid()),
+                hint="run as its owner (backstop_user), or choose another backstop_store",
+            )
+        if stat.S_IMODE(state.st_mode) & 0o077:
+            raise Refused(
+                "The store can be entered by other users",
+                found="%s has mode %04o" % (self.root, stat.S_IMODE(state.st_mode)),
+                expected="0700",
+                hint="chmod 700 " + self.root,
+            )
+
+    def _nearest_directory(self) -> str:
+        """The store, or where it would be made."""
+        path = self.root
+        while not os.path.isdir(path):
+            path = os.path.dirname(path)
+        return path
+
+    def free_bytes(self) -> int:
+        """Free space of the store's file system, for users that are not root."""
+        usage = os.statvfs(self._nearest_directory())
+        return usage.f_bavail * usage.f_frsize
+
+    # Backups
+
+    def new_backup_id(self, database: str) -> str:
+        """Name of the database (percent-encoded where a file name cannot hold it) and a new id."""
+        return "%s-%s" % (quote(database, safe=" +@=~,").lstrip("."), new_id())
+
+    def backup_path(self, kind: str, backup_id: str) -> str:
+        if kind not in KINDS:
+            raise Refused("There is no such kind of backup", found=kind, expected=", ".join(KINDS))
+        return os.path.join(self.root, kind, backup_id)
+
+    def partial_path(self, kind: str, backup_id: str) -> str:
+        return os.path.join(self.root, kind, PARTIAL_PREFIX + backup_id)
+
+    def backups(self, kind: Optional[str] = None) -> List[BackupPlace]:
+        """Every committed backup (a directory with a manifest), oldest id first within its kind."""
+        found: List[BackupPlace] = []
+        for name in [kind] if kind else list(KINDS):
+            folder = os.path.join(self.root, name)
+            if not os.path.isdir(folder):
+                continue
+            for entry in sorted(os.listdir(folder)):
+                path = os.path.join(folder, entry)
+                if not entry.startswith(".") and os.path.isfile(os.path.join(path, "manifest.json")):
+                    found.append(BackupPlace(name, entry, path))
+        return found
+
+    def find_backup(self, backup_id: str) -> BackupPlace:
+        """The committed backup of this id.
+
+        :raises Refused: names the ids that look like it
+        """
+        known = self.backups()
+        for place in known:
+            if place.backup_id == backup_id:
+                return place
+        near = near_names(backup_id, [place.backup_id for place in known])
+        raise Refused(
+            "There is no backup %s" % backup_id,
+            found="%d backups in %s" % (len(known), self.root),
+            expected="perhaps " + ", ".join(near) if near else None,
+            hint="the module pg_backup_info lists them",
+        )
+
+    def begin_backup(self, kind: str, backup_id: str) -> FileLock:
+        """Make the directory of a new backup, after removing debris; the held lock that tells it from debris.
+
+        A directory that has no lock yet looks like debris, so only one is made at a time.
+        """
+        partial = self.partial_path(kind, backup_id)
+        with FileLock(os.path.join(self.root, ".lock")).held(60):
+            self.remove_debris()
+            make_private_directory(partial)
+            lock = FileLock(os.path.join(partial, "lock"))
+            lock.acquire()
+        return lock
+
+    def remove_debris(self) -> List[str]:
+        """Remove partial backups that nobody works on any more; their paths.
+
+        The lock is handed to every child process, so a free lock means that pg_dump is gone too.
+        """
+        removed: List[str] = []
+        for kind in KINDS:
+            folder = os.path.join(self.root, kind)
+            for entry in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+                path = os.path.join(folder, entry)
+                if not entry.startswith(PARTIAL_PREFIX) or not FileLock.is_free(os.path.join(path, "lock")):
+                    continue
+                try:
+                    shutil.rmtree(path)
+                except OSError as error:
+                    raise file_error("The debris of a backup cannot be removed", path, error) from error
+                removed.append(path)
+        return removed
+
+    # Operations
+
+    def operation_path(self, operation_id: str) -> str:
+        if not is_operation_id(operation_id):
+            raise Refused(
+                "This is not the id of an operation", found=repr(operation_id), expected="such as " + new_id()
+            )
+        return os.path.join(self.root, "operations", operation_id)
+
+    def operation_ids(self) -> List[str]:
+        folder = os.path.join(self.root, "operations")
+        if not os.path.isdir(folder):
+            return []
+        return sorted(entry for entry in os.listdir(folder) if is_operation_id(entry))

@@ -1,0 +1,128 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The manifest: what a backup holds, what must come back, what it does not cover. And how far it was verified."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List, Optional
+
+from ..base.durable_files import read_json, sha256_of, write_json
+from ..base.errors import BackstopError, Refused
+from ..base.progress import timestamp
+from .layout import BackupPlace
+
+#: The major version of the manifest; readers refuse another one, writers may add fields within it.
+FORMAT = 1
+#: How far a backup is verified, each level including those before it.
+LEVELS = ("checksum", "readable", "restored")
+
+_REQUIRED = ("id", "kind", "created", "database", "server", "archive", "files", "tables", "snapshot")
+
+
+def load(place: BackupPlace) -> Dict[str, Any]:
+    """Read and check a backup's manifest."""
+    manifest = read_json(place.file("manifest.json"), "manifest of backup " + place.backup_id)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        raise Refused(
+            "The manifest of backup %s has a format that this version does not know" % place.backup_id,
+            found=repr(found),
+            expected=str(FORMAT),
+            hint="use the version of this collection that wrote it, or a newer one",
+        )
+    missing = [key for key in _REQUIRED if key not in manifest]
+    if missing:
+        raise BackstopError(
+            "The manifest of backup %s is not whole" % place.backup_id, found="without " + ", ".join(missing)
+        )
+    return manifest
+
+
+def check_files(place: BackupPlace, manifest: Dict[str, Any]) -> None:
+    """Level ``checksum``: every file is there, of the size and sha256 that the manifest says.
+
+    :raises BackstopError: names the file
+    """
+    for name, entry in sorted(manifest["files"].items()):
+        path = place.file(name)
+        if not os.path.isfile(path):
+            raise BackstopError("Backup %s lacks a file" % place.backup_id, found="no " + name)
+        size = os.path.getsize(path)
+        if size != entry["size"]:
+            raise BackstopError(
+                "A file of backup %s was changed" % place.backup_id,
+                found="%s has %d bytes" % (name, size),
+                expected="%d bytes" % entry["size"],
+                hint="use another backup; pg_backup_info lists them with their level",
+            )
+        found = sha256_of(path)
+        if found != entry["sha256"]:
+            raise BackstopError(
+                "A file of backup %s was changed" % place.backup_id,
+                found="%s has sha256 %s" % (name, found),
+                expected=entry["sha256"],
+                hint="use another backup; pg_backup_info lists them with their level",
+            )
+
+
+def describe_files(folder: str, names: List[str]) -> Dict[str, Any]:
+    """Size and sha256 of files, as the manifest keeps them."""
+    return {
+        name: {"size": os.path.getsize(os.path.join(folder, name)), "sha256": sha256_of(os.path.join(folder, name))}
+        for name in names
+    }
+
+
+def record_verification(place: BackupPlace, level: str, facts: Dict[str, Any]) -> Dict[str, Any]:
+    """Keep beside the manifest how far the backup was verified, by whom and how; the last result of each level.
+
+    A level that passed proves those before it, whatever was found there earlier.
+    """
+    known = verification(place) or {"levels": {}}
+    if facts["passed"]:
+        for lower in LEVELS[: LEVELS.index(level)]:
+            if not known["levels"].get(lower, {"passed": True})["passed"]:
+                del known["levels"][lower]
+    known["levels"][level] = {"at": timestamp(), **facts}
+    return _write_verification(place, known)
+
+
+def record_reprinted(place: BackupPlace, pairs: Dict[str, List[str]]) -> None:
+    """Keep which objects were proved to be the same after a restore though they are printed otherwise: both texts."""
+    known = verification(place) or {"levels": {}}
+    if pairs and known.get("reprinted") != pairs:
+        _write_verification(place, {**known, "reprinted": pairs})
+
+
+def _write_verification(place: BackupPlace, known: Dict[str, Any]) -> Dict[str, Any]:
+    known = {**known, "manifest_sha256": sha256_of(place.file("manifest.json"))}
+    write_json(place.file("verification.json"), known)
+    return known
+
+
+def verification(place: BackupPlace) -> Optional[Dict[str, Any]]:
+    """The kept results; None when there are none or the manifest is not the one that was verified."""
+    path = place.file("verification.json")
+    if not os.path.isfile(path):
+        return None
+    known = read_json(path, "verification of backup " + place.backup_id)
+    if not isinstance(known, dict) or known.get("manifest_sha256") != sha256_of(place.file("manifest.json")):
+        return None
+    return known
+
+
+def level_of(place: BackupPlace) -> Optional[str]:
+    """The highest level that a backup has reached; None when it was never verified or even its files are damaged.
+
+    What failed at one level is not believed at the next, though it may have passed there once.
+    """
+    results = (verification(place) or {"levels": {}})["levels"]
+    reached = None
+    for level in LEVELS:
+        if level in results and not results[level]["passed"]:
+            break
+        reached = level if level in results else reached
+    return reached

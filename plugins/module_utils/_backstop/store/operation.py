@@ -1,0 +1,203 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Operations: one deploy, rollback or undo, with an id, a journal and a lock.
+
+The journal is a hint of how far a run came, written by the process that acts; each step probes the real world as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any, Dict, Iterator, List, Optional
+
+from ..base.durable_files import FileLock, file_error, fsync_directory, make_private_directory, read_json, write_json
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.progress import Progress, parse_timestamp, timestamp, utc_now
+from .layout import Store, new_id
+
+KINDS = ("deploy", "rollback", "undo")
+#: What every line of a journal has; the rest are facts of the step.
+_OWN_KEYS = ("at", "step", "event", "pid")
+
+
+class Operation:
+    """An operation of a store. Make one by create() or load()."""
+
+    def __init__(self, store: Store, operation_id: str, header: Dict[str, Any]) -> None:
+        self.store = store
+        self.id = operation_id
+        self.header = header
+        self.path = store.operation_path(operation_id)
+
+    @classmethod
+    def create(cls, store: Store, kind: str, header: Dict[str, Any]) -> "Operation":
+        """Begin an operation.
+
+        :param header: what it is about: database, request, controller; never changed afterwards
+        """
+        store.prepare()
+        operation_id = new_id()
+        path = store.operation_path(operation_id)
+        make_private_directory(path)
+        reach("operation.directory")
+        header = {"id": operation_id, "kind": kind, "began": timestamp(), **header}
+        write_json(os.path.join(path, "operation.json"), header)
+        reach("operation.created")
+        return cls(store, operation_id, header)
+
+    @classmethod
+    def load(cls, store: Store, operation_id: str) -> "Operation":
+        path = store.operation_path(operation_id)
+        if not os.path.isdir(path):
+            raise Refused("There is no operation %s" % operation_id, found="none of that id in " + store.root)
+        return cls(store, operation_id, read_json(os.path.join(path, "operation.json"), "operation's header"))
+
+    @property
+    def kind(self) -> str:
+        return str(self.header["kind"])
+
+    @property
+    def lock(self) -> FileLock:
+        return FileLock(os.path.join(self.path, "lock"))
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.path)
+
+    def file(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    # Journal
+
+    def write(self, step: str, event: str, **facts: Any) -> None:
+        """Append a line and sync it."""
+        line = json.dumps(
+            {"at": timestamp(), "step": step, "event": event, "pid": os.getpid(), **facts}, sort_keys=True
+        )
+        try:
+            self._append(line.encode() + b"\n")
+        except OSError as error:
+            raise file_error("The journal could not be written", self.file("journal.jsonl"), error) from error
+
+    def _append(self, line: bytes) -> None:
+        path = self.file("journal.jsonl")
+        new = not os.path.exists(path)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            # A line that a crash cut short must not swallow this one.
+            if size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line
+            while line:
+                # A disk that fills up takes a part first and says so at the next attempt only.
+                line = line[os.write(descriptor, line) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if new:
+            fsync_directory(self.path)
+
+    def journal(self) -> List[Dict[str, Any]]:
+        """All lines; one that a crash cut short is passed over."""
+        path = self.file("journal.jsonl")
+        entries: List[Dict[str, Any]] = []
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8", errors="replace") as stream:
+                for line in stream:
+                    with contextlib.suppress(ValueError):
+                        entries.append(json.loads(line))
+        return [entry for entry in entries if isinstance(entry, dict) and "step" in entry and "event" in entry]
+
+    def last(self, step: str) -> Optional[Dict[str, Any]]:
+        """The last line of a step; None when it never began."""
+        lines = [entry for entry in self.journal() if entry.get("step") == step]
+        return lines[-1] if lines else None
+
+    def done(self, step: str) -> Optional[Dict[str, Any]]:
+        """The facts of a step that was done; None when it was not, or began again since."""
+        last = self.last(step)
+        return last if last and last["event"] == "done" else None
+
+    def facts(self, step: str) -> Optional[Dict[str, Any]]:
+        """What a step left when it was last done, though it may have begun again since; None when it never was."""
+        found = [entry for entry in self.journal() if entry.get("step") == step and entry.get("event") == "done"]
+        return {key: found[-1][key] for key in found[-1] if key not in _OWN_KEYS} if found else None
+
+    def began_at(self, step: str) -> Optional[str]:
+        """When a step first began."""
+        for entry in self.journal():
+            if entry.get("step") == step:
+                return str(entry["at"])
+        return None
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[Dict[str, Any]]:
+        """Journal a step around its work; what the body puts into the yielded dict is kept with ``done``."""
+        self.write(name, "began")
+        reach("step.%s.began" % name)
+        facts: Dict[str, Any] = {}
+        try:
+            yield facts
+        except BackstopError as error:
+            self.write(name, "failed", error=str(error))
+            raise
+        reach("step.%s.acted" % name)
+        self.write(name, "done", **facts)
+        reach("step.%s.done" % name)
+
+    def seconds_since(self) -> Dict[str, float]:
+        """Seconds that have passed since each step was last done."""
+        now = utc_now()
+        return {
+            str(entry["step"]): round((now - parse_timestamp(str(entry["at"]))).total_seconds(), 1)
+            for entry in self.journal()
+            if entry.get("event") == "done"
+        }
+
+    def require(self, steps: List[str], why: str) -> None:
+        """Refuse unless these steps are done.
+
+        :raises Refused: names the missing ones
+        """
+        missing = [step for step in steps if not self.done(step)]
+        if missing:
+            raise Refused(
+                why,
+                found="operation %s has not done: %s" % (self.id, ", ".join(missing)),
+                hint="run the whole playbook, without --tags, --skip-tags or --start-at-task",
+            )
+
+    # End
+
+    @property
+    def outcome(self) -> Optional[str]:
+        """How it ended; None while it is open."""
+        last = self.last("operation")
+        return str(last["outcome"]) if last and last["event"] == "closed" else None
+
+    @property
+    def is_open(self) -> bool:
+        return self.outcome is None
+
+    def close(self, outcome: str, **facts: Any) -> None:
+        if self.is_open:
+            self.write("operation", "closed", outcome=outcome, **facts)
+        reach("operation.closed")
+
+
+def operations(store: Store) -> List[Operation]:
+    """Every operation of a store, oldest first. A directory that a crash left without a header is none."""
+    found: List[Operation] = []
+    for operation_id in store.operation_ids():
+        if os.path.isfile(os.path.join(store.operation_path(operation_id), "operation.json")):
+            found.append(Operation.load(store, operation_id))
+    return found
+
+
+def open_operations(store: Store) -> List[Operation]:
+    return [operation for operation in operations(store) if operation.is_open]

@@ -1,0 +1,121 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What every piece of work needs at hand, and how one acts: alone, journalled, in a process that holds the locks."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import zlib
+from typing import Any, Dict, Iterator, List, Optional
+
+from ..base.errors import BackstopError, Locked
+from ..base.progress import Progress
+from ..postgres import server
+from ..postgres.client_tools import ClientTools, find_client_tools
+from ..postgres.connection import Session, Settings, connect
+from ..store.layout import Store
+from ..store.operation import Operation
+
+#: First key of our advisory locks: "back" in ASCII. The second is a checksum of the live database's name, which unlike
+#: its oid stays the same through a swap.
+_ADVISORY_CLASS = 0x6261636B
+#: How long to wait for a predecessor that was cut off and still winds up, in seconds.
+PREDECESSOR_SECONDS = 60
+
+
+@dataclasses.dataclass
+class Context:
+    """The database, the store, and the operation that is being carried out."""
+
+    connection: Settings
+    administration: Settings
+    store: Store
+    client_bin_dir: Optional[str] = None
+    operation: Optional[Operation] = None
+    #: descriptors of locks that child processes keep open
+    keep_open: List[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def database(self) -> str:
+        return self.connection.database
+
+    @property
+    def progress(self) -> Progress:
+        return self.operation.progress if self.operation else Progress()
+
+    def connect(self, database: Optional[str] = None, *, pinned: bool = True) -> Session:
+        """A session in the live database, or in another one of the server."""
+        settings = self.connection if database is None else self.connection.with_database(database)
+        return connect(settings, pinned=pinned, name=self.session_name)
+
+    def administer(self) -> Session:
+        """A session in the maintenance database."""
+        return connect(self.administration, name=self.session_name)
+
+    @property
+    def session_name(self) -> str:
+        """application_name of our sessions, by which people and later runs know them."""
+        return "backstop " + self.operation.id if self.operation else "backstop"
+
+    def tools(self, session: Session) -> ClientTools:
+        return find_client_tools(server.major_version(session), self.client_bin_dir)
+
+
+def _advisory_key(database: str) -> int:
+    key = zlib.crc32(database.encode())
+    return key - (1 << 32) if key >= 1 << 31 else key
+
+
+def _holder(session: Session, key: int) -> str:
+    row = session.row(
+        "SELECT coalesce(a.application_name, ''), l.pid, coalesce(a.client_addr::text, 'the socket') FROM pg_locks l"
+        " LEFT JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid ="
+        " %s::bigint AND l.granted",
+        (_ADVISORY_CLASS, key % (1 << 32)),
+    )
+    return "%s, backend %d, from %s" % row if row else "a session that just left"
+
+
+@contextlib.contextmanager
+def database_lock(context: Context, wait_seconds: float = PREDECESSOR_SECONDS) -> Iterator[Session]:
+    """Hold the advisory lock of the live database's name; yields the session in the maintenance database.
+
+    :raises Locked: names the holder
+    """
+    key = _advisory_key(context.database)
+    with context.administer() as session:
+        session.execute("SET lock_timeout = '%dms'" % int(wait_seconds * 1000))
+        try:
+            session.execute("SELECT pg_advisory_lock(%s, %s)", (_ADVISORY_CLASS, key))
+        except BackstopError as error:
+            if error.details.get("sqlstate") != "55P03":
+                raise
+            raise Locked(
+                "Another operation is changing database %s" % context.database,
+                found=_holder(session, key),
+                hint="wait for it to end, then run this again",
+            ) from None
+        session.execute("SET lock_timeout = '10s'")
+        yield session
+
+
+@contextlib.contextmanager
+def acting(context: Context, step: str) -> Iterator[Dict[str, Any]]:
+    """Carry out one step of an operation: wait for a predecessor of this operation that still runs, hold the locks,
+    journal begin and end. What the body puts into the yielded dict is kept in the journal.
+
+    Without an operation there is nothing to journal and nothing to lock.
+    """
+    if context.operation is None:
+        yield {}
+        return
+    with contextlib.ExitStack() as stack:
+        lock = context.operation.lock
+        context.keep_open.append(lock.acquire(PREDECESSOR_SECONDS))
+        stack.callback(lock.release)
+        stack.callback(context.keep_open.clear)
+        stack.enter_context(database_lock(context))
+        yield stack.enter_context(context.operation.step(step))

@@ -1,0 +1,80 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The drill: a backup restored into a scratch database and compared with its manifest; how long that took is the
+measured recovery time."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any, Dict, Iterator
+
+from ..base.errors import BackstopError
+from ..base.failpoints import reach
+from ..base.sql_names import scratch_name
+from ..postgres import archive, server
+from ..postgres.database_properties import drop_scratch_database
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace, new_id
+from .context import Context
+from .restore import build_database
+
+
+def verify(context: Context, place: BackupPlace, level: str, *, keep: bool = False) -> Dict[str, Any]:
+    """Verify a backup to a level and record the result.
+
+    :param level: one of :data:`..store.manifest.LEVELS`
+    :param keep: with ``restored``, leave the scratch database
+    """
+    manifest = manifests.load(place)
+    with _recorded(place, "checksum"):
+        manifests.check_files(place, manifest)
+    if level == "restored":
+        return {"level": level, **run_drill(context, place, keep=keep)}
+    method = "sha256 of every file"
+    if level == "readable":
+        method = "the whole archive was decoded"
+        with context.administer() as admin:
+            tools = context.tools(admin)
+        with _recorded(place, level):
+            archive.decode(tools, place.file(manifest["archive"]["file"]), context.keep_open)
+    manifests.record_verification(place, level, {"passed": True, "method": method})
+    return {"level": level, "backup": place.backup_id}
+
+
+@contextlib.contextmanager
+def _recorded(place: BackupPlace, level: str, **facts: Any) -> Iterator[None]:
+    """Keep beside the backup that it failed at this level."""
+    try:
+        yield
+    except BackstopError as error:
+        manifests.record_verification(place, level, {"passed": False, "reason": str(error), **facts})
+        raise
+
+
+def run_drill(context: Context, place: BackupPlace, *, keep: bool = False) -> Dict[str, Any]:
+    """Verify a backup to level ``restored`` and record it beside the backup.
+
+    :param keep: leave the scratch database for a rehearsal; else it is dropped
+    :returns: facts of build_database(), ``recovery_seconds``, role and server
+    """
+    name = scratch_name(context.operation.id if context.operation else new_id(), "drill")
+    started = time.monotonic()
+    with context.administer() as admin:
+        who = {"role": server.rights(admin, context.database).role, "server": server.version_text(admin)}
+        with _recorded(place, "restored", **who):
+            facts = build_database(context, place, name)
+        facts["recovery_seconds"] = round(time.monotonic() - started, 3)
+        reach("drill.compared")
+        manifests.record_verification(
+            place, "restored", {"passed": True, "method": "scratch database", **who, **_kept(facts)}
+        )
+        if not keep:
+            drop_scratch_database(admin, name)
+    return {**facts, **who, "backup": place.backup_id}
+
+
+def _kept(facts: Dict[str, Any]) -> Dict[str, Any]:
+    return {key: facts[key] for key in ("recovery_seconds", "seconds", "tables", "rows", "tolerated")}

@@ -1,0 +1,248 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The complete revert and its undo: the live name goes to another database; nothing is overwritten.
+
+A revert builds a new database from a backup beside the live one. An undo gives the name back to the retired one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Sequence
+
+from ..base.errors import BackstopError, Refused
+from ..base.sql_names import retired_name, scratch_name
+from ..postgres import server
+from ..postgres.connection import Session
+from ..postgres.database_properties import drop_scratch_database
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+from ..store.operation import Operation, operations
+from .comparison import compare_tables
+from .context import Context, acting
+from .loss import TableLoss, count_losses
+from .lost_rows import write_lost_rows
+from .restore import build_database
+from .swap import facts_of, swap
+
+BUILD = "build"
+SWAP = "swap"
+
+
+def successor_name(operation: Operation) -> str:
+    return scratch_name(operation.id, "new")
+
+
+def build_successor(context: Context, place: BackupPlace) -> Dict[str, Any]:
+    """Build the database that is to take over, beside the live one; reused when this operation built it already."""
+    operation = _operation(context)
+    with context.administer() as admin:
+        built = _already_built(context, admin, operation, place)
+    if built is not None:
+        return {"changed": False, **built}
+    with acting(context, BUILD) as facts:
+        with context.administer() as admin:
+            # The run that this one waited for may have done it.
+            built = _already_built(context, admin, operation, place)
+        if built is None:
+            facts.update(build_database(context, place, successor_name(operation)), backup=place.backup_id)
+        else:
+            facts.update(built)
+    return {"changed": built is None, **facts}
+
+
+def _already_built(
+    context: Context, admin: Session, operation: Operation, place: BackupPlace
+) -> Optional[Dict[str, Any]]:
+    """Facts of the database that this operation built from the backup; None when there is none."""
+    done = operation.facts(BUILD)
+    there = server.database_oid(admin, successor_name(operation))
+    if done and done["backup"] == place.backup_id and done["oid"] == there:
+        return done
+    return (done or {}) if swapped(context, admin, operation) else None
+
+
+def swapped(context: Context, admin: Session, operation: Operation) -> bool:
+    """Whether the swap of an operation is in force, told from the databases alone."""
+    return server.database_oid(admin, retired_name(operation.id, context.database)) is not None
+
+
+def revert(
+    context: Context, place: BackupPlace, accept_lost_rows: int, accept_changes_in: Sequence[str] = ()
+) -> Dict[str, Any]:
+    """Swap in the database that build_successor() made. Counts the loss behind the fence, keeps it, then acts.
+
+    :param accept_changes_in: tables whose differences are kept and not counted: a failed migration's own work
+    :raises Refused: more rows would be lost than accepted; tells the count for each table, nothing was changed
+    """
+    operation = _operation(context)
+    manifest = manifests.load(place)
+    successor = successor_name(operation)
+
+    def judge(live: Session) -> List[TableLoss]:
+        with context.connect(successor) as base:
+            losses = count_losses(live, base)
+        return _accepted(operation, live, losses, accept_lost_rows, accept_changes_in)
+
+    return _take_over(
+        context, operation, successor, judge, manifest["database"]["properties"]["connection_limit"], place
+    )
+
+
+def _take_over(
+    context: Context, operation: Operation, successor: str, judge: Any, limit: int, place: Optional[BackupPlace]
+) -> Dict[str, Any]:
+    retire_as = retired_name(operation.id, context.database)
+    with context.administer() as admin:
+        done = operation.facts(SWAP)
+        if done and swapped(context, admin, operation):
+            return {"changed": False, **done}
+    with acting(context, SWAP) as facts, context.administer() as admin:
+        if swapped(context, admin, operation):
+            # By the run that this one waited for, or by one that was killed right after its COMMIT.
+            facts.update(operation.facts(SWAP) or _after_the_fact(context, admin, operation, retire_as))
+            return {"changed": False, **facts}
+        facts["former_oid"] = server.database_oid(admin, context.database)
+        facts["live_oid"] = server.database_oid(admin, successor)
+        facts["retired"] = retire_as
+        facts["backup"] = place.backup_id if place else None
+        result = swap(context, admin, successor=successor, retire_as=retire_as, judge=judge, connection_limit=limit)
+        facts.update(facts_of(result))
+        return {"changed": True, **facts}
+
+
+def _after_the_fact(context: Context, admin: Session, operation: Operation, retire_as: str) -> Dict[str, Any]:
+    """Facts of a swap that is in force but not in the journal."""
+    counted = operation.facts("count") or {}
+    return {
+        "former_oid": server.database_oid(admin, retire_as),
+        "live_oid": server.database_oid(admin, context.database),
+        "retired": retire_as,
+        "backup": (operation.facts(BUILD) or {}).get("backup"),
+        "losses": counted.get("losses", []),
+        "lost_rows": counted.get("lost_rows", 0),
+        "finished_after_interruption": True,
+    }
+
+
+def _accepted(
+    operation: Operation, live: Session, losses: List[TableLoss], accept: int, accept_changes_in: Sequence[str] = ()
+) -> List[TableLoss]:
+    """Keep the rows that will be lost, or refuse."""
+    counted = [loss for loss in losses if loss.full_name not in accept_changes_in]
+    lost = sum(loss.total for loss in counted)
+    if lost > accept:
+        raise Refused(
+            "%d rows would be lost, more than the accepted %d" % (lost, accept),
+            found="; ".join(str(loss) for loss in counted),
+            expected="at most %d" % accept,
+            hint="nothing was changed. Save these rows first, or accept their loss with -e "
+            "rollback_accept_lost_rows=%d; they are kept in the store and in the retired database" % lost,
+            details={"losses": [loss.to_json() for loss in losses], "lost_rows": lost},
+        )
+    if losses:
+        write_lost_rows(live, losses, operation.file("lost-rows"))
+    operation.write("count", "done", losses=[loss.to_json() for loss in losses], lost_rows=lost)
+    return losses
+
+
+def _operation(context: Context) -> Operation:
+    if context.operation is None:
+        raise Refused("This belongs to an operation", hint="begin one with the module operation and give its id")
+    return context.operation
+
+
+# Undo
+
+
+def last_swap(context: Context) -> Optional[Operation]:
+    """The newest operation whose swap of this database is in force: its retired database exists."""
+    with context.administer() as admin:
+        for operation in reversed(operations(context.store)):
+            if operation.header.get("database") == context.database and swapped(context, admin, operation):
+                return operation
+    return None
+
+
+def undo(context: Context, undone: Operation, accept_lost_rows: int) -> Dict[str, Any]:
+    """Give the live name back to the database that another operation retired.
+
+    Lost is what was written since that operation: the live tables are compared with the backup they came from.
+    """
+    operation = _operation(context)
+    with context.administer() as admin:
+        if swapped(context, admin, operation):
+            return _take_over(context, operation, "", None, -1, None)
+    retired = retired_name(undone.id, context.database)
+    facts = undone.done(SWAP) or {}
+    if context.connection.database != undone.header.get("database"):
+        raise Refused("That operation was about another database", found=str(undone.header.get("database")))
+    base = _Base(context, facts)
+    with context.administer() as admin:
+        if server.database_oid(admin, retired) is None:
+            raise Refused(
+                "Operation %s cannot be undone" % undone.id,
+                found="no database %s" % retired,
+                hint="it was undone already, or its retired database was dropped",
+            )
+        limit = int(admin.value("SELECT datconnlimit FROM pg_database WHERE datname = %s", (retired,)))
+    try:
+        base.prepare()
+
+        def judge(live: Session) -> List[TableLoss]:
+            return _accepted(operation, live, base.losses(live), accept_lost_rows)
+
+        return _take_over(context, operation, retired, judge, limit, None)
+    finally:
+        base.drop()
+
+
+class _Base:
+    """What the live database held when it took over: the backup, restored again only where digests differ."""
+
+    def __init__(self, context: Context, swap_facts: Dict[str, Any]) -> None:
+        self._context = context
+        operation = _operation(context)
+        self._name = scratch_name(operation.id, "base")
+        self._built = False
+        backup_id = swap_facts.get("backup")
+        self._place = context.store.find_backup(backup_id) if backup_id else None
+        self._predecessor = swap_facts
+
+    def prepare(self) -> None:
+        with self._context.connect() as live:
+            if self._same(live):
+                return
+        if self._place is None:
+            raise BackstopError(
+                "What was written since cannot be counted",
+                found="the live database did not come from a backup of the store",
+                hint="undo the operation before it, or compare by hand",
+            )
+        build_database(self._context, self._place, self._name)
+        self._built = True
+
+    def _same(self, live: Session) -> bool:
+        if self._place is None:
+            return False
+        manifest = manifests.load(self._place)
+        return not compare_tables(live, manifest, besides=[self._history()]).tables
+
+    def _history(self) -> str:
+        return self._context.connection.schema + "._prisma_migrations"
+
+    def losses(self, live: Session) -> List[TableLoss]:
+        if self._built:
+            with self._context.connect(self._name) as base:
+                return count_losses(live, base)
+        if self._same(live):
+            return []
+        raise BackstopError(
+            "Rows were written while the undo was being prepared", hint="stop the writers and run the undo again"
+        )
+
+    def drop(self) -> None:
+        if self._built:
+            with self._context.administer() as admin:
+                drop_scratch_database(admin, self._name)

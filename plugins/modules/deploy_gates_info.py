@@ -1,0 +1,155 @@
+#!/usr/bin/python
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: deploy_gates_info
+short_description: Evaluate the gates of a deploy
+version_added: "0.1.0"
+description:
+  - Evaluates all preconditions of a deploy that the database, the store and the history answer, in one call. A
+    gate that could not be evaluated is a failed one.
+  - Nothing is changed; with O(operation) the result is kept in its journal, without which nothing is migrated.
+author:
+  - The backstop.postgres contributors (@backstop)
+extends_documentation_fragment:
+  - backstop.postgres.attributes
+  - backstop.postgres.attributes.action_group
+  - backstop.postgres.connection
+  - backstop.postgres.store
+  - backstop.postgres.store.operation
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: N/A
+options:
+  migrations_path:
+    description: Migrations folder of the release that is to be deployed.
+    type: path
+  migrations:
+    description: Its contents, name of the migration to SQL, where there is no folder yet.
+    type: dict
+  expected:
+    description: The only migrations that may be pending.
+    type: list
+    elements: str
+    required: true
+  environment_file:
+    description: File with the release's own C(DATABASE_URL), for the gate that compares where it leads.
+    type: path
+  database_directory:
+    description: The server's data directory, when it is on this host; its free space is looked at.
+    type: path
+  database_free_bytes:
+    description: Free space of the server's data, declared, when it is on another host.
+    type: int
+  waivers:
+    description: Gates to pass over, name to reason. The reason is kept.
+    type: dict
+    default: {}
+notes:
+  - "On failure: a failed gate is no failure of this module; see RV(passed)."
+  - "How to undo: Nothing to undo."
+seealso:
+  - module: backstop.postgres.rollback_plan_info
+"""
+
+EXAMPLES = r"""
+- name: Evaluate the gates
+  backstop.postgres.deploy_gates_info:
+    migrations_path: /srv/electricity-tokens/current/prisma/migrations
+    expected: [20251108000000_add_receipt_data]
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+  register: gates
+"""
+
+RETURN = r"""
+passed:
+  description: Whether every gate passed or was waived.
+  returned: success
+  type: bool
+gates:
+  description: Each gate with name, passed, found, expected, hint and waived.
+  returned: success
+  type: list
+  elements: dict
+closed:
+  description: One sentence for each gate that did not pass.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from typing import Any, Dict
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
+    Request,
+    run_module,
+    store_argument_spec,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import environment_file
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import Question, evaluate
+
+
+def act(request: Request) -> Dict[str, Any]:
+    context = request.context
+    gates = evaluate(context, _question(request))
+    passed = all(gate.passed for gate in gates)
+    closed = [
+        str(Refused("%s: %s" % (gate.name, gate.found), expected=gate.expected, hint=gate.hint))
+        for gate in gates
+        if not gate.passed
+    ]
+    result = {"passed": passed, "gates": [gate.to_json() for gate in gates], "closed": closed}
+    if context.operation is not None and not request.check_mode:
+        context.operation.write("gates", "done" if passed else "failed", gates=result["gates"])
+    return {"changed": False, **result}
+
+
+def _question(request: Request) -> Question:
+    params = request.params
+    if params["migrations"] is not None:
+        files = history.from_mapping({name: str(sql).encode() for name, sql in params["migrations"].items()})
+    else:
+        files = history.read_folder(params["migrations_path"])
+    given = params["environment_file"]
+    url = environment_file.read(given).get("DATABASE_URL") if given else None
+    return Question(
+        files=files,
+        expected=params["expected"],
+        release_connection=Settings.from_url(url) if url else None,
+        database_directory=params["database_directory"],
+        database_free_bytes=params["database_free_bytes"],
+        waivers=params["waivers"],
+    )
+
+
+def main() -> None:
+    run_module(
+        dict(
+            migrations_path=dict(type="path"),
+            migrations=dict(type="dict"),
+            expected=dict(type="list", elements="str", required=True),
+            environment_file=dict(type="path"),
+            database_directory=dict(type="path"),
+            database_free_bytes=dict(type="int"),
+            waivers=dict(type="dict", default={}),
+            **store_argument_spec(),
+        ),
+        act,
+        connection=True,
+        required_one_of=[("migrations_path", "migrations")],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+#!/usr/bin/python
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: operation
+short_description: Begin, note and end an operation
+version_added: "0.1.0"
+description:
+  - An operation is one deploy, rollback or undo. It has an id, a journal and a lock in the store.
+  - Beginning one that an interrupted run left open, with the same O(request), goes on with it. While the run that
+    began it is alive, beginning another is refused.
+author:
+  - The backstop.postgres contributors (@backstop)
+extends_documentation_fragment:
+  - backstop.postgres.attributes
+  - backstop.postgres.attributes.action_group
+  - backstop.postgres.connection
+  - backstop.postgres.store
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+options:
+  state:
+    description:
+      - V(begin) begins an operation or goes on with an open one.
+      - V(step) notes a fact in the journal.
+      - V(end) closes it with an outcome.
+    type: str
+    choices: [begin, step, end]
+    required: true
+  kind:
+    description: What the operation is, for O(state=begin).
+    type: str
+    choices: [deploy, rollback, undo]
+  request:
+    description: What is asked for. Equal requests of one kind are the same operation.
+    type: dict
+    default: {}
+  operation:
+    description: Id of the operation, for O(state=step) and O(state=end).
+    type: str
+  step:
+    description: Name of the step, for O(state=step).
+    type: str
+  facts:
+    description: What to keep with the beginning, the step or the end; no secrets.
+    type: dict
+    default: {}
+  outcome:
+    description: How the operation ended, for O(state=end).
+    type: str
+    choices: [done, failed, rolled_back, abandoned]
+  take_over:
+    description: Go on although it cannot be told from here whether the earlier run is alive.
+    type: bool
+    default: false
+  controller:
+    description:
+      - The process that runs the playbook.
+      - Set by this collection's action plugin; do not set it.
+    type: dict
+notes:
+  - "On failure: V(begin) is refused while another run is alive, and names it. Nothing was changed."
+  - "How to undo: Nothing to undo; an operation is a record."
+seealso:
+  - module: backstop.postgres.operation_info
+"""
+
+EXAMPLES = r"""
+- name: Begin a deploy
+  backstop.postgres.operation:
+    state: begin
+    kind: deploy
+    request:
+      revision: et-100
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+  register: begun
+
+- name: End it
+  backstop.postgres.operation:
+    state: end
+    operation: "{{ begun.operation }}"
+    outcome: done
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+"""
+
+RETURN = r"""
+operation:
+  description: Id of the operation; none in check mode when it would begin.
+  returned: success
+  type: str
+  sample: 20251108T020000Z-3fa9c1
+adopted:
+  description: Whether it was open already, left by an interrupted run.
+  returned: O(state=begin)
+  type: bool
+directory:
+  description: Where the operation's journal and files lie.
+  returned: success
+  type: str
+began:
+  description: When it began.
+  returned: success
+  type: str
+facts:
+  description: The facts that were kept when it began.
+  returned: success
+  type: dict
+steps:
+  description: Steps that are done, name to what the journal keeps of them.
+  returned: success
+  type: dict
+seconds_since:
+  description: Seconds since each step was last done.
+  returned: success
+  type: dict
+  sample: {stop: 3.2}
+began_steps:
+  description: Names of the steps that began.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from typing import Any, Dict
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
+    Request,
+    run_module,
+    store_argument_spec,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
+
+
+def act(request: Request) -> Dict[str, Any]:
+    if request.params["state"] == "begin":
+        return _begin(request)
+    operation = Operation.load(request.store, request.params["operation"])
+    changed = operation.is_open
+    if changed and not request.check_mode:
+        if request.params["state"] == "step":
+            operation.write(request.params["step"], "done", **request.params["facts"])
+        else:
+            operation.close(request.params["outcome"], **request.params["facts"])
+    return _described(operation, changed)
+
+
+def _begin(request: Request) -> Dict[str, Any]:
+    if request.check_mode:
+        return {"changed": True, "operation": "", "adopted": False, "directory": "", "began": "", "steps": {}}
+    operation, adopted = begin(
+        request.store,
+        request.params["kind"],
+        request.connection.database,
+        request.params["request"],
+        request.params["controller"] or this_controller(),
+        take_over=request.params["take_over"],
+        facts=request.params["facts"],
+    )
+    return {**_described(operation, True), "adopted": adopted}
+
+
+def _described(operation: Operation, changed: bool) -> Dict[str, Any]:
+    return {
+        "changed": changed,
+        "operation": operation.id,
+        "directory": operation.path,
+        "began": operation.header["began"],
+        "facts": operation.header.get("facts", {}),
+        "steps": {entry["step"]: entry for entry in operation.journal() if entry["event"] == "done"},
+        "seconds_since": operation.seconds_since(),
+        "began_steps": sorted({entry["step"] for entry in operation.journal() if entry["event"] == "began"}),
+    }
+
+
+def main() -> None:
+    run_module(
+        dict(
+            state=dict(type="str", required=True, choices=["begin", "step", "end"]),
+            kind=dict(type="str", choices=["deploy", "rollback", "undo"]),
+            request=dict(type="dict", default={}),
+            step=dict(type="str"),
+            facts=dict(type="dict", default={}),
+            outcome=dict(type="str", choices=["done", "failed", "rolled_back", "abandoned"]),
+            take_over=dict(type="bool", default=False),
+            controller=dict(type="dict"),
+            **store_argument_spec(operation=False),
+        ),
+        act,
+        connection=True,
+        required_if=[
+            ("state", "begin", ("kind",)),
+            ("state", "step", ("operation", "step")),
+            ("state", "end", ("operation", "outcome")),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+#!/usr/bin/python
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: operation_info
+short_description: Read the operations of a store
+version_added: "0.1.0"
+description:
+  - Lists operations with their steps, how they ended, and the one command that goes on with an open one.
+author:
+  - The backstop.postgres contributors (@backstop)
+extends_documentation_fragment:
+  - backstop.postgres.attributes
+  - backstop.postgres.store
+  - backstop.postgres.store.operation
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: N/A
+notes:
+  - "On failure: Nothing was changed; this module only reads."
+  - "How to undo: Nothing to undo."
+seealso:
+  - module: backstop.postgres.operation
+"""
+
+EXAMPLES = r"""
+- name: What is open
+  backstop.postgres.operation_info:
+    store: /var/backups/backstop
+  register: known
+"""
+
+RETURN = r"""
+operations:
+  description: The operations, oldest first; or the one that was named.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{id: 20251108T020000Z-3fa9c1, kind: deploy, outcome: done}]
+"""
+
+from typing import Any, Dict
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
+    Request,
+    run_module,
+    store_argument_spec,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation, operations
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import next_command
+
+
+def act(request: Request) -> Dict[str, Any]:
+    wanted = request.params["operation"]
+    found = [Operation.load(request.store, wanted)] if wanted else operations(request.store)
+    return {"changed": False, "operations": [_described(operation) for operation in found]}
+
+
+def _described(operation: Operation) -> Dict[str, Any]:
+    return {
+        **operation.header,
+        "outcome": operation.outcome,
+        "directory": operation.path,
+        "journal": operation.journal(),
+        "next": next_command(operation) if operation.is_open else None,
+    }
+
+
+def main() -> None:
+    run_module(store_argument_spec(), act)
+
+
+if __name__ == "__main__":
+    main()

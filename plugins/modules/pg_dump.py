@@ -1,0 +1,162 @@
+#!/usr/bin/python
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_dump
+short_description: Make a backup that proves what it holds
+version_added: "0.1.0"
+description:
+  - Dumps the database in a snapshot in which no table can be truncated or rewritten, and counts and digests every
+    table in the same snapshot while C(pg_dump) runs.
+  - The archive is read back whole. The backup exists when its manifest does; an interrupted one is never listed.
+  - Every run makes a new backup.
+author:
+  - The backstop.postgres contributors (@backstop)
+extends_documentation_fragment:
+  - backstop.postgres.attributes
+  - backstop.postgres.attributes.action_group
+  - backstop.postgres.connection
+  - backstop.postgres.store
+  - backstop.postgres.store.operation
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+options:
+  kind:
+    description: The kind of the backup, which decides how long it is kept.
+    type: str
+    choices: [daily, weekly, pre-migration, post-migration, emergency]
+    default: pre-migration
+  migrations_path:
+    description: Migrations folder of the running release, kept in the backup.
+    type: path
+  commit:
+    description: Commit of the running release, kept in the manifest.
+    type: str
+  step:
+    description: Name under which the journal of O(operation) keeps this backup.
+    type: str
+    default: backup
+notes:
+  - "On failure: the message says what C(pg_dump) or the server said. No backup of this run is listed, others are untouched; run it again."
+  - "How to undo: remove the directory of the backup."
+seealso:
+  - module: backstop.postgres.pg_backup_verify
+  - module: backstop.postgres.pg_backup_info
+  - module: backstop.postgres.pg_restore
+"""
+
+EXAMPLES = r"""
+- name: Back up before a migration
+  backstop.postgres.pg_dump:
+    kind: pre-migration
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+  register: backup
+"""
+
+RETURN = r"""
+backup:
+  description: Id of the backup; none in check mode.
+  returned: success
+  type: str
+  sample: electricity_tokens-20251108T020000Z-3fa9c1
+directory:
+  description: Directory of the backup.
+  returned: success
+  type: str
+size:
+  description: Size of the archive in bytes.
+  returned: success
+  type: int
+tables:
+  description: Number of tables with a digest.
+  returned: success
+  type: int
+rows:
+  description: Number of rows in them.
+  returned: success
+  type: int
+seconds:
+  description: Duration of dump and reading back.
+  returned: success
+  type: dict
+level:
+  description: How far the backup is verified.
+  returned: success
+  type: str
+"""
+
+from typing import Any, Dict
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
+    Request,
+    run_module,
+    store_argument_spec,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import read_tree
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
+
+
+def act(request: Request) -> Dict[str, Any]:
+    context = request.context
+    if request.check_mode:
+        with context.connect() as session:
+            context.tools(session)
+        return {"changed": True, "backup": None}
+    folder = request.params["migrations_path"]
+    with acting(context, request.params["step"]) as facts:
+        place = make_backup(
+            context,
+            request.params["kind"],
+            migrations=read_tree(folder) if folder else None,
+            commit=request.params["commit"],
+        )
+        result = _described(place)
+        facts.update(result)
+    return {"changed": True, **result}
+
+
+def _described(place: BackupPlace) -> Dict[str, Any]:
+    manifest = manifests.load(place)
+    return {
+        "backup": place.backup_id,
+        "directory": place.path,
+        "size": manifest["archive"]["size"],
+        "tables": len(manifest["tables"]),
+        "rows": sum(table["digest"]["rows"] for table in manifest["tables"]),
+        "seconds": manifest["seconds"],
+        "level": manifests.level_of(place),
+    }
+
+
+def main() -> None:
+    run_module(
+        dict(
+            kind=dict(
+                type="str",
+                choices=["daily", "weekly", "pre-migration", "post-migration", "emergency"],
+                default="pre-migration",
+            ),
+            migrations_path=dict(type="path"),
+            commit=dict(type="str"),
+            step=dict(type="str", default="backup"),
+            **store_argument_spec(),
+        ),
+        act,
+        connection=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

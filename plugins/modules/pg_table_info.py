@@ -1,0 +1,88 @@
+#!/usr/bin/python
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_table_info
+short_description: Read what is known of tables
+version_added: "0.1.0"
+description:
+  - Columns, key, rows, size and digest of tables, and which other tables a DELETE or TRUNCATE would reach, from the live catalog.
+author:
+  - The backstop.postgres contributors (@backstop)
+extends_documentation_fragment:
+  - backstop.postgres.attributes
+  - backstop.postgres.attributes.action_group
+  - backstop.postgres.connection
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: N/A
+options:
+  tables:
+    description: Names as a person types them, V(ReceiptData), V(public.ReceiptData) or in double quotes. Default is all.
+    type: list
+    elements: str
+notes:
+  - "On failure: Nothing was changed; this module only reads."
+  - "How to undo: Nothing to undo."
+seealso:
+  - module: backstop.postgres.pg_table_check
+"""
+
+EXAMPLES = r"""
+- name: What deleting a purchase would take along
+  backstop.postgres.pg_table_info:
+    tables: [TokenPurchase]
+    connection:
+      url: "{{ database_url }}"
+  register: known
+"""
+
+RETURN = r"""
+tables:
+  description: The tables.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{schema: public, name: ReceiptData, rows: 0, key: [id]}]
+"""
+
+from typing import Any, Dict
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import Request, run_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Session, connect
+
+
+def act(request: Request) -> Dict[str, Any]:
+    wanted = request.params["tables"]
+    with connect(request.connection) as session:
+        if wanted:
+            tables = [catalog.find_table(session, name, request.connection.schema) for name in wanted]
+        else:
+            tables = catalog.tables(session)
+        return {"changed": False, "tables": [_described(session, table) for table in tables]}
+
+
+def _described(session: Session, table: catalog.Table) -> Dict[str, Any]:
+    digest = digests.table_digest(session, table.schema, table.name, table.columns)
+    return {
+        **table.to_json(),
+        "rows": digest.rows,
+        "digest": digest.hash,
+        "delete_reaches": catalog.reached_by_delete(session, table),
+        "truncate_reaches": catalog.reached_by_truncate(session, table),
+    }
+
+
+def main() -> None:
+    run_module(dict(tables=dict(type="list", elements="str")), act, connection=True)
+
+
+if __name__ == "__main__":
+    main()

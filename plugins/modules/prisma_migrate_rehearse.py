@@ -1,0 +1,156 @@
+#!/usr/bin/python
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: prisma_migrate_rehearse
+short_description: Run the pending migrations on a copy
+version_added: "0.1.0"
+description:
+  - Runs the pending migrations with the release's own Prisma on a scratch database that a drill left, and tells
+    how long each takes, which tables it locks and rewrites, and what it does to rows.
+author:
+  - The backstop.postgres contributors (@backstop)
+extends_documentation_fragment:
+  - backstop.postgres.attributes
+  - backstop.postgres.attributes.action_group
+  - backstop.postgres.connection
+  - backstop.postgres.store
+  - backstop.postgres.store.operation
+  - backstop.postgres.prisma
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+options:
+  database:
+    description: The scratch database, as M(backstop.postgres.pg_backup_verify) returned it.
+    type: str
+    required: true
+  expected:
+    description: The only migrations that may be pending.
+    type: list
+    elements: str
+    required: true
+  lock_timeout:
+    description: Seconds that a statement may wait for a lock.
+    type: float
+    default: 5
+  timeout:
+    description: Seconds for all.
+    type: float
+notes:
+  - "On failure: the migration fails on a copy of the database; the live one was not touched. Mend the migration."
+  - "How to undo: M(backstop.postgres.pg_scratch_database) drops the copy."
+seealso:
+  - module: backstop.postgres.pg_backup_verify
+  - module: backstop.postgres.prisma_migrate_deploy
+"""
+
+EXAMPLES = r"""
+- name: Rehearse
+  backstop.postgres.prisma_migrate_rehearse:
+    project: /srv/electricity-tokens/releases/0a1b2c
+    database: "{{ drill.database }}"
+    expected: [20251108000000_add_receipt_data]
+    operation: "{{ begun.operation }}"
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+"""
+
+RETURN = r"""
+migrations:
+  description: Name and seconds of each migration.
+  returned: success
+  type: list
+  elements: dict
+seconds:
+  description: Duration of all of it.
+  returned: success
+  type: float
+locked:
+  description: For each table that was there, the strongest lock that was seen on it.
+  returned: success
+  type: dict
+rewritten:
+  description: Tables that were there and were written anew as a whole.
+  returned: success
+  type: list
+  elements: str
+added_tables:
+  description: Tables that were added.
+  returned: success
+  type: list
+  elements: str
+dropped_tables:
+  description: Tables that were dropped.
+  returned: success
+  type: list
+  elements: str
+changed_rows:
+  description: Tables that were there, whose rows the migration changed.
+  returned: success
+  type: list
+  elements: str
+changed_columns:
+  description: Tables that were there, whose columns the migration changed.
+  returned: success
+  type: list
+  elements: str
+added_bytes:
+  description: By how much the database grew.
+  returned: success
+  type: int
+"""
+
+from typing import Any, Dict
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
+    Request,
+    prisma_argument_spec,
+    run_module,
+    store_argument_spec,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.rehearsal import rehearse
+
+
+def act(request: Request) -> Dict[str, Any]:
+    if request.check_mode:
+        return {"changed": True}
+    context = request.context
+    with acting(context, "rehearsal") as facts:
+        result = rehearse(
+            context,
+            request.params["database"],
+            request.prisma,
+            expected=request.params["expected"],
+            lock_timeout_ms=int(request.params["lock_timeout"] * 1000),
+            timeout=request.params["timeout"],
+        )
+        facts.update(result)
+    return {"changed": True, **result}
+
+
+def main() -> None:
+    run_module(
+        dict(
+            **prisma_argument_spec(),
+            database=dict(type="str", required=True),
+            expected=dict(type="list", elements="str", required=True),
+            lock_timeout=dict(type="float", default=5),
+            timeout=dict(type="float"),
+            **store_argument_spec(),
+        ),
+        act,
+        connection=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What every test sees: one way to import the library, and programs that find the collection of this checkout.
+
+The library is imported by the name that Ansible gives it, so that a class is the same object for a test and a module::
+
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import errors
+
+``from demo.postgres_server import Cluster`` and ``from support.x import y`` work too (pythonpath in pyproject.toml).
+"""
+from __future__ import annotations
+
+import os
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+COLLECTIONS = ROOT / "playbooks" / "collections"
+
+
+def _prepend(variable: str, *folders: pathlib.Path) -> None:
+    old = os.environ.get(variable)
+    os.environ[variable] = os.pathsep.join([*map(str, folders), *([old] if old else [])])
+
+
+# For programs that a test starts: ansible-playbook, and Python processes that are to be killed.
+os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)
+_prepend("PYTHONPATH", COLLECTIONS, ROOT / "examples", ROOT / "tests")
+
+# Settings of the person who runs the tests must not decide where they connect or what they deploy.
+for name in [name for name in os.environ if name.startswith("PG")] + ["DATABASE_URL", "BACKSTOP_STORE"]:
+    os.environ.pop(name, None)

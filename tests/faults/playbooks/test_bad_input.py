@@ -1,0 +1,151 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A deploy that cannot do what it is asked for tells what to do about it, and has changed and stopped nothing."""
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Tuple
+
+import pytest
+from demo import application
+from support.broken_releases import FIRST, MIGRATION, SURPRISE
+from support.demo_site import DemoSite, sparse_file
+
+DEPLOY = "deploy_receiptdata.yml"
+TYPO = "electricity_token"
+Variables = Dict[str, Any]
+
+
+# Before an operation begins -------------------------------------------------------------------------
+
+
+def elsewhere(**parts: object) -> Callable[[DemoSite], Variables]:
+    """The site's connection with something about it wrong."""
+    return lambda site: {"backstop_connection": {"url": site.url(), **parts}}
+
+
+def with_option(**options: object) -> Callable[[DemoSite], Variables]:
+    return lambda _site: options
+
+
+BEFORE: Dict[str, Tuple[Callable[[DemoSite], Variables], List[str]]] = {
+    "a wrong password": (elsewhere(password="none-of-it"), ["password", "check user and password"]),
+    "an unreachable host": (elsewhere(port=1), ["No PostgreSQL server answers at 127.0.0.1:1", "Connection refused"]),
+    "a missing database": (
+        elsewhere(database=TYPO), ["no database " + TYPO, application.DATABASE, "check the database's name"],
+    ),
+    "a missing revision": (with_option(deploy_revision="et-10"), ["et-10", "did you mean et-100"]),
+    "a store that cannot be written": (with_option(backstop_store="/sys/store"), ["/sys/store", "right to write"]),
+}
+
+
+@pytest.mark.parametrize("case", BEFORE)
+def test_refused_before_anything_begins(site: DemoSite, case: str) -> None:
+    variables, words = BEFORE[case]
+    with site.unchanged():
+        run = site.play(DEPLOY, **variables(site))
+    run.must_say(*words)
+    assert run.changed == 0
+    assert site.operations() == []
+
+
+def test_a_host_left_out(site: DemoSite) -> None:
+    """One database serves all hosts, so a deploy goes to all of them or to none."""
+    inventory = site.inventory_with("another-host")
+    with site.unchanged():
+        run = site.play(DEPLOY, "-i", str(inventory), "--limit", "localhost")
+    run.must_say("another-host", "--limit", "all or to none")
+    assert site.operations() == []
+
+
+# Gates ----------------------------------------------------------------------------------------------
+
+
+def refused(site: DemoSite, **variables: object) -> str:
+    """The message of a deploy that ends while the application runs."""
+    with site.unchanged():
+        run = site.play(DEPLOY, **variables)
+    run.must_say("Nothing was changed", "the application was never stopped")
+    assert site.outcomes() == ["failed"]
+    assert site.databases("backstop_") == []
+    return run.said
+
+
+@pytest.mark.parametrize(
+    "release, words",
+    [
+        ("edits-the-past", ["edited afterwards: " + FIRST, "put the file back"]),
+        ("forgets-the-past", ["does not know: " + FIRST, "deploy a release that holds them"]),
+        ("brings-a-surprise", ["not expected: " + SURPRISE, "add them to the expected migrations"]),
+        ("creates-a-role", ["cluster_statements", "CREATE ROLE reporting", "by hand"]),
+    ],
+)
+def test_migrations_that_are_not_as_expected(site: DemoSite, release: str, words: List[str]) -> None:
+    said = refused(site, deploy_revision=release)
+    assert all(word in said for word in words), said
+
+
+def test_a_failed_migration_in_the_history(site: DemoSite) -> None:
+    with site.session() as cursor:
+        insert = "INSERT INTO _prisma_migrations (id, checksum, migration_name, logs) VALUES ('1', 'x', %s, 'ERROR')"
+        cursor.execute(insert, (MIGRATION,))
+    said = refused(site)
+    assert "failed or were cut off: " + MIGRATION in said, said
+    assert "rollback_failed_migration" in said, said
+
+
+def test_a_full_store_and_missing_client_programs(site: DemoSite) -> None:
+    """A database that is larger than the free space, told in one go with what else is wrong."""
+    with sparse_file(site.database_directory(), site.places.directory):
+        said = refused(site, backstop_client_bin_dir="/usr/sbin")
+    for word in ("store: The store has too little free space", "database_disk:", "client_tools:", "3 of 12 gates"):
+        assert word in said, said
+
+
+def test_a_waiver_of_no_gate(site: DemoSite) -> None:
+    said = refused(site, deploy_waivers={"stor": "the disk grows tomorrow"})
+    assert "stor" in said, said
+    assert "did you mean store" in said, said
+
+
+# Later, still before downtime -----------------------------------------------------------------------
+
+
+def test_an_unknown_table(site: DemoSite) -> None:
+    """The tables to check are looked for on the rehearsal's copy, so that a typing error costs no downtime."""
+    said = refused(site, deploy_tables=[{"name": "ReceiptsData"}, {"name": "User"}])
+    assert "ReceiptsData" in said, said
+    assert "perhaps ReceiptData" in said, said
+
+
+def test_a_locked_table(site: DemoSite) -> None:
+    with site.session() as cursor:
+        cursor.execute('BEGIN; LOCK TABLE "TokenPurchase" IN ACCESS EXCLUSIVE MODE')
+        with site.unchanged(readable=False):
+            run = site.play(DEPLOY)
+        cursor.execute("SELECT pg_backend_pid()")
+        pid = cursor.fetchone()[0]
+        cursor.execute("ROLLBACK")
+    run.must_say("TokenPurchase", "backend %d" % pid, "pg_terminate_backend", "Nothing was changed")
+    assert site.outcomes() == ["failed"]
+    assert site.condition() == site.before
+
+
+def test_a_second_deploy_while_one_runs(site: DemoSite) -> None:
+    hook = site.hook_that_waits()
+    first = site.start(DEPLOY, deploy_before_downtime=str(hook.tasks))
+    hook.wait_until_reached()
+    try:
+        second = site.play(DEPLOY)
+        (running,) = site.operations()
+        second.must_say("Another deploy of database electricity_tokens is running", running["id"], "wait for it to end")
+        assert site.running() == site.commits["before-et-100"]
+    finally:
+        hook.release()
+    done = first.end()
+    assert done.status == 0, done.output
+    assert site.running() == site.commits["et-100"]
+    assert site.outcomes() == ["done"]
+    again = site.play(DEPLOY)
+    assert (again.status, again.changed) == (0, 0), again.output

@@ -1,0 +1,166 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A deploy that fails puts database and release back, says so, and ends as a failure; when it is mended it succeeds."""
+from __future__ import annotations
+
+import dataclasses
+from typing import Dict
+
+from support.broken_releases import FIRST, MIGRATION
+from support.demo_site import Condition, DemoSite, Run
+
+DEPLOY = "deploy_receiptdata.yml"
+ON_LIVE = "this fails on the live database only"
+#: Nothing here waits longer for what will not come.
+SHORT: Dict[str, object] = {
+    "application_health_timeout": 5, "application_start_timeout": 10, "deploy_post_backup": False,
+}
+NEW_ROW = [
+    {"name": "list users", "path": "/api/users?limit=1", "save": {"user": "users.0.id"}},
+    {
+        "name": "create a purchase",
+        "method": "POST",
+        "path": "/api/purchases",
+        "body": {"userId": "${user}", "totalTokens": 1, "totalPayment": 1, "purchaseDate": "2025-11-08T02:00:00Z"},
+        "status": 201,
+    },
+    {"name": "list receipts", "path": "/api/receipts"},
+]
+
+
+def failed(site: DemoSite, release: str, *words: str, **variables: object) -> Run:
+    """A deploy of a broken release that was rolled back: the former release runs, nothing is left but what is kept."""
+    process = site.process()
+    run = site.play(DEPLOY, deploy_revision=release, **{**SHORT, **variables})
+    run.must_say("was rolled back", "runs again and is healthy", "run the deploy again", *words)
+    assert site.process() != process
+    assert site.outcomes() == ["rolled_back"]
+    assert site.databases("backstop_scratch_") == []
+    return run
+
+
+def same(one: Condition, other: Condition, *besides: str) -> bool:
+    """Whether two conditions are alike but for some fields."""
+    return dataclasses.replace(one, **{name: getattr(other, name) for name in besides}) == other
+
+
+def deploys_now(site: DemoSite) -> None:
+    """The mended release is deployed, and a second run finds nothing to do."""
+    done = site.play(DEPLOY, deploy_post_backup=False)
+    assert done.status == 0, done.output
+    assert site.running() == site.commits["et-100"]
+    assert site.applied() == (FIRST, MIGRATION)
+    assert site.outcomes()[-1] == "done"
+    assert site.databases("backstop_scratch_") == []
+    again = site.play(DEPLOY)
+    assert (again.status, again.changed) == (0, 0), again.output
+
+
+def would_deploy(site: DemoSite) -> None:
+    """All gates are open again, told by check mode."""
+    checked = site.play(DEPLOY, "--check")
+    assert checked.status == 0, checked.output
+    assert "would rehearse and then apply: " + MIGRATION in checked.output
+
+
+# The migration fails --------------------------------------------------------------------------------
+
+
+def test_a_migration_that_fails_everywhere(site: DemoSite) -> None:
+    """The rehearsal finds it: the application is not even stopped."""
+    with site.unchanged():
+        run = site.play(DEPLOY, deploy_revision="fails-everywhere")
+    run.must_say("Nothing was changed", "never stopped", MIGRATION, "on a copy", '"NoSuchTable" does not exist')
+    assert "mend the migration" in run.said and "rollback" not in run.said
+    assert site.outcomes() == ["failed"]
+    assert site.databases("backstop_") == []
+
+
+def test_a_migration_that_leaves_nothing(site: DemoSite) -> None:
+    """Its statements are one transaction, so only the history has to be put right."""
+    before = site.condition()
+    failed(site, "fails-live", MIGRATION, ON_LIVE, "as before, the migration left nothing")
+    assert site.condition() == before
+    would_deploy(site)
+
+
+def test_a_migration_that_leaves_objects(site: DemoSite) -> None:
+    """A COMMIT of its own: what it added is removed, in place."""
+    before = site.condition()
+    failed(site, "leaves-objects", MIGRATION, ON_LIVE, "what the migration left was removed")
+    assert site.condition() == before
+    deploys_now(site)
+
+
+def test_a_migration_that_changes_rows(site: DemoSite) -> None:
+    """Rows and columns that were there are otherwise: a database restored from the backup takes over."""
+    before = site.condition()
+    failed(site, "changes-rows", MIGRATION, ON_LIVE, "took over", "is kept as backstop_retired_")
+    after = site.condition()
+    assert same(after, before, "databases", "live_oid")
+    assert len(set(after.databases) - set(before.databases)) == 1
+    deploys_now(site)
+
+
+# The release fails after its migration --------------------------------------------------------------
+
+
+def test_a_release_that_never_gets_healthy(site: DemoSite) -> None:
+    """The former release was proved on the new schema, so going back takes the code alone."""
+    before = site.condition()
+    failed(site, "never-healthy", "did not become healthy in 5 seconds", "keeps the new schema")
+    after = site.condition()
+    assert same(after, before, "contents", "applied")
+    assert after.applied == (FIRST, MIGRATION)
+    deploys_now(site)
+
+
+def test_a_release_that_crashes(site: DemoSite) -> None:
+    """The former release was not proved on the new schema, so the database goes back too, and nothing is lost."""
+    before = site.condition()
+    failed(site, "crashes", "does not stay up", "this release cannot start", "took over", deploy_smoke_tests_before=[])
+    assert same(site.condition(), before, "databases", "live_oid")
+    would_deploy(site)
+
+
+def test_a_release_whose_smoke_tests_fail(site: DemoSite) -> None:
+    failed(site, "lacks-receipts", "smoke tests failed", "create its receipt: status 404", "keeps the new schema")
+
+
+def test_a_loss_is_not_taken_for_granted(site: DemoSite) -> None:
+    """Going back would lose a row that the new release wrote: the run stops there, with the one command to run."""
+    before = site.condition()
+    tests = {"deploy_smoke_tests_before": [], "deploy_smoke_tests_after": NEW_ROW}
+    run = site.play(DEPLOY, deploy_revision="lacks-receipts", **tests, **SHORT)
+    run.must_say("list receipts", "1 rows would be lost", "public.TokenPurchase: 1 inserted", "is stopped")
+    assert "ansible-playbook backstop.postgres.rollback_complete -e rollback_backup=" in run.said
+    assert site.outcomes() == [None]
+    assert site.databases("backstop_") == []
+
+    backup = run.said.split("rollback_backup=")[1].split()[0]
+    back = site.play("rollback_complete.yml", "-e", "rollback_backup=" + backup, "-e", "rollback_accept_lost_rows=1")
+    assert back.status == 0, back.output
+    assert same(site.condition(), before, "databases", "live_oid")
+    assert site.outcomes() == ["abandoned", "done"]
+    assert list(site.places.store.glob("operations/*/lost-rows/*TokenPurchase*"))
+    assert site.databases("backstop_scratch_") == []
+
+
+# After the downtime ---------------------------------------------------------------------------------
+
+
+def test_a_failure_after_the_downtime(site: DemoSite) -> None:
+    """The new release serves already; it is not stopped again, neither by the failure nor by the run that finishes."""
+    missing = str(site.places.directory / "no-such-tasks.yml")
+    run = site.play(DEPLOY, deploy_after_downtime=missing)
+    run.must_say("runs and is healthy, but the deploy is not finished", "no-such-tasks.yml", "without stopping")
+    assert site.running() == site.commits["et-100"]
+    assert site.outcomes() == [None]
+    process = site.process()
+    done = site.play(DEPLOY)
+    assert done.status == 0, done.output
+    assert site.process() == process
+    assert site.outcomes() == ["done"]
+    assert MIGRATION in done.text.split("Migrations applied")[1]

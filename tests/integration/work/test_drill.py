@@ -1,0 +1,176 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The drill: what a backup gives back is compared with what was backed up, and what differs is noticed."""
+from __future__ import annotations
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.database_properties import (
+    read_properties,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restore import build_database, compare
+from support.databases import ODD_ROLE, REALISTIC
+
+PROPERTIES_OF_ITS_OWN = ("allow_connections", "connection_limit")
+
+
+@pytest.fixture(scope="module")
+def restored(shared_databases):
+    """The realistic database, its backup, and the database that was built from it."""
+    live = shared_databases.make("shop", REALISTIC, user=None)
+    place = live.backup()
+    name = scratch_name(new_id(), "new")
+    facts = build_database(live.context, place, name)
+    return live, manifests.load(place), name, facts
+
+
+def test_realistic_database_comes_back_equal(restored):
+    live, manifest, name, facts = restored
+    assert facts["tables"] == len(manifest["tables"]) >= 18
+    assert facts["rows"] == sum(table["digest"]["rows"] for table in manifest["tables"]) > 500
+    with live.context.connect() as here, live.context.connect(name) as there:
+        found = definitions.compare(definitions.definitions(here), definitions.definitions(there))
+    assert not found["missing"] and not found["added"]
+    # What only reads differently: IN becomes = ANY.
+    assert {definitions.kind_of(key) for key in found["changed"]} <= set(definitions.REPRINTED)
+
+
+def test_every_kind_of_object_is_compared(restored):
+    _live, manifest, _name, _facts = restored
+    kinds = {definitions.kind_of(key) for key in manifest["definitions"]}
+    assert kinds >= {
+        "schema", "relation", "column", "sequence", "constraint", "index", "trigger", "rule", "policy", "function",
+        "type", "statistics", "publication", "event trigger", "default privileges", "large object", "operator",
+        "comment",
+    }
+
+
+def test_properties_of_the_database_come_back(restored):
+    live, _manifest, name, _facts = restored
+    with live.context.administer() as admin:
+        here, there = read_properties(admin, live.name), read_properties(admin, name)
+    for properties in (here, there):
+        for key in PROPERTIES_OF_ITS_OWN:
+            del properties[key]
+    assert here == there
+    assert {"role": ODD_ROLE, "setting": 'search_path=""'} in there["settings"]
+    assert any(entry["setting"].startswith('search_path="$user", public, ') for entry in there["settings"])
+
+
+CHANGES = [
+    ("DROP INDEX purchase_words", "index public.purchase_words is missing"),
+    ("ALTER INDEX purchase_lower_note RENAME TO other", "index public.other is added"),
+    ('REVOKE DELETE ON "UserContribution" FROM shop_app', "relation public.UserContribution is changed"),
+    ('GRANT SELECT ("email") ON "User" TO shop_report', "column public.User.email is changed"),
+    ("ALTER TABLE no_key OWNER TO shop_app", "relation public.no_key is changed"),
+    ("ALTER FUNCTION audit.note() OWNER TO shop_app", "function audit.note() is changed"),
+    ("ALTER SCHEMA audit OWNER TO shop_app", "schema audit is changed"),
+    ('DROP POLICY own_rows ON "TokenPurchase"', "policy public.TokenPurchase.own_rows is missing"),
+    ('ALTER POLICY by_kind ON "TokenPurchase" USING (true)', "policy public.TokenPurchase.by_kind is changed"),
+    ('ALTER TABLE "TokenPurchase" DISABLE ROW LEVEL SECURITY', "relation public.TokenPurchase is changed"),
+    ("ALTER TABLE \"User\" ALTER \"kind\" SET DEFAULT 'farm'", "column public.User.kind is changed"),
+    ('ALTER TABLE "User" ALTER "createdAt" DROP DEFAULT', "column public.User.createdAt is changed"),
+    ('ALTER TABLE "User" ALTER "status" DROP NOT NULL', "column public.User.status is changed"),
+    (
+        'ALTER TABLE "TokenPurchase" DISABLE TRIGGER "TokenPurchase_audit"',
+        "trigger public.TokenPurchase.TokenPurchase_audit is changed",
+    ),
+    ('DROP TRIGGER sleeping ON "User"', "trigger public.User.sleeping is missing"),
+    ('ALTER TABLE "User" RENAME CONSTRAINT user_kind TO other', "constraint public.User.other is added"),
+    ('ALTER TABLE "User" DROP CONSTRAINT "User_email_key"', "constraint public.User.User_email_key is missing"),
+    (
+        'ALTER TABLE "UserContribution" ALTER CONSTRAINT "UserContribution_userId_fkey" NOT DEFERRABLE',
+        "constraint public.UserContribution.UserContribution_userId_fkey is changed",
+    ),
+    (
+        "COMMENT ON COLUMN \"TokenPurchase\".\"note\" IS 'other'",
+        'comment on table column public."TokenPurchase".note is changed',
+    ),
+    ("COMMENT ON SCHEMA audit IS NULL", "comment on schema audit is missing"),
+    (
+        'CREATE OR REPLACE VIEW of_a_view AS SELECT "email", count(*) FROM "PurchaseView" WHERE false GROUP BY 1',
+        "relation public.of_a_view is changed",
+    ),
+    (
+        "CREATE OR REPLACE FUNCTION half(x float8 DEFAULT 1) RETURNS float8 LANGUAGE sql IMMUTABLE RETURN x / 3",
+        "function public.half(x double precision) is changed",
+    ),
+    ("ALTER TYPE \"MeterStatus\" ADD VALUE 'NEW'", "type public.MeterStatus is changed"),
+    ("ALTER DOMAIN positive DROP CONSTRAINT positive_check", "constraint public.positive.positive_check is missing"),
+    ("ALTER SEQUENCE receipt_number INCREMENT 9", "sequence public.receipt_number is changed"),
+    ("DROP STATISTICS correlated", "statistics public.correlated is missing"),
+    ("ALTER PUBLICATION some_tables DROP TABLE no_key", "publication some_tables is changed"),
+    ("ALTER EVENT TRIGGER watches_ddl DISABLE", "event trigger watches_ddl is changed"),
+    (
+        "ALTER DEFAULT PRIVILEGES FOR ROLE shop_owner IN SCHEMA public REVOKE SELECT ON TABLES FROM shop_report",
+        "default privileges shop_owner in public on r is missing",
+    ),
+    ("GRANT SELECT ON LARGE OBJECT 424243 TO shop_report", "large object 424243 is changed"),
+    ("DROP RULE no_delete ON alias", "rule public.alias.no_delete is missing"),
+    ("ALTER TABLE measured DETACH PARTITION measured_2024", "relation public.measured_2024 is changed"),
+    ("ALTER TABLE numbered ALTER a DROP IDENTITY", "column public.numbered.a is changed"),
+    ("DROP AGGREGATE total (double precision)", "function public.total(double precision) is missing"),
+    ("CREATE TABLE extra ()", "relation public.extra is added"),
+    (
+        "CREATE TABLE measured_2026 PARTITION OF measured FOR VALUES FROM ('2026-01-01') TO ('2027-01-01')",
+        "relation public.measured_2026 is added",
+    ),
+    ("SELECT lo_put(424243, 0, 'x')", "the large objects differ"),
+    (
+        "UPDATE \"User\" SET \"name\" = '' WHERE \"name\" IS NULL AND \"id\" = 'u5'",
+        "table public.User has 40 rows with other contents",
+    ),
+    ("DELETE FROM ONLY child WHERE id = 2", "table public.child has 1 rows, not 2"),
+    ("INSERT INTO nothing DEFAULT VALUES", "table public.nothing has 4 rows, not 3"),
+    ("ALTER TABLE unique_not_null ADD more text", "table public.unique_not_null has other columns: code, v, more"),
+    ("DROP TABLE fast", "table public.fast is missing"),
+]
+
+
+@pytest.fixture(scope="module")
+def differences(restored):
+    """What is told of a copy of the restored database in which all of that was changed."""
+    live, manifest, name, _facts = restored
+    copy = scratch_name(new_id(), "changed")
+    live.execute('CREATE DATABASE "%s" TEMPLATE "%s"' % (copy, name), "postgres")
+    for change, _told in CHANGES:
+        live.execute("SET search_path = public; " + change if "ADD VALUE" not in change else change, copy)
+    with live.context.connect(copy) as session, pytest.raises(BackstopError) as caught:
+        compare(live.context, session, manifest)
+    return caught.value.details["differences"]
+
+
+@pytest.mark.parametrize("told", [told for _change, told in CHANGES])
+def test_a_difference_is_noticed(differences, told):
+    assert any(told in difference for difference in differences), differences
+
+
+def test_a_sequence_that_is_behind_is_noticed(restored):
+    """It would give out the same numbers again."""
+    live, manifest, name, _facts = restored
+    copy = scratch_name(new_id(), "behind")
+    live.execute('CREATE DATABASE "%s" TEMPLATE "%s"' % (copy, name), "postgres")
+    live.execute("SELECT setval('public.receipt_number', 1014), setval('public.countdown', 100)", copy)
+    live.execute('ALTER SEQUENCE public."User_seq_seq" RESTART', copy)
+    with live.context.connect(copy) as session, pytest.raises(BackstopError, match="sequence is behind") as caught:
+        compare(live.context, session, manifest)
+    assert sorted(caught.value.found.split("; ")) == [
+        "public.User_seq_seq is at None, not 40",
+        "public.countdown is at 100, not 89",
+        "public.receipt_number is at 1014, not 1035",
+    ]
+
+
+def test_a_sequence_that_went_on_is_fine(restored):
+    live, manifest, name, _facts = restored
+    copy = scratch_name(new_id(), "further")
+    live.execute('CREATE DATABASE "%s" TEMPLATE "%s"' % (copy, name), "postgres")
+    live.execute("SELECT nextval('public.receipt_number'), nextval('public.countdown')", copy)
+    with live.context.connect(copy) as session:
+        assert compare(live.context, session, manifest).equal

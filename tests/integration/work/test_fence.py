@@ -1,0 +1,119 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The fence of a deploy: who is in the database, and whether the backup is still what it holds."""
+from __future__ import annotations
+
+import psycopg2
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import fence as module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.fence import fence
+from support.databases import APP, OWNER, Workers
+from support.prisma_database import until
+
+
+@pytest.fixture
+def fenced(plain):
+    """A deploy that has its backup; the database, its context and the backup."""
+    place = plain.backup()
+    return plain, plain.begun("deploy"), place
+
+
+def test_nobody_there_and_nothing_changed(fenced):
+    _live, context, place = fenced
+    result = fence(context, place, 0)
+    assert result["same"] and result["differences"] == [] and result["ended_sessions"] == [] and not result["changed"]
+
+
+def test_what_was_written_since_the_backup_is_told(fenced):
+    live, context, place = fenced
+    live.execute("UPDATE \"User\" SET \"name\" = NULL WHERE \"id\" = 'u1'; CREATE TABLE new ()")
+    result = fence(context, place, 0)
+    assert not result["same"]
+    assert result["differences"] == [
+        "table public.User has 20 rows with other contents", "table public.new was not there",
+    ]
+
+
+def test_idle_sessions_are_ended(fenced):
+    live, context, place = fenced
+    with live.session(user=OWNER) as idle:
+        result = fence(context, place, 0)
+        assert result["changed"] and len(result["ended_sessions"]) == 1 and OWNER in result["ended_sessions"][0]
+        with pytest.raises(psycopg2.Error):
+            idle.execute("SELECT 1")
+
+
+def test_a_session_in_a_transaction_is_waited_for_and_named(fenced):
+    """It may be about to commit: it is given time, and never cut off."""
+    live, context, place = fenced
+    with live.session(user=OWNER) as busy:
+        busy.execute("SET application_name = 'nightly job'; BEGIN; DELETE FROM \"UserContribution\"")
+        with pytest.raises(Refused, match="Other sessions are at work") as caught:
+            fence(context, place, 0.3)
+        assert "nightly job" in caught.value.found and OWNER in caught.value.found
+        busy.execute("COMMIT")
+    result = fence(context, place, 0)
+    assert result["differences"] == ["table public.UserContribution has 0 rows, not 400"]
+
+
+def test_a_session_that_finishes_in_time(fenced):
+    live, context, place = fenced
+    began = []
+
+    def finish(_stop):
+        with live.session(user=OWNER) as busy:
+            busy.execute("BEGIN; UPDATE \"User\" SET \"name\" = 'late' WHERE \"id\" = 'u1'")
+            began.append(1)
+            with live.session(database="postgres") as observer:
+                until(lambda: looked(observer), "the fence looks")
+            busy.execute("COMMIT")
+
+    def looked(observer):
+        observer.execute("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'backstop %'")
+        return observer.fetchone()
+
+    with Workers(finish):
+        until(lambda: began, "the session is busy")
+        result = fence(context, place, 20)
+    assert result["differences"] == ["table public.User has 20 rows with other contents"]
+
+
+def test_a_pool_that_connects_again_and_again(fenced, monkeypatch):
+    """An application that was not stopped, on a host that nobody thought of: told, not waited for without end."""
+    live, context, place = fenced
+    monkeypatch.setattr(module, "_GOING_SECONDS", 1)
+
+    def pool(stop):
+        while not stop.is_set():
+            with live.session(user=OWNER) as cursor:
+                try:
+                    cursor.execute("SELECT 1")
+                    while not stop.wait(0.01):
+                        cursor.connection.poll()
+                        cursor.execute("SELECT 1")
+                        stop.wait(0.05)
+                except psycopg2.Error:
+                    continue
+
+    with Workers(pool, pool):
+        with live.session(database="postgres") as observer:
+            until(lambda: connected(observer), "the pool is connected")
+        with pytest.raises(Refused, match="Other sessions are at work"):
+            fence(context, place, 0)
+
+
+def connected(observer):
+    observer.execute("SELECT 1 FROM pg_stat_activity WHERE datname = 'shop'")
+    return observer.fetchone()
+
+
+def test_sessions_of_other_roles_are_seen(fenced):
+    """Without pg_read_all_stats their state is hidden, and they must not be overlooked for that."""
+    live, context, place = fenced
+    with live.session(user=APP):
+        with pytest.raises(Refused, match="Other sessions are at work") as caught:
+            fence(context, place, 0)
+        assert APP in caught.value.found and "state hidden" in caught.value.found

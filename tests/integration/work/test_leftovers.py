@@ -1,0 +1,187 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a failed migration left is dropped in one transaction when it is purely added; else nothing is touched."""
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import leftovers as module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.leftovers import leftovers
+from support.databases import OWNER, REALISTIC
+
+#: Statements that only add; each with what the one after it may need.
+ADDITIONS = {
+    "table with a foreign key to an old one": """
+        CREATE TABLE "ReceiptData" (id serial PRIMARY KEY, "purchaseId" text UNIQUE REFERENCES "TokenPurchase"
+          ON DELETE CASCADE, up int REFERENCES "ReceiptData", n int GENERATED ALWAYS AS IDENTITY, CHECK (n > 0));
+        COMMENT ON TABLE "ReceiptData" IS 'new'; COMMENT ON COLUMN "ReceiptData".n IS 'new'""",
+    "tables that need each other": """
+        CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY REFERENCES a);
+        ALTER TABLE a ADD FOREIGN KEY (id) REFERENCES b""",
+    "type, domain, table of them": """
+        CREATE TYPE "Kind" AS ENUM ('x'); CREATE DOMAIN "Dom" AS "Kind" CHECK (VALUE <> 'x');
+        CREATE TYPE pair AS (a "Kind", b int); CREATE TABLE typed (k "Kind" DEFAULT 'x', p pair, d "Dom")""",
+    "views on views": """
+        CREATE VIEW a_view AS SELECT "id" FROM "User"; CREATE VIEW b_view AS SELECT * FROM a_view;
+        CREATE MATERIALIZED VIEW c_view AS SELECT * FROM b_view; CREATE INDEX c_index ON c_view (id)""",
+    "index, statistics, constraint, trigger on an old table": """
+        CREATE INDEX by_name ON "User" ("name"); CREATE STATISTICS two ON "name", "email" FROM "User";
+        ALTER TABLE "User" ADD CONSTRAINT short CHECK (length("id") < 99);
+        CREATE FUNCTION noop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER noop BEFORE UPDATE ON "User" FOR EACH ROW EXECUTE FUNCTION noop();
+        CREATE UNIQUE INDEX unique_name ON "UserContribution" ("id", "userId");
+        ALTER TABLE "UserContribution" ADD CONSTRAINT named_key UNIQUE USING INDEX unique_name""",
+    "policy and rule on an old table": """
+        CREATE POLICY everything ON "User" USING (true);
+        CREATE RULE nothing AS ON INSERT TO "User" WHERE NEW."id" = 'never' DO INSTEAD NOTHING""",
+    "column": """
+        ALTER TABLE "User" ADD COLUMN "more" text DEFAULT 'x'; CREATE INDEX by_more ON "User" ("more");
+        CREATE VIEW of_more AS SELECT "more" FROM "User"; ALTER TABLE "TokenPurchase" ADD COLUMN numbered serial""",
+    "schema with everything": """
+        CREATE SCHEMA "new schema"; CREATE SEQUENCE "new schema".s;
+        CREATE TABLE "new schema"."t.""x y" (a int DEFAULT nextval('"new schema".s'));
+        CREATE FUNCTION "new schema".f(int, VARIADIC text[]) RETURNS int LANGUAGE sql AS 'SELECT 1';
+        CREATE PROCEDURE "new schema".p() LANGUAGE sql AS 'SELECT 1';
+        CREATE AGGREGATE "new schema".g (int) (SFUNC = int4pl, STYPE = int)""",
+    "partitions and children": """
+        CREATE TABLE parted (a int) PARTITION BY LIST (a); CREATE TABLE part PARTITION OF parted FOR VALUES IN (1);
+        CREATE INDEX on_parted ON parted (a); CREATE TABLE heir (own int) INHERITS ("User")""",
+    "functions of one name": """
+        CREATE FUNCTION same(a int DEFAULT 1) RETURNS int LANGUAGE sql AS 'SELECT 1';
+        CREATE FUNCTION same(OUT a int, INOUT b text) LANGUAGE sql AS 'SELECT 1, $1';
+        CREATE TABLE uses (a int DEFAULT same(2)); CREATE VIEW used AS SELECT same(3)""",
+    "extension": "CREATE EXTENSION citext; CREATE TABLE with_citext (a citext)",
+}
+
+
+@pytest.fixture(scope="module")
+def backed_up(shared_databases):
+    return load(shared_databases.make("first").backup())
+
+
+@pytest.fixture
+def left(backed_up, databases):
+    """For each test a database as it was at the backup, and the manifest of that."""
+    return databases.make("left"), backed_up
+
+
+@contextlib.contextmanager
+def looked_at(live):
+    with live.context.connect() as session:
+        yield session
+
+
+def apply(live, sql):
+    with live.session(user=OWNER) as cursor:
+        cursor.execute(sql)
+
+
+def clean(live, manifest):
+    with looked_at(live) as session:
+        found = leftovers(live.context, session, manifest)
+        assert found["added"] and not found["reasons"], found["reasons"]
+        return module._drop_added(live.context, session, manifest)
+
+
+@pytest.mark.parametrize("what", list(ADDITIONS))
+def test_additions_are_dropped(left, what):
+    live, manifest = left
+    apply(live, ADDITIONS[what])
+    statements = clean(live, manifest)
+    assert statements and not any("CASCADE" in statement for statement in statements)
+    with looked_at(live) as session:
+        assert definitions.definitions(session) == manifest["definitions"]
+        assert leftovers(live.context, session, manifest) == {"added": [], "reasons": []}
+
+
+def test_all_of_them_at_once(left):
+    live, manifest = left
+    for sql in ADDITIONS.values():
+        apply(live, sql)
+    clean(live, manifest)
+    with looked_at(live) as session:
+        assert definitions.definitions(session) == manifest["definitions"]
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ('ALTER TABLE "User" DROP COLUMN "name"', "table public.User has other columns"),
+        ('ALTER TABLE "User" RENAME COLUMN "name" TO "n"', "column public.User.name is missing"),
+        ('ALTER TABLE "User" ALTER COLUMN "name" TYPE varchar(99)', "column public.User.name was changed"),
+        ('ALTER TABLE "User" ALTER COLUMN "name" SET NOT NULL', "column public.User.name was changed"),
+        ('ALTER TABLE "User" RENAME TO "Person"', "relation public.User is missing"),
+        ('DROP TABLE "UserContribution"', "table public.UserContribution is missing"),
+        ('DROP INDEX "User_email_key"', "index public.User_email_key is missing"),
+        ("UPDATE \"User\" SET \"name\" = 'x' WHERE \"id\" = 'u1'", "table public.User has 20 rows with other contents"),
+        ("DELETE FROM \"UserContribution\" WHERE \"id\" = 'c1'", "table public.UserContribution has 399 rows, not 400"),
+        ("SELECT lo_from_bytea(0, 'x')", "the large objects differ"),
+        ('GRANT SELECT ON "User" TO shop_app', "relation public.User was changed"),
+        ("ALTER TABLE \"User\" ALTER \"name\" SET DEFAULT 'x'", "column public.User.name was changed"),
+        ('ALTER TABLE "User" ENABLE ROW LEVEL SECURITY', "relation public.User was changed"),
+        ("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO shop_app", "default privileges"),
+        ("COMMENT ON TABLE \"User\" IS 'x'", "comment on table public.\"User\""),
+        ("CREATE PUBLICATION p FOR TABLE \"User\"", "publication p cannot be dropped safely"),
+        ("CREATE CAST (text AS \"TokenPurchase\") WITH INOUT", "cannot be dropped safely"),
+    ],
+)
+def test_a_change_needs_a_restore_and_nothing_is_dropped(left, change, reason):
+    live, manifest = left
+    apply(live, 'CREATE TABLE added (); ' + change)
+    with looked_at(live) as session:
+        before = definitions.definitions(session)
+        found = leftovers(live.context, session, manifest)
+        assert any(reason in told for told in found["reasons"]), found["reasons"]
+        assert "relation public.added" in found["added"]
+        assert definitions.definitions(session) == before
+
+
+def test_prismas_table_is_left_alone(databases):
+    """A failed first migration makes the history; its row is Prisma's to resolve."""
+    live = databases.make("fresh", "template0")
+    manifest = load(live.backup())
+    apply(live, "CREATE TABLE _prisma_migrations (id text PRIMARY KEY, migration_name text); CREATE TABLE half_done ()")
+    clean(live, manifest)
+    assert live.rows("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace") == [
+        ("_prisma_migrations",)
+    ]
+
+
+def test_a_lock_in_the_way_rolls_all_back(left):
+    live, manifest = left
+    apply(live, 'CREATE TABLE a_first (); CREATE INDEX late ON "User" ("name")')
+    with live.session(user=OWNER) as other:
+        other.execute('BEGIN; SELECT 1 FROM "User" LIMIT 1')
+        with pytest.raises(BackstopError, match="lock timeout"):
+            clean(live, manifest)
+        other.execute("ROLLBACK")
+    assert live.value("SELECT to_regclass('a_first') IS NOT NULL AND to_regclass('late') IS NOT NULL")
+    clean(live, manifest)
+
+
+def test_rows_written_between_the_look_and_the_drop(left):
+    """The proof runs again inside the transaction, before its COMMIT."""
+    live, manifest = left
+    apply(live, "CREATE TABLE added ()")
+    with looked_at(live) as session:
+        assert leftovers(live.context, session, manifest)["reasons"] == []
+        apply(live, "UPDATE \"User\" SET \"name\" = 'x' WHERE \"id\" = 'u1'")
+        with pytest.raises(BackstopError, match="not as it was before the migration"):
+            module._drop_added(live.context, session, manifest)
+    assert live.value("SELECT to_regclass('added') IS NOT NULL")
+
+
+def test_a_realistic_database(databases):
+    live = databases.make("shop", REALISTIC, user=None)
+    manifest = load(live.backup())
+    for what in ("table with a foreign key to an old one", "views on views", "column", "schema with everything"):
+        live.execute(ADDITIONS[what])
+    clean(live, manifest)
+    with looked_at(live) as session:
+        assert definitions.definitions(session) == manifest["definitions"]

@@ -1,0 +1,192 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Beginning an operation while another one is open: alive, dead, or of unknown fate."""
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Locked, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
+    Operation,
+    open_operations,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting, database_lock
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import (
+    begin,
+    is_alive,
+    this_controller,
+)
+
+REQUEST = {"revision": "et-100"}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def other():
+    """Another program that runs, as a second ansible-playbook would."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.stdin.close()
+
+
+def deploy(store, controller=None, request=REQUEST, database="shop", kind="deploy", **keywords):
+    return begin(store, kind, database, request, controller or this_controller(), **keywords)
+
+
+def dead_controller():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        controller = this_controller(process.pid)
+        process.stdin.close()
+        process.wait()
+    return controller
+
+
+def test_a_second_deploy_while_one_runs(store, other):
+    first, adopted = deploy(store, this_controller(other.pid))
+    assert not adopted
+    with pytest.raises(Locked, match="Another deploy of database shop is running") as caught:
+        deploy(store)
+    assert first.id in caught.value.found and str(other.pid) in caught.value.found
+    assert first.file("progress.json") in caught.value.hint
+    with pytest.raises(Locked):
+        deploy(store, request={"revision": "other"}, kind="rollback")
+    assert [operation.id for operation in open_operations(store)] == [first.id]
+    # Another database is no matter of it.
+    deploy(store, database="warehouse")
+
+
+def test_the_same_run_asks_again(store):
+    first, _adopted = deploy(store)
+    again, adopted = deploy(store)
+    assert adopted and again.id == first.id
+
+
+def test_a_dead_run_is_adopted(store):
+    first, _adopted = deploy(store, dead_controller())
+    again, adopted = deploy(store)
+    assert adopted and again.id == first.id
+    assert again.last("operation")["event"] == "adopted"
+    # From now on it is this run's: another one finds it alive.
+    with pytest.raises(Locked):
+        begin(store, "deploy", "shop", REQUEST, {**this_controller(), "pid": 1, "start": "0"})
+
+
+def test_a_process_number_that_was_given_again(store):
+    """The number alone does not tell a process: it may be somebody else's by now, or of before a reboot."""
+    controller = this_controller()
+    assert is_alive(controller) is True
+    assert is_alive({**controller, "start": "1"}) is False
+    assert is_alive({**controller, "boot_id": "00000000-0000-0000-0000-000000000000"}) is False
+    assert is_alive({**controller, "pid": 2**22 + 1, "start": None}) is False
+    assert is_alive({**controller, "host": "elsewhere"}) is None
+    assert is_alive({}) is False
+
+
+def test_a_process_that_ended_and_was_not_waited_for():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        controller = this_controller(process.pid)
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert is_alive(controller) is False
+
+
+def test_a_run_on_another_host_is_not_guessed_about(store):
+    controller = {**this_controller(), "host": "elsewhere"}
+    first, _adopted = deploy(store, controller)
+    with pytest.raises(Locked, match="may be running") as caught:
+        deploy(store)
+    assert "elsewhere" in caught.value.found and "backstop_take_over" in caught.value.hint
+    again, adopted = deploy(store, take_over=True)
+    assert adopted and again.id == first.id
+
+
+def test_a_dead_deploy_that_touched_nothing_gives_way(store):
+    first, _adopted = deploy(store, dead_controller())
+    second, adopted = deploy(store, request={"revision": "other"})
+    assert not adopted and second.id != first.id
+    assert Operation.load(store, first.id).outcome == "abandoned"
+
+
+def test_a_dead_deploy_that_stopped_the_application_does_not(store):
+    """Half done: its own playbook finishes it, or a rollback takes its place."""
+    first, _adopted = deploy(store, dead_controller())
+    first.write("stop", "began")
+    with pytest.raises(Refused, match="was interrupted and asked for something else") as caught:
+        deploy(store, request={"revision": "other"})
+    assert first.id in str(caught.value) and "revision=et-100" in caught.value.found
+    assert "again" in caught.value.hint and "ansible-playbook" in caught.value.hint
+    rollback, adopted = deploy(store, kind="rollback", request={"scenario": "complete"})
+    assert not adopted and rollback.kind == "rollback"
+
+
+@pytest.mark.parametrize("kind", ["rollback", "undo"])
+def test_a_dead_rollback_is_finished_first(store, kind):
+    first, _adopted = deploy(store, dead_controller(), kind=kind)
+    with pytest.raises(Refused, match="was interrupted") as caught:
+        deploy(store)
+    assert kind in caught.value.found
+    again, adopted = deploy(store, kind=kind)
+    assert adopted and again.id == first.id
+
+
+def test_a_closed_operation_is_history(store):
+    first, _adopted = deploy(store)
+    first.close("done")
+    second, adopted = deploy(store)
+    assert not adopted and second.id != first.id
+
+
+def test_a_directory_without_header_is_debris(store):
+    """Killed between making the directory and writing its header."""
+    store.prepare()
+    folder = pathlib.Path(store.operation_path("20250101T000000Z-abcdef"))
+    folder.mkdir()
+    operation, _adopted = deploy(store)
+    assert not folder.exists() and [found.id for found in open_operations(store)] == [operation.id]
+
+
+def test_unknown_kind(store):
+    with pytest.raises(Refused, match="no such kind"):
+        deploy(store, kind="deployment")
+
+
+# Acting -----------------------------------------------------------------------------------------------------------
+
+
+def test_two_operations_do_not_act_on_one_database(plain):
+    """The lock is in the server: it holds across hosts and stores, and is gone with the session."""
+    context = plain.begun("deploy")
+    with acting(context, "backup"):
+        with pytest.raises(Locked, match="Another operation is changing") as caught, database_lock(plain.context, 0.3):
+            pass
+        assert context.operation.id in caught.value.found
+    with database_lock(plain.context, 0.3):
+        pass
+
+
+def test_another_database_is_free(databases):
+    one, two = databases.make("one"), databases.make("two")
+    with database_lock(one.context, 1), database_lock(two.context, 1):
+        pass
+
+
+def test_what_failed_is_in_the_journal_and_the_locks_are_free(plain):
+    context = plain.begun("deploy")
+    with pytest.raises(Refused), acting(context, "gates"):
+        raise Refused("A gate is closed")
+    assert context.operation.last("gates")["event"] == "failed" and context.operation.done("gates") is None
+    assert context.keep_open == []
+    with acting(context, "gates") as facts:
+        facts["closed"] = []
+    assert context.operation.facts("gates") == {"closed": []}

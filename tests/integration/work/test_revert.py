@@ -1,0 +1,430 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The complete revert and its undo: a rename, nothing overwritten, nothing lost uncounted, however busy it is."""
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import pathlib
+import threading
+
+import psycopg2
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import (
+    quote_identifier,
+    retired_name,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_revert, plan_undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import (
+    build_successor,
+    last_swap,
+    revert,
+    undo,
+)
+from support.databases import APP, OWNER, REALISTIC, Workers
+from support.prisma_database import until
+
+INSERT = 'INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") VALUES (%s, 1, now(), \'u1\')'
+EVERYTHING = 10**9
+
+
+def prepared(live, place):
+    """A rollback whose new database is built; its context."""
+    context = live.begun("rollback", {"backup": place.backup_id})
+    build_successor(context, place)
+    return context
+
+
+def reverted(live, place, accept=0):
+    context = prepared(live, place)
+    result = revert(context, place, accept)
+    context.operation.close("done")
+    return context, result
+
+
+def undone(live, operation, accept=0):
+    context = live.begun("undo", {"undoes": operation.id})
+    result = undo(context, operation, accept)
+    context.operation.close("done")
+    return context, result
+
+
+def equals_backup(live, place):
+    with live.context.connect() as session:
+        return not compare_tables(session, load(place)).tables
+
+
+def ids_in(live, database):
+    """The purchases of a database, a retired one included."""
+    name = quote_identifier(database)
+    allowed = live.value("SELECT datallowconn FROM pg_database WHERE datname = $$%s$$" % database, "postgres")
+    if not allowed:
+        live.execute("ALTER DATABASE %s ALLOW_CONNECTIONS true" % name, "postgres")
+    found = {name for (name,) in live.rows('SELECT "id" FROM "TokenPurchase"', database)}
+    if not allowed:
+        live.execute("ALTER DATABASE %s ALLOW_CONNECTIONS false" % name, "postgres")
+    return found
+
+
+def ids_kept(context):
+    """The purchases that the operation wrote into its file."""
+    path = pathlib.Path(context.operation.file("lost-rows")) / "public.TokenPurchase.copy"
+    return {line.split("\t")[0] for line in path.read_text("utf-8").splitlines()}
+
+
+def test_revert_and_undo(plain):
+    """The runbook's restore over the live database ends half done; here it gets another name and comes back."""
+    place = plain.backup()
+    plain.run("receipts.sql")
+    former = plain.value("SELECT oid FROM pg_database WHERE datname = current_database()")
+    context, result = reverted(plain, place)
+    assert result["changed"] and result["lost_rows"] == 0 and result["backup"] == place.backup_id
+    assert equals_backup(plain, place)
+    assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
+    retired = retired_name(context.operation.id, plain.name)
+    assert plain.names() == [retired, plain.name] and result["retired"] == retired
+    with pytest.raises(psycopg2.OperationalError, match="not currently accepting connections"):
+        psycopg2.connect(plain.cluster.url(retired))
+
+    assert revert(context, place, 0)["changed"] is False and build_successor(context, place)["changed"] is False
+    assert plan_revert(plain.context, place.backup_id)["needed"] is False
+    assert last_swap(plain.context).id == context.operation.id and plan_undo(plain.context, None)["needed"]
+
+    back, facts = undone(plain, context.operation)
+    assert facts["changed"] and facts["lost_rows"] == 0
+    assert plain.value("SELECT oid FROM pg_database WHERE datname = current_database()") == former
+    assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
+    assert plain.names() == [retired_name(back.operation.id, plain.name), plain.name]
+    assert undo(back, context.operation, 0)["changed"] is False
+    assert plan_undo(plain.context, None)["needed"] is False
+
+
+def test_properties_go_with_the_name(databases):
+    """Owner, privileges, settings, comment and connection limit, and every object that the migration left alone."""
+    live = databases.make("shop", REALISTIC, user=None)
+    place = live.backup()
+    live.execute('ALTER TABLE "User" ADD COLUMN more text; CREATE TABLE new ()')
+    # The restore prints some expressions otherwise; the live database, though migrated, still has them to compare with.
+    reverted(live, place)
+    assert equals_backup(live, place)
+    limit, comment = live.rows(
+        "SELECT datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'shop'", "postgres"
+    )[0]
+    assert (limit, comment) == (77, "it's \\ the \"shop\" 电")
+    with live.session(user=APP) as cursor:
+        cursor.execute("SHOW timezone")
+        assert cursor.fetchone() == ("Africa/Harare",)
+
+
+def test_a_backup_that_was_drilled_before_the_migration(databases):
+    """What the migration took away cannot be compared with its reprint any more; the drill remembered it."""
+    live = databases.make("shop", REALISTIC, user=None)
+    verify(live.context, live.backup(), "restored")
+    last = live.backup()
+    live.execute('ALTER TABLE "User" DROP CONSTRAINT user_kind; DROP VIEW "PurchaseView" CASCADE')
+    reverted(live, last)
+    assert equals_backup(live, last)
+    # Nobody drilled this one: what cannot be proved is refused.
+    live.execute("CREATE VIEW unseen AS SELECT * FROM \"User\" WHERE \"kind\" IN ('home', 'farm')")
+    unproved = live.backup()
+    live.execute("DROP VIEW unseen")
+    with pytest.raises(BackstopError, match="differs from its source") as caught:
+        prepared(live, unproved)
+    assert "relation public.unseen is changed" in caught.value.found
+
+
+def test_more_loss_than_accepted_changes_nothing(plain):
+    place = plain.backup()
+    with plain.session(user=OWNER) as writer:
+        writer.execute(INSERT, ("one",))
+        writer.execute('UPDATE "User" SET "name" = NULL WHERE "id" IN (\'u1\', \'u2\')')
+        writer.execute('DELETE FROM "UserContribution" WHERE "id" = \'c1\'')
+        context = prepared(plain, place)
+        before = plain.names()
+        with pytest.raises(Refused, match="4 rows would be lost, more than the accepted 3") as caught:
+            revert(context, place, 3)
+        assert caught.value.found.split("; ") == [
+            "public.TokenPurchase: 1 inserted", "public.User: 2 updated", "public.UserContribution: 1 deleted",
+        ]
+        assert "rollback_accept_lost_rows=4" in caught.value.hint
+        assert plain.names() == before and not os.path.exists(context.operation.file("lost-rows"))
+        # The same session goes on: nobody was thrown out.
+        writer.execute(INSERT, ("two",))
+    assert revert(context, place, 5)["lost_rows"] == 5
+    assert ids_kept(context) == {"one", "two"}
+    assert equals_backup(plain, place)
+
+
+# Under load -------------------------------------------------------------------------------------------------------
+
+
+class Client:
+    """Reads and writes, and connects again when it is thrown out, as an application's pool does."""
+
+    def __init__(self, live, number):
+        self.live, self.number = live, number
+        self.committed, self.errors = [], set()
+
+    def __call__(self, stop):
+        connection = None
+        for count in itertools.count():
+            if stop.is_set():
+                return
+            try:
+                if connection is None:
+                    connection = psycopg2.connect(self.live.cluster.url(self.live.name, user=OWNER))
+                    connection.autocommit = True
+                name = "w%d-%d" % (self.number, count)
+                cursor = connection.cursor()
+                cursor.execute(INSERT, (name,))
+                self.committed.append(name)
+                cursor.execute('SELECT count(*) FROM "User"')
+                assert cursor.fetchone() == (20,)
+                stop.wait(0.005)
+            except psycopg2.Error as error:
+                self.errors.add(str(error).strip().splitlines()[-1].split(": ")[-1].strip())
+                connection = None
+
+
+def watch(live, seen):
+    """At every moment one database bears the live name and accepts connections."""
+
+    def work(stop):
+        with live.session(database="postgres") as cursor:
+            while not stop.is_set():
+                cursor.execute("SELECT oid::int, datallowconn FROM pg_database WHERE datname = %s", (live.name,))
+                seen.append(tuple(cursor.fetchall()))
+
+    return work
+
+
+def test_twenty_clients_through_a_swap_and_its_undo(plain):
+    """Each write that a client saw committed is in the live database or was counted and kept."""
+    place = plain.backup()
+    clients = [Client(plain, number) for number in range(20)]
+    seen = []
+    with Workers(watch(plain, seen), *clients):
+        until(lambda: all(client.committed for client in clients), "all clients write")
+        context, result = reverted(plain, place, EVERYTHING)
+        marks = [len(client.committed) for client in clients]
+        until(lambda: all(len(client.committed) > mark for client, mark in zip(clients, marks)), "all clients go on")
+        back, facts = undone(plain, context.operation, EVERYTHING)
+        marks = [len(client.committed) for client in clients]
+        until(lambda: all(len(client.committed) > mark for client, mark in zip(clients, marks)), "all clients go on")
+    assert result["attempts"] == facts["attempts"] == 1
+    assert all(len(rows) == 1 and rows[0][1] for rows in seen) and len({rows[0][0] for rows in seen}) == 2
+    committed = {name for client in clients for name in client.committed}
+    first, second = ids_in(plain, plain.name), ids_in(plain, retired_name(back.operation.id, plain.name))
+    assert committed <= first | second
+    lost = {name for name in second if name.startswith("w")}
+    assert lost and facts["lost_rows"] == len(lost)
+    assert ids_kept(back) == lost
+    # Nobody but the server's own words told the clients to come again.
+    told = set().union(*(client.errors for client in clients))
+    assert told <= {
+        "terminating connection due to administrator command",
+        "server closed the connection unexpectedly",
+        "This probably means the server terminated abnormally before or while processing the request.",
+        "before or while processing the request.",
+        'database "shop" does not exist',
+        "It seems to have just been dropped or renamed.",
+    }, told
+
+
+def test_what_no_table_lock_keeps_out_is_not_lost_uncounted(plain):
+    """A new table and a large object can be written behind the locks, after the count."""
+    place = plain.backup()
+    made = []
+
+    def write_elsewhere(stop):
+        connection = None
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            try:
+                if connection is None:
+                    connection = psycopg2.connect(plain.cluster.url(plain.name, user=OWNER))
+                    connection.autocommit = True
+                cursor = connection.cursor()
+                cursor.execute("CREATE TABLE late_%d AS SELECT 1 AS a" % number)
+                made.append("late_%d" % number)
+                cursor.execute("SELECT lo_from_bytea(%s, 'x')", (100000 + number,))
+                made.append(100000 + number)
+                stop.wait(0.02)
+            except psycopg2.Error:
+                connection = None
+
+    with Workers(write_elsewhere):
+        until(lambda: made, "something was made")
+        try:
+            context, result = reverted(plain, place, EVERYTHING)
+        except BackstopError as error:
+            # A clear refusal is as good: nothing was lost.
+            assert "nothing was changed" in error.hint
+            return
+    retired = retired_name(context.operation.id, plain.name)
+    plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % retired, "postgres")
+    tables = plain.value("SELECT count(*) FROM pg_class WHERE relname LIKE 'late_%'", retired)
+    objects = plain.value("SELECT count(*) FROM pg_largeobject_metadata", retired)
+    assert result["lost_rows"] == tables + objects
+
+
+def test_a_session_that_sits_in_a_transaction_with_locks(plain):
+    place = plain.backup()
+    context = prepared(plain, place)
+    with plain.session(user=OWNER) as idle:
+        idle.execute("BEGIN")
+        idle.execute(INSERT, ("never committed",))
+        result = revert(context, place, 0)
+        with pytest.raises(psycopg2.Error):
+            idle.execute("COMMIT")
+    assert result["lost_rows"] == 0 and len(result["ended_sessions"]) <= 1
+    assert "never committed" not in ids_in(plain, retired_name(context.operation.id, plain.name))
+
+
+def test_writers_that_lock_in_another_order(plain):
+    """Two tables, locked the other way round than the fence does: no deadlock ends the revert."""
+    place = plain.backup()
+
+    def work(stop):
+        while not stop.is_set():
+            try:
+                connection = psycopg2.connect(plain.cluster.url(plain.name, user=OWNER))
+                while not stop.is_set():
+                    cursor = connection.cursor()
+                    cursor.execute('UPDATE "UserContribution" SET "userId" = "userId" WHERE "id" = \'c7\'')
+                    stop.wait(0.05)
+                    cursor.execute('UPDATE "TokenPurchase" SET "totalTokens" = 7 WHERE "id" = \'p000001\'')
+                    connection.commit()
+            except psycopg2.Error:
+                continue
+
+    with Workers(work, work, work):
+        _context, result = reverted(plain, place, EVERYTHING)
+    assert result["lost_rows"] <= 1
+
+
+# What cannot be swapped -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "obstacle, told",
+    [
+        ("BEGIN; SELECT pg_advisory_xact_lock(1); PREPARE TRANSACTION 'waiting'", "prepared transaction waiting"),
+        ("SELECT pg_create_logical_replication_slot('cdc', 'pgoutput')", "replication slot cdc"),
+        (
+            "CREATE SUBSCRIPTION sub CONNECTION 'host=/x' PUBLICATION p WITH (connect = false, slot_name = NONE)",
+            "subscription sub",
+        ),
+    ],
+)
+def test_obstacles_are_named_and_nothing_changes(plain, obstacle, told):
+    place = plain.backup()
+    context = prepared(plain, place)
+    plain.execute(obstacle)
+    before = plain.names()
+    with pytest.raises(Refused, match="The database cannot be swapped") as caught:
+        revert(context, place, 0)
+    assert told in caught.value.found
+    assert plain.names() == before
+    plain.execute(INSERT % "'still here'")
+    plain.execute("DROP SUBSCRIPTION IF EXISTS sub")
+
+
+def test_sessions_of_others_that_may_not_be_ended(plain):
+    """The owner cannot end another role's session, nor see much of it: told, and nothing changed."""
+    place = plain.backup()
+    plain.execute('GRANT ALL ON ALL TABLES IN SCHEMA public TO %s' % APP)
+    context = prepared(plain, place)
+    before = plain.names()
+    with plain.session(user=APP) as other:
+        other.execute('SELECT count(*) FROM "User"')
+        with pytest.raises(BackstopError) as caught:
+            revert(context, place, 0)
+        assert APP in caught.value.found and "pg_signal_backend" in caught.value.hint
+        assert plain.names() == before
+        other.execute('SELECT count(*) FROM "User"')
+        plain.execute("GRANT pg_signal_backend TO " + OWNER)
+        try:
+            result = revert(context, place, 0)
+        finally:
+            plain.execute("REVOKE pg_signal_backend FROM " + OWNER, "postgres")
+    assert len(result["ended_sessions"]) == 1 and APP in result["ended_sessions"][0]
+
+
+NAMES = ['it\'s "a" \\ 电', "x" * 63, "é" * 31, "with space"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_databases_of_any_name(databases, name):
+    live = databases.make(name)
+    place = live.backup()
+    live.execute('DROP TABLE "UserContribution"')
+    context, result = reverted(live, place, EVERYTHING)
+    assert equals_backup(live, place)
+    _back, _facts = undone(live, context.operation)
+    assert live.value("SELECT to_regclass('\"UserContribution\"') IS NULL")
+    assert len(live.names()) == 2 and name in live.names()
+    assert all(len(found.encode()) <= 63 for found in live.names())
+
+
+# Undo -------------------------------------------------------------------------------------------------------------
+
+
+def test_undo_counts_what_was_written_since(plain):
+    place = plain.backup()
+    plain.run("receipts.sql")
+    context, _result = reverted(plain, place)
+    plain.execute(INSERT % "'since'")
+    with pytest.raises(Refused, match="1 rows would be lost") as caught:
+        undone(plain, context.operation)
+    assert "public.TokenPurchase: 1 inserted" in caught.value.found
+    assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
+    assert not [name for name in plain.names() if "base" in name]
+
+
+def test_undo_needs_the_retired_database(plain):
+    place = plain.backup()
+    context, result = reverted(plain, place)
+    plain.execute('DROP DATABASE "%s"' % result["retired"], "postgres")
+    with pytest.raises(Refused, match="cannot be undone"):
+        undone(plain, context.operation)
+    with pytest.raises(Refused, match="nothing to undo"):
+        plan_undo(plain.context, None)
+
+
+def test_revert_again_after_an_undo(plain):
+    """Back and forth: each swap has its own operation, and the plan knows what is in force."""
+    place = plain.backup()
+    plain.run("receipts.sql")
+    first, _result = reverted(plain, place)
+    undone(plain, first.operation)
+    plan = plan_revert(plain.context, place.backup_id)
+    assert plan["needed"] and plan["history_differences"]
+    reverted(plain, place)
+    assert equals_backup(plain, place) and plan_revert(plain.context, place.backup_id)["needed"] is False
+    assert json.dumps(plan)
+
+
+def test_a_revert_while_another_runs(plain):
+    """Two of them at once: one waits for the other's lock, then finds it done."""
+    place = plain.backup()
+    context = prepared(plain, place)
+    results = []
+    barrier = threading.Barrier(2)
+
+    def work(_stop):
+        barrier.wait()
+        results.append(revert(context, place, 0)["changed"])
+
+    with Workers(work, work) as workers:
+        until(lambda: len(results) == 2 or workers.failed, "both end", 60)
+    assert sorted(results) == [False, True]
+    assert len(plain.names()) == 2

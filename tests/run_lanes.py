@@ -1,0 +1,397 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Run the lanes of the test suite one after the other, each with its time, and end with a table of them all.
+
+Called by test.sh with the Python of .test/venv. A lane that cannot run on this machine is named with what that leaves
+untested; with CI=true it counts as failed.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+WORK = ROOT / ".test"
+PROGRAMS = pathlib.Path(sys.executable).parent
+#: A tree as Ansible wants it: ansible-test refuses a path that leads through a link.
+COLLECTIONS = WORK / "tree"
+TREE = COLLECTIONS / "ansible_collections" / "backstop" / "postgres"
+IN_CI = os.environ.get("CI") == "true"
+AS_ROOT = os.geteuid() == 0
+
+
+class LaneFailed(Exception):
+    """A lane found something wrong."""
+
+
+class NotPossible(Exception):
+    """A lane cannot run here; the text says what is missing and what that leaves untested."""
+
+
+class NotNeeded(Exception):
+    """A lane has nothing to do on this machine."""
+
+
+def run(
+    argv: Sequence[str | pathlib.Path],
+    *,
+    cwd: pathlib.Path = ROOT,
+    extra: Mapping[str, str] | None = None,
+    accept: Sequence[int] = (0,),
+    quiet: bool = False,
+    shown: bool = True,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program with the virtual environment's programs first in PATH.
+
+    :param shown: its output goes to ours as it comes, else it is returned
+    :param quiet: neither the command nor its output is shown, but when it fails
+    """
+    shown = shown and not quiet
+    environment = dict(os.environ, PATH="%s%s%s" % (PROGRAMS, os.pathsep, os.environ.get("PATH", os.defpath)))
+    environment.update(extra or {})
+    words = [str(part) for part in argv]
+    if not quiet:
+        print("$ " + " ".join(words), flush=True)
+    done = subprocess.run(
+        words, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, text=True, check=False,
+        stdout=None if shown else subprocess.PIPE, stderr=None if shown else subprocess.STDOUT,
+    )
+    if done.returncode not in accept:
+        if quiet:
+            print("$ %s\n%s" % (" ".join(words), done.stdout), flush=True)
+        raise LaneFailed("%s ended with status %d" % (pathlib.Path(words[0]).name, done.returncode))
+    return done
+
+
+# What a lane needs ----------------------------------------------------------------------------------
+
+
+def ensure_packages(programs: Mapping[str, str], packages: Sequence[str], cost: str) -> None:
+    """Install Debian packages when one of the programs is missing and we may.
+
+    :param programs: program and the package that has it
+    :param packages: what to install beside those
+    :param cost: what stays untested without them
+    """
+    path = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin:/sbin"
+    missing = [name for name in programs if not shutil.which(name, path=path)]
+    if not missing:
+        return
+    if not (AS_ROOT and shutil.which("apt-get")):
+        raise NotPossible("no %s (install: %s); untested: %s" % (", ".join(missing), " ".join(programs.values()), cost))
+    quietly = {"DEBIAN_FRONTEND": "noninteractive"}
+    run(["apt-get", "update", "-qq"], quiet=True)
+    wanted = sorted({*programs.values(), *packages})
+    run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *wanted], extra=quietly, quiet=True)
+
+
+def tracked_files() -> list[str]:
+    """What git has, or would take in: work that is not committed yet is tested too."""
+    listed = run(
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], quiet=True
+    )
+    return sorted(name for name in listed.stdout.split("\0") if name and os.path.lexists(ROOT / name))
+
+
+def copy_files(names: Sequence[str], target: pathlib.Path) -> None:
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target / name, follow_symlinks=False)
+
+
+def make_tree() -> None:
+    """Copy what `git archive` would hold: all but what .gitattributes keeps out."""
+    shutil.rmtree(COLLECTIONS, ignore_errors=True)
+    lines = (ROOT / ".gitattributes").read_text("utf-8").splitlines()
+    kept_out = tuple(line.split()[0] + "/" for line in lines if line.endswith(" export-ignore"))
+    copy_files([name for name in tracked_files() if not name.startswith(kept_out)], TREE)
+    # ansible-test asks git which files there are, and the repository around this tree ignores them all.
+    run(["git", "init", "--quiet", "."], cwd=TREE, quiet=True)
+    run(["git", "add", "--all"], cwd=TREE, quiet=True)
+
+
+def in_tree() -> dict[str, str]:
+    return {"ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS)}
+
+
+# The lanes ------------------------------------------------------------------------------------------
+
+
+def lint() -> None:
+    run(["ruff", "check", "."])
+    run(["yamllint", "--strict", "."])
+
+
+def types() -> None:
+    run(["mypy", "plugins/module_utils/_backstop"])
+
+
+def pytest(*arguments: str) -> None:
+    run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--durations=5", *arguments])
+
+
+def quality() -> None:
+    pytest("tests/unit/quality")
+
+
+def unit() -> None:
+    pytest("tests/unit", "--ignore=tests/unit/quality", "-m", "not prisma", "-n", "2")
+
+
+def integration() -> None:
+    pytest("tests/integration", "-m", "not serial and not prisma", "-n", "2", "--dist", "loadfile")
+
+
+def serial() -> None:
+    pytest("tests/integration", "-m", "serial and not prisma")
+
+
+def prisma() -> None:
+    pytest("tests/unit", "tests/integration", "--ignore=tests/unit/quality", "-m", "prisma")
+
+
+def faults() -> None:
+    # The playbooks' own faults are not part of the gate before all of them were seen green together:
+    # pytest tests/faults/playbooks runs them.
+    pytest("tests/faults", "--ignore=tests/faults/playbooks", "-n", "2")
+
+
+def ordinary_user() -> None:
+    """What a person without root gets: a copy of the checkout, a new home, no access to ours."""
+    if not AS_ROOT:
+        raise NotNeeded("this whole run is by an ordinary user")
+    account = pwd.getpwnam("nobody")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="backstop-ordinary-user-"))
+    try:
+        copy_files(tracked_files(), folder / "checkout")
+        (folder / "home").mkdir()
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+        passed_on = {
+            name: value for name, value in os.environ.items()
+            if name in ("LANG", "CI", "TERM") or any(part in name.upper() for part in ("CERT", "_CA", "PIP_", "NPM_"))
+        }
+        passed_on.update(HOME=str(folder / "home"), USER=account.pw_name, LOGNAME=account.pw_name)
+        passed_on.update(PATH="/usr/local/bin:/usr/bin:/bin")
+        argv = ["bash", "test.sh", "unit", "integration"]
+        print("$ %s (as %s, in %s)" % (" ".join(argv), account.pw_name, folder / "checkout"), flush=True)
+        done = subprocess.run(
+            argv, cwd=folder / "checkout", env=passed_on, stdin=subprocess.DEVNULL, check=False,
+            user=account.pw_uid, group=account.pw_gid, extra_groups=[],
+        )
+        if done.returncode != 0:
+            raise LaneFailed("the tests failed for an ordinary user")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def ansible_lint() -> None:
+    make_tree()
+    run(["ansible-lint", "--offline", "--profile", "production", "--strict"], cwd=TREE, extra=in_tree())
+
+
+def sanity() -> None:
+    ensure_packages({"shellcheck": "shellcheck"}, [], "the shell scripts")
+    make_tree()
+    home = WORK / "home"
+    cache = home / ".ansible" / "test" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    shim = "import subprocess, sys\n" + (
+        # Stands in for the get-pip.py that ansible-test would fetch from a place that is no package index.
+        "wanted = [part for part in sys.argv[1:] if part not in ('--no-setuptools', '--no-wheel')]\n"
+        "argv = [%r, '-m', 'pip', '--python', sys.executable, 'install', *wanted]\n"
+        "sys.exit(subprocess.call(argv))\n" % sys.executable
+    )
+    for version in ("24_2", "25_2"):
+        (cache / ("get_pip_%s.py" % version)).write_text(shim, "utf-8")
+    version = "%d.%d" % sys.version_info[:2]
+    # ansible-test keeps its environments in the home directory; pip's own settings stay those of the user.
+    pip_settings = pathlib.Path.home() / ".config" / "pip" / "pip.conf"
+    extra = {"HOME": str(home), "PIP_QUIET": "1"}
+    if pip_settings.is_file():
+        extra["PIP_CONFIG_FILE"] = str(pip_settings)
+    argv = ["ansible-test", "sanity", "--python", version, "--requirements", "--color", "no"]
+    done = run(argv, cwd=TREE, extra=extra, accept=range(256), shown=False)
+    print(done.stdout)
+    if done.returncode != 0 or "All targets skipped" in done.stdout:
+        raise LaneFailed("ansible-test sanity ended with status %d" % done.returncode)
+
+
+def docs() -> None:
+    make_tree()
+    run(["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs=all", "."],
+        cwd=TREE, extra=in_tree())
+    kinds = {
+        "module": sorted(path.stem for path in (TREE / "plugins" / "modules").glob("*.py")),
+        "role": sorted(path.parent.parent.name for path in (TREE / "roles").glob("*/meta/argument_specs.yml")),
+    }
+    for kind, names in kinds.items():
+        full = ["backstop.postgres." + name for name in names]
+        done = run(["ansible-doc", "--json", "--type", kind, *full], cwd=WORK, extra=in_tree(), quiet=True)
+        said, _brace, content = done.stdout.partition("{\n")
+        missing = sorted(set(full) - set(json.loads("{" + content)))
+        # ansible-core 2.21 warns of a collection within itself; only what concerns ours counts.
+        if missing or "backstop" in said.replace(str(ROOT), ""):
+            raise LaneFailed("ansible-doc: %s; missing: %s" % (said.strip(), missing))
+        print("ansible-doc shows %d of type %s" % (len(full), kind))
+    if (ROOT / "changelogs" / "config.yaml").is_file():
+        run(["antsibull-changelog", "lint"], cwd=TREE)
+
+
+def collection() -> None:
+    """Build from the checkout, as a person would, install, and ask the installed one for its playbooks."""
+    built, installed = WORK / "build", WORK / "installed"
+    for folder in (built, installed):
+        shutil.rmtree(folder, ignore_errors=True)
+    run(["ansible-galaxy", "collection", "build", "--output-path", built])
+    (archive,) = built.glob("*.tar.gz")
+    check_archive(archive)
+    run(["ansible-galaxy", "collection", "install", "--offline", archive, "-p", installed])
+    extra = {"ANSIBLE_COLLECTIONS_PATH": str(installed)}
+    playbooks = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
+    if not playbooks:
+        raise LaneFailed("there are no playbooks")
+    for name in playbooks:
+        argv = ["ansible-playbook", "-i", "localhost,", "--syntax-check", "backstop.postgres." + name]
+        run(argv, cwd=built, extra=extra)
+
+
+def check_archive(archive: pathlib.Path) -> None:
+    """The archive holds tracked files and what Ansible adds; no links, nothing of the tests or the demo."""
+    with tarfile.open(archive) as content:
+        members = content.getmembers()
+    added = {"MANIFEST.json", "FILES.json"}
+    files = {member.name for member in members if member.isfile()}
+    unknown = sorted(files - added - set(tracked_files()))
+    links = sorted(member.name for member in members if member.issym() or member.islnk())
+    tops = {member.name.split("/")[0] for member in members if member.isdir()}
+    stray = sorted(tops - {"docs", "meta", "playbooks", "plugins", "roles", "changelogs"})
+    empty = [m.name for m in members if m.isdir() and not any(name.startswith(m.name + "/") for name in files)]
+    if unknown or links or stray or empty:
+        raise LaneFailed("in the archive: not in git %s, links %s, stray %s, empty %s" % (unknown, links, stray, empty))
+    print("%s holds %d files" % (archive.name, len(files)))
+
+
+def molecule() -> None:
+    cost = "deploy and revert on a host of their own, with systemd, over ssh"
+    programs = {"podman": "podman", "mmdebstrap": "mmdebstrap", "ssh": "openssh-client"}
+    if AS_ROOT:
+        programs.update(runc="runc", nft="nftables")
+    ensure_packages(
+        programs, ["aardvark-dns", "catatonit", "debian-archive-keyring", "iptables", "netavark", "uidmap"], cost
+    )
+    try:
+        run([ROOT / "tests" / "hosts" / "podman", "info"], quiet=True)
+    except LaneFailed as error:
+        raise NotPossible("podman does not work here (%s); untested: %s" % (error, cost)) from error
+    make_tree()
+    scenarios = sorted(path.parent.name for path in (TREE / "molecule").glob("*/molecule.yml"))
+    failed = []
+    for scenario in scenarios:
+        # A Unix socket's path ends at 107 bytes, and a checkout can lie deep.
+        with short_directory() as sockets:
+            extra = {**in_tree(), "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets}
+            done = run(["molecule", "test", "--scenario-name", scenario], cwd=TREE, extra=extra, accept=range(256))
+        if done.returncode != 0:
+            failed.append(scenario)
+    if failed:
+        raise LaneFailed("scenarios failed: " + ", ".join(failed))
+
+
+@contextlib.contextmanager
+def short_directory() -> Iterator[str]:
+    path = tempfile.mkdtemp(prefix="bt-")
+    os.chmod(path, stat.S_IRWXU)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclasses.dataclass
+class Lane:
+    name: str
+    what: str
+    act: Callable[[], None]
+    result: str = ""
+    said: str = ""
+    seconds: float = 0
+
+    def go(self) -> None:
+        start = time.monotonic()
+        try:
+            self.act()
+            self.result = "passed"
+        except LaneFailed as error:
+            self.result, self.said = "failed", str(error)
+        except NotPossible as error:
+            self.result, self.said = ("failed" if IN_CI else "not run"), str(error)
+        except NotNeeded as error:
+            self.result, self.said = "not needed", str(error)
+        self.seconds = time.monotonic() - start
+
+
+LANES = [
+    Lane("lint", "ruff, yamllint", lint),
+    Lane("types", "mypy, strict, on the library", types),
+    Lane("quality", "rules of the house: imports, sources, documentation, role options", quality),
+    Lane("unit", "tests without servers", unit),
+    Lane("integration", "tests on a real PostgreSQL", integration),
+    Lane("serial", "tests that start or kill much, one at a time: pm2, the role application", serial),
+    Lane("prisma", "tests with real Prisma", prisma),
+    Lane("faults", "killed, full, locked, unreachable", faults),
+    Lane("ordinary-user", "as root: unit and integration again, as an ordinary user", ordinary_user),
+    Lane("ansible-lint", "profile production", ansible_lint),
+    Lane("sanity", "ansible-test sanity", sanity),
+    Lane("docs", "antsibull-docs, ansible-doc on everything", docs),
+    Lane("collection", "build, install, playbooks of the installed collection", collection),
+    Lane("molecule", "deploy and revert on hosts in containers", molecule),
+]
+
+
+def report(lanes: Sequence[Lane]) -> int:
+    print("\n%-15s %-11s %8s" % ("lane", "result", "seconds"))
+    for lane in lanes:
+        print("%-15s %-11s %8.1f  %s" % (lane.name, lane.result, lane.seconds, lane.said))
+    failed = sum(lane.result == "failed" for lane in lanes)
+    print("\n%d passed, %d failed" % (sum(lane.result == "passed" for lane in lanes), failed), flush=True)
+    return 1 if failed else 0
+
+
+def main() -> int:
+    table = "\n".join("  %-15s %s" % (lane.name, lane.what) for lane in LANES)
+    parser = argparse.ArgumentParser(
+        prog="test.sh", description="Run the tests.", epilog="lanes:\n" + table,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("lanes", nargs="*", metavar="LANE", help="default: all")
+    chosen = parser.parse_args().lanes
+    unknown = sorted(set(chosen) - {lane.name for lane in LANES})
+    if unknown:
+        parser.error("no such lane: %s (see --help)" % ", ".join(unknown))
+    WORK.mkdir(exist_ok=True)
+    lanes = [lane for lane in LANES if not chosen or lane.name in chosen]
+    for number, lane in enumerate(lanes, 1):
+        print("\n===== %d/%d %s: %s =====" % (number, len(lanes), lane.name, lane.what), flush=True)
+        lane.go()
+        print("----- %s: %s in %.1f s %s" % (lane.name, lane.result, lane.seconds, lane.said), flush=True)
+    return report(lanes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

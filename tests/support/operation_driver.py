@@ -1,0 +1,181 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Carries out the database's part of a deploy, a revert or an undo in one process, as the roles do with modules.
+
+A test starts it as a program, kills it at a failpoint, starts it again and looks at what is left:
+
+    python -m support.operation_driver deploy|revert|undo SETTINGS.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, Dict
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.database_properties import (
+    drop_scratch_database,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
+    Operation,
+    open_operations,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context, acting
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.fence import fence
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import Question, evaluate
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.leftovers import clean_failed_migration
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migration import (
+    apply_migrations,
+    read_state,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_revert, plan_undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.rehearsal import (
+    check_against_rehearsal,
+    rehearse,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import (
+    build_successor,
+    revert,
+    undo,
+)
+
+LOCK_TIMEOUT_MS = 5000
+
+
+class Driver:
+    """One run of a playbook, without its application."""
+
+    def __init__(self, given: Dict[str, Any]) -> None:
+        connection = Settings.from_url(given["url"])
+        self.context = Context(
+            connection, connection.with_database("postgres"), Store(given["store"]), given.get("client_bin_dir")
+        )
+        self.expected = given.get("expected", [])
+        self.data_directory = given.get("data_directory")
+        self.prisma = Prisma(
+            given["project"], node_bin_dir=given["node_bin_dir"], environment=given["prisma_environment"]
+        )
+
+    def _begin(self, kind: str, request: Dict[str, Any]) -> Operation:
+        operation, _adopted = begin(
+            self.context.store, kind, self.context.database, request, this_controller(), take_over=False
+        )
+        self.context.operation = operation
+        return operation
+
+    def _state(self) -> history.MigrationState:
+        with self.context.connect() as session:
+            return read_state(session, self.prisma, self.context.connection.schema)
+
+    def deploy(self) -> Dict[str, Any]:
+        operation = self._begin("deploy", {"migrations": self.expected})
+        if self._state().failed:
+            return self._clean(operation)
+        if self._state().pending:
+            self._prove(operation)
+            operation.write("stop", "done")
+            self._change(operation)
+        operation.close("done")
+        return {"operation": operation.id, "outcome": "done"}
+
+    def _prove(self, operation: Operation) -> None:
+        gates = evaluate(
+            self.context,
+            Question(
+                files=history.read_folder(self.prisma.project.migrations()),
+                expected=self.expected,
+                release_connection=self.context.connection,
+                database_directory=self.data_directory,
+            ),
+        )
+        closed = [gate for gate in gates if not gate.passed]
+        if closed:
+            raise BackstopError("Gates are closed", found="; ".join(str(gate) for gate in closed))
+        operation.write("gates", "done")
+        if operation.done("rehearsal"):
+            return
+        self._back_up(operation)
+        place = self.context.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]
+        with acting(self.context, "drill") as facts:
+            facts.update(verify(self.context, place, "restored", keep=True))
+        with acting(self.context, "rehearsal") as rehearsal:
+            rehearsal.update(
+                rehearse(
+                    self.context,
+                    facts["database"],
+                    self.prisma,
+                    expected=self.expected,
+                    lock_timeout_ms=LOCK_TIMEOUT_MS,
+                )
+            )
+        with self.context.administer() as admin:
+            drop_scratch_database(admin, facts["database"])
+
+    def _back_up(self, operation: Operation) -> None:
+        with acting(self.context, "backup") as facts:
+            facts["backup"] = make_backup(self.context, "pre-migration").backup_id
+
+    def _change(self, operation: Operation) -> None:
+        place = self.context.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]
+        if not fence(self.context, place, 5)["same"]:
+            self._back_up(operation)
+        apply_migrations(self.context, self.prisma, expected=self.expected, lock_timeout_ms=LOCK_TIMEOUT_MS)
+        with self.context.connect() as session:
+            wrong = check_against_rehearsal(operation, session)
+        if wrong:
+            raise BackstopError("The catalog differs from the rehearsal's", found="; ".join(wrong))
+
+    def _clean(self, operation: Operation) -> Dict[str, Any]:
+        place = self.context.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]
+        result = clean_failed_migration(self.context, place, self.prisma)
+        operation.close("rolled_back")
+        return {"operation": operation.id, **result, "outcome": "rolled_back"}
+
+    def revert(self) -> Dict[str, Any]:
+        plan = plan_revert(self.context, None)
+        if not plan["needed"] and not self._interrupted("rollback"):
+            return {"outcome": "nothing"}
+        operation = self._begin("rollback", {"scenario": "complete", "backup": plan["backup"]})
+        place = self.context.store.find_backup(plan["backup"])
+        build_successor(self.context, place)
+        revert(self.context, place, 0)
+        operation.close("done")
+        return {"operation": operation.id, "outcome": "done"}
+
+    def undo(self) -> Dict[str, Any]:
+        plan = plan_undo(self.context, None)
+        if not plan["needed"] and not self._interrupted("undo"):
+            return {"outcome": "nothing"}
+        operation = self._begin("undo", {"undoes": plan["undoes"]})
+        undo(self.context, Operation.load(self.context.store, plan["undoes"]), 0)
+        operation.close("done")
+        return {"operation": operation.id, "outcome": "done"}
+
+    def _interrupted(self, kind: str) -> bool:
+        return any(operation.kind == kind for operation in open_operations(self.context.store))
+
+
+def main() -> int:
+    what, path = sys.argv[1:]
+    with open(path, encoding="utf-8") as stream:
+        driver = Driver(json.load(stream))
+    try:
+        print(json.dumps(getattr(driver, what)()))
+    except BackstopError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

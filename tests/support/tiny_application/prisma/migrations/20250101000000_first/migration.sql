@@ -1,0 +1,1 @@
+CREATE TABLE "First" (id integer PRIMARY KEY);

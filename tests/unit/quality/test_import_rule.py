@@ -1,0 +1,85 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who may import whom in the library: the table of the design, read from the sources."""
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Dict, List, Set
+
+import pytest
+from support.collection_files import LIBRARY, Import, imports_of, module_files, name_of, python_files
+
+#: A package and the packages of the library that it may import.
+MAY_IMPORT: Dict[str, Set[str]] = {
+    "base": set(),
+    "postgres": {"base"},
+    "store": {"base"},
+    "prisma": {"base"},
+    "application": {"base"},
+    "work": {"base", "postgres", "store", "prisma", "application"},
+}
+#: Files beside the packages: they may import all of them.
+WAYS_IN = {"ansible_boundary", "command_line"}
+#: Imports from outside the standard library, and the one file that has each.
+OUTSIDE = {"psycopg2": ("postgres", "connection"), "ansible": ("ansible_boundary",)}
+
+
+def place_of(path: pathlib.Path) -> tuple:
+    return path.relative_to(LIBRARY).with_suffix("").parts
+
+
+def test_every_file_has_a_place_in_the_table() -> None:
+    packages = {path.name for path in LIBRARY.iterdir() if (path / "__init__.py").is_file()}
+    files = {path.stem for path in LIBRARY.glob("*.py")} - {"__init__"}
+    assert packages == set(MAY_IMPORT)
+    assert files <= WAYS_IN
+    assert {path.read_text("utf-8") for path in LIBRARY.rglob("__init__.py")} == {""}, "an __init__.py has code in it"
+
+
+@pytest.mark.parametrize("path", python_files(LIBRARY), ids=name_of)
+def test_a_package_imports_only_what_the_table_allows(path: pathlib.Path) -> None:
+    package = place_of(path)[0]
+    allowed = MAY_IMPORT[package] | {package} if package in MAY_IMPORT else set(MAY_IMPORT)
+    wrong = [found for found in imports_of(path) if found.inside and found.inside[0] not in allowed]
+    assert not wrong, "\n".join("line %d imports %s" % (found.line, found.dotted) for found in wrong)
+
+
+@pytest.mark.parametrize("path", python_files(LIBRARY), ids=name_of)
+def test_only_one_file_imports_each_thing_from_outside(path: pathlib.Path) -> None:
+    for found in imports_of(path):
+        top = found.dotted.split(".")[0]
+        if found.inside is None and top not in sys.stdlib_module_names:
+            assert top in OUTSIDE, "line %d: %s is neither standard library nor psycopg2" % (found.line, found.dotted)
+            assert place_of(path) == OUTSIDE[top], "line %d: only %s imports %s" % (found.line, OUTSIDE[top], top)
+
+
+def test_no_cycles_inside_a_package() -> None:
+    graph = {
+        place_of(path): sorted({found.inside for found in imports_of(path) if found.inside} - {place_of(path)})
+        for path in python_files(LIBRARY)
+    }
+    done: Set[tuple] = set()
+
+    def visit(place: tuple, trail: List[tuple]) -> None:
+        assert place not in trail, " -> ".join(".".join(step) for step in [*trail[trail.index(place):], place])
+        if place not in done:
+            for following in graph.get(place, []):
+                visit(following, [*trail, place])
+            done.add(place)
+
+    for place in graph:
+        visit(place, [])
+
+
+def _is_ours(found: Import) -> bool:
+    return found.inside is not None or found.dotted.split(".")[0] in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", module_files(), ids=name_of)
+def test_a_module_reaches_ansible_through_the_boundary_only(path: pathlib.Path) -> None:
+    imports = imports_of(path)
+    assert not [found.dotted for found in imports if not _is_ours(found)]
+    assert any(found.inside == ("ansible_boundary",) for found in imports)

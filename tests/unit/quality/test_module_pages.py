@@ -1,0 +1,58 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Each page of a module: examples that fit its options, what a failure leaves, how to undo it."""
+from __future__ import annotations
+
+import pathlib
+from typing import Any, Dict, Iterator, List
+
+import pytest
+import yaml
+from support.collection_files import documentation, fragment_options, fragments, module_files, name_of, string_constant
+
+every_module = pytest.mark.parametrize("path", module_files(), ids=name_of)
+PREFIX = "backstop.postgres."
+
+
+def test_there_are_modules() -> None:
+    assert module_files()
+
+
+@every_module
+def test_the_notes_say_what_a_failure_leaves_and_how_to_undo(path: pathlib.Path) -> None:
+    notes = documentation(path).get("notes", [])
+    for start in ("On failure:", "How to undo:"):
+        assert [note for note in notes if note.startswith(start) and len(note) > len(start) + 10], start
+
+
+@every_module
+def test_info_modules_only_read(path: pathlib.Path) -> None:
+    if path.stem.endswith("_info") and "backstop.postgres.attributes.info" not in fragments(path):
+        attributes = documentation(path)["attributes"]
+        assert attributes["check_mode"]["support"] == "full"
+        assert attributes["diff_mode"]["support"] == "N/A"
+
+
+def tasks(found: Any) -> Iterator[Dict[str, Any]]:
+    """Every task in a list of tasks or plays, blocks included."""
+    for item in found or []:
+        yield item
+        for key in ("tasks", "pre_tasks", "post_tasks", "block", "rescue", "always"):
+            yield from tasks(item.get(key))
+
+
+@every_module
+def test_examples_use_the_module_with_options_that_it_has(path: pathlib.Path) -> None:
+    options = dict(documentation(path).get("options") or {})
+    for fragment in fragments(path):
+        options.update(fragment_options(fragment))
+    uses: List[Dict[str, Any]] = [
+        task[PREFIX + path.stem] or {}
+        for task in tasks(yaml.safe_load(string_constant(path, "EXAMPLES")))
+        if PREFIX + path.stem in task
+    ]
+    assert uses, "no example uses the module by its full name"
+    for use in uses:
+        assert set(use) <= set(options), "unknown options in an example: %s" % sorted(set(use) - set(options))

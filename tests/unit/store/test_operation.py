@@ -1,0 +1,136 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Operations and their journal: read whatever a crash left of it."""
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import resource
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
+    Operation,
+    open_operations,
+    operations,
+)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def operation(store):
+    return Operation.create(store, "deploy", {"database": "shop", "request": {"revision": "x"}})
+
+
+def journal_of(operation):
+    return pathlib.Path(operation.file("journal.jsonl"))
+
+
+def test_what_was_written_is_read_by_another_process(store, operation):
+    operation.write("backup", "began")
+    operation.write("backup", "done", backup="shop-1", note="电")
+    again = Operation.load(store, operation.id)
+    assert again.kind == "deploy" and again.header["database"] == "shop"
+    assert again.done("backup")["backup"] == "shop-1" and again.facts("backup") == {"backup": "shop-1", "note": "电"}
+    assert again.done("drill") is None and again.facts("drill") is None and again.last("drill") is None
+    assert again.began_at("backup") == again.journal()[0]["at"] and again.began_at("drill") is None
+
+
+def test_a_step_that_began_again_is_not_done(operation):
+    operation.write("backup", "done", backup="one")
+    operation.write("backup", "began")
+    assert operation.done("backup") is None and operation.facts("backup") == {"backup": "one"}
+
+
+TORN = [b"{\"step\": \"drill\", \"event\": \"do", b"{", b"\xff\xfe", b"{\"step\": \"drill\"", b"\0" * 50]
+
+
+@pytest.mark.parametrize("torn", TORN)
+def test_a_line_that_a_crash_cut_short(operation, torn):
+    operation.write("backup", "done")
+    with journal_of(operation).open("ab") as stream:
+        stream.write(torn)
+    assert operation.done("backup") and len(operation.journal()) == 1
+    operation.write("drill", "began")
+    assert [entry["step"] for entry in operation.journal()] == ["backup", "drill"]
+    assert journal_of(operation).read_bytes().count(b"\n") == 3
+
+
+def test_a_journal_with_lines_that_are_no_entries(operation):
+    """Whoever wrote them, they must not break what reads the journal."""
+    operation.write("backup", "done")
+    with journal_of(operation).open("ab") as stream:
+        stream.write(b'1\n[]\nnull\n"x"\n{}\n\n')
+    assert operation.done("backup") and operation.last("backup")["event"] == "done" and operation.is_open
+
+
+def test_steps(operation):
+    with operation.step("fence") as facts:
+        assert operation.last("fence")["event"] == "began"
+        facts["same"] = True
+    assert operation.facts("fence") == {"same": True}
+    with pytest.raises(BackstopError), operation.step("fence"):
+        raise BackstopError("It broke", found="x")
+    last = operation.last("fence")
+    assert last["event"] == "failed" and "It broke" in last["error"] and operation.done("fence") is None
+    with pytest.raises(KeyError), operation.step("fence"):
+        raise KeyError("a mistake of ours")
+    assert operation.last("fence")["event"] == "began"
+
+
+def test_required_steps(operation):
+    operation.write("backup", "done")
+    operation.require(["backup"], "no")
+    with pytest.raises(Refused, match="not applied") as caught:
+        operation.require(["backup", "drill", "gates"], "The migration is not applied")
+    assert "drill, gates" in caught.value.found and "--skip-tags" in caught.value.hint
+
+
+def test_outcomes(store, operation):
+    assert operation.is_open and operation.outcome is None
+    assert [op.id for op in open_operations(store)] == [operation.id]
+    operation.close("done", seconds=3)
+    operation.close("failed")
+    assert operation.outcome == "done" and open_operations(store) == []
+    assert [op.id for op in operations(store)] == [operation.id]
+
+
+def test_a_directory_without_header_is_none(store, operation):
+    os.makedirs(store.operation_path("20250101T000000Z-abcdef"))
+    (pathlib.Path(store.root) / "operations" / "lost+found").mkdir()
+    assert [op.id for op in operations(store)] == [operation.id]
+    with pytest.raises(Refused, match="There is no operation"):
+        Operation.load(store, "20250102T000000Z-abcdef")
+
+
+def test_files_are_private(operation):
+    operation.write("backup", "done")
+    operation.progress.phase("x")
+    names = ["operation.json", "journal.jsonl", "progress.json"]
+    assert [os.stat(operation.file(name)).st_mode & 0o777 for name in names] == [0o600] * 3
+    assert os.stat(operation.path).st_mode & 0o777 == 0o700
+    assert json.loads(pathlib.Path(operation.file("operation.json")).read_text())["id"] == operation.id
+
+
+def test_a_full_disk_is_told(operation):
+    """Here a limit on the size of files: the system takes a part of the line and refuses the rest."""
+    operation.write("gates", "done")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal_of(operation).stat().st_size + 10, hard))
+    try:
+        with pytest.raises(BackstopError, match="The journal could not be written") as caught:
+            operation.write("backup", "done")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "journal.jsonl" in caught.value.found
+    assert operation.done("backup") is None and operation.done("gates")
+    operation.write("backup", "done")
+    assert operation.done("backup")
