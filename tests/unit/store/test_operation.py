@@ -103,6 +103,14 @@ def test_outcomes(store, operation):
     assert [op.id for op in operations(store)] == [operation.id]
 
 
+def test_operations_of_one_second_keep_their_order(store):
+    """Their ids tell the second only, and sort by chance within it."""
+    made = []
+    for _number in range(20):
+        made.append(Operation.create(store, "rollback", {"database": "shop"}).id)
+    assert [op.id for op in operations(store)] == made != sorted(made)
+
+
 def test_a_directory_without_header_is_none(store, operation):
     os.makedirs(store.operation_path("20250101T000000Z-abcdef"))
     (pathlib.Path(store.root) / "operations" / "lost+found").mkdir()

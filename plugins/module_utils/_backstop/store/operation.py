@@ -191,12 +191,15 @@ class Operation:
 
 
 def operations(store: Store) -> List[Operation]:
-    """Every operation of a store, oldest first. A directory that a crash left without a header is none."""
+    """Every operation of a store, oldest first. A directory that a crash left without a header is none.
+
+    Ordered by when it began: ids tell the time to the second only, so two of one second sort by chance.
+    """
     found: List[Operation] = []
     for operation_id in store.operation_ids():
         if os.path.isfile(os.path.join(store.operation_path(operation_id), "operation.json")):
             found.append(Operation.load(store, operation_id))
-    return found
+    return sorted(found, key=lambda operation: (str(operation.header["began"]), operation.id))
 
 
 def open_operations(store: Store) -> List[Operation]:

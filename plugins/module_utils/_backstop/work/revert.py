@@ -157,12 +157,19 @@ def _operation(context: Context) -> Operation:
 
 
 def last_swap(context: Context) -> Optional[Operation]:
-    """The newest operation whose swap of this database is in force: its retired database exists."""
+    """The newest operation whose swap of this database is in force: its retired database exists.
+
+    The one that made the database which is live now comes before newer ones, in case the clock was set back.
+    """
     with context.administer() as admin:
-        for operation in reversed(operations(context.store)):
-            if operation.header.get("database") == context.database and swapped(context, admin, operation):
-                return operation
-    return None
+        live_oid = server.database_oid(admin, context.database)
+        found = [
+            operation
+            for operation in operations(context.store)
+            if operation.header.get("database") == context.database and swapped(context, admin, operation)
+        ]
+    made_it_live = [operation for operation in found if (operation.facts(SWAP) or {}).get("live_oid") == live_oid]
+    return (made_it_live or found or [None])[-1]
 
 
 def undo(context: Context, undone: Operation, accept_lost_rows: int) -> Dict[str, Any]:
