@@ -19,7 +19,8 @@ description:
   - Kept whatever the rule is the newest verified backup of each database, the newest that a drill restored, the newest
     pre-migration backup, what an open operation, an undo or a rollback of the last migration needs, and what was marked with
     M(backstop.postgres.pg_backup_mark).
-  - Backups count by the time in their manifest, for each server (system identifier) and exact name of a database apart. One that
+  - Backups count by the time in their manifest, for each server (system identifier) and exact name of a database apart; those of
+    single tables count among themselves. One that
     was not verified to level C(readable), that is damaged, whose manifest cannot be read or is dated after now, is kept, listed
     and not counted.
   - Before anything is deleted, the backup that the others are deleted for is compared with its checksums again.
@@ -103,6 +104,7 @@ items:
       kind: daily
       database: electricity_tokens
       server: "7300000000000000000"
+      scope: database
       created: "2025-11-08T02:00:00.000Z"
       level: readable
       size: 118057

@@ -167,8 +167,9 @@ def test_databases_and_servers_do_not_mix():
     others = [
         item("b", "2025-01-01", database="shop-2"), item("c", "2025-01-01", database="Shop"),
         item("d", "2025-01-01", server="2"), item("e", "2025-01-01", server=""),
+        item("f", "2025-01-01", scope="tables: public.A"),
     ]
-    assert {"b", "c", "d", "e"} <= kept([*others, *nightly(14)])
+    assert {"b", "c", "d", "e", "f"} <= kept([*others, *nightly(14)])
 
 
 def test_a_day_begins_where_the_policy_says():
@@ -308,6 +309,13 @@ def test_a_copy_is_not_another_backup(store):
     place = made_backup(store, "daily", utc("2026-01-01"))
     os.rename(place.path, store.backup_path("weekly", place.backup_id))
     assert only_item(store).problem == "its manifest is that of daily/" + place.backup_id
+
+
+def test_a_backup_of_tables_is_none_of_the_database(store):
+    tables = [{"schema": "public", "name": name} for name in ("B", "A")]
+    edited(made_backup(store, "daily", utc("2026-01-01")), lambda m: m.update(scope="tables", tables=tables))
+    assert only_item(store).scope == "tables: public.A, public.B"
+    assert decide([only_item(store)], UTC, NOW)[0].to_json()["scope"] == only_item(store).scope
 
 
 def test_a_failed_drill_voids_the_level(store):

@@ -69,6 +69,7 @@ def stores(draw):
                 size=1,
                 server=draw(some.sampled_from(["1", "1", "1", "2", ""])),
                 database=draw(some.sampled_from(["app", "app", "app", "app-2", "App"])),
+                scope=draw(some.sampled_from(["", "", "", "", "tables: public.A"])),
                 created=None if unusable and draw(some.booleans()) else created,
                 level=draw(some.sampled_from(READABLE)),
                 problem="damaged" if unusable else None,
@@ -108,7 +109,7 @@ def model_keeps(item, items, policy, now, needed):
         return True
     same = [
         other for other in items
-        if (other.server, other.database) == (item.server, item.database)
+        if (other.server, other.database, other.scope) == (item.server, item.database, item.scope)
         and counts(other, now) and other.kind != "emergency"
     ]
     newer = [other for other in same if (other.created, other.backup_id) > (item.created, item.backup_id)]

@@ -5,7 +5,8 @@
 """Retention: which backups are kept, and why each of them.
 
 decide() is a pure function of the list of backups, the rule, the time, and what operations need. Backups are ordered by
-the time in their manifest, never by names or file times, and grouped by server and exact name of the database.
+the time in their manifest, never by names or file times, and grouped by server and exact name of the database. A backup
+of single tables is no backup of the database: those of the same tables are a group of their own.
 
 Daily and weekly backups are one series: one dump serves both. Of the series, the newest verified backup is kept of each
 of the last 7 days that have one, and of each of the last 4 ISO weeks that have one. What has no backup is not counted,
@@ -36,7 +37,7 @@ _SERIES = ("daily", "weekly")
 #: Never given up by the rule, and no reason to give up another: it may hold what went wrong.
 _BY_HAND = "emergency"
 
-Group = Tuple[str, str]
+Group = Tuple[str, str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Item:
     #: system identifier of the server, empty where the role was not allowed to ask for it
     server: str = ""
     database: str = ""
+    #: empty for the whole database, else what part of it this is
+    scope: str = ""
     created: Optional[datetime.datetime] = None
     level: Optional[str] = None
     #: the operation that made it
@@ -68,7 +71,7 @@ class Item:
 
     @property
     def group(self) -> Group:
-        return (self.server, self.database)
+        return (self.database, self.server, self.scope)
 
     @property
     def age_key(self) -> Tuple[datetime.datetime, str]:
@@ -112,6 +115,7 @@ class Decision:
             "kind": item.kind,
             "database": item.database,
             "server": item.server,
+            "scope": item.scope or "database",
             "created": timestamp(item.created) if item.created else None,
             "level": item.level,
             "size": item.size,
@@ -167,7 +171,7 @@ def decide(
     for item in items:
         groups[item.group].append(item)
     decisions: List[Decision] = []
-    for group in sorted(groups, key=lambda key: (key[1], key[0])):
+    for group in sorted(groups):
         decisions += _decide_group(groups[group], policy, now, needed or {}, by_hand)
     return decisions
 
@@ -346,6 +350,7 @@ def _read_item(place: BackupPlace) -> Item:
             item,
             server=str(manifest["server"].get("system_identifier") or ""),
             database=str(manifest["database"]["name"]),
+            scope=_scope(manifest),
             created=parse_timestamp(manifest["created"]),
             operation=manifest.get("operation"),
             level=manifests.level_of(place),
@@ -355,6 +360,14 @@ def _read_item(place: BackupPlace) -> Item:
         return dataclasses.replace(item, problem=str(error))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         return dataclasses.replace(item, problem="its manifest or verification is not as it should be: %r" % error)
+
+
+def _scope(manifest: Dict[str, Any]) -> str:
+    scope = str(manifest.get("scope", "database"))
+    if scope == "database":
+        return ""
+    names = sorted("%s.%s" % (table["schema"], table["name"]) for table in manifest["tables"])
+    return "%s: %s" % (scope, ", ".join(names))
 
 
 def _damage(place: BackupPlace, manifest: Dict[str, Any]) -> Optional[str]:
