@@ -230,7 +230,7 @@ def test_too_much_at_once():
     decisions = decide(nightly(20), UTC, utc("2026-02-01"))
     going = sum(not decision.keep for decision in decisions)
     assert going == 11
-    check_share(decisions, 0.6)
+    check_share(decisions, 11 / 20)
     with pytest.raises(Refused, match="would delete 11 of 20 backups at once") as caught:
         check_share(decisions, 0.5)
     assert len(caught.value.details["items"]) == 20 and "max_delete_share" in caught.value.hint

@@ -283,22 +283,26 @@ prune(Store(sys.argv[1]), Policy(days=2, weeks=1), max_share=1)
 """
 
 
+def given_up(store):
+    return [name for name in os.listdir(os.path.join(store.root, "daily")) if name.startswith(".deleted-")]
+
+
 @pytest.mark.parametrize(
-    "failpoint, left", [("prune.decided", 4), ("prune.renamed", 3), ("prune.renamed#2", 2), ("prune.removed", 2)]
+    "failpoint, left, debris",
+    [("prune.decided", 4, 0), ("prune.renamed", 3, 1), ("prune.renamed#2", 2, 2), ("prune.removed", 2, 0)],
 )
-def test_killed(store, failpoint, left):
+def test_killed(store, failpoint, left, debris):
     """A backup is listed whole or not at all; the next backup or pruning removes the rest."""
     places = nightly(store)
     ended = subprocess.run(
         [sys.executable, "-c", KILLED, store.root], check=False, env={**os.environ, "BACKSTOP_FAILPOINT": failpoint}
     )
     assert ended.returncode == -signal.SIGKILL
-    assert len(listed(store)) == left
+    assert len(listed(store)) == left and len(given_up(store)) == debris
     for place in store.backups():
         manifests.check_files(place, manifests.load(place))
     if left == 3:
         store.begin_backup("daily", "shop-next").release()
-        assert [name for name in os.listdir(os.path.join(store.root, "daily")) if name.startswith(".deleted")] == []
+        assert given_up(store) == []
     pruned(store)
-    assert listed(store) == ids(places[2:])
-    assert [name for name in os.listdir(os.path.join(store.root, "daily")) if name.startswith(".deleted")] == []
+    assert listed(store) == ids(places[2:]) and given_up(store) == []
