@@ -15,6 +15,7 @@ import sys
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import FileLock
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Locked, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import utc_now
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.marks import set_mark
@@ -171,8 +172,12 @@ def test_by_hand_not_what_is_needed(store):
 # Operations
 
 
-def reasons(store, place):
-    decisions = prune(store, POLICY, max_share=1, only_check=True, now=NOW)
+#: When rollbacks of these tests, which really begin now, are no longer fresh.
+LATER = utc_now() + datetime.timedelta(days=pruning.UNDO_DAYS + 1)
+
+
+def reasons(store, place, now=NOW):
+    decisions = prune(store, POLICY, max_share=1, only_check=True, now=now)
     (found,) = [decision for decision in decisions if decision.item.backup_id == place.backup_id]
     return "; ".join(found.reasons) if found.keep else None
 
@@ -202,7 +207,7 @@ def test_an_open_operation_needs_what_it_names(store, old):
     assert "operation %s (rollback) is open" % open_one.id in reasons(store, old)
     open_one.close("abandoned")
     operation(store, "rollback", closed="done")
-    assert reasons(store, old) is None
+    assert reasons(store, old, now=LATER) is None
 
 
 def test_an_open_operation_needs_what_it_made_though_it_was_killed_before_it_said_so(store, old):
@@ -214,16 +219,23 @@ def test_an_open_operation_needs_what_it_made_though_it_was_killed_before_it_sai
 
 
 def test_an_undo_needs_the_backup_that_it_counts_from(store, old):
-    operation(store, "rollback", closed="done", swap={"backup": old.backup_id, "live_oid": 1})
+    """As long as the retired database is there."""
+    swapped = operation(store, "rollback", closed="done", swap={"backup": old.backup_id, "live_oid": 1})
     operation(store, "rollback", closed="done", swap={"backup": None})
-    assert "an undo of operation" in reasons(store, old)
+    operation(store, "rollback", closed="done")
+    assert reasons(store, old, now=LATER) == "an undo of operation %s may need it" % swapped.id
+    swapped.write("prune", "done", dropped="retired", dump="shop-1")
+    assert reasons(store, old, now=LATER) is None
 
 
-def test_the_last_rollback_without_a_swap_may_be_undone(store, old):
-    operation(store, "rollback", closed="done", replace={"saved": [{"backup": old.backup_id}]})
-    assert "the last rollback" in reasons(store, old)
+def test_rollbacks_without_a_swap_may_be_undone(store, old):
+    """All of them for some weeks, then the last."""
+    repaired = operation(store, "rollback", closed="done", replace={"saved": [{"backup": old.backup_id}]})
+    for now in (utc_now(), LATER):
+        assert "an undo of " in reasons(store, old, now=now) and repaired.id in reasons(store, old, now=now)
     operation(store, "rollback", closed="done", replace={})
-    assert reasons(store, old) is None
+    assert repaired.id in reasons(store, old, now=utc_now())
+    assert reasons(store, old, now=LATER) is None
 
 
 def test_the_live_migration_needs_the_backup_before_it(store, old):

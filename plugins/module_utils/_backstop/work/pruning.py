@@ -19,7 +19,7 @@ from typing import Any, Collection, Dict, Iterator, List, Optional, Sequence, Se
 from ..base.durable_files import FileLock
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
-from ..base.progress import utc_now
+from ..base.progress import parse_timestamp, utc_now
 from ..store import manifest as manifests
 from ..store import retention
 from ..store.layout import Store
@@ -27,6 +27,11 @@ from ..store.operation import Operation, operations
 from ..store.retention import Decision, Group, Item, Policy
 from .migration import MIGRATE
 from .revert import SWAP
+
+#: Step in the journal of an operation whose retired database was dropped: what it needed for an undo may go.
+RETIRED_PRUNED = "prune"
+#: So long every rollback keeps the backups that it used, and afterwards the last one of each database does.
+UNDO_DAYS = 30
 
 
 def prune(
@@ -85,7 +90,7 @@ def _decide(
         dataclasses.replace(item, problem=damaged.get(item.backup_id, item.problem))
         for item in retention.read_items(store)
     ]
-    return retention.decide(items, policy, now, needed=needed_backups(store, items), by_hand=by_hand)
+    return retention.decide(items, policy, now, needed=needed_backups(store, items, now), by_hand=by_hand)
 
 
 def _refuse_what_is_needed(decisions: Sequence[Decision], by_hand: Collection[str]) -> None:
@@ -128,35 +133,47 @@ def _act(
 # What operations need
 
 
-def needed_backups(store: Store, items: Sequence[Item]) -> Dict[str, List[str]]:
+def needed_backups(store: Store, items: Sequence[Item], now: datetime.datetime) -> Dict[str, List[str]]:
     """Backups that an open operation, an undo or a rollback of the live migration may need, by id, with why."""
     known = {item.backup_id: item for item in items}
     needed: Dict[str, List[str]] = defaultdict(list)
-    live: Dict[Group, Tuple[Operation, List[str]]] = {}
-    way_back: Dict[str, Tuple[Operation, List[str]]] = {}
+    last_deploys: Dict[Group, Tuple[Operation, List[str]]] = {}
+    last_rollbacks: Dict[str, Tuple[Operation, List[str]]] = {}
     for operation in operations(store):
-        named = [backup_id for backup_id in _strings(operation.header, operation.journal()) if backup_id in known]
-        named = list(dict.fromkeys(named))
-        if operation.is_open:
-            made = [item.backup_id for item in items if item.operation == operation.id]
-            for backup_id in dict.fromkeys(named + made):
-                needed[backup_id].append("operation %s (%s) is open" % (operation.id, operation.kind))
-        if operation.last(SWAP):
-            for backup_id in named:
-                needed[backup_id].append("an undo of operation %s counts the loss with it" % operation.id)
-        elif operation.kind != "deploy":
-            way_back[str(operation.header.get("database"))] = (operation, named)
-        if operation.kind == "deploy" and operation.last(MIGRATE):
+        named = dict.fromkeys(text for text in _strings(operation.header, operation.journal()) if text in known)
+        for backup_id in _used(operation, list(named), items):
+            needed[backup_id].append("operation %s (%s) is open" % (operation.id, operation.kind))
+        if operation.kind == "deploy":
             before = [backup_id for backup_id in named if known[backup_id].kind == "pre-migration"]
-            live.update({known[backup_id].group: (operation, before) for backup_id in before})
-    for found, why in (
-        (live, "a rollback of the last migration, deploy %s, goes back to it"),
-        (way_back, "the last rollback without a swap, operation %s, used it; its undo may need it"),
-    ):
-        for operation, named in found.values():
+            if operation.last(MIGRATE):
+                last_deploys.update({known[backup_id].group: (operation, before) for backup_id in before})
+        elif _may_be_undone(operation, now):
             for backup_id in named:
-                needed[backup_id].append(why % operation.id)
+                needed[backup_id].append("an undo of operation %s may need it" % operation.id)
+        elif not operation.last(SWAP):
+            last_rollbacks[str(operation.header.get("database"))] = (operation, list(named))
+    for operation, before in last_deploys.values():
+        for backup_id in before:
+            needed[backup_id].append("a rollback of the last migration, deploy %s, goes back to it" % operation.id)
+    for operation, used in last_rollbacks.values():
+        for backup_id in used:
+            needed[backup_id].append("an undo of the last rollback, operation %s, may need it" % operation.id)
     return needed
+
+
+def _used(operation: Operation, named: List[str], items: Sequence[Item]) -> List[str]:
+    """What an open operation names, or made before it was cut off."""
+    if not operation.is_open:
+        return []
+    made = [item.backup_id for item in items if item.operation == operation.id]
+    return list(dict.fromkeys(named + made))
+
+
+def _may_be_undone(operation: Operation, now: datetime.datetime) -> bool:
+    """A swap can be undone as long as its retired database is there; any other rollback is for some weeks."""
+    if operation.last(SWAP):
+        return operation.done(RETIRED_PRUNED) is None
+    return now - parse_timestamp(str(operation.header["began"])) <= datetime.timedelta(days=UNDO_DAYS)
 
 
 def _strings(*values: Any) -> Iterator[str]:
