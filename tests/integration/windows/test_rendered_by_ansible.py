@@ -26,7 +26,11 @@ def test_the_same_text_and_no_password(tmp_path):
     options = ("password", "password_file", "password_credential")
     tasks.append(guard)
     tasks += [
-        {**guard, "vars": {"scheduled_backups_databases": [{**database("x"), option: "s3cr3t"}]}, "ignore_errors": True}
+        {
+            **guard,
+            "vars": {**guard["vars"], "scheduled_backups_databases": [ITEM, {**database("x"), option: "s3cr3t"}]},
+            "ignore_errors": True,
+        }
         for option in options
     ]
     book = tmp_path / "play.yml"
@@ -40,5 +44,5 @@ def test_the_same_text_and_no_password(tmp_path):
     assert done.returncode == 0, done.stdout
     for name in names:
         assert (tmp_path / name).read_text("utf-8") == render(name, **values).text
-    assert "which the script for Windows cannot use" in done.stdout
+    assert "x: the script for Windows takes a password from a passfile only." in done.stdout
     assert "ignored=%d " % len(options) in done.stdout and "s3cr3t" not in done.stdout
