@@ -10,7 +10,8 @@ module: pg_backup_info
 short_description: List the backups of a store
 version_added: "0.1.0"
 description:
-  - Lists committed backups with their age, size and the level to which they were verified. Partial ones are never listed.
+  - Lists committed backups with their age, size, the level to which they were verified, and the mark that keeps them.
+    Partial ones are never listed.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -35,6 +36,7 @@ notes:
 seealso:
   - module: backstop.postgres.pg_dump
   - module: backstop.postgres.pg_backup_verify
+  - module: backstop.postgres.pg_backup_mark
 """
 
 EXAMPLES = r"""
@@ -62,6 +64,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.marks import mark_of
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -84,6 +87,7 @@ def _described(place: BackupPlace, whole: bool) -> Dict[str, Any]:
         "commit": manifest.get("release", {}).get("commit"),
         "level": manifests.level_of(place),
         "verification": manifests.verification(place),
+        "mark": mark_of(place),
     }
     return {**facts, "manifest": manifest} if whole else facts
 

@@ -8,7 +8,9 @@
 
     <store>/daily weekly pre-migration post-migration emergency
         <backup id>/            archive.dump manifest.json roles.sql history.json migrations/ verification.json
+                                keep.json, where a person marked it
         .partial-<backup id>/   one that is being made, or debris; its file ``lock`` tells which
+        .deleted-<backup id>/   one that retention gave up: debris
     <store>/operations/<operation id>/
         operation.json journal.jsonl lock progress.json ...
 """
@@ -24,13 +26,14 @@ import stat
 from typing import List, Optional
 from urllib.parse import quote
 
-from ..base.durable_files import FileLock, file_error, make_private_directory
+from ..base.durable_files import FileLock, file_error, fsync_directory, make_private_directory
 from ..base.errors import Refused
 from ..base.progress import utc_now
 from ..base.sql_names import near_names
 
 KINDS = ("daily", "weekly", "pre-migration", "post-migration", "emergency")
 PARTIAL_PREFIX = ".partial-"
+DELETED_PREFIX = ".deleted-"
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 
 
@@ -154,21 +157,35 @@ class Store:
             hint="the module pg_backup_info lists them",
         )
 
+    @property
+    def lock(self) -> FileLock:
+        """Held while backups begin, are marked or given up."""
+        return FileLock(os.path.join(self.root, ".lock"))
+
     def begin_backup(self, kind: str, backup_id: str) -> FileLock:
         """Make the directory of a new backup, after removing debris; the held lock that tells it from debris.
 
         A directory that has no lock yet looks like debris, so only one is made at a time.
         """
         partial = self.partial_path(kind, backup_id)
-        with FileLock(os.path.join(self.root, ".lock")).held(60):
+        with self.lock.held(60):
             self.remove_debris()
             make_private_directory(partial)
             lock = FileLock(os.path.join(partial, "lock"))
             lock.acquire()
         return lock
 
+    def give_up(self, place: BackupPlace) -> None:
+        """Give a backup a name that is never listed, durably; remove_debris() takes its files away."""
+        target = os.path.join(os.path.dirname(place.path), DELETED_PREFIX + place.backup_id)
+        try:
+            os.rename(place.path, target)
+            fsync_directory(os.path.dirname(target))
+        except OSError as error:
+            raise file_error("A backup could not be given up", place.path, error) from error
+
     def remove_debris(self) -> List[str]:
-        """Remove partial backups that nobody works on any more; their paths.
+        """Remove backups that were given up, and partial ones that nobody works on any more; their paths.
 
         The lock is handed to every child process, so a free lock means that pg_dump is gone too.
         """
@@ -177,7 +194,9 @@ class Store:
             folder = os.path.join(self.root, kind)
             for entry in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
                 path = os.path.join(folder, entry)
-                if not entry.startswith(PARTIAL_PREFIX) or not FileLock.is_free(os.path.join(path, "lock")):
+                if not entry.startswith((PARTIAL_PREFIX, DELETED_PREFIX)):
+                    continue
+                if not FileLock.is_free(os.path.join(path, "lock")):
                     continue
                 try:
                     shutil.rmtree(path)

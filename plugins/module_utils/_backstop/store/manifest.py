@@ -10,7 +10,7 @@ import os
 from typing import Any, Dict, List, Optional
 
 from ..base.durable_files import read_json, sha256_of, write_json
-from ..base.errors import BackstopError, Refused
+from ..base.errors import BackstopError, CouldNotVerify, Refused
 from ..base.progress import timestamp
 from .layout import BackupPlace
 
@@ -39,6 +39,23 @@ def load(place: BackupPlace) -> Dict[str, Any]:
             "The manifest of backup %s is not whole" % place.backup_id, found="without " + ", ".join(missing)
         )
     return manifest
+
+
+def require_contents(manifest: Dict[str, Any]) -> None:
+    """Refuse to prove anything with a manifest that does not say what must come back.
+
+    :raises CouldNotVerify: such a backup is as good as its archive can be read, which nobody compared with the source
+    """
+    missing = [key for key in ("definitions", "sequences", "large_objects", "extensions") if key not in manifest]
+    missing += [] if "properties" in manifest["database"] else ["properties of the database"]
+    if missing:
+        reasons = [str(entry.get("reason")) for entry in manifest.get("not_covered", [])]
+        raise CouldNotVerify(
+            "Backup %s cannot be compared with its source" % manifest["id"],
+            found="a manifest without %s: %s" % (", ".join(missing), "; ".join(reasons)),
+            expected="a backup made by this collection on its own host",
+            hint="restore its archive with pg_restore into a new database and look at it yourself",
+        )
 
 
 def check_files(place: BackupPlace, manifest: Dict[str, Any]) -> None:

@@ -1,0 +1,390 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Retention: which backups are kept, and why each of them.
+
+decide() is a pure function of the list of backups, the rule, the time, and what operations need. Backups are ordered by
+the time in their manifest, never by names or file times, and grouped by server and exact name of the database. A backup
+of single tables is no backup of the database: those of the same tables are a group of their own.
+
+Daily and weekly backups are one series: one dump serves both. Of the series, the newest verified backup is kept of each
+of the last 7 days that have one, and of each of the last 4 ISO weeks that have one. What has no backup is not counted,
+so a stalled job ages nothing out. A daily backup that is kept as that of its week stays where it is. For the same
+reason the age of pre-migration and post-migration backups is counted back from the newest backup, not from now.
+
+What was not verified, is damaged, or is dated after now is kept and counts for nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+from collections import defaultdict
+from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+from ..base.errors import BackstopError, Refused
+from ..base.progress import parse_timestamp, timestamp
+from . import manifest as manifests
+from .layout import BackupPlace, Store
+from .marks import mark_of
+
+#: A backup counts from this level on.
+_VERIFIED = manifests.LEVELS[manifests.LEVELS.index("readable") :]
+#: Kinds that the rule for days and weeks is about.
+_SERIES = ("daily", "weekly")
+#: Never given up by the rule, and no reason to give up another: it may hold what went wrong.
+_BY_HAND = "emergency"
+
+Group = Tuple[str, str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A backup as retention sees it."""
+
+    place: BackupPlace
+    #: bytes on disk
+    size: int = 0
+    #: system identifier of the server, empty where the role was not allowed to ask for it
+    server: str = ""
+    database: str = ""
+    #: empty for the whole database, else what part of it this is
+    scope: str = ""
+    created: Optional[datetime.datetime] = None
+    level: Optional[str] = None
+    #: the operation that made it
+    operation: Optional[str] = None
+    #: why it cannot be used
+    problem: Optional[str] = None
+    #: reason of its mark
+    mark: Optional[str] = None
+
+    @property
+    def backup_id(self) -> str:
+        return self.place.backup_id
+
+    @property
+    def kind(self) -> str:
+        return self.place.kind
+
+    @property
+    def group(self) -> Group:
+        return (self.database, self.server, self.scope)
+
+    @property
+    def age_key(self) -> Tuple[datetime.datetime, str]:
+        """Orders backups that have a time; ids decide between two of one moment."""
+        return (self.created or datetime.datetime.min.replace(tzinfo=datetime.timezone.utc), self.backup_id)
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """The rule."""
+
+    days: int = 7
+    weeks: int = 4
+    pre_migration_days: int = 90
+    post_migration_days: int = 90
+    #: where days and weeks begin; None is the zone of this host
+    zone: Optional[datetime.tzinfo] = None
+
+    def __post_init__(self) -> None:
+        for name in ("days", "weeks", "pre_migration_days", "post_migration_days"):
+            if getattr(self, name) < 1:
+                found = "%s: %d" % (name, getattr(self, name))
+                raise Refused("Retention cannot keep nothing", found=found, expected="1 or more")
+
+    def days_of(self, kind: str) -> int:
+        return self.pre_migration_days if kind == "pre-migration" else self.post_migration_days
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What is to become of a backup, and all reasons for it."""
+
+    item: Item
+    keep: bool
+    reasons: Tuple[str, ...]
+
+    def to_json(self) -> Dict[str, Any]:
+        item = self.item
+        return {
+            "backup": item.backup_id,
+            "kind": item.kind,
+            "database": item.database,
+            "server": item.server,
+            "scope": item.scope or "database",
+            "created": timestamp(item.created) if item.created else None,
+            "level": item.level,
+            "size": item.size,
+            "mark": item.mark,
+            "problem": item.problem,
+            "decision": "keep" if self.keep else "delete",
+            "reason": "; ".join(self.reasons),
+        }
+
+
+def zone_named(name: str) -> Optional[datetime.tzinfo]:
+    """The time zone of a name such as ``Africa/Harare``; without a name None, which stands for the host's own."""
+    if not name:
+        return None
+    if name.upper() == "UTC":
+        return datetime.timezone.utc
+    try:
+        import zoneinfo  # not in Python 3.8
+    except ImportError:
+        raise Refused(
+            "A time zone by name needs Python 3.9 or newer on this host",
+            found=name,
+            hint="leave it empty for the host's own zone, or use UTC",
+        ) from None
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise Refused(
+            "There is no such time zone on this host",
+            found=name,
+            expected="a name such as Africa/Harare",
+            hint="if the name is right, install the system's package tzdata",
+        ) from error
+
+
+# Deciding
+
+
+def decide(
+    items: Iterable[Item],
+    policy: Policy,
+    now: datetime.datetime,
+    *,
+    needed: Optional[Mapping[str, Sequence[str]]] = None,
+    by_hand: Collection[str] = (),
+) -> List[Decision]:
+    """Decide on every backup; ordered by database, server and time.
+
+    :param needed: backups that operations need, by id, with why
+    :param by_hand: ids that a person wants to be rid of, whatever the rule would keep; not what safety keeps
+    """
+    groups: Dict[Group, List[Item]] = defaultdict(list)
+    for item in items:
+        groups[item.group].append(item)
+    decisions: List[Decision] = []
+    for group in sorted(groups):
+        decisions += _decide_group(groups[group], policy, now, needed or {}, by_hand)
+    return decisions
+
+
+def why_not_counted(item: Item, now: datetime.datetime) -> Optional[str]:
+    """Why a backup counts for nothing; None when it counts."""
+    if item.problem or item.created is None:
+        return item.problem or "its time is not known"
+    if item.level not in _VERIFIED:
+        return "it was not verified to level %s" % _VERIFIED[0]
+    if item.created > now:
+        return "it is dated after now"
+    return None
+
+
+def foundations(decisions: Iterable[Decision], now: datetime.datetime) -> List[Item]:
+    """The backups that others are given up for: the newest counted one of each database that loses any."""
+    losing = {decision.item.group for decision in decisions if not decision.keep}
+    counted: Dict[Group, List[Item]] = defaultdict(list)
+    for decision in decisions:
+        if decision.item.group in losing:
+            counted[decision.item.group].append(decision.item)
+    return [newest for newest in (_newest(_usable(items, now)) for items in counted.values()) if newest]
+
+
+def _usable(items: Iterable[Item], now: datetime.datetime) -> List[Item]:
+    """What counts, newest first. Emergency backups are kept apart: they may hold the damage itself."""
+    found = [item for item in items if item.kind != _BY_HAND and why_not_counted(item, now) is None]
+    return sorted(found, key=lambda item: item.age_key, reverse=True)
+
+
+def _newest(newest_first: Sequence[Item]) -> Optional[Item]:
+    return newest_first[0] if newest_first else None
+
+
+def _decide_group(
+    items: Sequence[Item],
+    policy: Policy,
+    now: datetime.datetime,
+    needed: Mapping[str, Sequence[str]],
+    by_hand: Collection[str],
+) -> List[Decision]:
+    usable = _usable(items, now)
+    safety = _kept_for_safety(items, usable, now, needed)
+    rule = _kept_by_rule(usable, policy)
+    decisions = []
+    for item in sorted(items, key=lambda item: item.age_key):
+        named = item.backup_id in by_hand
+        keeping = list(safety[item.backup_id])
+        if named:
+            keeping += _kept_from_hands(item, usable)
+        else:
+            keeping += rule[item.backup_id] + _kept_as_it_is(item, now)
+        reasons = keeping or ["named to be removed" if named else _outlived(item, policy, usable)]
+        decisions.append(Decision(item, bool(keeping), tuple(reasons)))
+    return decisions
+
+
+def _kept_for_safety(
+    items: Sequence[Item], usable: Sequence[Item], now: datetime.datetime, needed: Mapping[str, Sequence[str]]
+) -> Dict[str, List[str]]:
+    """Reasons that hold whatever the rule, and against a person who names the backup."""
+    reasons: Dict[str, List[str]] = defaultdict(list)
+    for item in items:
+        if item.mark:
+            reasons[item.backup_id].append("marked: " + item.mark)
+        reasons[item.backup_id] += needed.get(item.backup_id, ())
+    counted = usable or sorted(
+        (item for item in items if why_not_counted(item, now) is None), key=lambda item: item.age_key, reverse=True
+    )
+    restored = [item for item in counted if item.level == "restored"]
+    before_migrations = [item for item in counted if item.kind == "pre-migration"]
+    for found, reason in (
+        (counted, "the newest verified backup of its database"),
+        (restored, "the newest that was restored in a drill"),
+        (before_migrations, "the newest pre-migration backup: a rollback may go back to it"),
+    ):
+        for item in found[:1]:
+            reasons[item.backup_id].append(reason)
+    return reasons
+
+
+def _kept_by_rule(usable: Sequence[Item], policy: Policy) -> Dict[str, List[str]]:
+    reasons: Dict[str, List[str]] = defaultdict(list)
+    series = [item for item in usable if item.kind in _SERIES]
+    for key, wanted, name in ((_day, policy.days, "day"), (_week, policy.weeks, "week")):
+        for number, (bucket, item) in enumerate(_newest_of_each(series, policy, key)[:wanted], 1):
+            reasons[item.backup_id].append("the newest of %s %s, %s %d of %d" % (name, bucket, name, number, wanted))
+    for item in usable:
+        if item.kind not in _SERIES and _within(item, usable[0], policy):
+            reasons[item.backup_id].append("at most %d days older than the newest backup" % policy.days_of(item.kind))
+    return reasons
+
+
+def _within(item: Item, newest: Item, policy: Policy) -> bool:
+    assert item.created and newest.created
+    return newest.created - item.created <= datetime.timedelta(days=policy.days_of(item.kind))
+
+
+def _newest_of_each(
+    newest_first: Sequence[Item], policy: Policy, key: Callable[[datetime.datetime], str]
+) -> List[Tuple[str, Item]]:
+    """The newest backup of each day or week that has one, newest first."""
+    found: Dict[str, Item] = {}
+    for item in newest_first:
+        assert item.created
+        found.setdefault(key(item.created.astimezone(policy.zone)), item)
+    return list(found.items())
+
+
+def _day(local: datetime.datetime) -> str:
+    return local.date().isoformat()
+
+
+def _week(local: datetime.datetime) -> str:
+    year, week, _weekday = local.isocalendar()
+    return "%d-W%02d" % (year, week)
+
+
+def _kept_as_it_is(item: Item, now: datetime.datetime) -> List[str]:
+    """What the rule does not reach."""
+    if item.kind == _BY_HAND:
+        return ["emergency backups are removed by hand only"]
+    reason = why_not_counted(item, now)
+    return ["not counted, and removed by hand only: " + reason] if reason else []
+
+
+def _kept_from_hands(item: Item, usable: Sequence[Item]) -> List[str]:
+    """A person may remove what is damaged or reviewed, but nothing before a newer verified backup exists."""
+    if item.created is None or any(other.age_key > item.age_key for other in usable):
+        return []
+    return ["there is no newer verified backup of its database yet"]
+
+
+def _outlived(item: Item, policy: Policy, usable: Sequence[Item]) -> str:
+    newer = "%s is newer and verified" % usable[0].backup_id
+    if item.kind in _SERIES:
+        return "neither the newest of one of the last %d days nor of one of the last %d weeks with a backup; %s" % (
+            policy.days,
+            policy.weeks,
+            newer,
+        )
+    return "more than %d days older than the newest backup; %s" % (policy.days_of(item.kind), newer)
+
+
+def check_share(decisions: Sequence[Decision], max_share: float, by_hand: Collection[str] = ()) -> None:
+    """Refuse to give up too much at once: then the rule, the clock or the store is not what somebody thinks.
+
+    :param by_hand: what a person named does not count
+    """
+    going = [d.item.backup_id for d in decisions if not d.keep and d.item.backup_id not in by_hand]
+    if going and len(going) > max_share * len(decisions):
+        raise Refused(
+            "Retention would delete %d of %d backups at once" % (len(going), len(decisions)),
+            found=", ".join(going[:10]) + (", ..." if len(going) > 10 else ""),
+            expected="at most a share of %s" % max_share,
+            hint="look at the reasons; if they are right, run this again with a greater max_delete_share",
+            details={"items": [decision.to_json() for decision in decisions]},
+        )
+
+
+# Reading
+
+
+def read_items(store: Store) -> List[Item]:
+    """Every backup of a store, also those that cannot be used."""
+    return [_read_item(place) for place in store.backups()]
+
+
+def _read_item(place: BackupPlace) -> Item:
+    mark = mark_of(place)
+    item = Item(place, size=_bytes_below(place.path), mark=str(mark["reason"]) if mark else None)
+    try:
+        manifest = manifests.load(place)
+        return dataclasses.replace(
+            item,
+            server=str(manifest["server"].get("system_identifier") or ""),
+            database=str(manifest["database"]["name"]),
+            scope=_scope(manifest),
+            created=parse_timestamp(manifest["created"]),
+            operation=manifest.get("operation"),
+            level=manifests.level_of(place),
+            problem=_damage(place, manifest),
+        )
+    except BackstopError as error:
+        return dataclasses.replace(item, problem=str(error))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return dataclasses.replace(item, problem="its manifest or verification is not as it should be: %r" % error)
+
+
+def _scope(manifest: Dict[str, Any]) -> str:
+    scope = str(manifest.get("scope", "database"))
+    if scope == "database":
+        return ""
+    names = sorted("%s.%s" % (table["schema"], table["name"]) for table in manifest["tables"])
+    return "%s: %s" % (scope, ", ".join(names))
+
+
+def _damage(place: BackupPlace, manifest: Dict[str, Any]) -> Optional[str]:
+    """What can be told from names and sizes alone."""
+    named = (manifest["kind"], manifest["id"])
+    if named != (place.kind, place.backup_id):
+        return "its manifest is that of %s/%s" % named
+    for name, entry in sorted(manifest["files"].items()):
+        path = place.file(name)
+        if not os.path.isfile(path):
+            return "it lacks the file %s" % name
+        if os.path.getsize(path) != entry["size"]:
+            return "its file %s has %d bytes, not %d" % (name, os.path.getsize(path), entry["size"])
+    return None
+
+
+def _bytes_below(path: str) -> int:
+    return sum(
+        os.lstat(os.path.join(folder, name)).st_size for folder, _folders, names in os.walk(path) for name in names
+    )

@@ -1,0 +1,192 @@
+#!/usr/bin/python
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_backup_prune
+short_description: Delete the backups that retention does not keep
+version_added: "0.1.0"
+description:
+  - Daily and weekly backups are one series, so one dump serves both. Of the series, the newest verified backup is kept of
+    each of the last O(keep_days) days that have one and of each of the last O(keep_weeks) ISO weeks that have one. A daily
+    backup that is kept as that of its week stays under C(daily).
+  - Days and weeks without a backup are not counted, and the age of pre-migration and post-migration backups is counted back from
+    the newest backup of the database, so a job that stalls ages nothing out.
+  - Emergency backups are deleted by hand only, with O(remove).
+  - Kept whatever the rule is the newest verified backup of each database, the newest that a drill restored, the newest
+    pre-migration backup, what an open operation, an undo or a rollback of the last migration needs, and what was marked with
+    M(backstop.postgres.pg_backup_mark).
+  - Backups count by the time in their manifest, for each server (system identifier) and exact name of a database apart; those of
+    single tables count among themselves. One that
+    was not verified to level C(readable), that is damaged, whose manifest cannot be read or is dated after now, is kept, listed
+    and not counted.
+  - Before anything is deleted, the backup that the others are deleted for is compared with its checksums again.
+  - No database is asked, so this works while it is down.
+author:
+  - The backstop.postgres contributors (@backstop)
+extends_documentation_fragment:
+  - backstop.postgres.attributes
+  - backstop.postgres.store
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+options:
+  keep_days:
+    description: Days with a backup, of which the newest is kept.
+    type: int
+    default: 7
+  keep_weeks:
+    description: ISO weeks with a backup, of which the newest is kept.
+    type: int
+    default: 4
+  keep_pre_migration_days:
+    description: How much older than the newest backup of its database a pre-migration backup may become, in days.
+    type: int
+    default: 90
+  keep_post_migration_days:
+    description: The same for post-migration backups, which belong to the pre-migration ones.
+    type: int
+    default: 90
+  time_zone:
+    description:
+      - Where days and weeks begin, such as V(Africa/Harare) or V(UTC).
+      - Empty is the time zone of the host, by which cron and systemd timers run too.
+    type: str
+    default: ""
+  max_delete_share:
+    description:
+      - Refuse to delete more than this share of all backups of the store at once, V(0) to V(1).
+      - What O(remove) names does not count.
+    type: float
+    default: 0.5
+  remove:
+    description:
+      - Ids of backups to delete although the rule keeps them, such as emergency backups that were reviewed, or damaged ones.
+      - What is needed or marked, and what no newer verified backup follows, is refused. An id that is not there is passed over.
+    type: list
+    elements: str
+    default: []
+notes:
+  - "On failure: the message says what would be deleted or what is needed; RV(items) has the reason for each backup. A backup whose deletion was cut off is not listed any more; the next backup or pruning removes the rest of it."
+  - "How to undo: a deleted backup is gone. Run in check mode first, which tells the reason for every backup, and mark those that are to stay."
+seealso:
+  - module: backstop.postgres.pg_backup_mark
+  - module: backstop.postgres.pg_backup_info
+"""
+
+EXAMPLES = r"""
+- name: What would be deleted, and why
+  backstop.postgres.pg_backup_prune:
+    store: /var/backups/backstop
+  check_mode: true
+  register: retention
+
+- name: Delete an emergency backup that was reviewed
+  backstop.postgres.pg_backup_prune:
+    store: /var/backups/backstop
+    remove:
+      - electricity_tokens-20251108T020000Z-3fa9c1
+"""
+
+RETURN = r"""
+items:
+  description: Every backup with the decision on it and all reasons, by database and time.
+  returned: success, or when the decision was refused
+  type: list
+  elements: dict
+  sample:
+    - backup: electricity_tokens-20251108T020000Z-3fa9c1
+      kind: daily
+      database: electricity_tokens
+      server: "7300000000000000000"
+      scope: database
+      created: "2025-11-08T02:00:00.000Z"
+      level: readable
+      size: 118057
+      mark:
+      problem:
+      decision: keep
+      reason: the newest verified backup of its database; the newest of day 2025-11-08, day 1 of 7
+deleted:
+  description: Ids of the backups that were deleted, or would be.
+  returned: success
+  type: list
+  elements: str
+freed:
+  description: Their size in bytes.
+  returned: success
+  type: int
+"""
+
+from typing import Any, Dict, List
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
+    Request,
+    run_module,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import (
+    Decision,
+    Policy,
+    zone_named,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.pruning import prune
+
+
+def act(request: Request) -> Dict[str, Any]:
+    policy = Policy(
+        days=request.params["keep_days"],
+        weeks=request.params["keep_weeks"],
+        pre_migration_days=request.params["keep_pre_migration_days"],
+        post_migration_days=request.params["keep_post_migration_days"],
+        zone=zone_named(request.params["time_zone"]),
+    )
+    decisions = prune(
+        request.store,
+        policy,
+        max_share=request.params["max_delete_share"],
+        by_hand=request.params["remove"],
+        only_check=request.check_mode,
+    )
+    going = [decision for decision in decisions if not decision.keep]
+    result: Dict[str, Any] = {
+        "changed": bool(going),
+        "items": [decision.to_json() for decision in decisions],
+        "deleted": _ids(going),
+        "freed": sum(decision.item.size for decision in going),
+    }
+    if request.diff:
+        result["diff"] = {"before": _lines(decisions), "after": _lines([each for each in decisions if each.keep])}
+    return result
+
+
+def _ids(decisions: List[Decision]) -> List[str]:
+    return [decision.item.backup_id for decision in decisions]
+
+
+def _lines(decisions: List[Decision]) -> str:
+    return "".join("%s/%s\n" % (decision.item.kind, decision.item.backup_id) for decision in decisions)
+
+
+def main() -> None:
+    run_module(
+        dict(
+            keep_days=dict(type="int", default=7),
+            keep_weeks=dict(type="int", default=4),
+            keep_pre_migration_days=dict(type="int", default=90),
+            keep_post_migration_days=dict(type="int", default=90),
+            time_zone=dict(type="str", default=""),
+            max_delete_share=dict(type="float", default=0.5),
+            remove=dict(type="list", elements="str", default=[]),
+            store=dict(type="path", required=True),
+        ),
+        act,
+    )
+
+
+if __name__ == "__main__":
+    main()

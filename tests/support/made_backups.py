@@ -1,0 +1,55 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Backups of any age without a server: what readers of a store look at is real, the archive is a few bytes."""
+from __future__ import annotations
+
+import datetime
+import pathlib
+from typing import Optional
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import write_json
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import timestamp
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace, Store
+
+
+def utc(text: str) -> datetime.datetime:
+    """``2025-11-08T02:00`` or ``2025-11-08``, in UTC."""
+    return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.timezone.utc)
+
+
+def made_backup(
+    store: Store,
+    kind: str,
+    created: datetime.datetime,
+    *,
+    database: str = "shop",
+    server: str = "7300000000000000001",
+    level: Optional[str] = "readable",
+    operation: Optional[str] = None,
+) -> BackupPlace:
+    """A committed backup of that time, verified to a level."""
+    store.prepare()
+    backup_id = store.new_backup_id(database)
+    place = BackupPlace(kind, backup_id, store.backup_path(kind, backup_id))
+    pathlib.Path(place.path).mkdir(mode=0o700)
+    pathlib.Path(place.file("archive.dump")).write_bytes(b"archive of " + backup_id.encode())
+    manifest = {
+        "format": manifests.FORMAT,
+        "id": backup_id,
+        "kind": kind,
+        "created": timestamp(created),
+        "operation": operation,
+        "database": {"name": database},
+        "server": {"system_identifier": server},
+        "archive": {"file": "archive.dump", "size": 1},
+        "files": manifests.describe_files(place.path, ["archive.dump"]),
+        "tables": [],
+        "snapshot": {},
+    }
+    write_json(place.file("manifest.json"), manifest)
+    if level:
+        manifests.record_verification(place, level, {"passed": True})
+    return place
