@@ -214,7 +214,8 @@ BAD_INPUT: List[Any] = [
     ({"application_pm2_home": "/tmp/" + "h" * 99}, "at most 107 bytes"),
     ({"application_ecosystem_file": "no.config.js"}, "no such ecosystem file"),
     ({"application_pm2_executable": "/nowhere/pm2"}, "pm2 is not found"),
-    ({"application_manager": "systemd"}, "must be one of: pm2"),
+    ({"application_manager": "upstart"}, "must be one of: pm2, systemd, commands"),
+    ({"application_manager": "commands"}, "no status command"),
 ]
 
 
