@@ -46,6 +46,7 @@ def prepare(places: Places, node: Node, url: str, rows: int, part: str) -> None:
     before = repository.make(places.repository)[repository.BEFORE]
     private_files.write(places.environment_file, f'DATABASE_URL="{url}"\nPORT={PORT}\n')
     application.release(places, node, prisma, before)
+    (places.directory / "release-before").symlink_to(application.releases(places).path(before))
     if part != "application":
         directory = pathlib.Path(application.releases(places).path(before))
         node.run(application.MIGRATE, cwd=directory, what="Prisma could not migrate", environment=prisma)
