@@ -12,7 +12,7 @@ version_added: "0.1.0"
 description:
   - Reads the link to the current release, asks the process manager what runs where, and asks the application for its health. Nothing is
     started for that, not even pm2's daemon.
-  - With O(log_positions), tells also which lines of the log since then look like errors.
+  - With O(log_positions), O(log_cursor) or O(log_since), tells also which lines of the log since then look like errors.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -28,9 +28,8 @@ options:
     type: path
     required: true
   pm2:
-    description: The application's process under pm2.
+    description: The application's process under pm2. Exactly one of this, O(systemd) and O(commands) is given.
     type: dict
-    required: true
     suboptions:
       name:
         description: Name of the application.
@@ -47,6 +46,33 @@ options:
       node_bin_dir:
         description: Directory of the C(node) that runs pm2.
         type: path
+  systemd:
+    description: The application's unit of systemd. Its directory and its log are read, for which a system unit needs root.
+    type: dict
+    suboptions:
+      unit:
+        description: Name of the unit.
+        type: str
+        required: true
+      scope:
+        description: Whose systemd it is.
+        type: str
+        choices: [system, user]
+        default: system
+  commands:
+    description: The application's own commands, as in M(backstop.postgres.service_commands).
+    type: dict
+    suboptions:
+      status:
+        description: Ends with status 0 when the application runs, and prints the commit of the release that runs.
+        type: list
+        elements: str
+        required: true
+      log:
+        description: Prints the log since V(${since}). Without it no log is looked at.
+        type: list
+        elements: str
+        default: []
   health_url:
     description: Address to ask once for health.
     type: str
@@ -59,6 +85,12 @@ options:
     description: Path and size of log files, as RV(backstop.postgres.pm2_process#module:log_positions) has them.
     type: dict
     default: {}
+  log_cursor:
+    description: Place in the journal, as RV(backstop.postgres.systemd_unit#module:log_cursor) has it.
+    type: str
+  log_since:
+    description: Time of the start, as RV(backstop.postgres.service_commands#module:log_since) has it.
+    type: str
   log_error_pattern:
     description: Regular expression, in Python's form, of the lines that look like errors.
     type: str
@@ -69,6 +101,8 @@ notes:
 seealso:
   - module: backstop.postgres.application_release
   - module: backstop.postgres.pm2_process
+  - module: backstop.postgres.systemd_unit
+  - module: backstop.postgres.service_commands
 """
 
 EXAMPLES = r"""
@@ -94,7 +128,9 @@ running:
   type: bool
   sample: true
 running_commits:
-  description: The releases in which processes of the application are.
+  description:
+    - The releases in which processes of the application are.
+    - For O(commands), what the status command prints; where that is no commit, the current release, which it then cannot tell from others.
   returned: success
   type: list
   elements: str
@@ -115,7 +151,7 @@ health:
   type: str
   sample: "status 200: {\"status\":\"ok\"}"
 processes:
-  description: Each process with pm_id, status, pid, restarts and cwd.
+  description: Each process with status, pid, restarts and cwd, under pm2 with pm_id; none for O(commands).
   returned: success
   type: list
   elements: dict
@@ -143,7 +179,7 @@ releases:
       type: bool
       sample: true
 log_errors:
-  description: Lines of the log since O(log_positions) that look like errors, without the secrets in C(.env); the last 20.
+  description: Lines of the log since the given place that look like errors, without the secrets in C(.env); the last 20.
   returned: success
   type: list
   elements: str
@@ -151,7 +187,7 @@ log_errors:
 """
 
 import re
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Pattern
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import Request, run_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import web
@@ -161,31 +197,80 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.applic
     status_of,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.releases import Releases
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.service_commands import (
+    ServiceCommands,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.systemd import SCOPES, Unit
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 
 
 def act(request: Request) -> Dict[str, Any]:
     params = request.params
     releases = Releases(params["root"])
-    pm2 = Pm2(params["pm2"]["executable"], params["pm2"]["home"], params["pm2"]["node_bin_dir"])
-    found = pm2.processes(params["pm2"]["name"])
     commit = releases.current()
-    places = [releases.commit_at(process.cwd) for process in found if process.running]
+    pattern = _pattern(params["log_error_pattern"])
+    (look,) = [_MANAGERS[name] for name in _MANAGERS if params[name] is not None]
+    found = look(params, releases, pattern)
+    places = found.pop("places")
     healthy, health = _health(params)
     return dict(
+        found,
         changed=False,
         commit=commit,
-        running=bool(found) and commit is not None and status_of(found) == "online" and set(places) == {commit},
+        running=found.pop("up") and commit is not None and set(places) == {commit},
         running_commits=sorted({place for place in places if place}),
-        status=status_of(found),
         healthy=healthy,
         health=health,
-        processes=[process.facts() for process in found],
         releases=[
             {key: release[key] for key in ("commit", "path", "prepared", "current")} for release in releases.finished()
         ],
-        log_errors=_log_errors(params, found[0].cwd if found else releases.link),
     )
+
+
+# Each of these tells status, whether all is up, the releases of what runs, processes and errors in the log.
+
+
+def _under_pm2(params: Dict[str, Any], releases: Releases, pattern: Pattern[str]) -> Dict[str, Any]:
+    options = params["pm2"]
+    found = Pm2(options["executable"], options["home"], options["node_bin_dir"]).processes(options["name"])
+    positions = {str(path): int(size) for path, size in params["log_positions"].items()}
+    return dict(
+        status=status_of(found),
+        up=bool(found) and status_of(found) == "online",
+        places=[releases.commit_at(process.cwd) for process in found if process.running],
+        processes=[process.facts() for process in found],
+        log_errors=errors_in_logs(positions, pattern, found[0].cwd if found else releases.link),
+    )
+
+
+def _under_systemd(params: Dict[str, Any], releases: Releases, pattern: Pattern[str]) -> Dict[str, Any]:
+    unit = Unit(params["systemd"]["unit"], params["systemd"]["scope"])
+    found = unit.state()
+    cursor = params["log_cursor"]
+    return dict(
+        status=found.status,
+        up=found.status == "active" and found.pid > 0,
+        places=[releases.commit_at(found.cwd)] if found.pid else [],
+        processes=[found.facts()] if found.pid else [],
+        log_errors=[] if cursor is None else unit.errors_since(cursor, pattern, releases.link),
+    )
+
+
+def _by_commands(params: Dict[str, Any], releases: Releases, pattern: Pattern[str]) -> Dict[str, Any]:
+    options = params["commands"]
+    service = ServiceCommands(releases.link, status=options["status"], log=options["log"])
+    found = service.state()
+    since = params["log_since"]
+    return dict(
+        status=found.status,
+        up=found.running,
+        places=(found.commits or [releases.current()]) if found.running else [],
+        processes=[],
+        log_errors=[] if since is None else service.errors_since(since, pattern),
+    )
+
+
+_MANAGERS = {"pm2": _under_pm2, "systemd": _under_systemd, "commands": _by_commands}
 
 
 def _health(params: Dict[str, Any]) -> Any:
@@ -199,13 +284,11 @@ def _health(params: Dict[str, Any]) -> Any:
         return False, error.found or str(error)
 
 
-def _log_errors(params: Dict[str, Any], place: str) -> List[str]:
+def _pattern(text: str) -> Pattern[str]:
     try:
-        pattern = re.compile(params["log_error_pattern"])
+        return re.compile(text)
     except re.error as error:
         raise Refused("The pattern for errors in the log is no regular expression", found=str(error)) from error
-    positions = {str(path): int(size) for path, size in params["log_positions"].items()}
-    return errors_in_logs(positions, pattern, place)
 
 
 def main() -> None:
@@ -215,16 +298,31 @@ def main() -> None:
         home=dict(type="path", required=True),
         node_bin_dir=dict(type="path"),
     )
+    systemd_options = dict(
+        unit=dict(type="str", required=True),
+        scope=dict(type="str", choices=list(SCOPES), default="system"),
+    )
+    commands_options = dict(
+        status=dict(type="list", elements="str", required=True),
+        log=dict(type="list", elements="str", default=[]),
+    )
+    managers: List[str] = sorted(_MANAGERS)
     run_module(
         dict(
             root=dict(type="path", required=True),
-            pm2=dict(type="dict", required=True, options=pm2_options),
+            pm2=dict(type="dict", options=pm2_options),
+            systemd=dict(type="dict", options=systemd_options),
+            commands=dict(type="dict", options=commands_options),
             health_url=dict(type="str", default=""),
             health_expect=dict(type="dict", default={}),
             log_positions=dict(type="dict", default={}),
+            log_cursor=dict(type="str"),
+            log_since=dict(type="str"),
             log_error_pattern=dict(type="str", default=r"(?i)\b(error|exception|fatal|unhandled)\b"),
         ),
         act,
+        mutually_exclusive=[managers],
+        required_one_of=[managers],
     )
 
 

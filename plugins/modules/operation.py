@@ -54,6 +54,11 @@ options:
     description: What to keep with the beginning, the step or the end; no secrets.
     type: dict
     default: {}
+  required_steps:
+    description: Steps without which O(state=step) and O(state=end) are refused, for something was left out.
+    type: list
+    elements: str
+    default: []
   outcome:
     description: How the operation ended, for O(state=end).
     type: str
@@ -68,7 +73,7 @@ options:
       - Set by this collection's action plugin; do not set it.
     type: dict
 notes:
-  - "On failure: V(begin) is refused while another run is alive, and names it. Nothing was changed."
+  - "On failure: V(begin) is refused while another run is alive, and names it; the others name the steps that were left out. Nothing was changed."
   - "How to undo: Nothing to undo; an operation is a record."
 seealso:
   - module: backstop.postgres.operation_info
@@ -166,6 +171,9 @@ def act(request: Request) -> Dict[str, Any]:
     if request.params["state"] == "settle":
         return _settle(request, operation)
     changed = operation.is_open
+    if changed:
+        why = "This is not done: something before it was left out"
+        operation.require(request.params["required_steps"], why, once=True)
     if changed and not request.check_mode:
         if request.params["state"] == "step":
             operation.write(request.params["step"], "done", **request.params["facts"])
@@ -217,6 +225,7 @@ def main() -> None:
             request=dict(type="dict", default={}),
             step=dict(type="str"),
             facts=dict(type="dict", default={}),
+            required_steps=dict(type="list", elements="str", default=[]),
             outcome=dict(type="str", choices=["done", "failed", "rolled_back", "abandoned"]),
             take_over=dict(type="bool", default=False),
             controller=dict(type="dict"),

@@ -214,7 +214,8 @@ BAD_INPUT: List[Any] = [
     ({"application_pm2_home": "/tmp/" + "h" * 99}, "at most 107 bytes"),
     ({"application_ecosystem_file": "no.config.js"}, "no such ecosystem file"),
     ({"application_pm2_executable": "/nowhere/pm2"}, "pm2 is not found"),
-    ({"application_manager": "systemd"}, "must be one of: pm2"),
+    ({"application_manager": "upstart"}, "must be one of: pm2, systemd, commands"),
+    ({"application_manager": "commands"}, "no status command"),
 ]
 
 
@@ -308,3 +309,54 @@ def test_errors_in_the_log(host: Host) -> None:
     assert "listening" in run.text
     assert host.good("start", "logs").changed == 0
     assert "no regular expression" in host.run("facts", application_log_error_pattern="(").text
+
+
+#: What a platform does: runs a release in the background, ends it, and tells which one runs.
+PLATFORM = """
+import os, pathlib, signal, subprocess, sys
+action, state, node = sys.argv[1:4]
+state = pathlib.Path(state)
+pid, commit = state.read_text().split() if state.exists() else ("0", "")
+try:
+    running = pid != "0" and ") Z" not in pathlib.Path("/proc", pid, "stat").read_text()
+except OSError:
+    running = False
+if action in ("run", "stop") and running:
+    os.kill(int(pid), signal.SIGKILL)
+if action == "run":
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([node, "dist/server.js"], cwd=sys.argv[5], start_new_session=True, **quiet)
+    state.write_text("%d %s" % (process.pid, sys.argv[4]))
+if action == "status":
+    print(commit)
+    sys.exit(0 if running else 1)
+"""
+
+
+def test_an_application_that_is_run_by_commands(host: Host, tmp_path: pathlib.Path) -> None:
+    script = tmp_path / "platform.py"
+    script.write_text(PLATFORM)
+    node = str(host.site.node.bin_dir / "node")
+
+    def command(action: str, *more: str) -> List[str]:
+        return [sys.executable, str(script), action, str(tmp_path / "state"), node, *more]
+
+    host.variables.update(
+        application_manager="commands", application_status_command=command("status"),
+        application_start_service_command=command("run", "${commit}", "${release}"),
+        application_stop_command=command("stop"),
+    )
+    assert host.good("main", application_revision="one").changed == 3
+    assert host.version() == "1"
+    pid = (tmp_path / "state").read_text()
+    assert host.good("main", application_revision="one").changed == 0
+    assert (tmp_path / "state").read_text() == pid
+    # As after a run that was killed: the link leads to the new release, the old one runs.
+    state = host.good("prepare", "activate", "facts", application_revision="two").kept["state"]
+    assert not state["running"]
+    assert state["running_commits"] == [host.site.releases.resolve("one")]
+    host.good("start", "logs")
+    assert host.version() == "2"
+    stopped = host.good("stop", "facts")
+    assert stopped.changed == 1
+    assert stopped.kept["state"]["status"] == "stopped"

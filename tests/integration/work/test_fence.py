@@ -18,7 +18,30 @@ from support.prisma_database import until
 def fenced(plain):
     """A deploy that has its backup; the database, its context and the backup."""
     place = plain.backup()
-    return plain, plain.begun("deploy"), place
+    context = plain.begun("deploy")
+    for step in module.PROOFS:
+        context.operation.write(step, "done")
+    return plain, context, place
+
+
+@pytest.mark.parametrize("left_out", module.PROOFS)
+def test_without_the_gates_nobody_is_cut_off(plain, left_out):
+    """As with --tags or --start-at-task."""
+    place, context = plain.backup(), plain.begun("deploy")
+    for step in set(module.PROOFS) - {left_out}:
+        context.operation.write(step, "done")
+    with plain.session(user=OWNER) as idle:
+        with pytest.raises(Refused, match="gates were left out") as caught:
+            fence(context, place, 0)
+        assert "has not done: " + left_out in caught.value.found
+        idle.execute("SELECT 1")
+
+
+def test_a_backup_that_was_cut_off_behind_an_earlier_fence(fenced):
+    """The run before was killed in its final backup: the fence is built again, and tells that it is needed."""
+    _live, context, place = fenced
+    context.operation.write("backup", "began")
+    assert fence(context, place, 0)["same"]
 
 
 def test_nobody_there_and_nothing_changed(fenced):

@@ -339,6 +339,17 @@ def test_obstacles_are_named_and_nothing_changes(plain, obstacle, told):
     plain.execute("DROP SUBSCRIPTION IF EXISTS sub")
 
 
+def test_a_half_built_database_never_takes_over(plain):
+    """As when the restore was killed and the swap is asked for alone, with --start-at-task."""
+    place = plain.backup()
+    context = prepared(plain, place)
+    context.operation.write("build", "began")
+    with pytest.raises(Refused, match="not built to its end") as caught:
+        revert(context, place, EVERYTHING)
+    assert "has not done: build" in caught.value.found
+    assert plan_revert(plain.context, place.backup_id)["needed"] is True
+
+
 def test_sessions_of_others_that_may_not_be_ended(plain):
     """The owner cannot end another role's session, nor see much of it: told, and nothing changed."""
     place = plain.backup()

@@ -142,3 +142,15 @@ def test_a_full_disk_is_told(operation):
     assert operation.done("backup") is None and operation.done("gates")
     operation.write("backup", "done")
     assert operation.done("backup")
+
+
+def test_a_step_that_was_done_once(operation):
+    """A run that was cut off in its second backup had a first one."""
+    operation.write("backup", "done")
+    operation.write("backup", "began")
+    operation.require(["backup"], "left out", once=True)
+    with pytest.raises(Refused, match="left out") as caught:
+        operation.require(["backup"], "left out")
+    assert "has not done: backup" in caught.value.found
+    with pytest.raises(Refused):
+        operation.require(["backup", "drill"], "left out", once=True)

@@ -23,6 +23,8 @@ from .errors import BackstopError, Refused
 #: How much of a program's error output an error carries, in characters from its end.
 ERROR_TAIL = 2000
 HIDDEN = "********"
+#: How long output is read on after a program ended: what it started and left behind can keep its pipes open for ever.
+_DRAIN_SECONDS = 5.0
 
 
 @dataclass
@@ -123,9 +125,7 @@ class Running:
         self._reader.start()
 
     def _read_stderr(self) -> None:
-        descriptor = cast(IO[bytes], self.process.stderr).fileno()
-        for block in iter(lambda: os.read(descriptor, 65536), b""):
-            self._stderr.append(block)
+        _read_all(cast(IO[bytes], self.process.stderr).fileno(), self._stderr)
 
     def __enter__(self) -> "Running":
         return self
@@ -168,7 +168,7 @@ class Running:
                 "A program took too long and was ended",
                 found="%s ran longer than %g seconds" % (os.path.basename(self.argv[0]), timeout or 0),
             ) from None
-        self._reader.join(5)
+        self._reader.join(_DRAIN_SECONDS)
         return status
 
     @property
@@ -224,7 +224,7 @@ def run(
         keep_open=keep_open,
     ) as program:
         output: List[bytes] = []
-        reader = threading.Thread(target=lambda: output.append(program.stdout.read()), daemon=True)
+        reader = threading.Thread(target=_read_all, args=(program.stdout.fileno(), output), daemon=True)
         reader.start()
         if data is not None:
             with contextlib.suppress(BrokenPipeError):
@@ -232,12 +232,19 @@ def run(
             with contextlib.suppress(BrokenPipeError):
                 program.stdin.close()
         status = program.wait(timeout)
-        reader.join(5)
+        reader.join(_DRAIN_SECONDS)
         written = b"".join(output)
         stdout = redact(written.decode(errors="replace"), secrets)
         if check and status != 0:
             raise BackstopError(check, found=describe_failure(argv[0], status, program.stderr_text or stdout))
         return Finished(program.argv, status, stdout, program.stderr_text, written)
+
+
+def _read_all(descriptor: int, blocks: List[bytes]) -> None:
+    """Read to the end. Not through the stream itself: closing that one would wait for a read that does not end."""
+    with contextlib.suppress(OSError):
+        for block in iter(lambda: os.read(descriptor, 65536), b""):
+            blocks.append(block)
 
 
 @contextlib.contextmanager

@@ -161,12 +161,14 @@ class Operation:
             if entry.get("event") == "done"
         }
 
-    def require(self, steps: List[str], why: str) -> None:
+    def require(self, steps: List[str], why: str, *, once: bool = False) -> None:
         """Refuse unless these steps are done.
 
+        :param once: it is enough that a step was done, though a run that was cut off began it again since
         :raises Refused: names the missing ones
         """
-        missing = [step for step in steps if not self.done(step)]
+        was_done = self.facts if once else self.done
+        missing = [step for step in steps if was_done(step) is None]
         if missing:
             raise Refused(
                 why,

@@ -20,6 +20,8 @@ from .comparison import compare_tables
 from .context import Context, acting
 
 FENCE = "fence"
+#: Steps without which nobody's session is ended: nothing would be migrated afterwards.
+PROOFS = ("gates", "backup", "drill", "rehearsal")
 #: How long ended sessions may take to go.
 _GOING_SECONDS = 5
 
@@ -28,9 +30,13 @@ def fence(context: Context, place: BackupPlace, wait_seconds: float) -> Dict[str
     """End idle sessions, wait for busy ones, then compare every table with the backup.
 
     :returns: ``same`` tells whether the backup is still exact; if not, ``differences`` says where
-    :raises Refused: sessions are still at work after the wait; names them
+    :raises Refused: gates were left out; or sessions are still at work after the wait; names them
     """
     manifest = manifests.load(place)
+    if context.operation is not None:
+        why = "The database is not cleared of other sessions: gates were left out"
+        # A final backup behind an earlier fence may have been cut off; what it replaced was proved all the same.
+        context.operation.require(list(PROOFS), why, once=True)
     with acting(context, FENCE) as facts, context.administer() as admin:
         _drop_debris(context, admin)
         facts["ended_sessions"] = _clear(context, admin, wait_seconds)

@@ -78,6 +78,8 @@ def revert(
     :raises Refused: more rows would be lost than accepted; tells the count for each table, nothing was changed
     """
     operation = _operation(context)
+    # A build that was cut off leaves a database of this name that is only half of the backup.
+    operation.require([BUILD], "The database is not swapped: the one to take over was not built to its end")
     manifest = manifests.load(place)
     successor = successor_name(operation)
 

@@ -1,0 +1,172 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""An application that something else runs, such as Docker or a platform: asked, started and stopped by commands.
+
+The status command decides: status 0 means that the application runs, and it prints the commit of the release that
+runs, as one word. One that prints none cannot tell an older release from the wanted one; then only a start proves it.
+"""
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Mapping, Optional, Pattern, Sequence
+
+from ..base import processes
+from ..base.errors import BackstopError, Refused
+from ..base.processes import Finished, describe_failure, redact
+from ..base.progress import timestamp
+from .environment_file import read, secrets_of
+from .git_mirror import FULL_COMMIT
+from .system_processes import POLL_SECONDS
+
+Runner = Callable[..., Finished]
+
+_WORD = re.compile(r"[^\s\"',;=:]+")
+_PLACE = re.compile(r"\$\{([a-z_]*)\}")
+PLACES = ("commit", "release", "since")
+
+
+@dataclass
+class ServiceState:
+    """What the status command says."""
+
+    running: bool
+    commits: List[str] = field(default_factory=list)
+
+    @property
+    def status(self) -> str:
+        return "online" if self.running else "stopped"
+
+    def summary(self) -> Dict[str, Any]:
+        return dict(status=self.status, commits=self.commits)
+
+
+class ServiceCommands:
+    """The commands of one application, as argument lists.
+
+    ``${commit}`` and ``${release}`` in an argument stand for the current release's commit and directory,
+    ``${since}`` in the log command for the time of the start.
+
+    :param release: directory of the release that is current
+    """
+
+    def __init__(
+        self,
+        release: str,
+        *,
+        status: Sequence[str],
+        start: Sequence[str] = (),
+        stop: Sequence[str] = (),
+        log: Sequence[str] = (),
+        timeout: float = 60,
+        run: Runner = processes.run,
+    ) -> None:
+        self.release = os.path.realpath(release)
+        self._commands = {"status": list(status), "start": list(start), "stop": list(stop), "log": list(log)}
+        self._timeout = timeout
+        self._run = run
+        for name, argv in self._commands.items():
+            _check_places(name, argv)
+        self._secrets = secrets_of(read(os.path.join(self.release, ".env")))
+
+    def state(self) -> ServiceState:
+        finished = self._call("status")
+        words = _WORD.findall(finished.stdout) if finished.status == 0 else []
+        return ServiceState(finished.status == 0, sorted({word for word in words if FULL_COMMIT.fullmatch(word)}))
+
+    def runs_current(self) -> bool:
+        """True when the status command proves that this release runs, and no other."""
+        found = self.state()
+        return found.running and found.commits == [os.path.basename(self.release)]
+
+    def start(self, *, wait: float = 30) -> bool:
+        """See that the current release runs.
+
+        :returns: False when it does already; where the status command tells no commit, it is started in any case
+        """
+        if self.runs_current():
+            return False
+        self._must("start", "The command that starts the application failed")
+        found = self._wait(lambda state: state.running, wait, "The application does not run after its start")
+        others = set(found.commits) - {os.path.basename(self.release)}
+        if others:
+            raise BackstopError(
+                "Another release than the current one runs after the start", found=", ".join(sorted(others)),
+                expected=os.path.basename(self.release),
+                hint="let the start command start the release ${commit} in ${release}",
+            )
+        return True
+
+    def stop(self, *, wait: float = 30) -> bool:
+        """See that the application does not run.
+
+        :returns: False when it did not
+        """
+        if not self.state().running:
+            return False
+        self._must("stop", "The command that stops the application failed")
+        self._wait(lambda state: not state.running, wait, "The application did not stop")
+        return True
+
+    def errors_since(self, since: str, pattern: Pattern[str]) -> List[str]:
+        """Lines of the log command's output that look like errors, at most the last 20."""
+        if not self._commands["log"]:
+            return []
+        finished = self._call("log", since=since)
+        if finished.status != 0:
+            raise BackstopError("The log command failed", found=self._said("log", finished))
+        lines = redact(finished.stdout + finished.stderr, self._secrets).splitlines()
+        return [line for line in lines if pattern.search(line)][-20:]
+
+    def _wait(self, condition: Callable[[ServiceState], bool], wait: float, message: str) -> ServiceState:
+        deadline = time.monotonic() + wait
+        found = self.state()
+        while not condition(found):
+            if time.monotonic() > deadline:
+                raise BackstopError(
+                    message, found="the status command says %s after %g seconds" % (found.status, wait),
+                    hint="look at it, then run this again",
+                )
+            time.sleep(POLL_SECONDS)
+            found = self.state()
+        return found
+
+    def _must(self, name: str, message: str) -> None:
+        finished = self._call(name)
+        if finished.status != 0:
+            raise BackstopError(message, found=self._said(name, finished))
+
+    def _said(self, name: str, finished: Finished) -> str:
+        said = redact(finished.stderr or finished.stdout, self._secrets)
+        return describe_failure(self._commands[name][0], finished.status, said)
+
+    def _call(self, name: str, since: str = "") -> Finished:
+        argv = self._commands[name]
+        if not argv:
+            raise Refused("The application has no %s command" % name, expected="a list such as [docker, stop, shop]")
+        values = {"commit": os.path.basename(self.release), "release": self.release, "since": since}
+        cwd = self.release if os.path.isdir(self.release) else None
+        return self._run([_filled(part, values) for part in argv], cwd=cwd, timeout=self._timeout)
+
+
+def now() -> str:
+    """The time of a start, as ``${since}`` gets it."""
+    return timestamp()
+
+
+def _check_places(name: str, argv: Sequence[str]) -> None:
+    known = PLACES if name == "log" else PLACES[:2]
+    unknown = sorted({place for part in argv for place in _PLACE.findall(part)} - set(known))
+    if unknown:
+        raise Refused(
+            "The %s command has an unknown placeholder" % name, found="${%s}" % unknown[0],
+            expected=", ".join("${%s}" % place for place in known),
+        )
+
+
+def _filled(part: str, values: Mapping[str, Optional[str]]) -> str:
+    return _PLACE.sub(lambda match: values.get(match.group(1)) or "", part)

@@ -1,0 +1,331 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""An application as a unit of systemd: what really runs, started in a wanted release, stopped until nothing is left.
+
+``systemctl start`` ends with status 0 for a program that crashes a moment later, and a unit can be active with the
+former release, because its WorkingDirectory= is a link that was followed when it started. So every action is judged
+by what systemd and the system say about the processes afterwards.
+"""
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional, Pattern, Sequence, Set
+
+from ..base import processes
+from ..base.errors import BackstopError, CouldNotVerify, Refused
+from ..base.processes import Finished, find_program, redact
+from .environment_file import read, secrets_of
+from .system_processes import POLL_SECONDS, alive
+
+Runner = Callable[..., Finished]
+
+SCOPES = ("system", "user")
+_CALL_SECONDS = 60
+_PROPERTIES = (
+    "LoadState", "ActiveState", "SubState", "Result", "MainPID", "NRestarts", "ControlGroup", "TriggeredBy",
+    "ActiveEnterTimestampMonotonic",
+)
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
+#: Where the processes of a control group are listed: cgroup v2, hybrid, v1.
+_CGROUP_ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
+_LOG_LINES = 5000
+_SHOWN_LINES = 8
+#: States in which nothing of the unit is meant to run.
+_DOWN = ("inactive", "failed")
+
+
+@dataclass
+class UnitState:
+    """What systemd says of the unit at one moment, and where its main process works."""
+
+    status: str
+    sub_state: str = ""
+    result: str = ""
+    pid: int = 0
+    restarts: int = 0
+    cwd: str = ""
+    group: str = ""
+    triggers: List[str] = field(default_factory=list)
+    started: int = 0
+
+    @property
+    def running(self) -> bool:
+        return self.status not in (*_DOWN, "absent")
+
+    def summary(self) -> Dict[str, Any]:
+        """Status and directory, for the caller's before and after."""
+        return dict(status=self.status, cwd=self.cwd or None)
+
+    def facts(self) -> Dict[str, Any]:
+        return dict(status=self.status, pid=self.pid, restarts=self.restarts, cwd=self.cwd)
+
+
+class Unit:
+    """A service unit.
+
+    :param name: its name, with or without ``.service``
+    :param scope: ``system``, or ``user`` for the manager of the user who runs this
+    :param run: runs a program, as processes.run does
+    """
+
+    def __init__(self, name: str, scope: str = "system", run: Runner = processes.run) -> None:
+        self.name = name if name.endswith(".service") else name + ".service"
+        if not _UNIT.fullmatch(self.name) or self.name.startswith("-"):
+            raise Refused("This cannot be the name of a service unit", found=repr(name))
+        if scope not in SCOPES:
+            raise Refused("There is no such scope of systemd", found=repr(scope), expected=" or ".join(SCOPES))
+        self._user = scope == "user"
+        self._run = run
+
+    # Asking
+
+    def state(self) -> UnitState:
+        """What runs; a unit that systemd does not know is ``absent``. Starts nothing."""
+        finished = self._systemctl(
+            "show", "--property=" + ",".join(_PROPERTIES), self.name, check="systemd does not tell about the unit"
+        )
+        said = dict(line.split("=", 1) for line in finished.stdout.splitlines() if "=" in line)
+        if said.get("LoadState") in ("not-found", None):
+            return UnitState("absent")
+        if said["LoadState"] != "loaded":
+            raise Refused(
+                "systemd cannot use the unit", found="%s is %s" % (self.name, said["LoadState"]),
+                expected="loaded", hint="systemctl status " + self.name,
+            )
+        pid = _number(said.get("MainPID"))
+        return UnitState(
+            status=said.get("ActiveState", "unknown"),
+            sub_state=said.get("SubState", ""),
+            result=said.get("Result", ""),
+            pid=pid,
+            restarts=_number(said.get("NRestarts")),
+            cwd=self._cwd_of(pid),
+            group=said.get("ControlGroup", ""),
+            triggers=said.get("TriggeredBy", "").split(),
+            started=_number(said.get("ActiveEnterTimestampMonotonic")),
+        )
+
+    def _cwd_of(self, pid: int) -> str:
+        if not pid:
+            return ""
+        try:
+            return os.readlink("/proc/%d/cwd" % pid)
+        except (FileNotFoundError, ProcessLookupError):
+            return ""  # it just ended
+        except PermissionError as error:
+            raise CouldNotVerify(
+                "It cannot be seen in which release the application runs",
+                found="process %d of %s belongs to another user" % (pid, self.name),
+                hint="run this as root or as the user of the unit (application_systemd_user)",
+            ) from error
+
+    def runs_in(self, cwd: str, stable: float = 0) -> bool:
+        """True when the unit runs in this directory, and has done so for some seconds without a restart."""
+        place = os.path.realpath(cwd)
+        first = found = self.state()
+        deadline = time.monotonic() + stable
+        while _same_run(first, found) and _up(found) and found.cwd == place:
+            if _seconds_up(found) >= stable or time.monotonic() >= deadline:
+                return True
+            time.sleep(POLL_SECONDS)
+            found = self.state()
+        return False
+
+    def _pids(self, group: str) -> List[int]:
+        """Every process of the unit's control group, those that its program started included."""
+        found: Set[int] = set()
+        for root in _CGROUP_ROOTS if group else ():
+            for folder, _folders, files in os.walk(root + group):
+                if "cgroup.procs" in files:
+                    with open(os.path.join(folder, "cgroup.procs"), encoding="ascii") as stream:
+                        found.update(int(line) for line in stream if line.strip().isdigit())
+        return sorted(found)
+
+    # Acting
+
+    def start(self, cwd: str, *, wait: float = 30, stable: float = 2) -> bool:
+        """See that the unit runs in a directory.
+
+        :param cwd: directory of the release, links followed
+        :param wait: seconds for it to be active
+        :param stable: seconds for which it must stay active without a restart
+        :returns: False when it does already
+        """
+        place = os.path.realpath(cwd)
+        found = self._known()
+        if self.runs_in(place, stable):
+            return False
+        before = self.log_cursor()
+        if found.status == "failed":
+            # A unit that crashed too often is not started again before its count is forgotten.
+            self._systemctl("reset-failed", self.name, check="systemd could not forget the unit's failures")
+        finished = self._systemctl("restart", self.name, timeout=wait + _CALL_SECONDS)
+        if finished.status != 0:
+            raise self._not_running(self.state(), place, before)
+        self._wait_stable(place, before, wait, stable)
+        return True
+
+    def stop(self, *, wait: float = 30) -> bool:
+        """See that nothing of the unit runs.
+
+        :returns: False when nothing did
+        """
+        found = self.state()
+        pids = self._pids(found.group)
+        if not found.running and not pids:
+            return False
+        self._refuse_triggers(found)
+        # Without waiting for it: how long a stop may take is the unit's own setting, and may be for ever.
+        self._systemctl("stop", "--no-block", self.name, check="systemd could not stop the unit")
+        deadline = time.monotonic() + wait
+        while self.state().running:
+            if time.monotonic() > deadline:
+                raise BackstopError(
+                    "The application did not stop",
+                    found="%s is %s after %g seconds, processes: %s"
+                    % (self.name, self.state().status, wait, ", ".join(map(str, filter(alive, pids))) or "none"),
+                    hint="look at it, then run this again",
+                )
+            time.sleep(POLL_SECONDS)
+        self._end_left(pids)
+        return True
+
+    def _end_left(self, pids: Sequence[int]) -> None:
+        """What a unit with KillMode=process leaves behind would go on writing to the database."""
+        if not any(map(alive, pids)):
+            return
+        self._systemctl("kill", "--signal=SIGKILL", self.name)
+        patience = time.monotonic() + 5
+        while any(map(alive, pids)):
+            if time.monotonic() > patience:
+                raise BackstopError(
+                    "Processes of the application are left",
+                    found="process %s of %s" % (", ".join(map(str, filter(alive, pids))), self.name),
+                    hint="end them, then run this again",
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _refuse_triggers(self, found: UnitState) -> None:
+        """A socket or timer of its own would start the application again in the middle of the downtime."""
+        if not found.triggers:
+            return
+        # A word for each unit; the status tells only whether all of them are active.
+        listed = self._systemctl("is-active", *found.triggers).stdout.split()
+        active = [unit for unit, said in zip(found.triggers, listed) if said == "active"]
+        if active:
+            raise Refused(
+                "The application would be started again by another unit", found=", ".join(active),
+                expected="nothing that triggers " + self.name, hint="stop %s first" % " ".join(active),
+            )
+
+    def _known(self) -> UnitState:
+        found = self.state()
+        if found.status == "absent":
+            raise Refused(
+                "systemd knows no such unit", found=self.name,
+                expected="a unit with WorkingDirectory= the link to the current release",
+                hint="install the unit and run systemctl daemon-reload, or correct application_systemd_unit",
+            )
+        return found
+
+    # Waiting
+
+    def _wait_stable(self, place: str, before: str, wait: float, stable: float) -> None:
+        deadline = time.monotonic() + wait + stable
+        first = found = self.state()
+        while True:
+            if found.status in _DOWN or found.restarts > first.restarts or time.monotonic() > deadline:
+                raise self._not_running(found, place, before)
+            if _up(found) and _seconds_up(found) >= stable:
+                break
+            time.sleep(POLL_SECONDS)
+            found = self.state()
+        if found.cwd != place:
+            raise BackstopError(
+                "systemd started the application in another directory", found=found.cwd or "none",
+                expected=place, hint="set WorkingDirectory= of %s to the link to the current release" % self.name,
+            )
+
+    def _not_running(self, found: UnitState, place: str, before: str) -> BackstopError:
+        lines = self.log_since(before, secrets_of(read(os.path.join(place, ".env"))))
+        return BackstopError(
+            "The application does not stay up",
+            found="%s is %s (%s, %s) after %d restarts%s"
+            % (self.name, found.status, found.sub_state, found.result, found.restarts,
+               ": " + " | ".join(lines[-_SHOWN_LINES:]) if lines else ""),
+            expected="active without a restart",
+            hint="the whole log: " + " ".join(["journalctl", *self._of_unit()]),
+            details={"log": lines},
+        )
+
+    # Log
+
+    def _of_unit(self) -> List[str]:
+        return ["--user-unit=" + self.name] if self._user else ["--unit=" + self.name]
+
+    def log_cursor(self) -> str:
+        """The place in the journal where it ends now; empty for an empty journal."""
+        finished = self._call("journalctl", "--lines=1", "--output=json", "--output-fields=_PID", "--no-pager",
+                              check="The journal cannot be read")
+        for line in finished.stdout.splitlines():
+            if line.startswith("{"):
+                return str(json.loads(line)["__CURSOR"])
+        return ""
+
+    def log_since(self, cursor: str, secrets: Sequence[str]) -> List[str]:
+        """What the application wrote behind a place of the journal, without secrets; the last lines of it."""
+        place = ["--after-cursor=" + cursor] if cursor else []
+        finished = self._call("journalctl", *self._of_unit(), *place, "--output=cat", "--no-pager", "--quiet",
+                              "--lines=%d" % _LOG_LINES, check="The journal cannot be read")
+        return [line for line in redact(finished.stdout, secrets).splitlines() if line.strip()]
+
+    def errors_since(self, cursor: str, pattern: Pattern[str], cwd: str) -> List[str]:
+        """Lines behind a place of the journal that look like errors, at most the last 20."""
+        lines = self.log_since(cursor, secrets_of(read(os.path.join(cwd, ".env"))))
+        return [line for line in lines if pattern.search(line)][-20:]
+
+    # Programs
+
+    def _systemctl(self, action: str, *arguments: str, check: Optional[str] = None,
+                   timeout: float = _CALL_SECONDS) -> Finished:
+        scope = ["--user"] if self._user else []
+        return self._call("systemctl", *scope, "--no-pager", "--no-ask-password", action, *arguments, check=check,
+                          timeout=timeout)
+
+    def _call(self, program: str, *arguments: str, check: Optional[str] = None,
+              timeout: float = _CALL_SECONDS) -> Finished:
+        path = find_program(program, ["/usr/bin", "/bin"])
+        if path is None:
+            raise Refused(
+                program + " is not found", expected="a host with systemd",
+                hint="application_manager is systemd here; pm2 and commands are the others",
+            )
+        return self._run([path, *arguments], environment=self._environment(), timeout=timeout, check=check)
+
+    def _environment(self) -> Dict[str, str]:
+        """A user's manager listens in a directory that only a login sets; become and cron do not."""
+        if not self._user or os.environ.get("XDG_RUNTIME_DIR"):
+            return {}
+        return {"XDG_RUNTIME_DIR": "/run/user/%d" % os.geteuid()}
+
+
+def _number(text: Optional[str]) -> int:
+    return int(text) if text and text.isdigit() else 0
+
+
+def _same_run(one: UnitState, other: UnitState) -> bool:
+    return (one.pid, one.restarts, one.started) == (other.pid, other.restarts, other.started)
+
+
+def _up(found: UnitState) -> bool:
+    return found.status == "active" and found.pid > 0
+
+
+def _seconds_up(found: UnitState) -> float:
+    return max(0.0, time.clock_gettime(time.CLOCK_MONOTONIC) - found.started / 1e6)
