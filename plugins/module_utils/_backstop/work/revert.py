@@ -169,7 +169,8 @@ def last_swap(context: Context) -> Optional[Operation]:
             if operation.header.get("database") == context.database and swapped(context, admin, operation)
         ]
     made_it_live = [operation for operation in found if (operation.facts(SWAP) or {}).get("live_oid") == live_oid]
-    return (made_it_live or found or [None])[-1]
+    candidates = made_it_live or found
+    return candidates[-1] if candidates else None
 
 
 def undo(context: Context, undone: Operation, accept_lost_rows: int) -> Dict[str, Any]:
