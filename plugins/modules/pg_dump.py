@@ -14,6 +14,7 @@ description:
     table in the same snapshot while C(pg_dump) runs.
   - The archive is read back whole. The backup exists when its manifest does; an interrupted one is never listed.
   - Every run makes a new backup.
+  - With O(tables) the backup is of single tables. It is good for M(backstop.postgres.pg_table_restore); drills and reverts refuse it.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -33,6 +34,12 @@ options:
     type: str
     choices: [daily, weekly, pre-migration, post-migration, emergency]
     default: pre-migration
+  tables:
+    description:
+      - The only tables to back up. V(ReceiptData), V(public.ReceiptData) and both with double quotes mean the same table; capitals count.
+      - A partitioned table means all its partitions. Without this option the whole database is backed up.
+    type: list
+    elements: str
   migrations_path:
     description: Migrations folder of the running release, kept in the backup.
     type: path
@@ -60,6 +67,14 @@ EXAMPLES = r"""
       url: "{{ database_url }}"
     store: /var/backups/backstop
   register: backup
+
+- name: Back up one table
+  backstop.postgres.pg_dump:
+    kind: daily
+    tables: [ReceiptData]
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
 """
 
 RETURN = r"""
@@ -68,6 +83,10 @@ backup:
   returned: success
   type: str
   sample: electricity_tokens-20251108T020000Z-3fa9c1
+scope:
+  description: V(database), or V(tables) for a backup of single tables.
+  returned: success
+  type: str
 directory:
   description: Directory of the backup.
   returned: success
@@ -102,6 +121,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import read_tree
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.catalog import find_family
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup import make_backup
@@ -110,10 +130,13 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.c
 
 def act(request: Request) -> Dict[str, Any]:
     context = request.context
+    tables = request.params["tables"]
     if request.check_mode:
         with context.connect() as session:
             context.tools(session)
-        return {"changed": True, "backup": None}
+            for name in tables or []:
+                find_family(session, name, request.connection.schema)
+        return {"changed": True, "backup": None, "scope": manifests.WHOLE if tables is None else manifests.TABLES}
     folder = request.params["migrations_path"]
     with acting(context, request.params["step"]) as facts:
         place = make_backup(
@@ -121,6 +144,7 @@ def act(request: Request) -> Dict[str, Any]:
             request.params["kind"],
             migrations=read_tree(folder) if folder else None,
             commit=request.params["commit"],
+            tables=tables,
         )
         result = _described(place)
         facts.update(result)
@@ -131,6 +155,7 @@ def _described(place: BackupPlace) -> Dict[str, Any]:
     manifest = manifests.load(place)
     return {
         "backup": place.backup_id,
+        "scope": manifest["scope"],
         "directory": place.path,
         "size": manifest["archive"]["size"],
         "tables": len(manifest["tables"]),
@@ -148,6 +173,7 @@ def main() -> None:
                 choices=["daily", "weekly", "pre-migration", "post-migration", "emergency"],
                 default="pre-migration",
             ),
+            tables=dict(type="list", elements="str"),
             migrations_path=dict(type="path"),
             commit=dict(type="str"),
             step=dict(type="str", default="backup"),

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Dict, List, Optional, Sequence
+import re
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..base.errors import BackstopError
 from ..base.processes import Running, run
+from ..base.sql_names import qualified
 from .client_tools import ClientTools
 from .connection import Settings
 
@@ -46,10 +48,14 @@ def start_dump(
     snapshot: Optional[str] = None,
     compression: str = "1",
     schema_only: bool = False,
+    relations: Optional[Sequence[Tuple[str, str]]] = None,
     lock_wait_seconds: int = LOCK_WAIT_SECONDS,
     keep_open: Sequence[int] = (),
 ) -> Running:
-    """Start pg_dump into a new archive at ``path``; the caller waits for it and judges its status."""
+    """Start pg_dump into a new archive at ``path``; the caller waits for it and judges its status.
+
+    :param relations: schema and name of the only ones to be dumped
+    """
     argv = [
         tools.pg_dump,
         "--no-password",
@@ -63,6 +69,9 @@ def start_dump(
         argv.append("--snapshot=" + snapshot)
     if schema_only:
         argv.append("--schema-only")
+    if relations is not None:
+        # A pattern in which everything between double quotes is literal.
+        argv += ["--strict-names", *("--table=" + qualified(schema, name) for schema, name in relations)]
     return Running(
         argv,
         environment=settings.client_environment(_DUMP_OPTIONS),
@@ -108,6 +117,32 @@ def contents(tools: ClientTools, path: str) -> List[Entry]:
     listing = run([tools.pg_restore, "--list", path], check="The archive's table of contents cannot be read").stdout
     lines = [line for line in listing.splitlines() if line and not line.startswith(";")]
     return [Entry(int(line.split(";", 1)[0]), line) for line in lines]
+
+
+#: TABLE DATA entries bear the oid that the table had when it was dumped.
+_TABLE_DATA = re.compile(r"\d+; \d+ (\d+) TABLE DATA (.*)")
+
+
+def rows_of(entries: Sequence[Entry], oid: int, schema: str, name: str) -> Entry:
+    """The one entry that holds the rows of a table.
+
+    :param oid: of the table when it was dumped, as the manifest has it
+    :raises BackstopError: there is none, or more than one
+    """
+    # As the listing prints names: it has one line for each entry.
+    printed = "%s %s " % tuple(re.sub(r"[\r\n]", " ", part) for part in (schema, name))
+    found = []
+    for entry in entries:
+        match = _TABLE_DATA.fullmatch(entry.line)
+        if match and int(match.group(1)) == oid and match.group(2).startswith(printed):
+            found.append(entry)
+    if len(found) != 1:
+        raise BackstopError(
+            "The archive does not hold the rows of table %s.%s exactly once" % (schema, name),
+            found="%d entries" % len(found),
+            hint="use another backup",
+        )
+    return found[0]
 
 
 def restore(

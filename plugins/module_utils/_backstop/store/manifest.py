@@ -18,6 +18,8 @@ from .layout import BackupPlace
 FORMAT = 1
 #: How far a backup is verified, each level including those before it.
 LEVELS = ("checksum", "readable", "restored")
+#: What a backup is of: the whole database, or single tables. A manifest without ``scope`` is of the whole database.
+WHOLE, TABLES = "database", "tables"
 
 _REQUIRED = ("id", "kind", "created", "database", "server", "archive", "files", "tables", "snapshot")
 
@@ -39,6 +41,23 @@ def load(place: BackupPlace) -> Dict[str, Any]:
             "The manifest of backup %s is not whole" % place.backup_id, found="without " + ", ".join(missing)
         )
     return manifest
+
+
+def is_whole(manifest: Dict[str, Any]) -> bool:
+    """Whether a backup is of the whole database. One of single tables must never be taken for it."""
+    return bool(manifest.get("scope", WHOLE) == WHOLE)
+
+
+def require_whole(manifest: Dict[str, Any]) -> None:
+    """:raises Refused: the backup holds only single tables"""
+    if not is_whole(manifest):
+        names = ["%s.%s" % (table["schema"], table["name"]) for table in manifest["tables"]]
+        raise Refused(
+            "Backup %s holds only single tables" % manifest["id"],
+            found="%s: %s" % (manifest.get("scope"), ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")),
+            expected="a backup of the whole database",
+            hint="restore these tables with rollback_corrupted_table.yml, or choose another backup",
+        )
 
 
 def check_files(place: BackupPlace, manifest: Dict[str, Any]) -> None:

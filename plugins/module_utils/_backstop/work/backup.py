@@ -45,11 +45,14 @@ def make_backup(
     *,
     migrations: Optional[Mapping[str, bytes]] = None,
     commit: Optional[str] = None,
+    tables: Optional[Sequence[str]] = None,
 ) -> BackupPlace:
     """Back the live database up to level ``readable`` and commit the result to the store.
 
     :param migrations: files of the running release's migrations folder by relative path, kept in the backup
     :param commit: the running release
+    :param tables: the only tables to be backed up, as a person types their names; then the backup is a partial one,
+        which is good for restoring these tables and for nothing else
     :raises BackstopError: nothing is left but a partial directory that the next backup removes
     """
     context.store.prepare()
@@ -60,7 +63,7 @@ def make_backup(
     held = lock.fileno()
     context.keep_open.append(held)
     try:
-        manifest = _fill(context, partial, kind, backup_id)
+        manifest = _fill(context, partial, kind, backup_id, tables)
         manifest["release"] = {"commit": commit}
         for path, content in (migrations or {}).items():
             _write_below(partial, os.path.join("migrations", path), content)
@@ -91,14 +94,16 @@ def _write_below(folder: str, path: str, content: bytes) -> None:
     write_file(target, content)
 
 
-def _fill(context: Context, partial: str, kind: str, backup_id: str) -> Dict[str, Any]:
+def _fill(
+    context: Context, partial: str, kind: str, backup_id: str, names: Optional[Sequence[str]]
+) -> Dict[str, Any]:
     """Dump and digest in one snapshot; the manifest without its file list."""
     started = time.monotonic()
     path = os.path.join(partial, ARCHIVE)
     with context.connect() as session:
         tools = context.tools(session)
         compression = archive.choose_compression(tools)
-        facts, contents = _dump_with_locks(context, session, tools, path, compression)
+        facts, contents = _dump_with_locks(context, session, tools, path, compression, names)
         dumped = time.monotonic()
         major = server.major_version(session)
         identity = server.identity(session)
@@ -114,6 +119,7 @@ def _fill(context: Context, partial: str, kind: str, backup_id: str) -> Dict[str
         "format": manifests.FORMAT,
         "id": backup_id,
         "kind": kind,
+        "scope": manifests.WHOLE if names is None else manifests.TABLES,
         "created": facts.pop("at"),
         "operation": context.operation.id if context.operation else None,
         "server": {"system_identifier": identity.system_identifier, "major": major, **contents.pop("server")},
@@ -131,7 +137,12 @@ def _fill(context: Context, partial: str, kind: str, backup_id: str) -> Dict[str
 
 
 def _dump_with_locks(
-    context: Context, session: Session, tools: ClientTools, path: str, compression: str
+    context: Context,
+    session: Session,
+    tools: ClientTools,
+    path: str,
+    compression: str,
+    names: Optional[Sequence[str]],
 ) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     """Dump and digest in one snapshot, again when pg_dump could not get its locks; facts of the snapshot and contents.
 
@@ -142,9 +153,10 @@ def _dump_with_locks(
     while True:
         attempts -= 1
         try:
-            with _snapshot(context, session) as facts:
+            with _snapshot(context, session, names) as (facts, relations):
                 reach("backup.snapshot")
-                return facts, _dump(context, session, tools, path, compression, facts["exported"])
+                chosen = None if names is None else relations
+                return facts, _dump(context, session, tools, path, compression, facts["exported"], chosen)
         except _LockTaken as error:
             if not attempts:
                 raise Refused(error.message, found=error.found, expected=error.expected, hint=error.hint) from None
@@ -155,8 +167,15 @@ class _LockTaken(Refused):
 
 
 def _dump(
-    context: Context, session: Session, tools: ClientTools, path: str, compression: str, snapshot: str
+    context: Context,
+    session: Session,
+    tools: ClientTools,
+    path: str,
+    compression: str,
+    snapshot: str,
+    chosen: Optional[List[catalog.Relation]],
 ) -> Dict[str, Any]:
+    """:param chosen: the relations of a partial backup"""
     context.progress.phase("dumping", database=context.database)
     # Before pg_dump reads them: what it writes may be further, never behind.
     sequences = catalog.sequences(session)
@@ -166,14 +185,21 @@ def _dump(
         path,
         snapshot=snapshot,
         compression=compression,
+        relations=None if chosen is None else [relation[:2] for relation in chosen],
         lock_wait_seconds=_DUMP_LOCK_SECONDS,
         keep_open=context.keep_open,
     ) as dump:
-        contents = _read_contents(session, context)
+        contents = _read_contents(session, context, chosen)
         reach("backup.dumping")
         if dump.wait() != 0 and "Query was: LOCK TABLE" in dump.stderr_text:
             raise _locked_table(session, dump.stderr_text, _LockTaken)
         dump.check("pg_dump could not write the archive", hint="see what pg_dump said; nothing was kept of this backup")
+    if chosen is not None:
+        entries = archive.contents(tools, path)
+        for table in contents["tables"]:
+            archive.rows_of(entries, table["oid"], table["schema"], table["name"])
+        owned = catalog.owned_sequences(session, [relation[2] for relation in chosen])
+        sequences = {one.full_name: sequences[one.full_name] for one in owned}
     return {**contents, "sequences": sequences}
 
 
@@ -198,10 +224,12 @@ def _finish(context: Context, partial: str, final: str, manifest: Dict[str, Any]
 
 
 @contextlib.contextmanager
-def _snapshot(context: Context, session: Session) -> Iterator[Dict[str, Any]]:
-    """A read-only snapshot in which no table can be truncated or rewritten; its facts."""
+def _snapshot(
+    context: Context, session: Session, names: Optional[Sequence[str]]
+) -> Iterator[Tuple[Dict[str, Any], List[catalog.Relation]]]:
+    """A read-only snapshot in which no table can be truncated or rewritten; its facts, and what is locked."""
     for _attempt in range(_LOCK_ATTEMPTS):
-        before = catalog.locked_by_dump(session)
+        before = _to_be_dumped(context, session, names)
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             if _lock_tables(session, before):
@@ -209,8 +237,8 @@ def _snapshot(context: Context, session: Session) -> Iterator[Dict[str, Any]]:
                     "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()"
                     " ELSE pg_current_wal_lsn() END::text, pg_current_snapshot()::text, now()"
                 )
-                if before == catalog.locked_by_dump(session):
-                    yield {"exported": row[0], "lsn": row[1], "transactions": row[2], "at": timestamp(row[3])}
+                if before == _to_be_dumped(context, session, names):
+                    yield {"exported": row[0], "lsn": row[1], "transactions": row[2], "at": timestamp(row[3])}, before
                     return
         finally:
             with contextlib.suppress(BackstopError):
@@ -220,6 +248,19 @@ def _snapshot(context: Context, session: Session) -> Iterator[Dict[str, Any]]:
         found="%d attempts to lock them all" % _LOCK_ATTEMPTS,
         hint="wait until nobody creates or drops tables, then run this again",
     )
+
+
+def _to_be_dumped(context: Context, session: Session, names: Optional[Sequence[str]]) -> List[catalog.Relation]:
+    """Every table, or those that were named, each once; a partitioned one with all its partitions.
+
+    :raises Refused: a name is that of no table
+    """
+    if names is None:
+        return catalog.locked_by_dump(session)
+    if not names:
+        raise Refused("No table is named", expected="at least one table, or none of this option for a full backup")
+    families = [catalog.find_family(session, name, context.connection.schema) for name in names]
+    return sorted({relation for family in families for relation in family.relations})
 
 
 def _lock_tables(session: Session, names: Sequence[Tuple[str, str, int]]) -> bool:
@@ -259,10 +300,16 @@ def _locked_table(session: Session, said: str, kind: Type[Refused] = Refused) ->
     )
 
 
-def _read_contents(session: Session, context: Context) -> Dict[str, Any]:
-    """All that the manifest says of the database, read in the open snapshot while pg_dump runs."""
+def _read_contents(session: Session, context: Context, chosen: Optional[List[catalog.Relation]]) -> Dict[str, Any]:
+    """All that the manifest says of the database, read in the open snapshot while pg_dump runs.
+
+    :param chosen: the relations of a partial backup
+    """
+    oids = None if chosen is None else {relation[2] for relation in chosen}
     tables = []
     for table in catalog.tables(session):
+        if oids is not None and table.oid not in oids:
+            continue
         digest = digests.table_digest(session, table.schema, table.name, table.columns)
         tables.append({**table.to_json(), "digest": digest.to_json()})
     rows = history.read_rows(session.cursor(), context.connection.schema)
@@ -276,9 +323,27 @@ def _read_contents(session: Session, context: Context) -> Dict[str, Any]:
         },
         "server": {"version": server.version_text(session)},
         "tables": tables,
-        "large_objects": digests.large_objects_digest(session).to_json(),
-        "definitions": definitions.definitions(session),
-        "extensions": catalog.extensions(session),
-        "not_covered": catalog.not_covered(session),
+        **_beside_the_tables(session, chosen),
         "history": None if rows is None else [row.to_json() for row in rows],
+    }
+
+
+def _beside_the_tables(session: Session, chosen: Optional[List[catalog.Relation]]) -> Dict[str, Any]:
+    if chosen is None:
+        return {
+            "large_objects": digests.large_objects_digest(session).to_json(),
+            "definitions": definitions.definitions(session),
+            "extensions": catalog.extensions(session),
+            "not_covered": catalog.not_covered(session),
+        }
+    rest = {
+        "kind": "database",
+        "name": "everything but the tables that are named",
+        "reason": "this backup is of single tables; types and functions that they use are not in it",
+    }
+    return {
+        "large_objects": digests.Digest(0, "0").to_json(),
+        "definitions": definitions.of_relations(session, chosen),
+        "extensions": {},
+        "not_covered": [rest],
     }

@@ -17,7 +17,7 @@ from ..postgres import archive, catalog, definitions, digests
 from ..postgres.connection import Session
 from ..postgres.database_properties import create_database, drop_scratch_database
 from ..store.layout import new_id
-from ..store.manifest import verification
+from ..store.manifest import require_whole, verification
 from .context import Context
 
 
@@ -58,6 +58,7 @@ def compare_tables(
     :param besides: full names of tables that are not compared
     :param new_columns: a table may have more columns than in the manifest; they are not compared
     """
+    require_whole(manifest)
     # By schema and name apart: names may hold dots.
     present = {(table.schema, table.name): table for table in catalog.tables(session)}
     result = Comparison([], [])

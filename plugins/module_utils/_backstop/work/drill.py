@@ -29,6 +29,9 @@ def verify(context: Context, place: BackupPlace, level: str, *, keep: bool = Fal
     :param keep: with ``restored``, leave the scratch database
     """
     manifest = manifests.load(place)
+    if level == "restored":
+        # That it is none for a drill says nothing against it, so it is not recorded.
+        manifests.require_whole(manifest)
     with _recorded(place, "checksum"):
         manifests.check_files(place, manifest)
     if level == "restored":
@@ -60,6 +63,7 @@ def run_drill(context: Context, place: BackupPlace, *, keep: bool = False) -> Di
     :param keep: leave the scratch database for a rehearsal; else it is dropped
     :returns: facts of build_database(), ``recovery_seconds``, role and server
     """
+    manifests.require_whole(manifests.load(place))
     name = scratch_name(context.operation.id if context.operation else new_id(), "drill")
     started = time.monotonic()
     with context.administer() as admin:

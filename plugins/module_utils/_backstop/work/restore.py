@@ -30,6 +30,7 @@ def build_database(context: Context, place: BackupPlace, name: str) -> Dict[str,
     :returns: seconds of each phase, number of tables and rows compared, oid of the database
     """
     manifest = manifests.load(place)
+    manifests.require_whole(manifest)
     with context.administer() as admin:
         require_same_major(manifest, server.major_version(admin))
         context.progress.phase("checking the files", backup=place.backup_id)
