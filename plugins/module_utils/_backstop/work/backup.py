@@ -11,6 +11,7 @@ pg_dump could write an empty table and still end with status 0.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import time
@@ -29,9 +30,9 @@ from ..postgres.database_properties import read_properties
 from ..prisma import history
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from .backup_form import ARCHIVES, PLAIN, Form
 from .context import Context
 
-ARCHIVE = "archive.dump"
 #: Times that the list of tables may change while they are being locked.
 _LOCK_ATTEMPTS = 5
 #: Times that pg_dump may find somebody queued for a lock before it, and seconds that it then waits.
@@ -46,6 +47,7 @@ def make_backup(
     migrations: Optional[Mapping[str, bytes]] = None,
     commit: Optional[str] = None,
     tables: Optional[Sequence[str]] = None,
+    form: Optional[Form] = None,
 ) -> BackupPlace:
     """Back the live database up to level ``readable`` and commit the result to the store.
 
@@ -53,8 +55,11 @@ def make_backup(
     :param commit: the running release
     :param tables: the only tables to be backed up, as a person types their names; then the backup is a partial one,
         which is good for restoring these tables and for nothing else
+    :param form: in which form it is kept
     :raises BackstopError: nothing is left but a partial directory that the next backup removes
     """
+    form = dataclasses.replace(form or Form(), tables=tables)
+    form.require_possible()
     context.store.prepare()
     backup_id = context.store.new_backup_id(context.database)
     final = context.store.backup_path(kind, backup_id)
@@ -63,7 +68,7 @@ def make_backup(
     held = lock.fileno()
     context.keep_open.append(held)
     try:
-        manifest = _fill(context, partial, kind, backup_id, tables)
+        manifest = _fill(context, partial, kind, backup_id, form)
         manifest["release"] = {"commit": commit}
         for path, content in (migrations or {}).items():
             _write_below(partial, os.path.join("migrations", path), content)
@@ -94,23 +99,22 @@ def _write_below(folder: str, path: str, content: bytes) -> None:
     write_file(target, content)
 
 
-def _fill(
-    context: Context, partial: str, kind: str, backup_id: str, names: Optional[Sequence[str]]
-) -> Dict[str, Any]:
+def _fill(context: Context, partial: str, kind: str, backup_id: str, form: Form) -> Dict[str, Any]:
     """Dump and digest in one snapshot; the manifest without its file list."""
     started = time.monotonic()
-    path = os.path.join(partial, ARCHIVE)
+    path = os.path.join(partial, ARCHIVES[form.format])
     with context.connect() as session:
         tools = context.tools(session)
         compression = archive.choose_compression(tools)
-        facts, contents = _dump_with_locks(context, session, tools, path, compression, names)
+        facts, contents = _dump_with_locks(context, session, tools, path, compression, form)
         dumped = time.monotonic()
         major = server.major_version(session)
         identity = server.identity(session)
     reach("backup.dumped")
     context.progress.phase("reading the archive back", archive=path)
     with ThreadPoolExecutor(1) as pool:
-        decoding = pool.submit(archive.decode, tools, path, context.keep_open)
+        target = os.path.join(partial, PLAIN) if form.plain else os.devnull
+        decoding = pool.submit(archive.decode, tools, path, context.keep_open, target)
         roles = archive.dump_roles(tools, context.connection, context.keep_open)
         write_file(os.path.join(partial, "roles.sql"), roles)
         write_json(os.path.join(partial, "history.json"), contents.pop("history"))
@@ -119,16 +123,18 @@ def _fill(
         "format": manifests.FORMAT,
         "id": backup_id,
         "kind": kind,
-        "scope": manifests.WHOLE if names is None else manifests.TABLES,
+        "scope": form.scope,
         "created": facts.pop("at"),
         "operation": context.operation.id if context.operation else None,
         "server": {"system_identifier": identity.system_identifier, "major": major, **contents.pop("server")},
         "archive": {
-            "file": ARCHIVE,
-            "format": "custom",
+            "file": ARCHIVES[form.format],
+            "format": form.format,
+            "jobs": form.jobs,
+            "plain": PLAIN if form.plain else None,
             "compression": compression,
             "tool": tools.version,
-            "size": os.path.getsize(path),
+            "size": archive.size_of(path),
         },
         "snapshot": facts,
         "seconds": {"dump": round(dumped - started, 3), "decode": round(time.monotonic() - dumped, 3)},
@@ -142,7 +148,7 @@ def _dump_with_locks(
     tools: ClientTools,
     path: str,
     compression: str,
-    names: Optional[Sequence[str]],
+    form: Form,
 ) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     """Dump and digest in one snapshot, again when pg_dump could not get its locks; facts of the snapshot and contents.
 
@@ -153,11 +159,13 @@ def _dump_with_locks(
     while True:
         attempts -= 1
         try:
-            with _snapshot(context, session, names) as (facts, relations):
+            with _snapshot(context, session, form.tables) as (facts, relations):
                 reach("backup.snapshot")
-                chosen = None if names is None else relations
-                return facts, _dump(context, session, tools, path, compression, facts["exported"], chosen)
+                chosen = None if form.tables is None else relations
+                return facts, _dump(context, session, tools, path, compression, facts["exported"], form, chosen)
         except _LockTaken as error:
+            # pg_dump refuses a directory that has something in it.
+            shutil.rmtree(path, ignore_errors=True)
             if not attempts:
                 raise Refused(error.message, found=error.found, expected=error.expected, hint=error.hint) from None
 
@@ -173,6 +181,7 @@ def _dump(
     path: str,
     compression: str,
     snapshot: str,
+    form: Form,
     chosen: Optional[List[catalog.Relation]],
 ) -> Dict[str, Any]:
     """:param chosen: the relations of a partial backup"""
@@ -185,15 +194,19 @@ def _dump(
         path,
         snapshot=snapshot,
         compression=compression,
+        schema_only=form.schema_only,
+        jobs=form.jobs if form.format == "directory" else 0,
         relations=None if chosen is None else [relation[:2] for relation in chosen],
         lock_wait_seconds=_DUMP_LOCK_SECONDS,
         keep_open=context.keep_open,
     ) as dump:
-        contents = _read_contents(session, context, chosen)
+        contents = _read_contents(session, context, form, chosen)
         reach("backup.dumping")
         if dump.wait() != 0 and "Query was: LOCK TABLE" in dump.stderr_text:
             raise _locked_table(session, dump.stderr_text, _LockTaken)
         dump.check("pg_dump could not write the archive", hint="see what pg_dump said; nothing was kept of this backup")
+    if form.schema_only:
+        return {**contents, "sequences": {}}
     if chosen is not None:
         entries = archive.contents(tools, path)
         for table in contents["tables"]:
@@ -300,14 +313,16 @@ def _locked_table(session: Session, said: str, kind: Type[Refused] = Refused) ->
     )
 
 
-def _read_contents(session: Session, context: Context, chosen: Optional[List[catalog.Relation]]) -> Dict[str, Any]:
+def _read_contents(
+    session: Session, context: Context, form: Form, chosen: Optional[List[catalog.Relation]]
+) -> Dict[str, Any]:
     """All that the manifest says of the database, read in the open snapshot while pg_dump runs.
 
     :param chosen: the relations of a partial backup
     """
     oids = None if chosen is None else {relation[2] for relation in chosen}
     tables = []
-    for table in catalog.tables(session):
+    for table in [] if form.schema_only else catalog.tables(session):
         if oids is not None and table.oid not in oids:
             continue
         digest = digests.table_digest(session, table.schema, table.name, table.columns)
@@ -323,12 +338,23 @@ def _read_contents(session: Session, context: Context, chosen: Optional[List[cat
         },
         "server": {"version": server.version_text(session)},
         "tables": tables,
-        **_beside_the_tables(session, chosen),
+        **_beside_the_tables(session, form, chosen),
         "history": None if rows is None else [row.to_json() for row in rows],
     }
 
 
-def _beside_the_tables(session: Session, chosen: Optional[List[catalog.Relation]]) -> Dict[str, Any]:
+def _beside_the_tables(
+    session: Session, form: Form, chosen: Optional[List[catalog.Relation]]
+) -> Dict[str, Any]:
+    if form.schema_only:
+        return {
+            "large_objects": digests.Digest(0, "0").to_json(),
+            "definitions": definitions.definitions(session),
+            "extensions": catalog.extensions(session),
+            "not_covered": [
+                {"kind": "database", "name": "every row", "reason": "this backup is of the schema alone"}
+            ],
+        }
     if chosen is None:
         return {
             "large_objects": digests.large_objects_digest(session).to_json(),

@@ -50,7 +50,13 @@ def _build(context: Context, admin: Session, place: BackupPlace, manifest: Dict[
     context.progress.phase("restoring", backup=place.backup_id, database=name)
     tools = context.tools(admin)
     settings = context.connection.with_database(name)
-    archive.restore(tools, settings, place.file(manifest["archive"]["file"]), keep_open=context.keep_open)
+    archive.restore(
+        tools,
+        settings,
+        place.file(manifest["archive"]["file"]),
+        jobs=max(2, manifest["archive"].get("jobs", 1)),
+        keep_open=context.keep_open,
+    )
     reach("restore.restored")
     clock.lap("restore")
     with context.connect(name) as session:
