@@ -226,7 +226,7 @@ def test_prismas_lock(live):
 def test_client_programs_must_be_there(live):
     context = dataclasses.replace(live.context, client_bin_dir="/usr/sbin")
     gates = ask(live, context, tried=TRIED)
-    assert closed(gates) == ["client_tools", "restorable"] and gates["restorable"].hint == "see client_tools"
+    assert closed(gates) == ["client_tools", "restorable"] and gates["restorable"].expected == "client_tools open"
     assert rollback_way(context, list(gates.values())) == "refused"
 
 
@@ -280,7 +280,7 @@ def test_what_lies_on_one_file_system_is_added_up(live, monkeypatch):
     size = live.value("SELECT pg_database_size('shop')")
     together = int(size * 2.1) + 2 * size + int(size * 1.1)
     monkeypatch.setattr(disk, "_free_bytes", lambda path: together - 1)
-    only_closed(ask(live), "database_disk", "room for two copies", "the WAL", "the backup")
+    only_closed(ask(live), "database_disk", "room for two copies", "their WAL", "the backup")
     monkeypatch.setattr(disk, "_free_bytes", lambda path: together)
     assert closed(ask(live)) == []
     own = {str(live.store.nearest_directory()): 1}

@@ -62,7 +62,7 @@ def database_disk(context: Context, session: Session, question: Question) -> str
     demands = _merged(
         [
             copies,
-            _Demand("the WAL of making them", wal, _wal_directory(directory)),
+            _Demand("their WAL", wal, _wal_directory(directory)),
             _Demand("the backup", _archive_bytes(context, session), context.store.nearest_directory()),
         ]
     )
@@ -93,7 +93,7 @@ def _merged(demands: List[_Demand]) -> List[_Demand]:
     for demand in demands:
         by_device.setdefault(_device(str(demand.path)), []).append(demand)
     return [
-        _Demand(" and ".join(one.what for one in group), sum(one.needed for one in group), group[0].path)
+        _Demand(", ".join(one.what for one in group), sum(one.needed for one in group), group[0].path)
         for group in by_device.values()
         if group[0].what != "the backup"
     ]

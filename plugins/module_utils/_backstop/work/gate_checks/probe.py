@@ -116,4 +116,4 @@ def _tools(context: Context, session: Session) -> ClientTools:
     try:
         return context.tools(session)
     except Refused:
-        raise CouldNotVerify("Not tried without client programs", hint="see client_tools") from None
+        raise CouldNotVerify("not tried", expected="client_tools open") from None
