@@ -266,7 +266,7 @@ def test_a_declared_disk_counts(live):
     gates = ask(live, database_directory=None, database_free_bytes=needed)
     assert gates["database_disk"].passed and "needed" in gates["database_disk"].found
     gates = ask(live, database_directory=None, database_free_bytes=needed - 1)
-    gate = only_closed(gates, "database_disk", "room for two copies of the database")
+    gate = only_closed(gates, "database_disk", "two copies of the database")
     assert "free space on the database host" in gate.hint
 
 
@@ -280,7 +280,7 @@ def test_what_lies_on_one_file_system_is_added_up(live, monkeypatch):
     size = live.value("SELECT pg_database_size('shop')")
     together = int(size * 2.1) + 2 * size + int(size * 1.1)
     monkeypatch.setattr(disk, "_free_bytes", lambda path: together - 1)
-    only_closed(ask(live), "database_disk", "room for two copies", "their WAL", "the backup")
+    only_closed(ask(live), "database_disk", "two copies", "their WAL", "the backup")
     monkeypatch.setattr(disk, "_free_bytes", lambda path: together)
     assert closed(ask(live)) == []
     own = {str(live.store.nearest_directory()): 1}

@@ -21,7 +21,7 @@ _SPARE = 0.1
 
 
 def store(context: Context, session: Session, _question: Question) -> str:
-    """The archive is never larger than the database."""
+    """The archive is not larger than the database; a tenth more for what lies beside it."""
     context.store.check()
     needed = _archive_bytes(context, session)
     free = context.store.free_bytes()
@@ -29,7 +29,7 @@ def store(context: Context, session: Session, _question: Question) -> str:
         raise Refused(
             "The store has too little free space",
             found="%s in %s" % (size_text(free), context.store.root),
-            expected="%s, the size of the database and a tenth" % size_text(needed),
+            expected=size_text(needed),
             hint="free space there or choose another backstop_store",
         )
     return "%s, %s free" % (context.store.root, size_text(free))
@@ -53,7 +53,7 @@ def database_disk(context: Context, session: Session, question: Question) -> str
     """The drill's copy, a revert's new database beside the live one that it retires, and the WAL that both write."""
     size = server.database_size(session, context.database)
     wal = min(2 * size, _largest_wal(session))
-    copies = _Demand("room for two copies of the database", int(size * (2 + _SPARE)), None)
+    copies = _Demand("two copies of the database", int(size * (2 + _SPARE)), None)
     if question.database_free_bytes is not None:
         copies.needed += wal
         return _judge(copies, question.database_free_bytes)
@@ -111,7 +111,7 @@ def _judge(demand: _Demand, free: int) -> str:
         raise Refused(
             "The database server has too little free space",
             found=size_text(free) + (" in " + demand.path if demand.path else ""),
-            expected="%s: %s" % (size_text(demand.needed), demand.what),
+            expected="%s for %s" % (size_text(demand.needed), demand.what),
             hint="free space on the database host",
         )
     return "%s free, %s needed" % (size_text(free), size_text(demand.needed))
