@@ -5,8 +5,8 @@
 """Trying again when a migration failed only because it waited too long for a lock.
 
 Whether it left nothing is proved, not assumed: a script may hold a COMMIT of its own. The live database is compared
-with the backup of the operation, definitions and rows; only where nothing differs is the migration marked as rolled back
-and tried again. In every other case it failed, and the answer is scenario 1.
+with the backup of the operation, definitions and rows. Only where nothing differs is the migration marked as rolled
+back and tried again; in every other case it failed, and the answer is scenario 1.
 """
 
 from __future__ import annotations
