@@ -61,6 +61,26 @@ options:
         proves that the archive can be read.
     type: bool
     default: false
+  prisma:
+    description:
+      - Keep the Prisma schema of a release as SQL beside the archive, in the file C(prisma-schema.sql), as C(prisma migrate diff) writes it.
+        Nothing is read from the database, so this works with Prisma 6 and 7.
+    type: dict
+    suboptions:
+      project:
+        description: Directory of the release, with its C(node_modules).
+        type: path
+        required: true
+      node_bin_dir:
+        description: Directory of C(node). Default is the search path.
+        type: path
+      environment:
+        description: Further environment variables for Prisma, no secrets.
+        type: dict
+        default: {}
+      schema_path:
+        description: The Prisma schema, where it is not in one of Prisma's usual places.
+        type: str
   max_age:
     description:
       - Use a backup again whose snapshot is at most this many seconds old. It must be of O(kind), of the same database, release and
@@ -176,6 +196,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import read_tree
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.catalog import find_family
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup import make_backup
@@ -209,10 +230,23 @@ def act(request: Request) -> Dict[str, Any]:
             commit=params["commit"],
             tables=params["tables"],
             form=form,
+            prisma_schema=_prisma_schema(params["prisma"], request.connection.url()),
         )
         result = {**_described(place), "reused": found is not None}
         facts.update(result)
     return {"changed": found is None, **result}
+
+
+def _prisma_schema(wanted: Optional[Dict[str, Any]], url: str) -> Optional[bytes]:
+    if wanted is None:
+        return None
+    return Prisma(
+        wanted["project"],
+        node_bin_dir=wanted["node_bin_dir"],
+        environment={str(name): str(value) for name, value in wanted["environment"].items()},
+        schema_path=wanted["schema_path"],
+        offline=True,
+    ).schema_script(url)
 
 
 def _foretold(request: Request, form: Form, found: Optional[BackupPlace]) -> Dict[str, Any]:
@@ -254,6 +288,15 @@ def main() -> None:
             jobs=dict(type="int", default=1),
             schema_only=dict(type="bool", default=False),
             plain=dict(type="bool", default=False),
+            prisma=dict(
+                type="dict",
+                options=dict(
+                    project=dict(type="path", required=True),
+                    node_bin_dir=dict(type="path"),
+                    environment=dict(type="dict", default={}),
+                    schema_path=dict(type="str"),
+                ),
+            ),
             max_age=dict(type="float", default=0),
             migrations_path=dict(type="path"),
             commit=dict(type="str"),

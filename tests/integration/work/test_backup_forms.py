@@ -31,6 +31,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.p
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import build_successor
 from support.databases import OWNER, PASSWORD
 from support.module_runner import run_module
+from support.prisma_project import SCHEMA, PrismaProject, tools
 
 DIRECTORY = Form(format="directory", jobs=2)
 
@@ -98,6 +99,24 @@ def test_plain_sql_is_the_same_and_is_in_the_manifest(plain, format):
         stream.write(b"-- harmless?\n")
     with pytest.raises(BackstopError, match="was changed"):
         verify(plain.context, place, "checksum")
+
+
+@pytest.mark.prisma
+def test_prismas_schema_is_kept_as_sql(plain, tmp_path):
+    schema = SCHEMA + "model Kept {\n  id Int @id\n}\n"
+    project = PrismaProject.create(tmp_path / "release", {}, schema=schema)
+    arguments = {
+        "connection": {"url": plain.cluster.url("shop", user=OWNER)}, "store": plain.store.root,
+        "client_bin_dir": str(plain.cluster.bin_dir),
+        "prisma": {
+            "project": str(project.path), "node_bin_dir": str(tools().node.bin_dir), "environment": tools().environment,
+        },
+    }
+    answer = run_module(tmp_path, "pg_dump", arguments)
+    assert not answer.failed, answer.printed
+    place = plain.store.find_backup(answer.result["backup"])
+    assert 'CREATE TABLE "Kept"' in pathlib.Path(place.file("prisma-schema.sql")).read_text("utf-8")
+    assert "prisma-schema.sql" in manifests.load(place)["files"] and PASSWORD not in answer.printed
 
 
 # The schema alone ----------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from ..postgres.database_properties import read_properties
 from ..prisma import history
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
-from .backup_form import ARCHIVES, PLAIN, Form
+from .backup_form import ARCHIVES, PLAIN, PRISMA_SCHEMA, Form
 from .context import Context
 
 #: Times that the list of tables may change while they are being locked.
@@ -48,6 +48,7 @@ def make_backup(
     commit: Optional[str] = None,
     tables: Optional[Sequence[str]] = None,
     form: Optional[Form] = None,
+    prisma_schema: Optional[bytes] = None,
 ) -> BackupPlace:
     """Back the live database up to level ``readable`` and commit the result to the store.
 
@@ -56,6 +57,7 @@ def make_backup(
     :param tables: the only tables to be backed up, as a person types their names; then the backup is a partial one,
         which is good for restoring these tables and for nothing else
     :param form: in which form it is kept
+    :param prisma_schema: SQL that makes the running release's Prisma schema, kept in the backup
     :raises BackstopError: nothing is left but a partial directory that the next backup removes
     """
     form = dataclasses.replace(form or Form(), tables=tables)
@@ -72,6 +74,8 @@ def make_backup(
         manifest["release"] = {"commit": commit}
         for path, content in (migrations or {}).items():
             _write_below(partial, os.path.join("migrations", path), content)
+        if prisma_schema is not None:
+            _write_below(partial, PRISMA_SCHEMA, prisma_schema)
         _finish(context, partial, final, manifest)
     except BaseException:
         context.keep_open.remove(held)

@@ -16,6 +16,8 @@ from ..store import manifest as manifests
 ARCHIVES = {"custom": "archive.dump", "directory": "archive"}
 #: The same as plain SQL.
 PLAIN = "plain.sql"
+#: SQL that makes the release's Prisma schema in an empty database.
+PRISMA_SCHEMA = "prisma-schema.sql"
 
 
 @dataclasses.dataclass(frozen=True)
