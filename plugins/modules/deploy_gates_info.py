@@ -12,7 +12,8 @@ version_added: "0.1.0"
 description:
   - Evaluates all preconditions of a deploy that the database, the store and the history answer, in one call. A
     gate that could not be evaluated is a failed one.
-  - Nothing is changed; with O(operation) the result is kept in its journal, without which nothing is migrated.
+  - What a rollback would need is tried in scratch databases that are dropped again, also in check mode. Nothing else is
+    changed; with O(operation) the result is kept in its journal, without which nothing is migrated.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -47,8 +48,23 @@ options:
   database_free_bytes:
     description: Free space of the server's data, declared, when it is on another host.
     type: int
+  applications:
+    description:
+      - The application on every host, by the host's name with C(commit) (none where no release is installed), C(running) and
+        C(healthy), as M(backstop.postgres.application_info) tells them.
+      - Without it the gate V(application) cannot be evaluated, so it is closed.
+    type: dict
+  drift:
+    description:
+      - Whether the live schema may differ from what the migrations in force make. V(show) only tells the differences,
+        V(refuse) closes the gate V(drift).
+      - The migrations are run in a scratch database and both are compared object by object, owners and privileges apart.
+    type: str
+    choices: [show, refuse]
+    default: show
   waivers:
-    description: Gates to pass over, name to reason. The reason is kept.
+    description:
+      - Gates to pass over, name to reason. The reason must not be empty; it is kept in RV(gates) and in the journal.
     type: dict
     default: {}
 notes:
@@ -56,6 +72,7 @@ notes:
   - "How to undo: Nothing to undo."
 seealso:
   - module: backstop.postgres.rollback_plan_info
+  - module: backstop.postgres.application_info
 """
 
 EXAMPLES = r"""
@@ -64,6 +81,13 @@ EXAMPLES = r"""
     migrations_path: /srv/electricity-tokens/current/prisma/migrations
     expected: [20251108000000_add_receipt_data]
     environment_file: /srv/electricity-tokens/shared/.env
+    applications:
+      app1:
+        commit: 0a1b2c3d4e5f60718293a4b5c6d7e8f901234567
+        running: true
+        healthy: true
+    waivers:
+      database_disk: The volume grows by itself.
     operation: "{{ begun.operation }}"
     connection:
       url: "{{ database_url }}"
@@ -81,6 +105,18 @@ gates:
   returned: success
   type: list
   elements: dict
+rollback:
+  description:
+    - What a complete rollback would be, whatever was waived. V(swap), a new database takes the live name; V(in_place), the
+      live database cannot be renamed but all in it belongs to this role; V(refused), a backup could not be restored.
+  returned: success
+  type: str
+  sample: swap
+waived:
+  description: Name and reason of each gate that did not pass but was waived.
+  returned: success
+  type: dict
+  sample: {database_disk: The volume grows by itself.}
 closed:
   description: One sentence for each gate that did not pass.
   returned: success
@@ -99,7 +135,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.applic
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import Question, evaluate
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gate_checks.question import Question
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import evaluate, rollback_way
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -111,9 +148,19 @@ def act(request: Request) -> Dict[str, Any]:
         for gate in gates
         if not gate.passed
     ]
-    result = {"passed": passed, "gates": [gate.to_json() for gate in gates], "closed": closed}
+    waived = {gate.name: gate.waived for gate in gates if gate.waived is not None}
+    rollback = rollback_way(context, gates)
+    result = {
+        "passed": passed,
+        "gates": [gate.to_json() for gate in gates],
+        "closed": closed,
+        "waived": waived,
+        "rollback": rollback,
+    }
     if context.operation is not None and not request.check_mode:
-        context.operation.write("gates", "done" if passed else "failed", gates=result["gates"])
+        context.operation.write(
+            "gates", "done" if passed else "failed", gates=result["gates"], waived=waived, rollback=rollback
+        )
     return {"changed": False, **result}
 
 
@@ -131,6 +178,8 @@ def _question(request: Request) -> Question:
         release_connection=Settings.from_url(url) if url else None,
         database_directory=params["database_directory"],
         database_free_bytes=params["database_free_bytes"],
+        applications=params["applications"],
+        refuse_drift=params["drift"] == "refuse",
         waivers=params["waivers"],
     )
 
@@ -144,6 +193,8 @@ def main() -> None:
             environment_file=dict(type="path"),
             database_directory=dict(type="path"),
             database_free_bytes=dict(type="int"),
+            applications=dict(type="dict"),
+            drift=dict(type="str", choices=["show", "refuse"], default="show"),
             waivers=dict(type="dict", default={}),
             **store_argument_spec(),
         ),

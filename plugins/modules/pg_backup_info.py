@@ -11,7 +11,8 @@ short_description: List the backups of a store
 version_added: "0.1.0"
 description:
   - Lists committed backups with their age, size, the level to which they were verified, and the mark that keeps them.
-    Partial ones are never listed.
+    Ones that are being made are never listed.
+  - C(scope) is V(database), or V(tables) for a backup of single tables, V(schema) for one without rows.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -53,7 +54,7 @@ backups:
   returned: success
   type: list
   elements: dict
-  sample: [{backup: electricity_tokens-20251108T020000Z-3fa9c1, kind: pre-migration, level: restored}]
+  sample: [{backup: electricity_tokens-20251108T020000Z-3fa9c1, kind: pre-migration, scope: database, level: restored}]
 """
 
 from typing import Any, Dict
@@ -82,6 +83,8 @@ def _described(place: BackupPlace, whole: bool) -> Dict[str, Any]:
         "path": place.path,
         "created": manifest["created"],
         "database": manifest["database"]["name"],
+        "scope": manifest.get("scope", manifests.WHOLE),
+        "tables": ["%s.%s" % (table["schema"], table["name"]) for table in manifest["tables"]],
         "size": manifest["archive"]["size"],
         "rows": sum(table["digest"]["rows"] for table in manifest["tables"]),
         "commit": manifest.get("release", {}).get("commit"),

@@ -37,6 +37,12 @@ options:
     type: str
     choices: [checksum, readable, restored]
     default: restored
+  max_age:
+    description:
+      - Believe an earlier verification to this level that passed at most this many seconds ago, once every file was compared with the
+        manifest again. V(0), and O(keep_scratch), always verify anew.
+    type: float
+    default: 0
   keep_scratch:
     description: Leave the drill's database, for a rehearsal; M(backstop.postgres.pg_scratch_database) drops it.
     type: bool
@@ -56,12 +62,44 @@ EXAMPLES = r"""
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop
+
+- name: Restore drill, once a day
+  backstop.postgres.pg_backup_verify:
+    backup: electricity_tokens-20251108T020000Z-3fa9c1
+    max_age: 86400
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
 """
 
 RETURN = r"""
 level:
   description: The level that was reached.
   returned: success
+  type: str
+backup:
+  description: Id of the backup.
+  returned: success
+  type: str
+reused:
+  description: Whether an earlier result was believed, by O(max_age).
+  returned: success
+  type: bool
+verified_at:
+  description: When that was.
+  returned: RV(reused=true)
+  type: str
+method:
+  description: How it was verified.
+  returned: success
+  type: str
+role:
+  description: The role that restored it.
+  returned: O(level=restored)
+  type: str
+server:
+  description: Version of the server that it was restored on.
+  returned: O(level=restored)
   type: str
 database:
   description: The scratch database that was kept.
@@ -94,18 +132,22 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verified_before, verify
 
 
 def act(request: Request) -> Dict[str, Any]:
     context = request.context
-    place = request.store.find_backup(request.params["backup"])
+    params = request.params
+    place = request.store.find_backup(params["backup"])
+    earlier = None
+    if params["max_age"] > 0 and not params["keep_scratch"]:
+        earlier = verified_before(place, params["level"], params["max_age"])
     if request.check_mode:
-        return {"changed": True, "level": request.params["level"]}
+        return {"changed": earlier is None, "level": params["level"], "backup": place.backup_id}
     with acting(context, "drill") as facts:
-        result = verify(context, place, request.params["level"], keep=request.params["keep_scratch"])
+        result = earlier or verify(context, place, params["level"], keep=params["keep_scratch"])
         facts.update(result)
-    return {"changed": True, **result}
+    return {"changed": earlier is None, "reused": earlier is not None, **result}
 
 
 def main() -> None:
@@ -113,6 +155,7 @@ def main() -> None:
         dict(
             backup=dict(type="str", required=True),
             level=dict(type="str", choices=["checksum", "readable", "restored"], default="restored"),
+            max_age=dict(type="float", default=0),
             keep_scratch=dict(type="bool", default=False),
             **store_argument_spec(),
         ),

@@ -13,7 +13,8 @@ description:
   - Dumps the database in a snapshot in which no table can be truncated or rewritten, and counts and digests every
     table in the same snapshot while C(pg_dump) runs.
   - The archive is read back whole. The backup exists when its manifest does; an interrupted one is never listed.
-  - Every run makes a new backup.
+  - Every run makes a new backup, unless O(max_age) lets it use one again.
+  - With O(tables) the backup is of single tables. It is good for M(backstop.postgres.pg_table_restore); drills and reverts refuse it.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -33,6 +34,59 @@ options:
     type: str
     choices: [daily, weekly, pre-migration, post-migration, emergency]
     default: pre-migration
+  tables:
+    description:
+      - The only tables to back up. V(ReceiptData), V(public.ReceiptData) and both with double quotes mean the same table; capitals count.
+      - A partitioned table means all its partitions. Without this option the whole database is backed up.
+    type: list
+    elements: str
+  format:
+    description:
+      - V(custom) is one file. V(directory) is a directory that O(jobs) write and restore at the same time.
+    type: str
+    choices: [custom, directory]
+    default: custom
+  jobs:
+    description: How many tables are dumped, and restored, at the same time; more than one with O(format=directory) only.
+    type: int
+    default: 1
+  schema_only:
+    description:
+      - Keep the definitions without a row. Drills, deploys and reverts refuse such a backup, as they refuse one of single tables.
+    type: bool
+    default: false
+  plain:
+    description:
+      - Keep the same as plain SQL beside the archive, in the file C(plain.sql), for people to read. It is made from the archive, so it
+        proves that the archive can be read.
+    type: bool
+    default: false
+  prisma:
+    description:
+      - Keep the Prisma schema of a release as SQL beside the archive, in the file C(prisma-schema.sql), as C(prisma migrate diff) writes it.
+        Nothing is read from the database, so this works with Prisma 6 and 7.
+    type: dict
+    suboptions:
+      project:
+        description: Directory of the release, with its C(node_modules).
+        type: path
+        required: true
+      node_bin_dir:
+        description: Directory of C(node). Default is the search path.
+        type: path
+      environment:
+        description: Further environment variables for Prisma, no secrets.
+        type: dict
+        default: {}
+      schema_path:
+        description: The Prisma schema, where it is not in one of Prisma's usual places.
+        type: str
+  max_age:
+    description:
+      - Use a backup again whose snapshot is at most this many seconds old. It must be of O(kind), of the same database, release and
+        form, verified, its files unharmed, and the history of migrations must be the same as now. V(0) always makes a new one.
+    type: float
+    default: 0
   migrations_path:
     description: Migrations folder of the running release, kept in the backup.
     type: path
@@ -60,6 +114,33 @@ EXAMPLES = r"""
       url: "{{ database_url }}"
     store: /var/backups/backstop
   register: backup
+
+- name: Back up with four jobs, and as plain SQL to read, unless that was done within the hour
+  backstop.postgres.pg_dump:
+    format: directory
+    jobs: 4
+    plain: true
+    max_age: 3600
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+
+- name: Keep the definitions
+  backstop.postgres.pg_dump:
+    kind: daily
+    schema_only: true
+    plain: true
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+
+- name: Back up one table
+  backstop.postgres.pg_dump:
+    kind: daily
+    tables: [ReceiptData]
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
 """
 
 RETURN = r"""
@@ -68,6 +149,18 @@ backup:
   returned: success
   type: str
   sample: electricity_tokens-20251108T020000Z-3fa9c1
+scope:
+  description: V(database), V(schema) for the definitions alone, or V(tables) for a backup of single tables.
+  returned: success
+  type: str
+reused:
+  description: Whether this is a backup that was there already, by O(max_age).
+  returned: success
+  type: bool
+plain:
+  description: Path of the plain SQL; null when it was not asked for.
+  returned: success
+  type: str
 directory:
   description: Directory of the backup.
   returned: success
@@ -94,7 +187,7 @@ level:
   type: str
 """
 
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
@@ -102,36 +195,78 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import read_tree
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.catalog import find_family
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup_form import Form
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup_reuse import reusable_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
 
 
 def act(request: Request) -> Dict[str, Any]:
     context = request.context
+    params = request.params
+    form = Form(
+        format=params["format"],
+        jobs=params["jobs"],
+        schema_only=params["schema_only"],
+        plain=params["plain"],
+        tables=params["tables"],
+    )
+    form.require_possible()
+    found = None
+    if params["max_age"] > 0:
+        found = reusable_backup(context, params["kind"], params["max_age"], form, params["commit"])
     if request.check_mode:
-        with context.connect() as session:
-            context.tools(session)
-        return {"changed": True, "backup": None}
-    folder = request.params["migrations_path"]
-    with acting(context, request.params["step"]) as facts:
-        place = make_backup(
+        return _foretold(request, form, found)
+    folder = params["migrations_path"]
+    with acting(context, params["step"]) as facts:
+        place = found or make_backup(
             context,
-            request.params["kind"],
+            params["kind"],
             migrations=read_tree(folder) if folder else None,
-            commit=request.params["commit"],
+            commit=params["commit"],
+            tables=params["tables"],
+            form=form,
+            prisma_schema=_prisma_schema(params["prisma"], request.connection.url()),
         )
-        result = _described(place)
+        result = {**_described(place), "reused": found is not None}
         facts.update(result)
-    return {"changed": True, **result}
+    return {"changed": found is None, **result}
+
+
+def _prisma_schema(wanted: Optional[Dict[str, Any]], url: str) -> Optional[bytes]:
+    if wanted is None:
+        return None
+    return Prisma(
+        wanted["project"],
+        node_bin_dir=wanted["node_bin_dir"],
+        environment={str(name): str(value) for name, value in wanted["environment"].items()},
+        schema_path=wanted["schema_path"],
+        offline=True,
+    ).schema_script(url)
+
+
+def _foretold(request: Request, form: Form, found: Optional[BackupPlace]) -> Dict[str, Any]:
+    if found is not None:
+        return {"changed": False, **_described(found), "reused": True}
+    with request.context.connect() as session:
+        request.context.tools(session)
+        for name in form.tables or []:
+            find_family(session, name, request.connection.schema)
+    return {"changed": True, "backup": None, "scope": form.scope, "reused": False}
 
 
 def _described(place: BackupPlace) -> Dict[str, Any]:
     manifest = manifests.load(place)
+    plain = manifest["archive"].get("plain")
     return {
         "backup": place.backup_id,
+        "scope": manifest.get("scope", manifests.WHOLE),
         "directory": place.path,
+        "plain": place.file(plain) if plain else None,
         "size": manifest["archive"]["size"],
         "tables": len(manifest["tables"]),
         "rows": sum(table["digest"]["rows"] for table in manifest["tables"]),
@@ -148,6 +283,21 @@ def main() -> None:
                 choices=["daily", "weekly", "pre-migration", "post-migration", "emergency"],
                 default="pre-migration",
             ),
+            tables=dict(type="list", elements="str"),
+            format=dict(type="str", choices=["custom", "directory"], default="custom"),
+            jobs=dict(type="int", default=1),
+            schema_only=dict(type="bool", default=False),
+            plain=dict(type="bool", default=False),
+            prisma=dict(
+                type="dict",
+                options=dict(
+                    project=dict(type="path", required=True),
+                    node_bin_dir=dict(type="path"),
+                    environment=dict(type="dict", default={}),
+                    schema_path=dict(type="str"),
+                ),
+            ),
+            max_age=dict(type="float", default=0),
             migrations_path=dict(type="path"),
             commit=dict(type="str"),
             step=dict(type="str", default="backup"),

@@ -10,7 +10,9 @@ module: pg_table_check
 short_description: Check that tables are as expected
 version_added: "0.1.0"
 description:
-  - Checks existence, columns and row counts of tables, and with O(operation) that the catalog is the one that the rehearsal left.
+  - Checks existence, columns, key, rows, earliest, latest and sums of tables, with O(backup) that they hold what a backup holds, and with
+    O(operation) that the catalog is the one that the rehearsal left.
+  - A sum is exact whatever the order of the rows, also of a floating point column; NaN and infinities are counted apart.
   - All checks are evaluated; the module fails when one does not hold.
 author:
   - The backstop.postgres contributors (@backstop)
@@ -44,9 +46,34 @@ options:
         description: Columns that it must have, in any order.
         type: list
         elements: str
+      key:
+        description: Columns of its primary key, else of a unique index over NOT NULL columns, in their order.
+        type: list
+        elements: str
       rows:
         description: Exact number of rows.
         type: int
+      min_rows:
+        description: Least number of rows.
+        type: int
+      max_rows:
+        description: Largest number of rows.
+        type: int
+      earliest:
+        description: Column to its smallest value, in any spelling of its type; null only measures it.
+        type: dict
+      latest:
+        description: Column to its largest value, in any spelling of its type; null only measures it.
+        type: dict
+      sums:
+        description:
+          - Column to the exact sum of its numbers, as text or number; null only measures it. Where the column holds NaN or infinities no sum
+            is as expected.
+        type: dict
+  backup:
+    description:
+      - Id of a backup whose digests O(tables) must have. Without O(tables) all tables of the backup.
+    type: str
   rehearsal:
     description: Compare the whole catalog with the one that the rehearsal of O(operation) left.
     type: bool
@@ -67,13 +94,45 @@ EXAMPLES = r"""
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop
+
+- name: What the runbook shows after a restore, as numbers that do not depend on the order of rows
+  backstop.postgres.pg_table_check:
+    tables:
+      - name: ReceiptData
+        min_rows: 1
+        earliest: {transactionDateTime: null}
+        latest: {transactionDateTime: null}
+        sums: {totalAmountZWG: null}
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+
+- name: The table holds what the backup holds
+  backstop.postgres.pg_table_check:
+    tables:
+      - name: ReceiptData
+    backup: electricity_tokens-20251108T020000Z-3fa9c1
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
 """
 
 RETURN = r"""
 checks:
-  description: Number of checks that hold.
+  description: Number of tables, and the comparison with the rehearsal, that are as expected.
   returned: success
   type: int
+tables:
+  description: What was measured of each table.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - table: public.ReceiptData
+      exists: true
+      rows: 1500
+      earliest: {transactionDateTime: "2025-01-01 08:00:00"}
+      sums: {totalAmountZWG: {sum: "49947449.6994965", not_a_number: 0, infinite: 0}}
 """
 
 from typing import Any, Dict, List
@@ -83,42 +142,36 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Session
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import qualified
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.rehearsal import check_against_rehearsal
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.table_checks import check_table
 
 
 def act(request: Request) -> Dict[str, Any]:
     context = request.context
+    params = request.params
+    manifest = manifests.load(request.store.find_backup(params["backup"])) if params["backup"] else None
+    wanted = params["tables"]
+    if manifest is not None and not wanted:
+        wanted = [{"name": qualified(entry["schema"], entry["name"])} for entry in manifest["tables"]]
     wrong: List[str] = []
+    measured = []
     with context.connect() as session:
-        for wanted in request.params["tables"]:
-            wrong += _check(session, wanted, request.connection.schema)
-        if context.operation is not None and request.params["rehearsal"] and not request.check_mode:
+        for one in wanted:
+            found, sentences = check_table(session, one, request.connection.schema, manifest)
+            measured.append(found)
+            wrong += sentences
+        if context.operation is not None and params["rehearsal"] and not request.check_mode:
             wrong += check_against_rehearsal(context.operation, session)
     if wrong:
-        raise BackstopError("The database is not as expected", found="; ".join(wrong[:20]), details={"wrong": wrong})
-    return {"changed": False, "checks": len(request.params["tables"]) + int(request.params["rehearsal"])}
-
-
-def _check(session: Session, wanted: Dict[str, Any], schema: str) -> List[str]:
-    name = wanted["name"]
-    try:
-        table = catalog.find_table(session, name, schema)
-    except Refused as error:
-        return [str(error)] if wanted["exists"] else []
-    if not wanted["exists"]:
-        return ["table %s exists" % name]
-    wrong = []
-    missing = [column for column in wanted["columns"] or [] if column not in table.columns]
-    if missing:
-        wrong.append("table %s lacks the columns %s; it has %s" % (name, ", ".join(missing), ", ".join(table.columns)))
-    if wanted["rows"] is not None:
-        rows = digests.table_digest(session, table.schema, table.name, table.columns).rows
-        if rows != wanted["rows"]:
-            wrong.append("table %s has %d rows, not %d" % (name, rows, wanted["rows"]))
-    return wrong
+        raise BackstopError(
+            "The database is not as expected",
+            found="; ".join(wrong[:20]),
+            details={"wrong": wrong, "tables": measured},
+        )
+    return {"changed": False, "checks": len(wanted) + int(params["rehearsal"]), "tables": measured}
 
 
 def main() -> None:
@@ -132,9 +185,16 @@ def main() -> None:
                     name=dict(type="str", required=True),
                     exists=dict(type="bool", default=True),
                     columns=dict(type="list", elements="str"),
+                    key=dict(type="list", elements="str", no_log=False),
                     rows=dict(type="int"),
+                    min_rows=dict(type="int"),
+                    max_rows=dict(type="int"),
+                    earliest=dict(type="dict"),
+                    latest=dict(type="dict"),
+                    sums=dict(type="dict"),
                 ),
             ),
+            backup=dict(type="str"),
             rehearsal=dict(type="bool", default=False),
             **store_argument_spec(),
         ),

@@ -27,6 +27,14 @@ options:
     description: Names as a person types them, V(ReceiptData), V(public.ReceiptData) or in double quotes. Default is all.
     type: list
     elements: str
+  referenced:
+    description: Add the tables that O(tables) refer to, however far away.
+    type: bool
+    default: false
+  counts:
+    description: Count and digest the rows, for which every table is read whole.
+    type: bool
+    default: true
 notes:
   - "On failure: Nothing was changed; this module only reads."
   - "How to undo: Nothing to undo."
@@ -41,6 +49,10 @@ EXAMPLES = r"""
     connection:
       url: "{{ database_url }}"
   register: known
+
+- name: Show the impact table
+  ansible.builtin.debug:
+    msg: "{{ known.impact_text }}"
 """
 
 RETURN = r"""
@@ -50,38 +62,69 @@ tables:
   type: list
   elements: dict
   sample: [{schema: public, name: ReceiptData, rows: 0, key: [id]}]
+impact:
+  description: What DELETE of rows and C(TRUNCATE ... CASCADE) of each table do to every table that is listed or reached.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - action: DELETE
+      table: public.TokenPurchase
+      effects: {public.TokenPurchase: rows deleted, public.ReceiptData: deletes rows, public.User: untouched}
+impact_text:
+  description: The same as lines of a table for people.
+  returned: success
+  type: list
+  elements: str
 """
 
 from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import Request, run_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests, impact
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Session, connect
 
 
 def act(request: Request) -> Dict[str, Any]:
-    wanted = request.params["tables"]
+    params = request.params
+    schema = request.connection.schema
     with connect(request.connection) as session:
-        if wanted:
-            tables = [catalog.find_table(session, name, request.connection.schema) for name in wanted]
+        if params["tables"]:
+            tables = [catalog.find_table(session, name, schema) for name in params["tables"]]
         else:
             tables = catalog.tables(session)
-        return {"changed": False, "tables": [_described(session, table) for table in tables]}
+        if params["referenced"]:
+            tables = impact.with_referenced(session, tables)
+        described = [_described(session, table, params["counts"]) for table in tables]
+        reached = impact.impact_of(session, tables)
+    return {
+        "changed": False,
+        "tables": described,
+        "impact": reached,
+        "impact_text": impact.as_text(reached, schema),
+    }
 
 
-def _described(session: Session, table: catalog.Table) -> Dict[str, Any]:
-    digest = digests.table_digest(session, table.schema, table.name, table.columns)
+def _described(session: Session, table: catalog.Table, counts: bool) -> Dict[str, Any]:
+    digest = digests.table_digest(session, table.schema, table.name, table.columns) if counts else None
     return {
         **table.to_json(),
-        "rows": digest.rows,
-        "digest": digest.hash,
+        **({"rows": digest.rows, "digest": digest.hash} if digest else {}),
         "delete_reaches": catalog.reached_by_delete(session, table),
         "truncate_reaches": catalog.reached_by_truncate(session, table),
     }
 
 
 def main() -> None:
-    run_module(dict(tables=dict(type="list", elements="str")), act, connection=True)
+    run_module(
+        dict(
+            tables=dict(type="list", elements="str"),
+            referenced=dict(type="bool", default=False),
+            counts=dict(type="bool", default=True),
+        ),
+        act,
+        connection=True,
+    )
 
 
 if __name__ == "__main__":

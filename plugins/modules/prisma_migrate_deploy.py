@@ -38,6 +38,13 @@ options:
     description: Seconds that a statement may wait for a lock before the migration fails.
     type: float
     default: 5
+  lock_retries:
+    description:
+      - How often a migration that failed only by O(lock_timeout) is tried again.
+      - Only with O(operation), and only where definitions and rows are proved to be those of its backup, so that the migration left nothing;
+        then it is marked as rolled back first.
+    type: int
+    default: 0
   statement_timeout:
     description: Seconds that one statement may take.
     type: float
@@ -75,6 +82,10 @@ seconds:
   description: Duration.
   returned: success
   type: float
+lock_retries:
+  description: How often a migration was tried again because of a lock.
+  returned: success
+  type: int
 rewritten:
   description: Tables that were there and were written anew as a whole.
   returned: changed
@@ -91,10 +102,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migration import (
-    apply_migrations,
     read_state,
     refuse_problems,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migration_retry import apply_patiently
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -104,10 +115,11 @@ def act(request: Request) -> Dict[str, Any]:
         with context.connect() as session:
             state = read_state(session, prisma, request.connection.schema)
         refuse_problems(state, request.params["expected"])
-        return {"changed": bool(state.pending), "applied": state.pending, "seconds": 0.0}
-    return apply_migrations(
+        return {"changed": bool(state.pending), "applied": state.pending, "seconds": 0.0, "lock_retries": 0}
+    return apply_patiently(
         context,
         prisma,
+        lock_retries=request.params["lock_retries"],
         expected=request.params["expected"],
         lock_timeout_ms=int(request.params["lock_timeout"] * 1000),
         statement_timeout_ms=_milliseconds(request.params["statement_timeout"]),
@@ -125,6 +137,7 @@ def main() -> None:
             **prisma_argument_spec(),
             expected=dict(type="list", elements="str", required=True),
             lock_timeout=dict(type="float", default=5),
+            lock_retries=dict(type="int", default=0),
             statement_timeout=dict(type="float"),
             timeout=dict(type="float"),
             **store_argument_spec(),

@@ -102,7 +102,14 @@ edited:
   type: list
   elements: str
 unknown:
-  description: In force or failed in the database, without a folder.
+  description: In force or failed in the database, without a folder, and not squashed.
+  returned: success
+  type: list
+  elements: str
+squashed:
+  description:
+    - In force in the database, without a folder. The first migration of the folder stands for them, for it was marked as applied when they
+      were in force already. No reason not to deploy.
   returned: success
   type: list
   elements: str

@@ -50,7 +50,7 @@ PASSWORD = MARK + "@p ss/w#rd:%41"
 OURS = "BACKSTOP_TEST_SITE"
 PATIENCE = 240
 #: A message that is longer is not read.
-LONGEST_MESSAGE = 900
+LONGEST_MESSAGE = 1000
 _TASK = re.compile(r"^TASK \[(?:.* : )?(.+)\] \*+$")
 _FATAL = re.compile(r"^fatal: \[[^]]+\](?: -> [^:]+)?: (?:FAILED|UNREACHABLE)! => ?$")
 

@@ -31,7 +31,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.b
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context, acting
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.fence import fence
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import Question, evaluate
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gate_checks.question import Question
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import evaluate
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.leftovers import clean_failed_migration
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migration import (
@@ -96,6 +97,7 @@ class Driver:
                 expected=self.expected,
                 release_connection=self.context.connection,
                 database_directory=self.data_directory,
+                applications={},
             ),
         )
         closed = [gate for gate in gates if not gate.passed]

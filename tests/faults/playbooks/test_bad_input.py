@@ -99,8 +99,13 @@ def test_a_full_store_and_missing_client_programs(site: DemoSite) -> None:
     """A database that is larger than the free space, told in one go with what else is wrong."""
     with sparse_file(site.database_directory(), site.places.directory):
         said = refused(site, backstop_client_bin_dir="/usr/sbin")
-    for word in ("store: The store has too little free space", "database_disk:", "client_tools:", "3 of 12 gates"):
+    for word in ("store: The store has too little free space", "database_disk:", "client_tools:", "4 of 20 gates"):
         assert word in said, said
+
+
+def test_a_waiver_without_a_reason(site: DemoSite) -> None:
+    said = refused(site, deploy_waivers={"store": " "})
+    assert "gives no reason" in said, said
 
 
 def test_a_waiver_of_no_gate(site: DemoSite) -> None:

@@ -328,6 +328,45 @@ def test_schema_with_a_pooled_and_a_direct_url(tmp_path, database):
     assert deploy(project, database).applied == [INIT]
 
 
+SEVERAL = SCHEMA.replace('env("DATABASE_URL")', 'env("DATABASE_URL")\n  schemas  = ["audit", "public"]') + """
+model A {
+  id Int @id
+  @@schema("public")
+}
+model Note {
+  id Int @id
+  @@schema("audit")
+}
+"""
+AUDIT = 'CREATE SCHEMA "audit";\nCREATE TABLE "public"."A" (id int PRIMARY KEY);\n'
+AUDIT += 'CREATE TABLE "audit"."Note" (id int PRIMARY KEY);\n'
+
+
+@pytest.mark.parametrize("schema", ["public", "audit"])
+def test_several_schemas(tmp_path, database, schema):
+    """The history is in the schema that the URL names, whatever schemas there are beside it."""
+    script = AUDIT.replace('CREATE SCHEMA "audit";', 'CREATE SCHEMA IF NOT EXISTS "audit";')
+    project = PrismaProject.create(tmp_path / "release", {INIT: script}, schema=SEVERAL)
+    url = database.url.replace("schema=public", "schema=" + schema)
+    with database.session() as cursor:
+        assert project.prisma().migrate_deploy(url, cursor=cursor).applied == [INIT]
+        assert [row.state for row in history.read_rows(cursor, schema)] == ["applied"]
+        assert history.read_rows(cursor, {"public": "audit", "audit": "public"}[schema]) is None
+        assert project.prisma().migrate_deploy(url, cursor=cursor).applied == []
+    assert database.value("SELECT to_regclass('audit.\"Note\"') IS NOT NULL")
+
+
+def test_the_schema_as_sql(tmp_path, database):
+    project = PrismaProject.create(tmp_path / "release", {INIT: AUDIT}, schema=SEVERAL)
+    script = project.prisma().schema_script(database.url).decode()
+    assert 'CREATE TABLE "audit"."Note"' in script
+    database.execute(script)
+    assert database.has("A")
+    (project.path / "prisma" / "schema.prisma").write_text(SEVERAL.replace("Int @id", "Nothing @id"))
+    with pytest.raises(PrismaError, match="schema is not valid"):
+        project.prisma().schema_script(database.url)
+
+
 def test_schema_with_a_fixed_url(tmp_path, database):
     schema = SCHEMA.replace('env("DATABASE_URL")', '"postgresql://nobody:wrong@127.0.0.1:1/elsewhere"')
     project = PrismaProject.create(tmp_path / "release", {INIT: TABLE_A}, schema=schema)

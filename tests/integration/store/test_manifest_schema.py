@@ -41,6 +41,7 @@ def real_manifests(shared_databases):
         plain.backup(commit="0" * 40, migrations={"m/migration.sql": b""}),
         realistic.backup("daily"),
         empty.backup("weekly"),
+        realistic.backup("daily", tables=["TokenPurchase", "measured"]),
     ]
     return [manifests.load(place) for place in places]
 
@@ -67,6 +68,7 @@ def test_fields_may_be_added(real_manifests):
         lambda manifest: manifest["tables"][0]["digest"].update(rows=-1),
         lambda manifest: manifest["files"]["archive.dump"].update(sha256="x"),
         lambda manifest: manifest.update(kind="monthly"),
+        lambda manifest: manifest.update(scope="half"),
         lambda manifest: manifest.update(created="yesterday"),
         lambda manifest: manifest["database"]["properties"].pop("owner"),
     ],

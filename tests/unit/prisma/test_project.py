@@ -9,6 +9,10 @@ import json
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import (
+    Prisma,
+    schema_script_arguments,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
 
 SCHEMA = 'datasource db {\n  provider = "postgresql"\n  url = env("DATABASE_URL")\n}\n'
@@ -91,3 +95,48 @@ def test_no_schema(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(Refused, match="is empty"):
         Project(str(tmp_path), "empty").migrations()
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Makes a release with a Prisma of some version; nothing of it can be run."""
+
+    def create(version, config=None):
+        project = make(tmp_path, {
+            "prisma/schema.prisma": SCHEMA, "node_modules/prisma/build/index.js": "",
+            "node_modules/prisma/package.json": json.dumps({"version": version}),
+            "node_modules/@prisma/engines/schema-engine-x": "", "bin/node": "", **(config or {}),
+        })
+        for program in ("bin/node", "node_modules/@prisma/engines/schema-engine-x"):
+            (tmp_path / program).chmod(0o755)
+        return {"project": project.path, "node_bin_dir": str(tmp_path / "bin"), "environment": {}}
+
+    return create
+
+
+@pytest.mark.parametrize("version, config, found", [
+    ("7.10.0", {"prisma.config.ts": "export default {}"}, "Prisma 7.10.0"),
+    ("5.22.0", {}, "Prisma 5.22.0"),
+    (
+        "6.19.3", {"prisma.config.ts": "export default { datasource: { url: env('DATABASE_URL') } }"},
+        "Prisma 6.19.3 with a datasource in ",
+    ),
+])
+def test_a_prisma_that_would_show_the_password_is_refused(release, version, config, found):
+    """It gives the engine the URL as an argument, which every user of the host can read."""
+    given = release(version, config)
+    with pytest.raises(Refused, match="not supported") as caught:
+        Prisma(**given)
+    assert caught.value.found.startswith(found)
+    assert Prisma(**given, offline=True).version() == version
+
+
+def test_a_prisma_six_with_a_configuration_without_a_datasource(release):
+    config = {"prisma.config.ts": "export default defineConfig({ schema: 'prisma/schema.prisma' })"}
+    assert Prisma(**release("6.19.3", config)).version() == "6.19.3"
+
+
+def test_the_schema_as_sql_is_spelled_by_version():
+    six = ["migrate", "diff", "--from-empty", "--to-schema-datamodel", "x.prisma", "--script"]
+    assert schema_script_arguments("6.19.3", "x.prisma") == six
+    assert schema_script_arguments("7.10.0", "x.prisma") == [*six[:3], "--to-schema", *six[4:]]

@@ -2,16 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Archives: pg_dump's custom format written, read whole, restored into an empty database."""
+"""Archives: pg_dump's custom or directory format written, read whole, restored into an empty database."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Dict, List, Optional, Sequence
+import re
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..base.errors import BackstopError
 from ..base.processes import Running, run
+from ..base.sql_names import qualified
 from .client_tools import ClientTools
 from .connection import Settings
 
@@ -22,6 +24,7 @@ _RESTORE_OPTIONS = "-c lc_monetary=C " + _UNHINDERED
 _DUMP_OPTIONS = "-c timezone=UTC -c datestyle=ISO -c extra_float_digits=3 " + _RESTORE_OPTIONS
 #: Seconds that pg_dump waits for a lock before it gives up.
 LOCK_WAIT_SECONDS = 10
+_END_OF_SQL = b"-- PostgreSQL database dump complete"
 _END_OF_ROLES = b"-- PostgreSQL database cluster dump complete"
 
 
@@ -46,23 +49,34 @@ def start_dump(
     snapshot: Optional[str] = None,
     compression: str = "1",
     schema_only: bool = False,
+    jobs: int = 0,
+    relations: Optional[Sequence[Tuple[str, str]]] = None,
     lock_wait_seconds: int = LOCK_WAIT_SECONDS,
     keep_open: Sequence[int] = (),
 ) -> Running:
-    """Start pg_dump into a new archive at ``path``; the caller waits for it and judges its status."""
+    """Start pg_dump into a new archive at ``path``; the caller waits for it and judges its status.
+
+    :param jobs: tables that are dumped at the same time, into a directory; 0 means into one file
+    :param relations: schema and name of the only ones to be dumped
+    """
     argv = [
         tools.pg_dump,
         "--no-password",
-        "--format=custom",
+        "--format=" + ("directory" if jobs else "custom"),
         "--lock-wait-timeout=%ds" % lock_wait_seconds,
         "--compress=" + compression,
         "--file=" + path,
         "--dbname=" + settings.conninfo(),
     ]
+    if jobs:
+        argv.append("--jobs=%d" % jobs)
     if snapshot:
         argv.append("--snapshot=" + snapshot)
     if schema_only:
         argv.append("--schema-only")
+    if relations is not None:
+        # A pattern in which everything between double quotes is literal.
+        argv += ["--strict-names", *("--table=" + qualified(schema, name) for schema, name in relations)]
     return Running(
         argv,
         environment=settings.client_environment(_DUMP_OPTIONS),
@@ -86,13 +100,31 @@ def dump_roles(tools: ClientTools, settings: Settings, keep_open: Sequence[int] 
     return done.output
 
 
-def decode(tools: ClientTools, path: str, keep_open: Sequence[int] = ()) -> None:
-    """Read and decompress the whole archive. ``pg_restore --list`` would accept one that was cut in half."""
+def decode(tools: ClientTools, path: str, keep_open: Sequence[int] = (), target: str = os.devnull) -> None:
+    """Read and decompress the whole archive. ``pg_restore --list`` would accept one that was cut in half.
+
+    :param target: where to write it as plain SQL
+    """
     run(
-        [tools.pg_restore, "--file=" + os.devnull, path],
+        [tools.pg_restore, "--file=" + target, path],
         keep_open=keep_open,
         check="The archive cannot be read to its end",
     )
+    if target != os.devnull and not _ends_with(target, _END_OF_SQL):
+        raise BackstopError("pg_restore did not write the plain SQL to its end", found=target)
+
+
+def _ends_with(path: str, mark: bytes) -> bool:
+    with open(path, "rb") as stream:
+        stream.seek(max(0, os.path.getsize(path) - 4096))
+        return mark in stream.read()
+
+
+def size_of(path: str) -> int:
+    """Bytes of an archive: of its file, or of all in its directory."""
+    if os.path.isdir(path):
+        return sum(entry.stat().st_size for entry in os.scandir(path))
+    return os.path.getsize(path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +140,32 @@ def contents(tools: ClientTools, path: str) -> List[Entry]:
     listing = run([tools.pg_restore, "--list", path], check="The archive's table of contents cannot be read").stdout
     lines = [line for line in listing.splitlines() if line and not line.startswith(";")]
     return [Entry(int(line.split(";", 1)[0]), line) for line in lines]
+
+
+#: TABLE DATA entries bear the oid that the table had when it was dumped.
+_TABLE_DATA = re.compile(r"\d+; \d+ (\d+) TABLE DATA (.*)")
+
+
+def rows_of(entries: Sequence[Entry], oid: int, schema: str, name: str) -> Entry:
+    """The one entry that holds the rows of a table.
+
+    :param oid: of the table when it was dumped, as the manifest has it
+    :raises BackstopError: there is none, or more than one
+    """
+    # As the listing prints names: it has one line for each entry.
+    printed = "%s %s " % tuple(re.sub(r"[\r\n]", " ", part) for part in (schema, name))
+    found = []
+    for entry in entries:
+        match = _TABLE_DATA.fullmatch(entry.line)
+        if match and int(match.group(1)) == oid and match.group(2).startswith(printed):
+            found.append(entry)
+    if len(found) != 1:
+        raise BackstopError(
+            "The archive does not hold the rows of table %s.%s exactly once" % (schema, name),
+            found="%d entries" % len(found),
+            hint="use another backup",
+        )
+    return found[0]
 
 
 def restore(

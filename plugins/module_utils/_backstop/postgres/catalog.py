@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from ..base.errors import Refused
 from ..base.sql_names import near_names, parse_table_name
@@ -105,7 +105,7 @@ def tables(session: Session) -> List[Table]:
     ]
 
 
-def locked_by_dump(session: Session) -> List[Tuple[str, str, int]]:
+def locked_by_dump(session: Session) -> "List[Relation]":
     """Schema, name and oid of what pg_dump locks: tables and partitioned tables."""
     found = session.rows(
         "SELECT n.nspname, c.relname, c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -125,14 +125,95 @@ def find_table(session: Session, text: str, default_schema: str = "public") -> T
     for table in known:
         if table.name == name and table.schema == (schema or default_schema):
             return table
-    elsewhere = [table.full_name for table in known if table.name == name]
-    near = elsewhere or near_names(name, [table.name for table in known])
-    raise Refused(
+    raise _no_such_table(text, schema or default_schema, name, [(table.schema, table.name) for table in known])
+
+
+def _no_such_table(text: str, schema: str, name: str, known: Sequence[Tuple[str, str]]) -> Refused:
+    elsewhere = ["%s.%s" % pair for pair in known if pair[1] == name]
+    near = elsewhere or near_names(name, [pair[1] for pair in known])
+    return Refused(
         "There is no table %s" % text,
-        found="%d tables, none of that name in schema %s" % (len(known), schema or default_schema),
+        found="%d tables, none of that name in schema %s" % (len(known), schema),
         expected="perhaps " + ", ".join(near) if near else None,
         hint="names keep their capitals here: write ReceiptData, not receiptdata or receipt_data",
     )
+
+
+#: Schema, name and oid of a relation.
+Relation = Tuple[str, str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class TableFamily:
+    """What a person means by the name of a table: the table, or all partitions of a partitioned one."""
+
+    schema: str
+    name: str
+    oid: int
+    #: the tables that hold the rows
+    leaves: Tuple[Table, ...]
+    #: every relation of it: the leaves and, of a partitioned table, those above them
+    relations: Tuple[Relation, ...]
+
+    @property
+    def full_name(self) -> str:
+        return self.schema + "." + self.name
+
+    @property
+    def partitioned(self) -> bool:
+        return [table.oid for table in self.leaves] != [self.oid]
+
+
+def find_family(session: Session, text: str, default_schema: str = "public") -> TableFamily:
+    """The table that a person means; of a partitioned one all partitions.
+
+    :raises Refused: lists the near names when there is none
+    """
+    wanted_schema, name = parse_table_name(text)
+    schema = wanted_schema or default_schema
+    known = locked_by_dump(session)
+    oid = next((oid for one_schema, one_name, oid in known if (one_schema, one_name) == (schema, name)), None)
+    if oid is None:
+        raise _no_such_table(text, schema, name, [relation[:2] for relation in known])
+    members = {oid} | {
+        int(member)
+        for (member,) in session.rows("SELECT relid::oid::bigint FROM pg_partition_tree(%s::oid::regclass)", (oid,))
+    }
+    leaves = tuple(table for table in tables(session) if table.oid in members)
+    return TableFamily(schema, name, oid, leaves, tuple(relation for relation in known if relation[2] in members))
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnedSequence:
+    """A sequence that belongs to a column: serial or identity."""
+
+    schema: str
+    name: str
+    table_oid: int
+    column: str
+    increment: int
+    last_value: Optional[int]
+
+    @property
+    def full_name(self) -> str:
+        return self.schema + "." + self.name
+
+
+def owned_sequences(session: Session, oids: Iterable[int]) -> List[OwnedSequence]:
+    """The sequences that belong to columns of these tables."""
+    found = session.rows(
+        "SELECT n.nspname, c.relname, d.refobjid::bigint, a.attname, s.seqincrement, pg_sequence_last_value(c.oid)"
+        " FROM pg_depend d JOIN pg_sequence s ON s.seqrelid = d.objid JOIN pg_class c ON c.oid = s.seqrelid"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid"
+        " WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')"
+        " AND d.refobjsubid > 0 AND d.refobjid = ANY(%s::bigint[]::oid[]) ORDER BY 1, 2",
+        (list(oids),),
+    )
+    return [
+        OwnedSequence(schema, name, int(oid), column, int(increment), None if last is None else int(last))
+        for schema, name, oid, column, increment, last in found
+    ]
 
 
 _SEQUENCES = (

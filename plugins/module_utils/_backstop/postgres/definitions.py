@@ -10,9 +10,9 @@ Identities never hold an oid. Members of extensions are left out, the extensions
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
+from typing import Dict, List, Sequence, Tuple
 
-from .catalog import NOT_OF_EXTENSION, USER_SCHEMA
+from .catalog import NOT_OF_EXTENSION, USER_SCHEMA, Relation
 from .connection import Session
 
 #: Key "kind identity", value the normalised text.
@@ -251,6 +251,23 @@ def definitions(session: Session) -> Definitions:
         found.setdefault("comment on %s" % identity, []).append(str(text))
     # Names that hold dots can read alike: none of them may hide another.
     return {key: " and ".join(sorted(texts)) for key, texts in found.items()}
+
+
+#: Kinds whose identity is that of their relation, a dot and their own name.
+_PARTS = ("column", "constraint", "trigger", "rule", "policy")
+
+
+def of_relations(session: Session, relations: Sequence[Relation]) -> Definitions:
+    """The definitions of some tables: theirs, of their columns, constraints, indexes, triggers, rules and policies."""
+    names = ["%s.%s" % (schema, name) for schema, name, _oid in relations]
+    indexes = session.rows(
+        "SELECT n.nspname || '.' || c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.indrelid = ANY(%s::bigint[]::oid[])",
+        ([oid for _schema, _name, oid in relations],),
+    )
+    wanted = {"relation " + name for name in names} | {"index " + str(name) for (name,) in indexes}
+    starts = tuple("%s %s." % (kind, name) for kind in _PARTS for name in names)
+    return {key: text for key, text in definitions(session).items() if key in wanted or key.startswith(starts)}
 
 
 def compare(before: Definitions, after: Definitions) -> Dict[str, List[str]]:

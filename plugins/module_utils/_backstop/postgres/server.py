@@ -155,5 +155,33 @@ def obstacles_to_rename(session: Session, database: str) -> List[str]:
     return found
 
 
+def standbys(session: Session) -> List[str]:
+    """Who streams from this server, and its physical slots; a role without pg_monitor sees that there is one, not who.
+
+    A logical receiver is told by its slot, see obstacles_to_rename().
+    """
+    found = session.rows(
+        "SELECT coalesce(nullif(r.application_name, ''), 'hidden from this role'), coalesce(host(r.client_addr),"
+        " 'the socket or hidden'), coalesce(r.state, 'state hidden'), coalesce(r.sync_state, 'hidden')"
+        " FROM pg_stat_replication r WHERE NOT EXISTS (SELECT 1 FROM pg_replication_slots s WHERE s.active_pid = r.pid"
+        " AND s.slot_type = 'logical') ORDER BY 1, 2"
+    )
+    idle = session.rows(
+        "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT active ORDER BY 1"
+    )
+    return ["%s at %s (%s, %s)" % row for row in found] + ["unused slot %s" % name for (name,) in idle]
+
+
+def relations_of_others(session: Session) -> List[str]:
+    """Tables that this role may not alter, because it is neither their owner nor a member of him."""
+    rows = session.rows(
+        "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relpersistence <> 't'"
+        " AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'"
+        " AND NOT pg_has_role(current_user, c.relowner, 'USAGE') ORDER BY 1"
+    )
+    return [str(name) for (name,) in rows]
+
+
 def settings(session: Session, names: List[str]) -> Dict[str, Any]:
     return dict(session.rows("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", (names,)))

@@ -14,7 +14,7 @@ import selectors
 import time
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence
 
-from ..base.errors import Refused
+from ..base.errors import BackstopError, Refused
 from ..base.processes import Running, find_program, redact
 from .engine import find_engine, guarded
 from .failures import PrismaError, analyse, plain_text, started_migrations
@@ -65,6 +65,7 @@ class Prisma:
     :param node_bin_dir: directory of ``node``; default is PATH
     :param environment: further variables for Prisma, no secrets (PRISMA_SCHEMA_ENGINE_BINARY)
     :param schema_path: the Prisma schema where it is not in one of Prisma's usual places
+    :param offline: only for what reads no database, which Prisma 7 may do too
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Prisma:
         node_bin_dir: Optional[str] = None,
         environment: Optional[Mapping[str, str]] = None,
         schema_path: Optional[str] = None,
+        offline: bool = False,
     ) -> None:
         self.project = Project(project, schema_path)
         self._entry = os.path.join(self.project.path, ENTRY)
@@ -94,7 +96,8 @@ class Prisma:
         # An engine that is a script finds this Node too.
         path = os.path.dirname(node) + os.pathsep + os.environ.get("PATH", os.defpath)
         self._environment = {"PATH": path, **_ENVIRONMENT, **(environment or {})}
-        self._check_supported()
+        if not offline:
+            self._check_supported()
         self._engine = find_engine(self.project.path, self._environment)
 
     def _check_supported(self) -> None:
@@ -179,6 +182,18 @@ class Prisma:
         """Prisma's own report, for people: its exit status must decide nothing, see :mod:`.history`."""
         return self._run(["migrate", "status"], url, timeout, (), None)
 
+    def schema_script(self, url: str, timeout: Optional[float] = 120) -> bytes:
+        """SQL that makes the Prisma schema of the release in an empty database.
+
+        :param url: of any database; Prisma wants one, nothing in it is read
+        """
+        said = self._run(schema_script_arguments(self.version(), self.project.schema()), url, timeout, (), None)
+        if said.status != 0:
+            raise analyse("prisma migrate diff", said.stdout, said.stderr)
+        if not said.stdout.strip():
+            raise BackstopError("Prisma wrote no SQL for the schema", found=said.stderr.strip()[-500:] or "no output")
+        return said.stdout.encode() + b"\n"
+
     def _act(
         self,
         arguments: Sequence[str],
@@ -214,7 +229,7 @@ class Prisma:
         on_line: Optional[Listener],
     ) -> Said:
         argv = [self.node, self._entry, *arguments]
-        if self.project.schema_path:
+        if self.project.schema_path and "diff" not in arguments:
             argv += ["--schema", self.project.schema_path]
         hidden = secrets_in(url)
         variables = self.project.url_variables()
@@ -234,6 +249,12 @@ class Prisma:
                     on_line(line)
             status = program.wait()
             return Said(status, "\n".join(output), redact(program.stderr_text, hidden))
+
+
+def schema_script_arguments(version: str, schema: str) -> List[str]:
+    """The command that writes a schema as SQL, as this version of Prisma spells it."""
+    target = "--to-schema-datamodel" if int(version.split(".")[0]) < 7 else "--to-schema"
+    return ["migrate", "diff", "--from-empty", target, schema, "--script"]
 
 
 class _TookTooLong(Exception):

@@ -262,8 +262,10 @@ class MigrationState:
     failed: List[str]
     #: In force in the database, but from another text than the folder's.
     edited: List[str]
-    #: In force or failed in the database, without a folder.
+    #: In force or failed in the database, without a folder, and not squashed.
     unknown: List[str]
+    #: In force in the database, without a folder: the first migration of the folder stands for them.
+    squashed: List[str]
     #: Rolled back and not in force now.
     rolled_back: List[str]
     #: More than one row in force of the same name.
@@ -328,6 +330,7 @@ def compare(folder: Sequence[MigrationFile], rows: Optional[Sequence[HistoryRow]
         return [name for name in names if any(row.state == state for row in live[name])]
 
     applied = having(APPLIED)
+    squashed = _squashed(folder, live)
     return MigrationState(
         table_exists=rows is not None,
         applied=[name for name in applied if name in files],
@@ -340,7 +343,31 @@ def compare(folder: Sequence[MigrationFile], rows: Optional[Sequence[HistoryRow]
             if name in files
             and not all(files[name].matches(row.checksum) for row in live[name] if row.state == APPLIED)
         ],
-        unknown=[name for name in names if live[name] and name not in files],
+        unknown=[name for name in names if live[name] and name not in files and name not in squashed],
+        squashed=[name for name in names if name in squashed],
         rolled_back=[name for name in names if not live[name]],
         duplicates=[name for name in names if len(live[name]) > 1],
     )
+
+
+def _squashed(folder: Sequence[MigrationFile], live: Mapping[str, Sequence[HistoryRow]]) -> List[str]:
+    """Names whose migrations were squashed into the first one of the folder.
+
+    That one was marked as applied (``resolve --applied`` runs no step) when they were in force already. A release that
+    is only older than the database has no such mark: the migrations that it lacks ran after those that it has.
+    """
+    marks = [row for row in live.get(folder[0].name, ()) if _was_marked(row)] if folder else []
+    marked = [row.started_at for row in marks if row.started_at is not None]
+    names = {file.name for file in folder}
+    return [
+        name
+        for name, rows in live.items()
+        if marked
+        and rows
+        and name not in names
+        and all(row.state == APPLIED and row.started_at is not None and row.started_at < min(marked) for row in rows)
+    ]
+
+
+def _was_marked(row: HistoryRow) -> bool:
+    return row.state == APPLIED and row.applied_steps_count == 0

@@ -76,7 +76,7 @@ class Store:
 
         One that is missing is fine where it can be made.
         """
-        place = self._nearest_directory()
+        place = self.nearest_directory()
         if place == self.root:
             self._check_private()
         if not os.access(place, os.W_OK):
@@ -101,7 +101,7 @@ class Store:
                 hint="chmod 700 " + self.root,
             )
 
-    def _nearest_directory(self) -> str:
+    def nearest_directory(self) -> str:
         """The store, or where it would be made."""
         path = self.root
         while not os.path.isdir(path):
@@ -110,7 +110,7 @@ class Store:
 
     def free_bytes(self) -> int:
         """Free space of the store's file system, for users that are not root."""
-        usage = os.statvfs(self._nearest_directory())
+        usage = os.statvfs(self.nearest_directory())
         return usage.f_bavail * usage.f_frsize
 
     # Backups

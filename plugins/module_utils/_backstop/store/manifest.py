@@ -11,13 +11,16 @@ from typing import Any, Dict, List, Optional
 
 from ..base.durable_files import read_json, sha256_of, write_json
 from ..base.errors import BackstopError, CouldNotVerify, Refused
-from ..base.progress import timestamp
+from ..base.progress import parse_timestamp, timestamp, utc_now
 from .layout import BackupPlace
 
 #: The major version of the manifest; readers refuse another one, writers may add fields within it.
 FORMAT = 1
 #: How far a backup is verified, each level including those before it.
 LEVELS = ("checksum", "readable", "restored")
+#: What a backup is of: the whole database, its definitions without a row, or single tables. A manifest without
+#: ``scope`` is of the whole database.
+WHOLE, SCHEMA, TABLES = "database", "schema", "tables"
 
 _REQUIRED = ("id", "kind", "created", "database", "server", "archive", "files", "tables", "snapshot")
 
@@ -56,6 +59,31 @@ def require_contents(manifest: Dict[str, Any]) -> None:
             expected="a backup made by this collection on its own host",
             hint="restore its archive with pg_restore into a new database and look at it yourself",
         )
+
+
+def is_whole(manifest: Dict[str, Any]) -> bool:
+    """Whether a backup is of the whole database. One of single tables or of the schema must never be taken for it."""
+    return bool(manifest.get("scope", WHOLE) == WHOLE)
+
+
+def require_whole(manifest: Dict[str, Any]) -> None:
+    """:raises Refused: the backup holds only single tables, or no row at all"""
+    if is_whole(manifest):
+        return
+    if manifest["scope"] == SCHEMA:
+        raise Refused(
+            "Backup %s holds the schema and no row" % manifest["id"],
+            found="scope schema",
+            expected="a backup of the whole database",
+            hint="choose another backup; pg_backup_info tells the scope of each",
+        )
+    names = ["%s.%s" % (table["schema"], table["name"]) for table in manifest["tables"]]
+    raise Refused(
+        "Backup %s holds only single tables" % manifest["id"],
+        found="%s: %s" % (manifest["scope"], ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")),
+        expected="a backup of the whole database",
+        hint="restore these tables with rollback_corrupted_table.yml, or choose another backup",
+    )
 
 
 def check_files(place: BackupPlace, manifest: Dict[str, Any]) -> None:
@@ -129,6 +157,21 @@ def verification(place: BackupPlace) -> Optional[Dict[str, Any]]:
     if not isinstance(known, dict) or known.get("manifest_sha256") != sha256_of(place.file("manifest.json")):
         return None
     return known
+
+
+def reached_since(place: BackupPlace, level: str, seconds: float) -> Optional[Dict[str, Any]]:
+    """The result of this level where it passed within the last seconds; None where it did not, or one before failed."""
+    reached = level_of(place)
+    if reached is None or LEVELS.index(reached) < LEVELS.index(level):
+        return None
+    result = (verification(place) or {"levels": {}})["levels"].get(level)
+    if result is None or not result["passed"] or age_seconds(result["at"]) > seconds:
+        return None
+    return dict(result)
+
+
+def age_seconds(moment: str) -> float:
+    return (utc_now() - parse_timestamp(moment)).total_seconds()
 
 
 def level_of(place: BackupPlace) -> Optional[str]:

@@ -11,6 +11,7 @@ pg_dump could write an empty table and still end with status 0.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import time
@@ -29,9 +30,9 @@ from ..postgres.database_properties import read_properties
 from ..prisma import history
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from .backup_form import ARCHIVES, PLAIN, PRISMA_SCHEMA, Form
 from .context import Context
 
-ARCHIVE = "archive.dump"
 #: Times that the list of tables may change while they are being locked.
 _LOCK_ATTEMPTS = 5
 #: Times that pg_dump may find somebody queued for a lock before it, and seconds that it then waits.
@@ -45,13 +46,22 @@ def make_backup(
     *,
     migrations: Optional[Mapping[str, bytes]] = None,
     commit: Optional[str] = None,
+    tables: Optional[Sequence[str]] = None,
+    form: Optional[Form] = None,
+    prisma_schema: Optional[bytes] = None,
 ) -> BackupPlace:
     """Back the live database up to level ``readable`` and commit the result to the store.
 
     :param migrations: files of the running release's migrations folder by relative path, kept in the backup
     :param commit: the running release
+    :param tables: the only tables to be backed up, as a person types their names; then the backup is a partial one,
+        which is good for restoring these tables and for nothing else
+    :param form: in which form it is kept
+    :param prisma_schema: SQL that makes the running release's Prisma schema, kept in the backup
     :raises BackstopError: nothing is left but a partial directory that the next backup removes
     """
+    form = dataclasses.replace(form or Form(), tables=tables)
+    form.require_possible()
     context.store.prepare()
     backup_id = context.store.new_backup_id(context.database)
     final = context.store.backup_path(kind, backup_id)
@@ -60,10 +70,12 @@ def make_backup(
     held = lock.fileno()
     context.keep_open.append(held)
     try:
-        manifest = _fill(context, partial, kind, backup_id)
+        manifest = _fill(context, partial, kind, backup_id, form)
         manifest["release"] = {"commit": commit}
         for path, content in (migrations or {}).items():
             _write_below(partial, os.path.join("migrations", path), content)
+        if prisma_schema is not None:
+            _write_below(partial, PRISMA_SCHEMA, prisma_schema)
         _finish(context, partial, final, manifest)
     except BaseException:
         context.keep_open.remove(held)
@@ -91,21 +103,22 @@ def _write_below(folder: str, path: str, content: bytes) -> None:
     write_file(target, content)
 
 
-def _fill(context: Context, partial: str, kind: str, backup_id: str) -> Dict[str, Any]:
+def _fill(context: Context, partial: str, kind: str, backup_id: str, form: Form) -> Dict[str, Any]:
     """Dump and digest in one snapshot; the manifest without its file list."""
     started = time.monotonic()
-    path = os.path.join(partial, ARCHIVE)
+    path = os.path.join(partial, ARCHIVES[form.format])
     with context.connect() as session:
         tools = context.tools(session)
         compression = archive.choose_compression(tools)
-        facts, contents = _dump_with_locks(context, session, tools, path, compression)
+        facts, contents = _dump_with_locks(context, session, tools, path, compression, form)
         dumped = time.monotonic()
         major = server.major_version(session)
         identity = server.identity(session)
     reach("backup.dumped")
     context.progress.phase("reading the archive back", archive=path)
     with ThreadPoolExecutor(1) as pool:
-        decoding = pool.submit(archive.decode, tools, path, context.keep_open)
+        target = os.path.join(partial, PLAIN) if form.plain else os.devnull
+        decoding = pool.submit(archive.decode, tools, path, context.keep_open, target)
         roles = archive.dump_roles(tools, context.connection, context.keep_open)
         write_file(os.path.join(partial, "roles.sql"), roles)
         write_json(os.path.join(partial, "history.json"), contents.pop("history"))
@@ -114,15 +127,18 @@ def _fill(context: Context, partial: str, kind: str, backup_id: str) -> Dict[str
         "format": manifests.FORMAT,
         "id": backup_id,
         "kind": kind,
+        "scope": form.scope,
         "created": facts.pop("at"),
         "operation": context.operation.id if context.operation else None,
         "server": {"system_identifier": identity.system_identifier, "major": major, **contents.pop("server")},
         "archive": {
-            "file": ARCHIVE,
-            "format": "custom",
+            "file": ARCHIVES[form.format],
+            "format": form.format,
+            "jobs": form.jobs,
+            "plain": PLAIN if form.plain else None,
             "compression": compression,
             "tool": tools.version,
-            "size": os.path.getsize(path),
+            "size": archive.size_of(path),
         },
         "snapshot": facts,
         "seconds": {"dump": round(dumped - started, 3), "decode": round(time.monotonic() - dumped, 3)},
@@ -131,7 +147,12 @@ def _fill(context: Context, partial: str, kind: str, backup_id: str) -> Dict[str
 
 
 def _dump_with_locks(
-    context: Context, session: Session, tools: ClientTools, path: str, compression: str
+    context: Context,
+    session: Session,
+    tools: ClientTools,
+    path: str,
+    compression: str,
+    form: Form,
 ) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     """Dump and digest in one snapshot, again when pg_dump could not get its locks; facts of the snapshot and contents.
 
@@ -142,10 +163,13 @@ def _dump_with_locks(
     while True:
         attempts -= 1
         try:
-            with _snapshot(context, session) as facts:
+            with _snapshot(context, session, form.tables) as (facts, relations):
                 reach("backup.snapshot")
-                return facts, _dump(context, session, tools, path, compression, facts["exported"])
+                chosen = None if form.tables is None else relations
+                return facts, _dump(context, session, tools, path, compression, facts["exported"], form, chosen)
         except _LockTaken as error:
+            # pg_dump refuses a directory that has something in it.
+            shutil.rmtree(path, ignore_errors=True)
             if not attempts:
                 raise Refused(error.message, found=error.found, expected=error.expected, hint=error.hint) from None
 
@@ -155,8 +179,16 @@ class _LockTaken(Refused):
 
 
 def _dump(
-    context: Context, session: Session, tools: ClientTools, path: str, compression: str, snapshot: str
+    context: Context,
+    session: Session,
+    tools: ClientTools,
+    path: str,
+    compression: str,
+    snapshot: str,
+    form: Form,
+    chosen: Optional[List[catalog.Relation]],
 ) -> Dict[str, Any]:
+    """:param chosen: the relations of a partial backup"""
     context.progress.phase("dumping", database=context.database)
     # Before pg_dump reads them: what it writes may be further, never behind.
     sequences = catalog.sequences(session)
@@ -166,14 +198,25 @@ def _dump(
         path,
         snapshot=snapshot,
         compression=compression,
+        schema_only=form.schema_only,
+        jobs=form.jobs if form.format == "directory" else 0,
+        relations=None if chosen is None else [relation[:2] for relation in chosen],
         lock_wait_seconds=_DUMP_LOCK_SECONDS,
         keep_open=context.keep_open,
     ) as dump:
-        contents = _read_contents(session, context)
+        contents = _read_contents(session, context, form, chosen)
         reach("backup.dumping")
         if dump.wait() != 0 and "Query was: LOCK TABLE" in dump.stderr_text:
             raise _locked_table(session, dump.stderr_text, _LockTaken)
         dump.check("pg_dump could not write the archive", hint="see what pg_dump said; nothing was kept of this backup")
+    if form.schema_only:
+        return {**contents, "sequences": {}}
+    if chosen is not None:
+        entries = archive.contents(tools, path)
+        for table in contents["tables"]:
+            archive.rows_of(entries, table["oid"], table["schema"], table["name"])
+        owned = catalog.owned_sequences(session, [relation[2] for relation in chosen])
+        sequences = {one.full_name: sequences[one.full_name] for one in owned}
     return {**contents, "sequences": sequences}
 
 
@@ -198,10 +241,12 @@ def _finish(context: Context, partial: str, final: str, manifest: Dict[str, Any]
 
 
 @contextlib.contextmanager
-def _snapshot(context: Context, session: Session) -> Iterator[Dict[str, Any]]:
-    """A read-only snapshot in which no table can be truncated or rewritten; its facts."""
+def _snapshot(
+    context: Context, session: Session, names: Optional[Sequence[str]]
+) -> Iterator[Tuple[Dict[str, Any], List[catalog.Relation]]]:
+    """A read-only snapshot in which no table can be truncated or rewritten; its facts, and what is locked."""
     for _attempt in range(_LOCK_ATTEMPTS):
-        before = catalog.locked_by_dump(session)
+        before = _to_be_dumped(context, session, names)
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             if _lock_tables(session, before):
@@ -209,8 +254,8 @@ def _snapshot(context: Context, session: Session) -> Iterator[Dict[str, Any]]:
                     "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()"
                     " ELSE pg_current_wal_lsn() END::text, pg_current_snapshot()::text, now()"
                 )
-                if before == catalog.locked_by_dump(session):
-                    yield {"exported": row[0], "lsn": row[1], "transactions": row[2], "at": timestamp(row[3])}
+                if before == _to_be_dumped(context, session, names):
+                    yield {"exported": row[0], "lsn": row[1], "transactions": row[2], "at": timestamp(row[3])}, before
                     return
         finally:
             with contextlib.suppress(BackstopError):
@@ -220,6 +265,19 @@ def _snapshot(context: Context, session: Session) -> Iterator[Dict[str, Any]]:
         found="%d attempts to lock them all" % _LOCK_ATTEMPTS,
         hint="wait until nobody creates or drops tables, then run this again",
     )
+
+
+def _to_be_dumped(context: Context, session: Session, names: Optional[Sequence[str]]) -> List[catalog.Relation]:
+    """Every table, or those that were named, each once; a partitioned one with all its partitions.
+
+    :raises Refused: a name is that of no table
+    """
+    if names is None:
+        return catalog.locked_by_dump(session)
+    if not names:
+        raise Refused("No table is named", expected="at least one table, or none of this option for a full backup")
+    families = [catalog.find_family(session, name, context.connection.schema) for name in names]
+    return sorted({relation for family in families for relation in family.relations})
 
 
 def _lock_tables(session: Session, names: Sequence[Tuple[str, str, int]]) -> bool:
@@ -259,10 +317,18 @@ def _locked_table(session: Session, said: str, kind: Type[Refused] = Refused) ->
     )
 
 
-def _read_contents(session: Session, context: Context) -> Dict[str, Any]:
-    """All that the manifest says of the database, read in the open snapshot while pg_dump runs."""
+def _read_contents(
+    session: Session, context: Context, form: Form, chosen: Optional[List[catalog.Relation]]
+) -> Dict[str, Any]:
+    """All that the manifest says of the database, read in the open snapshot while pg_dump runs.
+
+    :param chosen: the relations of a partial backup
+    """
+    oids = None if chosen is None else {relation[2] for relation in chosen}
     tables = []
-    for table in catalog.tables(session):
+    for table in [] if form.schema_only else catalog.tables(session):
+        if oids is not None and table.oid not in oids:
+            continue
         digest = digests.table_digest(session, table.schema, table.name, table.columns)
         tables.append({**table.to_json(), "digest": digest.to_json()})
     rows = history.read_rows(session.cursor(), context.connection.schema)
@@ -276,9 +342,38 @@ def _read_contents(session: Session, context: Context) -> Dict[str, Any]:
         },
         "server": {"version": server.version_text(session)},
         "tables": tables,
-        "large_objects": digests.large_objects_digest(session).to_json(),
-        "definitions": definitions.definitions(session),
-        "extensions": catalog.extensions(session),
-        "not_covered": catalog.not_covered(session),
+        **_beside_the_tables(session, form, chosen),
         "history": None if rows is None else [row.to_json() for row in rows],
+    }
+
+
+def _beside_the_tables(
+    session: Session, form: Form, chosen: Optional[List[catalog.Relation]]
+) -> Dict[str, Any]:
+    if form.schema_only:
+        return {
+            "large_objects": digests.Digest(0, "0").to_json(),
+            "definitions": definitions.definitions(session),
+            "extensions": catalog.extensions(session),
+            "not_covered": [
+                {"kind": "database", "name": "every row", "reason": "this backup is of the schema alone"}
+            ],
+        }
+    if chosen is None:
+        return {
+            "large_objects": digests.large_objects_digest(session).to_json(),
+            "definitions": definitions.definitions(session),
+            "extensions": catalog.extensions(session),
+            "not_covered": catalog.not_covered(session),
+        }
+    rest = {
+        "kind": "database",
+        "name": "everything but the tables that are named",
+        "reason": "this backup is of single tables; types and functions that they use are not in it",
+    }
+    return {
+        "large_objects": digests.Digest(0, "0").to_json(),
+        "definitions": definitions.of_relations(session, chosen),
+        "extensions": {},
+        "not_covered": [rest],
     }

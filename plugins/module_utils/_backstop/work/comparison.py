@@ -17,7 +17,7 @@ from ..postgres import archive, catalog, definitions, digests
 from ..postgres.connection import Session
 from ..postgres.database_properties import create_database, drop_scratch_database
 from ..store.layout import new_id
-from ..store.manifest import verification
+from ..store.manifest import require_whole, verification
 from .context import Context
 
 
@@ -58,6 +58,7 @@ def compare_tables(
     :param besides: full names of tables that are not compared
     :param new_columns: a table may have more columns than in the manifest; they are not compared
     """
+    require_whole(manifest)
     # By schema and name apart: names may hold dots.
     present = {(table.schema, table.name): table for table in catalog.tables(session)}
     result = Comparison([], [])
@@ -145,17 +146,15 @@ def _same_after_round_trips(context: Context, restored: str, manifest: Dict[str,
     keys = [key for key in keys if present.get(key) == manifest["definitions"][key]]
     if not keys:
         return []
-    first = _round_trip(context, context.database, manifest, "trip1")
-    second = _round_trip(context, restored, manifest, "trip2")
+    first = round_trip(context, context.database, manifest, "trip1")
+    second = round_trip(context, restored, manifest, "trip2")
     return [key for key in keys if key in first and first.get(key) == second.get(key)]
 
 
-def _round_trip(context: Context, database: str, manifest: Dict[str, Any], purpose: str) -> definitions.Definitions:
+def round_trip(context: Context, database: str, manifest: Dict[str, Any], purpose: str) -> definitions.Definitions:
     """Definitions of a database after its schema was dumped and restored into a scratch database."""
     name = scratch_name(context.operation.id if context.operation else new_id(), purpose)
-    with context.administer() as admin, tempfile.TemporaryDirectory(
-        dir=context.store.root, prefix=".schema-"
-    ) as folder:
+    with context.administer() as admin, tempfile.TemporaryDirectory(prefix="backstop-schema-") as folder:
         path = os.path.join(folder, "schema.dump")
         with context.connect(database) as session:
             tools = context.tools(session)

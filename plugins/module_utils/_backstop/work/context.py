@@ -69,14 +69,15 @@ def _advisory_key(database: str) -> int:
     return key - (1 << 32) if key >= 1 << 31 else key
 
 
-def _holder(session: Session, key: int) -> str:
+def lock_holder(session: Session, database: str) -> Optional[str]:
+    """Who holds the advisory lock of a live database's name; None when nobody does."""
     row = session.row(
         "SELECT coalesce(a.application_name, ''), l.pid, coalesce(a.client_addr::text, 'the socket') FROM pg_locks l"
         " LEFT JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid ="
         " %s::bigint AND l.granted",
-        (_ADVISORY_CLASS, key % (1 << 32)),
+        (_ADVISORY_CLASS, _advisory_key(database) % (1 << 32)),
     )
-    return "%s, backend %d, from %s" % row if row else "a session that just left"
+    return "%s, backend %d, from %s" % row if row else None
 
 
 @contextlib.contextmanager
@@ -95,7 +96,7 @@ def database_lock(context: Context, wait_seconds: float = PREDECESSOR_SECONDS) -
                 raise
             raise Locked(
                 "Another operation is changing database %s" % context.database,
-                found=_holder(session, key),
+                found=lock_holder(session, context.database) or "a session that just left",
                 hint="wait for it to end, then run this again",
             ) from None
         session.execute("SET lock_timeout = '10s'")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Optional
 
 from ..base.errors import BackstopError
 from ..base.failpoints import reach
@@ -21,6 +21,9 @@ from ..store.layout import BackupPlace, new_id
 from .context import Context
 from .restore import build_database
 
+#: How a backup is verified to level ``restored``.
+METHOD = "restored into a scratch database and compared"
+
 
 def verify(context: Context, place: BackupPlace, level: str, *, keep: bool = False) -> Dict[str, Any]:
     """Verify a backup to a level and record the result.
@@ -29,6 +32,9 @@ def verify(context: Context, place: BackupPlace, level: str, *, keep: bool = Fal
     :param keep: with ``restored``, leave the scratch database
     """
     manifest = manifests.load(place)
+    if level == "restored":
+        # That it is none for a drill says nothing against it, so it is not recorded.
+        manifests.require_whole(manifest)
     with _recorded(place, "checksum"):
         manifests.check_files(place, manifest)
     if level == "restored":
@@ -41,7 +47,21 @@ def verify(context: Context, place: BackupPlace, level: str, *, keep: bool = Fal
         with _recorded(place, level):
             archive.decode(tools, place.file(manifest["archive"]["file"]), context.keep_open)
     manifests.record_verification(place, level, {"passed": True, "method": method})
-    return {"level": level, "backup": place.backup_id}
+    return {"level": level, "backup": place.backup_id, "method": method}
+
+
+def verified_before(place: BackupPlace, level: str, max_age: float) -> Optional[Dict[str, Any]]:
+    """What an earlier verification to this level found, if it is young enough and no file was changed since.
+
+    :param max_age: seconds since that verification
+    """
+    known = manifests.reached_since(place, level, max_age)
+    if known is None:
+        return None
+    with _recorded(place, "checksum"):
+        manifests.check_files(place, manifests.load(place))
+    found = {key: value for key, value in known.items() if key not in ("at", "passed")}
+    return {"level": level, "backup": place.backup_id, "verified_at": known["at"], **found}
 
 
 @contextlib.contextmanager
@@ -60,6 +80,7 @@ def run_drill(context: Context, place: BackupPlace, *, keep: bool = False) -> Di
     :param keep: leave the scratch database for a rehearsal; else it is dropped
     :returns: facts of build_database(), ``recovery_seconds``, role and server
     """
+    manifests.require_whole(manifests.load(place))
     name = scratch_name(context.operation.id if context.operation else new_id(), "drill")
     started = time.monotonic()
     with context.administer() as admin:
@@ -69,11 +90,11 @@ def run_drill(context: Context, place: BackupPlace, *, keep: bool = False) -> Di
         facts["recovery_seconds"] = round(time.monotonic() - started, 3)
         reach("drill.compared")
         manifests.record_verification(
-            place, "restored", {"passed": True, "method": "scratch database", **who, **_kept(facts)}
+            place, "restored", {"passed": True, "method": METHOD, **who, **_kept(facts)}
         )
         if not keep:
             drop_scratch_database(admin, name)
-    return {**facts, **who, "backup": place.backup_id}
+    return {**facts, **who, "backup": place.backup_id, "method": METHOD}
 
 
 def _kept(facts: Dict[str, Any]) -> Dict[str, Any]:

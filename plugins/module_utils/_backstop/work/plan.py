@@ -35,12 +35,14 @@ def last_deploy(context: Context) -> Optional[Operation]:
 
 def backup_to_revert_to(context: Context, backup_id: Optional[str]) -> BackupPlace:
     """The backup that was named, else the last one that was made before the last deploy migrated."""
-    if backup_id:
-        return context.store.find_backup(backup_id)
-    deploy = last_deploy(context)
+    deploy = None if backup_id else last_deploy(context)
     done = deploy.done("backup") if deploy else None
     if done:
-        return context.store.find_backup(done["backup"])
+        backup_id = done["backup"]
+    if backup_id:
+        place = context.store.find_backup(backup_id)
+        manifests.require_whole(manifests.load(place))
+        return place
     usable = [place for place in context.store.backups("pre-migration") if _is_of(context, place)]
     if not usable:
         raise Refused(
@@ -52,7 +54,8 @@ def backup_to_revert_to(context: Context, backup_id: Optional[str]) -> BackupPla
 
 
 def _is_of(context: Context, place: BackupPlace) -> bool:
-    return bool(manifests.load(place)["database"]["name"] == context.database)
+    manifest = manifests.load(place)
+    return bool(manifest["database"]["name"] == context.database) and manifests.is_whole(manifest)
 
 
 def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:

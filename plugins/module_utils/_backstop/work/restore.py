@@ -30,6 +30,7 @@ def build_database(context: Context, place: BackupPlace, name: str) -> Dict[str,
     :returns: seconds of each phase, number of tables and rows compared, oid of the database
     """
     manifest = manifests.load(place)
+    manifests.require_whole(manifest)
     manifests.require_contents(manifest)
     with context.administer() as admin:
         require_same_major(manifest, server.major_version(admin))
@@ -50,7 +51,13 @@ def _build(context: Context, admin: Session, place: BackupPlace, manifest: Dict[
     context.progress.phase("restoring", backup=place.backup_id, database=name)
     tools = context.tools(admin)
     settings = context.connection.with_database(name)
-    archive.restore(tools, settings, place.file(manifest["archive"]["file"]), keep_open=context.keep_open)
+    archive.restore(
+        tools,
+        settings,
+        place.file(manifest["archive"]["file"]),
+        jobs=max(2, manifest["archive"].get("jobs", 1)),
+        keep_open=context.keep_open,
+    )
     reach("restore.restored")
     clock.lap("restore")
     with context.connect(name) as session:

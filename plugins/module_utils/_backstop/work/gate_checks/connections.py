@@ -1,0 +1,73 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Gates on the connections: reached directly, all of them the same server, nobody migrating through them."""
+
+from __future__ import annotations
+
+from ...base.errors import CouldNotVerify, Refused
+from ...postgres import server
+from ...postgres.connection import Session, connect
+from ...prisma.sessions import lock_holders
+from ..context import Context
+from .question import Question
+
+
+def direct_connection(_context: Context, session: Session, _question: Question) -> str:
+    _refuse_pooler(session, "backstop_connection")
+    return "the server itself answers"
+
+
+def _refuse_pooler(session: Session, variable: str) -> None:
+    # A pooler makes up the process id that it tells the client; the server's own differs.
+    if session.backend != session.value("SELECT pg_backend_pid()"):
+        raise Refused(
+            "The connection goes through a pooler",
+            found="%s answers for another process than its own" % session.settings.masked,
+            hint="give the direct address of the server as " + variable,
+        )
+
+
+def administration_connection(context: Context, session: Session, _question: Question) -> str:
+    with context.administer() as admin:
+        _refuse_pooler(admin, "backstop_administration")
+        here, there = server.identity(session), server.identity(admin)
+        if here.system_identifier != there.system_identifier:
+            raise Refused(
+                "The administration connection reaches another server than the database's",
+                found="%s (system %s)" % (context.administration.masked, there.system_identifier),
+                expected="system %s" % here.system_identifier,
+                hint="correct backstop_administration",
+            )
+    return "%s, the same server" % context.administration.masked
+
+
+def release_connection(context: Context, session: Session, question: Question) -> str:
+    if question.release_connection is None:
+        raise CouldNotVerify(
+            "The release's own DATABASE_URL is not known here",
+            hint="set application_environment_file to the file that holds it, or waive the gate with a reason",
+        )
+    here = server.identity(session)
+    with connect(question.release_connection, name=context.session_name) as other:
+        there = server.identity(other)
+    if here != there:
+        raise Refused(
+            "The release uses another database than the one that would be migrated",
+            found="the release: %s (system %s)" % (there.database, there.system_identifier),
+            expected="%s (system %s)" % (here.database, here.system_identifier),
+            hint="make backstop_connection and the release's DATABASE_URL name the same database",
+        )
+    return "the release's URL reaches the same database"
+
+
+def prisma_lock(_context: Context, session: Session, _question: Question) -> str:
+    holders = lock_holders(session.cursor())
+    if holders:
+        raise Refused(
+            "Prisma's migration lock is held",
+            found="backend %d (%s)" % (holders[0].pid, holders[0].application_name),
+            hint="wait for that migration; if its program is gone, SELECT pg_terminate_backend(%d)" % holders[0].pid,
+        )
+    return "free"

@@ -1,0 +1,43 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the gates are asked about."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Callable, Mapping, Optional, Sequence
+
+from ...postgres.connection import Session, Settings
+from ...prisma import history
+from ..context import Context
+
+
+@dataclasses.dataclass
+class Question:
+    """What the gates are asked about, beside the database and the store."""
+
+    files: Sequence[history.MigrationFile]
+    expected: Sequence[str]
+    #: the release's own connection, read from its environment file
+    release_connection: Optional[Settings] = None
+    #: directory of the server's data on this host, for its free space
+    database_directory: Optional[str] = None
+    #: free space of the server's data, declared by the user, in bytes
+    database_free_bytes: Optional[int] = None
+    #: application host to its ``commit``, ``running`` and ``healthy``; None when nobody looked
+    applications: Optional[Mapping[str, Mapping[str, Any]]] = None
+    #: whether drift closes its gate; else it is only told
+    refuse_drift: bool = False
+    #: gate name to reason
+    waivers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+#: Tells what it found, or raises what closes the gate.
+Check = Callable[[Context, Session, Question], str]
+
+
+def is_local(settings: Settings) -> bool:
+    """Whether the server of a connection runs on this host, as far as its address tells."""
+    return settings.host in ("localhost", "::1") or settings.host.startswith(("/", "127."))

@@ -1,0 +1,84 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Gates on what else is going on: other operations, the application's health, standbys."""
+
+from __future__ import annotations
+
+from typing import List
+
+from ...base.errors import CouldNotVerify, Refused
+from ...postgres import server
+from ...postgres.connection import Session
+from ...prisma import history
+from ...store.operation import Operation, open_operations
+from ..context import Context, lock_holder
+from ..lifecycle import STOP, is_alive, next_command
+from .question import Question
+
+
+def other_operations(context: Context, session: Session, _question: Question) -> str:
+    """One that the same deploy left behind is none other: it is taken up, or set aside."""
+    others = _open_operations(context)
+    for operation in others:
+        alive = is_alive(operation.header.get("controller") or {})
+        if alive is False and operation.kind == "deploy":
+            continue
+        how = {True: "is running", None: "may be running", False: "was interrupted"}[alive]
+        raise Refused(
+            "Another operation of this database is open",
+            found="the %s %s %s" % (operation.kind, operation.id, how),
+            hint=next_command(operation) if alive is False else "wait for it to end",
+        )
+    holder = lock_holder(session, context.database)
+    if holder:
+        raise Refused(
+            "Another operation is changing this database", found=holder, hint="wait for it to end, then run this again"
+        )
+    return "none" if not others else "none but the interrupted deploy " + ", ".join(one.id for one in others)
+
+
+def _open_operations(context: Context) -> List[Operation]:
+    """Open operations of this database, besides our own."""
+    own = context.operation.id if context.operation else None
+    return [
+        operation
+        for operation in open_operations(context.store)
+        if operation.id != own and operation.header.get("database") == context.database
+    ]
+
+
+def application(context: Context, session: Session, question: Question) -> str:
+    """Before a migration: afterwards one could not tell what made it sick. A deploy without one may be its cure."""
+    if question.applications is None:
+        raise CouldNotVerify(
+            "Nobody looked whether the application is healthy",
+            hint="give the state of every application host, or waive the gate with a reason",
+        )
+    if not history.compare(
+        question.files, history.read_rows(session.cursor(), context.connection.schema)
+    ).pending:
+        return "no migration is pending: the deploy may mend it"
+    ours = ([context.operation] if context.operation else []) + _open_operations(context)
+    if any(operation.last(STOP) for operation in ours if operation.kind == "deploy"):
+        return "it was stopped by this deploy"
+    sick = [
+        "%s %s" % (host, "runs but is not healthy" if state.get("running") else "does not run")
+        for host, state in sorted(question.applications.items())
+        if state.get("commit") and not (state.get("running") and state.get("healthy"))
+    ]
+    if sick:
+        raise Refused(
+            "The application is not healthy before the deploy",
+            found="; ".join(sick),
+            hint="mend it first, or waive the gate application with a reason: what is broken now must not be taken for"
+            " an effect of the migration",
+        )
+    installed = [host for host, state in sorted(question.applications.items()) if state.get("commit")]
+    return "healthy on " + ", ".join(installed) if installed else "no release runs yet"
+
+
+def standbys(_context: Context, session: Session, _question: Question) -> str:
+    """For people to know: a standby follows all of this, and a session on it outlives a swap."""
+    return ", ".join(server.standbys(session)) or "none"

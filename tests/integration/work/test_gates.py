@@ -1,0 +1,510 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Each gate of a deploy, open and closed, on a real server."""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import socket
+import struct
+import threading
+from unittest import mock
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import gates as gates_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import database_lock
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gate_checks import disk, programs
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gate_checks.drift import differences
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gate_checks.question import Question
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import (
+    GATES,
+    evaluate,
+    rollback_way,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restore import build_database
+from support.databases import APP, OWNER, PASSWORD, REPORT, session
+from support.databases import SQL as SQL_FILES
+from support.module_runner import run_module
+
+INIT, NEXT = "20251001000000_init", "20251108000000_add_receipt_data"
+MADE = (SQL_FILES / "plain.sql").read_text("utf-8").split("CREATE TABLE _prisma_migrations")[0]
+FILES = {INIT: MADE.encode(), NEXT: b'CREATE TABLE "ReceiptData" ("id" text PRIMARY KEY);'}
+HEALTHY = {"app1": {"commit": "a" * 40, "running": True, "healthy": True}}
+
+
+@pytest.fixture
+def live(plain):
+    """A database whose history is that of the files."""
+    plain.execute(
+        "UPDATE _prisma_migrations SET checksum = '%s'" % hashlib.sha256(FILES[INIT]).hexdigest()
+    )
+    return plain
+
+
+#: Gates that make databases: asked where a test is about them.
+TRIED = ("swap_rights", "restorable", "drift")
+
+
+def ask(live, context=None, tried=(), **changes):
+    """Gates by name, of a question that leaves them all open but for the changes."""
+    question = Question(
+        **{
+            "files": history.from_mapping(changes.pop("files", FILES)),
+            "expected": [NEXT],
+            "release_connection": live.context.connection,
+            "database_directory": str(live.store.nearest_directory()),
+            "applications": HEALTHY,
+            **changes,
+        }
+    )
+    asked = [gate for gate in GATES if gate[0] not in TRIED or gate[0] in tried]
+    with mock.patch.object(gates_module, "GATES", asked):
+        return {gate.name: gate for gate in evaluate(context or live.context, question)}
+
+
+def closed(gates):
+    return sorted(name for name, gate in gates.items() if not gate.passed)
+
+
+def only_closed(gates, name, *words):
+    assert closed(gates) == [name], {gate.name: gate.found for gate in gates.values() if not gate.passed}
+    gate = gates[name]
+    said = " ".join((gate.found, gate.expected, gate.hint))
+    for word in words:
+        assert word in said, said
+    return gate
+
+
+def test_all_are_open_for_a_role_without_superuser(live):
+    before = live.names()
+    gates = ask(live, tried=TRIED)
+    assert closed(gates) == [], {gate.name: gate.found for gate in gates.values() if not gate.passed}
+    assert set(gates) == {"connection", *(name for name, _expected, _check in GATES)}
+    assert all(gate.found and gate.expected for gate in gates.values())
+    assert rollback_way(live.context, list(gates.values())) == "swap"
+    assert live.names() == before
+
+
+def test_the_connection_is_shown_without_its_password(live):
+    gates = ask(live)
+    shown = gates["connection"].found
+    assert shown.startswith("postgresql://%s@127.0.0.1:" % OWNER) and "/shop, PostgreSQL" in shown
+    assert not [gate for gate in gates.values() if PASSWORD in str(gate.to_json())]
+
+
+def test_a_database_that_cannot_be_reached_is_the_only_answer(live):
+    nowhere = dataclasses.replace(live.context, connection=dataclasses.replace(live.context.connection, port=1))
+    gates = ask(live, nowhere)
+    assert list(gates) == ["connection"] and not gates["connection"].passed
+    assert rollback_way(nowhere, list(gates.values())) == "refused"
+
+
+# Waivers -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_waiver_keeps_its_reason_and_hides_nothing(live):
+    gates = ask(live, applications=None, waivers={"application": "  looked at by hand  ", "standbys": "not needed"})
+    assert closed(gates) == []
+    assert gates["application"].waived == "looked at by hand" and "Nobody looked" in gates["application"].found
+    assert gates["standbys"].waived is None, "what passed needs no waiver"
+
+
+@pytest.mark.parametrize("reason", ["", "  \n", None, 7, True])
+def test_a_waiver_without_a_reason_is_refused(live, reason):
+    with pytest.raises(Refused, match="gives no reason") as caught:
+        ask(live, waivers={"application": reason})
+    assert caught.value.found == "application"
+
+
+def test_a_waiver_of_an_unknown_gate_names_the_near_ones(live):
+    with pytest.raises(Refused, match="does not exist") as caught:
+        ask(live, waivers={"databse_disk": "grows"})
+    assert "database_disk" in str(caught.value.hint)
+
+
+# Connections ---------------------------------------------------------------------------------------------------------
+
+
+class Pooler:
+    """Passes connections on and makes up the process id in BackendKeyData, as PgBouncer does."""
+
+    def __init__(self, settings):
+        self._target = (settings.host, settings.port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._open = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exc):
+        for one in self._open:
+            one.close()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _address = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self._target)
+            self._open += [client, server]
+            for target, pair in ((self._copy, (client, server)), (self._answer, (server, client))):
+                threading.Thread(target=target, args=pair, daemon=True).start()
+
+    @staticmethod
+    def _copy(source, sink):
+        try:
+            while block := source.recv(65536):
+                sink.sendall(block)
+        except OSError:
+            pass
+        sink.close()
+
+    def _answer(self, server, client):
+        stream = server.makefile("rb")
+        try:
+            first = stream.read(1)
+            while first in (b"N", b"S") and len(first) == 1:  # the answer to a request for encryption
+                client.sendall(b"N")
+                first = stream.read(1)
+            while first:
+                length = stream.read(4)
+                body = stream.read(struct.unpack("!I", length)[0] - 4)
+                if first == b"K":
+                    body = struct.pack("!I", 12345678) + body[4:]
+                client.sendall(first + length + body)
+                first = stream.read(1)
+        except (OSError, struct.error, ValueError):
+            pass
+        client.close()
+
+
+def through(pooler, settings):
+    return dataclasses.replace(settings, port=pooler.port, sslmode="disable")
+
+
+def test_a_pooler_is_refused_for_migration_and_for_administration(live):
+    with Pooler(live.context.connection) as pooler:
+        pooled = dataclasses.replace(live.context, connection=through(pooler, live.context.connection))
+        only_closed(ask(live, pooled), "direct_connection", "goes through a pooler", "backstop_connection")
+        pooled = dataclasses.replace(live.context, administration=through(pooler, live.context.administration))
+        only_closed(
+            ask(live, pooled), "administration_connection", "goes through a pooler", "backstop_administration"
+        )
+        # The application may use one: what counts is where it leads.
+        assert closed(ask(live, release_connection=through(pooler, live.context.connection))) == []
+
+
+def test_the_release_must_use_this_database(live, databases):
+    other = databases.make("other")
+    only_closed(ask(live, release_connection=other.context.connection), "release_connection", "other", "shop")
+    only_closed(ask(live, release_connection=None), "release_connection", "application_environment_file")
+
+
+def test_prismas_lock(live):
+    with live.session(user=OWNER) as cursor:
+        cursor.execute("SET application_name = 'prisma elsewhere'; SELECT pg_advisory_lock(%d)" % MIGRATION_LOCK)
+        only_closed(ask(live), "prisma_lock", "prisma elsewhere", "pg_terminate_backend")
+
+
+# Programs ------------------------------------------------------------------------------------------------------------
+
+
+def test_client_programs_must_be_there(live):
+    context = dataclasses.replace(live.context, client_bin_dir="/usr/sbin")
+    gates = ask(live, context, tried=TRIED)
+    assert closed(gates) == ["client_tools", "restorable"] and gates["restorable"].expected == "client_tools open"
+    assert rollback_way(context, list(gates.values())) == "refused"
+
+
+def test_the_version_on_disk_is_that_of_the_running_server(live, monkeypatch):
+    gate = ask(live)["server_programs"]
+    running = live.value("SELECT split_part(current_setting('server_version'), ' ', 1)")
+    assert gate.passed and gate.found.startswith("version %s runs (on disk too)" % running)
+    seen = []
+
+    def upgraded(path):
+        seen.append(path)
+        return "%s.99" % running.split(".")[0]
+
+    monkeypatch.setattr(programs, "program_version", upgraded)
+    only_closed(ask(live), "server_programs", ".99 on disk", running, "restart the server")
+    assert seen and all(os.path.basename(path) == "postgres" and os.access(path, os.X_OK) for path in seen)
+
+
+def test_a_library_that_cannot_be_loaded(live):
+    """What an upgrade under a running server does to new sessions."""
+    live.execute("UPDATE pg_proc SET probin = '$libdir/gone' WHERE proname = 'plpgsql_inline_handler'")
+    only_closed(ask(live), "server_programs", "gone", "restart the server")
+
+
+def test_a_server_elsewhere_is_judged_by_its_libraries_alone(live, monkeypatch):
+    monkeypatch.setattr(programs, "is_local", lambda settings: False)
+    gate = ask(live)["server_programs"]
+    assert gate.passed and "cannot be seen from here" in gate.found
+
+
+# Disk ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_declared_disk_counts(live):
+    size = live.value("SELECT pg_database_size('shop')")
+    needed = int(size * 2.1) + 2 * size  # two copies and their WAL
+    gates = ask(live, database_directory=None, database_free_bytes=needed)
+    assert gates["database_disk"].passed and "needed" in gates["database_disk"].found
+    gates = ask(live, database_directory=None, database_free_bytes=needed - 1)
+    gate = only_closed(gates, "database_disk", "two copies of the database")
+    assert "free space on the database host" in gate.hint
+
+
+def test_a_disk_that_cannot_be_read_closes_the_gate(live):
+    only_closed(ask(live, database_directory=None), "database_disk", "backstop_database_free_bytes")
+    only_closed(ask(live, database_directory="/nowhere/at/all"), "database_disk", "/nowhere/at/all")
+
+
+def test_what_lies_on_one_file_system_is_added_up(live, monkeypatch):
+    """Store and database on one disk: room for each alone is not enough."""
+    size = live.value("SELECT pg_database_size('shop')")
+    together = int(size * 2.1) + 2 * size + int(size * 1.1)
+    monkeypatch.setattr(disk, "_free_bytes", lambda path: together - 1)
+    only_closed(ask(live), "database_disk", "two copies", "their WAL", "the backup")
+    monkeypatch.setattr(disk, "_free_bytes", lambda path: together)
+    assert closed(ask(live)) == []
+    own = {str(live.store.nearest_directory()): 1}
+    monkeypatch.setattr(disk, "_device", lambda path: own.get(path, 2))
+    monkeypatch.setattr(disk, "_free_bytes", lambda path: together - int(size * 1.1))
+    assert closed(ask(live, database_directory="/var")) == []
+
+
+def test_the_store_must_have_room_and_be_private(live, monkeypatch):
+    live.store.prepare()
+    os.chmod(live.store.root, 0o755)
+    only_closed(ask(live), "store", "0755", "chmod 700")
+    os.chmod(live.store.root, 0o700)
+    monkeypatch.setattr(type(live.store), "free_bytes", lambda self: 10)
+    only_closed(ask(live), "store", "10 B")
+
+
+# Rights --------------------------------------------------------------------------------------------------------------
+
+
+def as_role(live, role):
+    """The library's view for another role."""
+    settings = Settings.from_url(live.cluster.url(live.name, user=role))
+    return dataclasses.replace(
+        live.context, connection=settings, administration=settings.with_database("postgres")
+    )
+
+
+def test_a_role_that_may_make_no_database(live):
+    for kind in ("TABLES", "SEQUENCES"):
+        live.execute("GRANT SELECT ON ALL %s IN SCHEMA public TO %s" % (kind, APP))
+    context = as_role(live, APP)
+    gates = ask(live, context, tried=TRIED)
+    assert closed(gates) == ["restorable", "rights", "swap_rights"]
+    assert "shop_app lacks CREATEDB and ownership of shop" in gates["rights"].found
+    assert rollback_way(context, list(gates.values())) == "refused"
+
+
+def test_a_database_of_another_role_whose_tables_are_ours(live):
+    """It cannot be renamed, but all in it can be altered."""
+    live.execute("ALTER DATABASE shop OWNER TO %s" % REPORT)
+    gates = ask(live, tried=TRIED)
+    assert "rights" in closed(gates) and "ownership of shop" in gates["rights"].found
+
+
+def test_what_this_role_cannot_restore(live):
+    """A trusted schema is not enough for a function in C, nor for an event trigger."""
+    live.execute("CREATE FUNCTION public.watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'")
+    live.execute("CREATE EVENT TRIGGER watches ON ddl_command_end EXECUTE FUNCTION public.watch()")
+    before = live.names()
+    gates = ask(live, tried=TRIED)
+    gate = only_closed(gates, "restorable", "event trigger", "backstop_connection")
+    assert PASSWORD not in str(gate.to_json())
+    assert rollback_way(live.context, list(gates.values())) == "refused"
+    assert live.names() == before, "a scratch database was left"
+
+
+def test_rows_that_row_security_hides(live):
+    live.execute('ALTER TABLE "User" ENABLE ROW LEVEL SECURITY; ALTER TABLE "User" FORCE ROW LEVEL SECURITY')
+    gates = ask(live)
+    assert not gates["row_security"].passed and "public.User" in gates["row_security"].found
+
+
+def test_what_stays_with_the_former_database(live):
+    live.execute("SELECT pg_create_logical_replication_slot('cdc', 'pgoutput')")
+    live.execute("CREATE SUBSCRIPTION copies CONNECTION 'host=nowhere.invalid' PUBLICATION p WITH (connect = false)")
+    try:
+        gates = ask(live)
+        for word in ("replication slot cdc", "subscription copies"):
+            assert word in gates["swappable"].found
+        assert "swappable" in closed(gates)
+        waived = ask(live, tried=TRIED, waivers={"swappable": "CDC is moved by hand"})
+        assert waived["swappable"].passed and rollback_way(live.context, list(waived.values())) == "in_place"
+    finally:
+        live.execute("ALTER SUBSCRIPTION copies SET (slot_name = NONE)")
+        live.execute("DROP SUBSCRIPTION copies")
+
+
+def test_standbys_are_told(live):
+    assert ask(live)["standbys"].found == "none"
+    with session(live.cluster, "postgres") as cursor:
+        cursor.execute("SELECT pg_create_physical_replication_slot('standby_two')")
+    gate = ask(live)["standbys"]
+    assert gate.passed and gate.found == "unused slot standby_two"
+
+
+# What else is going on -----------------------------------------------------------------------------------------------
+
+
+def test_another_operation_that_is_open(live):
+    rollback = live.begun("rollback", {"scenario": "complete"})
+    gate = only_closed(ask(live), "other_operations", "rollback " + rollback.operation.id, "is running")
+    assert gate.hint == "wait for it to end"
+    # Its own operation is none other.
+    assert closed(ask(live, rollback)) == []
+    header = pathlib.Path(rollback.operation.file("operation.json"))
+    header.write_text(header.read_text().replace('"pid": ', '"pid": 9999'))
+    only_closed(ask(live), "other_operations", "was interrupted", "rollback_complete.yml")
+    rollback.operation.close("done")
+    assert closed(ask(live)) == []
+
+
+def test_an_interrupted_deploy_is_taken_up(live):
+    deploy = live.begun("deploy").operation
+    only_closed(ask(live), "other_operations", "is running")
+    header = pathlib.Path(deploy.file("operation.json"))
+    header.write_text(header.read_text().replace('"pid": ', '"pid": 9999'))
+    gate = ask(live)["other_operations"]
+    assert gate.passed and deploy.id in gate.found
+    # The application that it stopped is not sick.
+    stopped = {"app1": {"commit": "a" * 40, "running": False, "healthy": False}}
+    only_closed(ask(live, applications=stopped), "application", "app1 does not run")
+    deploy.write("stop", "done")
+    assert closed(ask(live, applications=stopped)) == []
+
+
+def test_a_lock_held_from_another_store(live):
+    with database_lock(live.context):
+        only_closed(ask(live), "other_operations", "Another operation is changing this database", "backend")
+
+
+def test_an_application_that_is_sick(live):
+    states = {
+        "app1": HEALTHY["app1"],
+        "app2": {"commit": "a" * 40, "running": True, "healthy": False},
+        "app3": {"commit": None, "running": False, "healthy": False},
+    }
+    only_closed(ask(live, applications=states), "application", "app2 runs but is not healthy", "mend it first")
+    only_closed(ask(live, applications=None), "application", "Nobody looked")
+    assert ask(live, applications={"app3": states["app3"]})["application"].found == "no release runs yet"
+    without = ask(live, files={INIT: FILES[INIT]}, expected=[], applications=states)
+    assert closed(without) == [], "a deploy without a migration may mend it"
+
+
+# Migrations ----------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_expected_migrations_may_be_pending(live):
+    only_closed(ask(live, expected=[]), "migrations", NEXT, "not expected")
+    edited = {**FILES, INIT: FILES[INIT] + b"-- tidy"}
+    only_closed(ask(live, files=edited), "migrations", "edited", INIT)
+    live.execute("INSERT INTO _prisma_migrations (id, checksum, migration_name) VALUES ('x', 'x', '%s')" % NEXT)
+    only_closed(ask(live), "migrations", "failed or were cut off", NEXT)
+
+
+def test_a_migration_beyond_its_database(live):
+    files = {**FILES, NEXT: b"CREATE ROLE reporting;"}
+    only_closed(ask(live, files=files), "cluster_statements", NEXT + " line 1", "by hand")
+
+
+def test_drift_is_shown_and_can_be_refused(live):
+    assert "is that of the migrations" in ask(live, tried=["drift"])["drift"].found
+    live.execute(
+        'CREATE INDEX by_hand ON "User" (name); DROP INDEX "User_email_key";'
+        "ALTER TABLE \"User\" ALTER name SET DEFAULT 'x'; GRANT SELECT ON \"User\" TO %s;"
+        'ALTER TABLE "TokenPurchase" OWNER TO %s; GRANT ALL ON "TokenPurchase" TO %s' % (REPORT, APP, OWNER)
+    )
+    gates = ask(live, tried=["drift"])
+    told = [
+        "only in the database: index public.by_hand",
+        "only in the migrations: index public.User_email_key",
+        "otherwise than in the migrations: column public.User.name",
+    ]
+    assert gates["drift"].passed and gates["drift"].found == "; ".join(told)
+    assert not [name for name in live.names() if name.startswith("backstop_")]
+    refused = ask(live, tried=["drift"], refuse_drift=True)["drift"]
+    assert not refused.passed and "index public.by_hand" in refused.found and "waive" in refused.hint
+
+
+def test_drift_of_a_database_that_was_restored(live):
+    """A restore prints some expressions otherwise; that is no drift."""
+    check = b"ALTER TABLE \"User\" ADD CONSTRAINT known CHECK (name::varchar(9) IN ('a', 'b') OR true);"
+    files = {INIT: FILES[INIT] + check, NEXT: FILES[NEXT]}
+    live.execute(check.decode())
+    live.execute(
+        "UPDATE _prisma_migrations SET checksum = '%s'" % hashlib.sha256(files[INIT]).hexdigest()
+    )
+    place = live.backup()
+    name = scratch_name(new_id(), "new")
+    build_database(live.context, place, name)
+    restored = dataclasses.replace(live.context, connection=live.context.connection.with_database(name))
+    with restored.connect() as there, live.context.connect() as here:
+        key = "constraint public.User.known"
+        assert definitions.definitions(here)[key] != definitions.definitions(there)[key], "this proves nothing"
+        assert differences(restored, there, history.from_mapping(files)) == []
+        there.execute('ALTER TABLE public."User" DROP CONSTRAINT known, ADD CONSTRAINT known CHECK (name IS NOT NULL)')
+        assert differences(restored, there, history.from_mapping(files)) == [
+            "otherwise than in the migrations: " + key
+        ]
+
+
+def test_drift_that_cannot_be_told(live):
+    """Migrations that ran once need not run on an empty database; only where drift is refused that closes the gate."""
+    data = b"SELECT 1 / (SELECT count(*) FROM \"User\");"
+    files = {**FILES, "20251002000000_data": data}
+    live.execute(
+        "INSERT INTO _prisma_migrations (id, checksum, migration_name, finished_at)"
+        " VALUES ('d', '%s', '20251002000000_data', now())" % hashlib.sha256(data).hexdigest()
+    )
+    gate = ask(live, tried=["drift"], files=files)["drift"]
+    assert gate.passed and "not compared: migration 20251002000000_data cannot be run" in gate.found
+    only_closed(ask(live, tried=["drift"], files=files, refuse_drift=True), "drift", "division by zero")
+
+
+# The module ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_module_keeps_waivers_in_the_journal(live, tmp_path):
+    operation = live.begun("deploy").operation
+    arguments = {
+        "connection": {"url": live.cluster.url("shop", user=OWNER)},
+        "client_bin_dir": str(live.cluster.bin_dir), "store": live.store.root, "operation": operation.id,
+        "migrations": {name: sql.decode() for name, sql in FILES.items()}, "expected": [NEXT],
+        "database_directory": live.store.root, "applications": HEALTHY,
+        "waivers": {"release_connection": "there is no release yet"},
+    }
+    checked = run_module(tmp_path, "deploy_gates_info", arguments, check=True)
+    assert not checked.failed and operation.last("gates") is None
+    answer = run_module(tmp_path, "deploy_gates_info", arguments)
+    assert not answer.failed and answer.result["passed"] and answer.result["rollback"] == "swap", answer.printed
+    assert answer.result["waived"] == {"release_connection": "there is no release yet"}
+    assert {**answer.result, "invocation": 0} == {**checked.result, "invocation": 0}
+    kept = operation.facts("gates")
+    assert kept["waived"] == answer.result["waived"] and kept["rollback"] == "swap"
+    assert PASSWORD not in answer.printed
+    refused = run_module(tmp_path, "deploy_gates_info", {**arguments, "waivers": {"store": " "}})
+    assert refused.failed and "gives no reason" in refused.result["msg"]
