@@ -29,8 +29,8 @@ RECEIPTS = (
 )
 #: A child of ReceiptData, and triggers that leave traces; one of them sleeps.
 AROUND = """
-CREATE TABLE "ReceiptLine" ("id" serial PRIMARY KEY, "receiptId" text NOT NULL REFERENCES "ReceiptData" ON DELETE CASCADE
-  ON UPDATE CASCADE, "text" text);
+CREATE TABLE "ReceiptLine" ("id" serial PRIMARY KEY, "text" text,
+  "receiptId" text NOT NULL REFERENCES "ReceiptData" ON DELETE CASCADE ON UPDATE CASCADE);
 INSERT INTO "ReceiptLine" ("receiptId") SELECT 'r' || g FROM generate_series(1, 60) g;
 CREATE TABLE traces (op text);
 CREATE FUNCTION trace() RETURNS trigger LANGUAGE plpgsql AS
@@ -179,8 +179,9 @@ def test_newer_rows_need_consent(receipts):
 
 def test_a_repair_leaves_the_other_rows(receipts):
     receipts.backup()
-    owner(receipts, CORRUPT + "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());"
-                              "UPDATE \"ReceiptData\" SET \"tokenNumber\" = 'fine' WHERE \"id\" = 'r50'; TRUNCATE traces")
+    owner(receipts, CORRUPT)
+    owner(receipts, "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());"
+                    "UPDATE \"ReceiptData\" SET \"tokenNumber\" = 'fine' WHERE \"id\" = 'r50'; TRUNCATE traces")
     report = restore(receipts, mode="repair")
     assert not report["changed"] and counts(report) == (2, 4, 1)
     assert report["differences"][0]["samples"]["newer"] == [{"id": "new"}]
@@ -213,8 +214,9 @@ def test_bad_wishes(receipts, wish, said):
 
 
 SWAP = """
-UPDATE "ReceiptData" SET "purchaseId" = CASE "id" WHEN 'r1' THEN 'p000300' ELSE 'p000301' END WHERE "id" IN ('r1', 'r2');
-UPDATE "ReceiptData" SET "purchaseId" = CASE "id" WHEN 'r1' THEN 'p000002' ELSE 'p000001' END WHERE "id" IN ('r1', 'r2');
+UPDATE "ReceiptData" SET "purchaseId" = 'p000300' WHERE "id" = 'r1';
+UPDATE "ReceiptData" SET "purchaseId" = 'p000001' WHERE "id" = 'r2';
+UPDATE "ReceiptData" SET "purchaseId" = 'p000002' WHERE "id" = 'r1';
 UPDATE "User" SET "email" = 'x' WHERE "id" = 'u1';
 UPDATE "User" SET "email" = 'u1@example.org' WHERE "id" = 'u2';
 UPDATE "User" SET "email" = 'u2@example.org' WHERE "id" = 'u1';
@@ -254,7 +256,7 @@ def test_a_cascade_needs_consent_and_comes_back_with_an_undo(receipts):
     assert state(receipts) == before
     operations(receipts)[-1].close("failed")
     result = restore(receipts, accept_lost_rows=1, accept_cascade=True)
-    assert result["cascaded"] == {'"public"."ReceiptLine"': 2}
+    assert result["cascaded"] == {"public.ReceiptLine": 2}
     emergency = manifests.load(receipts.store.find_backup(result["emergency"]))
     assert {entry["name"] for entry in emergency["tables"]} == {"ReceiptData", "ReceiptLine"}
     with receipts.context.connect() as session:
@@ -333,7 +335,7 @@ def test_tables_of_every_shape(databases):
         live.execute(spoil)
         live.execute("TRUNCATE audit.log")
         assert state(live) != before, table
-        result = restore(live, table, place, accept_lost_rows=5)
+        result = restore(live, table, place, accept_lost_rows=100)
         assert result["changed"], table
         assert state(live) == before, table
         assert not plan(live.context, Wish(table), place.backup_id, again=True)["total"], table

@@ -85,9 +85,12 @@ def _mark_moving(session: Session, pair: Pair, watched: Sequence[str]) -> bool:
                  pair.difference, source, digests.row_expression(watched, "l__"),
                  digests.row_expression(watched, "s__")))
     for key in references.foreign_keys_to(session, pair.table.oid):
-        _execute(session, "UPDATE %s d__ SET how = 'park' FROM %s l__ WHERE d__.how = 'replace' AND l__.ctid = d__.live"
-                 " AND EXISTS (SELECT FROM %s c__ WHERE %s)" % (
-                     pair.difference, pair.live, key.source, key.matches("l__", "c__")))
+        # A row of the table itself may come to refer to it before it goes.
+        sources = [key.source] + [pair.stage] * (key.oid == pair.table.oid)
+        for source in sources:
+            _execute(session, "UPDATE %s d__ SET how = 'park' FROM %s l__ WHERE d__.how = 'replace'"
+                     " AND l__.ctid = d__.live AND EXISTS (SELECT FROM %s c__ WHERE %s)" % (
+                         pair.difference, pair.live, source, key.matches("l__", "c__")))
     return bool(session.value("SELECT EXISTS (SELECT FROM %s WHERE how = 'park')" % pair.difference))
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ..base.durable_files import make_private_directory, write_json
 from ..base.errors import BackstopError, Refused
@@ -92,6 +92,8 @@ class _Work:
     pairs: List[Pair]
     before: Dict[str, digests.Digest] = dataclasses.field(default_factory=dict)
     found: List[Difference] = dataclasses.field(default_factory=list)
+    #: schema and name of tables that refer to it, however far away
+    referring: Dict[int, Tuple[str, str]] = dataclasses.field(default_factory=dict)
     #: tables that a cascade emptied of rows; an undo brings their missing rows back
     children: List[Pair] = dataclasses.field(default_factory=list)
 
@@ -241,6 +243,30 @@ def restore_table(
 
 def undo_table(context: Context, undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Dict[str, Any]:
     """Give a table back what it held before another operation restored it: restore it from the backup made then."""
+    wish, backup_id = _undoing(undone, accept_lost_rows, accept_cascade)
+    return _carry_out(context, wish, backup_id, undone, True)
+
+
+def plan_undo_of(context: Context, undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Dict[str, Any]:
+    """What undo_table() would find and change; without effect."""
+    wish, backup_id = _undoing(undone, accept_lost_rows, accept_cascade)
+    with context.connect() as session:
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        try:
+            work = _prepare(context, session, wish, backup_id)
+            report = _report(context, work)
+            for pair in work.pairs:
+                work.before[pair.table.full_name] = digest_of(session, pair.live, pair.columns)
+            report["lost_rows"] = _lost(context, work, undone)
+        finally:
+            session.execute("ROLLBACK")
+    if report["total"]:
+        _consent(work, accept_lost_rows, report["lost_rows"])
+    return {"changed": bool(report["total"]), **_request(work), "done_before": None, **report}
+
+
+def _undoing(undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Tuple[Wish, str]:
+    """The wish and the backup by which an operation is undone."""
     facts = undone.facts(RESTORE) or {}
     if not facts.get("emergency"):
         raise Refused(
@@ -249,7 +275,7 @@ def undo_table(context: Context, undone: Operation, accept_lost_rows: int, accep
             hint="what could be read of a damaged table is in %s" % undone.file("saved-rows"),
         )
     wish = Wish(facts["name"], accept_lost_rows=accept_lost_rows, accept_cascade=accept_cascade)
-    return _carry_out(context, wish, facts["emergency"], undone, True)
+    return wish, str(facts["emergency"])
 
 
 def _carry_out(
@@ -303,15 +329,12 @@ def _act(context: Context, work: _Work, undone: Optional[Operation], facts: Dict
     reach("table.backed-up")
     context.progress.phase("changing the table", table=work.family.full_name)
     expected = _expected(work)
-    counts = _row_counts(work.session, reached)
     for pair in work.pairs + work.children:
         apply(work.session, pair)
     facts["sequences"] = advance_sequences(
         work.session, work.pairs, catalog.owned_sequences(work.session, [one[2] for one in work.family.relations])
     )
-    facts["cascaded"] = {
-        name: counts[name] - rows for name, rows in _row_counts(work.session, reached).items() if rows != counts[name]
-    }
+    facts["cascaded"] = _touched(work)
     facts.update(_prove(work, expected))
     _note_commit(context, work, facts)
     reach("table.before-commit")
@@ -321,12 +344,14 @@ def _act(context: Context, work: _Work, undone: Optional[Operation], facts: Dict
 def _lock(context: Context, work: _Work) -> None:
     """Nobody writes to the table, or to one whose rows a foreign key would let us touch; readers go on."""
     relations = {one[2]: one[:2] for one in work.family.relations}
+    own = set(relations)
     waiting = [pair.table.oid for pair in work.pairs]
     while waiting:
         for key in references.foreign_keys_to(work.session, waiting.pop()):
             if key.oid not in relations:
                 relations[key.oid] = (key.schema, key.table)
                 waiting.append(key.oid)
+    work.referring = {oid: names for oid, names in relations.items() if oid not in own}
     # By oid, so that two of us never wait for each other.
     listed = ", ".join("ONLY " + qualified(*relations[oid]) for oid in sorted(relations))
     context.progress.phase("waiting for the lock", table=work.family.full_name)
@@ -399,8 +424,26 @@ def _reached(work: _Work) -> List[str]:
                   if table.full_name in names - own)
 
 
-def _row_counts(session: Session, names: Sequence[str]) -> Dict[str, int]:
-    return {name: int(session.value("SELECT count(*) FROM ONLY %s" % name)) for name in names}
+def _touched(work: _Work) -> Dict[str, int]:
+    """How many rows of other tables this transaction touched, as the server counted.
+
+    :raises BackstopError: it did without consent
+    """
+    counts = "pg_stat_get_xact_tuples_%s(%d)"
+    children = {pair.table.oid for pair in work.children}
+    found = {}
+    for oid, (schema, name) in work.referring.items():
+        sql = "SELECT " + " + ".join(counts % (what, oid) for what in ("updated", "deleted"))
+        rows = int(work.session.value(sql))
+        if rows and oid not in children:
+            found["%s.%s" % (schema, name)] = rows
+    if found and not work.effects:
+        raise BackstopError(
+            "Rows of other tables would have been touched; nothing was changed",
+            found=", ".join("%d of %s" % (rows, name) for name, rows in found.items()),
+            hint=_REVERT,
+        )
+    return found
 
 
 def _back_up(context: Context, work: _Work, reached: Sequence[str]) -> str:
@@ -562,13 +605,18 @@ def _done_before(context: Context, session: Session, facts: Dict[str, Any]) -> O
     return found[-1] if same and here else None
 
 
-def plan_table_undo(context: Context, operation_id: Optional[str]) -> Optional[Dict[str, Any]]:
-    """Which restore of a table an undo would undo; None when it would undo something else."""
+def plan_table_undo(
+    context: Context, operation_id: Optional[str], since: Optional[str] = None
+) -> Optional[Dict[str, Any]]:
+    """Which restore of a table an undo would undo; None when it would undo something else.
+
+    :param since: without an id, only what began after this moment counts
+    """
     done = table_operations(context)
     if operation_id:
         found = [operation for operation in done if operation.id == operation_id]
     else:
-        found = done[-1:]
+        found = [operation for operation in done[-1:] if since is None or str(operation.header["began"]) > since]
     if not found:
         return None
     last = found[-1]
