@@ -125,6 +125,14 @@ effects:
   returned: when anything was compared
   type: list
   elements: dict
+would_change:
+  description: Whether anything would be done.
+  returned: in check mode
+  type: bool
+damaged:
+  description: What the server says of a table that it cannot read.
+  returned: in check mode, of a damaged table, with O(accept_unreadable=true)
+  type: str
 total:
   description: Number of rows that differ.
   returned: when anything was compared
@@ -171,7 +179,7 @@ def act(request: Request) -> Dict[str, Any]:
     if params["undo"]:
         undone = Operation.load(request.store, params["undo"])
         carry_out = plan_undo_of if request.check_mode else undo_table
-        return carry_out(context, undone, params["accept_lost_rows"], params["accept_cascade"])
+        return _told(request, carry_out(context, undone, params["accept_lost_rows"], params["accept_cascade"]))
     wish = Wish(
         params["table"],
         params["mode"],
@@ -181,7 +189,13 @@ def act(request: Request) -> Dict[str, Any]:
         params["accept_cascade"],
         params["accept_unreadable"],
     )
-    return (plan if request.check_mode else restore_table)(context, wish, params["backup"], again=params["again"])
+    carry_out = plan if request.check_mode else restore_table
+    return _told(request, carry_out(context, wish, params["backup"], again=params["again"]))
+
+
+def _told(request: Request, result: Dict[str, Any]) -> Dict[str, Any]:
+    """A task may set ``changed`` of its own; what check mode found must not get lost with it."""
+    return {**result, "would_change": result["changed"]} if request.check_mode else result
 
 
 def main() -> None:

@@ -62,7 +62,10 @@ def test_saved_and_restored_with_consent(damaged):
     assert json.loads(saved.with_suffix(".json").read_text("utf-8"))["unreadable"] == 2
     assert oct(saved.stat().st_mode)[-3:] == "600"
 
-    result = restore_table(context, Wish("documents", accept_unreadable=True))
+    wish = Wish("documents", accept_unreadable=True)
+    planned = plan(damaged.context, wish)
+    assert planned["changed"] and "missing chunk" in planned["damaged"]
+    result = restore_table(context, wish)
     assert result["changed"] and result["emergency"] is None and result["accepted"]["unreadable"]
     assert damaged.value("SELECT count(*) FROM documents WHERE length(body) = 6400") == 40
     with damaged.context.connect() as session:

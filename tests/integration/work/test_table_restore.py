@@ -21,7 +21,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.t
     restore_table,
     undo_table,
 )
-from support.databases import OWNER, REALISTIC
+from support.databases import OWNER, REALISTIC, run_sql
 
 RECEIPTS = (
     "INSERT INTO \"ReceiptData\" SELECT 'r' || g, 'p' || lpad(g::text, 6, '0'), 't' || g, g * 0.1, timestamp"
@@ -269,6 +269,25 @@ def test_a_cascade_needs_consent_and_comes_back_with_an_undo(receipts):
     assert state(receipts) == before
 
 
+def test_rows_of_others_that_are_touched_without_consent(receipts, monkeypatch):
+    """The last net: whatever reached them, the server's own count says so before the COMMIT."""
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import table_restore
+
+    def and_more(session, pair):
+        apply(session, pair)
+        session.execute('DELETE FROM public."ReceiptLine" WHERE "receiptId" = \'r5\'')
+
+    apply = table_restore.apply
+    monkeypatch.setattr(table_restore, "apply", and_more)
+    receipts.backup()
+    owner(receipts, CORRUPT)
+    before = state(receipts)
+    with pytest.raises(BackstopError, match="would have been touched") as caught:
+        restore(receipts)
+    assert caught.value.found == "1 of public.ReceiptLine"
+    assert state(receipts) == before
+
+
 def test_rows_that_others_need_are_not_deleted(receipts):
     owner(receipts, "CREATE TABLE strict (id int PRIMARY KEY, receipt text REFERENCES \"ReceiptData\")")
     receipts.backup()
@@ -487,3 +506,44 @@ def test_check_has_no_effect(receipts):
     assert report["in_backup"][0]["rows"] == 100
     assert state(receipts) == before and sorted(os.listdir(receipts.store.root + "/emergency")) == files
     assert dataclasses.replace(Wish("x"), mode="repair").only_reports
+
+
+def test_partitions_with_a_trigger_and_children(plain):
+    """A row that moved to another partition, and one that another table refers to."""
+    owner(plain, """
+        CREATE TABLE months (id int, month int, what text, PRIMARY KEY (id, month)) PARTITION BY LIST (month);
+        CREATE TABLE january PARTITION OF months FOR VALUES IN (1);
+        CREATE TABLE later PARTITION OF months FOR VALUES IN (2, 3) PARTITION BY LIST (month);
+        CREATE TABLE february PARTITION OF later FOR VALUES IN (2);
+        CREATE TABLE march PARTITION OF later FOR VALUES IN (3);
+        CREATE TABLE uses (id int, month int, FOREIGN KEY (id, month) REFERENCES months ON DELETE CASCADE);
+        INSERT INTO months SELECT g, 1 + g % 3, 'w' || g FROM generate_series(1, 30) g;
+        INSERT INTO uses SELECT id, month FROM months WHERE id < 20;
+        CREATE TABLE traces (op text);
+        CREATE FUNCTION trace() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN INSERT INTO public.traces VALUES (TG_OP); RETURN NULL; END $$;
+        CREATE TRIGGER traced AFTER INSERT OR UPDATE OR DELETE ON months FOR EACH ROW EXECUTE FUNCTION trace()""")
+    plain.backup(tables=["months"])
+    before = state(plain)
+    owner(plain, "UPDATE months SET what = 'x' WHERE id < 5; UPDATE months SET month = 3 WHERE id = 25;"
+                 "DELETE FROM months WHERE id = 30; TRUNCATE traces")
+    result = restore(plain, "months", accept_lost_rows=1)
+    assert result["lost_rows"] == 1 and result["total"] == 7
+    assert state(plain) == before
+    owner(plain, "DELETE FROM uses; ALTER TABLE months DETACH PARTITION january")
+    with pytest.raises(Refused, match="cannot give table public.months back") as caught:
+        plan(plain.context, Wish("months"), result["backup"])
+    assert caught.value.found == "partition public.january of it is not there"
+
+
+@pytest.mark.parametrize("tables", [None, ["Käufe"]])
+def test_a_database_that_is_not_in_utf8(databases, tables):
+    made = "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0 OWNER %s" % OWNER
+    run_sql(databases.cluster, "postgres", made)
+    live = databases.existing("latin")
+    owner(live, "CREATE TABLE \"Käufe\" (\"Größe\" int PRIMARY KEY, \"é, x\" text);"
+                "INSERT INTO \"Käufe\" SELECT g, 'ünï' || g FROM generate_series(1, 20) g")
+    live.backup(tables=tables)
+    before = state(live)
+    owner(live, "UPDATE \"Käufe\" SET \"é, x\" = 'ö' WHERE \"Größe\" < 4")
+    assert restore(live, "Käufe")["total"] == 3 and state(live) == before

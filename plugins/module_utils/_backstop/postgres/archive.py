@@ -72,8 +72,9 @@ def start_dump(
     if schema_only:
         argv.append("--schema-only")
     if relations is not None:
-        # A pattern in which everything between double quotes is literal.
-        argv += ["--strict-names", *("--table=" + qualified(schema, name) for schema, name in relations)]
+        # Patterns in which everything between double quotes is literal; they are read in the encoding of the dump.
+        argv += ["--encoding=UTF8", "--strict-names"]
+        argv += ["--table=" + qualified(schema, name) for schema, name in relations]
     return Running(
         argv,
         environment=settings.client_environment(_DUMP_OPTIONS),

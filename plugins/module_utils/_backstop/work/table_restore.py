@@ -128,7 +128,7 @@ def plan(context: Context, wish: Wish, backup_id: Optional[str] = None, *, again
             report = _report(context, work)
         finally:
             session.execute("ROLLBACK")
-    acts = bool(report["total"]) and not wish.only_reports and done is None
+    acts = bool(report["total"] or report.get("damaged")) and not wish.only_reports and done is None
     if acts:
         _consent(work, wish.accept_lost_rows, report["lost_rows"])
     return {"changed": acts, **facts, "done_before": done.id if done else None, **report}
@@ -164,9 +164,12 @@ def _report(context: Context, work: _Work) -> Dict[str, Any]:
     try:
         _compare(work)
     except BackstopError as error:
-        if is_damage(error):
+        if not is_damage(error):
+            raise
+        if not work.wish.accept_unreadable or work.wish.mode != REPLACE:
             raise _damage(work, error) from error
-        raise
+        return {"damaged": error.found, "total": None, "lost_rows": 0, "differences": [], "effects": [],
+                "backup_created": work.manifest["created"], "level": manifests.level_of(work.place)}
     return _told(work)
 
 
