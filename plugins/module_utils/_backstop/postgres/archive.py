@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
-from typing import Dict, List, Optional, Sequence, Tuple
+import tempfile
+from typing import IO, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ..base.errors import BackstopError
 from ..base.processes import Running, run
@@ -75,8 +77,9 @@ def start_dump(
     if schema_only:
         argv.append("--schema-only")
     if relations is not None:
-        # A pattern in which everything between double quotes is literal.
-        argv += ["--strict-names", *("--table=" + qualified(schema, name) for schema, name in relations)]
+        # Patterns in which everything between double quotes is literal; they are read in the encoding of the dump.
+        argv += ["--encoding=UTF8", "--strict-names"]
+        argv += ["--table=" + qualified(schema, name) for schema, name in relations]
     return Running(
         argv,
         environment=settings.client_environment(_DUMP_OPTIONS),
@@ -157,7 +160,8 @@ def rows_of(entries: Sequence[Entry], oid: int, schema: str, name: str) -> Entry
     found = []
     for entry in entries:
         match = _TABLE_DATA.fullmatch(entry.line)
-        if match and int(match.group(1)) == oid and match.group(2).startswith(printed):
+        # In an archive that is not in UTF-8 a name may not be readable; then the oid alone has to do.
+        if match and int(match.group(1)) == oid and (match.group(2).startswith(printed) or "\ufffd" in entry.line):
             found.append(entry)
     if len(found) != 1:
         raise BackstopError(
@@ -166,6 +170,78 @@ def rows_of(entries: Sequence[Entry], oid: int, schema: str, name: str) -> Entry
             hint="use another backup",
         )
     return found[0]
+
+
+_COLUMN = re.compile(r'"(?:[^"]|"")*"|[^\s,()"]+')
+
+
+class CopyBlock:
+    """The rows of one table as an archive has them, to be read by COPY ... FROM STDIN up to their end mark."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        #: encoding of names and rows
+        self.encoding = "UTF8"
+        #: the columns that each row has, in their order
+        self.columns: List[str] = []
+        #: whether the end mark was read
+        self.ended = False
+        self._read_head()
+
+    def _read_head(self) -> None:
+        for line in self._stream:
+            match = re.match(rb"SET client_encoding = '(\w+)';", line)
+            if match:
+                self.encoding = match.group(1).decode()
+            if line.startswith(b"COPY "):
+                while not line.endswith(b" FROM stdin;\n"):
+                    more = self._stream.readline()
+                    if not more:
+                        return
+                    line += more
+                names = line[: -len(b" FROM stdin;\n")].decode(errors="replace")
+                listed = names[names.index(" (") + 2 : -1] if names.endswith(")") else ""
+                found = _COLUMN.findall(listed)
+                self.columns = [name[1:-1].replace('""', '"') if name.startswith('"') else name for name in found]
+                return
+
+    def read(self, _size: int = -1) -> bytes:
+        """Some whole lines; none after the end mark."""
+        lines: List[bytes] = []
+        size = 0
+        while not self.ended and size < 65536:
+            line = self._stream.readline()
+            if not line:
+                break
+            self.ended = line == b"\\.\n"
+            if not self.ended:
+                lines.append(line)
+                size += len(line)
+        return b"".join(lines)
+
+
+@contextlib.contextmanager
+def rows_to_copy(
+    tools: ClientTools, path: str, entry: Entry, keep_open: Sequence[int] = ()
+) -> Iterator[CopyBlock]:
+    """The rows of one entry of an archive.
+
+    :raises BackstopError: at the end of the block, when the end mark was not reached or pg_restore failed
+    """
+    with tempfile.NamedTemporaryFile("w", prefix="backstop-", suffix=".list", encoding="utf-8") as listing:
+        listing.write(entry.line + "\n")
+        listing.flush()
+        argv = [tools.pg_restore, "--data-only", "--use-list=" + listing.name, "--file=-", path]
+        with Running(argv, keep_open=keep_open) as program:
+            block = CopyBlock(program.stdout)
+            yield block
+            for _rest in iter(lambda: program.stdout.read(1 << 16), b""):
+                pass
+            program.check("The rows of a table cannot be read from the archive", hint="use another backup")
+            if not block.ended:
+                raise BackstopError(
+                    "The archive ends within the rows of a table", found=entry.line, hint="use another backup"
+                )
 
 
 def restore(

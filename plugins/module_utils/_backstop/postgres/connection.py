@@ -269,10 +269,28 @@ class Session:
         with database_errors(), self.raw.cursor() as cursor:
             cursor.copy_expert(sql, stream)
 
+    def copy_in(self, sql: str, stream: Any) -> int:
+        """Feed COPY ... FROM STDIN from something that can be read; the number of rows."""
+        with database_errors(), self.raw.cursor() as cursor:
+            cursor.copy_expert(sql, stream)
+            return int(cursor.rowcount)
+
     @property
     def backend(self) -> int:
         """Process id of the server's side."""
         return int(self.raw.get_backend_pid())
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Within a transaction: on an error only what the block did is rolled back."""
+        self.execute("SAVEPOINT backstop")
+        try:
+            yield
+        except BackstopError:
+            self.execute("ROLLBACK TO SAVEPOINT backstop")
+            self.execute("RELEASE SAVEPOINT backstop")
+            raise
+        self.execute("RELEASE SAVEPOINT backstop")
 
     @contextlib.contextmanager
     def transaction(self, mode: str = "") -> Iterator[None]:

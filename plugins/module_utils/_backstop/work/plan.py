@@ -19,6 +19,7 @@ from .context import Context
 from .leftovers import leftovers
 from .migration import MIGRATE
 from .revert import SWAP, last_swap
+from .table_restore import plan_table_undo
 
 
 def last_deploy(context: Context) -> Optional[Operation]:
@@ -119,13 +120,20 @@ def backup_history(place: BackupPlace) -> Optional[List[history.HistoryRow]]:
 
 
 def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
-    """Which operation an undo would undo; ``needed`` is False when the last swap was an undo already."""
-    swap = Operation.load(context.store, operation_id) if operation_id else last_swap(context)
+    """Which operation an undo would undo; ``needed`` is False when the last one was an undo already.
+
+    ``table`` names the table when it is the restore of one; else a swap would be undone.
+    """
+    swap = last_swap(context)
+    table = plan_table_undo(context, operation_id, since=None if swap is None else str(swap.header["began"]))
+    if table is not None:
+        return {**table, "commit": None, "retired": None}
+    swap = Operation.load(context.store, operation_id) if operation_id else swap
     if swap is None:
         raise Refused(
             "There is nothing to undo",
-            found="no retired database of %s" % context.database,
-            hint="an undo gives the live name back to the database that a revert retired",
+            found="no retired database of %s, and no restored table" % context.database,
+            hint="an undo gives the live name back to the database that a revert retired, or a table what it held",
         )
     needed = swap.kind != "undo"
     if operation_id and needed:
@@ -147,6 +155,7 @@ def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
     return {
         "needed": needed,
         "undoes": undoes,
+        "table": None,
         "commit": source.header.get("facts", {}).get("former_commit"),
         "retired": (source.done(SWAP) or {}).get("retired"),
     }

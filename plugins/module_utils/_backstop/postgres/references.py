@@ -1,0 +1,179 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Foreign keys, unique indexes and triggers of a table: what a change of its rows meets."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Dict, List, Tuple
+
+from ..base.sql_names import qualified, quote_identifier
+from .connection import Session
+
+
+@dataclasses.dataclass(frozen=True)
+class ForeignKey:
+    """A foreign key between two tables that hold rows (of partitioned tables those between their partitions)."""
+
+    name: str
+    #: the table that refers
+    oid: int
+    schema: str
+    table: str
+    columns: Tuple[str, ...]
+    #: the table that is referred to
+    target: int
+    target_columns: Tuple[str, ...]
+    #: for each pair of columns the operator that compares them, target on the left
+    operators: Tuple[str, ...]
+    #: one letter each, as pg_constraint has them
+    on_delete: str
+    on_update: str
+    deferrable: bool
+
+    @property
+    def full_name(self) -> str:
+        return self.schema + "." + self.table
+
+    @property
+    def source(self) -> str:
+        return "ONLY " + qualified(self.schema, self.table)
+
+    def matches(self, target: str, child: str) -> str:
+        """Condition that a row of the child refers to a row of the target; both are aliases."""
+        return " AND ".join(
+            "%s.%s %s %s.%s" % (target, quote_identifier(one), operator, child, quote_identifier(other))
+            for one, operator, other in zip(self.target_columns, self.operators, self.columns)
+        )
+
+
+_FOREIGN_KEYS = """
+SELECT k.conname, k.conrelid::bigint, n.nspname, c.relname,
+  (SELECT array_agg(a.attname::text ORDER BY x.place) FROM unnest(k.conkey) WITH ORDINALITY x(number, place)
+   JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = x.number),
+  k.confrelid::bigint,
+  (SELECT array_agg(a.attname::text ORDER BY x.place) FROM unnest(k.confkey) WITH ORDINALITY x(number, place)
+   JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = x.number),
+  (SELECT array_agg(format('OPERATOR(%%I.%%s)', s.nspname, o.oprname) ORDER BY x.place)
+   FROM unnest(k.conpfeqop) WITH ORDINALITY x(operator, place) JOIN pg_operator o ON o.oid = x.operator
+   JOIN pg_namespace s ON s.oid = o.oprnamespace),
+  k.confdeltype::text, k.confupdtype::text, k.condeferrable
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE k.contype = 'f' AND c.relkind = 'r' AND {which} = %s::oid ORDER BY 3, 4, 1
+"""
+
+
+def foreign_keys_to(session: Session, oid: int) -> List[ForeignKey]:
+    """Foreign keys that refer to a table, its own ones to itself among them."""
+    return _foreign_keys(session, "k.confrelid", oid)
+
+
+def foreign_keys_of(session: Session, oid: int) -> List[ForeignKey]:
+    """Foreign keys by which a table refers to others."""
+    return _foreign_keys(session, "k.conrelid", oid)
+
+
+def _foreign_keys(session: Session, which: str, oid: int) -> List[ForeignKey]:
+    return [
+        ForeignKey(
+            name, int(child), schema, table, tuple(columns), int(target), tuple(referred), tuple(operators),
+            on_delete, on_update, bool(deferrable),
+        )
+        for name, child, schema, table, columns, target, referred, operators, on_delete, on_update, deferrable
+        in session.rows(_FOREIGN_KEYS.format(which=which), (oid,))
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class UniqueIndex:
+    """An index that lets no two rows have the same values, checked row by row."""
+
+    name: str
+    #: every column that it depends on, in keys, expressions and predicate
+    columns: Tuple[str, ...]
+    #: several rows may have NULL
+    nulls_distinct: bool
+
+
+def unique_indexes(session: Session, oid: int) -> List[UniqueIndex]:
+    """The unique and exclusion indexes of a table, without those that can be deferred."""
+    found = session.rows(
+        "SELECT c.relname, array_agg(DISTINCT a.attname::text), NOT coalesce((to_jsonb(i) ->>"
+        " 'indnullsnotdistinct')::boolean, false)"
+        " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p',"
+        " 'u', 'x')"
+        # An index depends on its columns itself, or through its constraint.
+        " JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indrelid AND d.refobjsubid > 0"
+        " AND ((d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid)"
+        " OR (d.classid = 'pg_constraint'::regclass AND d.objid = k.oid))"
+        " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = d.refobjsubid"
+        " WHERE i.indrelid = %s::oid AND (i.indisunique OR i.indisexclusion) AND i.indimmediate"
+        " GROUP BY 1, 3 ORDER BY 1",
+        (oid,),
+    )
+    return [UniqueIndex(name, tuple(columns), bool(distinct)) for name, columns, distinct in found]
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """What decides how a column can be written."""
+
+    name: str
+    #: name of the type, that of its base for a domain
+    type: str
+    category: str
+    not_null: bool
+    #: GENERATED ALWAYS AS IDENTITY: may be inserted, never updated
+    always_identity: bool
+
+
+def columns(session: Session, oid: int) -> List[Column]:
+    found = session.rows(
+        "SELECT a.attname, coalesce(b.typname, t.typname), t.typcategory::text, a.attnotnull OR t.typnotnull,"
+        " a.attidentity = 'a' FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
+        " LEFT JOIN pg_type b ON b.oid = nullif(t.typbasetype, 0)"
+        " WHERE a.attrelid = %s::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+        (oid,),
+    )
+    return [Column(name, kind, category, bool(full), bool(always)) for name, kind, category, full, always in found]
+
+
+def equality_operators(session: Session, oid: int, key: Tuple[str, ...]) -> List[str]:
+    """For each column of a table's key the operator by which its unique index tells equal values."""
+    found = session.rows(
+        "SELECT a.attname, format('OPERATOR(%%I.%%s)', n.nspname, o.oprname) FROM pg_index i"
+        " CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) x(number, class)"
+        " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = x.number"
+        " JOIN pg_opclass c ON c.oid = x.class"
+        " JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3 AND m.amoplefttype = c.opcintype"
+        " AND m.amoprighttype = c.opcintype JOIN pg_operator o ON o.oid = m.amopopr"
+        " JOIN pg_namespace n ON n.oid = o.oprnamespace"
+        " WHERE i.indrelid = %s::oid AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL"
+        " ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid",
+        (oid,),
+    )
+    first: Dict[str, str] = {}
+    for name, operator in found:
+        first.setdefault(name, operator)
+    return [str(first[name]) for name in key]
+
+
+def live_triggers(session: Session, oid: int) -> List[Tuple[str, str]]:
+    """Names of the users' triggers that fire, each with the word by which it is switched on again as it was."""
+    found = session.rows(
+        "SELECT tgname, tgenabled::text FROM pg_trigger WHERE tgrelid = %s::oid AND NOT tgisinternal"
+        " AND tgenabled IN ('O', 'A') ORDER BY 1",
+        (oid,),
+    )
+    return [(str(name), "ENABLE ALWAYS" if how == "A" else "ENABLE") for name, how in found]
+
+
+def rewrite_rules(session: Session, oid: int) -> List[str]:
+    """Names of the rules that turn a write to a table into something else."""
+    found = session.rows(
+        "SELECT rulename FROM pg_rewrite WHERE ev_class = %s::oid AND ev_enabled <> 'D' ORDER BY 1", (oid,)
+    )
+    return [str(name) for (name,) in found]

@@ -1,0 +1,44 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What people look at to see that a table is right: rows, earliest and latest moments, exact sums."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Sequence
+
+from ..base.sql_names import quote_identifier
+from .connection import Session
+from .references import Column
+
+_MOMENTS = ("date", "timestamp", "timestamptz")
+_FLOATS = ("float4", "float8")
+_NUMBERS = ("int2", "int4", "int8", "numeric") + _FLOATS
+
+
+def _expressions(column: Column) -> List[str]:
+    name = "r__." + quote_identifier(column.name)
+    if column.type in _MOMENTS:
+        return ["min(%s)::text" % name, "max(%s)::text" % name]
+    # By their text: adding floating point numbers as such gives another sum in another order of rows.
+    finite = " FILTER (WHERE %s::text !~ '[Nf]')" % name
+    return ["sum(%s::text::numeric)%s::text" % (name, finite)]
+
+
+def summary(session: Session, source: str, columns: Sequence[Column]) -> Dict[str, Any]:
+    """Number of rows, earliest and latest of each date or time, sum of each number (of the finite ones) of a table.
+
+    :param source: what stands after FROM, without an alias
+    """
+    shown = [column for column in columns if column.type in _MOMENTS + _NUMBERS]
+    expressions = [expression for column in shown for expression in _expressions(column)]
+    row = list(session.one("SELECT %s FROM %s r__" % (", ".join(["count(*)", *expressions]), source)))
+    found: Dict[str, Any] = {"rows": int(row.pop(0)), "earliest": {}, "latest": {}, "sums": {}}
+    for column in shown:
+        if column.type in _MOMENTS:
+            found["earliest"][column.name] = row.pop(0)
+            found["latest"][column.name] = row.pop(0)
+        else:
+            found["sums"][column.name] = row.pop(0)
+    return found

@@ -1,0 +1,65 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The modules for single tables, through Ansible: table backups, a restore, what check mode says of it, its undo."""
+from __future__ import annotations
+
+import os
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests
+from support.databases import OWNER
+from support.module_runner import run_module
+
+
+@pytest.fixture
+def module(plain, tmp_path):
+    given = {
+        "connection": {"url": plain.cluster.url(plain.name, user=OWNER)}, "store": plain.store.root,
+        "client_bin_dir": str(plain.cluster.bin_dir),
+    }
+
+    def run(name, check=False, **arguments):
+        return run_module(tmp_path, name, {**given, **arguments}, check=check)
+
+    return run
+
+
+def digest(live):
+    with live.context.connect() as session:
+        table = catalog.find_table(session, "User")
+        return digests.table_digest(session, table.schema, table.name, table.columns)
+
+
+def test_backup_restore_and_undo(plain, module, tmp_path):
+    refused = module("pg_dump", tables=["user"], check=True)
+    assert refused.failed and "perhaps User" in refused.result["msg"]
+    made = module("pg_dump", tables=['public."User"'], kind="daily").result
+    assert (made["scope"], made["tables"], made["rows"]) == ("tables", 1, 20)
+    (listed,) = run_module(tmp_path, "pg_backup_info", {"store": plain.store.root}).result["backups"]
+    assert (listed["scope"], listed["tables"]) == ("tables", ["public.User"])
+    right = digest(plain)
+    plain.execute("UPDATE \"User\" SET \"name\" = 'wrong' WHERE \"id\" IN ('u1', 'u2')")
+    wrong, files = digest(plain), sorted(os.walk(plain.store.root))
+
+    checked = module("pg_table_restore", table="User", check=True)
+    assert checked.result["changed"] and checked.result["differences"][0]["changed"] == 2, checked.printed
+    assert digest(plain) == wrong and sorted(os.walk(plain.store.root)) == files
+    repaired = module("pg_table_restore", table="User", mode="repair", keys=["u1"])
+    assert repaired.result["changed"] and repaired.result["total"] == 1, repaired.printed
+    operation = plain.begun("rollback", {"scenario": "corrupted_table"}).operation
+    restored = module("pg_table_restore", table="User", operation=operation.id)
+    assert restored.result["changed"] and restored.result["backup"] == made["backup"], restored.printed
+    assert digest(plain) == right
+    operation.close("done")
+    again = module("pg_table_restore", table="User")
+    assert not again.result["changed"] and again.result["done_before"] == operation.id, again.printed
+
+    would = module("pg_table_restore", undo=operation.id, check=True)
+    assert would.result["changed"] and would.result["total"] == 1, would.printed
+    planned = module("rollback_plan_info", scenario="undo").result
+    assert (planned["undoes"], planned["table"]) == (operation.id, "public.User")
+    undone = module("pg_table_restore", undo=operation.id)
+    assert undone.result["changed"] and undone.result["total"] == 1, undone.printed
+    assert plain.value("SELECT count(*) FROM \"User\" WHERE \"name\" = 'wrong'") == 1

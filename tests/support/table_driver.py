@@ -1,0 +1,70 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Restores a table, or undoes that, as the role does with modules; a test kills it at a failpoint and starts it again.
+
+    python -m support.table_driver restore|undo SETTINGS.json
+"""
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, Dict
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
+    Operation,
+    open_operations,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.table_restore import (
+    Wish,
+    plan,
+    plan_table_undo,
+    restore_table,
+    undo_table,
+)
+
+
+def run(what: str, given: Dict[str, Any]) -> Dict[str, Any]:
+    connection = Settings.from_url(given["url"])
+    store = Store(given["store"])
+    context = Context(connection, connection.with_database("postgres"), store, given["client_bin_dir"])
+    interrupted = bool(open_operations(store))
+    if what == "undo":
+        planned = plan_table_undo(context, None)
+        kind, request = "undo", {"undoes": planned["undoes"] if planned else None}
+        needed = bool(planned and planned["needed"])
+    else:
+        kind, request = "rollback", {"scenario": "corrupted_table", "table": given["table"]}
+        needed = bool(plan(context, Wish(given["table"]))["changed"])
+    if not needed and not interrupted:
+        return {"outcome": "nothing"}
+    operation, _adopted = begin(store, kind, context.database, request, this_controller())
+    context.operation = operation
+    if what == "undo":
+        undo_table(context, Operation.load(store, str(request["undoes"])), 0, False)
+    else:
+        restore_table(context, Wish(given["table"]))
+    operation.close("done")
+    return {"outcome": "done"}
+
+
+def main() -> int:
+    what, path = sys.argv[1:]
+    with open(path, encoding="utf-8") as stream:
+        given = json.load(stream)
+    try:
+        print(json.dumps(run(what, given)))
+    except BackstopError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
