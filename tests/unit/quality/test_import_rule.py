@@ -20,9 +20,10 @@ MAY_IMPORT: Dict[str, Set[str]] = {
     "prisma": {"base"},
     "application": {"base"},
     "work": {"base", "postgres", "store", "prisma", "application"},
+    "command_line": {"base", "postgres", "store", "prisma", "application", "work"},
 }
 #: Files beside the packages: they may import all of them.
-WAYS_IN = {"ansible_boundary", "command_line"}
+WAYS_IN = {"ansible_boundary"}
 #: Imports from outside the standard library, and the one file that has each.
 OUTSIDE = {"psycopg2": ("postgres", "connection"), "ansible": ("ansible_boundary",)}
 
