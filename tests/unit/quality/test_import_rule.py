@@ -10,7 +10,7 @@ import sys
 from typing import Dict, List, Set
 
 import pytest
-from support.collection_files import LIBRARY, Import, imports_of, module_files, name_of, python_files
+from support.collection_files import LIBRARY, Import, imports_of, modules_with_code, name_of, python_files
 
 #: A package and the packages of the library that it may import.
 MAY_IMPORT: Dict[str, Set[str]] = {
@@ -79,7 +79,7 @@ def _is_ours(found: Import) -> bool:
     return found.inside is not None or found.dotted.split(".")[0] in sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("path", module_files(), ids=name_of)
+@pytest.mark.parametrize("path", modules_with_code(), ids=name_of)
 def test_a_module_reaches_ansible_through_the_boundary_only(path: pathlib.Path) -> None:
     imports = imports_of(path)
     assert not [found.dotted for found in imports if not _is_ours(found)]

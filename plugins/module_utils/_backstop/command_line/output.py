@@ -41,16 +41,17 @@ class Output:
         else:
             print(text, file=sys.stderr if error else sys.stdout, flush=True)
 
-    def result(self, value: Any, lines: Sequence[str]) -> None:
+    def result(self, value: Any, lines: Sequence[str], *, good: bool = True) -> None:
         """What was asked for.
 
         :param value: for --json
         :param lines: for people
+        :param good: nothing that --quiet must not hide
         """
         if self._json:
             self._write(json.dumps(value, indent=1, sort_keys=True))
-        elif not self._quiet and lines:
-            self._write("\n".join(lines))
+        elif not (self._quiet and good):
+            self._write("\n".join(lines), error=self._syslog and not good)
 
     def warn(self, text: str) -> None:
         self._write("backstop: warning: " + text, error=True)

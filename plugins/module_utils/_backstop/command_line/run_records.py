@@ -19,10 +19,10 @@ class RunRecords:
     """The last run of each job (``backup``, ``drill``) on one database."""
 
     def __init__(self, store: Store, database: str) -> None:
-        stem = os.path.join(store.root, ".%s-" + quote(database, safe=""))
-        self._path = stem % "runs"
+        file_name = quote(database, safe="")
+        self._path = os.path.join(store.root, ".runs-" + file_name)
         #: held by whoever works on this database's backups
-        self.lock_path = stem % "lock"
+        self.lock_path = os.path.join(store.root, ".lock-" + file_name)
 
     def _read(self) -> Dict[str, Any]:
         if not os.path.isfile(self._path):

@@ -227,8 +227,9 @@ def _status(call: Call) -> int:
             _tell_missing(call, standing, told)
     if not found:
         raise UsageError("There is no configuration", found="none in " + call.options.config_directory)
-    call.output.result(found, lines)
-    return min(statuses, key=_WORST_FIRST.index)
+    worst = min(statuses, key=_WORST_FIRST.index)
+    call.output.result(found, lines, good=worst == OK)
+    return worst
 
 
 #: Of several databases, the state that the command ends with.
@@ -250,7 +251,7 @@ def _judged(call: Call, standing: Standing) -> Tuple[int, str]:
 
 def _tell_missing(call: Call, standing: Standing, told: str) -> None:
     configuration = standing.configuration
-    configuration.store.check()
+    configuration.store.prepare()
     records = RunRecords(configuration.store, configuration.database)
     last = records.last("missing")
     if last and abs((standing.now - parse_timestamp(last["at"])).total_seconds()) < _REMIND_SECONDS:
