@@ -154,6 +154,7 @@ def test_a_backup_of_another_database(backstop, databases):
     assert [entry["database"] for entry in backstop("list", "--json").json] == ["shop"]
     ended = backstop("drill", "shop", other)
     assert ended.status == USAGE and "is of another database" in ended.stderr
+    assert backstop("status", "shop").status == OK, "a slip of the pen is no failed drill"
 
 
 # 3: could not verify
