@@ -150,5 +150,3 @@ def test_two_databases_of_one_name_in_one_store_are_seen():
             trust_as_template("{{ scheduled_backups_places | unique | length }}")
         )
         assert found == places
-
-

@@ -16,7 +16,7 @@ from ..base.processes import signals_as_errors
 from ..postgres.connection import database_errors
 from .configuration import DIRECTORY
 from .exit_statuses import FAILED, MEANINGS, NAGIOS, NAGIOS_WORDS
-from .output import Output
+from .output import Output, say
 from .subcommands import SUBCOMMANDS, Call
 
 
@@ -55,7 +55,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
             status = int(options.act(Call(options, output)))
     except BackstopError as error:
         if options.nagios:
-            print("%s: %s" % (NAGIOS_WORDS[NAGIOS[error.exit_status]], " ".join(str(error).split())))
+            say("%s: %s" % (NAGIOS_WORDS[NAGIOS[error.exit_status]], " ".join(str(error).split())))
         output.failure(error, in_words_of_hosts(str(error)))
         status = error.exit_status
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ import json
 import socket
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from ..base.errors import BackstopError
@@ -51,18 +51,25 @@ def notify(configuration: Configuration, event: str, **facts: Any) -> bool:
         headers={"Content-Type": "application/json", "User-Agent": "backstop"},
         method="POST",
     )
+    said = _post(request)
+    if said is not None:
+        raise BackstopError(
+            "The webhook did not take the event %s" % event,
+            found="%s: %s" % (urlsplit(webhook.url).hostname, said),
+            hint="check webhook.url in " + configuration.path,
+        )
+    return True
+
+
+def _post(request: urllib.request.Request) -> Optional[str]:
+    """Why it was not taken; None when it was."""
     try:
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_SECONDS):
-            return True
+            return None
     except urllib.error.HTTPError as error:
         with error:
-            said = "status %d" % error.code
+            return "status %d" % error.code
     except (OSError, http.client.HTTPException, ValueError) as error:
         # Its text may hold the URL, which may hold a token.
         reason = getattr(error, "reason", error)
-        said = getattr(reason, "strerror", None) or type(reason).__name__
-    raise BackstopError(
-        "The webhook did not take the event %s" % event,
-        found="%s: %s" % (urlsplit(webhook.url).hostname, said),
-        hint="check webhook.url in " + configuration.path,
-    )
+        return str(getattr(reason, "strerror", None) or type(reason).__name__)

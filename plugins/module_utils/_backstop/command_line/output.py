@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import syslog
@@ -15,13 +16,21 @@ from ..base.errors import BackstopError
 from ..base.progress import Progress
 
 
+def say(text: str, *, error: bool = False) -> None:
+    """Write a line at once; a reader that went away changes nothing of the work."""
+    stream = sys.stderr if error else sys.stdout
+    with contextlib.suppress(BrokenPipeError):
+        stream.write(text + "\n")
+        stream.flush()
+
+
 class TerminalProgress(Progress):
     """Tells each phase on a terminal; silent when nobody looks."""
 
     def phase(self, name: str, **facts: Any) -> None:
         if sys.stderr.isatty():
             told = " ".join(str(value) for value in facts.values())
-            print("... %s %s" % (name, told), file=sys.stderr, flush=True)
+            say("... %s %s" % (name, told), error=True)
 
 
 class Output:
@@ -39,7 +48,7 @@ class Output:
             for line in text.splitlines():
                 syslog.syslog(syslog.LOG_ERR if error else syslog.LOG_INFO, line)
         else:
-            print(text, file=sys.stderr if error else sys.stdout, flush=True)
+            say(text, error=error)
 
     def result(self, value: Any, lines: Sequence[str], *, good: bool = True) -> None:
         """What was asked for.
@@ -67,7 +76,7 @@ class Output:
                 "hint": error.hint,
                 "exit_status": error.exit_status,
             }
-            print(json.dumps(value, indent=1, sort_keys=True), flush=True)
+            say(json.dumps(value, indent=1, sort_keys=True))
 
 
 def table(rows: Sequence[Sequence[str]]) -> List[str]:
