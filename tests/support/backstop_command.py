@@ -79,7 +79,7 @@ class BackstopCommand:
 
     def __call__(self, *arguments: Any) -> Ended:
         """Call it in this process."""
-        umask = os.umask(0o022)
+        umask, directory = os.umask(0o022), os.getcwd()
         stdout, stderr = io.StringIO(), io.StringIO()
         try:
             with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
@@ -89,6 +89,7 @@ class BackstopCommand:
                     status = int(ended.code or 0)
         finally:
             os.umask(umask)
+            os.chdir(directory)
         return Ended(status, stdout.getvalue(), stderr.getvalue())
 
     def start(self, *arguments: Any, environment: Optional[Dict[str, str]] = None) -> "subprocess.Popen[str]":

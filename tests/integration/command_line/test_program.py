@@ -143,13 +143,28 @@ def test_no_progress_where_no_terminal_is(backstop):
     assert "..." not in backstop.run("backup", "shop").stderr
 
 
-def test_progress_on_a_terminal(backstop):
+def as_written(backstop, *arguments):
+    """Argument list and environment of the program, for a test that starts it in a way of its own."""
     backstop.run("list")
+    argv = [sys.executable, "-S", "-s", str(backstop.program), *arguments, "--config-directory", str(backstop.folder)]
+    return argv, {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(backstop.folder / "driver")}
+
+
+def test_from_a_directory_that_is_none(backstop, tmp_path):
+    """As from the home of root, which the user of the backups cannot enter: pg_dumpall would fail there."""
+    argv, environment = as_written(backstop, "backup", "shop")
+    (tmp_path / "gone").mkdir()
+    shell = ["/bin/sh", "-c", 'rmdir "$0" && exec "$@"', str(tmp_path / "gone"), *argv]
+    done = subprocess.run(
+        shell, cwd=tmp_path / "gone", env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_progress_on_a_terminal(backstop):
+    argv, environment = as_written(backstop, "backup", "shop")
     master, slave = os.openpty()
-    with backstop.start("list") as process:
-        process.communicate()
-    argv = [*process.args[:4], "backup", "shop", *process.args[5:]]
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(backstop.folder / "driver")}
     done = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, stderr=slave, check=False)
     os.close(slave)
     said = os.read(master, 10000).decode()

@@ -49,6 +49,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     # What it makes is nobody else's, whatever umask it was started with.
     os.umask(0o077)
     options = make_parser().parse_args(arguments)
+    options.config_directory = os.path.abspath(options.config_directory)
+    # pg_dumpall fails in a directory that its user cannot enter, such as the home of whoever became that user.
+    os.chdir("/")
     output = Output(as_json=options.json, to_syslog=options.syslog, quiet=options.quiet)
     try:
         with signals_as_errors("run the same command again"), database_errors():
