@@ -97,6 +97,12 @@ def module_files() -> List[pathlib.Path]:
     return [path for path in python_files(MODULES) if path.name != "__init__.py"]
 
 
+def modules_with_code() -> List[pathlib.Path]:
+    """The modules less those that are only the documentation of an action plugin."""
+    actions = MODULES.parent / "action"
+    return [path for path in module_files() if len(imports_of(path)) > 1 or not (actions / path.name).is_file()]
+
+
 def documentation(path: pathlib.Path) -> Dict[str, Any]:
     return dict(yaml.safe_load(string_constant(path, "DOCUMENTATION")))
 

@@ -37,6 +37,8 @@ class Context:
     operation: Optional[Operation] = None
     #: descriptors of locks that child processes keep open
     keep_open: List[int] = dataclasses.field(default_factory=list)
+    #: who is told how far work without an operation is
+    watched_by: Optional[Progress] = None
 
     @property
     def database(self) -> str:
@@ -44,7 +46,7 @@ class Context:
 
     @property
     def progress(self) -> Progress:
-        return self.operation.progress if self.operation else Progress()
+        return self.operation.progress if self.operation else self.watched_by or Progress()
 
     def connect(self, database: Optional[str] = None, *, pinned: bool = True) -> Session:
         """A session in the live database, or in another one of the server."""

@@ -25,11 +25,14 @@ from .restore import build_database
 METHOD = "restored into a scratch database and compared"
 
 
-def verify(context: Context, place: BackupPlace, level: str, *, keep: bool = False) -> Dict[str, Any]:
+def verify(
+    context: Context, place: BackupPlace, level: str, *, keep: bool = False, scratch_id: Optional[str] = None
+) -> Dict[str, Any]:
     """Verify a backup to a level and record the result.
 
     :param level: one of :data:`..store.manifest.LEVELS`
     :param keep: with ``restored``, leave the scratch database
+    :param scratch_id: id in its name, where there is no operation; what an earlier drill with it left is dropped
     """
     manifest = manifests.load(place)
     if level == "restored":
@@ -38,7 +41,7 @@ def verify(context: Context, place: BackupPlace, level: str, *, keep: bool = Fal
     with _recorded(place, "checksum"):
         manifests.check_files(place, manifest)
     if level == "restored":
-        return {"level": level, **run_drill(context, place, keep=keep)}
+        return {"level": level, **run_drill(context, place, keep=keep, scratch_id=scratch_id)}
     method = "sha256 of every file"
     if level == "readable":
         method = "the whole archive was decoded"
@@ -74,14 +77,17 @@ def _recorded(place: BackupPlace, level: str, **facts: Any) -> Iterator[None]:
         raise
 
 
-def run_drill(context: Context, place: BackupPlace, *, keep: bool = False) -> Dict[str, Any]:
+def run_drill(
+    context: Context, place: BackupPlace, *, keep: bool = False, scratch_id: Optional[str] = None
+) -> Dict[str, Any]:
     """Verify a backup to level ``restored`` and record it beside the backup.
 
     :param keep: leave the scratch database for a rehearsal; else it is dropped
+    :param scratch_id: id in its name, where there is no operation
     :returns: facts of build_database(), ``recovery_seconds``, role and server
     """
     manifests.require_whole(manifests.load(place))
-    name = scratch_name(context.operation.id if context.operation else new_id(), "drill")
+    name = scratch_name(context.operation.id if context.operation else scratch_id or new_id(), "drill")
     started = time.monotonic()
     with context.administer() as admin:
         who = {"role": server.rights(admin, context.database).role, "server": server.version_text(admin)}

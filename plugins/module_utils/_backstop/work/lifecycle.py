@@ -13,11 +13,14 @@ from typing import Any, Dict, Optional, Tuple
 
 from ..base.durable_files import FileLock
 from ..base.errors import Locked, Refused
+from ..base.progress import parse_timestamp, utc_now
 from ..store.layout import Store
 from ..store.operation import KINDS, Operation, open_operations
 
 #: Step after which a deploy has touched what runs.
 STOP = "stop"
+#: How old the last line in the journal of a running operation may be, where its controller cannot be seen.
+FRESH_SECONDS = 3600
 
 
 def begin(
@@ -92,9 +95,37 @@ def _shown(request: Any) -> str:
     return ", ".join("%s=%s" % pair for pair in sorted(request.items())) if isinstance(request, dict) else str(request)
 
 
-def _require_dead(operation: Operation, controller: Dict[str, Any], take_over: bool) -> None:
+def holder_of(operation: Operation) -> Dict[str, Any]:
+    """The controller that began an operation or took it up last."""
     entries = [entry for entry in operation.journal() if entry.get("event") == "adopted"]
-    holder = entries[-1]["controller"] if entries else operation.header.get("controller") or {}
+    return dict(entries[-1]["controller"] if entries else operation.header.get("controller") or {})
+
+
+def require_no_running(store: Store, database: str) -> None:
+    """Refuse while an operation on this database runs, also between its steps, when it holds no lock.
+
+    One that another host began cannot be seen from here; it counts as running while its journal is fresh.
+
+    :raises Locked: names the operation
+    """
+    for operation in open_operations(store):
+        if operation.header.get("database") != database:
+            continue
+        alive = is_alive(holder_of(operation))
+        if alive is None:
+            moments = [parse_timestamp(entry["at"]) for entry in operation.journal()[-1:]]
+            moments = moments or [parse_timestamp(operation.header["began"])]
+            alive = abs((utc_now() - moments[-1]).total_seconds()) < FRESH_SECONDS
+        if alive:
+            raise Locked(
+                "A %s of database %s is running" % (operation.kind, database),
+                found="operation %s; its progress is in %s" % (operation.id, operation.file("progress.json")),
+                hint="wait for it to end, then run this again",
+            )
+
+
+def _require_dead(operation: Operation, controller: Dict[str, Any], take_over: bool) -> None:
+    holder = holder_of(operation)
     if _same_process(holder, controller):
         return
     alive = is_alive(holder)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from typing import Any, Dict
 
-from ..base.errors import BackstopError
+from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
+from ..base.sql_names import MAX_NAME_BYTES, RETIRED_PREFIX, is_scratch, quote_identifier, scratch_name
 from ..postgres import archive, catalog, server
 from ..postgres.connection import Session
 from ..postgres.database_properties import copy_properties, create_database, drop_scratch_database
 from ..store import manifest as manifests
-from ..store.layout import BackupPlace
+from ..store.layout import BackupPlace, new_id
 from .comparison import Comparison, compare_catalog, compare_tables, require_same_major
 from .context import Context
 
@@ -77,6 +78,33 @@ def _build(context: Context, admin: Session, place: BackupPlace, manifest: Dict[
         "rows": result.compared_rows,
         "tolerated": result.tolerated,
     }
+
+
+def restore_beside(context: Context, place: BackupPlace, name: str) -> Dict[str, Any]:
+    """Restore a backup into a new database of this name, which it gets when it is proved. Nothing is overwritten.
+
+    :returns: facts of build_database()
+    """
+    if is_scratch(name) or name.startswith(RETIRED_PREFIX) or not 0 < len(name.encode()) <= MAX_NAME_BYTES:
+        raise Refused(
+            "A restored database cannot be called so",
+            found=repr(name),
+            expected="1 to %d bytes, not starting with backstop_scratch_ or backstop_retired_" % MAX_NAME_BYTES,
+        )
+    scratch = scratch_name(new_id(), "restore")
+    with context.administer() as admin:
+        if server.database_oid(admin, name) is not None:
+            raise Refused(
+                "Nothing is overwritten", found="database %s exists already" % name, hint="choose another name"
+            )
+        facts = build_database(context, place, scratch)
+        reach("restore.before-rename")
+        try:
+            admin.execute("ALTER DATABASE %s RENAME TO %s" % (quote_identifier(scratch), quote_identifier(name)))
+        except BackstopError:
+            drop_scratch_database(admin, scratch)
+            raise
+    return {**facts, "database": name}
 
 
 def compare(context: Context, session: Session, manifest: Dict[str, Any]) -> Comparison:

@@ -1,0 +1,272 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The configuration of one database on a host: ``/etc/backstop/NAME.conf``, JSON, mode 0600, no password in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from urllib.parse import urlsplit
+
+from ..base.errors import BackstopError
+from ..base.progress import Progress
+from ..base.sql_names import near_names
+from ..postgres.connection import Settings
+from ..store.layout import Store
+from ..work.context import Context
+from .exit_statuses import UsageError
+from .passwords import PasswordSource, read_private
+
+DIRECTORY = "/etc/backstop"
+SUFFIX = ".conf"
+EVENTS = ("success", "failure", "missing")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_PASSWORD_KEYS = ("password_file", "passfile", "password_credential")
+
+
+@dataclasses.dataclass(frozen=True)
+class Webhook:
+    """Where events are posted. The URL may hold a token, so it is never shown."""
+
+    url: str = dataclasses.field(repr=False)
+    events: Tuple[str, ...] = ("failure", "missing")
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """What the command knows of one database."""
+
+    name: str
+    path: str
+    connection: Settings
+    administration: Settings
+    store: Store
+    client_bin_dir: Optional[str] = None
+    password: Optional[PasswordSource] = None
+    max_age: Optional[int] = None
+    textfile: Optional[str] = None
+    webhook: Optional[Webhook] = None
+
+    @property
+    def database(self) -> str:
+        return self.connection.database
+
+    def context(self, progress: Optional[Progress] = None) -> Context:
+        """The library's view, with passwords: only work on the server reads them."""
+        return Context(
+            self._with_password(self.connection),
+            self._with_password(self.administration),
+            self.store,
+            self.client_bin_dir,
+            watched_by=progress,
+        )
+
+    def _with_password(self, settings: Settings) -> Settings:
+        if self.password is None:
+            return settings
+        return dataclasses.replace(settings, password=self.password.password(settings))
+
+
+def names(directory: str) -> List[str]:
+    """The configurations of a host."""
+    try:
+        entries = os.listdir(directory)
+    except OSError as error:
+        raise UsageError(
+            "The configurations cannot be listed",
+            found="%s: %s" % (directory, error.strerror),
+            hint="the role scheduled_backups writes them; --config-directory names another place",
+        ) from None
+    return sorted(entry[: -len(SUFFIX)] for entry in entries if entry.endswith(SUFFIX) and not entry.startswith("."))
+
+
+def load(directory: str, name: str) -> Configuration:
+    """Read the configuration of this name.
+
+    :raises UsageError: names the file, the key and, where there is one, the key that was meant
+    """
+    known = names(directory)
+    if name not in known:
+        near = near_names(name, known)
+        raise UsageError(
+            "There is no configuration %s" % name,
+            found="%d in %s" % (len(known), directory),
+            expected="perhaps " + ", ".join(near) if near else None,
+        )
+    path = os.path.join(directory, name + SUFFIX)
+    try:
+        return _read(name, path)
+    except UsageError:
+        raise
+    except BackstopError as error:
+        raise UsageError(
+            "%s: %s" % (path, error.message), found=error.found, expected=error.expected, hint=error.hint
+        ) from None
+
+
+def _read(name: str, path: str) -> Configuration:
+    if not _NAME.fullmatch(name):
+        raise UsageError("This is no name for a configuration", found=repr(name), expected="letters, digits, . _ -")
+    given = _Section(path, "", _parse(path, read_private(path, "configuration")))
+    given.require_known(("connection", "store"), tuple(_FIELDS))
+    connection = _connection(path, "connection", given.values["connection"], Settings())
+    if not connection.database or not connection.user:
+        raise given.error("connection", "no database" if connection.user else "no user", "database and user")
+    administration = _connection(
+        path, "administration", given.values.get("administration", {}), connection.with_database("postgres")
+    )
+    values: Dict[str, Any] = {key: _FIELDS[key](given, key) for key in given.values if key in _FIELDS}
+    passwords = [key for key in _PASSWORD_KEYS if key in values]
+    if len(passwords) > 1:
+        raise given.error(passwords[1], "beside " + passwords[0], "one place for the password")
+    source = PasswordSource(passwords[0], values.pop(passwords[0])) if passwords else None
+    values.pop("administration", None)
+    return Configuration(
+        name=name,
+        path=path,
+        connection=connection,
+        administration=administration,
+        store=Store(_place(given, "store")),
+        password=source,
+        **values,
+    )
+
+
+def _parse(path: str, text: str) -> Dict[str, Any]:
+    def once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+        twice = sorted({key for key, _value in pairs if [other for other, _value in pairs].count(key) > 1})
+        if twice:
+            raise UsageError("The configuration says something twice", found="%s in %s" % (twice[0], path))
+        return dict(pairs)
+
+    try:
+        value = json.loads(text, object_pairs_hook=once)
+    except ValueError as error:
+        raise UsageError("The configuration is not JSON", found="%s: %s" % (path, error)) from None
+    if not isinstance(value, dict):
+        raise UsageError("The configuration is not a JSON object", found="%s: %s" % (path, type(value).__name__))
+    return value
+
+
+@dataclasses.dataclass
+class _Section:
+    """An object of the configuration, and how errors in it are told. Values are not shown: one may be a secret."""
+
+    path: str
+    place: str
+    values: Mapping[str, Any]
+
+    def error(self, key: str, found: str, expected: str, hint: Optional[str] = None) -> UsageError:
+        return UsageError(
+            "The configuration %s is wrong at %s" % (self.path, self.place + key),
+            found=found,
+            expected=expected,
+            hint=hint,
+        )
+
+    def require_known(self, required: Tuple[str, ...], optional: Tuple[str, ...]) -> None:
+        known = required + optional
+        for key in self.values:
+            if key in ("password", "url") and key not in known:
+                raise self.error(
+                    key, "a secret may stand here", "no password in this file", "use " + ", ".join(_PASSWORD_KEYS)
+                )
+            if key not in known:
+                near = near_names(key, known)
+                hint = "did you mean %s?" % near[0] if near else None
+                raise self.error(key, "an unknown key", "one of " + ", ".join(sorted(known)), hint)
+        for key in required:
+            if key not in self.values:
+                raise self.error(key, "it is missing", "a value")
+
+
+_CONNECTION = {
+    "host": str,
+    "port": int,
+    "user": str,
+    "database": str,
+    "schema": str,
+    "sslmode": str,
+    "sslrootcert": str,
+    "connect_timeout": int,
+}
+
+
+def _connection(path: str, key: str, given: Any, base: Settings) -> Settings:
+    whole = _Section(path, "", {})
+    if not isinstance(given, dict):
+        raise whole.error(key, type(given).__name__, "an object with host, port, user, database")
+    section = _Section(path, key + ".", given)
+    section.require_known((), tuple(_CONNECTION))
+    for name, value in given.items():
+        if not isinstance(value, _CONNECTION[name]) or isinstance(value, bool):
+            raise section.error(name, type(value).__name__, _CONNECTION[name].__name__)
+    return Settings.from_mapping(given, base)
+
+
+def _text(section: _Section, key: str) -> str:
+    value = section.values[key]
+    if not isinstance(value, str) or not value:
+        raise section.error(key, type(value).__name__, "a text")
+    return value
+
+
+def _place(section: _Section, key: str) -> str:
+    value = _text(section, key)
+    if not os.path.isabs(value):
+        raise section.error(key, "a relative path", "an absolute path, as cron and systemd start anywhere")
+    return value
+
+
+def _duration(section: _Section, key: str) -> int:
+    try:
+        return duration(section.values[key])
+    except UsageError as error:
+        raise section.error(key, str(error.found), str(error.expected)) from None
+
+
+def duration(text: Any) -> int:
+    """Seconds of ``90m``, ``26h``, ``8d`` or a number of seconds."""
+    match = re.fullmatch(r"([0-9]+)([smhd]?)", str(text))
+    if not match or not int(match.group(1)):
+        raise UsageError("This is no duration", found=repr(text), expected="a number with s, m, h or d, such as 26h")
+    return int(match.group(1)) * _UNITS[match.group(2) or "s"]
+
+
+def _webhook(section: _Section, key: str) -> Webhook:
+    value = section.values[key]
+    if not isinstance(value, dict):
+        raise section.error(key, type(value).__name__, "an object with url and events")
+    inner = _Section(section.path, key + ".", value)
+    inner.require_known(("url",), ("events",))
+    url = _text(inner, "url")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise inner.error("url", "another kind of address", "http:// or https://")
+    events = value.get("events", list(Webhook(url).events))
+    if not isinstance(events, list) or not events or [event for event in events if event not in EVENTS]:
+        raise inner.error("events", repr(events), "a list out of " + ", ".join(EVENTS))
+    return Webhook(url, tuple(events))
+
+
+def _any(section: _Section, key: str) -> Any:
+    return section.values[key]
+
+
+#: What a configuration may have beside ``connection`` and ``store``, and who reads it.
+_FIELDS: Dict[str, Callable[[_Section, str], Any]] = {
+    "administration": _any,
+    "client_bin_dir": _place,
+    "password_file": _place,
+    "passfile": _place,
+    "password_credential": _text,
+    "max_age": _duration,
+    "textfile": _place,
+    "webhook": _webhook,
+}

@@ -1,0 +1,101 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs that are watched: alone on their database, with their end recorded, measured and told."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any, Callable, Dict, Iterator
+
+from ..base.durable_files import FileLock
+from ..base.errors import BackstopError, Locked
+from ..base.progress import timestamp
+from ..work.context import Context, database_lock
+from ..work.lifecycle import require_no_running
+from . import metrics
+from .configuration import Configuration
+from .notification import notify
+from .run_records import RunRecords
+from .standing import read_standing
+
+Warn = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def alone(context: Context, wait_seconds: float, *, besides_operations: bool = False) -> Iterator[None]:
+    """Hold the lock of this database's runs; child processes keep it open, so it is free when the last of them is gone.
+
+    store.begin_backup() keeps two backups from taking each other for debris, not from being made at the same time.
+
+    :param wait_seconds: for another run; a refused one must not wait for long
+    :param besides_operations: the work disturbs no deploy or rollback, and none disturbs it
+    :raises Locked: another run is at work, or a step of an operation
+    """
+    context.store.prepare()
+    lock = FileLock(RunRecords(context.store, context.database).lock_path)
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = lock.acquire(wait_seconds)
+        except Locked as error:
+            raise Locked(
+                "Another run is at work on the backups of %s" % context.database, found=error.found, hint=error.hint
+            ) from None
+        stack.callback(lock.release)
+        context.keep_open.append(descriptor)
+        stack.callback(context.keep_open.remove, descriptor)
+        if not besides_operations:
+            require_no_running(context.store, context.database)
+            # A dump would hold up a migration, and a deploy would find its locks taken. 0 would wait for ever.
+            stack.enter_context(database_lock(context, max(1, wait_seconds)))
+        yield
+
+
+def watched(
+    configuration: Configuration, job: str, act: Callable[[], Dict[str, Any]], warn: Warn
+) -> Dict[str, Any]:
+    """Do a job and keep, show and tell how it ended. One that was refused a lock did not run, and leaves no trace.
+
+    :param warn: told what could not be recorded; that must not turn a good backup into a failed one
+    """
+    began = time.monotonic()
+    try:
+        facts = act()
+    except Locked:
+        raise
+    except BackstopError as error:
+        _after(configuration, job, began, warn, "failure", {"message": str(error), "exit_status": error.exit_status})
+        raise
+    except Exception as error:
+        _after(configuration, job, began, warn, "failure", {"message": type(error).__name__, "exit_status": 1})
+        raise
+    _after(configuration, job, began, warn, "success", {"exit_status": 0, **facts})
+    return facts
+
+
+def _after(
+    configuration: Configuration, job: str, began: float, warn: Warn, event: str, facts: Dict[str, Any]
+) -> None:
+    run: Dict[str, Any] = {
+        "at": timestamp(),
+        "passed": event == "success",
+        "seconds": round(time.monotonic() - began, 3),
+        **{key: facts[key] for key in ("backup", "message", "exit_status", "recovery_seconds") if key in facts},
+    }
+    records = RunRecords(configuration.store, configuration.database)
+    for part in (
+        lambda: records.write(job, run),
+        lambda: refresh_metrics(configuration),
+        lambda: notify(configuration, event, job=job, **{key: run[key] for key in run if key != "at"}),
+    ):
+        try:
+            part()
+        except BackstopError as error:
+            warn(str(error))
+
+
+def refresh_metrics(configuration: Configuration) -> None:
+    if configuration.textfile is not None:
+        metrics.write(configuration, read_standing(configuration))

@@ -1,0 +1,197 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How a database stands with its backups: the newest verified one, its age, what else the store holds, how the last
+runs ended. Read from the store alone, so that it can be told while the server is down."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from typing import Any, Dict, List, Optional
+
+from ..base.errors import BackstopError, CouldNotVerify
+from ..base.progress import parse_timestamp, utc_now
+from ..store import manifest as manifests
+from ..store.layout import KINDS, BackupPlace
+from .configuration import Configuration
+from .exit_statuses import TooOld
+from .run_records import RunRecords
+
+#: How far a backup may seem to be ahead of the clock.
+CLOCK_TOLERANCE = datetime.timedelta(minutes=5)
+#: Levels that count as verified: the archive was read to its end.
+VERIFIED = ("readable", "restored")
+JOBS = ("backup", "drill")
+
+
+@dataclasses.dataclass(frozen=True)
+class Backup:
+    """What is told of a backup."""
+
+    place: BackupPlace
+    manifest: Dict[str, Any]
+    level: Optional[str]
+
+    @property
+    def created(self) -> datetime.datetime:
+        return parse_timestamp(self.manifest["created"])
+
+    @property
+    def verified(self) -> bool:
+        return self.level in VERIFIED
+
+    @property
+    def seconds(self) -> float:
+        """How long it took to make, by a clock that does not jump."""
+        return float(sum(self.manifest.get("seconds", {}).values()))
+
+    def to_json(self) -> Dict[str, Any]:
+        return {
+            "backup": self.place.backup_id,
+            "kind": self.place.kind,
+            "path": self.place.path,
+            "created": self.manifest["created"],
+            "database": self.manifest["database"]["name"],
+            "size": self.manifest["archive"]["size"],
+            "tables": len(self.manifest["tables"]),
+            "rows": sum(table["digest"]["rows"] for table in self.manifest["tables"]),
+            "seconds": self.seconds,
+            "commit": (self.manifest.get("release") or {}).get("commit"),
+            "level": self.level,
+        }
+
+
+@dataclasses.dataclass
+class Standing:
+    """All that the store tells of one database at one moment."""
+
+    configuration: Configuration
+    now: datetime.datetime
+    backups: List[Backup]
+    #: ids of backups whose manifest cannot be read, of whatever database
+    unreadable: List[str]
+    runs: Dict[str, Optional[Dict[str, Any]]]
+
+    @property
+    def ahead(self) -> List[Backup]:
+        """Backups that the clock says are yet to be made: it jumped. They prove nothing about their age."""
+        return [backup for backup in self.backups if backup.created > self.now + CLOCK_TOLERANCE]
+
+    @property
+    def newest(self) -> Optional[Backup]:
+        """The newest verified backup."""
+        ahead = self.ahead
+        fit = [backup for backup in self.backups if backup.verified and backup not in ahead]
+        return max(fit, key=lambda backup: (backup.created, backup.place.backup_id)) if fit else None
+
+    @property
+    def age(self) -> Optional[float]:
+        newest = self.newest
+        return max(0.0, (self.now - newest.created).total_seconds()) if newest else None
+
+    def count(self, kind: str) -> int:
+        return sum(backup.place.kind == kind for backup in self.backups)
+
+    def size(self, kind: str) -> int:
+        return sum(int(backup.manifest["archive"]["size"]) for backup in self.backups if backup.place.kind == kind)
+
+    def to_json(self) -> Dict[str, Any]:
+        return {
+            "configuration": self.configuration.name,
+            "database": self.configuration.database,
+            "newest": self.newest.to_json() if self.newest else None,
+            "age": self.age,
+            "backups": {kind: self.count(kind) for kind in KINDS},
+            "sizes": {kind: self.size(kind) for kind in KINDS},
+            "unreadable": self.unreadable,
+            "ahead_of_the_clock": [backup.place.backup_id for backup in self.ahead],
+            "runs": self.runs,
+        }
+
+    def judge(self, max_age: Optional[int]) -> None:
+        """Pass only if all is well.
+
+        :raises TooOld: no verified backup, or none that is young enough
+        :raises CouldNotVerify: there are backups, but none that is known to be good
+        :raises BackstopError: the last backup or the last drill failed
+        """
+        newest = self.newest
+        if newest is None and [backup for backup in self.backups if backup not in self.ahead]:
+            raise CouldNotVerify(
+                "None of the backups is verified",
+                found="%d backups in %s" % (len(self.backups), self.configuration.store.root),
+                hint="backstop verify, or make another: backstop backup",
+            )
+        if newest is None:
+            raise TooOld("There is no backup", found=self._remarks() or None, hint="make one: backstop backup")
+        if max_age is not None and (self.age or 0) > max_age:
+            raise TooOld(
+                "The newest verified backup is too old",
+                found="; ".join(filter(None, [self.describe(), self._failures(), self._remarks()])),
+                expected="younger than " + human_time(max_age),
+                hint="see why the last runs failed, then make one: backstop backup",
+            )
+        failures = self._failures()
+        if failures:
+            raise BackstopError("The last run failed", found="%s; %s" % (failures, self.describe()))
+
+    def _failures(self) -> str:
+        failed = [(job, run) for job, run in self.runs.items() if run and not run.get("passed")]
+        return "; ".join("%s of %s: %s" % (job, run.get("at"), run.get("message")) for job, run in failed)
+
+    def _remarks(self) -> str:
+        remarks = []
+        if self.ahead:
+            remarks.append("%d dated in the future: the clock jumped" % len(self.ahead))
+        if self.unreadable:
+            remarks.append("the manifest of %s cannot be read" % ", ".join(self.unreadable))
+        return "; ".join(remarks)
+
+    def describe(self) -> str:
+        """One line on the newest verified backup."""
+        newest = self.newest
+        if newest is None:
+            return "no verified backup"
+        text = "%s (%s) is %s old, %s, %s" % (
+            newest.place.backup_id,
+            newest.place.kind,
+            human_time(self.age or 0),
+            human_size(int(newest.manifest["archive"]["size"])),
+            newest.level,
+        )
+        remarks = self._remarks()
+        return "%s; %s" % (text, remarks) if remarks else text
+
+
+def read_standing(configuration: Configuration, now: Optional[datetime.datetime] = None) -> Standing:
+    """Look at every backup of the store.
+
+    One whose manifest cannot be read is named, not fatal: it must not hide the good ones.
+    """
+    backups, unreadable = [], []
+    for place in configuration.store.backups():
+        try:
+            manifest = manifests.load(place)
+            if manifest["database"]["name"] == configuration.database:
+                backups.append(Backup(place, manifest, manifests.level_of(place)))
+        except (BackstopError, KeyError, TypeError, ValueError):
+            unreadable.append(place.backup_id)
+    records = RunRecords(configuration.store, configuration.database)
+    return Standing(configuration, now or utc_now(), backups, unreadable, {job: records.last(job) for job in JOBS})
+
+
+def human_time(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return "%d %s" % (seconds // size, unit)
+    return "%d s" % seconds
+
+
+def human_size(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return "%.3g %s" % (size, unit)
+        size /= 1000
+    return "%.3g TB" % size

@@ -1,0 +1,352 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What ``backstop`` can be asked for: one entry of SUBCOMMANDS each."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any, Callable, Dict, List, Tuple
+
+from ..base.errors import BackstopError, CouldNotVerify, Refused
+from ..base.progress import Progress, parse_timestamp, timestamp
+from ..postgres import server
+from ..store import manifest as manifests
+from ..store.layout import KINDS, BackupPlace
+from ..work.backup import make_backup
+from ..work.context import Context
+from ..work.drill import verify
+from ..work.restore import restore_beside
+from .configuration import Configuration, duration, load, names
+from .exit_statuses import COULD_NOT_VERIFY, FAILED, NAGIOS, NAGIOS_WORDS, OK, TOO_OLD, UsageError
+from .jobs import alone, refresh_metrics, watched
+from .notification import notify
+from .output import Output, TerminalProgress, table
+from .run_records import RunRecords
+from .standing import Backup, Standing, human_size, human_time, read_standing
+
+
+@dataclasses.dataclass
+class Call:
+    """One call of the command."""
+
+    options: argparse.Namespace
+    output: Output
+
+    @property
+    def progress(self) -> Progress:
+        return TerminalProgress()
+
+    def configuration(self) -> Configuration:
+        return load(self.options.config_directory, self.options.name)
+
+    def configurations(self) -> List[Configuration]:
+        """The one that was named, else all of this host."""
+        directory = self.options.config_directory
+        return [load(directory, name) for name in ([self.options.name] if self.options.name else names(directory))]
+
+    def place(self, standing: Standing) -> BackupPlace:
+        """The backup that was named, else the newest verified one of this database."""
+        wanted = self.options.backup
+        if wanted is None:
+            if standing.newest is None:
+                raise CouldNotVerify(
+                    "There is no backup of %s to work on" % standing.configuration.database,
+                    found=standing.describe(),
+                    hint="make one: backstop backup",
+                )
+            return standing.newest.place
+        for backup in standing.backups:
+            if backup.place.backup_id == wanted:
+                return backup.place
+        try:
+            place = standing.configuration.store.find_backup(wanted)
+        except Refused as error:
+            raise UsageError(error.message, found=error.found, expected=error.expected, hint="backstop list") from None
+        database = manifests.load(place)["database"]["name"]
+        raise UsageError(
+            "Backup %s is of another database" % wanted,
+            found=str(database),
+            expected=standing.configuration.database,
+        )
+
+
+def _list(call: Call) -> int:
+    found, rows = [], [("backup", "kind", "age", "size", "rows", "level")]
+    for configuration in call.configurations():
+        standing = read_standing(configuration)
+        for backup in sorted(standing.backups, key=lambda one: one.created):
+            facts = backup.to_json()
+            found.append({"configuration": configuration.name, **facts})
+            age = human_time(max(0.0, (standing.now - backup.created).total_seconds()))
+            rows.append(
+                (facts["backup"], facts["kind"], age, human_size(facts["size"]), str(facts["rows"]), str(backup.level))
+            )
+        for backup_id in standing.unreadable:
+            call.output.warn("the manifest of %s cannot be read" % backup_id)
+    call.output.result(found, table(rows) if found else ["no backups"])
+    return OK
+
+
+def _show(call: Call) -> int:
+    standing = read_standing(call.configuration())
+    place = call.place(standing)
+    manifest = manifests.load(place)
+    facts = Backup(place, manifest, manifests.level_of(place)).to_json()
+    lines = ["%-10s %s" % (key, value) for key, value in facts.items()]
+    rows = [("table", "rows", "digest")]
+    for entry in manifest["tables"]:
+        digest = entry["digest"]
+        rows.append(("%s.%s" % (entry["schema"], entry["name"]), str(digest["rows"]), str(digest["hash"])))
+    lines += [""] + table(rows) + ["", "not covered: %s" % (_not_covered(manifest) or "nothing")]
+    call.output.result({**facts, "manifest": manifest, "verification": manifests.verification(place)}, lines)
+    return OK
+
+
+def _not_covered(manifest: Dict[str, Any]) -> str:
+    return "; ".join("%(kind)s %(name)s (%(reason)s)" % entry for entry in manifest["not_covered"])
+
+
+def _verify(call: Call) -> int:
+    configuration = call.configuration()
+    place = call.place(read_standing(configuration))
+    context = configuration.context(call.progress)
+    context.store.check()
+    result = _evaluated(lambda: verify(context, place, call.options.level))
+    _refresh(call, configuration)
+    call.output.result(result, ["%s is verified: %s" % (place.backup_id, call.options.level)])
+    return OK
+
+
+def _evaluated(act: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
+    """A check whose precondition does not hold was not evaluated, which is neither good nor bad news of the backup."""
+    try:
+        return act()
+    except Refused as error:
+        raise CouldNotVerify(
+            "The backup could not be verified: " + error.message,
+            found=error.found,
+            expected=error.expected,
+            hint=error.hint,
+        ) from None
+
+
+def _drill(call: Call) -> int:
+    configuration = call.configuration()
+    if call.options.backup is not None:
+        # A slip of the pen is no failed drill.
+        call.place(read_standing(configuration))
+    facts = watched(configuration, "drill", lambda: _run_drill(call, configuration), call.output.warn)
+    call.output.result(
+        facts,
+        [
+            "%s was restored in %.1f s and equals its source: %d rows of %d tables"
+            % (facts["backup"], facts["recovery_seconds"], facts["rows"], facts["tables"])
+        ],
+    )
+    return OK
+
+
+def _run_drill(call: Call, configuration: Configuration) -> Dict[str, Any]:
+    place = call.place(read_standing(configuration))
+    context = configuration.context(call.progress)
+    with alone(context, call.options.wait, besides_operations=True):
+        _evaluated(lambda: _require_means(context))
+        scratch_id = RunRecords(configuration.store, configuration.database).scratch_id()
+        return _evaluated(lambda: verify(context, place, "restored", scratch_id=scratch_id))
+
+
+def _require_means(context: Context) -> Dict[str, Any]:
+    """What a drill needs beside the backup; asked first, so that its lack is not taken for a bad backup."""
+    with context.administer() as admin:
+        context.tools(admin)
+        rights = server.rights(admin, context.database)
+        if not rights.create_database:
+            raise Refused(
+                "The role may not make the scratch database of a drill",
+                found="role %s without CREATEDB" % rights.role,
+                hint="ALTER ROLE ... CREATEDB, or give an administration user in the configuration",
+            )
+    return {}
+
+
+def _backup(call: Call) -> int:
+    configuration = call.configuration()
+
+    def act() -> Dict[str, Any]:
+        context = configuration.context(call.progress)
+        with alone(context, call.options.wait):
+            place = make_backup(context, call.options.kind)
+        return Backup(place, manifests.load(place), manifests.level_of(place)).to_json()
+
+    facts = watched(configuration, "backup", act, call.output.warn)
+    call.output.result(
+        facts,
+        [
+            "%s (%s): %d rows of %d tables, %s in %.1f s, %s"
+            % (
+                facts["backup"],
+                facts["kind"],
+                facts["rows"],
+                facts["tables"],
+                human_size(facts["size"]),
+                facts["seconds"],
+                facts["level"],
+            )
+        ],
+    )
+    return OK
+
+
+def _restore(call: Call) -> int:
+    configuration = call.configuration()
+    place = call.place(read_standing(configuration))
+    context = configuration.context(call.progress)
+    with alone(context, call.options.wait, besides_operations=True):
+        facts = restore_beside(context, place, call.options.into)
+    call.output.result(
+        facts,
+        [
+            "%s is restored into database %s and equals its source: %d rows of %d tables"
+            % (place.backup_id, facts["database"], facts["rows"], facts["tables"])
+        ],
+    )
+    return OK
+
+
+def _status(call: Call) -> int:
+    found, lines, statuses = [], [], []
+    for configuration in call.configurations():
+        standing = read_standing(configuration)
+        status, told = _judged(call, standing)
+        statuses.append(status)
+        lines.append("%s: %s: %s" % (NAGIOS_WORDS[NAGIOS[status]], configuration.name, told))
+        found.append({**standing.to_json(), "exit_status": status, "message": told})
+        if call.options.metrics:
+            _refresh(call, configuration)
+        if call.options.notify and status == TOO_OLD:
+            _tell_missing(call, standing, told)
+    if not found:
+        raise UsageError("There is no configuration", found="none in " + call.options.config_directory)
+    worst = min(statuses, key=_WORST_FIRST.index)
+    call.output.result(found, lines, good=worst == OK)
+    return worst
+
+
+#: Of several databases, the state that the command ends with.
+_WORST_FIRST = (TOO_OLD, FAILED, COULD_NOT_VERIFY, OK)
+#: How often the same lack of a backup is told.
+_REMIND_SECONDS = 24 * 3600
+
+
+def _judged(call: Call, standing: Standing) -> Tuple[int, str]:
+    """Exit status and one line."""
+    max_age = call.options.max_age or standing.configuration.max_age
+    try:
+        standing.judge(max_age)
+    except BackstopError as error:
+        told = error.message + (": " + error.found if error.found else "")
+        return error.exit_status, " ".join(told.split())
+    return OK, standing.describe()
+
+
+def _tell_missing(call: Call, standing: Standing, told: str) -> None:
+    configuration = standing.configuration
+    configuration.store.prepare()
+    records = RunRecords(configuration.store, configuration.database)
+    last = records.last("missing")
+    if last and abs((standing.now - parse_timestamp(last["at"])).total_seconds()) < _REMIND_SECONDS:
+        return
+    try:
+        if notify(configuration, "missing", job="status", message=told, exit_status=TOO_OLD):
+            records.write("missing", {"at": timestamp(standing.now)})
+    except BackstopError as error:
+        call.output.warn(str(error))
+
+
+def _refresh(call: Call, configuration: Configuration) -> None:
+    try:
+        refresh_metrics(configuration)
+    except BackstopError as error:
+        call.output.warn(str(error))
+
+
+def _duration(text: str) -> int:
+    try:
+        return duration(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError("%s; expected %s" % (error.found, error.expected)) from None
+
+
+def _seconds(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError("%r; expected a number of seconds" % text)
+    return int(text)
+
+
+# Arguments, each by the name under which a subcommand lists it.
+_Parser = argparse.ArgumentParser
+
+
+def _one(parser: _Parser) -> None:
+    parser.add_argument("name", metavar="DATABASE", help="name of its configuration")
+
+
+def _one_or_all(parser: _Parser) -> None:
+    parser.add_argument("name", metavar="DATABASE", nargs="?", help="name of its configuration; default: all")
+
+
+def _which_backup(parser: _Parser) -> None:
+    parser.add_argument("backup", metavar="BACKUP", nargs="?", help="id of the backup; default: the newest verified")
+
+
+def _patience(parser: _Parser) -> None:
+    parser.add_argument(
+        "--wait", metavar="SECONDS", type=_seconds, default=0, help="for another run to end (default: 0)"
+    )
+
+
+def _level(parser: _Parser) -> None:
+    parser.add_argument(
+        "--level", choices=("checksum", "readable"), default="readable", help="how far (drill goes further)"
+    )
+
+
+def _kind(parser: _Parser) -> None:
+    parser.add_argument("--kind", choices=KINDS, default="daily", help="decides how long it is kept (default: daily)")
+
+
+def _into(parser: _Parser) -> None:
+    parser.add_argument("--into", metavar="NAME", required=True, help="the new database; it must not exist")
+
+
+def _judging(parser: _Parser) -> None:
+    parser.add_argument("--max-age", metavar="AGE", type=_duration, help="such as 26h; default: the configuration's")
+    parser.add_argument("--nagios", action="store_true", help="end with 0, 2 or 3 as such programs want it")
+    parser.add_argument("--metrics", action="store_true", help="renew the file for node_exporter")
+    parser.add_argument("--notify", action="store_true", help="tell the webhook of a missing backup, once a day")
+
+
+@dataclasses.dataclass(frozen=True)
+class Subcommand:
+    """One thing that the command does."""
+
+    name: str
+    what: str
+    act: Callable[[Call], int]
+    arguments: Tuple[Callable[[_Parser], None], ...]
+
+
+SUBCOMMANDS = (
+    Subcommand("list", "list the backups", _list, (_one_or_all,)),
+    Subcommand("show", "show what a backup holds", _show, (_one, _which_backup)),
+    Subcommand("verify", "read a backup and compare it with its manifest", _verify, (_one, _which_backup, _level)),
+    Subcommand(
+        "drill", "restore a backup into a scratch database and compare", _drill, (_one, _which_backup, _patience)
+    ),
+    Subcommand("restore", "restore into a new database", _restore, (_one, _which_backup, _into, _patience)),
+    Subcommand("backup", "make a backup", _backup, (_one, _kind, _patience)),
+    Subcommand("status", "tell whether the backups are as they should be", _status, (_one_or_all, _judging)),
+)

@@ -1,0 +1,152 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the role scheduled_backups writes on hosts, rendered as Ansible does and read by whoever will read it."""
+from __future__ import annotations
+
+import pathlib
+from typing import Any, Dict, List
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line import configuration
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.main import make_parser
+from support.collection_files import ROLES
+
+ROLE = ROLES / "scheduled_backups"
+DAYS = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"]
+SHOP = {"name": "shop", "connection": {"user": "owner", "database": "Shop \"é\" {{ x }} %"}}
+OTHER = {"name": "other.db-2", "connection": {"user": "owner", "database": "other"}, "store": "/srv/more backups"}
+
+
+def trusted(value: Any) -> Any:
+    if isinstance(value, str):
+        return trust_as_template(value)
+    if isinstance(value, dict):
+        return {key: trusted(part) for key, part in value.items()}
+    return [trusted(part) for part in value] if isinstance(value, list) else value
+
+
+def variables(databases: List[Dict[str, Any]], **changes: Any) -> Dict[str, Any]:
+    found: Dict[str, Any] = {}
+    for name in ("defaults", "vars"):
+        found.update(trusted(yaml.safe_load((ROLE / name / "main.yml").read_text("utf-8"))))
+    # What the user gives is no template; the store's default asks the environment.
+    given = {"backstop_store": "/var/backups/backstop", "scheduled_backups_databases": databases}
+    return {**found, **given, **changes}
+
+
+def render(template: str, given: Dict[str, Any]) -> str:
+    text = (ROLE / "templates" / template).read_text("utf-8")
+    templar = Templar(DataLoader(), given)
+    # As ansible.builtin.template does: see its options trim_blocks and keep_trailing_newline.
+    overrides = {"trim_blocks": True, "keep_trailing_newline": True}
+    return str(templar.copy_with_new_env().template(trust_as_template("#jinja2: %s\n%s" % (
+        ", ".join("%s: %s" % pair for pair in overrides.items()), text))))
+
+
+def jobs(given: Dict[str, Any]) -> List[Dict[str, Any]]:
+    return list(Templar(DataLoader(), given).template(trust_as_template("{{ scheduled_backups_jobs }}")))
+
+
+def configured(tmp_path: pathlib.Path, item: Dict[str, Any], **changes: Any) -> configuration.Configuration:
+    path = tmp_path / (item["name"] + ".conf")
+    path.write_text(render("configuration.j2", {**variables([item], **changes), "item": item}), "utf-8")
+    path.chmod(0o600)
+    return configuration.load(str(tmp_path), item["name"])
+
+
+def test_a_configuration_with_little(tmp_path):
+    found = configured(tmp_path, SHOP)
+    assert found.database == SHOP["connection"]["database"] and found.connection.host == "localhost"
+    assert (found.store.root, found.max_age) == ("/var/backups/backstop", 30 * 3600)
+    assert (found.password, found.webhook) == (None, None)
+    assert found.textfile == "/var/lib/backstop/metrics/shop.prom" and found.client_bin_dir is None
+
+
+def test_a_configuration_with_everything(tmp_path):
+    item = {
+        **OTHER, "password": "hunter2", "administration": {"database": "maintenance", "port": "5434"},
+        "connection": {**OTHER["connection"], "port": "5433", "connect_timeout": 3, "host": "db", "sslmode": "require"},
+        "client_bin_dir": "/opt/pg/bin", "max_age": "2d",
+        "webhook": {"url": "https://example.org/x", "events": ["missing"]},
+    }
+    found = configured(tmp_path, item, scheduled_backups_webhook={"url": "https://example.org/all"})
+    assert (found.connection.port, found.connection.connect_timeout, found.administration.port) == (5433, 3, 5434)
+    assert (found.store.root, found.max_age, found.client_bin_dir) == ("/srv/more backups", 172800, "/opt/pg/bin")
+    assert found.password.key == "password_file" and found.password.value == "/etc/backstop/other.db-2.password"
+    assert found.webhook.events == ("missing",)
+    assert "hunter2" not in (tmp_path / "other.db-2.conf").read_text()
+
+
+@pytest.mark.parametrize("key", ["password_file", "passfile", "password_credential"])
+def test_other_places_for_the_password(tmp_path, key):
+    assert configured(tmp_path, {**SHOP, key: "/run/secret"}).password.key == key
+
+
+def cron_lines(**changes: Any) -> List[List[str]]:
+    text = render("cron.j2", variables([SHOP, OTHER], **changes))
+    return [line.split(None, 6) for line in text.splitlines() if line[:1].isdigit()]
+
+
+def test_cron():
+    lines = cron_lines()
+    assert len(lines) == 8
+    assert lines[0][:6] == ["0", "2", "*", "*", "1,2,3,4,5,6", "backstop"]
+    assert lines[1][:6] == ["0", "3", "*", "*", "0", "backstop"]
+    assert lines[2][:6] == ["0", "5", "*", "*", "0", "backstop"]
+    assert lines[3][:6] == ["30", "*", "*", "*", "*", "backstop"]
+    for line in lines:
+        program, arguments = line[6].split(None, 1)
+        assert program == "/usr/local/bin/backstop" and "%" not in arguments
+        options = make_parser().parse_args(arguments.split())
+        assert options.syslog and options.name in ("shop", "other.db-2")
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_every_day_has_one_backup(day):
+    lines = cron_lines(scheduled_backups_weekly_day=day, scheduled_backups_daily_time="23:05")
+    assert lines[0][:2] == ["5", "23"]
+    assert lines[1][4] == str(DAYS.index(day))
+    assert sorted((lines[0][4] + "," + lines[1][4]).split(",")) == list("0123456")
+
+
+def test_units():
+    given = variables([SHOP, OTHER])
+    services = {}
+    for job in jobs(given):
+        services[job["name"]] = render("job.service.j2", {**given, "scheduled_backups_job": job}).splitlines()
+        timer = render("job.timer.j2", {**given, "scheduled_backups_job": job}).splitlines()
+        assert "Persistent=yes" in timer
+        (calendar,) = [line for line in timer if line.startswith("OnCalendar=")]
+        assert calendar == {
+            "daily": "OnCalendar=Mon,Tue,Wed,Thu,Fri,Sat *-*-* 02:00:00",
+            "weekly": "OnCalendar=Sun *-*-* 03:00:00",
+            "drill": "OnCalendar=Sun *-*-* 05:00:00",
+            "check": "OnCalendar=Sun,Mon,Tue,Wed,Thu,Fri,Sat *-*-* *:30:00",
+        }[job["name"]]
+    for lines in services.values():
+        (command,) = [line for line in lines if line.startswith("ExecStart=")]
+        assert make_parser().parse_args(command.replace("%i", "shop").split()[1:]).name == "shop"
+        assert 'ReadWritePaths="/srv/more backups" "/var/backups/backstop" "/var/lib/backstop"' in lines
+        assert "User=backstop" in lines and "ProtectSystem=strict" in lines
+    assert "ExecStart=/usr/local/bin/backstop backup %i --kind daily" in services["daily"]
+
+
+def test_the_user_and_store_of_deploys_are_taken():
+    given = variables([SHOP], backstop_user="deployer", backstop_store="/srv/store")
+    text = render("job.service.j2", {**given, "scheduled_backups_job": jobs(given)[0]})
+    assert "User=deployer" in text and 'ReadWritePaths="/srv/store" "/var/lib/backstop"' in text
+
+
+def test_two_databases_of_one_name_in_one_store_are_seen():
+    twin = {**SHOP, "name": "twin"}
+    apart = {**twin, "store": "/srv/apart"}
+    for databases, places in (([SHOP, twin], 1), ([SHOP, apart], 2), ([SHOP, OTHER], 2)):
+        found = Templar(DataLoader(), variables(databases)).template(
+            trust_as_template("{{ scheduled_backups_places | unique | length }}")
+        )
+        assert found == places
