@@ -178,14 +178,14 @@ class Prisma:
     def migrate_diff(self, url: str, to_schema: str, timeout: Optional[float] = 60) -> str:
         """SQL that leads from this project's schema to another one, by Prisma's own comparison of the two files.
 
-        No database is looked at: what a migration does beyond the schema (triggers, functions, rows) is not in it.
+        No database is looked into: what a migration does beyond the schema (triggers, functions, rows) is not in it.
 
-        :param url: only for the variables that the schema reads; nothing connects to it
+        :param url: for the variables that the schema reads; an engine may connect, and changes nothing
         :param to_schema: the other schema, a file or folder
         """
         schema = self.project.schema()
         arguments = ["migrate", "diff", "--from-schema-datamodel", schema, "--to-schema-datamodel", to_schema]
-        said = self._run([*arguments, "--script"], without_password(url), timeout, (), None, name_schema=False)
+        said = self._run([*arguments, "--script"], url, timeout, (), None, name_schema=False)
         if said.status != 0:
             raise analyse("prisma migrate diff", said.stdout, said.stderr)
         return said.stdout.strip() + "\n"

@@ -136,6 +136,21 @@ def refuse_unfit(sql: DownSql) -> None:
         raise Refused("The down-SQL changes the whole server", found="; ".join(reaching[:5]))
 
 
+def rehearse_down(context: Context, before: BackupPlace, now: BackupPlace, **sources: Any) -> Dict[str, Any]:
+    """Find the down-SQL of what was applied since the backup ``before`` and prove it on a copy of ``now``.
+
+    :param sources: keywords of find_down_sql(); that there is no such SQL is an answer too
+    """
+    with context.connect() as session:
+        rows = _rows_to_take_out(session, context.connection.schema, before)
+    try:
+        sql = find_down_sql([row.migration_name for row in rows], url=context.connection.url(), **sources)
+    except BackstopError as error:
+        the_operation(context).write(PROOF, "done", proved=False, reasons=[str(error)], source="none", sha256="")
+        return {"changed": False, "proved": False, "reasons": [str(error)], "source": "none", "sha256": ""}
+    return prove(context, sql, before, now)
+
+
 # Proving it -----------------------------------------------------------------------------------------------------------
 
 

@@ -166,7 +166,10 @@ def last_code_change(context: Context) -> Optional[Operation]:
     found = [
         operation
         for operation in operations(context.store)
-        if operation.header.get("database") == context.database and operation.kind != "deploy" and operation.done(CODE)
+        if operation.header.get("database") == context.database
+        and operation.kind != "deploy"
+        and operation.done(CODE)
+        and operation.outcome in (None, "done")
     ]
     return found[-1] if found else None
 
