@@ -12,7 +12,7 @@ version_added: "0.1.0"
 description:
   - Finds the down-SQL of the migrations that were applied since a backup. It is what O(sql) or O(sql_file) gives, else the files
     C(down.sql) beside the migrations, else what C(prisma migrate diff) makes from the schema of the new release to that of the old one.
-  - Restores a backup of the database as it is into a scratch database, runs the SQL there and takes the migrations out of the history.
+  - Restores a backup of the database as it is into a scratch database, or takes the copy of a rehearsal, runs the SQL there and takes the migrations out of the history.
   - It is proved when the catalog is then that of the backup from before, and all rows of the tables that stay are untouched.
 author:
   - The backstop.postgres contributors (@backstop)
@@ -33,9 +33,13 @@ options:
     type: str
     required: true
   backup:
-    description: The backup of the database as it is.
+    description:
+      - The backup of the database as it is, from which the copy is made.
+      - Exactly one of O(backup) and O(database) is needed.
     type: str
-    required: true
+  database:
+    description: A scratch database on which a rehearsal applied the migration; it is not dropped.
+    type: str
   sql:
     description: The down-SQL.
     type: str
@@ -120,13 +124,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.d
 
 def act(request: Request) -> Dict[str, Any]:
     params = request.params
-    before, now = (request.store.find_backup(params[name]) for name in ("before", "backup"))
+    before = request.store.find_backup(params["before"])
+    now = request.store.find_backup(params["backup"]) if params["backup"] else None
     if request.check_mode:
         return {"changed": True, "proved": False, "reasons": ["check mode proves nothing"], "source": "", "sha256": ""}
     return rehearse_down(
         request.context,
         before,
         now,
+        scratch=params["database"],
         given=params["sql"],
         file=params["sql_file"],
         prisma=request.prisma,
@@ -138,7 +144,8 @@ def main() -> None:
     run_module(
         dict(
             before=dict(type="str", required=True),
-            backup=dict(type="str", required=True),
+            backup=dict(type="str"),
+            database=dict(type="str"),
             sql=dict(type="str"),
             sql_file=dict(type="path"),
             old_project=dict(type="path"),
@@ -147,7 +154,8 @@ def main() -> None:
         ),
         act,
         connection=True,
-        mutually_exclusive=[("sql", "sql_file")],
+        mutually_exclusive=[("sql", "sql_file"), ("backup", "database")],
+        required_one_of=[("backup", "database")],
     )
 
 

@@ -13,8 +13,8 @@ from support.demo_site import DemoSite, Run
 
 DEPLOY, PLAN, ROLLBACK = "deploy_receiptdata.yml", "rollback_plan.yml", "rollback_application_errors.yml"
 UNDO = "undo_rollback.yml"
-RECEIPT = """INSERT INTO "ReceiptData" ("id", "purchaseId", "kwhPurchased", "energyCostZWG", "debtZWG", "reaZWG", "vatZWG",
-  "totalAmountZWG", "tenderedZWG", "transactionDateTime", "updatedAt")
+RECEIPT = """INSERT INTO "ReceiptData" ("id", "purchaseId", "kwhPurchased", "energyCostZWG", "debtZWG", "reaZWG",
+  "vatZWG", "totalAmountZWG", "tenderedZWG", "transactionDateTime", "updatedAt")
   SELECT 'kept', "id", 1, 1, 1, 1, 1, 1, 1, now(), now() FROM "TokenPurchase" LIMIT 1"""
 
 

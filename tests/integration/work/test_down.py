@@ -20,11 +20,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.down import (
-    DownSql,
     find_down_sql,
-    prove,
+    rehearse_down,
     take_out,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_undo
 from support.databases import OWNER
 
@@ -54,8 +54,8 @@ class Drop:
     def proof(self, sql, now=None):
         now = now or self.live.backup("emergency")
         self.context = self.live.begun("rollback", {"scenario": "application_errors"})
-        self.context.operation.write("backup", "done", backup=now.backup_id)
-        return prove(self.context, DownSql(sql, "given"), self.before, now)
+        self.context.operation.write("emergency_backup", "done", backup=now.backup_id)
+        return rehearse_down(self.context, self.before, now, given=sql)
 
     def scratch(self):
         return [name for name in self.live.names() if name.startswith("backstop_scratch_")]
@@ -176,7 +176,8 @@ def migrated(shared_databases):
     (DOWN + '; DROP INDEX "TokenPurchase_purchaseDate_idx"', ["TokenPurchase_purchaseDate_idx is missing"]),
     (DOWN + '; DELETE FROM _prisma_migrations', ["history of migrations is not as it was"]),
     (DOWN + "; SELECT lo_from_bytea(0, 'x')", ["of large objects would change"]),
-    ("", ["table public.ReceiptData would be left"]),
+    ("-- nothing", ["table public.ReceiptData would be left"]),
+    ("", ["There is no SQL that leads back"]),
     ("DROP TABLE \"NoSuchTable\"", ["The down-SQL failed", "NoSuchTable"]),
     ("DROP TABLE \"ReceiptData", ["The down-SQL failed", "unterminated"]),
     (DOWN + ";\ncommit", ["line 2: commit"]),
@@ -208,6 +209,26 @@ def test_what_only_the_backup_has_no_sql_brings_back(plain, up, down, word):
     Drop(plain, up).refused(down, ["only the backup has", word])
 
 
+def test_on_the_copy_of_a_rehearsal(plain):
+    """A deploy proves the way back on the database on which it rehearsed the migration; it goes on using that."""
+    drop = Drop.__new__(Drop)
+    drop.live, drop.before = plain, plain.backup()
+    context = plain.begun("deploy", {"commit": "new"})
+    name = verify(context, drop.before, "restored", keep=True)["database"]
+    elsewhere = dataclasses.replace(context, connection=context.connection.with_database(name))
+    dataclasses.replace(plain, context=elsewhere).run("receipts.sql")
+    facts = rehearse_down(context, drop.before, scratch=name, given=DOWN)
+    assert facts["proved"] and facts["dropped_tables"] == ["public.ReceiptData"], facts
+    assert name in plain.names()
+    plain.run("receipts.sql")
+    with pytest.raises(Refused, match="no backup of the database as it is"):
+        take_out(context, 0)
+    context.operation.write("emergency_backup", "done", backup=plain.backup("emergency").backup_id)
+    assert take_out(context, 0)["changed"]
+    drop.is_as_before()
+    assert not rehearse_down(context, drop.before, scratch=plain.name, given=DOWN)["proved"]
+
+
 def test_values_that_could_not_be_put_back(plain):
     plain.execute("CREATE TABLE keyless (a int); INSERT INTO keyless VALUES (1); ALTER TABLE keyless OWNER TO " + OWNER)
     drop = Drop(plain, "ALTER TABLE keyless ADD b int")
@@ -234,7 +255,8 @@ def test_an_object_that_came_after_the_proof(drop):
 
 def test_a_failed_migration_is_another_scenario(drop):
     drop.live.execute("UPDATE _prisma_migrations SET finished_at = NULL WHERE id = 'm2'")
-    drop.refused(DOWN, ["A migration is marked as failed", "rollback_failed_migration.yml"])
+    with pytest.raises(Refused, match="A migration is marked as failed.*rollback_failed_migration.yml"):
+        drop.proof(DOWN)
 
 
 def test_a_reader_that_does_not_go(drop):

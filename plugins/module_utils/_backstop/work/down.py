@@ -20,13 +20,14 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 from ..base.durable_files import file_error, write_file
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
-from ..base.sql_names import qualified, quote_identifier, scratch_name
+from ..base.sql_names import is_scratch, qualified, quote_identifier, scratch_name
 from ..postgres import catalog, definitions, digests
 from ..postgres.catalog import Table
 from ..postgres.connection import PINNED_SETTINGS, Session
 from ..postgres.database_properties import drop_scratch_database
 from ..prisma import history
 from ..prisma.cli import Prisma
+from ..prisma.failures import PrismaError
 from ..prisma.project import Project
 from ..prisma.sql_text import cluster_statements, statements
 from ..store import manifest as manifests
@@ -41,6 +42,8 @@ from .swap import fence_writers
 
 PROOF = "down_proof"
 DOWN = "down"
+#: Step of the backup that must hold all that is there right before the down-SQL runs.
+EMERGENCY = "emergency_backup"
 #: File beside a migration.sql that leads back, and file of an operation with the SQL that was proved.
 DOWN_FILE = "down.sql"
 _LOCK_TIMEOUT = "5s"
@@ -136,48 +139,55 @@ def refuse_unfit(sql: DownSql) -> None:
         raise Refused("The down-SQL changes the whole server", found="; ".join(reaching[:5]))
 
 
-def rehearse_down(context: Context, before: BackupPlace, now: BackupPlace, **sources: Any) -> Dict[str, Any]:
-    """Find the down-SQL of what was applied since the backup ``before`` and prove it on a copy of ``now``.
+def rehearse_down(
+    context: Context,
+    before: BackupPlace,
+    now: Optional[BackupPlace] = None,
+    *,
+    scratch: Optional[str] = None,
+    **sources: Any,
+) -> Dict[str, Any]:
+    """Find the down-SQL of what was applied since the backup ``before`` and prove it on a copy.
 
-    :param sources: keywords of find_down_sql(); that there is no such SQL is an answer too
+    :param now: backup of the database as it is, to make the copy from
+    :param scratch: the copy, where a rehearsal left one with the migration applied
+    :param sources: keywords of find_down_sql()
+    :returns: ``proved``, and ``reasons`` when it is not; an answer, not a failure
     """
-    with context.connect() as session:
+    operation = the_operation(context)
+    with context.connect(scratch) as session:
         rows = _rows_to_take_out(session, context.connection.schema, before)
-    try:
-        sql = find_down_sql([row.migration_name for row in rows], url=context.connection.url(), **sources)
-    except BackstopError as error:
-        the_operation(context).write(PROOF, "done", proved=False, reasons=[str(error)], source="none", sha256="")
-        return {"changed": False, "proved": False, "reasons": [str(error)], "source": "none", "sha256": ""}
-    return prove(context, sql, before, now)
+    with acting(context, PROOF) as facts:
+        facts.update(proved=False, before=before.backup_id, source="none", sha256="")
+        try:
+            sql = find_down_sql([row.migration_name for row in rows], url=context.connection.url(scratch), **sources)
+            facts.update(source=sql.source, sha256=sql.sha256)
+            write_file(operation.file(DOWN_FILE), sql.text.encode())
+            refuse_unfit(sql)
+            found = _prove_on(context, scratch, sql, before) if scratch else _prove_on_copy(context, sql, before, now)
+            facts.update(proved=True, reasons=[], **found)
+        except _NotProved as error:
+            facts["reasons"] = error.reasons
+        except (Refused, PrismaError) as error:
+            facts["reasons"] = [str(error)]
+    return {"changed": True, **facts}
 
 
 # Proving it -----------------------------------------------------------------------------------------------------------
 
 
-def prove(context: Context, sql: DownSql, before: BackupPlace, now: BackupPlace) -> Dict[str, Any]:
-    """Run the down-SQL on a copy of the database as it is now, restored from its backup, and compare the outcome.
-
-    :param before: backup from before the migration, whose catalog must come out
-    :param now: backup of the database as it is
-    :returns: ``proved``, and ``reasons`` when it is not; an answer, not a failure
-    """
-    operation = the_operation(context)
-    name = scratch_name(operation.id, "down")
-    with acting(context, PROOF) as facts:
-        facts.update(source=sql.source, sha256=sql.sha256, before=before.backup_id, backup=now.backup_id)
-        try:
-            refuse_unfit(sql)
-            build_database(context, now, name)
-            facts.update(proved=True, reasons=[], **prove_on(context, name, sql, before))
-        except _NotProved as error:
-            facts.update(proved=False, reasons=error.reasons)
-        except Refused as error:
-            facts.update(proved=False, reasons=[str(error)])
-        finally:
-            with context.administer() as admin:
-                drop_scratch_database(admin, name)
-        write_file(operation.file(DOWN_FILE), sql.text.encode())
-    return {"changed": True, **facts}
+def _prove_on_copy(
+    context: Context, sql: DownSql, before: BackupPlace, now: Optional[BackupPlace]
+) -> Dict[str, Any]:
+    if now is None:
+        raise AssertionError("give a backup or a scratch database")
+    name = scratch_name(the_operation(context).id, "down")
+    try:
+        build_database(context, now, name)
+        return _prove_on(context, name, sql, before)
+    finally:
+        with context.administer() as admin:
+            drop_scratch_database(admin, name)
 
 
 class _NotProved(BackstopError):
@@ -188,11 +198,13 @@ class _NotProved(BackstopError):
         self.reasons = reasons
 
 
-def prove_on(context: Context, scratch: str, sql: DownSql, before: BackupPlace) -> Dict[str, Any]:
-    """Run the down-SQL on a scratch database that has the migration applied.
+def _prove_on(context: Context, scratch: str, sql: DownSql, before: BackupPlace) -> Dict[str, Any]:
+    """Run the down-SQL on a scratch database that has the migration applied, and compare the outcome.
 
-    :raises BackstopError: it does not lead back; tells why
+    :raises _NotProved: it does not lead back
     """
+    if not is_scratch(scratch):
+        raise Refused("Down-SQL is proved on a scratch database only", found=scratch)
     manifest = manifests.load(before)
     with context.connect(scratch) as session:
         session.execute("BEGIN")
@@ -417,8 +429,8 @@ def _take_out(
 
 
 def _require_current_backup(context: Context, session: Session) -> str:
-    """The operation's last backup, which must hold all that is there now."""
-    done = the_operation(context).facts("backup")
+    """The operation's last emergency backup, which must hold all that is there now."""
+    done = the_operation(context).facts(EMERGENCY)
     if not done:
         raise Refused("There is no backup of the database as it is", hint="run the whole playbook")
     place = context.store.find_backup(done["backup"])
