@@ -377,7 +377,8 @@ def take_out(context: Context, accept_lost_rows: int) -> Dict[str, Any]:
         if _is_out(context, before):
             # By the run that this one waited for, or by one that was killed right after its COMMIT.
             counted = operation.facts("count") or {}
-            facts.update(operation.facts(DOWN) or {**_told(proof), **counted, "finished_after_interruption": True})
+            kept = {"backup": (operation.facts(EMERGENCY) or {}).get("backup"), "finished_after_interruption": True}
+            facts.update(operation.facts(DOWN) or {**_told(proof), **counted, **kept})
             return {"changed": False, **facts}
         sql = DownSql(_read(operation.file(DOWN_FILE)), proof["source"])
         if sql.sha256 != proof["sha256"]:
