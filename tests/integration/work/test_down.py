@@ -127,17 +127,19 @@ def test_lost_rows_are_counted_and_kept(drop):
 
 
 def test_values_of_a_column(plain):
-    """Only what somebody wrote into the column counts; it is put back without touching the rest of the row."""
-    drop = Drop(plain, """ALTER TABLE "User" ADD "phone number" text DEFAULT 'none'""")
-    plain.execute("""UPDATE "User" SET "phone number" = '+1' WHERE "id" IN ('u1', 'u2')""")
-    context = drop.proved('ALTER TABLE "User" DROP "phone number"')
+    """Only what somebody wrote into the column counts; it is put back into the rows that are still there."""
+    drop = Drop(plain, """ALTER TABLE "UserContribution" ADD "paid by" text DEFAULT 'cash'""")
+    plain.execute("""UPDATE "UserContribution" SET "paid by" = 'card' WHERE "id" IN ('c1', 'c2')""")
+    context = drop.proved('ALTER TABLE "UserContribution" DROP "paid by"')
     result = take_out(context, 2)
-    assert result["lost_rows"] == 2 and result["dropped_columns"] == ["public.User.phone number"]
-    plain.execute("""UPDATE "User" SET "name" = 'another' WHERE "id" = 'u1';
-        ALTER TABLE "User" ADD "phone number" text""")
+    assert result["lost_rows"] == 2 and result["dropped_columns"] == ["public.UserContribution.paid by"]
+    drop.is_as_before()
+    plain.execute("""UPDATE "UserContribution" SET "contributionAmount" = 99 WHERE "id" = 'c1';
+        DELETE FROM "UserContribution" WHERE "id" = 'c2'; ALTER TABLE "UserContribution" ADD "paid by" text""")
     put_back(plain, context)
-    found = """SELECT "id", "name", "phone number" FROM "User" WHERE "phone number" IS NOT NULL ORDER BY 1"""
-    assert plain.rows(found) == [("u1", "another", "+1"), ("u2", "user 2", "+1")]
+    found = """SELECT "id", "contributionAmount" FROM "UserContribution" WHERE "paid by" = 'card'"""
+    assert plain.rows(found) == [("c1", 99)]
+    assert plain.value('SELECT count(*) FROM "UserContribution"') == 399
 
 
 def test_names_with_quotes(plain):
