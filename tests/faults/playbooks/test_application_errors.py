@@ -52,7 +52,6 @@ def checked(site: DemoSite, *words: str, **variables: object) -> None:
 def test_the_old_release_on_the_new_schema(site: DemoSite) -> None:
     """Nothing is lost: the database stays as it is, and so does what was written since."""
     old = site.condition()
-    planned(site, "SCENARIO: nothing", "RUN NEXT: nothing is to be run")
     done(site.play(DEPLOY, deploy_post_backup=False))
     site.sql(RECEIPT)
     deployed = site.condition()
@@ -93,7 +92,6 @@ def test_the_migration_is_taken_out(site: DemoSite) -> None:
     now = site.condition()
     assert dataclasses.replace(now, live_oid=old.live_oid) == old and now.applied == (FIRST,)
     nothing_to_do(site, ROLLBACK)
-    planned(site, "SCENARIO: nothing")
     site.play(UNDO).must_say("cannot be undone by itself", "rollback_complete.yml -e rollback_backup=")
 
     done(site.play(DEPLOY, deploy_post_backup=False))
