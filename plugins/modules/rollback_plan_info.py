@@ -145,8 +145,8 @@ deployed_commit:
   returned: O(scenario=application_errors)
   type: str
 method:
-  description: How.
-  returned: O(scenario=application_errors), or the facts point to it
+  description: How. For O(scenario=undo) V(swap), or V(code_only) when only the release was changed.
+  returned: O(scenario) is V(application_errors) or V(undo), or the facts point to application errors
   type: str
 history_differences:
   description: How the history of migrations differs from that of the backup.
@@ -160,10 +160,6 @@ failed_migrations:
   elements: str
 undoes:
   description: The operation that would be undone.
-  returned: O(scenario=undo)
-  type: str
-how:
-  description: V(swap), or V(code) when only the release was changed.
   returned: O(scenario=undo)
   type: str
 """

@@ -22,6 +22,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.c
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.down import (
     find_down_sql,
     rehearse_down,
+    settle,
     take_out,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
@@ -300,6 +301,18 @@ def test_killed_anywhere_the_next_run_finishes(drop, failpoint):
     drop.is_as_before()
     assert take_out(context, 1)["changed"] is False
     assert [loss["file"] for loss in result["losses"]] and os.path.isfile(result["losses"][0]["file"])
+
+
+def test_what_was_not_journalled_is_found(drop):
+    """After a failure the playbook asks the database: a COMMIT may have been the last that a process did."""
+    context = drop.proved()
+    assert settle(context) == {"changed": False, "taken_out": False}
+    assert run_killed(context, "down.before-commit") == -signal.SIGKILL
+    assert settle(context) == {"changed": False, "taken_out": False}
+    assert run_killed(context, "down.committed") == -signal.SIGKILL
+    assert settle(context) == {"changed": True, "taken_out": True}
+    assert context.operation.facts("down")["backup"] == context.operation.facts("emergency_backup")["backup"]
+    assert settle(context) == {"changed": False, "taken_out": True}
 
 
 def test_the_list_is_whole(drop, tmp_path):

@@ -17,9 +17,13 @@ def utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.timezone.utc)
 
 
-def timestamp(moment: Optional[datetime.datetime] = None) -> str:
-    """A moment as RFC 3339 text in UTC, to the millisecond."""
-    return (moment or utc_now()).astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+def timestamp(moment: Optional[datetime.datetime] = None, timespec: str = "milliseconds") -> str:
+    """A moment as RFC 3339 text in UTC.
+
+    :param timespec: how fine, as :meth:`datetime.datetime.isoformat` has it
+    """
+    moment = (moment or utc_now()).astimezone(datetime.timezone.utc)
+    return moment.replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
 
 
 def parse_timestamp(text: str) -> datetime.datetime:

@@ -15,11 +15,11 @@ from ..base.processes import Running, run
 from .client_tools import ClientTools
 from .connection import Settings
 
-#: Text of timestamps and of money in an archive follows settings that a role or database may have.
-_DUMP_OPTIONS = (
-    "-c timezone=UTC -c datestyle=ISO -c extra_float_digits=3 -c lc_monetary=C -c default_transaction_read_only=off"
-)
-_RESTORE_OPTIONS = "-c lc_monetary=C -c default_transaction_read_only=off"
+#: Settings that a role or a database may have and that would end our programs: they lift them only later themselves.
+_UNHINDERED = "-c default_transaction_read_only=off -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
+_RESTORE_OPTIONS = "-c lc_monetary=C " + _UNHINDERED
+#: Text of timestamps and of money in an archive follows such settings too.
+_DUMP_OPTIONS = "-c timezone=UTC -c datestyle=ISO -c extra_float_digits=3 " + _RESTORE_OPTIONS
 #: Seconds that pg_dump waits for a lock before it gives up.
 LOCK_WAIT_SECONDS = 10
 _END_OF_ROLES = b"-- PostgreSQL database cluster dump complete"

@@ -48,6 +48,8 @@ PINNED_SETTINGS = (
     ("synchronize_seqscans", "off"),
     ("default_transaction_read_only", "off"),
 )
+#: The same, for servers that have them: since which server_version_num, what.
+_NEWER_PINNED_SETTINGS = ((140000, "idle_session_timeout", "0"), (170000, "transaction_timeout", "0"))
 
 #: https://www.prisma.io/docs/orm/overview/databases/postgresql#arguments
 _PRISMA_PARAMETERS = {
@@ -297,7 +299,6 @@ def connect(settings: Settings, *, pinned: bool = True, name: str = "backstop") 
         raise Refused(
             "No database is given", hint="set backstop_connection (or DATABASE_URL) to the URL of the database"
         )
-    options = "-c " + " -c ".join("%s=%s" % pair for pair in PINNED_SETTINGS) if pinned else ""
     arguments: Dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
@@ -317,9 +318,10 @@ def connect(settings: Settings, *, pinned: bool = True, name: str = "backstop") 
         raise _connect_error(str(error), settings) from None
     raw.autocommit = True
     session = Session(raw, settings)
-    if options:
+    if pinned:
+        known = [(name, value) for since, name, value in _NEWER_PINNED_SETTINGS if raw.server_version >= since]
         # By SET, not by startup options: poolers refuse those.
-        session.execute("; ".join("SET %s = '%s'" % pair for pair in PINNED_SETTINGS))
+        session.execute("; ".join("SET %s = '%s'" % pair for pair in [*PINNED_SETTINGS, *known]))
     return session
 
 

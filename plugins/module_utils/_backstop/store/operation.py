@@ -45,7 +45,9 @@ class Operation:
         path = store.operation_path(operation_id)
         make_private_directory(path)
         reach("operation.directory")
-        header = {"id": operation_id, "kind": kind, "began": timestamp(), **header}
+        # Finer than a journal's times: what began later must sort later.
+        began = timestamp(timespec="microseconds")
+        header = {"id": operation_id, "kind": kind, "began": began, **header}
         write_json(os.path.join(path, "operation.json"), header)
         reach("operation.created")
         return cls(store, operation_id, header)

@@ -32,8 +32,9 @@ from ..prisma.project import Project
 from ..prisma.sql_text import cluster_statements, statements
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from ..store.operation import Operation
 from .comparison import Comparison, compare_catalog, compare_tables
-from .context import Context, acting
+from .context import Context, acting, alone
 from .loss import TableLoss, losses_of_dropping
 from .migration import backup_history, wind_up_predecessor
 from .restore import build_database
@@ -376,9 +377,7 @@ def take_out(context: Context, accept_lost_rows: int) -> Dict[str, Any]:
     with acting(context, DOWN) as facts:
         if _is_out(context, before):
             # By the run that this one waited for, or by one that was killed right after its COMMIT.
-            counted = operation.facts("count") or {}
-            kept = {"backup": (operation.facts(EMERGENCY) or {}).get("backup"), "finished_after_interruption": True}
-            facts.update(operation.facts(DOWN) or {**_told(proof), **counted, **kept})
+            facts.update(operation.facts(DOWN) or _after_the_fact(operation, proof))
             return {"changed": False, **facts}
         sql = DownSql(_read(operation.file(DOWN_FILE)), proof["source"])
         if sql.sha256 != proof["sha256"]:
@@ -394,8 +393,33 @@ def _is_out(context: Context, before: BackupPlace) -> bool:
     return not history.history_differences(backup_history(before), rows)
 
 
-def _told(facts: Mapping[str, Any]) -> Dict[str, Any]:
-    return {key: facts[key] for key in ("migrations", "dropped_tables", "dropped_columns") if key in facts}
+def _after_the_fact(operation: Operation, proof: Mapping[str, Any]) -> Dict[str, Any]:
+    """Facts of a down-SQL that is in force but not in the journal."""
+    return {
+        **{key: proof[key] for key in ("migrations", "dropped_tables", "dropped_columns")},
+        **(operation.facts("count") or {}),
+        "backup": (operation.facts(EMERGENCY) or {}).get("backup"),
+        "finished_after_interruption": True,
+    }
+
+
+def settle(context: Context) -> Dict[str, Any]:
+    """Find out from the database whether this operation took its migration out, after who did it has ended.
+
+    One that was killed right after its COMMIT did not write so; the journal is made to say what is.
+    """
+    operation = the_operation(context)
+    proof = operation.facts(PROOF)
+    if operation.last(DOWN) is None or not proof:
+        return {"changed": False, "taken_out": False}
+    with alone(context, operation):
+        if not _is_out(context, context.store.find_backup(proof["before"])):
+            return {"changed": False, "taken_out": False}
+        known = operation.done(DOWN) is not None
+        if not known:
+            with operation.step(DOWN) as facts:
+                facts.update(operation.facts(DOWN) or _after_the_fact(operation, proof))
+    return {"changed": not known, "taken_out": True}
 
 
 def _take_out(

@@ -191,7 +191,7 @@ def _refuse_drop(operation: Operation) -> None:
 def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
     """Which operation an undo would undo; ``needed`` is False when the last change was an undo already.
 
-    ``how`` is ``swap`` or, after a rollback of the code alone, ``code``.
+    ``method`` is ``swap`` or, after a rollback of the code alone, ``code_only``.
     """
     named = Operation.load(context.store, operation_id) if operation_id else None
     code = last_code_change(context)
@@ -226,7 +226,7 @@ def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
     source = Operation.load(context.store, undoes) if undoes else swap
     return {
         "needed": needed,
-        "how": "swap",
+        "method": "swap",
         "undoes": undoes,
         "commit": source.header.get("facts", {}).get("former_commit"),
         "retired": (source.done(SWAP) or {}).get("retired"),
@@ -261,7 +261,7 @@ def _undo_of_code(last: Operation, newest: Optional[Operation]) -> Dict[str, Any
     source = last if undone is None else Operation.load(last.store, undone.header["request"]["undoes"])
     return {
         "needed": False,  # the database stays; whether the release must change is seen on the hosts
-        "how": "code",
+        "method": "code_only",
         "undoes": source.id,
         "commit": source.header.get("facts", {}).get("former_commit"),
         "retired": None,
