@@ -76,6 +76,13 @@ def test_nothing(site):
     says(plan, "applied since the backup: 20251108000000_add_receipt_data", "2 of 3 tables")
 
 
+def test_objects_of_every_kind(realistic):
+    site = Site(realistic)
+    assert site.plan(False)["scenario"] == "nothing"
+    plan = site.plan(True, "complete")
+    assert len(plan["losses"]) > 5 and set(losses(plan).values()) == {(0, 0, 0, True)}
+
+
 def test_no_backup_at_all(plain):
     facts = gather(plain.context, healthy=True)
     plan = diagnose(plain.context, "auto", facts)

@@ -151,6 +151,14 @@ def test_names_with_quotes(plain):
     drop.is_as_before()
 
 
+def test_beside_objects_of_every_kind(realistic):
+    """Nothing of them is taken for a difference, nor changed."""
+    drop = Drop(realistic, """CREATE TABLE "ReceiptData" (id int PRIMARY KEY); CREATE TYPE "Kind" AS ENUM ('x');
+        INSERT INTO "ReceiptData" VALUES (1)""")
+    assert take_out(drop.proved('DROP TABLE "ReceiptData"; DROP TYPE "Kind"'), 1)["lost_rows"] == 1
+    drop.is_as_before()
+
+
 def test_unqualified_names_are_of_prismas_schema(databases):
     live = databases.make("odd")
     with live.session(user=OWNER) as cursor:

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, TypeVar
 
 from ..base.errors import BackstopError
 from ..base.progress import parse_timestamp
-from ..base.sql_names import qualified
+from ..base.sql_names import qualified, typed_name
 from ..postgres import catalog, definitions, digests, server
 from ..postgres.catalog import Table
 from ..postgres.connection import DRIVER_ERRORS, Session
@@ -60,6 +60,8 @@ class TableFacts:
 
     name: str
     rows_then: int
+    #: the name as options take it
+    typed_name: str = ""
     rows_now: Optional[int] = None
     #: None: could not be compared
     same: Optional[bool] = None
@@ -220,7 +222,7 @@ def _table(
     session: Session, facts: Facts, then: Table, now: Optional[Table], digest: Any, first: Optional[int]
 ) -> TableFacts:
     wanted = digests.Digest.from_json(digest)
-    table = TableFacts(then.full_name, wanted.rows)
+    table = TableFacts(then.full_name, wanted.rows, typed_name(then.schema, then.name))
     if now is None or not set(then.columns) <= set(now.columns):
         table.same = False
         table.rows_now = None if now is None else _told(facts, then.full_name, lambda: _count(session, then))
@@ -228,7 +230,7 @@ def _table(
     try:
         found = digests.table_digest(session, now.schema, now.name, then.columns)
     except BackstopError as error:
-        facts.unreadable.append(then.full_name)
+        facts.unreadable.append(table.typed_name)
         facts.untold.append("table %s: %s" % (then.full_name, error.found))
         return table
     table.rows_now, table.same = found.rows, found == wanted
@@ -515,7 +517,7 @@ def next_step(scenario: str, verdict: Verdict, facts: Facts, check: str) -> str:
     if scenario in (FAILED_MIGRATION, APPLICATION_ERRORS, COMPLETE):
         return "ansible-playbook backstop.postgres.rollback_%s%s" % (scenario, check)
     if scenario == CORRUPTED_TABLE:
-        table = [*facts.unreadable, *(table.name for table in facts.shrunk), "NAME"][0]
+        table = [*facts.unreadable, *(table.typed_name for table in facts.shrunk), "NAME"][0]
         return "ansible-playbook backstop.postgres.rollback_corrupted_table%s -e rollback_table=%s" % (
             check, shlex.quote(table),
         )  # fmt: skip
