@@ -12,7 +12,8 @@ version_added: "0.1.0"
 description:
   - Finds the down-SQL of the migrations that were applied since a backup. It is what O(sql) or O(sql_file) gives, else the files
     C(down.sql) beside the migrations, else what C(prisma migrate diff) makes from the schema of the new release to that of the old one.
-  - Restores a backup of the database as it is into a scratch database, or takes the copy of a rehearsal, runs the SQL there and takes the migrations out of the history.
+  - Restores a backup of the database as it is into a scratch database, or takes the copy of a rehearsal, runs the SQL there and takes the
+    migrations out of the history.
   - It is proved when the catalog is then that of the backup from before, and all rows of the tables that stay are untouched.
 author:
   - The backstop.postgres contributors (@backstop)

@@ -608,4 +608,3 @@ def _loss_lines(plan: Dict[str, Any]) -> List[str]:
         "%s%d rows in all: it is refused unless -e rollback_accept_lost_rows=N allows that many. The exact number is"
         " counted when writers are out; the rows are kept in files." % ("" if exact else "at least ", total),
     ]
-
