@@ -139,7 +139,8 @@ def test_application_errors_drop(site):
     plan = site.plan(False)
     assert (plan["scenario"], plan["method"]) == ("application_errors", "drop")
     assert losses(plan) == {"public.ReceiptData": (1, 0, 0, True)}
-    says(plan, "was not proved on the new schema", "public.ReceiptData: 1 inserted", "rollback_accept_lost_rows=N")
+    says(plan, "was not proved on the new schema", "public.ReceiptData: 1 inserted", "rollback_accept_lost_rows=1",
+         "since the backup: index public.ReceiptData_pkey, index public.ReceiptData_purchaseId_key, relation public")
     assert plan["disk_needed"] > 0
 
 

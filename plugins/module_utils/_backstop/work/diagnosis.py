@@ -449,8 +449,8 @@ def evidence(facts: Facts) -> List[str]:
     say("in the release but not applied", facts.pending)
     say("applied but not in the release that runs", facts.unknown)
     say("otherwise than the history of the backup", [] if facts.applied_since else facts.history_differences)
-    say("objects added since the backup", facts.added)
-    say("objects of the backup that are missing", facts.missing)
+    say("objects added since the backup", _whole(facts.added))
+    say("objects of the backup that are missing", _whole(facts.missing))
     say("objects changed since the backup", facts.changed)
     say("invalid indexes", facts.invalid_indexes)
     say("cannot be read", facts.unreadable)
@@ -469,8 +469,15 @@ def evidence(facts: Facts) -> List[str]:
     return lines + ["not known: " + text for text in facts.untold]
 
 
+def _whole(keys: Sequence[str]) -> List[str]:
+    """Without the columns and constraints of relations that are listed themselves."""
+    relations = tuple(key[len("relation ") :] + "." for key in keys if key.startswith("relation "))
+    parts = ("column ", "constraint ", "trigger ")
+    return [key for key in keys if not (key.startswith(parts) and key.split(" ", 1)[1].startswith(relations))]
+
+
 def _steps(scenario: str, method: str, facts: Facts) -> List[str]:
-    commit = facts.manifest.get("release", {}).get("commit") or "before the deploy"
+    commit = facts.manifest.get("release", {}).get("commit") or "(not recorded)"
     former = (facts.deploy.header.get("facts", {}) if facts.deploy else {}).get("former_commit") or commit
     backup = facts.place.backup_id if facts.place else "(none)"
     restore = [
@@ -605,6 +612,6 @@ def _loss_lines(plan: Dict[str, Any]) -> List[str]:
     exact = all(loss["exact"] for loss in lossy)
     return [
         *lines,
-        "%s%d rows in all: it is refused unless -e rollback_accept_lost_rows=N allows that many. The exact number is"
-        " counted when writers are out; the rows are kept in files." % ("" if exact else "at least ", total),
+        "%s%d rows in all: refused unless -e rollback_accept_lost_rows=%s allows it. They are counted again when"
+        " writers are out, and kept in files." % ("" if exact else "at least ", total, total if exact else "N"),
     ]
