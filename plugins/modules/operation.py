@@ -31,7 +31,7 @@ options:
       - V(begin) begins an operation or goes on with an open one.
       - V(step) notes a fact in the journal.
       - V(settle) waits for a module of this operation that is still at work, then tells from the databases whether a swap is in
-        force, and makes the journal say so. Meant for what comes after a module was killed or a host was lost.
+        force or a migration was taken out, and makes the journal say so. Meant for what comes after a module was killed or a host was lost.
       - V(end) closes it with an outcome.
     type: str
     choices: [begin, step, settle, end]
@@ -124,6 +124,10 @@ swapped:
   description: Whether another database has taken over the live name in this operation.
   returned: O(state=settle)
   type: bool
+taken_out:
+  description: Whether this operation took a migration out of the live database by its down-SQL.
+  returned: O(state=settle)
+  type: bool
 directory:
   description: Where the operation's journal and files lie.
   returned: success
@@ -160,8 +164,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import down, revert
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import settle
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -200,8 +204,9 @@ def _begin(request: Request) -> Dict[str, Any]:
 def _settle(request: Request, operation: Operation) -> Dict[str, Any]:
     if request.check_mode:
         return _described(operation, False)
-    settled = settle(request.context)
-    return {**_described(operation, settled["changed"]), "swapped": settled["swapped"]}
+    swap, drop = revert.settle(request.context), down.settle(request.context)
+    changed = swap["changed"] or drop["changed"]
+    return {**_described(operation, changed), "swapped": swap["swapped"], "taken_out": drop["taken_out"]}
 
 
 def _described(operation: Operation, changed: bool) -> Dict[str, Any]:

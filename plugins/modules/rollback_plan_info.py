@@ -10,9 +10,11 @@ module: rollback_plan_info
 short_description: What a rollback would do
 version_added: "0.1.0"
 description:
-  - Says which backup a complete revert would go to, how far it is verified, how long the recovery took in the
-    drill, the steps, and whether there is anything to do.
-  - For O(scenario=failed_migration), how the database would be put back; for O(scenario=undo), which operation would be undone.
+  - Says from the facts which rollback applies, with the evidence, the steps, the backup and how far it is verified, the
+    measured recovery time, the disk it needs, the expected downtime and what would be lost.
+  - The facts are the history of migrations, the catalog and the rows against those of the backup from before the last
+    migration, who migrates now, invalid indexes, the last operation and whether the application is healthy.
+  - With another O(scenario) than V(auto), whether that one has anything to do, and its plan.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -27,16 +29,30 @@ attributes:
     support: N/A
 options:
   scenario:
-    description: Which way back.
+    description:
+      - Which way back. V(auto) finds it.
     type: str
-    choices: [complete, failed_migration, undo]
-    default: complete
+    choices: [auto, complete, failed_migration, application_errors, undo]
+    default: auto
   backup:
     description: The backup to revert to. Default is the one made before the last deploy.
     type: str
   undo:
-    description: The operation to undo. Default is the newest swap.
+    description: The operation to undo. Default is the newest change.
     type: str
+  method:
+    description:
+      - How, for O(scenario=application_errors). V(auto) takes the old release on the new schema where the rehearsal of the
+        deploy proved that, else down-SQL.
+    type: str
+    choices: [auto, code_only, drop, restore]
+    default: auto
+  healthy:
+    description: Whether the application is healthy. When it is not given nobody looked, which is a fact too.
+    type: bool
+  migrations_path:
+    description: Migrations folder of the release that runs, to tell what is not applied and what the release does not know.
+    type: path
 notes:
   - "On failure: Nothing was changed; this module only reads."
   - "How to undo: Nothing to undo."
@@ -54,31 +70,84 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+scenario:
+  description:
+    - V(failed_migration) (1), V(application_errors) (2), V(corrupted_table) (3), V(complete) (4), V(nothing) or V(ambiguous).
+    - The one that was asked for, where one was.
+  returned: O(scenario) is not V(undo) and there is anything to do
+  type: str
+found_scenario:
+  description: The one that the facts point to.
+  returned: as RV(scenario)
+  type: str
+candidates:
+  description: What it may be when it is ambiguous.
+  returned: as RV(scenario)
+  type: list
+  elements: str
+evidence:
+  description: The facts, in plain words.
+  returned: as RV(scenario)
+  type: list
+  elements: str
+losses:
+  description:
+    - What would be lost, for each table. With V(exact) false the numbers are a bound ("at least"), made of row counts and of
+      the transaction numbers in the rows; a rollback itself always counts exactly before it acts.
+  returned: as RV(scenario)
+  type: list
+  elements: dict
+  sample: [{table: public.ReceiptData, inserted: 3, updated: 0, deleted: 0, exact: true}]
+next:
+  description: The one command to run next.
+  returned: as RV(scenario)
+  type: str
+report:
+  description: All of it as lines for people.
+  returned: as RV(scenario)
+  type: list
+  elements: str
+disk_needed:
+  description: Bytes that it needs for a second database and a backup.
+  returned: as RV(scenario)
+  type: int
+downtime_seconds:
+  description: How long the application would be stopped, by what the last deploy and the drill took; none when not measured.
+  returned: as RV(scenario)
+  type: float
+steps:
+  description: What would be done, in order.
+  returned: as RV(scenario)
+  type: list
+  elements: str
 needed:
-  description: Whether there is anything to do.
-  returned: success
+  description: Whether there is anything to do in the database.
+  returned: O(scenario) is not V(auto)
   type: bool
 backup:
-  description: The backup that would be restored.
-  returned: O(scenario=complete)
+  description: The backup that counts as the state before.
+  returned: O(scenario) is not V(undo)
   type: str
 level:
   description: How far it is verified.
-  returned: O(scenario=complete)
+  returned: as RV(scenario)
   type: str
 recovery_seconds:
   description: How long its drill took.
-  returned: O(scenario=complete)
+  returned: as RV(scenario)
   type: float
 commit:
   description: The release that would run afterwards.
-  returned: success
+  returned: O(scenario) is V(complete), V(application_errors) or V(undo)
   type: str
-steps:
-  description: What would be done, in order.
-  returned: O(scenario=complete)
-  type: list
-  elements: str
+deployed_commit:
+  description: The release that the last deploy brought.
+  returned: O(scenario=application_errors)
+  type: str
+method:
+  description: How. For O(scenario=undo) V(swap), or V(code_only) when only the release was changed.
+  returned: O(scenario) is V(application_errors) or V(undo), or the facts point to application errors
+  type: str
 history_differences:
   description: How the history of migrations differs from that of the backup.
   returned: O(scenario=complete)
@@ -101,7 +170,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     Request,
     run_module,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import read_folder
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.diagnosis import diagnose, gather
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import (
+    plan_application_errors,
     plan_failed_migration,
     plan_revert,
     plan_undo,
@@ -109,19 +182,44 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.p
 
 
 def act(request: Request) -> Dict[str, Any]:
-    if request.params["scenario"] == "undo":
-        return {"changed": False, **plan_undo(request.context, request.params["undo"])}
-    if request.params["scenario"] == "failed_migration":
-        return {"changed": False, **plan_failed_migration(request.context, request.params["backup"])}
-    return {"changed": False, **plan_revert(request.context, request.params["backup"])}
+    context, params = request.context, request.params
+    scenario = params["scenario"]
+    if scenario == "undo":
+        return {"changed": False, **plan_undo(context, params["undo"])}
+    chosen = _chosen(context, params)
+    if not chosen.get("needed", True) and chosen.get("method") != "code_only":
+        return {"changed": False, **chosen}
+    folder = params["migrations_path"]
+    facts = gather(
+        context,
+        folder=(lambda: read_folder(folder)) if folder else None,
+        healthy=params["healthy"],
+        backup_id=chosen.get("backup") or params["backup"],
+    )
+    return {"changed": False, **chosen, **diagnose(context, scenario, facts, chosen)}
+
+
+def _chosen(context: Context, params: Dict[str, Any]) -> Dict[str, Any]:
+    if params["scenario"] == "failed_migration":
+        return plan_failed_migration(context, params["backup"])
+    if params["scenario"] == "application_errors":
+        return plan_application_errors(context, params["method"], params["backup"])
+    return plan_revert(context, params["backup"]) if params["scenario"] == "complete" else {}
 
 
 def main() -> None:
     run_module(
         dict(
-            scenario=dict(type="str", choices=["complete", "failed_migration", "undo"], default="complete"),
+            scenario=dict(
+                type="str",
+                choices=["auto", "complete", "failed_migration", "application_errors", "undo"],
+                default="auto",
+            ),
             backup=dict(type="str"),
             undo=dict(type="str"),
+            method=dict(type="str", choices=["auto", "code_only", "drop", "restore"], default="auto"),
+            healthy=dict(type="bool"),
+            migrations_path=dict(type="path"),
             store=dict(type="path", required=True),
         ),
         act,

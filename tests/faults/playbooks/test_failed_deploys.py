@@ -125,6 +125,15 @@ def test_a_release_that_crashes(site: DemoSite) -> None:
     would_deploy(site)
 
 
+def test_a_release_that_crashes_and_its_down_sql_was_proved(site: DemoSite) -> None:
+    """No second database is needed: Prisma's SQL takes the migration out again, as the rehearsal proved."""
+    before = site.condition()
+    options = {"deploy_smoke_tests_before": [], "deploy_down_sql": "auto"}
+    failed(site, "crashes", "does not stay up", "was taken out again by its down-SQL", **options)
+    assert site.condition() == before
+    would_deploy(site)
+
+
 def test_a_release_whose_smoke_tests_fail(site: DemoSite) -> None:
     failed(site, "lacks-receipts", "smoke tests failed", "create its receipt: status 404", "keeps the new schema")
 

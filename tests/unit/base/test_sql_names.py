@@ -60,6 +60,12 @@ def test_what_is_no_table(text):
 @given(NAMES, NAMES)
 def test_what_was_quoted_is_read_back(schema, table):
     assert sql_names.parse_table_name(sql_names.qualified(schema, table)) == (schema, table)
+    assert sql_names.parse_table_name(sql_names.typed_name(schema, table)) == (schema, table)
+
+
+def test_names_as_options_take_them():
+    assert sql_names.typed_name("public", "ReceiptData") == "public.ReceiptData"
+    assert sql_names.typed_name("public", "a.b c") == 'public."a.b c"'
 
 
 @pytest.mark.parametrize(

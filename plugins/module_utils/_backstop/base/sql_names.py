@@ -68,6 +68,12 @@ def parse_table_name(text: str) -> Tuple[Optional[str], str]:
     return (parts[0], parts[1]) if len(parts) == 2 else (None, parts[0])
 
 
+def typed_name(schema: str, name: str) -> str:
+    """A table's name as parse_table_name() reads it: in double quotes where it has to be."""
+    parts = (part if re.fullmatch(r'[^".\s]+', part) else quote_identifier(part) for part in (schema, name))
+    return ".".join(parts)
+
+
 def near_names(wanted: str, known: Iterable[str], most: int = 3) -> List[str]:
     """The known names that look most like the wanted one, whatever their case."""
     folded: Dict[str, str] = {}

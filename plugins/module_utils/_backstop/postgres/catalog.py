@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..base.errors import Refused
 from ..base.sql_names import near_names, parse_table_name
@@ -44,6 +44,23 @@ class Table:
     @property
     def writable_columns(self) -> List[str]:
         return [column for column in self.columns if column not in self.generated]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Table":
+        """A table as a manifest keeps it."""
+        columns = value["columns"]
+        return cls(
+            int(value["oid"]),
+            value["schema"],
+            value["name"],
+            int(value["filenode"]),
+            bool(value["unlogged"]),
+            tuple(column["name"] for column in columns),
+            tuple(column["type"] for column in columns),
+            tuple(value["generated"]),
+            tuple(value["key"]),
+            int(value["size"]),
+        )
 
     def to_json(self) -> Dict[str, Any]:
         return {

@@ -178,6 +178,21 @@ class Prisma:
             found = "%s is %s" % (name, ", ".join(states) or "not in the history")
             raise _not_done("prisma migrate resolve", said, found)
 
+    def migrate_diff(self, url: str, to_schema: str, timeout: Optional[float] = 60) -> str:
+        """SQL that leads from this project's schema to another one, by Prisma's own comparison of the two files.
+
+        No database is looked into: what a migration does beyond the schema (triggers, functions, rows) is not in it.
+
+        :param url: for the variables that the schema reads; an engine may connect, and changes nothing
+        :param to_schema: the other schema, a file or folder
+        """
+        schema = self.project.schema()
+        arguments = ["migrate", "diff", "--from-schema-datamodel", schema, "--to-schema-datamodel", to_schema]
+        said = self._run([*arguments, "--script"], url, timeout, (), None, name_schema=False)
+        if said.status != 0:
+            raise analyse("prisma migrate diff", said.stdout, said.stderr)
+        return said.stdout.strip() + "\n"
+
     def migrate_status(self, url: str, timeout: Optional[float] = 60) -> Said:
         """Prisma's own report, for people: its exit status must decide nothing, see :mod:`.history`."""
         return self._run(["migrate", "status"], url, timeout, (), None)
@@ -187,7 +202,8 @@ class Prisma:
 
         :param url: of any database; Prisma wants one, nothing in it is read
         """
-        said = self._run(schema_script_arguments(self.version(), self.project.schema()), url, timeout, (), None)
+        arguments = schema_script_arguments(self.version(), self.project.schema())
+        said = self._run(arguments, url, timeout, (), None, name_schema=False)
         if said.status != 0:
             raise analyse("prisma migrate diff", said.stdout, said.stderr)
         if not said.stdout.strip():
@@ -227,9 +243,10 @@ class Prisma:
         timeout: Optional[float],
         keep_open: Sequence[int],
         on_line: Optional[Listener],
+        name_schema: bool = True,
     ) -> Said:
         argv = [self.node, self._entry, *arguments]
-        if self.project.schema_path and "diff" not in arguments:
+        if self.project.schema_path and name_schema:
             argv += ["--schema", self.project.schema_path]
         hidden = secrets_in(url)
         variables = self.project.url_variables()

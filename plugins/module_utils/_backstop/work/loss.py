@@ -14,8 +14,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ..base.errors import Refused
 from ..base.sql_names import qualified, quote_identifier, quote_literal
 from ..postgres import catalog, digests
 from ..postgres.catalog import Table
@@ -43,6 +44,8 @@ class TableLoss:
     deleted: int = 0
     #: the whole table is missing in the base
     whole_table: bool = False
+    #: the table stays and keeps its rows; only the values of ``columns`` beside the key go
+    columns_only: bool = False
     #: file with the rows that would be lost, as COPY wrote them
     file: Optional[str] = None
     #: columns that can be put back: those that the base has too, without generated ones
@@ -69,7 +72,8 @@ class TableLoss:
     def __str__(self) -> str:
         parts = [(self.inserted, "inserted"), (self.updated, "updated"), (self.deleted, "deleted")]
         said = ", ".join("%d %s" % part for part in parts if part[0])
-        return "%s: %s%s" % (self.full_name, said, " (the whole table goes)" if self.whole_table else "")
+        where = " (the whole table goes)" if self.whole_table else " (columns go)" if self.columns_only else ""
+        return "%s: %s%s" % (self.full_name, said, where)
 
 
 def count_losses(live: Session, base: Session) -> List[TableLoss]:
@@ -91,13 +95,47 @@ def count_losses(live: Session, base: Session) -> List[TableLoss]:
     return losses + ([large] if large.total else [])
 
 
+def losses_of_dropping(live: Session, remaining: Mapping[str, Table]) -> List[TableLoss]:
+    """What goes when only these tables with these columns remain: rows of other tables, values in other columns.
+
+    :raises Refused: values would go of a table without a key by which they could be put back
+    """
+    losses = []
+    for table in catalog.tables(live):
+        if table.name == HISTORY_TABLE:
+            continue
+        other = remaining.get(table.full_name)
+        loss = _whole_table(live, table) if other is None else _loss_of_columns(live, table, other)
+        if loss.total:
+            losses.append(loss)
+    return losses
+
+
+def _loss_of_columns(live: Session, table: Table, other: Table) -> TableLoss:
+    going = [column for column in table.writable_columns if column not in other.columns]
+    key = list(table.key) if set(table.key) <= set(other.columns) else []
+    common = [column for column in table.columns if column in other.columns]
+    loss = TableLoss(table.schema, table.name, columns=key + going, columns_only=True, hashed=key or common)
+    _add_new_columns(live, table, other, loss)
+    if loss.total and not loss.keys:
+        raise Refused(
+            "Values could not be put back into table %s once its column is gone" % table.full_name,
+            found="no key by which its rows are known; %d rows hold a value in %s" % (loss.total, ", ".join(going)),
+            hint="restore instead (rollback_method=restore): the former database keeps everything",
+        )
+    return loss
+
+
+def _whole_table(live: Session, table: Table) -> TableLoss:
+    loss = TableLoss(table.schema, table.name, whole_table=True, columns=table.writable_columns)
+    loss.inserted = digests.table_digest(live, table.schema, table.name, table.columns).rows
+    return loss
+
+
 def _table_loss(live: Session, table: Table, base: Session, other: Optional[Table]) -> TableLoss:
-    loss = TableLoss(table.schema, table.name)
     if other is None:
-        loss.inserted = digests.table_digest(live, table.schema, table.name, table.columns).rows
-        loss.whole_table = True
-        loss.columns = table.writable_columns
-        return loss
+        return _whole_table(live, table)
+    loss = TableLoss(table.schema, table.name)
     loss.columns = [column for column in table.writable_columns if column in other.writable_columns]
     columns = [column for column in table.columns if column in other.columns]
     loss.hashed = list(table.key) if table.key and set(table.key) <= set(columns) else columns

@@ -129,10 +129,11 @@ def _script(live: Session, loss: TableLoss, table: Table) -> str:
         statements = "UPDATE ONLY %s t SET %s FROM backstop_lost l WHERE %s;\n" % (
             target, ", ".join("%s = l.%s" % (column, column) for column in changed), same,
         )
-    unless = " WHERE NOT EXISTS (SELECT FROM ONLY %s t WHERE %s)" % (target, same) if keyed else ""
-    statements += "INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM backstop_lost l%s;\n" % (
-        target, ", ".join(columns), ", ".join("l." + column for column in columns), unless,
-    )
+    if not loss.columns_only:
+        unless = " WHERE NOT EXISTS (SELECT FROM ONLY %s t WHERE %s)" % (target, same) if keyed else ""
+        statements += "INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM backstop_lost l%s;\n" % (
+            target, ", ".join(columns), ", ".join("l." + column for column in columns), unless,
+        )
     types = dict(zip(table.columns, table.types))
     definitions = [
         "%s %s" % (quote_identifier(column), types[column] if column in loss.columns else "text")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Optional, Sequence
 
+from ..base.durable_files import read_json
 from ..base.errors import BackstopError, Locked, Refused
 from ..base.failpoints import reach
 from ..postgres import catalog, server
@@ -17,6 +18,7 @@ from ..prisma import history
 from ..prisma.cli import Prisma
 from ..prisma.failures import PrismaError
 from ..prisma.sessions import end_backends, lock_holders
+from ..store.layout import BackupPlace
 from .context import Context, acting
 
 MIGRATE = "migrate"
@@ -27,6 +29,12 @@ GATES = ("gates", "backup", "drill", "rehearsal", "fence")
 def read_state(session: Session, prisma: Prisma, schema: str) -> history.MigrationState:
     files = history.read_folder(prisma.project.migrations())
     return history.compare(files, history.read_rows(session.cursor(), schema))
+
+
+def backup_history(place: BackupPlace) -> Optional[List[history.HistoryRow]]:
+    """The history of migrations at the time of a backup; None when there was none."""
+    rows = read_json(place.file("history.json"), "history of backup " + place.backup_id)
+    return None if rows is None else [history.HistoryRow.from_json(row) for row in rows]
 
 
 def prisma_session_name(context: Context) -> str:

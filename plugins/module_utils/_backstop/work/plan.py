@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional, Sequence
 
-from ..base.durable_files import read_json
 from ..base.errors import Refused
 from ..postgres import server
 from ..prisma import history
@@ -16,8 +15,9 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations
 from .context import Context
+from .down import DOWN, applied_since, how_to_undo
 from .leftovers import leftovers
-from .migration import MIGRATE
+from .migration import MIGRATE, backup_history
 from .revert import SWAP, last_swap
 from .table_restore import plan_table_undo
 
@@ -114,21 +114,101 @@ def plan_failed_migration(context: Context, backup_id: Optional[str]) -> Dict[st
     return {"needed": True, "failed_migrations": failed, "backup": place.backup_id, "steps": steps, **found}
 
 
-def backup_history(place: BackupPlace) -> Optional[List[history.HistoryRow]]:
-    rows = read_json(place.file("history.json"), "history of backup " + place.backup_id)
-    return None if rows is None else [history.HistoryRow.from_json(row) for row in rows]
+METHODS = ("code_only", "drop", "restore")
+#: Steps of a deploy and of a rollback that the roles note: the old release was tried on the new schema; the release was
+#: changed and the database left alone.
+OLD_RELEASE = "old_release"
+CODE = "code"
+
+
+def old_release_proved(deploy: Optional[Operation]) -> bool:
+    """Whether the rehearsal of a deploy proved the release before it on the new schema."""
+    tried = deploy.last(OLD_RELEASE) if deploy else None
+    return bool(tried and tried.get("works"))
+
+
+def plan_application_errors(context: Context, method: str, backup_id: Optional[str]) -> Dict[str, Any]:
+    """How the application gets well again after a migration that succeeded; reads only.
+
+    :param method: one of METHODS, or ``auto``: the first of them that loses nothing by what is proved
+    """
+    deploy = last_deploy(context)
+    proved = old_release_proved(deploy)
+    if method == "code_only" and not proved:
+        raise Refused(
+            "The old release was not proved on the new schema, so the code alone cannot go back",
+            found="no deploy in %s whose rehearsal tried it with success" % context.store.root,
+            hint="use rollback_method=drop or restore",
+        )
+    place = backup_to_revert_to(context, backup_id)
+    with context.connect() as session:
+        rows = history.read_rows(session.cursor(), context.connection.schema)
+    failed = history.compare([], rows).failed
+    if failed:
+        raise Refused(
+            "A migration is marked as failed",
+            found=", ".join(failed),
+            hint="run rollback_failed_migration.yml, which puts that right",
+        )
+    chosen = method if method != "auto" else "code_only" if proved else "drop"
+    facts = {
+        "method": chosen,
+        "backup": place.backup_id,
+        "migrations": [row.migration_name for row in applied_since(place, rows)],
+        "deployed_commit": deploy.header.get("request", {}).get("commit") if deploy else None,
+        "commit": manifests.load(place).get("release", {}).get("commit"),
+    }
+    if chosen == "code_only" and deploy is not None:
+        return {**facts, "needed": False, "commit": deploy.header.get("facts", {}).get("former_commit")}
+    if chosen == "restore":
+        return {**facts, "needed": plan_revert(context, place.backup_id)["needed"]}
+    return {**facts, "needed": bool(history.history_differences(backup_history(place), rows))}
+
+
+def last_code_change(context: Context) -> Optional[Operation]:
+    """The newest rollback or undo that changed the release and left the database alone."""
+    found = [
+        operation
+        for operation in operations(context.store)
+        if operation.header.get("database") == context.database
+        and operation.kind != "deploy"
+        and operation.done(CODE)
+        and operation.outcome in (None, "done")
+    ]
+    return found[-1] if found else None
+
+
+def _newest(candidates: Sequence[Optional[Operation]]) -> Optional[Operation]:
+    found = [operation for operation in candidates if operation is not None]
+    return max(found, key=lambda operation: (str(operation.header["began"]), operation.id)) if found else None
+
+
+def _refuse_drop(operation: Operation) -> None:
+    facts = operation.facts(DOWN)
+    if facts:
+        raise Refused(
+            "Operation %s cannot be undone by itself: it took a migration out of the live database" % operation.id,
+            hint=" ".join(how_to_undo(facts)),
+        )
 
 
 def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
-    """Which operation an undo would undo; ``needed`` is False when the last one was an undo already.
+    """Which operation an undo would undo; ``needed`` is False when the last change was an undo already.
 
-    ``table`` names the table when it is the restore of one; else a swap would be undone.
+    ``method`` is ``swap``, after a rollback of the code alone ``code_only``, or ``table``: then ``table`` names it.
     """
-    swap = last_swap(context)
-    table = plan_table_undo(context, operation_id, since=None if swap is None else str(swap.header["began"]))
+    named = Operation.load(context.store, operation_id) if operation_id else None
+    code = last_code_change(context)
+    newest = _newest([last_swap(context), code, _last_drop(context)])
+    table = plan_table_undo(context, operation_id, since=None if newest is None else str(newest.header["began"]))
     if table is not None:
-        return {**table, "commit": None, "retired": None}
-    swap = Operation.load(context.store, operation_id) if operation_id else swap
+        return {**table, "method": "table", "commit": None, "retired": None}
+    last = named or newest
+    if last is not None:
+        _refuse_drop(last)
+        if last.done(CODE):
+            return {"table": None, **_undo_of_code(last, code)}
+    swap = last
     if swap is None:
         raise Refused(
             "There is nothing to undo",
@@ -154,8 +234,44 @@ def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
     source = Operation.load(context.store, undoes) if undoes else swap
     return {
         "needed": needed,
+        "method": "swap",
         "undoes": undoes,
         "table": None,
         "commit": source.header.get("facts", {}).get("former_commit"),
         "retired": (source.done(SWAP) or {}).get("retired"),
+    }
+
+
+def _last_drop(context: Context) -> Optional[Operation]:
+    found = [
+        operation
+        for operation in operations(context.store)
+        if operation.header.get("database") == context.database and operation.facts(DOWN)
+    ]
+    return found[-1] if found else None
+
+
+def _undo_of_code(last: Operation, newest: Optional[Operation]) -> Dict[str, Any]:
+    if newest is not None and newest.id != last.id and newest.header.get("request", {}).get("undoes") != last.id:
+        raise Refused(
+            "Only the newest change can be undone", found="operation %s came after %s" % (newest.id, last.id)
+        )
+    later = [
+        operation.id
+        for operation in operations(last.store)
+        if operation.kind == "deploy"
+        and operation.outcome == "done"
+        and operation.header.get("database") == last.header.get("database")
+        and operation.header["began"] > last.header["began"]
+    ]
+    if later:
+        raise Refused("There is nothing to undo", found="deploy %s came after %s" % (later[-1], last.id))
+    undone = newest if newest is not None and newest.kind == "undo" else None
+    source = last if undone is None else Operation.load(last.store, undone.header["request"]["undoes"])
+    return {
+        "needed": False,  # the database stays; whether the release must change is seen on the hosts
+        "method": "code_only",
+        "undoes": source.id,
+        "commit": source.header.get("facts", {}).get("former_commit"),
+        "retired": None,
     }

@@ -37,7 +37,7 @@ def successor_name(operation: Operation) -> str:
 
 def build_successor(context: Context, place: BackupPlace) -> Dict[str, Any]:
     """Build the database that is to take over, beside the live one; reused when this operation built it already."""
-    operation = _operation(context)
+    operation = the_operation(context)
     with context.administer() as admin:
         built = _already_built(context, admin, operation, place)
     if built is not None:
@@ -77,7 +77,7 @@ def revert(
     :param accept_changes_in: tables whose differences are kept and not counted: a failed migration's own work
     :raises Refused: more rows would be lost than accepted; tells the count for each table, nothing was changed
     """
-    operation = _operation(context)
+    operation = the_operation(context)
     # A build that was cut off leaves a database of this name that is only half of the backup.
     operation.require([BUILD], "The database is not swapped: the one to take over was not built to its end")
     manifest = manifests.load(place)
@@ -86,7 +86,7 @@ def revert(
     def judge(live: Session) -> List[TableLoss]:
         with context.connect(successor) as base:
             losses = count_losses(live, base)
-        return _accepted(operation, live, losses, accept_lost_rows, accept_changes_in)
+        return accepted(operation, live, losses, accept_lost_rows, accept_changes_in)
 
     return _take_over(
         context, operation, successor, judge, manifest["database"]["properties"]["connection_limit"], place
@@ -120,7 +120,7 @@ def settle(context: Context) -> Dict[str, Any]:
 
     One that was killed right after its COMMIT did not write so; the journal is made to say what is.
     """
-    operation = _operation(context)
+    operation = the_operation(context)
     with alone(context, operation), context.administer() as admin:
         if not swapped(context, admin, operation):
             return {"changed": False, "swapped": False}
@@ -146,8 +146,13 @@ def _after_the_fact(context: Context, admin: Session, operation: Operation, reti
     }
 
 
-def _accepted(
-    operation: Operation, live: Session, losses: List[TableLoss], accept: int, accept_changes_in: Sequence[str] = ()
+def accepted(
+    operation: Operation,
+    live: Session,
+    losses: List[TableLoss],
+    accept: int,
+    accept_changes_in: Sequence[str] = (),
+    kept: str = "in the store and in the retired database",
 ) -> List[TableLoss]:
     """Keep the rows that will be lost, or refuse."""
     counted = [loss for loss in losses if loss.full_name not in accept_changes_in]
@@ -158,7 +163,7 @@ def _accepted(
             found="; ".join(str(loss) for loss in counted),
             expected="at most %d" % accept,
             hint="nothing was changed. Save these rows first, or accept their loss with -e "
-            "rollback_accept_lost_rows=%d; they are kept in the store and in the retired database" % lost,
+            "rollback_accept_lost_rows=%d; they are kept %s" % (lost, kept),
             details={"losses": [loss.to_json() for loss in losses], "lost_rows": lost},
         )
     if losses:
@@ -167,7 +172,7 @@ def _accepted(
     return losses
 
 
-def _operation(context: Context) -> Operation:
+def the_operation(context: Context) -> Operation:
     if context.operation is None:
         raise Refused("This belongs to an operation", hint="begin one with the module operation and give its id")
     return context.operation
@@ -198,7 +203,7 @@ def undo(context: Context, undone: Operation, accept_lost_rows: int) -> Dict[str
 
     Lost is what was written since that operation: the live tables are compared with the backup they came from.
     """
-    operation = _operation(context)
+    operation = the_operation(context)
     with context.administer() as admin:
         if swapped(context, admin, operation):
             return _take_over(context, operation, "", None, -1, None)
@@ -224,7 +229,7 @@ def undo(context: Context, undone: Operation, accept_lost_rows: int) -> Dict[str
         base.prepare()
 
         def judge(live: Session) -> List[TableLoss]:
-            return _accepted(operation, live, base.losses(live), accept_lost_rows)
+            return accepted(operation, live, base.losses(live), accept_lost_rows)
 
         return _take_over(context, operation, retired, judge, limit, None)
     finally:
@@ -236,7 +241,7 @@ class _Base:
 
     def __init__(self, context: Context, swap_facts: Dict[str, Any]) -> None:
         self._context = context
-        operation = _operation(context)
+        operation = the_operation(context)
         self._name = scratch_name(operation.id, "base")
         self._built = False
         backup_id = swap_facts.get("backup")

@@ -1,0 +1,115 @@
+#!/usr/bin/python
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: migration_down
+short_description: Take an applied migration out of the live database
+version_added: "0.1.0"
+description:
+  - Runs the down-SQL that M(backstop.postgres.migration_down_rehearse) proved in this operation on the live database, in one transaction,
+    with the rows of the history deleted by their ids, so that a later deploy applies the migration again.
+  - Before the COMMIT it is proved once more that the catalog is that of the backup from before and that every row of the tables that stay
+    is untouched.
+  - Rows of tables and values of columns that go are counted exactly, kept as files in the directory of the operation, and above
+    O(accept_lost_rows) nothing is done.
+author:
+  - The backstop.postgres contributors (@backstop)
+extends_documentation_fragment:
+  - backstop.postgres.attributes
+  - backstop.postgres.attributes.action_group
+  - backstop.postgres.connection
+  - backstop.postgres.store
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+options:
+  accept_lost_rows:
+    description: How many rows may be lost, rows of dropped tables and rows with values in dropped columns together.
+    type: int
+    default: 0
+  operation:
+    description:
+      - Id of the operation that this is a step of, as M(backstop.postgres.operation) returned it.
+      - The step is written to its journal by this module's own process, which holds the operation's locks meanwhile.
+    type: str
+    required: true
+notes:
+  - "On failure: the one transaction was rolled back, the database is as it was. Killed after the COMMIT, the next run finds it done."
+  - "How to undo: deploy the release again and put the kept rows back, or revert to the emergency backup with rollback_complete.yml."
+seealso:
+  - module: backstop.postgres.migration_down_rehearse
+"""
+
+EXAMPLES = r"""
+- name: Take it out
+  backstop.postgres.migration_down:
+    operation: "{{ begun.operation }}"
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+"""
+
+RETURN = r"""
+migrations:
+  description: Migrations that were taken out.
+  returned: success
+  type: list
+  elements: str
+dropped_tables:
+  description: Tables that went.
+  returned: success
+  type: list
+  elements: str
+dropped_columns:
+  description: Columns that went from tables that stay.
+  returned: success
+  type: list
+  elements: str
+losses:
+  description: For each table with lost rows their number, and the file that holds them.
+  returned: success
+  type: list
+  elements: dict
+lost_rows:
+  description: Their sum.
+  returned: success
+  type: int
+backup:
+  description: The backup that holds all of it.
+  returned: success
+  type: str
+"""
+
+from typing import Any, Dict
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
+    Request,
+    run_module,
+    store_argument_spec,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.down import take_out
+
+
+def act(request: Request) -> Dict[str, Any]:
+    context = request.context
+    if request.check_mode:
+        return {"changed": True}
+    return take_out(context, request.params["accept_lost_rows"])
+
+
+def main() -> None:
+    run_module(
+        dict(accept_lost_rows=dict(type="int", default=0), **store_argument_spec(operation=True)),
+        act,
+        connection=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which rollback applies, told from a real database: each scenario, nothing, ambiguous; what it would lose."""
+from __future__ import annotations
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.diagnosis import diagnose, gather
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_application_errors
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import build_successor
+from support.databases import APP, OWNER, session
+
+INSERT = 'INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") VALUES (%s, 1, now(), \'u1\')'
+RECEIPT = """INSERT INTO "ReceiptData" ("id", "purchaseId", "totalAmountZWG", "transactionDateTime")
+  VALUES ('r1', 'p000001', 1.5, '2025-11-08')"""
+
+
+class Site:
+    """A live database with its backup from before the migration, and a journal of the deploy."""
+
+    def __init__(self, live):
+        self.live, self.before = live, live.backup()
+
+    def deployed(self, works=False, **timing):
+        context = self.live.begun("deploy", {"commit": "new"})
+        operation = context.operation
+        operation.header["facts"] = {"former_commit": "old"}
+        operation.write("backup", "done", backup=self.before.backup_id)
+        operation.write("old_release", "done", works=works)
+        operation.write("stop", "done")
+        self.live.run("receipts.sql")
+        operation.write("migrate", "done", applied=["20251108000000_add_receipt_data"], seconds=0.0)
+        operation.write("started", "done")
+        operation.close("done")
+        return operation
+
+    def plan(self, healthy=None, scenario="auto", chosen=None, **keywords):
+        facts = gather(self.live.context, healthy=healthy, **keywords)
+        return diagnose(self.live.context, scenario, facts, chosen)
+
+
+@pytest.fixture
+def site(plain):
+    return Site(plain)
+
+
+def losses(plan):
+    """By table: inserted, updated, deleted, exact."""
+    return {
+        loss["table"]: (loss["inserted"], loss["updated"], loss["deleted"], loss["exact"]) for loss in plan["losses"]
+    }
+
+
+def says(plan, *words):
+    text = "\n".join(plan["report"])
+    for word in words:
+        assert word in text, text
+    return text
+
+
+def test_nothing(site):
+    """A database that is as the backup has it, whether the application is healthy or has troubles of its own."""
+    for healthy in (True, None, False):
+        plan = site.plan(healthy)
+        assert (plan["scenario"], plan["next"]) == ("nothing", "nothing is to be run")
+        says(plan, "SCENARIO: nothing", "3 of 3 tables hold exactly the rows of the backup")
+    site.live.execute(INSERT % "'new'")
+    assert site.plan(False)["scenario"] == "nothing"
+    site.deployed()
+    plan = site.plan(True)
+    assert plan["scenario"] == "nothing" and plan["losses"] == []
+    says(plan, "applied since the backup: 20251108000000_add_receipt_data", "2 of 3 tables")
+
+
+def test_objects_of_every_kind(realistic):
+    site = Site(realistic)
+    assert site.plan(False)["scenario"] == "nothing"
+    plan = site.plan(True, "complete")
+    assert len(plan["losses"]) > 5 and set(losses(plan).values()) == {(0, 0, 0, True)}
+
+
+def test_no_backup_at_all(plain):
+    facts = gather(plain.context, healthy=True)
+    plan = diagnose(plain.context, "auto", facts)
+    assert plan["scenario"] == "nothing" and plan["backup"] is None
+    says(plan, "not known: There is no backup to revert to")
+    plan = diagnose(plain.context, "auto", gather(plain.context, healthy=False))
+    assert plan["scenario"] == "ambiguous" and plan["candidates"]
+
+
+def test_a_failed_migration(site):
+    site.live.run("receipts.sql")
+    site.live.execute("UPDATE _prisma_migrations SET finished_at = NULL WHERE id = 'm2'")
+    for healthy in (True, False):
+        plan = site.plan(healthy)
+        assert plan["scenario"] == "failed_migration"
+        assert plan["next"] == "ansible-playbook backstop.postgres.rollback_failed_migration --check"
+    says(plan, "marked as failed: 20251108000000_add_receipt_data", "objects added since the backup: ", "Step 1: ")
+
+
+def test_a_running_migration_is_waited_for(site):
+    """Its row looks like that of one that failed."""
+    site.live.run("receipts.sql")
+    site.live.execute("UPDATE _prisma_migrations SET finished_at = NULL WHERE id = 'm2'")
+    with site.live.session(user=OWNER) as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+        plan = site.plan(False)
+    assert plan["scenario"] == "ambiguous" and plan["candidates"] == ["nothing", "failed_migration"]
+    assert plan["next"].startswith("wait until the migration has ended")
+    says(plan, "holds Prisma's lock", "It may be: ")
+    assert site.plan(False)["scenario"] == "failed_migration"
+
+
+def test_a_backend_of_a_killed_run_is_seen(site):
+    with session(site.live.cluster, site.live.name, OWNER) as cursor:
+        cursor.execute("SET application_name = 'prisma of backstop 20260101T000000Z-abcdef'; BEGIN; SELECT 1")
+        assert site.plan(False)["scenario"] == "ambiguous"
+
+
+def test_application_errors_code_only(site):
+    site.deployed(works=True)
+    site.live.execute(RECEIPT)
+    plan = site.plan(False)
+    assert (plan["scenario"], plan["method"], plan["losses"]) == ("application_errors", "code_only", [])
+    assert plan["disk_needed"] == 0 and plan["downtime_seconds"] is not None
+    says(plan, "the release before deploy", "works on the new schema", "Loss: none",
+         "RUN NEXT: ansible-playbook backstop.postgres.rollback_application_errors --check")
+
+
+def test_application_errors_drop(site):
+    """What only added objects can be taken out again; the rows in them are what would be lost, exactly."""
+    site.deployed()
+    site.live.execute(RECEIPT)
+    site.live.execute(INSERT % "'new'")
+    plan = site.plan(False)
+    assert (plan["scenario"], plan["method"]) == ("application_errors", "drop")
+    assert losses(plan) == {"public.ReceiptData": (1, 0, 0, True)}
+    says(plan, "was not proved on the new schema", "public.ReceiptData: 1 inserted", "rollback_accept_lost_rows=1",
+         "since the backup: index public.ReceiptData_pkey, index public.ReceiptData_purchaseId_key, relation public")
+    assert plan["disk_needed"] > 0
+
+
+def test_complete(site):
+    """The migration changed what was there, and the release from before was not proved on that."""
+    site.deployed()
+    site.live.execute("""ALTER TABLE "User" DROP "name" """)
+    plan = site.plan(False)
+    assert plan["scenario"] == "complete"
+    says(plan, "objects of the backup that are missing: column public.User.name", "at least")
+    assert losses(plan)["public.TokenPurchase"] == (0, 0, 0, True)
+
+
+def test_drift_without_a_migration(site):
+    site.live.execute("""ALTER TABLE "User" ALTER "name" SET DEFAULT 'x'""")
+    assert site.plan(False)["scenario"] == "complete"
+    plan = site.plan(True)
+    assert plan["scenario"] == "ambiguous" and plan["candidates"] == ["nothing", "complete"]
+
+
+def test_a_corrupted_table(site):
+    site.live.execute("""DELETE FROM "UserContribution" WHERE "id" < 'c2'""")
+    plan = site.plan(False)
+    assert plan["scenario"] == "corrupted_table"
+    assert "rollback_table=public.UserContribution" in plan["next"]
+    says(plan, "fewer rows than in the backup: public.UserContribution")
+    plan = site.plan(True)
+    assert plan["scenario"] == "ambiguous" and plan["candidates"] == ["nothing", "corrupted_table"]
+
+
+def test_a_table_that_cannot_be_read(site):
+    site.live.execute("""REVOKE SELECT ON "UserContribution" FROM %s; ALTER TABLE "UserContribution" OWNER TO %s"""
+                      % (OWNER, APP))
+    plan = site.plan(True)
+    assert plan["scenario"] == "corrupted_table"
+    says(plan, "cannot be read: public.UserContribution", "permission denied")
+
+
+def test_ambiguous_after_a_migration(site):
+    """Ill after the migration, and rows are gone: by the application, or by somebody else?"""
+    site.deployed()
+    site.live.execute("""DELETE FROM "UserContribution" WHERE "id" = 'c1'""")
+    plan = site.plan(False)
+    assert plan["scenario"] == "ambiguous"
+    assert plan["candidates"] == ["application_errors", "corrupted_table", "complete"]
+    says(plan, "SCENARIO: ambiguous", "fewer rows than in the backup: public.UserContribution 399 of 400")
+
+
+def test_nobody_asked_the_application(site):
+    site.deployed()
+    plan = site.plan(None)
+    assert plan["scenario"] == "ambiguous" and "application_errors" in plan["candidates"]
+    says(plan, "was not asked for its health")
+
+
+def test_the_loss_of_a_revert_is_a_bound_until_a_copy_exists(site):
+    site.deployed()
+    site.live.execute(RECEIPT)
+    site.live.execute(INSERT % "'one'")
+    site.live.execute(INSERT % "'two'")
+    site.live.execute("""UPDATE "TokenPurchase" SET "totalTokens" = 7 WHERE "id" < 'p000004'""")
+    site.live.execute("""DELETE FROM "UserContribution" WHERE "id" = 'c9'""")
+    before = site.plan(False, "complete")
+    assert losses(before) == {
+        "public.ReceiptData": (1, 0, 0, True),
+        "public.TokenPurchase": (2, 3, 0, False),
+        "public.User": (0, 0, 0, True),
+        "public.UserContribution": (0, 0, 1, False),
+    }
+    says(before, "BUT the facts point to: not clear", "public.TokenPurchase: at least 2 inserted, 3 updated",
+         "at least 7 rows in all")
+
+    context = site.live.begun("rollback", {"scenario": "complete"})
+    build_successor(context, site.before)
+    exact = losses(site.plan(False, "complete"))
+    assert exact == {name: (*counts[:3], True) for name, counts in losses(before).items()}
+    assert site.plan(False)["next"].startswith("run ansible-playbook with rollback_complete.yml again")
+
+
+def test_transaction_numbers_that_tell_nothing_are_not_used(site):
+    """After a rewrite every row looks new; then only the row counts and the digest speak."""
+    site.live.execute("""UPDATE "User" SET "name" = 'x' WHERE "id" = 'u1'""")
+    assert losses(site.plan(True, "complete"))["public.User"] == (0, 1, 0, False)
+    site.live.execute("""ALTER TABLE "User" ALTER "name" TYPE text COLLATE "C" USING "name" || 'y'""")
+    assert losses(site.plan(True, "complete"))["public.User"] == (0, 1, 0, False)
+
+
+def test_invalid_indexes_and_the_folder_are_told(site, tmp_path):
+    site.live.execute("""UPDATE pg_index SET indisvalid = false WHERE indexrelid = '"User_email_key"'::regclass""")
+
+    def folder():
+        raise BackstopError("no such folder here")
+
+    plan = site.plan(True, folder=folder)
+    says(plan, "invalid indexes: public.User_email_key", "not known: the migrations folder could not be read: no such")
+
+
+def test_levels_times_and_disk(site):
+    verify(site.live.context, site.before, "restored")
+    site.deployed()
+    plan = site.plan(False, "complete")
+    assert plan["level"] == "restored" and plan["recovery_seconds"] > 0
+    assert plan["disk_needed"] >= site.live.value("SELECT pg_database_size(current_database())") // 2
+    says(plan, "verified to level restored", "expected downtime: ", "Measured recovery time: ")
+
+
+def test_the_choice_of_a_method(site):
+    with pytest.raises(BackstopError, match="not proved on the new schema"):
+        plan_application_errors(site.live.context, "code_only", None)
+    site.deployed(works=False)
+    chosen = plan_application_errors(site.live.context, "auto", None)
+    assert (chosen["method"], chosen["needed"]) == ("drop", True)
+    assert chosen["migrations"] == ["20251108000000_add_receipt_data"] and chosen["deployed_commit"] == "new"
+    assert plan_application_errors(site.live.context, "restore", None)["method"] == "restore"
+    site.live.execute("UPDATE _prisma_migrations SET finished_at = NULL WHERE id = 'm2'")
+    with pytest.raises(BackstopError, match="rollback_failed_migration.yml"):
+        plan_application_errors(site.live.context, "auto", None)

@@ -1,0 +1,341 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Down-SQL is believed after a proof only, runs in one transaction, and what goes with it is counted and kept."""
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import failpoints
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.down import (
+    find_down_sql,
+    rehearse_down,
+    settle,
+    take_out,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_undo
+from support.databases import OWNER
+
+DOWN = 'DROP TABLE "ReceiptData"'
+RECEIPT = """INSERT INTO "ReceiptData" ("id", "purchaseId", "totalAmountZWG", "transactionDateTime")
+  VALUES ('r%d', 'p%06d', 1.5, '2025-11-08')"""
+ROW = "INSERT INTO _prisma_migrations VALUES ('m2', 'c', '2025-11-08', '20251108000000_x', NULL, NULL, '2025-11-08', 1)"
+#: Where a drop can be killed; whatever comes, the next run finishes it. test_the_list_is_whole holds it to the truth.
+FAILPOINTS = [
+    "step.down.began", "down.fenced", "down.counted", "down.ran", "down.before-commit", "down.committed",
+    "step.down.acted", "step.down.done",
+]
+
+
+class Drop:
+    """A migrated database, its backup from before, and a rollback that takes the migration out again."""
+
+    def __init__(self, live, up=None):
+        self.live, self.before = live, live.backup()
+        if up is None:
+            live.run("receipts.sql")
+        else:
+            with live.session(user=OWNER) as cursor:
+                cursor.execute(up)
+                cursor.execute(ROW)
+
+    def proof(self, sql, now=None):
+        now = now or self.live.backup("emergency")
+        self.context = self.live.begun("rollback", {"scenario": "application_errors"})
+        self.context.operation.write("emergency_backup", "done", backup=now.backup_id)
+        return rehearse_down(self.context, self.before, now, given=sql)
+
+    def scratch(self):
+        return [name for name in self.live.names() if name.startswith("backstop_scratch_")]
+
+    def proved(self, sql=DOWN):
+        facts = self.proof(sql)
+        assert facts["proved"], facts["reasons"]
+        assert not self.scratch()
+        return self.context
+
+    def refused(self, sql, words, now=None):
+        facts = self.proof(sql, now)
+        assert not facts["proved"] and not self.scratch()
+        for word in words:
+            assert word in "; ".join(facts["reasons"]), facts["reasons"]
+        with pytest.raises(Refused, match="was not proved"):
+            take_out(self.context, 10**9)
+
+    def is_as_before(self):
+        with self.live.context.connect() as session:
+            history = "public._prisma_migrations"
+            assert compare_tables(session, load(self.before), besides=[history]).tables == []
+            assert definitions.definitions(session) == load(self.before)["definitions"]
+        assert self.live.rows("SELECT id FROM _prisma_migrations") == [("m1",)]
+
+
+@pytest.fixture
+def drop(plain):
+    return Drop(plain)
+
+
+def put_back(live, context):
+    """Do what the kept README says."""
+    text = pathlib.Path(context.operation.file("lost-rows"), "README.txt").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("psql ")]
+    assert lines
+    for program, *arguments in map(shlex.split, lines):
+        argv = [str(live.cluster.bin_dir / program), *arguments]
+        subprocess.run(argv, env=live.cluster.environment(live.name, OWNER), check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_migration_is_taken_out(drop):
+    context = drop.proved()
+    result = take_out(context, 0)
+    assert result["changed"] and result["lost_rows"] == 0
+    assert result["migrations"] == ["20251108000000_add_receipt_data"]
+    assert result["dropped_tables"] == ["public.ReceiptData"]
+    drop.is_as_before()
+    assert take_out(context, 0)["changed"] is False
+    with pytest.raises(Refused, match="Deploy the release again.*rollback_backup=" + result["backup"]):
+        plan_undo(drop.live.context, context.operation.id)
+
+
+def test_lost_rows_are_counted_and_kept(drop):
+    """Above the accepted number it refuses; what goes can be put back when the migration was applied again."""
+    for number in (1, 2, 3):
+        drop.live.execute(RECEIPT % (number, number))
+    content = drop.live.rows('SELECT * FROM "ReceiptData" ORDER BY 1')
+    context = drop.proved()
+    with pytest.raises(Refused, match=r"3 rows would be lost.*public.ReceiptData: 3 inserted .the whole table goes"):
+        take_out(context, 2)
+    assert drop.live.rows('SELECT * FROM "ReceiptData" ORDER BY 1') == content
+    assert drop.live.value("SELECT count(*) FROM _prisma_migrations") == 2
+    assert take_out(context, 3)["lost_rows"] == 3
+    drop.is_as_before()
+    drop.live.run("receipts.sql")
+    put_back(drop.live, context)
+    assert drop.live.rows('SELECT * FROM "ReceiptData" ORDER BY 1') == content
+
+
+def test_values_of_a_column(plain):
+    """Only what somebody wrote into the column counts; it is put back into the rows that are still there."""
+    drop = Drop(plain, """ALTER TABLE "UserContribution" ADD "paid by" text DEFAULT 'cash'""")
+    plain.execute("""UPDATE "UserContribution" SET "paid by" = 'card' WHERE "id" IN ('c1', 'c2')""")
+    context = drop.proved('ALTER TABLE "UserContribution" DROP "paid by"')
+    result = take_out(context, 2)
+    assert result["lost_rows"] == 2 and result["dropped_columns"] == ["public.UserContribution.paid by"]
+    drop.is_as_before()
+    plain.execute("""UPDATE "UserContribution" SET "contributionAmount" = 99 WHERE "id" = 'c1';
+        DELETE FROM "UserContribution" WHERE "id" = 'c2'; ALTER TABLE "UserContribution" ADD "paid by" text""")
+    put_back(plain, context)
+    found = """SELECT "id", "contributionAmount" FROM "UserContribution" WHERE "paid by" = 'card'"""
+    assert plain.rows(found) == [("c1", 99)]
+    assert plain.value('SELECT count(*) FROM "UserContribution"') == 399
+
+
+def test_names_with_quotes(plain):
+    drop = Drop(plain, """CREATE SCHEMA "o'dd ""s"; CREATE TABLE "o'dd ""s"."t%s '""x/y" ("i""d %s" int PRIMARY KEY);
+        INSERT INTO "o'dd ""s"."t%s '""x/y" VALUES (1), (2)""")
+    context = drop.proved("""DROP TABLE "o'dd ""s"."t%s '""x/y"; DROP SCHEMA "o'dd ""s";""")
+    assert take_out(context, 2)["lost_rows"] == 2
+    drop.is_as_before()
+
+
+def test_beside_objects_of_every_kind(realistic):
+    """Nothing of them is taken for a difference, nor changed."""
+    drop = Drop(realistic, """CREATE TABLE "ReceiptData" (id int PRIMARY KEY); CREATE TYPE "Kind" AS ENUM ('x');
+        INSERT INTO "ReceiptData" VALUES (1)""")
+    assert take_out(drop.proved('DROP TABLE "ReceiptData"; DROP TYPE "Kind"'), 1)["lost_rows"] == 1
+    drop.is_as_before()
+
+
+def test_unqualified_names_are_of_prismas_schema(databases):
+    live = databases.make("odd")
+    with live.session(user=OWNER) as cursor:
+        cursor.execute("""CREATE SCHEMA "App%s"; CREATE TABLE "App%s"._prisma_migrations
+            (LIKE public._prisma_migrations INCLUDING ALL)""")
+    live.context.connection = dataclasses.replace(live.context.connection, schema="App%s")
+    drop = Drop(live, """SET search_path TO "App%s"; CREATE TABLE "ReceiptData" (id int)""")
+    take_out(drop.proved(), 0)
+    assert live.value("""SELECT count(*) FROM "App%s"._prisma_migrations""") == 0
+    assert live.value("""SELECT to_regclass('"App%s"."ReceiptData"')""") is None
+
+
+@pytest.fixture(scope="module")
+def migrated(shared_databases):
+    """For tests that leave the live database alone."""
+    drop = Drop(shared_databases.make("migrated"))
+    return drop, drop.live.backup("emergency")
+
+
+@pytest.mark.parametrize("sql, words", [
+    (DOWN + """; UPDATE "User" SET "name" = 'x' WHERE "id" = 'u1'""", ["rows of table public.User would change"]),
+    (DOWN + """; DELETE FROM "UserContribution" WHERE "id" = 'c1'""", ["public.UserContribution would change"]),
+    (DOWN + '; DROP TABLE "UserContribution"', ["public.UserContribution would change", "would be missing"]),
+    (DOWN + '; ALTER TABLE "User" DROP "name"', ["public.User would change", "would have the columns"]),
+    (DOWN + '; CREATE TABLE extra (a int)', ["table public.extra would be left"]),
+    (DOWN + '; DROP INDEX "TokenPurchase_purchaseDate_idx"', ["TokenPurchase_purchaseDate_idx is missing"]),
+    (DOWN + '; DELETE FROM _prisma_migrations', ["history of migrations is not as it was"]),
+    (DOWN + "; SELECT lo_from_bytea(0, 'x')", ["of large objects would change"]),
+    ("-- nothing", ["table public.ReceiptData would be left"]),
+    ("", ["There is no SQL that leads back"]),
+    ("DROP TABLE \"NoSuchTable\"", ["The down-SQL failed", "NoSuchTable"]),
+    ("DROP TABLE \"ReceiptData", ["The down-SQL failed", "unterminated"]),
+    (DOWN + ";\ncommit", ["line 2: commit"]),
+    (DOWN + "; COMMIT; BEGIN", ["cannot run in one transaction"]),
+    (DOWN + "; DO $$ BEGIN COMMIT; END $$", ["The down-SQL failed", "invalid transaction termination"]),
+    (DOWN + '; DROP INDEX CONCURRENTLY "User_email_key"', ["cannot run in one transaction"]),
+    (DOWN + "; DROP ROLE shop_app", ["changes the whole server"]),
+])
+def test_what_is_not_proved(migrated, sql, words):
+    drop, now = migrated
+    drop.refused(sql, words, now)
+    drop.context.operation.close("failed")
+    with drop.live.context.connect() as session:
+        assert compare_tables(session, load(now)).tables == []
+
+
+def test_settings_of_the_sql_do_not_blind_the_proof(drop):
+    context = drop.proved(DOWN + "; SET extra_float_digits = -15; SET search_path = public; SET row_security = on")
+    assert take_out(context, 0)["changed"]
+    drop.is_as_before()
+
+
+@pytest.mark.parametrize("up, down, word", [
+    ('ALTER TABLE "User" DROP "name"', 'ALTER TABLE "User" ADD "name" text', "columns of public.User: name"),
+    ('DROP TABLE "UserContribution"', "SELECT 1", "table public.UserContribution"),
+    ('ALTER TABLE "User" RENAME "name" TO "n"', 'ALTER TABLE "User" RENAME "n" TO "name"', "public.User: name"),
+])
+def test_what_only_the_backup_has_no_sql_brings_back(plain, up, down, word):
+    Drop(plain, up).refused(down, ["only the backup has", word])
+
+
+def test_on_the_copy_of_a_rehearsal(plain):
+    """A deploy proves the way back on the database on which it rehearsed the migration; it goes on using that."""
+    drop = Drop.__new__(Drop)
+    drop.live, drop.before = plain, plain.backup()
+    context = plain.begun("deploy", {"commit": "new"})
+    name = verify(context, drop.before, "restored", keep=True)["database"]
+    elsewhere = dataclasses.replace(context, connection=context.connection.with_database(name))
+    dataclasses.replace(plain, context=elsewhere).run("receipts.sql")
+    facts = rehearse_down(context, drop.before, scratch=name, given=DOWN)
+    assert facts["proved"] and facts["dropped_tables"] == ["public.ReceiptData"], facts
+    assert name in plain.names()
+    plain.run("receipts.sql")
+    with pytest.raises(Refused, match="no backup of the database as it is"):
+        take_out(context, 0)
+    context.operation.write("emergency_backup", "done", backup=plain.backup("emergency").backup_id)
+    assert take_out(context, 0)["changed"]
+    drop.is_as_before()
+    assert not rehearse_down(context, drop.before, scratch=plain.name, given=DOWN)["proved"]
+
+
+def test_values_that_could_not_be_put_back(plain):
+    plain.execute("CREATE TABLE keyless (a int); INSERT INTO keyless VALUES (1); ALTER TABLE keyless OWNER TO " + OWNER)
+    drop = Drop(plain, "ALTER TABLE keyless ADD b int")
+    plain.execute("UPDATE keyless SET b = 2")
+    drop.refused("ALTER TABLE keyless DROP b", ["no key by which its rows are known; 1 rows hold a value in b"])
+    assert plain.value("SELECT b FROM keyless") == 2
+
+
+def test_rows_written_since_the_emergency_backup(drop):
+    context = drop.proved()
+    drop.live.execute(RECEIPT % (1, 1))
+    with pytest.raises(Refused, match="Rows were written since the emergency backup.*public.ReceiptData has 1 rows"):
+        take_out(context, 100)
+    assert drop.live.value('SELECT count(*) FROM "ReceiptData"') == 1
+
+
+def test_an_object_that_came_after_the_proof(drop):
+    context = drop.proved()
+    drop.live.execute('CREATE INDEX late ON "User" ("name")')
+    with pytest.raises(BackstopError, match="index public.late would be added"):
+        take_out(context, 0)
+    assert drop.live.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
+
+
+def test_a_failed_migration_is_another_scenario(drop):
+    drop.live.execute("UPDATE _prisma_migrations SET finished_at = NULL WHERE id = 'm2'")
+    with pytest.raises(Refused, match="A migration is marked as failed.*rollback_failed_migration.yml"):
+        drop.proof(DOWN)
+
+
+def test_a_reader_that_does_not_go(drop):
+    """Nobody is waited for forever: the lock timeout ends the attempt, nothing is changed."""
+    context = drop.proved()
+    with drop.live.session() as cursor:
+        cursor.execute('BEGIN; SELECT * FROM "ReceiptData"')
+        with pytest.raises(Refused, match="lock"):
+            take_out(context, 0)
+        cursor.execute("ROLLBACK")
+    assert take_out(context, 0)["changed"]
+    drop.is_as_before()
+
+
+def run_killed(context, failpoint, log=None):
+    """take_out() in a process that is killed at a failpoint; its exit status."""
+
+    def work():
+        os.environ["BACKSTOP_FAILPOINT"] = failpoint
+        if log:
+            os.environ["BACKSTOP_FAILPOINT_LOG"] = str(log)
+        failpoints._counts.clear()
+        take_out(context, 1)
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+@pytest.mark.parametrize("failpoint", FAILPOINTS)
+def test_killed_anywhere_the_next_run_finishes(drop, failpoint):
+    drop.live.execute(RECEIPT % (1, 1))
+    context = drop.proved()
+    assert run_killed(context, failpoint) == -signal.SIGKILL
+    result = take_out(context, 1)
+    assert result["lost_rows"] == 1 and result["dropped_tables"] == ["public.ReceiptData"]
+    drop.is_as_before()
+    assert take_out(context, 1)["changed"] is False
+    assert [loss["file"] for loss in result["losses"]] and os.path.isfile(result["losses"][0]["file"])
+
+
+def test_what_was_not_journalled_is_found(drop):
+    """After a failure the playbook asks the database: a COMMIT may have been the last that a process did."""
+    context = drop.proved()
+    assert settle(context) == {"changed": False, "taken_out": False}
+    assert run_killed(context, "down.before-commit") == -signal.SIGKILL
+    assert settle(context) == {"changed": False, "taken_out": False}
+    assert run_killed(context, "down.committed") == -signal.SIGKILL
+    assert settle(context) == {"changed": True, "taken_out": True}
+    assert context.operation.facts("down")["backup"] == context.operation.facts("emergency_backup")["backup"]
+    assert settle(context) == {"changed": False, "taken_out": True}
+
+
+def test_the_list_is_whole(drop, tmp_path):
+    assert run_killed(drop.proved(), "none", tmp_path / "log") == 0
+    assert (tmp_path / "log").read_text().split() == FAILPOINTS
+
+
+def test_where_the_sql_comes_from(tmp_path):
+    (tmp_path / "down.sql").write_text("SELECT 1", "utf-8")
+    assert find_down_sql(["a"], given="SELECT 2").source == "given"
+    assert find_down_sql(["a"], file=str(tmp_path / "down.sql")).text == "SELECT 1"
+    with pytest.raises(Refused, match="no SQL that leads back"):
+        find_down_sql(["a"])
+    with pytest.raises(BackstopError, match="cannot be read"):
+        find_down_sql(["a"], file=str(tmp_path / "none.sql"))
+    (tmp_path / "bad.sql").write_bytes(b"\xff")
+    with pytest.raises(Refused, match="not UTF-8"):
+        find_down_sql(["a"], file=str(tmp_path / "bad.sql"))

@@ -1,0 +1,66 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What an undo undoes when the last rollback changed the release alone: found by the operations, newest first."""
+from __future__ import annotations
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import build_successor, revert
+
+
+def ended(live, kind, outcome="done", step="code", **request):
+    """An operation of this database that noted a step."""
+    facts = {"former_commit": "newer"}
+    operation = Operation.create(live.store, kind, {"database": live.name, "request": request, "facts": facts})
+    operation.write(step, "done")
+    operation.close(outcome)
+    return operation
+
+
+def test_the_release_goes_back_and_the_database_stays(plain):
+    rolled_back = ended(plain, "rollback", method="code_only")
+    plan = plan_undo(plain.context, None)
+    assert plan == {
+        "needed": False, "method": "code_only", "undoes": rolled_back.id, "commit": "newer", "retired": None,
+    }
+    assert plan_undo(plain.context, rolled_back.id) == plan
+
+    undo = ended(plain, "undo", undoes=rolled_back.id)
+    assert plan_undo(plain.context, None) == plan, "an undo that is done has nothing left to do but the same"
+    assert plan_undo(plain.context, rolled_back.id) == plan and plan_undo(plain.context, undo.id) == plan
+
+
+def test_only_the_newest_change(plain):
+    first = ended(plain, "rollback", method="code_only")
+    second = ended(plain, "rollback", method="code_only", again=True)
+    assert plan_undo(plain.context, None)["undoes"] == second.id
+    with pytest.raises(Refused, match="Only the newest change can be undone.*%s came after" % second.id):
+        plan_undo(plain.context, first.id)
+
+
+def test_one_that_failed_does_not_count(plain):
+    ended(plain, "rollback", outcome="failed", method="code_only")
+    with pytest.raises(Refused, match="nothing to undo"):
+        plan_undo(plain.context, None)
+
+
+def test_not_after_another_deploy(plain):
+    ended(plain, "rollback", method="code_only")
+    deploy = ended(plain, "deploy", step="migrate")
+    with pytest.raises(Refused, match="nothing to undo.*deploy %s came after" % deploy.id):
+        plan_undo(plain.context, None)
+
+
+def test_a_swap_that_came_after(plain):
+    ended(plain, "rollback", method="code_only")
+    place = plain.backup()
+    context = plain.begun("rollback", {"backup": place.backup_id})
+    build_successor(context, place)
+    revert(context, place, 0)
+    context.operation.close("done")
+    plan = plan_undo(plain.context, None)
+    assert (plan["method"], plan["undoes"], plan["needed"]) == ("swap", context.operation.id, True)
