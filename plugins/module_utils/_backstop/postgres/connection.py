@@ -267,6 +267,10 @@ class Session:
         with database_errors(), self.raw.cursor() as cursor:
             cursor.copy_expert(sql, stream)
 
+    def copy_in(self, sql: str, stream: IO[bytes]) -> None:
+        with database_errors(), self.raw.cursor() as cursor:
+            cursor.copy_expert(sql, stream)
+
     @property
     def backend(self) -> int:
         """Process id of the server's side."""

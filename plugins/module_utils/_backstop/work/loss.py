@@ -52,6 +52,8 @@ class TableLoss:
     keys: Dict[int, int] = dataclasses.field(default_factory=dict, repr=False)
     #: the columns that were hashed for ``keys``
     hashed: List[str] = dataclasses.field(default_factory=list, repr=False)
+    #: hashes of the keys of rows that only the base has
+    deleted_keys: List[int] = dataclasses.field(default_factory=list, repr=False)
 
     @property
     def full_name(self) -> str:
@@ -63,7 +65,7 @@ class TableLoss:
 
     def to_json(self) -> Dict[str, Any]:
         facts = dataclasses.asdict(self)
-        del facts["keys"], facts["hashed"]
+        del facts["keys"], facts["hashed"], facts["deleted_keys"]
         return {**facts, "table": self.full_name, "total": self.total}
 
     def __str__(self) -> str:
@@ -159,7 +161,10 @@ def _compare_buckets(
         loss.updated += updated
         loss.inserted += rows - updated
         loss.keys[key] = rows
-    loss.deleted += sum(max(0, rows - unmatched.get(key, 0)) for key, rows in gone.items())
+    for key, rows in gone.items():
+        deleted = max(0, rows - unmatched.get(key, 0))
+        loss.deleted += deleted
+        loss.deleted_keys += [key] if deleted else []
 
 
 def _surplus(rows: "Counter[Tuple[Any, ...]]", other: "Counter[Tuple[Any, ...]]") -> Dict[int, int]:
@@ -180,7 +185,7 @@ def _add_new_columns(live: Session, table: Table, other: Table, loss: TableLoss)
     new = [column for column in table.columns if column not in other.columns and column not in table.generated]
     if not new:
         return
-    where = " OR ".join(_written(live, table, column) for column in new)
+    where = " OR ".join(written_condition(live, table, column) for column in new)
     sql = "SELECT %s FROM ONLY %s r__ WHERE %s" % (key_hash(loss.hashed), qualified(table.schema, table.name), where)
     written = Counter(int(row[0]) for row in live.rows(sql))
     for key, rows in written.items():
@@ -190,7 +195,7 @@ def _add_new_columns(live: Session, table: Table, other: Table, loss: TableLoss)
             loss.keys[key] = loss.keys.get(key, 0) + more
 
 
-def _written(live: Session, table: Table, column: str) -> str:
+def written_condition(live: Session, table: Table, column: str) -> str:
     """Condition on rows whose value in a new column did not come from its making.
 
     PostgreSQL keeps the value that rows of that time have (attmissingval) until the table is rewritten. Without it, all

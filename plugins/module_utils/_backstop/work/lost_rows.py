@@ -46,7 +46,7 @@ def write_lost_rows(live: Session, losses: List[TableLoss], folder: str) -> None
     known = {table.full_name: table for table in catalog.tables(live)}
     kept = {loss.full_name: loss for loss in losses if loss.whole_table or loss.keys}
     commands: List[str] = []
-    for name in [".".join(LARGE_OBJECTS), *_referenced_first(live, known)]:
+    for name in [".".join(LARGE_OBJECTS), *referenced_first(live, known)]:
         loss = kept.get(name)
         if loss is None:
             continue
@@ -64,7 +64,7 @@ def write_lost_rows(live: Session, losses: List[TableLoss], folder: str) -> None
     fsync_directory(folder)
 
 
-def _referenced_first(live: Session, known: Dict[str, Table]) -> List[str]:
+def referenced_first(live: Session, known: Dict[str, Table]) -> List[str]:
     """Names of the tables, each after those that its foreign keys refer to, where there is such an order."""
     names = {table.oid: name for name, table in known.items()}
     needs: Dict[str, List[str]] = {name: [] for name in names.values()}
