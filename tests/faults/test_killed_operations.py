@@ -172,7 +172,7 @@ def kill_write_and_finish(site, what: str, failpoint: str) -> None:
     )
 
 
-@pytest.mark.parametrize("failpoint", ["step.build.done", *CARRY, "swap.counted", "swap.renaming", "swap.before-commit"])
+@pytest.mark.parametrize("failpoint", ["step.build.done", *CARRY, "swap.renaming", "swap.before-commit"])
 def test_a_killed_revert_carries_what_was_written_since(site, failpoint: str) -> None:
     site.succeed("deploy")
     site.sql(WRITE)
@@ -180,7 +180,7 @@ def test_a_killed_revert_carries_what_was_written_since(site, failpoint: str) ->
     assert site.succeed("revert_and_carry") == {"outcome": "nothing"}
 
 
-@pytest.mark.parametrize("failpoint", [*CARRY, "swap.counted", "swap.renaming", "swap.before-commit"])
+@pytest.mark.parametrize("failpoint", [*CARRY, "swap.renaming", "swap.before-commit"])
 def test_a_killed_undo_carries_what_was_written_since(site, failpoint: str) -> None:
     site.succeed("deploy")
     site.succeed("revert")

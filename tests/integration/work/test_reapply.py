@@ -21,7 +21,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.r
     revert,
     undo,
 )
-from support.databases import APP, OWNER
+from support.databases import OWNER
 
 APPLY, APPLY_ALL, REPORT = Reapply("apply"), Reapply("apply", deletes=True), Reapply("report")
 EVERYTHING = 10**9
@@ -233,7 +233,8 @@ def test_conflicts_are_told_and_not_guessed(shapes):
         "INSERT INTO moods VALUES (2, 'new', 'a', NULL), (3, 'bad', 'longer', NULL), (4, 'bad', 'b',"
         " '2025-01-01 00:00:00.123456'), (5, 'bad', 'five5', '2025-01-01 00:00:00.5')",
         "CREATE TABLE fresh (id integer PRIMARY KEY); INSERT INTO fresh VALUES (1), (2)",
-        "ALTER TABLE numbered ADD extra text; INSERT INTO numbered (v, extra) VALUES (5, NULL), (6, 'kept in the file')",
+        "ALTER TABLE numbered ADD extra text",
+        "INSERT INTO numbered (v, extra) VALUES (5, NULL), (6, 'kept in the file')",
         "SELECT lo_from_bytea(77, 'x')",
     )
     context = begun(shapes, place)
@@ -378,7 +379,7 @@ def test_a_successor_that_somebody_changed_is_not_proved(plain):
 
 
 def test_random_changes_all_survive(plain, seed):
-    """Whatever is inserted, updated and deleted in tables that both have: the reverted database reads as the live one."""
+    """Whatever is inserted, updated and deleted in tables that both have, the new database reads as the live one."""
     chance = random.Random(seed)
     place = plain.backup()
     with plain.session(user=OWNER) as cursor:
@@ -415,11 +416,12 @@ def test_random_changes_all_survive(plain, seed):
 def test_sequences_only_go_forward(databases):
     live = databases.make("shop", "template_realistic", user=None)
     place = live.backup()
-    live.execute(
-        "SELECT nextval('receipt_number'), nextval('countdown'), nextval('never_used'); SELECT setval('\"User_seq_seq\"', 7)"
-    )
-    values = "SELECT 'receipt_number', last_value FROM receipt_number UNION SELECT 'countdown', last_value FROM countdown" \
-        " UNION SELECT 'never_used', last_value FROM never_used UNION SELECT 'user', last_value FROM \"User_seq_seq\""
+    live.execute("SELECT nextval('receipt_number'), nextval('countdown'), nextval('never_used')")
+    live.execute("SELECT setval('\"User_seq_seq\"', 7)")
+    values = """
+        SELECT 'receipt_number', last_value FROM receipt_number UNION SELECT 'countdown', last_value FROM countdown
+        UNION SELECT 'never_used', last_value FROM never_used UNION SELECT 'user', last_value FROM "User_seq_seq"
+    """
     before = dict(live.rows(values))
     context, result = reverted(live, place, Reapply())
     found = dict(live.rows(values))
@@ -441,7 +443,7 @@ def test_the_retired_database_stays_closed(plain):
     as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
     with pytest.raises(Refused, match="1 rows would be lost"):
         undone(plain, context.operation, Reapply())
-    closed = "SELECT datallowconn FROM pg_database WHERE datname = '%s'" % retired_name(context.operation.id, plain.name)
-    assert plain.value(closed, "postgres") is False
+    name = retired_name(context.operation.id, plain.name)
+    assert plain.value("SELECT datallowconn FROM pg_database WHERE datname = '%s'" % name, "postgres") is False
     assert not in_retired(plain, result, "SELECT 1 FROM \"User\" WHERE \"id\" = 'new'")
     assert not os.path.exists(context.operation.file("carried"))

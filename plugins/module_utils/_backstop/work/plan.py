@@ -18,7 +18,7 @@ from ..store.operation import Operation, operations
 from .context import Context
 from .leftovers import leftovers
 from .migration import MIGRATE
-from .revert import SWAP, last_swap
+from .revert import SWAP, last_swap, made_live
 
 
 def last_deploy(context: Context) -> Optional[Operation]:
@@ -69,7 +69,8 @@ def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
         size = server.database_size(session, context.database)
         oid = server.database_oid(session, context.database)
     differences = history.history_differences(backup_history(place), rows)
-    swap = last_swap(context)
+    # Once its retired database was pruned, only the journal tells.
+    swap = last_swap(context) or made_live(context, oid)
     in_force = swap is not None and (swap.done(SWAP) or {}).get("live_oid") == oid
     reverted = in_force and swap is not None and (swap.done(SWAP) or {}).get("backup") == place.backup_id
     return {

@@ -21,13 +21,13 @@ from ..postgres.digests import Digest
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations
+from .closed_database import entered
 from .comparison import compare_tables
 from .context import Context, acting
 from .loss import TableLoss, count_losses
 from .lost_rows import write_lost_rows
 from .reapply import Carried, Name, Reapply, carried_contents, carry_again, carry_over, take_back
 from .restore import build_database
-from .retired import entered
 from .sequences import advance_sequences
 from .swap import facts_of, swap
 
@@ -248,6 +248,17 @@ def last_swap(context: Context) -> Optional[Operation]:
         ]
     made_it_live = [operation for operation in found if (operation.facts(SWAP) or {}).get("live_oid") == live_oid]
     return (made_it_live or found or [None])[-1]
+
+
+def made_live(context: Context, oid: Optional[int]) -> Optional[Operation]:
+    """The newest operation that by its journal made this database the live one."""
+    found = [
+        operation
+        for operation in operations(context.store)
+        if operation.header.get("database") == context.database
+        and (operation.facts(SWAP) or {}).get("live_oid") == oid
+    ]
+    return found[-1] if found else None
 
 
 def undo(
