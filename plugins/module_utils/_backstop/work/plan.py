@@ -16,6 +16,7 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations
 from .context import Context
+from .in_place import IN_PLACE, last_in_place
 from .leftovers import leftovers
 from .migration import MIGRATE
 from .revert import SWAP, last_swap, made_live
@@ -73,6 +74,9 @@ def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
     swap = last_swap(context) or made_live(context, oid)
     in_force = swap is not None and (swap.done(SWAP) or {}).get("live_oid") == oid
     reverted = in_force and swap is not None and (swap.done(SWAP) or {}).get("backup") == place.backup_id
+    here = restored_in_place(context, oid, swap)
+    if here is not None:
+        reverted = (here.facts(IN_PLACE) or {}).get("backup") == place.backup_id
     return {
         "needed": not (reverted and not differences),
         "backup": place.backup_id,
@@ -118,6 +122,9 @@ def backup_history(place: BackupPlace) -> Optional[List[history.HistoryRow]]:
 
 def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
     """Which operation an undo would undo; ``needed`` is False when the last swap was an undo already."""
+    in_place = _undo_in_place(context, operation_id)
+    if in_place is not None:
+        return in_place
     swap = Operation.load(context.store, operation_id) if operation_id else last_swap(context)
     if swap is None:
         raise Refused(
@@ -145,6 +152,35 @@ def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
     return {
         "needed": needed,
         "undoes": undoes,
+        "method": "swap",
         "commit": source.header.get("facts", {}).get("former_commit"),
         "retired": (source.done(SWAP) or {}).get("retired"),
+    }
+
+
+def restored_in_place(context: Context, oid: Optional[int], swap: Optional[Operation]) -> Optional[Operation]:
+    """The operation that restored the live database in place; None when a swap came after it."""
+    here = last_in_place(context, oid)
+    if here is None or swap is None:
+        return here
+    return here if (str(here.header["began"]), here.id) > (str(swap.header["began"]), swap.id) else None
+
+
+def _undo_in_place(context: Context, operation_id: Optional[str]) -> Optional[Dict[str, Any]]:
+    """What an undo of a restore in place would undo; None when the last change was a swap."""
+    with context.connect() as session:
+        oid = server.database_oid(session, context.database)
+    here = restored_in_place(context, oid, last_swap(context))
+    if here is None or (operation_id and here.id != operation_id and here.kind != "undo"):
+        return None
+    undoes = here.header.get("request", {}).get("undoes") if here.kind == "undo" else here.id
+    if operation_id and operation_id != undoes:
+        return None
+    source = Operation.load(context.store, undoes)
+    return {
+        "needed": here.kind != "undo",
+        "undoes": undoes,
+        "method": "in_place",
+        "commit": source.header.get("facts", {}).get("former_commit"),
+        "retired": None,
     }

@@ -28,7 +28,7 @@ from .loss import TableLoss, count_losses
 from .lost_rows import write_lost_rows
 from .reapply import Carried, Name, Reapply, carried_contents, carry_again, carry_over, take_back
 from .restore import build_database
-from .sequences import advance_sequences
+from .sequences import advance_sequences, sequence_values
 from .swap import facts_of, swap
 
 BUILD = "build"
@@ -89,7 +89,7 @@ def revert(
     operation = _operation(context)
     manifest = manifests.load(place)
     successor = successor_name(operation)
-    judgement = _Judgement(operation, accept_lost_rows, accept_changes_in, reapply or Reapply())
+    judgement = Judgement(operation, accept_lost_rows, accept_changes_in, reapply)
 
     def judge(live: Session) -> List[TableLoss]:
         with context.connect(successor) as base:
@@ -120,7 +120,7 @@ def _take_over(
 
         def settle(live: Session) -> None:
             with entered(context, admin, successor) as session:
-                facts["advanced_sequences"] = advance_sequences(live, session)
+                facts["advanced_sequences"] = advance_sequences(sequence_values(live), session)
 
         facts["former_oid"] = server.database_oid(admin, context.database)
         facts["live_oid"] = server.database_oid(admin, successor)
@@ -154,16 +154,24 @@ def _after_the_fact(context: Context, admin: Session, operation: Operation, reti
     }
 
 
-class _Judgement:
+class Judgement:
     """Whether what would be lost is accepted; what is lost is kept, what is wanted is carried over."""
 
     def __init__(
-        self, operation: Operation, accept: int, accept_changes_in: Sequence[str], reapply: Reapply
+        self,
+        operation: Operation,
+        accept: int,
+        accept_changes_in: Sequence[str],
+        reapply: Optional[Reapply] = None,
+        *,
+        can_carry: bool = True,
     ) -> None:
+        """:param can_carry: False where no other database takes over that rows could go to"""
+        self._can_carry = can_carry
         self._operation = operation
         self._accept = accept
         self._accept_changes_in = accept_changes_in
-        self._reapply = reapply
+        self._reapply = reapply or Reapply()
 
     def of(
         self,
@@ -183,18 +191,18 @@ class _Judgement:
         aside = [loss for loss in losses if loss.full_name in self._accept_changes_in]
         wanted = [loss for loss in losses if loss not in aside]
         if self._reapply.mode == "off" or not wanted or base is None:
-            self._settle_for(live, Carried(losses, {"mode": "off"} if self._reapply.mode == "off" else {}))
+            self.settle_for(live, Carried(losses, {"mode": "off"} if self._reapply.mode == "off" else {}))
             return losses
 
         def accept(carried: Carried) -> None:
             carried.losses += aside
-            self._settle_for(live, carried)
+            self.settle_for(live, carried)
 
         return carry_over(
             self._operation, live, base, target(), wanted, self._reapply, before=before, accept=accept
         ).losses
 
-    def _settle_for(self, live: Session, carried: Carried) -> None:
+    def settle_for(self, live: Session, carried: Carried) -> None:
         """Keep the rows that will be lost, or refuse."""
         counted = [loss for loss in carried.losses if loss.full_name not in self._accept_changes_in]
         lost = sum(loss.total for loss in counted)
@@ -214,13 +222,15 @@ class _Judgement:
         conflicts = facts["reapply"].get("conflicts", [])
         found = [str(loss) for loss in counted]
         found += ["not carried over in %(table)s: %(rows)d rows, %(reason)s" % entry for entry in conflicts]
-        carry = "carry over what goes with -e rollback_reapply=apply, " if self._reapply.mode != "apply" else ""
+        could_carry = self._can_carry and self._reapply.mode != "apply"
+        carry = "carry over what goes with -e rollback_reapply=apply, " if could_carry else ""
+        where = "the retired database" if self._can_carry else "the emergency backup"
         return Refused(
             "%d rows would be lost, more than the accepted %d" % (lost, self._accept),
             found="; ".join(found),
             expected="at most %d" % self._accept,
             hint="nothing was changed. Save these rows first, %sor accept their loss with -e "
-            "rollback_accept_lost_rows=%d; they are kept in the store and in the retired database" % (carry, lost),
+            "rollback_accept_lost_rows=%d; they are kept in the store and in %s" % (carry, lost, where),
             details=facts,
         )
 
@@ -285,7 +295,7 @@ def undo(
                 hint="it was undone already, or its retired database was dropped",
             )
         limit = int(admin.value("SELECT datconnlimit FROM pg_database WHERE datname = %s", (retired,)))
-    judgement = _Judgement(operation, accept_lost_rows, (), reapply or Reapply())
+    judgement = Judgement(operation, accept_lost_rows, (), reapply)
     try:
         base.prepare()
 

@@ -19,21 +19,29 @@ _STATES = (
 )
 
 
-def advance_sequences(former: Session, successor: Session) -> List[str]:
+#: Last value of each sequence that was used, by schema and name.
+Values = Dict[Tuple[str, str], int]
+
+
+def sequence_values(session: Session) -> Values:
+    return {
+        (str(schema), str(name)): int(value)
+        for schema, name, value, _down, _least, _most in session.rows(_STATES)
+        if value is not None
+    }
+
+
+def advance_sequences(former: Values, successor: Session) -> List[str]:
     """Set each sequence of the successor to the further one of both values; never back.
 
     One that cannot go so far is left as it is: it has other bounds there.
 
+    :param former: values in the database that was live
     :returns: what was advanced, one sentence for each sequence
     """
-    before: Dict[Tuple[str, str], int] = {
-        (str(schema), str(name)): int(value)
-        for schema, name, value, _down, _least, _most in former.rows(_STATES)
-        if value is not None
-    }
     advanced: List[str] = []
     for schema, name, value, down, least, most in successor.rows(_STATES):
-        wanted = before.get((str(schema), str(name)))
+        wanted = former.get((str(schema), str(name)))
         if wanted is None or not least <= wanted <= most:
             continue
         if value is None or (wanted < value if down else wanted > value):
