@@ -125,6 +125,9 @@ reapply:
     conflict_rows:
       description: Their sum.
       type: int
+    summary:
+      description: All this in one sentence.
+      type: str
   sample: {mode: apply, carried: [{table: public.TokenPurchase, inserted: 1, updated: 0, deleted: 0}], carried_rows: 1, conflicts: [], conflict_rows: 0}
 advanced_sequences:
   description: Sequences that were set forward, so that they do not give out numbers again that the former database gave out.

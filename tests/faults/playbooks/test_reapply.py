@@ -2,13 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A purchase that a customer made after the deploy survives a complete revert, and its undo."""
+"""A purchase that a customer made after the deploy survives a complete revert and its undo; and both, in place."""
 from __future__ import annotations
 
 import json
 import urllib.request
 from typing import Any, Dict, Optional
 
+from demo import application
 from support.broken_releases import FIRST, MIGRATION
 from support.demo_site import DemoSite
 
@@ -56,3 +57,32 @@ def test_a_purchase_survives_revert_and_undo(site: DemoSite) -> None:
     assert site.databases("backstop_scratch_") == []
     again = site.play("undo_rollback.yml", rollback_reapply="apply")
     assert (again.status, again.changed) == (0, 0), again.output
+
+
+def test_in_place_where_no_second_database_may_be_made(site: DemoSite) -> None:
+    """The role may not create databases: revert and undo work inside the live one."""
+    before = site.condition()
+    deployed = site.play("deploy_receiptdata.yml", deploy_post_backup=False)
+    assert deployed.status == 0, deployed.output
+    now = site.condition()
+    refused = site.play("rollback_complete.yml", rollback_restore_method="in_place", rollback_reapply="apply")
+    refused.must_say("needs rollback_restore_method=swap", "Nothing was changed")
+    site.sql("ALTER ROLE %s NOCREATEDB" % application.ROLE)
+    try:
+        reverted = site.play("rollback_complete.yml", rollback_restore_method="in_place")
+        assert reverted.status == 0, reverted.output
+        assert "What was removed is kept in backup" in reverted.text
+        after = site.condition()
+        assert (after.applied, after.running, after.live_oid) == (before.applied, before.running, now.live_oid)
+        assert site.contents() == before.contents
+        again = site.play("rollback_complete.yml", rollback_restore_method="in_place")
+        assert (again.status, again.changed) == (0, 0), again.output
+        undone = site.play("undo_rollback.yml")
+        assert undone.status == 0, undone.output
+        again = site.play("undo_rollback.yml")
+        assert (again.status, again.changed) == (0, 0), again.output
+    finally:
+        site.sql("ALTER ROLE %s CREATEDB" % application.ROLE)
+    last = site.condition()
+    assert (last.applied, last.running, last.databases) == (now.applied, now.running, now.databases)
+    assert last.contents == now.contents

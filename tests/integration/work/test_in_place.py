@@ -79,11 +79,11 @@ def test_the_realistic_database_is_identical_afterwards(databases):
         " SELECT lo_from_bytea(99, 'x'), lo_unlink(424243); CREATE PUBLICATION late FOR TABLE child;"
         " DROP EVENT TRIGGER watches_ddl; DROP TABLE numbered; CREATE CAST (text AS reading) WITH INOUT"
     )
-    live.execute("DELETE FROM no_key WHERE a = 1; UPDATE \"TokenPurchase\" SET \"totalTokens\" = 0 WHERE \"id\" = 'p1'")
+    live.execute("DELETE FROM no_key WHERE a = 1; UPDATE \"UserContribution\" SET \"amount\" = 0 WHERE \"id\" = 'c1'")
     context, result = reverted(live, place, EVERYTHING)
     assert result["changed"] and equals(live, place) and inventory(live) == before
     losses = {loss["name"]: (loss["inserted"], loss["updated"], loss["deleted"]) for loss in result["losses"]}
-    assert losses["no_key"] == (0, 0, 2) and losses["TokenPurchase"] == (0, 1, 0) and losses["numbered"] == (0, 0, 10)
+    assert losses["no_key"] == (0, 0, 2) and losses["UserContribution"] == (0, 1, 0) and losses["numbered"] == (0, 0, 10)
     assert losses["pg_largeobject"] == (0, 2, 0)
     with live.session(user=APP) as cursor:
         cursor.execute("SHOW timezone")

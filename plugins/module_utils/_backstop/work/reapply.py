@@ -321,7 +321,7 @@ class _Carry:
             "conflicts": conflicts,
             "conflict_rows": sum(entry["rows"] for entry in conflicts),
         }
-        return Carried(left, facts)
+        return Carried(left, {**facts, "summary": _summary(facts)})
 
     # Keeping
 
@@ -374,6 +374,16 @@ def _why_not(loss: TableLoss, live: Optional[Table], base: Optional[Table], targ
     if not set(live.key) <= set(loss.columns):
         return "a column of its key is generated"
     return None
+
+
+def _summary(facts: Dict[str, Any]) -> str:
+    """One sentence for the end of a run."""
+    left = ["%(rows)d of %(table)s (%(reason)s)" % entry for entry in facts["conflicts"]]
+    return "%d rows %s carried over from the former database, not carried: %s." % (
+        facts["carried_rows"],
+        "would be" if facts["mode"] == "report" else "were",
+        "; ".join(left) or "none",
+    )
 
 
 def _sum(counts: Dict[Tuple[str, str, bool], int], how: str, states: Sequence[str]) -> int:
