@@ -124,6 +124,10 @@ swapped:
   description: Whether another database has taken over the live name in this operation.
   returned: O(state=settle)
   type: bool
+restored:
+  description: Whether the live database was restored in place in this operation.
+  returned: O(state=settle)
+  type: bool
 taken_out:
   description: Whether this operation took a migration out of the live database by its down-SQL.
   returned: O(state=settle)
@@ -164,7 +168,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import down, revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import down, in_place, revert
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
 
 
@@ -204,9 +208,14 @@ def _begin(request: Request) -> Dict[str, Any]:
 def _settle(request: Request, operation: Operation) -> Dict[str, Any]:
     if request.check_mode:
         return _described(operation, False)
-    swap, drop = revert.settle(request.context), down.settle(request.context)
-    changed = swap["changed"] or drop["changed"]
-    return {**_described(operation, changed), "swapped": swap["swapped"], "taken_out": drop["taken_out"]}
+    swap, here = revert.settle(request.context), in_place.settle(request.context)
+    drop = down.settle(request.context)
+    return {
+        **_described(operation, swap["changed"] or here["changed"] or drop["changed"]),
+        "swapped": swap["swapped"],
+        "restored": here["restored"],
+        "taken_out": drop["taken_out"],
+    }
 
 
 def _described(operation: Operation, changed: bool) -> Dict[str, Any]:

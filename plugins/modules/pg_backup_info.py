@@ -7,16 +7,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_backup_info
-short_description: List the backups of a store
+short_description: List the backups of a store, and retired databases
 version_added: "0.1.0"
 description:
   - Lists committed backups with their age, size, the level to which they were verified, and the mark that keeps them.
     Ones that are being made are never listed.
   - C(scope) is V(database), or V(tables) for a backup of single tables, V(schema) for one without rows.
+  - With O(connection), lists retired databases too, the former live ones that swaps kept.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
   - backstop.postgres.attributes
+  - backstop.postgres.attributes.action_group
+  - backstop.postgres.connection
   - backstop.postgres.store
 attributes:
   check_mode:
@@ -24,6 +27,12 @@ attributes:
   diff_mode:
     support: N/A
 options:
+  connection:
+    required: false
+  undo_window:
+    description: Days after a swap, as M(backstop.postgres.pg_retired_prune) is told them; for RV(retired[].undo_window_end).
+    type: float
+    default: 7
   kind:
     description: Only backups of this kind.
     type: str
@@ -46,6 +55,13 @@ EXAMPLES = r"""
     store: /var/backups/backstop
     kind: pre-migration
   register: found
+
+- name: Retired databases
+  backstop.postgres.pg_backup_info:
+    store: /var/backups/backstop
+    connection:
+      url: "{{ database_url }}"
+  register: found
 """
 
 RETURN = r"""
@@ -55,6 +71,40 @@ backups:
   type: list
   elements: dict
   sample: [{backup: electricity_tokens-20251108T020000Z-3fa9c1, kind: pre-migration, scope: database, level: restored}]
+retired:
+  description:
+    - Former live databases of this application's database, and those that no operation of the store knows.
+  returned: success and O(connection) is given
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the database.
+      type: str
+    operation:
+      description: The operation that retired it.
+      type: str
+    database:
+      description: Its former name.
+      type: str
+    retired_at:
+      description: When that was.
+      type: str
+    age_days:
+      description: Days since then.
+      type: float
+    size:
+      description: Its size on disk in bytes.
+      type: int
+    dump:
+      description: The best backup of this very database since it was retired, by its level, then its age.
+      type: str
+    dump_level:
+      description: To which level that backup is verified.
+      type: str
+    undo_window_end:
+      description: When O(undo_window) ends.
+      type: str
 """
 
 from typing import Any, Dict
@@ -66,13 +116,22 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.marks import mark_of
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.retired import (
+    DEFAULT_WINDOW_DAYS,
+    retired_databases,
+)
 
 
 def act(request: Request) -> Dict[str, Any]:
     wanted = request.params["backup"]
     store = request.store
     places = [store.find_backup(wanted)] if wanted else store.backups(request.params["kind"])
-    return {"changed": False, "backups": [_described(place, whole=bool(wanted)) for place in places]}
+    facts = {"changed": False, "backups": [_described(place, whole=bool(wanted)) for place in places]}
+    if request.has_connection:
+        with request.context.administer() as admin:
+            found = retired_databases(request.context, admin)
+        facts["retired"] = [one.to_json(request.params["undo_window"]) for one in found]
+    return facts
 
 
 def _described(place: BackupPlace, whole: bool) -> Dict[str, Any]:
@@ -100,9 +159,11 @@ def main() -> None:
         dict(
             kind=dict(type="str", choices=["daily", "weekly", "pre-migration", "post-migration", "emergency"]),
             backup=dict(type="str"),
+            undo_window=dict(type="float", default=DEFAULT_WINDOW_DAYS),
             store=dict(type="path", required=True),
         ),
         act,
+        connection="optional",
     )
 
 

@@ -12,7 +12,8 @@ version_added: "0.1.0"
 description:
   - Fences writers out, counts exactly which rows would be lost, refuses above O(accept_lost_rows), and renames both databases in one transaction.
   - "Nothing is overwritten: the former database keeps all it has, under a name that starts with C(backstop_retired_)."
-  - Rows that the new database lacks are also written to files in the directory of the operation.
+  - Rows that the new database lacks are also written to files in the directory of the operation. With O(reapply) they are carried over instead.
+  - Sequences of the database that takes over are set forward to where the former one's are.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -46,6 +47,24 @@ options:
     type: list
     elements: str
     default: []
+  reapply:
+    description:
+      - Whether rows that were inserted or updated in the live database since go over to the one that takes over.
+      - V(report) tells what would be carried over and what would not, and carries nothing.
+      - >-
+        V(apply) carries them in one transaction, behind the fence and before the renames: by key, on the columns that both databases have, in the order of
+        foreign keys, without firing triggers. Each table is proved to hold what it held before and what was carried.
+      - >-
+        What does not go is reported as a conflict and counts as lost: its table, key or column is missing there, a row that it refers to is missing, its unique
+        value is taken, it was changed on both sides. Each such row, with its key and the reason, is in C(reapply-conflicts.jsonl) of the operation's directory.
+      - What was carried does not count for O(accept_lost_rows).
+    type: str
+    choices: ["off", report, apply]
+    default: "off"
+  reapply_deletes:
+    description: Delete rows that were deleted in the live database since, too.
+    type: bool
+    default: false
   operation:
     description:
       - Id of the operation that this is a step of, as M(backstop.postgres.operation) returned it.
@@ -68,6 +87,15 @@ EXAMPLES = r"""
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop
+
+- name: Undo it, and keep what was written meanwhile
+  backstop.postgres.pg_swap:
+    undo: 20251108T120000Z-3fa9c1
+    reapply: apply
+    operation: "{{ begun.operation }}"
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
 """
 
 RETURN = r"""
@@ -75,6 +103,37 @@ retired:
   description: Name under which the former live database is kept.
   returned: success
   type: str
+reapply:
+  description: What was, or would be, carried over.
+  returned: success
+  type: dict
+  contains:
+    mode:
+      description: As O(reapply).
+      type: str
+    carried:
+      description: For each table, how many rows were inserted, updated and deleted.
+      type: list
+      elements: dict
+    carried_rows:
+      description: Their sum.
+      type: int
+    conflicts:
+      description: Table, reason and number of rows that were not carried.
+      type: list
+      elements: dict
+    conflict_rows:
+      description: Their sum.
+      type: int
+    summary:
+      description: All this in one sentence.
+      type: str
+  sample: {mode: apply, carried: [{table: public.TokenPurchase, inserted: 1, updated: 0, deleted: 0}], carried_rows: 1, conflicts: [], conflict_rows: 0}
+advanced_sequences:
+  description: Sequences that were set forward, so that they do not give out numbers again that the former database gave out.
+  returned: changed
+  type: list
+  elements: str
 losses:
   description: For each table with lost rows, how many were inserted, updated and deleted, and the file that holds them.
   returned: success
@@ -104,6 +163,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reapply import MODES, Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import revert, undo
 
 
@@ -114,9 +174,10 @@ def act(request: Request) -> Dict[str, Any]:
     place = request.store.find_backup(request.params["backup"]) if request.params["backup"] else None
     if request.check_mode:
         return {"changed": True}
+    reapply = Reapply(request.params["reapply"], request.params["reapply_deletes"])
     if undone is not None:
-        return undo(context, undone, accept)
-    return revert(context, cast(BackupPlace, place), accept, request.params["accept_changes_in"])
+        return undo(context, undone, accept, reapply)
+    return revert(context, cast(BackupPlace, place), accept, request.params["accept_changes_in"], reapply)
 
 
 def main() -> None:
@@ -126,6 +187,8 @@ def main() -> None:
             undo=dict(type="str"),
             accept_lost_rows=dict(type="int", default=0),
             accept_changes_in=dict(type="list", elements="str", default=[]),
+            reapply=dict(type="str", choices=list(MODES), default="off"),
+            reapply_deletes=dict(type="bool", default=False),
             **store_argument_spec(operation=True),
         ),
         act,

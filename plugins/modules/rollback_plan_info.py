@@ -162,6 +162,10 @@ undoes:
   description: The operation that would be undone.
   returned: O(scenario=undo)
   type: str
+method:
+  description: Whether by a V(swap) or V(in_place), as that operation did it.
+  returned: O(scenario=undo)
+  type: str
 """
 
 from typing import Any, Dict

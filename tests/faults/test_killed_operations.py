@@ -79,6 +79,21 @@ UNDO = [
     "step.swap.done",
     "operation.closed",
 ]
+#: What is passed besides when rows are carried over.
+CARRY = ["reapply.proved", "reapply.saved", "reapply.committed"]
+#: An undo builds a copy to count against before it begins its swap.
+BASE = ["restore.created", "restore.restored", "restore.compared"]
+WRITE = """
+INSERT INTO "TokenPurchase" VALUES ('since', 'u1', 7.5);
+UPDATE "User" SET "email" = 'since@example.org' WHERE "id" = 'u2';
+DELETE FROM "TokenPurchase" WHERE "id" = 'p3';
+"""
+
+
+def with_carry(names: List[str]) -> List[str]:
+    """The places of an operation that carries rows over."""
+    counted = names.index("swap.counted")
+    return names[:counted] + CARRY + names[counted:]
 
 
 def occurrences(names: List[str]) -> List[str]:
@@ -135,6 +150,55 @@ def test_a_killed_undo_is_finished(site, failpoint: str) -> None:
     assert site.contents() == deployed
     assert len(site.databases("backstop_retired_")) == 1
     assert site.succeed("undo") == {"outcome": "nothing"}
+
+
+# With rows that go over: those written before the run, and those written after it was killed ------------------------
+
+
+def kill_write_and_finish(site, what: str, failpoint: str) -> None:
+    """The application goes on after the run was killed; what it writes then goes over as well."""
+    killed = site.run(what, failpoint)
+    assert killed.returncode == -signal.SIGKILL, (killed.returncode, killed.stderr)
+    retired = len(site.databases("backstop_retired_"))
+    site.sql("DELETE FROM \"TokenPurchase\" WHERE \"id\" IN ('since', 'p5')")
+    for _run in range(3):
+        if site.succeed(what)["outcome"] in ("done", "nothing"):
+            break
+    assert site.databases("backstop_scratch_") == []
+    assert retired <= len(site.databases("backstop_retired_")) == 1
+    assert site.sql("SELECT \"id\" FROM \"TokenPurchase\" WHERE \"id\" IN ('since', 'p3', 'p5')") == ""
+    assert site.sql("SELECT count(*), (SELECT \"email\" FROM \"User\" WHERE \"id\" = 'u2') FROM \"TokenPurchase\"") == (
+        "198|since@example.org"
+    )
+
+
+@pytest.mark.parametrize("failpoint", ["step.build.done", *CARRY, "swap.renaming", "swap.before-commit"])
+def test_a_killed_revert_carries_what_was_written_since(site, failpoint: str) -> None:
+    site.succeed("deploy")
+    site.sql(WRITE)
+    kill_write_and_finish(site, "revert_and_carry", failpoint)
+    assert site.succeed("revert_and_carry") == {"outcome": "nothing"}
+
+
+@pytest.mark.parametrize("failpoint", [*CARRY, "swap.renaming", "swap.before-commit"])
+def test_a_killed_undo_carries_what_was_written_since(site, failpoint: str) -> None:
+    site.succeed("deploy")
+    site.succeed("revert")
+    site.sql(WRITE)
+    kill_write_and_finish(site, "undo_and_carry", failpoint)
+    assert site.succeed("undo_and_carry") == {"outcome": "nothing"}
+
+
+def test_the_list_of_what_carries_is_whole(site, tmp_path) -> None:
+    site.succeed("deploy")
+    site.sql(WRITE)
+    undo = UNDO[:2] + BASE + UNDO[2:]
+    for what, wanted in (("revert_and_carry", with_carry(REVERT)), ("undo_and_carry", with_carry(undo))):
+        log = tmp_path / what
+        done = site.run(what, log=log)
+        assert done.returncode == 0, done.stderr
+        assert log.read_text().split() == wanted, what
+        site.sql("UPDATE \"User\" SET \"email\" = 'again@example.org' WHERE \"id\" = 'u4'")
 
 
 def test_the_list_is_whole(site, tmp_path) -> None:

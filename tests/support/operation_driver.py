@@ -6,14 +6,14 @@
 
 A test starts it as a program, kills it at a failpoint, starts it again and looks at what is left:
 
-    python -m support.operation_driver deploy|revert|undo SETTINGS.json
+    python -m support.operation_driver deploy|revert|revert_and_carry|undo|undo_and_carry SETTINGS.json
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
@@ -40,6 +40,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.m
     read_state,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_revert, plan_undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reapply import Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.rehearsal import (
     check_against_rehearsal,
     rehearse,
@@ -143,23 +144,30 @@ class Driver:
         operation.close("rolled_back")
         return {"operation": operation.id, **result, "outcome": "rolled_back"}
 
-    def revert(self) -> Dict[str, Any]:
+    def revert_and_carry(self) -> Dict[str, Any]:
+        """Rows that were written since the backup go over."""
+        return self.revert(Reapply("apply", deletes=True))
+
+    def undo_and_carry(self) -> Dict[str, Any]:
+        return self.undo(Reapply("apply", deletes=True))
+
+    def revert(self, reapply: Optional[Reapply] = None) -> Dict[str, Any]:
         plan = plan_revert(self.context, None)
         if not plan["needed"] and not self._interrupted("rollback"):
             return {"outcome": "nothing"}
         operation = self._begin("rollback", {"scenario": "complete", "backup": plan["backup"]})
         place = self.context.store.find_backup(plan["backup"])
         build_successor(self.context, place)
-        revert(self.context, place, 0)
+        revert(self.context, place, 0, reapply=reapply)
         operation.close("done")
         return {"operation": operation.id, "outcome": "done"}
 
-    def undo(self) -> Dict[str, Any]:
+    def undo(self, reapply: Optional[Reapply] = None) -> Dict[str, Any]:
         plan = plan_undo(self.context, None)
         if not plan["needed"] and not self._interrupted("undo"):
             return {"outcome": "nothing"}
         operation = self._begin("undo", {"undoes": plan["undoes"]})
-        undo(self.context, Operation.load(self.context.store, plan["undoes"]), 0)
+        undo(self.context, Operation.load(self.context.store, plan["undoes"]), 0, reapply)
         operation.close("done")
         return {"operation": operation.id, "outcome": "done"}
 

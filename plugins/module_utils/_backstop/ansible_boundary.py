@@ -10,7 +10,7 @@ This module utility is private to the collection; it can change in any release.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Dict, List, Optional, cast
+from typing import Any, Callable, Dict, List, Optional, Union, cast
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -38,10 +38,10 @@ def _connection_fields() -> Dict[str, Any]:
     )
 
 
-def connection_argument_spec() -> Dict[str, Any]:
+def connection_argument_spec(required: bool = True) -> Dict[str, Any]:
     """The options of every module that talks to the database; documented in the fragment ``connection``."""
     return dict(
-        connection=dict(type="dict", required=True, options=_connection_fields()),
+        connection=dict(type="dict", required=required, options=_connection_fields()),
         administration=dict(type="dict", options=_connection_fields()),
         client_bin_dir=dict(type="path"),
     )
@@ -87,6 +87,10 @@ class Request:
         return cast(Settings, self._administration)
 
     @property
+    def has_connection(self) -> bool:
+        return self._connection is not None
+
+    @property
     def store(self) -> Store:
         return Store(self.params["store"])
 
@@ -127,23 +131,24 @@ def run_module(
     argument_spec: Dict[str, Any],
     act: Callable[[Request], Dict[str, Any]],
     *,
-    connection: bool = False,
+    connection: Union[bool, str] = False,
     supports_check_mode: bool = True,
     **keywords: Any,
 ) -> None:
     """Run a module: ``act`` returns its result, a BackstopError becomes its failure.
 
-    :param connection: the module talks to the database and gets the connection options
+    :param connection: the module talks to the database and gets the connection options; ``"optional"`` means that it
+        talks to it where they are given
     :param keywords: what AnsibleModule takes beside (required_if, mutually_exclusive, ...)
     """
     spec = dict(argument_spec)
     if connection:
-        spec.update(connection_argument_spec())
+        spec.update(connection_argument_spec(required=connection != "optional"))
     module = AnsibleModule(argument_spec=spec, supports_check_mode=supports_check_mode, **keywords)
     module.run_command_environ_update = {"LC_ALL": "C.UTF-8"}
     request = Request(module.params, module.check_mode, module._diff, module.warn)
     try:
-        if connection:
+        if connection and module.params["connection"] is not None:
             request._connection, request._administration = _settings(module)
         with signals_as_errors(), database_errors():
             result = act(request)

@@ -276,5 +276,21 @@ def restore(
     )
 
 
+def start_script(
+    tools: ClientTools, path: str, *, data_of: Optional[str] = None, keep_open: Sequence[int] = ()
+) -> Running:
+    """Start writing an archive as a script of SQL to standard output; the caller reads it and judges the status.
+
+    With one BEGIN at its start and one COMMIT at its end: without ``--single-transaction`` large objects bring a BEGIN
+    and a COMMIT of their own.
+
+    :param data_of: a file with the entries of contents() to write, only their rows; default is everything
+    """
+    argv = [tools.pg_restore, "--single-transaction", "--no-subscriptions", "--file=-"]
+    if data_of:
+        argv += ["--data-only", "--use-list=" + data_of]
+    return Running(argv + [path], keep_open=keep_open)
+
+
 def restore_environment(settings: Settings) -> Dict[str, str]:
     return settings.client_environment(_RESTORE_OPTIONS)

@@ -234,6 +234,9 @@ _COMMENTS = (
     " AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = d.classoid AND e.objid = d.objoid AND e.deptype ="
     " 'e')"
     " AND NOT (d.classoid = 'pg_class'::regclass AND d.objoid IN (SELECT oid FROM pg_class WHERE relpersistence = 't'))"
+    # What every new database has; one whose schema public was dropped and made again may have it too.
+    " AND NOT (d.classoid = 'pg_namespace'::regclass AND i.identity = 'public'"
+    " AND d.description = 'standard public schema')"
 )
 
 #: Kinds whose text PostgreSQL may print differently after a restore though it means the same (an expression is parsed

@@ -37,8 +37,9 @@ from .comparison import Comparison, compare_catalog, compare_tables
 from .context import Context, acting, alone
 from .loss import TableLoss, losses_of_dropping
 from .migration import backup_history, wind_up_predecessor
+from .reapply import Carried
 from .restore import build_database
-from .revert import accepted, the_operation
+from .revert import Judgement, the_operation
 from .swap import fence_writers
 
 PROOF = "down_proof"
@@ -52,7 +53,6 @@ _LOCK_TIMEOUT = "5s"
 _NOT_IN_A_TRANSACTION = (
     "BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE", "VACUUM", "CLUSTER",
 )  # fmt: skip
-_KEPT = "in files with the command that puts them back, and in the emergency backup"
 
 Judge = Callable[[Session, List[TableLoss]], None]
 
@@ -429,7 +429,8 @@ def _take_out(
     counted: List[TableLoss] = []
 
     def judge(session: Session, losses: List[TableLoss]) -> None:
-        counted.extend(accepted(operation, session, losses, accept, kept=_KEPT))
+        Judgement(operation, accept, (), can_carry=False).settle_for(session, Carried(losses, {}))
+        counted.extend(losses)
 
     with context.administer() as ending, context.connect() as session:
         wind_up_predecessor(context, session)

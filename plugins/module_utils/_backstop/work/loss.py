@@ -55,6 +55,8 @@ class TableLoss:
     keys: Dict[int, int] = dataclasses.field(default_factory=dict, repr=False)
     #: the columns that were hashed for ``keys``
     hashed: List[str] = dataclasses.field(default_factory=list, repr=False)
+    #: hashes of the keys of rows that only the base has
+    deleted_keys: List[int] = dataclasses.field(default_factory=list, repr=False)
 
     @property
     def full_name(self) -> str:
@@ -66,7 +68,7 @@ class TableLoss:
 
     def to_json(self) -> Dict[str, Any]:
         facts = dataclasses.asdict(self)
-        del facts["keys"], facts["hashed"]
+        del facts["keys"], facts["hashed"], facts["deleted_keys"]
         return {**facts, "table": self.full_name, "total": self.total}
 
     def __str__(self) -> str:
@@ -79,20 +81,32 @@ class TableLoss:
 def count_losses(live: Session, base: Session) -> List[TableLoss]:
     """Every table of the live database with rows that would be lost."""
     based = {table.full_name: table for table in catalog.tables(base)}
+    losses = count_table_losses(live, catalog.tables(live), base, based)
+    large = _large_objects(live, base)
+    return losses + ([large] if large.total else [])
+
+
+def count_table_losses(
+    live: Session, tables: Sequence[Table], base: Session, based: Dict[str, Table]
+) -> List[TableLoss]:
+    """Those of some tables, without large objects.
+
+    :param based: the base's tables by the live tables' full names; they may have names of their own
+    """
+    based = dict(based)
     losses: List[TableLoss] = []
-    for table in catalog.tables(live):
+    for table in tables:
         if table.name == HISTORY_TABLE:
             continue
         loss = _table_loss(live, table, base, based.pop(table.full_name, None))
         if loss.total:
             losses.append(loss)
-    for table in based.values():
+    for name, table in based.items():
         # Dropped in the live database: all that the base still has of it counts as deleted.
         rows = digests.table_digest(base, table.schema, table.name, table.columns).rows
-        if rows and table.name != HISTORY_TABLE:
+        if rows and not name.endswith("." + HISTORY_TABLE):
             losses.append(TableLoss(table.schema, table.name, deleted=rows, whole_table=True))
-    large = _large_objects(live, base)
-    return losses + ([large] if large.total else [])
+    return losses
 
 
 def losses_of_dropping(live: Session, remaining: Mapping[str, Table]) -> List[TableLoss]:
@@ -142,9 +156,10 @@ def _table_loss(live: Session, table: Table, base: Session, other: Optional[Tabl
     here = digests.table_digest(live, table.schema, table.name, columns)
     if here != digests.table_digest(base, other.schema, other.name, columns):
         count = max(1, here.rows // _BUCKET_ROWS)
-        differing = _differing_buckets(live, base, table, loss.hashed, columns, count)
+        differing = _differing_buckets(live, base, (table, other), loss.hashed, columns, count)
         for start in range(0, len(differing), _BUCKETS_AT_ONCE):
-            _compare_buckets(live, base, table, columns, differing[start : start + _BUCKETS_AT_ONCE], count, loss)
+            chosen = differing[start : start + _BUCKETS_AT_ONCE]
+            _compare_buckets(live, base, (table, other), columns, chosen, count, loss)
     _add_new_columns(live, table, other, loss)
     return loss
 
@@ -159,23 +174,26 @@ def _bucket_of(key: Sequence[str], count: int) -> str:
 
 
 def _differing_buckets(
-    live: Session, base: Session, table: Table, key: Sequence[str], columns: Sequence[str], count: int
+    live: Session, base: Session, tables: Tuple[Table, Table], key: Sequence[str], columns: Sequence[str], count: int
 ) -> List[int]:
     """Numbers of the buckets whose rows are not the same on both sides."""
-    sql = "SELECT %s, count(*), sum(%s)::text FROM ONLY %s r__ GROUP BY 1" % (
-        _bucket_of(key, count),
-        digests.hash_expression(columns),
-        qualified(table.schema, table.name),
+    here, there = (
+        {
+            int(row[0]): row[1:]
+            for row in session.rows(
+                "SELECT %s, count(*), sum(%s)::text FROM ONLY %s r__ GROUP BY 1"
+                % (_bucket_of(key, count), digests.hash_expression(columns), qualified(table.schema, table.name))
+            )
+        }
+        for session, table in zip((live, base), tables)
     )
-    here = {int(row[0]): row[1:] for row in live.rows(sql)}
-    there = {int(row[0]): row[1:] for row in base.rows(sql)}
     return sorted(bucket for bucket in set(here) | set(there) if here.get(bucket) != there.get(bucket))
 
 
 def _compare_buckets(
     live: Session,
     base: Session,
-    table: Table,
+    tables: Tuple[Table, Table],
     columns: Sequence[str],
     buckets: Sequence[int],
     count: int,
@@ -183,21 +201,31 @@ def _compare_buckets(
 ) -> None:
     """Compare the rows of some buckets; rows that share a key hash (in tables without key) are compared as
     multisets."""
-    sql = "SELECT %s, %s FROM ONLY %s r__ WHERE %s = ANY('{%s}'::bigint[])" % (
-        key_hash(loss.hashed),
-        key_hash(columns),
-        qualified(table.schema, table.name),
-        _bucket_of(loss.hashed, count),
-        ",".join(map(str, buckets)),
+    here, there = (
+        Counter(
+            session.rows(
+                "SELECT %s, %s FROM ONLY %s r__ WHERE %s = ANY('{%s}'::bigint[])"
+                % (
+                    key_hash(loss.hashed),
+                    key_hash(columns),
+                    qualified(table.schema, table.name),
+                    _bucket_of(loss.hashed, count),
+                    ",".join(map(str, buckets)),
+                )
+            )
+        )
+        for session, table in zip((live, base), tables)
     )
-    here, there = Counter(live.rows(sql)), Counter(base.rows(sql))
     unmatched, gone = _surplus(here, there), _surplus(there, here)
     for key, rows in unmatched.items():
         updated = min(rows, gone.get(key, 0))
         loss.updated += updated
         loss.inserted += rows - updated
         loss.keys[key] = rows
-    loss.deleted += sum(max(0, rows - unmatched.get(key, 0)) for key, rows in gone.items())
+    for key, rows in gone.items():
+        deleted = max(0, rows - unmatched.get(key, 0))
+        loss.deleted += deleted
+        loss.deleted_keys += [key] if deleted else []
 
 
 def _surplus(rows: "Counter[Tuple[Any, ...]]", other: "Counter[Tuple[Any, ...]]") -> Dict[int, int]:
@@ -218,7 +246,7 @@ def _add_new_columns(live: Session, table: Table, other: Table, loss: TableLoss)
     new = [column for column in table.columns if column not in other.columns and column not in table.generated]
     if not new:
         return
-    where = " OR ".join(_written(live, table, column) for column in new)
+    where = " OR ".join(written_condition(live, table, column) for column in new)
     sql = "SELECT %s FROM ONLY %s r__ WHERE %s" % (key_hash(loss.hashed), qualified(table.schema, table.name), where)
     written = Counter(int(row[0]) for row in live.rows(sql))
     for key, rows in written.items():
@@ -228,7 +256,7 @@ def _add_new_columns(live: Session, table: Table, other: Table, loss: TableLoss)
             loss.keys[key] = loss.keys.get(key, 0) + more
 
 
-def _written(live: Session, table: Table, column: str) -> str:
+def written_condition(live: Session, table: Table, column: str) -> str:
     """Condition on rows whose value in a new column did not come from its making.
 
     PostgreSQL keeps the value that rows of that time have (attmissingval) until the table is rewritten. Without it, all

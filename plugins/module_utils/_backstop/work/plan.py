@@ -16,9 +16,10 @@ from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations
 from .context import Context
 from .down import DOWN, applied_since, how_to_undo
+from .in_place import IN_PLACE, last_in_place
 from .leftovers import leftovers
 from .migration import MIGRATE, backup_history
-from .revert import SWAP, last_swap
+from .revert import SWAP, last_swap, made_live
 from .table_restore import plan_table_undo
 
 
@@ -73,9 +74,13 @@ def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
         size = server.database_size(session, context.database)
         oid = server.database_oid(session, context.database)
     differences = history.history_differences(backup_history(place), rows)
-    swap = last_swap(context)
+    # Once its retired database was pruned, only the journal tells.
+    swap = last_swap(context) or made_live(context, oid)
     in_force = swap is not None and (swap.done(SWAP) or {}).get("live_oid") == oid
     reverted = in_force and swap is not None and (swap.done(SWAP) or {}).get("backup") == place.backup_id
+    here = restored_in_place(context, oid, swap)
+    if here is not None:
+        reverted = (here.facts(IN_PLACE) or {}).get("backup") == place.backup_id
     return {
         "needed": not (reverted and not differences),
         "backup": place.backup_id,
@@ -195,14 +200,19 @@ def _refuse_drop(operation: Operation) -> None:
 def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
     """Which operation an undo would undo; ``needed`` is False when the last change was an undo already.
 
-    ``method`` is ``swap``, after a rollback of the code alone ``code_only``, or ``table``: then ``table`` names it.
+    ``method`` is ``swap``, ``in_place``, after a rollback of the code alone ``code_only``, or ``table``: then ``table``
+    names it.
     """
     named = Operation.load(context.store, operation_id) if operation_id else None
-    code = last_code_change(context)
-    newest = _newest([last_swap(context), code, _last_drop(context)])
+    code, here = last_code_change(context), _in_place_now(context)
+    newest = _newest([last_swap(context), code, _last_drop(context), here])
     table = plan_table_undo(context, operation_id, since=None if newest is None else str(newest.header["began"]))
     if table is not None:
         return {**table, "method": "table", "commit": None, "retired": None}
+    if here is not None and (named is not None or newest is here):
+        in_place = _undo_in_place(context, here, operation_id)
+        if in_place is not None:
+            return in_place
     last = named or newest
     if last is not None:
         _refuse_drop(last)
@@ -272,6 +282,41 @@ def _undo_of_code(last: Operation, newest: Optional[Operation]) -> Dict[str, Any
         "needed": False,  # the database stays; whether the release must change is seen on the hosts
         "method": "code_only",
         "undoes": source.id,
+        "commit": source.header.get("facts", {}).get("former_commit"),
+        "retired": None,
+    }
+
+
+def restored_in_place(context: Context, oid: Optional[int], swap: Optional[Operation]) -> Optional[Operation]:
+    """The operation that restored the live database in place; None when a swap came after it."""
+    here = last_in_place(context, oid)
+    if here is None or swap is None:
+        return here
+    return here if (str(here.header["began"]), here.id) > (str(swap.header["began"]), swap.id) else None
+
+
+def _in_place_now(context: Context) -> Optional[Operation]:
+    with context.connect() as session:
+        oid = server.database_oid(session, context.database)
+    return restored_in_place(context, oid, last_swap(context))
+
+
+def _undo_in_place(context: Context, here: Operation, operation_id: Optional[str]) -> Optional[Dict[str, Any]]:
+    """What an undo of a restore in place would undo; None when another operation was meant.
+
+    :param here: the restore that the live database comes from
+    """
+    if operation_id and here.id != operation_id and here.kind != "undo":
+        return None
+    undoes = here.header.get("request", {}).get("undoes") if here.kind == "undo" else here.id
+    if operation_id and operation_id != undoes:
+        return None
+    source = Operation.load(context.store, undoes)
+    return {
+        "needed": here.kind != "undo",
+        "undoes": undoes,
+        "method": "in_place",
+        "table": None,
         "commit": source.header.get("facts", {}).get("former_commit"),
         "retired": None,
     }

@@ -115,11 +115,11 @@ def compare(context: Context, session: Session, manifest: Dict[str, Any]) -> Com
     result = compare_tables(session, manifest)
     compare_catalog(context, session, manifest, result)
     result.require_equal("The restored backup differs from its source", _HINT)
-    _check_sequences(session, manifest)
+    check_sequences(session, manifest)
     return result
 
 
-def _check_sequences(session: Session, manifest: Dict[str, Any]) -> None:
+def check_sequences(session: Session, manifest: Dict[str, Any]) -> None:
     """A sequence may be further than at the snapshot, never behind it: it would give out numbers again."""
     found = catalog.sequences(session)
     descending = catalog.descending_sequences(session)

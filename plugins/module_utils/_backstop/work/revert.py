@@ -9,22 +9,27 @@ A revert builds a new database from a backup beside the live one. An undo gives 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ..base.errors import BackstopError, Refused
 from ..base.sql_names import retired_name, scratch_name
 from ..postgres import server
 from ..postgres.connection import Session
 from ..postgres.database_properties import drop_scratch_database
+from ..postgres.digests import Digest
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations
+from .closed_database import entered
 from .comparison import compare_tables
 from .context import Context, acting, alone
 from .loss import TableLoss, count_losses
 from .lost_rows import write_lost_rows
+from .reapply import Carried, Name, Reapply, carried_contents, carry_again, carry_over, take_back
 from .restore import build_database
+from .sequences import advance_sequences, sequence_values
 from .swap import facts_of, swap
 
 BUILD = "build"
@@ -70,11 +75,16 @@ def swapped(context: Context, admin: Session, operation: Operation) -> bool:
 
 
 def revert(
-    context: Context, place: BackupPlace, accept_lost_rows: int, accept_changes_in: Sequence[str] = ()
+    context: Context,
+    place: BackupPlace,
+    accept_lost_rows: int,
+    accept_changes_in: Sequence[str] = (),
+    reapply: Optional[Reapply] = None,
 ) -> Dict[str, Any]:
     """Swap in the database that build_successor() made. Counts the loss behind the fence, keeps it, then acts.
 
     :param accept_changes_in: tables whose differences are kept and not counted: a failed migration's own work
+    :param reapply: what is carried over to the new database; it does not count as lost
     :raises Refused: more rows would be lost than accepted; tells the count for each table, nothing was changed
     """
     operation = the_operation(context)
@@ -82,15 +92,19 @@ def revert(
     operation.require([BUILD], "The database is not swapped: the one to take over was not built to its end")
     manifest = manifests.load(place)
     successor = successor_name(operation)
+    judgement = Judgement(operation, accept_lost_rows, accept_changes_in, reapply)
 
     def judge(live: Session) -> List[TableLoss]:
         with context.connect(successor) as base:
+            take_back(context.store, base)
             losses = count_losses(live, base)
-        return accepted(operation, live, losses, accept_lost_rows, accept_changes_in)
+            before = {
+                (entry["schema"], entry["name"]): Digest.from_json(entry["digest"]) for entry in manifest["tables"]
+            }
+            return judgement.of(live, losses, base, lambda: base, before)
 
-    return _take_over(
-        context, operation, successor, judge, manifest["database"]["properties"]["connection_limit"], place
-    )
+    limit = manifest["database"]["properties"]["connection_limit"]
+    return _take_over(context, operation, successor, judge, limit, place)
 
 
 def _take_over(
@@ -106,12 +120,25 @@ def _take_over(
             # By the run that this one waited for, or by one that was killed right after its COMMIT.
             facts.update(operation.facts(SWAP) or _after_the_fact(context, admin, operation, retire_as))
             return {"changed": False, **facts}
+
+        def advance(live: Session) -> None:
+            with entered(context, admin, successor) as session:
+                facts["advanced_sequences"] = advance_sequences(sequence_values(live), session)
+
         facts["former_oid"] = server.database_oid(admin, context.database)
         facts["live_oid"] = server.database_oid(admin, successor)
         facts["retired"] = retire_as
         facts["backup"] = place.backup_id if place else None
-        result = swap(context, admin, successor=successor, retire_as=retire_as, judge=judge, connection_limit=limit)
-        facts.update(facts_of(result))
+        result = swap(
+            context,
+            admin,
+            successor=successor,
+            retire_as=retire_as,
+            judge=judge,
+            settle=advance,
+            connection_limit=limit,
+        )
+        facts.update(facts_of(result), reapply=(operation.facts("count") or {}).get("reapply"))
         return {"changed": True, **facts}
 
 
@@ -142,34 +169,90 @@ def _after_the_fact(context: Context, admin: Session, operation: Operation, reti
         "backup": (operation.facts(BUILD) or {}).get("backup"),
         "losses": counted.get("losses", []),
         "lost_rows": counted.get("lost_rows", 0),
+        "reapply": counted.get("reapply"),
         "finished_after_interruption": True,
     }
 
 
-def accepted(
-    operation: Operation,
-    live: Session,
-    losses: List[TableLoss],
-    accept: int,
-    accept_changes_in: Sequence[str] = (),
-    kept: str = "in the store and in the retired database",
-) -> List[TableLoss]:
-    """Keep the rows that will be lost, or refuse."""
-    counted = [loss for loss in losses if loss.full_name not in accept_changes_in]
-    lost = sum(loss.total for loss in counted)
-    if lost > accept:
-        raise Refused(
-            "%d rows would be lost, more than the accepted %d" % (lost, accept),
-            found="; ".join(str(loss) for loss in counted),
-            expected="at most %d" % accept,
-            hint="nothing was changed. Save these rows first, or accept their loss with -e "
-            "rollback_accept_lost_rows=%d; they are kept %s" % (lost, kept),
-            details={"losses": [loss.to_json() for loss in losses], "lost_rows": lost},
+class Judgement:
+    """Whether what would be lost is accepted; what is lost is kept, what is wanted is carried over."""
+
+    def __init__(
+        self,
+        operation: Operation,
+        accept: int,
+        accept_changes_in: Sequence[str],
+        reapply: Optional[Reapply] = None,
+        *,
+        can_carry: bool = True,
+    ) -> None:
+        """:param can_carry: False where no other database takes over that rows could go to"""
+        self._can_carry = can_carry
+        self._operation = operation
+        self._accept = accept
+        self._accept_changes_in = accept_changes_in
+        self._reapply = reapply or Reapply()
+
+    def of(
+        self,
+        live: Session,
+        losses: List[TableLoss],
+        base: Optional[Session],
+        target: Callable[[], Session],
+        before: Optional[Dict[Name, Digest]] = None,
+    ) -> List[TableLoss]:
+        """What is lost in the end.
+
+        :param base: what the losses were counted against; None when there are none
+        :param target: the database that takes over
+        :param before: what its tables must hold before rows are carried there
+        :raises Refused: it is more than what was accepted
+        """
+        aside = [loss for loss in losses if loss.full_name in self._accept_changes_in]
+        wanted = [loss for loss in losses if loss not in aside]
+        if self._reapply.mode == "off" or not wanted or base is None:
+            self.settle_for(live, Carried(losses, {"mode": "off"} if self._reapply.mode == "off" else {}))
+            return losses
+
+        def accept(carried: Carried) -> None:
+            carried.losses += aside
+            self.settle_for(live, carried)
+
+        return carry_over(
+            self._operation, live, base, target(), wanted, self._reapply, before=before, accept=accept
+        ).losses
+
+    def settle_for(self, live: Session, carried: Carried) -> None:
+        """Keep the rows that will be lost, or refuse."""
+        counted = [loss for loss in carried.losses if loss.full_name not in self._accept_changes_in]
+        lost = sum(loss.total for loss in counted)
+        facts = {
+            "losses": [loss.to_json() for loss in carried.losses],
+            "lost_rows": lost,
+            "reapply": carried.facts or {"mode": self._reapply.mode},
+        }
+        if lost > self._accept:
+            raise self._refusal(counted, lost, facts)
+        if carried.losses:
+            write_lost_rows(live, carried.losses, self._operation.file("lost-rows"))
+            facts["losses"] = [loss.to_json() for loss in carried.losses]
+        self._operation.write("count", "done", **facts)
+
+    def _refusal(self, counted: List[TableLoss], lost: int, facts: Dict[str, Any]) -> Refused:
+        conflicts = facts["reapply"].get("conflicts", [])
+        found = [str(loss) for loss in counted]
+        found += ["not carried over in %(table)s: %(rows)d rows, %(reason)s" % entry for entry in conflicts]
+        could_carry = self._can_carry and self._reapply.mode != "apply"
+        carry = "carry over what goes with -e rollback_reapply=apply, " if could_carry else ""
+        where = "the retired database" if self._can_carry else "the emergency backup"
+        return Refused(
+            "%d rows would be lost, more than the accepted %d" % (lost, self._accept),
+            found="; ".join(found),
+            expected="at most %d" % self._accept,
+            hint="nothing was changed. Save these rows first, %sor accept their loss with -e "
+            "rollback_accept_lost_rows=%d; they are kept in the store and in %s" % (carry, lost, where),
+            details=facts,
         )
-    if losses:
-        write_lost_rows(live, losses, operation.file("lost-rows"))
-    operation.write("count", "done", losses=[loss.to_json() for loss in losses], lost_rows=lost)
-    return losses
 
 
 def the_operation(context: Context) -> Operation:
@@ -198,17 +281,30 @@ def last_swap(context: Context) -> Optional[Operation]:
     return candidates[-1] if candidates else None
 
 
-def undo(context: Context, undone: Operation, accept_lost_rows: int) -> Dict[str, Any]:
+def made_live(context: Context, oid: Optional[int]) -> Optional[Operation]:
+    """The newest operation that by its journal made this database the live one."""
+    found = [
+        operation
+        for operation in operations(context.store)
+        if operation.header.get("database") == context.database
+        and (operation.facts(SWAP) or {}).get("live_oid") == oid
+    ]
+    return found[-1] if found else None
+
+
+def undo(
+    context: Context, undone: Operation, accept_lost_rows: int, reapply: Optional[Reapply] = None
+) -> Dict[str, Any]:
     """Give the live name back to the database that another operation retired.
 
-    Lost is what was written since that operation: the live tables are compared with the backup they came from.
+    Lost is what was written since that operation: the live tables are compared with what they held when they took
+    over.
     """
     operation = the_operation(context)
     with context.administer() as admin:
         if swapped(context, admin, operation):
             return _take_over(context, operation, "", None, -1, None)
     retired = retired_name(undone.id, context.database)
-    facts = undone.done(SWAP) or {}
     newest = last_swap(context)
     if newest and newest.kind == "undo" and newest.header.get("request", {}).get("undoes") == undone.id:
         # By an undo that was given up after its swap, perhaps before it could write so.
@@ -216,7 +312,7 @@ def undo(context: Context, undone: Operation, accept_lost_rows: int) -> Dict[str
         return {"changed": False, **(newest.facts(SWAP) or {})}
     if context.connection.database != undone.header.get("database"):
         raise Refused("That operation was about another database", found=str(undone.header.get("database")))
-    base = _Base(context, facts)
+    base = _Base(context, undone)
     with context.administer() as admin:
         if server.database_oid(admin, retired) is None:
             raise Refused(
@@ -225,11 +321,17 @@ def undo(context: Context, undone: Operation, accept_lost_rows: int) -> Dict[str
                 hint="it was undone already, or its retired database was dropped",
             )
         limit = int(admin.value("SELECT datconnlimit FROM pg_database WHERE datname = %s", (retired,)))
+    judgement = Judgement(operation, accept_lost_rows, (), reapply)
     try:
         base.prepare()
 
         def judge(live: Session) -> List[TableLoss]:
-            return accepted(operation, live, base.losses(live), accept_lost_rows)
+            with contextlib.ExitStack() as stack:
+                admin = stack.enter_context(context.administer())
+                target = stack.enter_context(entered(context, admin, retired))
+                take_back(context.store, target)
+                there = stack.enter_context(base.session()) if base.built else None
+                return judgement.of(live, base.losses(live, there), there, lambda: target)
 
         return _take_over(context, operation, retired, judge, limit, None)
     finally:
@@ -237,16 +339,21 @@ def undo(context: Context, undone: Operation, accept_lost_rows: int) -> Dict[str
 
 
 class _Base:
-    """What the live database held when it took over: the backup, restored again only where digests differ."""
+    """What the live database held when it took over: the backup and what was carried over to it, restored again only
+    where digests differ."""
 
-    def __init__(self, context: Context, swap_facts: Dict[str, Any]) -> None:
+    def __init__(self, context: Context, undone: Operation) -> None:
         self._context = context
         operation = the_operation(context)
         self._name = scratch_name(operation.id, "base")
-        self._built = False
-        backup_id = swap_facts.get("backup")
+        self.built = False
+        backup_id = (undone.done(SWAP) or {}).get("backup")
         self._place = context.store.find_backup(backup_id) if backup_id else None
-        self._predecessor = swap_facts
+        self._undone = undone
+        self._carried = carried_contents(undone)
+
+    def session(self) -> Session:
+        return self._context.connect(self._name)
 
     def prepare(self) -> None:
         with self._context.connect() as live:
@@ -259,21 +366,28 @@ class _Base:
                 hint="undo the operation before it, or compare by hand",
             )
         build_database(self._context, self._place, self._name)
-        self._built = True
+        self.built = True
+        if self._carried is not None:
+            with self.session() as session:
+                carry_again(self._undone, session)
 
     def _same(self, live: Session) -> bool:
         if self._place is None:
             return False
         manifest = manifests.load(self._place)
+        tables = self._carried["tables"] if self._carried else []
+        carried = {(entry["schema"], entry["name"]): entry["digest"] for entry in tables}
+        for entry in manifest["tables"]:
+            entry["digest"] = carried.get((entry["schema"], entry["name"]), entry["digest"])
         return not compare_tables(live, manifest, besides=[self._history()]).tables
 
     def _history(self) -> str:
         return self._context.connection.schema + "._prisma_migrations"
 
-    def losses(self, live: Session) -> List[TableLoss]:
-        if self._built:
-            with self._context.connect(self._name) as base:
-                return count_losses(live, base)
+    def losses(self, live: Session, there: Optional[Session]) -> List[TableLoss]:
+        """:param there: a session in the base, where it was built"""
+        if there is not None:
+            return count_losses(live, there)
         if self._same(live):
             return []
         raise BackstopError(
@@ -281,6 +395,6 @@ class _Base:
         )
 
     def drop(self) -> None:
-        if self._built:
+        if self.built:
             with self._context.administer() as admin:
                 drop_scratch_database(admin, self._name)

@@ -56,19 +56,21 @@ def swap(
     successor: str,
     retire_as: str,
     judge: Callable[[Session], List[TableLoss]],
+    settle: Callable[[Session], None],
     connection_limit: int = -1,
 ) -> SwapResult:
     """Give the live database's name to the successor; the former one keeps all it has under the name ``retire_as``.
 
     :param admin: session in the maintenance database, which holds the operation's locks
     :param judge: counts and keeps what would be lost, given a session in the fenced live database; raises to refuse
+    :param settle: does the last thing in the successor, given that session when nobody else is left; must be quick
     :param connection_limit: of the successor from now on
     """
     _require_swappable(admin, context.database, successor)
     last = BackstopError("")
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            result = _attempt(context, successor, retire_as, judge, connection_limit)
+            result = _attempt(context, successor, retire_as, judge, settle, connection_limit)
             result.attempts = attempt
             return result
         except BackstopError as error:
@@ -104,7 +106,12 @@ def _require_swappable(admin: Session, live: str, successor: str) -> None:
 
 
 def _attempt(
-    context: Context, successor: str, retire_as: str, judge: Callable[[Session], List[TableLoss]], limit: int
+    context: Context,
+    successor: str,
+    retire_as: str,
+    judge: Callable[[Session], List[TableLoss]],
+    settle: Callable[[Session], None],
+    limit: int,
 ) -> SwapResult:
     live = context.database
     with contextlib.ExitStack() as stack:
@@ -126,6 +133,7 @@ def _attempt(
         ended = _end_sessions(ending, [live, successor], besides=inside.backend)
         if _beyond_locks(inside, contents=quick) != (before if quick else before[:2]):
             raise _Uncounted("Tables or large objects were made or changed after the count")
+        settle(inside)
         inside.close()
         rename.finish()
         for statement in (

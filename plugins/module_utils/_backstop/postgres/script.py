@@ -1,0 +1,132 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Reading the script that pg_restore writes, and running it in a transaction that is ours.
+
+Its own BEGIN and COMMIT are left out: whether what was restored is kept is decided by the caller, once pg_restore has
+ended well and all was compared. A script that was cut short has no COMMIT, and is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import IO, Callable, List, Optional
+
+from ..base.errors import BackstopError
+from .connection import Session, database_errors
+
+_COPY = re.compile(rb"COPY .* FROM stdin;\n")
+_DATA_COMMENT = re.compile(rb"-- Data for Name: .*; Type: TABLE DATA; ")
+_END_OF_DATA = b"\\.\n"
+#: What stands after the script's COMMIT.
+_END = re.compile(rb"\nCOMMIT;\n(?:\s|--[^\n]*\n|\\unrestrict [^\n]*\n)*\Z")
+#: The statements of large objects can be run one by one.
+_LARGE_OBJECT = (b"SELECT pg_catalog.lo", b");\n")
+_FLUSH_BYTES = 1 << 20
+
+
+class CopyData:
+    """The rows of one COPY of a script, as a file."""
+
+    def __init__(self, script: IO[bytes]) -> None:
+        self._script = script
+        self._rest = b""
+        self.ended = False
+
+    def _line(self) -> bytes:
+        if self.ended:
+            return b""
+        line = self._script.readline()
+        if line == _END_OF_DATA:
+            self.ended = True
+            return b""
+        if not line.endswith(b"\n"):
+            raise BackstopError("The archive's script ends in the middle of a table's rows", found="no end mark")
+        return line
+
+    def readline(self, size: int = -1) -> bytes:
+        return self.read(size) if self._rest else self._line()
+
+    def read(self, size: int = -1) -> bytes:
+        parts, length = [self._rest], len(self._rest)
+        while size < 0 or length < size:
+            line = self._line()
+            if not line:
+                break
+            parts.append(line)
+            length += len(line)
+        data = b"".join(parts)
+        if size < 0:
+            size = len(data)
+        self._rest = data[size:]
+        return data[:size]
+
+
+def run_script(session: Session, script: IO[bytes]) -> None:
+    """Run a script of start_script() in the session's open transaction.
+
+    :raises BackstopError: a statement failed, or the script is not whole
+    """
+
+    def copy(statement: bytes, data: CopyData) -> None:
+        with database_errors(), session.cursor() as cursor:
+            cursor.copy_expert(statement, data)
+
+    _read(script, lambda text: _execute(session, text), copy)
+
+
+def read_rows(script: IO[bytes], copy: Callable[[bytes, CopyData], None]) -> None:
+    """Hand the COPY statements of a script of start_script() with their rows to ``copy``; nothing else is run."""
+    _read(script, lambda _text: None, copy)
+
+
+def _read(script: IO[bytes], execute: Callable[[bytes], None], copy: Callable[[bytes, CopyData], None]) -> None:
+    pending: List[bytes] = []
+    size = 0
+    is_data = False
+    started = False
+    while True:
+        line = script.readline()
+        if not line:
+            break
+        if not started:
+            # Before BEGIN stand comments, and in newer versions \restrict.
+            started = line == b"BEGIN;\n"
+            continue
+        if _DATA_COMMENT.match(line):
+            is_data = True
+        if is_data and _COPY.match(line):
+            execute(b"".join(pending))
+            pending, size, is_data = [], 0, False
+            data = CopyData(script)
+            copy(line.rstrip(), data)
+            _require_end(data)
+            continue
+        pending.append(line)
+        size += len(line)
+        if size > _FLUSH_BYTES and line.startswith(_LARGE_OBJECT[0]) and line.endswith(_LARGE_OBJECT[1]):
+            execute(b"".join(pending))
+            pending, size = [], 0
+    text = b"".join(pending)
+    end = _last_commit(text)
+    if not started or end is None:
+        raise BackstopError("The archive's script is not whole", found="no COMMIT at its end")
+    execute(text[:end])
+
+
+def _require_end(data: CopyData) -> None:
+    if data.read(1) or not data.ended:
+        raise BackstopError("The archive's script ends in the middle of a table's rows", found="no end mark")
+
+
+def _last_commit(text: bytes) -> Optional[int]:
+    found = _END.search(b"\n" + text)
+    return found.start() if found else None
+
+
+def _execute(session: Session, text: bytes) -> None:
+    # A query of comments alone would be refused.
+    if any(line.strip() and not line.startswith(b"--") for line in text.splitlines()):
+        with database_errors(), session.cursor() as cursor:
+            cursor.execute(text)

@@ -1,0 +1,142 @@
+#!/usr/bin/python
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_restore_in_place
+short_description: Make the live database what a backup says, in one transaction
+version_added: "0.1.0"
+description:
+  - For servers where no second database may be created; everywhere else use M(backstop.postgres.pg_restore) and M(backstop.postgres.pg_swap), which destroy nothing.
+  - Makes an emergency backup of what will be removed, fences writers out, counts exactly which rows would be lost and refuses above O(accept_lost_rows).
+  - Then, in the same transaction, empties the database, restores the backup, compares tables and catalog with its manifest, and commits.
+  - Readers wait until then. Sessions that keep a table in use longer than 10 seconds make it give up; their names are told.
+  - Until the commit the server needs the disk space of both. Lost rows are also written to files in the directory of the operation.
+  - Properties of the database itself (owner, privileges, settings, comment) are not touched, subscriptions neither.
+author:
+  - The backstop.postgres contributors (@backstop)
+extends_documentation_fragment:
+  - backstop.postgres.attributes
+  - backstop.postgres.attributes.action_group
+  - backstop.postgres.connection
+  - backstop.postgres.store
+  - backstop.postgres.store.operation
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+options:
+  backup:
+    description:
+      - The backup that the database is to hold.
+      - Exactly one of O(backup) and O(undo) is needed.
+    type: str
+  undo:
+    description: Id of an operation that restored in place; the database becomes what it was before, from that operation's emergency backup.
+    type: str
+  accept_lost_rows:
+    description: How many rows may be lost, inserted, updated and deleted ones together.
+    type: int
+    default: 0
+  operation:
+    description:
+      - Id of the operation that this is a step of, as M(backstop.postgres.operation) returned it.
+      - The step is written to its journal by this module's own process, which holds the operation's locks meanwhile.
+    type: str
+    required: true
+notes:
+  - "On failure: the live database is as it was, whatever failed: one transaction that was not committed. The emergency backup is kept."
+  - "How to undo: with O(undo) of this operation."
+  - Prepared statements of sessions that stayed connected may refer to types that were made anew; the application has to connect again.
+seealso:
+  - module: backstop.postgres.pg_swap
+"""
+
+EXAMPLES = r"""
+- name: Revert where no second database may be created
+  backstop.postgres.pg_restore_in_place:
+    backup: electricity_tokens-20251108T020000Z-3fa9c1
+    operation: "{{ begun.operation }}"
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+"""
+
+RETURN = r"""
+emergency:
+  description: The backup of what was removed.
+  returned: success
+  type: str
+losses:
+  description: For each table with lost rows, how many were inserted, updated and deleted, and the file that holds them.
+  returned: success
+  type: list
+  elements: dict
+lost_rows:
+  description: Their sum. Large objects are counted all together when one of them differs.
+  returned: success
+  type: int
+tolerated:
+  description: Differences that a dump and restore cannot avoid, with the reason.
+  returned: changed
+  type: list
+  elements: str
+ended_sessions:
+  description: Sessions that were ended because they held locks in the way of the fence.
+  returned: changed
+  type: list
+  elements: str
+seconds:
+  description: How long the database could not be used, at most.
+  returned: changed
+  type: float
+"""
+
+from typing import Any, Dict, cast
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
+    Request,
+    run_module,
+    store_argument_spec,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.in_place import (
+    revert_in_place,
+    undo_in_place,
+)
+
+
+def act(request: Request) -> Dict[str, Any]:
+    context = request.context
+    accept = request.params["accept_lost_rows"]
+    undone = Operation.load(request.store, request.params["undo"]) if request.params["undo"] else None
+    place = request.store.find_backup(request.params["backup"]) if request.params["backup"] else None
+    if request.check_mode:
+        return {"changed": True}
+    if undone is not None:
+        return undo_in_place(context, undone, accept)
+    return revert_in_place(context, cast(BackupPlace, place), accept)
+
+
+def main() -> None:
+    run_module(
+        dict(
+            backup=dict(type="str"),
+            undo=dict(type="str"),
+            accept_lost_rows=dict(type="int", default=0),
+            **store_argument_spec(operation=True),
+        ),
+        act,
+        connection=True,
+        mutually_exclusive=[("backup", "undo")],
+        required_one_of=[("backup", "undo")],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The complete revert inside the live database: one transaction, proved before its COMMIT, undone by its own backup."""
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import stat
+
+import psycopg2
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import server as server_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.definitions import definitions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import in_place as in_place_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.in_place import (
+    revert_in_place,
+    undo_in_place,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_revert, plan_undo
+from support.databases import APP, OWNER, REALISTIC
+
+EVERYTHING = 10**9
+PURCHASE = (
+    'INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") VALUES (\'%s\', 1, now(), \'u1\')'
+)
+
+
+def reverted(live, place, accept=0):
+    context = live.begun("rollback", {"backup": place.backup_id})
+    result = revert_in_place(context, place, accept)
+    context.operation.close("done")
+    return context, result
+
+
+def as_owner(live, *statements):
+    with live.session(user=OWNER) as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def equals(live, place):
+    with live.context.connect() as session:
+        return not compare_tables(session, load(place)).tables
+
+
+def inventory(live):
+    """All definitions, values of sequences, and what belongs to the database."""
+    with live.context.connect() as session:
+        found = definitions(session)
+    sequences = live.rows("SELECT schemaname, sequencename, last_value FROM pg_sequences ORDER BY 1, 2")
+    database = live.rows(
+        "SELECT d.oid, datname, datdba, datconnlimit, datacl::text, shobj_description(d.oid, 'pg_database'),"
+        " (SELECT array_agg(setconfig::text || setrole ORDER BY 1) FROM pg_db_role_setting WHERE setdatabase = d.oid)"
+        " FROM pg_database d WHERE datname = current_database()"
+    )
+    comments = live.rows("SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = 'public'")
+    return found, sequences, database, comments
+
+
+def test_the_realistic_database_is_identical_afterwards(databases):
+    """Every kind of object, whatever came since; settings and privileges of the database are not touched."""
+    live = databases.make("shop", REALISTIC, user=None)
+    place = live.backup()
+    # Once restored, some definitions are printed otherwise, and stably from then on.
+    reverted(live, place)
+    place = live.backup()
+    before = inventory(live)
+    live.execute(
+        "CREATE SCHEMA later; CREATE TABLE later.t (id int REFERENCES parent); CREATE EXTENSION citext;"
+        " ALTER TYPE \"MeterStatus\" ADD VALUE 'NEW'; DROP VIEW of_a_view; ALTER TABLE \"User\" DROP COLUMN \"name\";"
+        " SELECT lo_from_bytea(99, 'x'), lo_unlink(424243); CREATE PUBLICATION late FOR TABLE child;"
+        " DROP EVENT TRIGGER watches_ddl; DROP TABLE numbered; CREATE CAST (text AS reading) WITH INOUT"
+    )
+    live.execute("DELETE FROM no_key WHERE a = 1; UPDATE \"UserContribution\" SET \"amount\" = 0 WHERE \"id\" = 'c1'")
+    context, result = reverted(live, place, EVERYTHING)
+    assert result["changed"] and equals(live, place) and inventory(live) == before
+    losses = {loss["name"]: (loss["inserted"], loss["updated"], loss["deleted"]) for loss in result["losses"]}
+    assert losses["no_key"] == (0, 0, 2) and losses["UserContribution"] == (0, 1, 0)
+    assert losses["numbered"] == (0, 0, 10) and losses["pg_largeobject"] == (0, 2, 0)
+    with live.session(user=APP) as cursor:
+        cursor.execute("SHOW timezone")
+        assert cursor.fetchone() == ("Africa/Harare",)
+    assert live.names() == [live.name]
+
+
+def test_a_role_without_superuser_and_its_undo(plain):
+    place = plain.backup()
+    plain.run("receipts.sql")
+    as_owner(plain, PURCHASE % "since", "UPDATE \"User\" SET \"name\" = 'other' WHERE \"id\" = 'u1'")
+    deployed = plain.backup("post-migration")
+    with pytest.raises(Refused, match="2 rows would be lost") as caught:
+        reverted(plain, place)
+    assert caught.value.found == "public.TokenPurchase: 1 inserted; public.User: 1 updated"
+    assert "emergency backup" in caught.value.hint and "reapply" not in caught.value.hint
+    assert equals(plain, deployed)
+    context, result = reverted(plain, place, 2)
+    assert equals(plain, place) and result["lost_rows"] == 2
+    assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
+    kept = pathlib.Path(context.operation.file("lost-rows")) / "public.TokenPurchase.copy"
+    assert kept.read_text("utf-8").startswith("since\t")
+    assert revert_in_place(context, place, 0)["changed"] is False
+    assert plan_revert(plain.context, place.backup_id)["needed"] is False
+    # The number that the lost purchase had is not given out again.
+    assert plain.value("SELECT nextval('\"TokenPurchase_number_seq\"')") == 502
+
+    plan = plan_undo(plain.context, None)
+    assert plan["needed"] and plan["undoes"] == context.operation.id and plan["method"] == "in_place"
+    as_owner(plain, PURCHASE % "after")
+    back = plain.begun("undo", {"undoes": context.operation.id})
+    with pytest.raises(Refused, match="1 rows would be lost") as caught:
+        undo_in_place(back, context.operation, 0)
+    assert caught.value.found == "public.TokenPurchase: 1 inserted"
+    assert undo_in_place(back, context.operation, 1)["lost_rows"] == 1
+    back.operation.close("done")
+    assert equals(plain, deployed)
+    assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
+    assert plan_undo(plain.context, None)["needed"] is False
+    assert plan_revert(plain.context, place.backup_id)["needed"] is True
+    assert len(plain.store.backups("emergency")) == 4
+
+
+def damaged(place, change):
+    """The backup with another archive that its manifest vouches for."""
+    path = pathlib.Path(place.file("archive.dump"))
+    path.write_bytes(change(path.read_bytes()))
+    manifest = load(place)
+    manifest["files"]["archive.dump"] = manifests.describe_files(place.path, ["archive.dump"])["archive.dump"]
+    manifests.write_json(place.file("manifest.json"), manifest)
+
+
+@pytest.mark.parametrize("cut", [1, 50, 3000])
+def test_a_truncated_archive_changes_nothing(plain, cut):
+    place = plain.backup()
+    plain.run("receipts.sql")
+    now = plain.backup("daily")
+    damaged(place, lambda archive: archive[:-cut])
+    with pytest.raises(BackstopError):
+        reverted(plain, place)
+    assert equals(plain, now) and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
+
+
+def test_a_pg_restore_that_is_killed_changes_nothing(plain, tmp_path, monkeypatch):
+    """It dies at a line end in the middle of a table: psql -1 would commit what came so far."""
+    place = plain.backup()
+    plain.run("receipts.sql")
+    now = plain.backup("daily")
+    program = tmp_path / "bin" / "pg_restore"
+    program.parent.mkdir()
+    for name in ("pg_dump", "pg_dumpall"):
+        (program.parent / name).symlink_to(plain.cluster.bin_dir / name)
+    real = plain.cluster.bin_dir / "pg_restore"
+    program.write_text(
+        "#!/bin/sh\ncase \"$*\" in *--file=-*) %s \"$@\" | head -n 400; kill -9 $$;; esac\nexec %s \"$@\"\n"
+        % (real, real)
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    plain.context.client_bin_dir = str(program.parent)
+    with pytest.raises(BackstopError) as caught:
+        reverted(plain, place)
+    assert "end" in str(caught.value)
+    assert equals(plain, now) and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
+
+
+def test_a_backup_that_does_not_give_back_what_it_says(plain):
+    place = plain.backup()
+    now = plain.backup("daily")
+    manifest = load(place)
+    entry = next(entry for entry in manifest["tables"] if entry["name"] == "User")
+    entry["digest"] = {"rows": 20, "hash": "1"}
+    manifests.write_json(place.file("manifest.json"), manifest)
+    with pytest.raises(BackstopError, match="differs from the backup's source") as caught:
+        reverted(plain, place, EVERYTHING)
+    assert "table public.User has 20 rows with other contents" in caught.value.found
+    assert equals(plain, now)
+
+
+def test_a_reader_in_the_way_is_named(plain, monkeypatch):
+    monkeypatch.setattr(in_place_module, "_LOCK_TIMEOUT", "100ms")
+    place = plain.backup()
+    now = plain.backup("daily")
+    plain.execute('GRANT SELECT ON "User" TO ' + APP)
+    now = plain.backup("daily")
+    with plain.session(user=APP) as reader:
+        reader.execute("BEGIN")
+        reader.execute('SELECT count(*) FROM "User"')
+        with pytest.raises(Refused, match="keep tables in use") as caught:
+            reverted(plain, place)
+        assert APP in caught.value.found and "pg_terminate_backend" in caught.value.hint
+        reader.execute('SELECT count(*) FROM "User"; COMMIT')
+    assert equals(plain, now)
+
+
+def test_rows_written_after_the_emergency_backup(plain, monkeypatch):
+    """What is removed must be in the emergency backup, all of it."""
+    place = plain.backup()
+    make = in_place_module.make_backup
+
+    def make_and_write(*arguments):
+        made = make(*arguments)
+        as_owner(plain, PURCHASE % "late")
+        return made
+
+    monkeypatch.setattr(in_place_module, "make_backup", make_and_write)
+    with pytest.raises(Refused, match="after the emergency backup"):
+        reverted(plain, place, EVERYTHING)
+    assert plain.value("SELECT count(*) FROM \"TokenPurchase\" WHERE \"id\" = 'late'") == 1
+
+
+def test_more_tables_than_one_transaction_can_lock(plain, monkeypatch):
+    place = plain.backup()
+    monkeypatch.setattr(
+        server_module, "settings", lambda *_: {
+            "max_locks_per_transaction": "1", "max_connections": "20", "max_prepared_transactions": "0",
+        },
+    )
+    with pytest.raises(Refused, match="lock table is too small") as caught:
+        reverted(plain, place)
+    assert "max_locks_per_transaction to " in caught.value.hint
+    assert not plain.store.backups("emergency")
+
+
+FAILPOINTS = [
+    "in-place.fenced", "in-place.counted", "in-place.emptied", "in-place.restored", "in-place.before-commit",
+    "in-place.committed",
+]
+
+
+@pytest.mark.parametrize("failpoint", FAILPOINTS)
+def test_killed_anywhere_it_is_as_before_or_done(plain, failpoint):
+    place = plain.backup()
+    plain.run("receipts.sql")
+    now = plain.backup("daily")
+    context = plain.begun("rollback", {"backup": place.backup_id})
+    child = os.fork()
+    if child == 0:
+        os.environ["BACKSTOP_FAILPOINT"] = failpoint
+        try:
+            revert_in_place(context, place, 0)
+        finally:
+            os._exit(1)
+    _pid, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    committed = failpoint == "in-place.committed"
+    assert equals(plain, place if committed else now)
+    result = revert_in_place(context, place, 0)
+    assert result["changed"] is not committed and result["lost_rows"] == 0
+    assert equals(plain, place) and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
+
+
+def test_a_drilled_backup_tolerates_nothing(databases):
+    """Definitions that are printed otherwise are proved by the drill, where there was one."""
+    live = databases.make("shop", REALISTIC, user=None)
+    place = live.backup()
+    _context, result = reverted(live, place)
+    assert any("printed otherwise" in sentence for sentence in result["tolerated"])
+    live = databases.make("mart", REALISTIC, user=None)
+    place = live.backup()
+    verify(live.context, place, "restored")
+    _context, result = reverted(live, place)
+    assert not any("printed otherwise" in sentence for sentence in result["tolerated"])
+
+
+def test_clients_must_connect_again_but_may_stay(plain):
+    """Nobody is thrown out who does not hold a lock; what the application reads afterwards is the restored rows."""
+    place = plain.backup()
+    as_owner(plain, PURCHASE % "since")
+    connection = psycopg2.connect(plain.cluster.url(plain.name, user=OWNER))
+    connection.autocommit = True
+    cursor = connection.cursor()
+    cursor.execute('SELECT count(*) FROM "TokenPurchase"')
+    assert cursor.fetchone() == (501,)
+    reverted(plain, place, 1)
+    cursor.execute('SELECT count(*) FROM "TokenPurchase"')
+    assert cursor.fetchone() == (500,)
+    connection.close()

@@ -1,0 +1,449 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Rows that were written since go over to the database that takes over; what does not go is told, never guessed."""
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import random
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import retired_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import reapply as reapply_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import revert as revert_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reapply import Reapply
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import (
+    build_successor,
+    revert,
+    undo,
+)
+from support.databases import OWNER
+
+APPLY, APPLY_ALL, REPORT = Reapply("apply"), Reapply("apply", deletes=True), Reapply("report")
+EVERYTHING = 10**9
+PURCHASE = (
+    'INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") VALUES (%s, 1.5, now(), %s)'
+)
+
+
+def begun(live, place):
+    context = live.begun("rollback", {"backup": place.backup_id})
+    build_successor(context, place)
+    return context
+
+
+def reverted(live, place, reapply=APPLY, accept=0):
+    context = begun(live, place)
+    result = revert(context, place, accept, reapply=reapply)
+    context.operation.close("done")
+    return context, result
+
+
+def undone(live, operation, reapply=APPLY, accept=0):
+    context = live.begun("undo", {"undoes": operation.id})
+    result = undo(context, operation, accept, reapply)
+    context.operation.close("done")
+    return context, result
+
+
+def as_owner(live, *statements):
+    with live.session(user=OWNER) as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def carried(result):
+    return {
+        entry["table"].split(".", 1)[1]: (entry["inserted"], entry["updated"], entry["deleted"])
+        for entry in result["reapply"]["carried"]
+    }
+
+
+def conflicts(result):
+    return {
+        (entry["table"].split(".", 1)[1], entry["reason"]): entry["rows"] for entry in result["reapply"]["conflicts"]
+    }
+
+
+def in_retired(live, result, query):
+    name = result["retired"]
+    live.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % name, "postgres")
+    try:
+        return live.rows(query, name)
+    finally:
+        live.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS false' % name, "postgres")
+
+
+def test_a_purchase_made_after_the_deploy_survives_the_revert_and_its_undo(plain):
+    place = plain.backup()
+    plain.run("receipts.sql")
+    with plain.session(user=OWNER) as cursor:
+        cursor.execute("INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
+        cursor.execute(PURCHASE, ("new", "new"))
+        cursor.execute("INSERT INTO \"UserContribution\" VALUES ('new', 'new', 'new', 0.1)")
+        cursor.execute("UPDATE \"User\" SET \"name\" = E'changed\\t\\\\\\n电' WHERE \"id\" = 'u3'")
+    rows = plain.rows('SELECT * FROM "TokenPurchase" ORDER BY 1')
+    users = plain.rows('SELECT * FROM "User" ORDER BY 1')
+    context, result = reverted(plain, place)
+    assert result["lost_rows"] == 0 and result["reapply"]["carried_rows"] == 4 and not conflicts(result)
+    assert carried(result) == {"User": (1, 1, 0), "TokenPurchase": (1, 0, 0), "UserContribution": (1, 0, 0)}
+    assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
+    assert plain.rows('SELECT * FROM "TokenPurchase" ORDER BY 1') == rows
+    assert plain.rows('SELECT * FROM "User" ORDER BY 1') == users
+    assert revert(context, place, 0, reapply=APPLY)["changed"] is False
+
+    # Written in the reverted database: the undo carries it, and does not take for new what came from the retired one.
+    as_owner(plain, PURCHASE.replace("%s", "'after'"). replace("'after')", "'u1')"))
+    as_owner(plain, "UPDATE \"TokenPurchase\" SET \"totalTokens\" = 9 WHERE \"id\" = 'new'")
+    _back, facts = undone(plain, context.operation)
+    assert carried(facts) == {"TokenPurchase": (1, 1, 0)} and facts["lost_rows"] == 0
+    assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
+    assert dict(plain.rows("SELECT id, \"totalTokens\" FROM \"TokenPurchase\" WHERE id IN ('new', 'after')")) == {
+        "new": 9, "after": 1.5,
+    }
+
+
+def test_an_undo_right_after_loses_nothing_and_restores_nothing(plain, monkeypatch):
+    """What was carried is known by its digest: no copy has to be built to count."""
+    place = plain.backup()
+    plain.run("receipts.sql")
+    as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
+    context, _result = reverted(plain, place)
+    monkeypatch.setattr(revert_module, "build_database", lambda *_: pytest.fail("a copy was built"))
+    _back, facts = undone(plain, context.operation, Reapply())
+    assert facts["lost_rows"] == 0
+    assert plain.value("SELECT count(*) FROM \"User\" WHERE \"id\" = 'new'") == 1
+
+
+def test_off_is_the_default_and_report_changes_nothing(plain):
+    place = plain.backup()
+    as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
+    context = begun(plain, place)
+    with pytest.raises(Refused, match="1 rows would be lost") as caught:
+        revert(context, place, 0)
+    assert "rollback_reapply=apply" in caught.value.hint and caught.value.details["reapply"] == {"mode": "off"}
+    with pytest.raises(Refused, match="1 rows would be lost") as caught:
+        revert(context, place, 0, reapply=REPORT)
+    assert caught.value.details["reapply"]["carried"] == [
+        {"table": "public.User", "inserted": 1, "updated": 0, "deleted": 0}
+    ]
+    result = revert(context, place, 1, reapply=REPORT)
+    assert result["lost_rows"] == 1 and result["reapply"]["carried_rows"] == 1
+    assert plain.value("SELECT count(*) FROM \"User\" WHERE \"id\" = 'new'") == 0
+
+
+def test_deletes_only_when_asked_for(plain):
+    place = plain.backup()
+    as_owner(plain, "DELETE FROM \"TokenPurchase\" WHERE \"id\" = 'p000003'")  # its contribution goes with it
+    with pytest.raises(Refused, match="2 rows would be lost"):
+        reverted(plain, place)
+    _context, result = reverted(plain, place, APPLY_ALL)
+    assert carried(result) == {"TokenPurchase": (0, 0, 1), "UserContribution": (0, 0, 1)}
+    assert plain.value('SELECT count(*) FROM "TokenPurchase"') == 499
+    assert plain.value('SELECT count(*) FROM "UserContribution"') == 399
+
+
+SHAPES = """
+CREATE TABLE composite (a integer, b text, v jsonb, PRIMARY KEY (b, a));
+CREATE TABLE tree (id integer PRIMARY KEY, up integer REFERENCES tree, name text UNIQUE);
+CREATE TABLE chicken (id integer PRIMARY KEY, egg integer NOT NULL);
+CREATE TABLE egg (id integer PRIMARY KEY, chicken integer NOT NULL REFERENCES chicken);
+ALTER TABLE chicken ADD FOREIGN KEY (egg) REFERENCES egg DEFERRABLE;
+CREATE TABLE stiff_one (id integer PRIMARY KEY, other integer NOT NULL);
+CREATE TABLE stiff_two (id integer PRIMARY KEY, other integer NOT NULL REFERENCES stiff_one);
+ALTER TABLE stiff_one ADD FOREIGN KEY (other) REFERENCES stiff_two;
+CREATE TABLE numbered (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v numeric, twice numeric
+  GENERATED ALWAYS AS (v * 2) STORED);
+CREATE TABLE no_key (a integer);
+CREATE TYPE mood AS ENUM ('good', 'bad');
+CREATE TABLE moods (id integer PRIMARY KEY, mood mood NOT NULL, code varchar(5), at timestamp(3));
+CREATE TABLE "A child" ("odd %s Key" text PRIMARY KEY REFERENCES composite_parent ("p.q"), "ROW" integer);
+CREATE TABLE audit (id serial PRIMARY KEY, what text);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+  BEGIN INSERT INTO public.audit (what) VALUES (TG_OP); RETURN coalesce(NEW, OLD); END $$;
+CREATE TRIGGER noted AFTER INSERT OR UPDATE OR DELETE ON tree FOR EACH ROW EXECUTE FUNCTION note();
+CREATE TRIGGER sleeps BEFORE INSERT ON tree FOR EACH ROW EXECUTE FUNCTION note();
+ALTER TABLE tree DISABLE TRIGGER sleeps;
+CREATE TRIGGER ever BEFORE INSERT ON tree FOR EACH STATEMENT EXECUTE FUNCTION note();
+ALTER TABLE tree ENABLE ALWAYS TRIGGER ever;
+INSERT INTO composite SELECT g % 10, 'b' || g / 10, jsonb_build_object('v', g) FROM generate_series(1, 60) g;
+INSERT INTO tree VALUES (1, NULL, 'root'), (2, 1, 'two'), (3, 2, 'three'), (9, 9, 'itself');
+INSERT INTO numbered (v) SELECT g / 3.0 FROM generate_series(1, 10) g;
+INSERT INTO no_key VALUES (1), (1);
+INSERT INTO moods VALUES (1, 'good', 'abc', '2025-01-01');
+"""
+
+
+@pytest.fixture
+def shapes(databases):
+    live = databases.make("shop", "template0")
+    as_owner(live, 'CREATE TABLE composite_parent ("p.q" text PRIMARY KEY)', SHAPES)
+    return live
+
+
+def test_order_of_foreign_keys_and_odd_shapes(shapes):
+    """Parents first, whatever the tables are called; rows that refer to each other go together."""
+    place = shapes.backup()
+    as_owner(
+        shapes,
+        "INSERT INTO composite_parent VALUES ('o''ne'), ('\\two')",
+        'INSERT INTO "A child" VALUES (\'o\'\'ne\', 1), (\'\\two\', NULL)',
+        "INSERT INTO composite VALUES (77, 'z', NULL)",
+        "UPDATE composite SET v = '[1.10, null]' WHERE a = 3",
+        # Children before their parents in the heap.
+        "BEGIN; ALTER TABLE tree DISABLE TRIGGER noted; INSERT INTO tree VALUES (5, NULL, 'five'), (6, 5, 'six');"
+        " UPDATE tree SET up = 6 WHERE id = 3; INSERT INTO tree VALUES (7, 7, 'seven'); ALTER TABLE tree ENABLE TRIGGER"
+        " noted; COMMIT",
+        "BEGIN; SET CONSTRAINTS ALL DEFERRED; INSERT INTO chicken VALUES (1, 1); INSERT INTO egg VALUES (1, 1); COMMIT",
+        "INSERT INTO numbered (v) VALUES (7), ('NaN'); UPDATE numbered SET v = 0 WHERE id = 2",
+    )
+    state = shapes.rows("SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1")
+    tables = ["composite", "tree", "chicken", "egg", "numbered", '"A child"', "composite_parent", "audit"]
+    before = {name: shapes.rows("SELECT (r.*)::text FROM %s r ORDER BY 1" % name) for name in tables}
+    _context, result = reverted(shapes, place)
+    assert not conflicts(result) and result["lost_rows"] == 0
+    assert carried(result) == {
+        "A child": (2, 0, 0), "composite_parent": (2, 0, 0), "composite": (1, 6, 0), "tree": (3, 1, 0),
+        "chicken": (1, 0, 0), "egg": (1, 0, 0), "numbered": (2, 1, 0), "audit": (2, 0, 0),
+    }
+    assert {name: shapes.rows("SELECT (r.*)::text FROM %s r ORDER BY 1" % name) for name in tables} == before
+    assert shapes.rows("SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1") == state
+    # No number is given out twice.
+    as_owner(shapes, "INSERT INTO numbered (v) VALUES (1)")
+    assert shapes.value("SELECT max(id) FROM numbered") == 13
+
+
+def test_conflicts_are_told_and_not_guessed(shapes):
+    place = shapes.backup()
+    as_owner(
+        shapes,
+        # A cycle whose foreign keys cannot be deferred.
+        "ALTER TABLE stiff_one DROP CONSTRAINT stiff_one_other_fkey; INSERT INTO stiff_one VALUES (1, 1);"
+        " INSERT INTO stiff_two VALUES (1, 1)",
+        "INSERT INTO no_key VALUES (2)",
+        # The unique value of a row that was deleted, and deletions are not carried.
+        "DELETE FROM tree WHERE id = 3; INSERT INTO tree VALUES (33, NULL, 'three'), (34, 33, 'below it')",
+        # Types that hold more.
+        "ALTER TYPE mood ADD VALUE 'new'",
+        "ALTER TABLE moods ALTER code TYPE varchar(50), ALTER at TYPE timestamp(6)",
+        "INSERT INTO moods VALUES (2, 'new', 'a', NULL), (3, 'bad', 'longer', NULL), (4, 'bad', 'b',"
+        " '2025-01-01 00:00:00.123456'), (5, 'bad', 'five5', '2025-01-01 00:00:00.5')",
+        "CREATE TABLE fresh (id integer PRIMARY KEY); INSERT INTO fresh VALUES (1), (2)",
+        "ALTER TABLE numbered ADD extra text",
+        "INSERT INTO numbered (v, extra) VALUES (5, NULL), (6, 'kept in the file')",
+        "SELECT lo_from_bytea(77, 'x')",
+    )
+    context = begun(shapes, place)
+    with pytest.raises(Refused, match="13 rows would be lost") as caught:
+        revert(context, place, 0, reapply=APPLY)
+    assert "public.fresh: 2 rows, the other database has no such table" in caught.value.found
+    result = revert(context, place, 13, reapply=APPLY)
+    assert result["lost_rows"] == 13
+    assert conflicts(result) == {
+        ("stiff_one", "a row that it refers to is missing"): 1,
+        ("stiff_two", "a row that it refers to is missing"): 1,
+        ("no_key", "without a key that both databases have, rows cannot be told from each other"): 1,
+        ("tree", "a unique value is taken by another row"): 1,
+        ("tree", "a row that it refers to is missing"): 1,
+        ("moods", 'invalid input value for enum public.mood: "new"'): 1,
+        ("moods", "it would not keep its values: a column has another type or a rule changes it"): 2,
+        ("fresh", "the other database has no such table"): 2,
+        ("pg_largeobject", "large objects are not carried over"): 1,
+    }
+    assert carried(result) == {"moods": (1, 0, 0), "numbered": (2, 0, 0), "audit": (4, 0, 0)}
+    losses = {loss["name"]: (loss["inserted"], loss["updated"], loss["deleted"]) for loss in result["losses"]}
+    # The value in a column that the reverted database does not have is still lost, and counted.
+    assert losses["numbered"] == (0, 1, 0) and losses["tree"] == (2, 0, 1)
+    path = pathlib.Path(context.operation.file("reapply-conflicts.jsonl"))
+    told = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert {"table": "public.tree", "key": {"id": "33"}, "change": "insert",
+            "reason": "a unique value is taken by another row"} in told
+    assert path.stat().st_mode & 0o777 == 0o600
+    kept = pathlib.Path(context.operation.file("lost-rows"))
+    assert "kept in the file" in (kept / "public.numbered.copy").read_text("utf-8")
+    assert len((kept / "public.moods.copy").read_text("utf-8").splitlines()) == 3
+
+
+def test_deletes_that_others_still_refer_to(shapes):
+    """ON DELETE CASCADE would take rows along that nobody deleted."""
+    as_owner(shapes, "CREATE TABLE leaf (id integer PRIMARY KEY, t integer REFERENCES tree ON DELETE CASCADE, n text)")
+    as_owner(shapes, "INSERT INTO leaf VALUES (1, 3, 'a'), (2, 2, 'b')")
+    place = shapes.backup()
+    as_owner(shapes, "ALTER TABLE leaf ALTER n TYPE varchar(100); UPDATE leaf SET t = 1 WHERE id = 2")
+    as_owner(shapes, "ALTER TABLE leaf DROP CONSTRAINT leaf_t_fkey; DELETE FROM tree WHERE id IN (2, 3, 9)")
+    _context, result = reverted(shapes, place, APPLY_ALL, accept=2)
+    assert conflicts(result) == {("tree", "other rows refer to it"): 2}
+    assert carried(result) == {"tree": (0, 0, 1), "leaf": (0, 1, 0), "audit": (3, 0, 0)}
+    assert shapes.rows("SELECT id, t FROM leaf ORDER BY 1") == [(1, 3), (2, 1)]
+    assert shapes.rows("SELECT id FROM tree ORDER BY 1") == [(1,), (2,), (3,)]
+
+
+def test_an_undo_sees_what_both_sides_changed(plain):
+    """Three versions of a row: in the backup, in the retired database, in the one that is live."""
+    place = plain.backup()
+    as_owner(plain, "UPDATE \"User\" SET \"name\" = 'before' WHERE \"id\" IN ('u1', 'u2', 'u3')")
+    as_owner(plain, "DELETE FROM \"UserContribution\" WHERE \"id\" IN ('c1', 'c2')")
+    as_owner(plain, "INSERT INTO \"User\" VALUES ('x', 'x@example.org', 'one')")
+    context, result = reverted(plain, place, Reapply(), accept=EVERYTHING)
+    assert result["lost_rows"] == 6
+    as_owner(plain, "UPDATE \"User\" SET \"name\" = 'after' WHERE \"id\" IN ('u1', 'u5')")  # u1 on both sides
+    as_owner(plain, "UPDATE \"User\" SET \"name\" = 'before' WHERE \"id\" = 'u2'")  # the same on both sides
+    as_owner(plain, "UPDATE \"UserContribution\" SET \"contributionAmount\" = 7 WHERE \"id\" IN ('c1', 'c9')")
+    as_owner(plain, "INSERT INTO \"User\" VALUES ('x', 'x@example.org', 'other')")
+    with pytest.raises(Refused, match="3 rows would be lost"):
+        undone(plain, context.operation)
+    _back, facts = undone(plain, context.operation, accept=3)
+    assert conflicts(facts) == {
+        ("User", "another row of this key is there"): 1,
+        ("User", "the row was changed on both sides"): 1,
+        ("UserContribution", "the row was deleted there"): 1,
+    }
+    assert carried(facts) == {"User": (0, 1, 0), "UserContribution": (0, 1, 0)}
+    names = dict(plain.rows('SELECT "id", "name" FROM "User"'))
+    assert [names[key] for key in ("u1", "u2", "u3", "u5", "x")] == ["before", "before", "before", "after", "one"]
+
+
+@pytest.mark.parametrize("where", ["revert", "undo"])
+def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
+    """Cut off between the carry's COMMIT and the renames: what changed meanwhile counts, ghosts do not stay."""
+    place = plain.backup()
+    plain.run("receipts.sql")
+    if where == "undo":
+        context, _result = reverted(plain, place)
+    else:
+        context = begun(plain, place)
+    as_owner(plain, "INSERT INTO \"User\" VALUES ('ghost', 'ghost@example.org'), ('stays', 'stays@example.org')")
+    as_owner(plain, "UPDATE \"User\" SET \"name\" = 'first' WHERE \"id\" = 'u1'")
+    as_owner(plain, "DELETE FROM \"UserContribution\" WHERE \"id\" = 'c1'")
+
+    def run(accept=0):
+        if where == "undo":
+            return undone(plain, context.operation, APPLY_ALL, accept)[1]
+        return revert(context, place, accept, reapply=APPLY_ALL)
+
+    def cut_off(name):
+        if name == "reapply.committed":
+            raise BackstopError("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reapply_module, "reach", cut_off)
+        with pytest.raises(BackstopError, match="cut off"):
+            run()
+    # The application went on meanwhile.
+    as_owner(plain, "DELETE FROM \"User\" WHERE \"id\" = 'ghost'")
+    as_owner(plain, "UPDATE \"User\" SET \"name\" = 'second' WHERE \"id\" = 'u1'")
+    as_owner(plain, "INSERT INTO \"UserContribution\" SELECT 'c1', 'p000001', 'u2', 0.3")
+    result = run()
+    # The contribution is as it was: neither deleted nor changed.
+    assert carried(result) == {"User": (1, 1, 0)} and result["lost_rows"] == 0
+    assert plain.rows("SELECT \"id\", \"name\" FROM \"User\" WHERE \"id\" IN ('ghost', 'stays', 'u1') ORDER BY 1") == [
+        ("stays", None), ("u1", "second"),
+    ]
+    assert plain.value('SELECT count(*) FROM "UserContribution"') == 400
+
+
+def test_what_cannot_be_proved_is_not_committed(plain):
+    """A foreign key's ON UPDATE CASCADE changes rows that nobody asked to change."""
+    as_owner(
+        plain,
+        'CREATE TABLE refers (id integer PRIMARY KEY, email text REFERENCES "User" ("email") ON UPDATE CASCADE)',
+        "INSERT INTO refers VALUES (1, 'u1@example.org')",
+    )
+    place = plain.backup()
+    as_owner(
+        plain,
+        "ALTER TABLE refers DROP CONSTRAINT refers_email_fkey",
+        "UPDATE \"User\" SET \"email\" = 'other@example.org' WHERE \"id\" = 'u1'",
+    )
+    context = begun(plain, place)
+    names = plain.names()
+    with pytest.raises(BackstopError, match="does not hold what was backed up") as caught:
+        revert(context, place, EVERYTHING, reapply=APPLY)
+    assert caught.value.found == "other rows in public.refers" and plain.names() == names
+    assert revert(context, place, 1, reapply=Reapply())["lost_rows"] == 1
+
+
+def test_a_successor_that_somebody_changed_is_not_proved(plain):
+    place = plain.backup()
+    as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
+    context = begun(plain, place)
+    successor = [name for name in plain.names() if name != plain.name][0]
+    plain.execute("DELETE FROM \"UserContribution\" WHERE \"id\" = 'c7'", successor)
+    with pytest.raises(BackstopError, match="does not hold what was backed up") as caught:
+        revert(context, place, EVERYTHING, reapply=APPLY)
+    assert "public.UserContribution" in caught.value.found
+
+
+def test_random_changes_all_survive(plain, seed):
+    """Whatever is inserted, updated and deleted in tables that both have, the new database reads as the live one."""
+    chance = random.Random(seed)
+    place = plain.backup()
+    with plain.session(user=OWNER) as cursor:
+        for number in range(80):
+            some = chance.randrange(1, 400)
+            name = chance.choice(["NULL", "''", "E'\\\\N'", "E'a\\tb\\nc'", "'\"(,)'", "'电'"])
+            cursor.execute(
+                chance.choice(
+                    [
+                        "INSERT INTO \"User\" VALUES ('n%d', 'n%d@example.org', %s)" % (number, number, name),
+                        "UPDATE \"User\" SET \"name\" = %s WHERE \"id\" = 'u%d'" % (name, some % 20 + 1),
+                        "DELETE FROM \"TokenPurchase\" WHERE \"id\" = 'p%06d'" % some,
+                        "UPDATE \"TokenPurchase\" SET \"totalTokens\" = %d / 3.0, \"createdBy\" = 'u%d' WHERE \"id\" ="
+                        " 'p%06d'" % (number, some % 20 + 1, some),
+                        PURCHASE.replace("%s", "'%s'") % ("n%d" % number, "u%d" % (some % 20 + 1)),
+                        "DELETE FROM \"UserContribution\" WHERE \"id\" = 'c%d'" % some,
+                        "UPDATE \"UserContribution\" SET \"userId\" = 'u%d' WHERE \"id\" = 'c%d'"
+                        % (some % 20 + 1, some),
+                    ]
+                )
+            )
+    tables = ["User", "TokenPurchase", "UserContribution"]
+    before = {name: plain.rows('SELECT * FROM "%s" ORDER BY "id"' % name) for name in tables}
+    number = plain.value("SELECT last_value FROM \"TokenPurchase_number_seq\"")
+    _context, result = reverted(plain, place, APPLY_ALL)
+    assert result["lost_rows"] == 0 and not conflicts(result)
+    assert {name: plain.rows('SELECT * FROM "%s" ORDER BY "id"' % name) for name in tables} == before
+    assert plain.value("SELECT last_value FROM \"TokenPurchase_number_seq\"") == number
+
+
+# Sequences --------------------------------------------------------------------------------------------------------
+
+
+def test_sequences_only_go_forward(databases):
+    live = databases.make("shop", "template_realistic", user=None)
+    place = live.backup()
+    live.execute("SELECT nextval('receipt_number'), nextval('countdown'), nextval('never_used')")
+    live.execute("SELECT setval('\"User_seq_seq\"', 7)")
+    values = """
+        SELECT 'receipt_number', last_value FROM receipt_number UNION SELECT 'countdown', last_value FROM countdown
+        UNION SELECT 'never_used', last_value FROM never_used UNION SELECT 'user', last_value FROM "User_seq_seq"
+    """
+    before = dict(live.rows(values))
+    context, result = reverted(live, place, Reapply())
+    found = dict(live.rows(values))
+    # The one that was set back in the live database stays where the backup has it.
+    assert before.pop("user") == 7 and found.pop("user") == 40
+    assert found == before and len(result["advanced_sequences"]) == 3
+    live.execute("SELECT nextval('receipt_number'), nextval('never_used')")
+    before = dict(live.rows(values))
+    undone(live, context.operation, Reapply())
+    found = dict(live.rows(values))
+    assert found["receipt_number"] == before["receipt_number"] and found["never_used"] == before["never_used"]
+    assert found["user"] == 40
+
+
+def test_the_retired_database_stays_closed(plain):
+    """An undo has to get into it; nobody else may meanwhile, and an undo that refuses leaves it closed."""
+    place = plain.backup()
+    context, result = reverted(plain, place, Reapply())
+    as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
+    with pytest.raises(Refused, match="1 rows would be lost"):
+        undone(plain, context.operation, Reapply())
+    name = retired_name(context.operation.id, plain.name)
+    assert plain.value("SELECT datallowconn FROM pg_database WHERE datname = '%s'" % name, "postgres") is False
+    assert not in_retired(plain, result, "SELECT 1 FROM \"User\" WHERE \"id\" = 'new'")
+    assert not os.path.exists(context.operation.file("carried"))
