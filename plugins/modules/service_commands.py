@@ -67,18 +67,18 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Run the current release in a container
+- name: Run the current release by a program that tells which commit runs
   backstop.postgres.service_commands:
     release: /srv/electricity-tokens/current
-    status_command: [docker, ps, --filter, name=tokens, --format, "{{ '{{.Label \"commit\"}}' }}"]
-    start_command: [/usr/local/bin/run-tokens, "${commit}", "${release}"]
+    status_command: [/usr/local/bin/tokens-service, status]
+    start_command: [/usr/local/bin/tokens-service, run, "${commit}", "${release}"]
 
 - name: Stop it
   backstop.postgres.service_commands:
     release: /srv/electricity-tokens/current
     state: stopped
-    status_command: [docker, inspect, tokens]
-    stop_command: [docker, rm, --force, tokens]
+    status_command: [/usr/local/bin/tokens-service, status]
+    stop_command: [/usr/local/bin/tokens-service, stop]
 """
 
 RETURN = r"""

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.pm2 import Pm2
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.system_processes import alive
+from support import service_script
 from support.application_site import DATABASE_URL, PASSWORD, Site
 
 pytestmark = pytest.mark.serial
@@ -311,46 +312,19 @@ def test_errors_in_the_log(host: Host) -> None:
     assert "no regular expression" in host.run("facts", application_log_error_pattern="(").text
 
 
-#: What a platform does: runs a release in the background, ends it, and tells which one runs.
-PLATFORM = """
-import os, pathlib, signal, subprocess, sys
-action, state, node = sys.argv[1:4]
-state = pathlib.Path(state)
-pid, commit = state.read_text().split() if state.exists() else ("0", "")
-try:
-    running = pid != "0" and ") Z" not in pathlib.Path("/proc", pid, "stat").read_text()
-except OSError:
-    running = False
-if action in ("run", "stop") and running:
-    os.kill(int(pid), signal.SIGKILL)
-if action == "run":
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([node, "dist/server.js"], cwd=sys.argv[5], start_new_session=True, **quiet)
-    state.write_text("%d %s" % (process.pid, sys.argv[4]))
-if action == "status":
-    print(commit)
-    sys.exit(0 if running else 1)
-"""
-
-
 def test_an_application_that_is_run_by_commands(host: Host, tmp_path: pathlib.Path) -> None:
-    script = tmp_path / "platform.py"
-    script.write_text(PLATFORM)
-    node = str(host.site.node.bin_dir / "node")
-
-    def command(action: str, *more: str) -> List[str]:
-        return [sys.executable, str(script), action, str(tmp_path / "state"), node, *more]
-
+    script = service_script.write(tmp_path)
+    program = [str(host.site.node.bin_dir / "node"), "dist/server.js"]
     host.variables.update(
-        application_manager="commands", application_status_command=command("status"),
-        application_start_service_command=command("run", "${commit}", "${release}"),
-        application_stop_command=command("stop"),
+        application_manager="commands", application_status_command=[str(script), "status"],
+        application_start_service_command=[str(script), "run", "${commit}", "${release}", *program],
+        application_stop_command=[str(script), "stop"],
     )
     assert host.good("main", application_revision="one").changed == 3
     assert host.version() == "1"
-    pid = (tmp_path / "state").read_text()
+    pid = service_script.pid(script)
     assert host.good("main", application_revision="one").changed == 0
-    assert (tmp_path / "state").read_text() == pid
+    assert service_script.pid(script) == pid
     # As after a run that was killed: the link leads to the new release, the old one runs.
     state = host.good("prepare", "activate", "facts", application_revision="two").kept["state"]
     assert not state["running"]

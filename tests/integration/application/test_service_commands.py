@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pathlib
 import re
-import sys
 from typing import Any, Iterator, List
 
 import pytest
@@ -17,62 +16,33 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.applic
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.system_processes import alive
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import processes
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from support import service_script
 
 ONE, TWO = "1" * 40, "2" * 40
 PASSWORD = "s3cret-word"
-#: Starts, stops and tells about a process of its own; its state is two words in a file: pid and commit.
-PLATFORM = """
-import os, pathlib, signal, subprocess, sys, time
-state = pathlib.Path(sys.argv[1])
-pid, commit = state.read_text().split() if state.exists() else ("0", "")
-def alive():
-    try:
-        return pid != "0" and " Z " not in pathlib.Path("/proc", pid, "stat").read_text()
-    except OSError:
-        return False
-action = sys.argv[2]
-if action in ("stop", "start") and alive():
-    os.kill(int(pid), signal.SIGKILL)
-    while alive():
-        time.sleep(0.01)
-if action == "start":
-    program = [sys.executable, "-c", "import time; time.sleep(600)"]
-    output = None if len(sys.argv) > 4 else subprocess.DEVNULL
-    child = subprocess.Popen(program, start_new_session=True, stdout=output, stderr=output)
-    state.write_text("%d %s" % (child.pid, sys.argv[3]))
-elif action == "status":
-    print("up since today: %s, healthy" % commit)
-    sys.exit(0 if alive() else 1)
-elif action == "silent":
-    sys.exit(0 if alive() else 1)
-elif action == "fail":
-    sys.exit("cannot connect with %s" % sys.argv[3])
-elif action == "log":
-    print("since %s\\nError: no table" % sys.argv[3])
-"""
 
 
 class Platform:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
-        (folder / "platform.py").write_text(PLATFORM)
+        self.script = service_script.write(folder)
         for commit in (ONE, TWO):
             (folder / commit).mkdir()
             (folder / commit / ".env").write_text("DB_PASSWORD=%s\n" % PASSWORD)
 
     def command(self, *words: str) -> List[str]:
-        return [sys.executable, str(self.folder / "platform.py"), str(self.folder / "state"), *words]
+        return [str(self.script), *words]
 
     def service(self, commit: str, **commands: Any) -> ServiceCommands:
         given = {
-            "status": self.command("status"), "start": self.command("start", "${commit}"),
+            "status": self.command("status"), "start": self.command("run", "${commit}"),
             "stop": self.command("stop"), "log": self.command("log", "${since}"), **commands,
         }
         return ServiceCommands(str(self.folder / commit), **given)
 
     @property
     def pid(self) -> int:
-        return int((self.folder / "state").read_text().split()[0])
+        return service_script.pid(self.script)
 
 
 @pytest.fixture
@@ -103,7 +73,7 @@ def test_an_application_that_keeps_the_pipes_of_its_start_open(
 ) -> None:
     """As a program does that a script puts into the background: its end must not be waited for."""
     monkeypatch.setattr(processes, "_DRAIN_SECONDS", 0.1)
-    assert platform.service(ONE, start=platform.command("start", "${commit}", "noisy")).start() is True
+    assert platform.service(ONE, start=platform.command("noisy", "${commit}")).start() is True
     assert alive(platform.pid)
 
 
@@ -117,7 +87,7 @@ def test_a_status_without_a_commit_proves_no_release(platform: Platform) -> None
 
 def test_a_start_of_another_release(platform: Platform) -> None:
     with pytest.raises(BackstopError, match="Another release") as caught:
-        platform.service(ONE, start=platform.command("start", TWO)).start()
+        platform.service(ONE, start=platform.command("run", TWO)).start()
     assert "${commit}" in str(caught.value)
 
 
@@ -144,7 +114,7 @@ def test_the_log_since_the_start(platform: Platform) -> None:
 
 def test_bad_commands_are_told_at_once(platform: Platform) -> None:
     with pytest.raises(Refused, match="unknown placeholder") as caught:
-        platform.service(ONE, start=platform.command("start", "${comit}"))
+        platform.service(ONE, start=platform.command("run", "${comit}"))
     assert "${commit}, ${release}" in str(caught.value)
     with pytest.raises(Refused, match="no stop command"):
         platform.service(ONE).start()
