@@ -25,6 +25,8 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
+    details:
+      - What a rollback would need is tried in check mode too, in scratch databases that are dropped again.
   diff_mode:
     support: N/A
 options:

@@ -13,6 +13,7 @@ description:
   - "V(checksum) compares every file with the manifest. V(readable) reads the whole archive. V(restored) is a
     drill: the backup is restored into a scratch database and compared with its manifest, tables by digest, all
     else by definition."
+  - With O(where=cluster) that is done in a server of its own, which is removed afterwards.
   - The duration of the drill is the measured recovery time. The result is kept beside the backup, also a bad one.
 author:
   - The backstop.postgres contributors (@backstop)
@@ -37,6 +38,17 @@ options:
     type: str
     choices: [checksum, readable, restored]
     default: restored
+  where:
+    description:
+      - Where O(level=restored) restores. V(database) is a scratch database beside the live one.
+      - V(cluster) is a server of the same version that is made for the drill on this host and removed afterwards, reached through a socket
+        alone. The backup's roles are made there first, so owners and privileges come back without the live server.
+    type: str
+    choices: [database, cluster]
+    default: database
+  scratch_directory:
+    description: Where the data of that server may lie. Default is the directory for temporary files.
+    type: path
   max_age:
     description:
       - Believe an earlier verification to this level that passed at most this many seconds ago, once every file was compared with the
@@ -59,6 +71,15 @@ EXAMPLES = r"""
 - name: Restore drill
   backstop.postgres.pg_backup_verify:
     backup: electricity_tokens-20251108T020000Z-3fa9c1
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+
+- name: Restore drill in a server of its own, on another host than the live one
+  backstop.postgres.pg_backup_verify:
+    backup: electricity_tokens-20251108T020000Z-3fa9c1
+    where: cluster
+    scratch_directory: /srv/drill
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop
@@ -131,6 +152,9 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.cluster_drill import run_cluster_drill
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verified_before, verify
 
@@ -145,9 +169,19 @@ def act(request: Request) -> Dict[str, Any]:
     if request.check_mode:
         return {"changed": earlier is None, "level": params["level"], "backup": place.backup_id}
     with acting(context, "drill") as facts:
-        result = earlier or verify(context, place, params["level"], keep=params["keep_scratch"])
+        result = earlier or _verify(request, place)
         facts.update(result)
     return {"changed": earlier is None, "reused": earlier is not None, **result}
+
+
+def _verify(request: Request, place: BackupPlace) -> Dict[str, Any]:
+    params = request.params
+    context = request.context
+    if params["level"] != "restored" or params["where"] == "database":
+        return verify(context, place, params["level"], keep=params["keep_scratch"])
+    if params["keep_scratch"]:
+        raise Refused("A scratch cluster is always removed", found="keep_scratch", hint="drill in a scratch database")
+    return {"level": "restored", **run_cluster_drill(context, place, params["scratch_directory"])}
 
 
 def main() -> None:
@@ -155,6 +189,8 @@ def main() -> None:
         dict(
             backup=dict(type="str", required=True),
             level=dict(type="str", choices=["checksum", "readable", "restored"], default="restored"),
+            where=dict(type="str", choices=["database", "cluster"], default="database"),
+            scratch_directory=dict(type="path"),
             max_age=dict(type="float", default=0),
             keep_scratch=dict(type="bool", default=False),
             **store_argument_spec(),

@@ -338,6 +338,15 @@ def test_what_this_role_cannot_restore(live):
     assert live.names() == before, "a scratch database was left"
 
 
+def test_a_table_that_is_locked(live):
+    """The backup could not read it either; who holds it is named."""
+    with live.session(user=OWNER) as cursor:
+        cursor.execute('BEGIN; LOCK TABLE "User" IN ACCESS EXCLUSIVE MODE; SELECT pg_backend_pid()')
+        pid = cursor.fetchone()[0]
+        gates = ask(live, tried=["restorable"])
+        only_closed(gates, "restorable", "public.User is locked by backend %d" % pid, "pg_terminate_backend")
+
+
 def test_rows_that_row_security_hides(live):
     live.execute('ALTER TABLE "User" ENABLE ROW LEVEL SECURITY; ALTER TABLE "User" FORCE ROW LEVEL SECURITY')
     gates = ask(live)

@@ -144,7 +144,9 @@ _QUERIES: List[Tuple[str, str]] = [
         " g.aggtranstype::regtype, g.agginitval, g.aggsortop::regoperator) FROM pg_aggregate g WHERE g.aggfnoid ="
         " p.oid)"
         " ELSE pg_get_functiondef(p.oid) END FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE %s"
-        % (_owned("p.proowner", "p.proacl"), _member("pg_proc", "p.oid")),
+        # The constructors of a range come with its type, and belong to whoever made it, also in a restore.
+        " AND NOT EXISTS (SELECT 1 FROM pg_depend i WHERE i.classid = 'pg_proc'::regclass AND i.objid = p.oid"
+        " AND i.deptype = 'i')" % (_owned("p.proowner", "p.proacl"), _member("pg_proc", "p.oid")),
     ),
     (
         "type",

@@ -207,7 +207,7 @@ def _dump(
         contents = _read_contents(session, context, form, chosen)
         reach("backup.dumping")
         if dump.wait() != 0 and "Query was: LOCK TABLE" in dump.stderr_text:
-            raise _locked_table(session, dump.stderr_text, _LockTaken)
+            raise locked_table(session, dump.stderr_text, _LockTaken)
         dump.check("pg_dump could not write the archive", hint="see what pg_dump said; nothing was kept of this backup")
     if form.schema_only:
         return {**contents, "sequences": {}}
@@ -292,12 +292,12 @@ def _lock_tables(session: Session, names: Sequence[Tuple[str, str, int]]) -> boo
             return False
         if error.details.get("sqlstate") == "55P03":
             session.execute("ROLLBACK")
-            raise _locked_table(session, str(error.found)) from None
+            raise locked_table(session, str(error.found)) from None
         raise
     return True
 
 
-def _locked_table(session: Session, said: str, kind: Type[Refused] = Refused) -> Refused:
+def locked_table(session: Session, said: str, kind: Type[Refused] = Refused) -> Refused:
     """Which table another session keeps from being read, and which session that is; one that waits for it does, too."""
     row = session.row(
         "SELECT n.nspname || '.' || c.relname, CASE WHEN l.granted THEN 'locked' ELSE 'wanted' END, l.pid,"

@@ -151,12 +151,13 @@ def _same_after_round_trips(context: Context, restored: str, manifest: Dict[str,
     live database goes through one restore of its schema, the restored one through another, and these are compared.
     What the live database has otherwise than the backup cannot be compared, and is not the same.
     """
-    with context.connect() as live:
+    source = context.source or context
+    with source.connect() as live:
         present = definitions.definitions(live)
     keys = [key for key in keys if present.get(key) == manifest["definitions"][key]]
     if not keys:
         return []
-    first = round_trip(context, context.database, manifest, "trip1")
+    first = round_trip(source, source.database, manifest, "trip1")
     second = round_trip(context, restored, manifest, "trip2")
     return [key for key in keys if key in first and first.get(key) == second.get(key)]
 

@@ -35,6 +35,8 @@ class Context:
     store: Store
     client_bin_dir: Optional[str] = None
     operation: Optional[Operation] = None
+    #: where the backup that is being restored was made, when that is another server
+    source: Optional["Context"] = None
     #: descriptors of locks that child processes keep open
     keep_open: List[int] = dataclasses.field(default_factory=list)
     #: who is told how far work without an operation is

@@ -38,7 +38,7 @@ def verify(
     if level == "restored":
         # That it is none for a drill says nothing against it, so it is not recorded.
         manifests.require_whole(manifest)
-    with _recorded(place, "checksum"):
+    with recorded(place, "checksum"):
         manifests.check_files(place, manifest)
     if level == "restored":
         return {"level": level, **run_drill(context, place, keep=keep, scratch_id=scratch_id)}
@@ -47,7 +47,7 @@ def verify(
         method = "the whole archive was decoded"
         with context.administer() as admin:
             tools = context.tools(admin)
-        with _recorded(place, level):
+        with recorded(place, level):
             archive.decode(tools, place.file(manifest["archive"]["file"]), context.keep_open)
     manifests.record_verification(place, level, {"passed": True, "method": method})
     return {"level": level, "backup": place.backup_id, "method": method}
@@ -61,14 +61,14 @@ def verified_before(place: BackupPlace, level: str, max_age: float) -> Optional[
     known = manifests.reached_since(place, level, max_age)
     if known is None:
         return None
-    with _recorded(place, "checksum"):
+    with recorded(place, "checksum"):
         manifests.check_files(place, manifests.load(place))
     found = {key: value for key, value in known.items() if key not in ("at", "passed")}
     return {"level": level, "backup": place.backup_id, "verified_at": known["at"], **found}
 
 
 @contextlib.contextmanager
-def _recorded(place: BackupPlace, level: str, **facts: Any) -> Iterator[None]:
+def recorded(place: BackupPlace, level: str, **facts: Any) -> Iterator[None]:
     """Keep beside the backup that it failed at this level."""
     try:
         yield
@@ -91,17 +91,17 @@ def run_drill(
     started = time.monotonic()
     with context.administer() as admin:
         who = {"role": server.rights(admin, context.database).role, "server": server.version_text(admin)}
-        with _recorded(place, "restored", **who):
+        with recorded(place, "restored", **who):
             facts = build_database(context, place, name)
         facts["recovery_seconds"] = round(time.monotonic() - started, 3)
         reach("drill.compared")
         manifests.record_verification(
-            place, "restored", {"passed": True, "method": METHOD, **who, **_kept(facts)}
+            place, "restored", {"passed": True, "method": METHOD, **who, **kept_facts(facts)}
         )
         if not keep:
             drop_scratch_database(admin, name)
     return {**facts, **who, "backup": place.backup_id, "method": METHOD}
 
 
-def _kept(facts: Dict[str, Any]) -> Dict[str, Any]:
+def kept_facts(facts: Dict[str, Any]) -> Dict[str, Any]:
     return {key: facts[key] for key in ("recovery_seconds", "seconds", "tables", "rows", "tolerated")}

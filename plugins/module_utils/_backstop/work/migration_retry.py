@@ -11,7 +11,7 @@ back and tried again; in every other case it failed, and the answer is scenario 
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 from ..base.errors import BackstopError
 from ..base.failpoints import reach
@@ -27,7 +27,15 @@ _BACKUP = "backup"
 _LOCK_TIMEOUT = "55P03"
 
 
-def apply_patiently(context: Context, prisma: Prisma, *, lock_retries: int, **keywords: Any) -> Dict[str, Any]:
+def apply_patiently(
+    context: Context,
+    prisma: Prisma,
+    *,
+    lock_retries: int,
+    expected: Sequence[str],
+    lock_timeout_ms: int,
+    **keywords: Any,
+) -> Dict[str, Any]:
     """As apply_migrations(), tried again up to ``lock_retries`` times.
 
     :returns: facts of the attempt that succeeded, with ``lock_retries``, how many were needed
@@ -35,7 +43,8 @@ def apply_patiently(context: Context, prisma: Prisma, *, lock_retries: int, **ke
     attempt = 0
     while True:
         try:
-            return {**apply_migrations(context, prisma, **keywords), "lock_retries": attempt}
+            done = apply_migrations(context, prisma, expected=expected, lock_timeout_ms=lock_timeout_ms, **keywords)
+            return {**done, "lock_retries": attempt}
         except PrismaError as error:
             if attempt >= lock_retries or not _only_waited(error) or not _put_right(context, prisma):
                 raise

@@ -15,6 +15,7 @@ from ...postgres import archive, server
 from ...postgres.client_tools import ClientTools
 from ...postgres.connection import Session
 from ...postgres.database_properties import drop_scratch_database, read_properties
+from ..backup import locked_table
 from ..context import Context
 from .question import Question
 from .scratch import name_for, scratch_database
@@ -96,6 +97,8 @@ def restorable(context: Context, session: Session, _question: Question) -> str:
         with archive.start_dump(
             tools, context.connection, path, schema_only=True, keep_open=context.keep_open
         ) as dump:
+            if dump.wait() != 0 and "Query was: LOCK TABLE" in dump.stderr_text:
+                raise locked_table(session, dump.stderr_text)
             dump.check("pg_dump could not write the definitions")
         entries = archive.contents(tools, path)
         try:
