@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Write the options of meta/shared_options.yml into defaults and argument specs of the roles that use them.
+"""Write the options of meta/shared_options.yml into defaults and argument specs of the roles that use them, and the
+variables of each role's argument specs into its README.
 
 A role has the shared options that its tasks, handlers, templates and own defaults name; nothing lists them again.
-In both files the options stand between two marker lines, and only what is between them is written.
+In all three files what is written stands between two marker lines, and only that is touched.
 
     python3 meta/write_role_options.py            write
     python3 meta/write_role_options.py --check    change nothing; status 1 when a file would change
@@ -15,6 +16,7 @@ A new role needs a line ``options:`` (or ``options: {}``) in every entry point o
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
 import re
 import sys
@@ -29,6 +31,10 @@ END = "# Shared options: end"
 LINT = "  # noqa: var-naming[no-role-prefix]"
 NAME = re.compile(r"\b[a-z][a-z0-9_]*\b")
 READ = ("tasks", "handlers", "templates", "vars", "defaults")
+README_BEGIN = "<!-- Variables, written by meta/write_role_options.py from meta/argument_specs.yml: begin -->"
+README_END = "<!-- Variables: end -->"
+#: Semantic markup of Ansible's documentation; all of it reads well as code in Markdown.
+MARKUP = re.compile(r"\b[A-Z]\(([^)]*)\)")
 
 
 class IndentedDumper(yaml.SafeDumper):
@@ -101,8 +107,43 @@ def specs_text(text: str, names: List[str], options: Dict[str, Dict[str, Any]]) 
     return re.sub(r"(?m)^    options:(?: \{\})?\n(?!      )", lambda _found: line + written, own)
 
 
+def readme_text(text: str, specs: Dict[str, Dict[str, Any]]) -> str:
+    """The README with a table of all variables right before its heading "On failure"."""
+    pattern = r"(?ms)^## Variables\n\n%s\n.*?^%s\n\n" % (re.escape(README_BEGIN), re.escape(README_END))
+    own = re.sub(pattern, "", text)
+    table = variables_table(specs)
+    written = "## Variables\n\n%s\n%s%s\n\n" % (README_BEGIN, table, README_END) if table else ""
+    return re.sub(r"(?m)^## On failure$", lambda found: written + found.group(), own, count=1)
+
+
+def variables_table(specs: Dict[str, Dict[str, Any]]) -> str:
+    """One row a variable; the entry points that take it are named where not all do."""
+    rows: Dict[str, str] = {}
+    for spec in specs.values():
+        for name, option in (spec.get("options") or {}).items():
+            takers = [entry for entry, other in specs.items() if name in (other.get("options") or {})]
+            only = "" if len(takers) == len(specs) else " Only for `%s`." % "`, `".join(takers)
+            description = option["description"]
+            told = " ".join([description] if isinstance(description, str) else description)
+            if "choices" in option:
+                told += " One of V(%s)." % "), V(".join(map(str, option["choices"]))
+            default = "required" if option.get("required") else in_code(option.get("default", ""))
+            rows[name] = "| `%s` | %s | %s | %s%s |\n" % (
+                name, option["type"], default, MARKUP.sub(r"`\1`", told).replace("|", "\\|"), only,
+            )
+    return "| variable | type | default | what it is |\n|---|---|---|---|\n" + "".join(rows.values()) if rows else ""
+
+
+def in_code(value: Any) -> str:
+    """A default as code; an expression would be long and says nothing to people."""
+    if value in ("", None):
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "computed" if "{{" in text else "`%s`" % text.replace("|", "\\|")
+
+
 def wanted_files() -> Iterator[Tuple[pathlib.Path, str, str]]:
-    """Path, present text and wanted text of every file that holds shared options."""
+    """Path, present text and wanted text of every file that this program writes into."""
     options = shared_options()
     for role in roles():
         names = used_options(role, options)
@@ -111,7 +152,13 @@ def wanted_files() -> Iterator[Tuple[pathlib.Path, str, str]]:
             (role / "meta" / "argument_specs.yml", specs_text),
         ):
             present = path.read_text("utf-8") if path.exists() else "---\n"
-            yield path, present, rewrite(present, names, options)
+            wanted = rewrite(present, names, options)
+            yield path, present, wanted
+        readme = role / "README.md"
+        if readme.exists():
+            # The specs were rewritten last.
+            present = readme.read_text("utf-8")
+            yield readme, present, readme_text(present, yaml.safe_load(wanted)["argument_specs"])
 
 
 def defined_twice() -> Iterator[str]:
