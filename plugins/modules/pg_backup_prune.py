@@ -90,7 +90,7 @@ EXAMPLES = r"""
   backstop.postgres.pg_backup_prune:
     store: /var/backups/backstop
     remove:
-      - electricity_tokens-20251108T020000Z-3fa9c1
+      - electricity_tokens-20251101T120000Z-5b1c0d
 """
 
 RETURN = r"""

@@ -10,7 +10,7 @@ module: pg_restore_in_place
 short_description: Make the live database what a backup says, in one transaction
 version_added: "0.1.0"
 description:
-  - For servers where no second database may be created; everywhere else use M(backstop.postgres.pg_restore) and M(backstop.postgres.pg_swap), which destroy nothing.
+  - For servers where no second database may be created. Everywhere else use M(backstop.postgres.pg_restore) and M(backstop.postgres.pg_swap).
   - Makes an emergency backup of what will be removed, fences writers out, counts exactly which rows would be lost and refuses above O(accept_lost_rows).
   - Then, in the same transaction, empties the database, restores the backup, compares tables and catalog with its manifest, and commits.
   - Readers wait until then. Sessions that keep a table in use longer than 10 seconds make it give up; their names are told.

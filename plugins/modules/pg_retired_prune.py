@@ -12,8 +12,8 @@ version_added: "0.1.0"
 description:
   - A swap keeps the former live database under a name that starts with C(backstop_retired_). This module drops those of one application's database.
   - >-
-    One is dropped only when its undo window has passed, no operation is open, and a backup of this very database is in the store, verified to O(level), that holds
-    the same rows and objects. That is compared right before, while nobody else can get in.
+    One is dropped only when its undo window has passed, no operation is open, and a backup of this very database is in the store, verified to O(level),
+    that holds the same rows and objects. That is compared right before, while nobody else can get in.
   - A database that no operation of the store retired, or that has a subscription or a replication slot, is kept.
 author:
   - The backstop.postgres contributors (@backstop)

@@ -111,7 +111,7 @@ EXAMPLES = r"""
   backstop.postgres.pg_table_check:
     tables:
       - name: ReceiptData
-    backup: electricity_tokens-20251108T020000Z-3fa9c1
+    backup: electricity_tokens-20251109T020000Z-c04d5e
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from typing import Any, Dict, List, Mapping, Union
+import shutil
+import tempfile
+from typing import Any, Dict, Iterator, List, Mapping, Union
 
 import pytest
 import yaml
@@ -50,18 +52,34 @@ DRILL: Task = {
 COLUMNS = "_prisma_migrations (id, checksum, migration_name, logs)"
 FAILED = "INSERT INTO %s VALUES (gen_random_uuid(), 'x', '%s', 'ERROR')" % (COLUMNS, MIGRATION)
 FORGET = "DELETE FROM _prisma_migrations WHERE migration_name = '20251001000000_init'"
+RECEIPT = """INSERT INTO "ReceiptData" SELECT 'r1', "id", NULL, NULL, 1, 1, 0, 0, 0, 1, 1, now() FROM "TokenPurchase" LIMIT 1"""
+AFTER: Task = {"name": "Back up after the deploy", PREFIX + "pg_dump": {"kind": "post-migration", **WHERE}, "register": "after"}
+EMERGENCY: Task = {
+    "name": "Back up before the migration is taken out",
+    PREFIX + "pg_dump": {"kind": "emergency", "step": "emergency_backup", **WHERE}, "register": "emergency",
+}
+REVIEWED: Task = {
+    "name": "Back up for no operation",
+    PREFIX + "pg_dump": {"kind": "emergency", "operation": "{{ omit }}", **WHERE}, "register": "reviewed",
+}
 #: Modules, whose examples come in their order; module and number of the example; tasks in between.
 STORY: List[Union[str, Task]] = [
     "application_info", "prisma_migrate_info", "pg_table_info", "smoke_test:0",
-    "operation:0", "deploy_gates_info", "pg_dump", "pg_backup_info", "pg_backup_verify", DRILL,
+    "operation:0", "deploy_gates_info", "pg_dump:0", "pg_backup_info", "pg_backup_verify", DRILL,
     "prisma_migrate_rehearse", "pg_scratch_database", "smoke_test:2", "application_release:0", "pm2_process:1",
     "service_commands:0", "service_commands:1",
-    "pg_fence", "prisma_migrate_deploy", "pg_table_check", "application_release:1", "pm2_process:0",
-    "smoke_test:1", "operation_info", "operation:1", "operation:2",
-    "rollback_plan_info", begin("rollback"), "pg_restore", "pm2_process:1", "pg_swap", end("done"),
+    "pg_fence", "prisma_migrate_deploy", "application_release:1", "pm2_process:0", "smoke_test:1",
+    sql("Write a receipt", RECEIPT), "pg_table_check:0", "pg_table_check:1", AFTER, "pg_table_check:2",
+    sql("Remove it again", 'DELETE FROM "ReceiptData"'), "operation_info", "operation:1", "operation:2",
+    "rollback_plan_info", begin("rollback"), "pg_dump:1", "pg_dump:2", "pg_dump:3", "pg_table_restore",
+    end("done"),
+    begin("rollback"), EMERGENCY, "pm2_process:1", "migration_down_rehearse", "migration_down", end("done"),
+    begin("rollback"), "pg_restore", "pg_swap", end("done"), "pg_retired_prune",
     begin("rollback"), sql("Let a migration fail", FAILED), "failed_migration_cleanup", end("done"),
     sql("Let it fail again", FAILED), "prisma_migrate_resolve:0",
     sql("Forget the first migration", FORGET), "prisma_migrate_resolve:1",
+    REVIEWED, begin("rollback"), "pg_restore_in_place", end("done"),
+    "pg_backup_mark", "pg_backup_prune", "backstop_command",
 ]
 
 
@@ -71,7 +89,13 @@ ON_SYSTEMD = {"systemd_unit"}
 
 def examples() -> Dict[str, List[Task]]:
     paths = [path for path in module_files() if path.stem not in ON_SYSTEMD]
-    return {path.stem: yaml.safe_load(string_constant(path, "EXAMPLES")) for path in paths}
+    return {path.stem: list(flat(yaml.safe_load(string_constant(path, "EXAMPLES")))) for path in paths}
+
+
+def flat(found: List[Task]) -> Iterator[Task]:
+    """The tasks of examples; some are whole plays."""
+    for item in found:
+        yield from flat(item["tasks"]) if "hosts" in item else [item]
 
 
 def story() -> List[Task]:
@@ -96,7 +120,8 @@ def test_the_story_has_every_example() -> None:
 
 def placed(value: Any, places: Mapping[str, str]) -> Any:
     """An example with the paths, addresses and ids of a real site."""
-    text = json.dumps(value)
+    # Nobody else's rights are needed here.
+    text = json.dumps({key: part for key, part in value.items() if key != "become"})
     for example, real in places.items():
         text = text.replace(example, real)
     return json.loads(text)
@@ -115,11 +140,22 @@ def defaults(path: pathlib.Path) -> Dict[str, str]:
     return {name: value for name, value in machine.items() if name in options and name != path.stem}
 
 
-def test_every_example_runs(site: DemoSite, tmp_path: pathlib.Path) -> None:
+@pytest.fixture
+def drill_directory() -> Iterator[str]:
+    """Where another account than ours can run a server."""
+    path = tempfile.mkdtemp(prefix="drill-", dir="/var/tmp")
+    os.chmod(path, 0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def test_every_example_runs(site: DemoSite, tmp_path: pathlib.Path, drill_directory: str) -> None:
     release = str(application.releases(site.places).path(site.commits["et-100"]))
+    former = str(application.releases(site.places).path(site.commits["before-et-100"]))
     places = {
         "/usr/local/bin/tokens-service": str(service_script.write(tmp_path)),
         "/srv/electricity-tokens/releases/0a1b2c": release,
+        "/srv/electricity-tokens/releases/9f8e7d": former,
         "/srv/electricity-tokens/current/prisma": str(pathlib.Path(release) / "prisma"),
         "/srv/electricity-tokens/shared/.env": str(site.places.environment_file),
         "/srv/electricity-tokens": str(site.places.application),
@@ -127,6 +163,12 @@ def test_every_example_runs(site: DemoSite, tmp_path: pathlib.Path) -> None:
         "/var/lib/electricity-tokens/.pm2": str(site.places.pm2_home),
         "/var/backups/backstop": str(site.places.store),
         "electricity_tokens-20251108T020000Z-3fa9c1": "{{ backup.backup }}",
+        "electricity_tokens-20251231T020000Z-3fa9c1": "{{ backup.backup }}",
+        "electricity_tokens-20251108T093000Z-77ab01": "{{ emergency.backup }}",
+        "electricity_tokens-20251109T020000Z-c04d5e": "{{ after.backup }}",
+        "electricity_tokens-20251101T120000Z-5b1c0d": "{{ reviewed.backup }}",
+        "/usr/local/bin/backstop": str(tmp_path / "backstop"),
+        "/srv/drill": drill_directory,
         "http://127.0.0.1:3000": "http://127.0.0.1:%d" % site.port,
     }
     play = {
