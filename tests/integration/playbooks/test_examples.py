@@ -52,9 +52,8 @@ DRILL: Task = {
 COLUMNS = "_prisma_migrations (id, checksum, migration_name, logs)"
 FAILED = "INSERT INTO %s VALUES (gen_random_uuid(), 'x', '%s', 'ERROR')" % (COLUMNS, MIGRATION)
 FORGET = "DELETE FROM _prisma_migrations WHERE migration_name = '20251001000000_init'"
-RECEIPT = (
-    """INSERT INTO "ReceiptData" SELECT 'r1', "id", NULL, NULL, 1, 1, 0, 0, 0, 1, 1, now() FROM "TokenPurchase" LIMIT 1"""
-)
+VALUES = "'r1', \"id\", NULL, NULL, 1, 1, 0, 0, 0, 1, 1, now()"
+RECEIPT = 'INSERT INTO "ReceiptData" SELECT %s FROM "TokenPurchase" LIMIT 1' % VALUES
 AFTER: Task = {
     "name": "Back up after the deploy", PREFIX + "pg_dump": {"kind": "post-migration", **WHERE}, "register": "after",
 }
