@@ -30,9 +30,9 @@ def build_database(context: Context, place: BackupPlace, name: str) -> Dict[str,
     :returns: seconds of each phase, number of tables and rows compared, oid of the database
     """
     manifest = manifests.load(place)
-    manifests.require_contents(manifest)
     with context.administer() as admin:
         require_same_major(manifest, server.major_version(admin))
+        manifests.require_contents(manifest)
         context.progress.phase("checking the files", backup=place.backup_id)
         manifests.check_files(place, manifest)
         drop_scratch_database(admin, name)
