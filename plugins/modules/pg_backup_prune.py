@@ -72,7 +72,8 @@ options:
     elements: str
     default: []
 notes:
-  - "On failure: the message says what would be deleted or what is needed; RV(items) has the reason for each backup. A backup whose deletion was cut off is not listed any more; the next backup or pruning removes the rest of it."
+  - "On failure: the message says what would be deleted or what is needed; RV(items) has the reason for each backup. One whose
+    deletion was cut off is not listed any more; the next backup or pruning removes the rest of it."
   - "How to undo: a deleted backup is gone. Run in check mode first, which tells the reason for every backup, and mark those that are to stay."
 seealso:
   - module: backstop.postgres.pg_backup_mark

@@ -44,23 +44,6 @@ def load(place: BackupPlace) -> Dict[str, Any]:
     return manifest
 
 
-def require_contents(manifest: Dict[str, Any]) -> None:
-    """Refuse to prove anything with a manifest that does not say what must come back.
-
-    :raises CouldNotVerify: such a backup is as good as its archive can be read, which nobody compared with the source
-    """
-    missing = [key for key in ("definitions", "sequences", "large_objects", "extensions") if key not in manifest]
-    missing += [] if "properties" in manifest["database"] else ["properties of the database"]
-    if missing:
-        reasons = [str(entry.get("reason")) for entry in manifest.get("not_covered", [])]
-        raise CouldNotVerify(
-            "Backup %s cannot be compared with its source" % manifest["id"],
-            found="a manifest without %s: %s" % (", ".join(missing), "; ".join(reasons)),
-            expected="a backup made by this collection on its own host",
-            hint="restore its archive with pg_restore into a new database and look at it yourself",
-        )
-
-
 def is_whole(manifest: Dict[str, Any]) -> bool:
     """Whether a backup is of the whole database. One of single tables or of the schema must never be taken for it."""
     return bool(manifest.get("scope", WHOLE) == WHOLE)
@@ -119,6 +102,23 @@ def describe_files(folder: str, names: List[str]) -> Dict[str, Any]:
         name: {"size": os.path.getsize(os.path.join(folder, name)), "sha256": sha256_of(os.path.join(folder, name))}
         for name in names
     }
+
+
+def require_contents(manifest: Dict[str, Any]) -> None:
+    """Refuse to prove anything with a manifest that does not say what must come back.
+
+    :raises CouldNotVerify: such a backup is as good as its archive can be read, which nobody compared with the source
+    """
+    missing = [key for key in ("definitions", "sequences", "large_objects", "extensions") if key not in manifest]
+    missing += [] if "properties" in manifest["database"] else ["properties of the database"]
+    if missing:
+        reasons = [str(entry.get("reason")) for entry in manifest.get("not_covered", [])]
+        raise CouldNotVerify(
+            "Backup %s cannot be compared with its source" % manifest["id"],
+            found="a manifest without %s: %s" % (", ".join(missing), "; ".join(reasons)),
+            expected="a backup made by this collection on its own host",
+            hint="restore its archive with pg_restore into a new database and look at it yourself",
+        )
 
 
 def record_verification(place: BackupPlace, level: str, facts: Dict[str, Any]) -> Dict[str, Any]:

@@ -32,9 +32,9 @@ def build_database(context: Context, place: BackupPlace, name: str) -> Dict[str,
     """
     manifest = manifests.load(place)
     manifests.require_whole(manifest)
-    manifests.require_contents(manifest)
     with context.administer() as admin:
         require_same_major(manifest, server.major_version(admin))
+        manifests.require_contents(manifest)
         context.progress.phase("checking the files", backup=place.backup_id)
         manifests.check_files(place, manifest)
         drop_scratch_database(admin, name)
