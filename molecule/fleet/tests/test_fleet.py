@@ -144,7 +144,9 @@ def test_the_hardening_holds_even_for_root(timers: Any) -> None:
     timers.check_output("mkdir -p %s && printf '%%s' %s >%s/probe.conf", folder, PROBE, folder)
     timers.check_output("touch /tmp/of-somebody-else")
     timers.check_output("systemctl daemon-reload && systemctl start backstop-daily@probe.service")
-    printed = timers.check_output("journalctl -o cat _SYSTEMD_UNIT=backstop-daily@probe.service").splitlines()
+    read = "journalctl -o cat _SYSTEMD_UNIT=backstop-daily@probe.service"
+    until(lambda: "end" in timers.check_output(read).splitlines(), "the journal")
+    printed = timers.check_output(read).splitlines()
     timers.check_output("rm -r %s && systemctl daemon-reload", folder)
     assert {"end", "tmp", "NoNewPrivs:\t1", "CapBnd:\t0000000000000000"} <= set(printed)
     assert not [line for line in printed if line.startswith(("wrote", "/dev/", "sysctl"))]
