@@ -4,9 +4,7 @@
 
 """Runs on a test host, as the user of the deploy: makes it a host as one finds it before ET-100.
 
-    python3 prepare_host.py DIRECTORY ROWS PART < "the application's database URL"
-
-PART is what of a site the host has: all, database (and what is needed to work on it) or application.
+    python3 prepare_host.py DIRECTORY ROWS < "the application's database URL"
 
 The same code as the demo's makes the repository, the release, the data and the running application; only the database
 server is the host's own.
@@ -41,25 +39,22 @@ def load_sample_data(places: Places, url: str, rows: int) -> None:
     script.unlink()
 
 
-def prepare(places: Places, node: Node, url: str, rows: int, part: str) -> None:
+def prepare(places: Places, node: Node, url: str, rows: int) -> None:
     prisma = node_tools.prisma_environment(places.prisma_engine, node, places.npm_cache)
+    node_tools.install_project(PM2_SOURCE, places.pm2, node, places.npm_cache)
     before = repository.make(places.repository)[repository.BEFORE]
     private_files.write(places.environment_file, f'DATABASE_URL="{url}"\nPORT={PORT}\n')
     application.release(places, node, prisma, before)
-    (places.directory / "release-before").symlink_to(application.releases(places).path(before))
-    if part != "application":
-        directory = pathlib.Path(application.releases(places).path(before))
-        node.run(application.MIGRATE, cwd=directory, what="Prisma could not migrate", environment=prisma)
-        load_sample_data(places, url, rows)
-    if part != "database":
-        node_tools.install_project(PM2_SOURCE, places.pm2, node, places.npm_cache)
-        application.start_first(places, node, before, PORT)
+    directory = pathlib.Path(application.releases(places).path(before))
+    node.run(application.MIGRATE, cwd=directory, what="Prisma could not migrate", environment=prisma)
+    load_sample_data(places, url, rows)
+    application.start_first(places, node, before, PORT)
 
 
 def main() -> None:
-    directory, rows, part = sys.argv[1:]
+    directory, rows = sys.argv[1:]
     places = Places(pathlib.Path(directory))
-    prepare(places, node_tools.find_node(places.programs), sys.stdin.read().strip(), int(rows), part)
+    prepare(places, node_tools.find_node(places.programs), sys.stdin.read().strip(), int(rows))
 
 
 if __name__ == "__main__":

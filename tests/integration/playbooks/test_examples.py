@@ -86,7 +86,7 @@ STORY: List[Union[str, Task]] = [
 ]
 
 
-#: Modules that need a host with systemd: the Molecule scenario ``hosts`` runs them, through the role.
+#: Modules that need a host with systemd, which the machine that runs the tests may not be.
 ON_SYSTEMD = {"systemd_unit"}
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is concluded from systemd's answers; the Molecule scenario ``hosts`` has the real one."""
+"""What is concluded from systemd's answers."""
 from __future__ import annotations
 
 import os
