@@ -82,7 +82,7 @@ EXAMPLES = r"""
   backstop.postgres.deploy_gates_info:
     migrations_path: /srv/electricity-tokens/current/prisma/migrations
     expected: [20251108000000_add_receipt_data]
-    environment_file: /srv/electricity-tokens/.env
+    environment_file: /srv/electricity-tokens/shared/.env
     applications:
       app1:
         commit: 0a1b2c3d4e5f60718293a4b5c6d7e8f901234567
@@ -90,6 +90,7 @@ EXAMPLES = r"""
         healthy: true
     waivers:
       database_disk: The volume grows by itself.
+    operation: "{{ begun.operation }}"
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop

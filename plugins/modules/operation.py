@@ -30,9 +30,11 @@ options:
     description:
       - V(begin) begins an operation or goes on with an open one.
       - V(step) notes a fact in the journal.
+      - V(settle) waits for a module of this operation that is still at work, then tells from the databases whether a swap is in
+        force, and makes the journal say so. Meant for what comes after a module was killed or a host was lost.
       - V(end) closes it with an outcome.
     type: str
-    choices: [begin, step, end]
+    choices: [begin, step, settle, end]
     required: true
   kind:
     description: What the operation is, for O(state=begin).
@@ -43,7 +45,7 @@ options:
     type: dict
     default: {}
   operation:
-    description: Id of the operation, for O(state=step) and O(state=end).
+    description: Id of the operation, for every O(state) but V(begin).
     type: str
   step:
     description: Name of the step, for O(state=step).
@@ -84,6 +86,15 @@ EXAMPLES = r"""
     store: /var/backups/backstop
   register: begun
 
+- name: See how things are after a failure
+  backstop.postgres.operation:
+    state: settle
+    operation: "{{ begun.operation }}"
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+  register: settled
+
 - name: End it
   backstop.postgres.operation:
     state: end
@@ -103,6 +114,10 @@ operation:
 adopted:
   description: Whether it was open already, left by an interrupted run.
   returned: O(state=begin)
+  type: bool
+swapped:
+  description: Whether another database has taken over the live name in this operation.
+  returned: O(state=settle)
   type: bool
 directory:
   description: Where the operation's journal and files lie.
@@ -141,12 +156,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import settle
 
 
 def act(request: Request) -> Dict[str, Any]:
     if request.params["state"] == "begin":
         return _begin(request)
     operation = Operation.load(request.store, request.params["operation"])
+    if request.params["state"] == "settle":
+        return _settle(request, operation)
     changed = operation.is_open
     if changed and not request.check_mode:
         if request.params["state"] == "step":
@@ -171,6 +189,13 @@ def _begin(request: Request) -> Dict[str, Any]:
     return {**_described(operation, True), "adopted": adopted}
 
 
+def _settle(request: Request, operation: Operation) -> Dict[str, Any]:
+    if request.check_mode:
+        return _described(operation, False)
+    settled = settle(request.context)
+    return {**_described(operation, settled["changed"]), "swapped": settled["swapped"]}
+
+
 def _described(operation: Operation, changed: bool) -> Dict[str, Any]:
     return {
         "changed": changed,
@@ -187,7 +212,7 @@ def _described(operation: Operation, changed: bool) -> Dict[str, Any]:
 def main() -> None:
     run_module(
         dict(
-            state=dict(type="str", required=True, choices=["begin", "step", "end"]),
+            state=dict(type="str", required=True, choices=["begin", "step", "settle", "end"]),
             kind=dict(type="str", choices=["deploy", "rollback", "undo"]),
             request=dict(type="dict", default={}),
             step=dict(type="str"),
@@ -202,6 +227,7 @@ def main() -> None:
         required_if=[
             ("state", "begin", ("kind",)),
             ("state", "step", ("operation", "step")),
+            ("state", "settle", ("operation",)),
             ("state", "end", ("operation", "outcome")),
         ],
     )

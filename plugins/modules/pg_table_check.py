@@ -99,7 +99,6 @@ EXAMPLES = r"""
   backstop.postgres.pg_table_check:
     tables:
       - name: ReceiptData
-        min_rows: 1
         earliest: {transactionDateTime: null}
         latest: {transactionDateTime: null}
         sums: {totalAmountZWG: null}
@@ -110,7 +109,7 @@ EXAMPLES = r"""
 - name: The table holds what the backup holds
   backstop.postgres.pg_table_check:
     tables:
-      - name: ReceiptData
+      - name: User
     backup: electricity_tokens-20251108T020000Z-3fa9c1
     connection:
       url: "{{ database_url }}"

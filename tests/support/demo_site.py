@@ -30,6 +30,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import psycopg2
+import pytest
 import yaml
 from demo import application, inventory, node_tools, ports, repository
 from demo.node_tools import Node
@@ -526,3 +527,19 @@ def until(condition: Callable[[], object], what: Callable[[], str], seconds: flo
     while not condition():
         assert time.monotonic() < deadline, what()
         time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def the_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoSite]:
+    """The site of all tests of a run; folders whose conftest.py imports it share it."""
+    made = DemoSite.create(tmp_path_factory.mktemp("site"))
+    try:
+        yield made
+    finally:
+        made.destroy()
+
+
+@pytest.fixture
+def site(the_site: DemoSite) -> DemoSite:
+    the_site.reset()
+    return the_site

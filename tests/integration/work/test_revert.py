@@ -26,6 +26,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.r
     build_successor,
     last_swap,
     revert,
+    settle,
     undo,
 )
 from support.databases import APP, OWNER, REALISTIC, Workers
@@ -411,6 +412,44 @@ def test_revert_again_after_an_undo(plain):
     reverted(plain, place)
     assert equals_backup(plain, place) and plan_revert(plain.context, place.backup_id)["needed"] is False
     assert json.dumps(plan)
+
+
+def forget_the_swap(operation) -> None:
+    """As if the process had been killed right after its COMMIT: the journal does not know."""
+    path = pathlib.Path(operation.file("journal.jsonl"))
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [entry for entry in entries if (entry["step"], entry["event"]) != ("swap", "done")]
+    assert len(kept) == len(entries) - 1
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def test_a_swap_that_was_not_journalled_is_found(plain):
+    place = plain.backup()
+    context = prepared(plain, place)
+    assert settle(context) == {"changed": False, "swapped": False}
+    revert(context, place, 0)
+    facts = context.operation.facts("swap")
+    assert settle(context) == {"changed": False, "swapped": True}
+    forget_the_swap(context.operation)
+    assert settle(context) == {"changed": True, "swapped": True}
+    found = context.operation.facts("swap")
+    assert found.pop("finished_after_interruption") is True
+    assert found == {key: facts[key] for key in found}
+    context.operation.close("done")
+    undone(plain, context.operation)
+
+
+def test_an_undo_that_was_given_up_after_its_swap(plain):
+    """The next one finds the database back already and changes nothing."""
+    place = plain.backup()
+    plain.run("receipts.sql")
+    first, _result = reverted(plain, place)
+    second, _facts = undone(plain, first.operation)
+    forget_the_swap(second.operation)
+    before = plain.names()
+    again = plain.begun("undo", {"undoes": first.operation.id})
+    assert undo(again, first.operation, 0)["changed"] is False
+    assert plain.names() == before and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
 
 
 def test_a_revert_while_another_runs(plain):

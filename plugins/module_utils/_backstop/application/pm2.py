@@ -362,9 +362,9 @@ class Pm2:
         return BackstopError(
             "The application does not stay up",
             found="%s is %s after %d restarts%s"
-            % (name, status_of(found), restarts, ": " + " | ".join(lines[-8:]) if lines else ""),
+            % (name, status_of(found), restarts, ": " + " | ".join(_said_last(lines)) if lines else ""),
             expected="online without a restart",
-            hint="the whole log is in " + ", ".join(found[0].logs) if found else None,
+            hint="see pm2's log of it, " + found[0].logs[0] if found and found[0].logs else None,
             details={"log": lines},
         )
 
@@ -445,6 +445,11 @@ def read_log(path: str, start: int, secrets: Sequence[str], most: int = _LOG_TAI
     except OSError:
         return []
     return [line for line in redact(text, secrets).splitlines() if line.strip()]
+
+
+def _said_last(lines: Sequence[str], most: int = 5) -> List[str]:
+    """The last lines, each once: what crashes again and again says the same again and again."""
+    return list(dict.fromkeys(reversed(lines)))[:most][::-1]
 
 
 def errors_in_logs(positions: Mapping[str, int], pattern: Pattern[str], cwd: str) -> List[str]:

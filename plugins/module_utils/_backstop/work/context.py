@@ -106,19 +106,26 @@ def database_lock(context: Context, wait_seconds: float = PREDECESSOR_SECONDS) -
 
 
 @contextlib.contextmanager
+def alone(context: Context, operation: Operation) -> Iterator[None]:
+    """Wait for a predecessor of this operation that still runs, then hold the locks."""
+    with contextlib.ExitStack() as stack:
+        lock = operation.lock
+        context.keep_open.append(lock.acquire(PREDECESSOR_SECONDS))
+        stack.callback(lock.release)
+        stack.callback(context.keep_open.clear)
+        stack.enter_context(database_lock(context))
+        yield
+
+
+@contextlib.contextmanager
 def acting(context: Context, step: str) -> Iterator[Dict[str, Any]]:
-    """Carry out one step of an operation: wait for a predecessor of this operation that still runs, hold the locks,
-    journal begin and end. What the body puts into the yielded dict is kept in the journal.
+    """Carry out one step of an operation: alone, and journal its begin and end. What the body puts into the yielded
+    dict is kept in the journal.
 
     Without an operation there is nothing to journal and nothing to lock.
     """
     if context.operation is None:
         yield {}
         return
-    with contextlib.ExitStack() as stack:
-        lock = context.operation.lock
-        context.keep_open.append(lock.acquire(PREDECESSOR_SECONDS))
-        stack.callback(lock.release)
-        stack.callback(context.keep_open.clear)
-        stack.enter_context(database_lock(context))
-        yield stack.enter_context(context.operation.step(step))
+    with alone(context, context.operation), context.operation.step(step) as facts:
+        yield facts

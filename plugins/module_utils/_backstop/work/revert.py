@@ -9,6 +9,7 @@ A revert builds a new database from a backup beside the live one. An undo gives 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Dict, List, Optional, Sequence
 
 from ..base.errors import BackstopError, Refused
@@ -20,7 +21,7 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations
 from .comparison import compare_tables
-from .context import Context, acting
+from .context import Context, acting, alone
 from .loss import TableLoss, count_losses
 from .lost_rows import write_lost_rows
 from .restore import build_database
@@ -112,6 +113,23 @@ def _take_over(
         return {"changed": True, **facts}
 
 
+def settle(context: Context) -> Dict[str, Any]:
+    """Find out from the databases whether this operation's swap is in force, after the process that swaps has ended.
+
+    One that was killed right after its COMMIT did not write so; the journal is made to say what is.
+    """
+    operation = _operation(context)
+    with alone(context, operation), context.administer() as admin:
+        if not swapped(context, admin, operation):
+            return {"changed": False, "swapped": False}
+        known = operation.done(SWAP) is not None
+        if not known:
+            with operation.step(SWAP) as facts:
+                retire_as = retired_name(operation.id, context.database)
+                facts.update(operation.facts(SWAP) or _after_the_fact(context, admin, operation, retire_as))
+    return {"changed": not known, "swapped": True}
+
+
 def _after_the_fact(context: Context, admin: Session, operation: Operation, retire_as: str) -> Dict[str, Any]:
     """Facts of a swap that is in force but not in the journal."""
     counted = operation.facts("count") or {}
@@ -184,6 +202,11 @@ def undo(context: Context, undone: Operation, accept_lost_rows: int) -> Dict[str
             return _take_over(context, operation, "", None, -1, None)
     retired = retired_name(undone.id, context.database)
     facts = undone.done(SWAP) or {}
+    newest = last_swap(context)
+    if newest and newest.kind == "undo" and newest.header.get("request", {}).get("undoes") == undone.id:
+        # By an undo that was given up after its swap, perhaps before it could write so.
+        settle(dataclasses.replace(context, operation=newest, keep_open=[]))
+        return {"changed": False, **(newest.facts(SWAP) or {})}
     if context.connection.database != undone.header.get("database"):
         raise Refused("That operation was about another database", found=str(undone.header.get("database")))
     base = _Base(context, facts)

@@ -1,0 +1,135 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every example of every module is run, on a real site: together they are one long story."""
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import Any, Dict, List, Mapping, Union
+
+import pytest
+import yaml
+from demo import application
+from support.collection_files import documentation, fragment_options, fragments, module_files, string_constant
+from support.demo_site import DemoSite
+
+pytestmark = [pytest.mark.serial, pytest.mark.prisma]
+PREFIX = "backstop.postgres."
+MIGRATION = "20251108000000_add_receipt_data"
+Task = Dict[str, Any]
+
+
+def sql(name: str, statement: str) -> Task:
+    """A task between the examples, for what must be so before the next."""
+    argv = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement]
+    return {"name": name, "ansible.builtin.command": {"argv": argv}}
+
+
+def begin(kind: str) -> Task:
+    request = {"state": "begin", "kind": kind, "request": {"story": kind}}
+    return {"name": "Begin a " + kind, PREFIX + "operation": {**request, **WHERE}, "register": "begun"}
+
+
+def end(outcome: str) -> Task:
+    arguments = {"state": "end", "operation": "{{ begun.operation }}", "outcome": outcome}
+    return {"name": "End it", PREFIX + "operation": {**arguments, **WHERE}}
+
+
+WHERE = {"connection": {"url": "{{ database_url }}"}, "store": "/var/backups/backstop"}
+DRILL: Task = {
+    "name": "Restore for a rehearsal",
+    PREFIX + "pg_backup_verify": {
+        "backup": "{{ backup.backup }}", "keep_scratch": True, "operation": "{{ begun.operation }}", **WHERE
+    },
+    "register": "drill",
+}
+COLUMNS = "_prisma_migrations (id, checksum, migration_name, logs)"
+FAILED = "INSERT INTO %s VALUES (gen_random_uuid(), 'x', '%s', 'ERROR')" % (COLUMNS, MIGRATION)
+FORGET = "DELETE FROM _prisma_migrations WHERE migration_name = '20251001000000_init'"
+#: Modules, whose examples come in their order; module and number of the example; tasks in between.
+STORY: List[Union[str, Task]] = [
+    "application_info", "prisma_migrate_info", "pg_table_info", "smoke_test:0",
+    "operation:0", "deploy_gates_info", "pg_dump", "pg_backup_info", "pg_backup_verify", DRILL,
+    "prisma_migrate_rehearse", "pg_scratch_database", "smoke_test:2", "application_release:0", "pm2_process:1",
+    "pg_fence", "prisma_migrate_deploy", "pg_table_check", "application_release:1", "pm2_process:0",
+    "smoke_test:1", "operation_info", "operation:1", "operation:2",
+    "rollback_plan_info", begin("rollback"), "pg_restore", "pm2_process:1", "pg_swap", end("done"),
+    begin("rollback"), sql("Let a migration fail", FAILED), "failed_migration_cleanup", end("done"),
+    sql("Let it fail again", FAILED), "prisma_migrate_resolve:0",
+    sql("Forget the first migration", FORGET), "prisma_migrate_resolve:1",
+]
+
+
+def examples() -> Dict[str, List[Task]]:
+    return {path.stem: yaml.safe_load(string_constant(path, "EXAMPLES")) for path in module_files()}
+
+
+def story() -> List[Task]:
+    """The examples in the order of the story."""
+    known, told = examples(), []
+    for step in STORY:
+        if isinstance(step, dict):
+            told.append(step)
+        elif ":" in step:
+            module, number = step.split(":")
+            told.append(known[module][int(number)])
+        else:
+            told += known[step]
+    return told
+
+
+def test_the_story_has_every_example() -> None:
+    told = story()
+    missing = [task["name"] for tasks in examples().values() for task in tasks if task not in told]
+    assert not missing
+
+
+def placed(value: Any, places: Mapping[str, str]) -> Any:
+    """An example with the paths, addresses and ids of a real site."""
+    text = json.dumps(value)
+    for example, real in places.items():
+        text = text.replace(example, real)
+    return json.loads(text)
+
+
+def defaults(path: pathlib.Path) -> Dict[str, str]:
+    """What belongs to the machine and not to an example; and the operation that is open belongs to the story."""
+    options = dict(documentation(path).get("options") or {})
+    for fragment in fragments(path):
+        options.update(fragment_options(fragment))
+    machine = {
+        "client_bin_dir": "{{ backstop_client_bin_dir }}", "node_bin_dir": "{{ application_node_bin_dir }}",
+        "prisma_environment": "{{ backstop_prisma_environment }}",
+        "database_directory": "{{ backstop_database_directory }}", "operation": "{{ begun.operation | default(omit) }}",
+    }
+    return {name: value for name, value in machine.items() if name in options and name != path.stem}
+
+
+def test_every_example_runs(site: DemoSite, tmp_path: pathlib.Path) -> None:
+    release = str(application.releases(site.places).path(site.commits["et-100"]))
+    places = {
+        "/srv/electricity-tokens/releases/0a1b2c": release,
+        "/srv/electricity-tokens/current/prisma": str(pathlib.Path(release) / "prisma"),
+        "/srv/electricity-tokens/shared/.env": str(site.places.environment_file),
+        "/srv/electricity-tokens": str(site.places.application),
+        "git@git.example.org:energy/electricity-tokens.git": str(site.places.repository),
+        "/var/lib/electricity-tokens/.pm2": str(site.places.pm2_home),
+        "/var/backups/backstop": str(site.places.store),
+        "electricity_tokens-20251108T020000Z-3fa9c1": "{{ backup.backup }}",
+        "http://127.0.0.1:3000": "http://127.0.0.1:%d" % site.port,
+    }
+    play = {
+        "name": "Every example", "hosts": "localhost", "gather_facts": False,
+        "vars": {"database_url": site.url(), "scratch_database_url": site.url()},
+        "module_defaults": {PREFIX + path.stem: defaults(path) for path in module_files()},
+        "tasks": [placed(task, places) for task in story()],
+    }
+    playbook = tmp_path / "examples.yml"
+    playbook.write_text(yaml.safe_dump([play], sort_keys=False), "utf-8")
+    programs = [site.node.bin_dir, site.places.pm2_executable.parent, site.cluster.bin_dir, os.environ["PATH"]]
+    environment = {**site.cluster.environment(application.DATABASE), "PATH": os.pathsep.join(map(str, programs))}
+    run = site.play(str(playbook), environment=environment)
+    assert run.status == 0, run.output
