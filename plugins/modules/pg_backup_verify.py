@@ -75,11 +75,11 @@ EXAMPLES = r"""
       url: "{{ database_url }}"
     store: /var/backups/backstop
 
-- name: Restore drill in a server of its own, on another host than the live one
+- name: Restore drill in a server of its own
   backstop.postgres.pg_backup_verify:
     backup: electricity_tokens-20251108T020000Z-3fa9c1
     where: cluster
-    scratch_directory: /srv/drill
+    scratch_directory: /var/tmp
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop

@@ -130,6 +130,7 @@ EXAMPLES = r"""
     kind: daily
     schema_only: true
     plain: true
+    step: definitions
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop
@@ -137,7 +138,8 @@ EXAMPLES = r"""
 - name: Back up one table
   backstop.postgres.pg_dump:
     kind: daily
-    tables: [ReceiptData]
+    tables: [TokenPurchase]
+    step: one_table
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop

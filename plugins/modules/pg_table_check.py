@@ -99,7 +99,6 @@ EXAMPLES = r"""
   backstop.postgres.pg_table_check:
     tables:
       - name: ReceiptData
-        min_rows: 1
         earliest: {transactionDateTime: null}
         latest: {transactionDateTime: null}
         sums: {totalAmountZWG: null}
@@ -110,8 +109,8 @@ EXAMPLES = r"""
 - name: The table holds what the backup holds
   backstop.postgres.pg_table_check:
     tables:
-      - name: ReceiptData
-    backup: electricity_tokens-20251109T020000Z-c04d5e
+      - name: User
+    backup: electricity_tokens-20251108T020000Z-3fa9c1
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop
