@@ -63,6 +63,8 @@ EXAMPLES = r"""
   backstop.postgres.deploy_gates_info:
     migrations_path: /srv/electricity-tokens/current/prisma/migrations
     expected: [20251108000000_add_receipt_data]
+    environment_file: /srv/electricity-tokens/shared/.env
+    operation: "{{ begun.operation }}"
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop

@@ -56,7 +56,7 @@ seealso:
 EXAMPLES = r"""
 - name: See what a deploy of the release would run
   backstop.postgres.prisma_migrate_info:
-    project: /srv/electricity-tokens/current
+    project: /srv/electricity-tokens/releases/0a1b2c
     expected: [20251108000000_add_receipt_data]
     connection:
       url: "{{ database_url }}"

@@ -111,22 +111,26 @@ EXAMPLES = r"""
   backstop.postgres.smoke_test:
     health_url: http://127.0.0.1:3000/api/health
 
-- name: Create, read and delete a receipt
+- name: Create, read and delete a purchase
   backstop.postgres.smoke_test:
     url: http://127.0.0.1:3000
     steps:
+      - name: list users
+        path: /api/users?limit=1
+        save: {user: users.0.id}
       - name: create a purchase
         method: POST
         path: /api/purchases
-        body: {kwh: 10}
+        body: {userId: "${user}", totalTokens: 10, totalPayment: 25, purchaseDate: "2025-11-08T02:00:00Z"}
         status: 201
         save: {purchase: id}
       - name: read it
         path: /api/purchases/${purchase}
-        expect: {kwh: 10}
+        expect: {totalTokens: 10}
       - name: delete it
         method: DELETE
         path: /api/purchases/${purchase}
+        status: 204
         cleanup: true
 
 - name: Try a release on another database

@@ -24,7 +24,7 @@ Task = Dict[str, Any]
 
 def sql(name: str, statement: str) -> Task:
     """A task between the examples, for what must be so before the next."""
-    argv = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement, "{{ database_url }}"]
+    argv = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement]
     return {"name": name, "ansible.builtin.command": {"argv": argv}}
 
 
@@ -46,8 +46,8 @@ DRILL: Task = {
     },
     "register": "drill",
 }
-INSERT = "INSERT INTO _prisma_migrations (id, checksum, migration_name, logs) VALUES ('1', 'x', '%s', 'ERROR')"
-FAILED = INSERT % MIGRATION
+COLUMNS = "_prisma_migrations (id, checksum, migration_name, logs)"
+FAILED = "INSERT INTO %s VALUES (gen_random_uuid(), 'x', '%s', 'ERROR')" % (COLUMNS, MIGRATION)
 FORGET = "DELETE FROM _prisma_migrations WHERE migration_name = '20251001000000_init'"
 #: Modules, whose examples come in their order; module and number of the example; tasks in between.
 STORY: List[Union[str, Task]] = [
@@ -96,16 +96,16 @@ def placed(value: Any, places: Mapping[str, str]) -> Any:
 
 
 def defaults(path: pathlib.Path) -> Dict[str, str]:
-    """What belongs to the machine and not to an example."""
+    """What belongs to the machine and not to an example; and the operation that is open belongs to the story."""
     options = dict(documentation(path).get("options") or {})
     for fragment in fragments(path):
         options.update(fragment_options(fragment))
     machine = {
         "client_bin_dir": "{{ backstop_client_bin_dir }}", "node_bin_dir": "{{ application_node_bin_dir }}",
         "prisma_environment": "{{ backstop_prisma_environment }}",
-        "database_directory": "{{ backstop_database_directory }}",
+        "database_directory": "{{ backstop_database_directory }}", "operation": "{{ begun.operation | default(omit) }}",
     }
-    return {name: value for name, value in machine.items() if name in options}
+    return {name: value for name, value in machine.items() if name in options and name != path.stem}
 
 
 def test_every_example_runs(site: DemoSite, tmp_path: pathlib.Path) -> None:
@@ -130,5 +130,6 @@ def test_every_example_runs(site: DemoSite, tmp_path: pathlib.Path) -> None:
     playbook = tmp_path / "examples.yml"
     playbook.write_text(yaml.safe_dump([play], sort_keys=False), "utf-8")
     programs = [site.node.bin_dir, site.places.pm2_executable.parent, site.cluster.bin_dir, os.environ["PATH"]]
-    run = site.play(str(playbook), environment={"PATH": os.pathsep.join(map(str, programs))})
+    environment = {**site.cluster.environment(application.DATABASE), "PATH": os.pathsep.join(map(str, programs))}
+    run = site.play(str(playbook), environment=environment)
     assert run.status == 0, run.output

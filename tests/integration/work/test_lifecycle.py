@@ -40,7 +40,8 @@ def other():
         process.stdin.close()
 
 
-def deploy(store, controller=None, request=REQUEST, database="shop", kind="deploy", **keywords):
+def deploy(store, controller=None, request=None, database="shop", kind="deploy", **keywords):
+    request = REQUEST if request is None else request
     return begin(store, kind, database, request, controller or this_controller(), **keywords)
 
 

@@ -40,7 +40,8 @@ def test_tree(store):
 
 
 def test_ids():
-    assert len({new_id() for _ in range(50)}) == 50 and all(is_operation_id(new_id()) for _ in range(5))
+    made = {new_id() for _number in range(50)}
+    assert len(made) == 50 and all(map(is_operation_id, made))
     for text in ("", "x", "../20251108T020000Z-3fa9c1", "20251108T020000Z-3fa9c1/..", "20251108T020000Z-3FA9C1\n"):
         assert not is_operation_id(text)
         with pytest.raises(Refused, match="not the id of an operation"):
