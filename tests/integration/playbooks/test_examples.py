@@ -46,6 +46,13 @@ DRILL: Task = {
     },
     "register": "drill",
 }
+EMERGENCY: Task = {
+    "name": "Back up before the migration is taken out",
+    PREFIX + "pg_dump": {
+        "kind": "emergency", "step": "emergency_backup", "operation": "{{ begun.operation }}", **WHERE
+    },
+    "register": "emergency",
+}
 COLUMNS = "_prisma_migrations (id, checksum, migration_name, logs)"
 FAILED = "INSERT INTO %s VALUES (gen_random_uuid(), 'x', '%s', 'ERROR')" % (COLUMNS, MIGRATION)
 FORGET = "DELETE FROM _prisma_migrations WHERE migration_name = '20251001000000_init'"
@@ -56,6 +63,7 @@ STORY: List[Union[str, Task]] = [
     "prisma_migrate_rehearse", "pg_scratch_database", "smoke_test:2", "application_release:0", "pm2_process:1",
     "pg_fence", "prisma_migrate_deploy", "pg_table_check", "application_release:1", "pm2_process:0",
     "smoke_test:1", "operation_info", "operation:1", "operation:2",
+    begin("rollback"), EMERGENCY, "migration_down_rehearse", "migration_down", end("done"),
     "rollback_plan_info", begin("rollback"), "pg_restore", "pm2_process:1", "pg_swap", end("done"),
     begin("rollback"), sql("Let a migration fail", FAILED), "failed_migration_cleanup", end("done"),
     sql("Let it fail again", FAILED), "prisma_migrate_resolve:0",
@@ -109,9 +117,11 @@ def defaults(path: pathlib.Path) -> Dict[str, str]:
 
 
 def test_every_example_runs(site: DemoSite, tmp_path: pathlib.Path) -> None:
+    before = site.commits["before-et-100"]
     release = str(application.releases(site.places).path(site.commits["et-100"]))
     places = {
         "/srv/electricity-tokens/releases/0a1b2c": release,
+        "/srv/electricity-tokens/releases/9f8e7d": str(application.releases(site.places).path(before)),
         "/srv/electricity-tokens/current/prisma": str(pathlib.Path(release) / "prisma"),
         "/srv/electricity-tokens/shared/.env": str(site.places.environment_file),
         "/srv/electricity-tokens": str(site.places.application),
@@ -119,6 +129,7 @@ def test_every_example_runs(site: DemoSite, tmp_path: pathlib.Path) -> None:
         "/var/lib/electricity-tokens/.pm2": str(site.places.pm2_home),
         "/var/backups/backstop": str(site.places.store),
         "electricity_tokens-20251108T020000Z-3fa9c1": "{{ backup.backup }}",
+        "electricity_tokens-20251108T093000Z-77ab01": "{{ emergency.backup }}",
         "http://127.0.0.1:3000": "http://127.0.0.1:%d" % site.port,
     }
     play = {
