@@ -33,7 +33,7 @@ options:
     type: str
     required: true
   level:
-    description: How far to verify.
+    description: How far to verify. A backup of single tables has no drill, so not to V(restored).
     type: str
     choices: [checksum, readable, restored]
     default: restored
@@ -93,6 +93,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
 
@@ -100,6 +101,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.d
 def act(request: Request) -> Dict[str, Any]:
     context = request.context
     place = request.store.find_backup(request.params["backup"])
+    if request.params["level"] == "restored":
+        manifests.require_whole(manifests.load(place))
     if request.check_mode:
         return {"changed": True, "level": request.params["level"]}
     with acting(context, "drill") as facts:

@@ -35,7 +35,7 @@ options:
     description: The backup to revert to. Default is the one made before the last deploy.
     type: str
   undo:
-    description: The operation to undo. Default is the newest swap.
+    description: The operation to undo. Default is the newest swap or restore of a table.
     type: str
 notes:
   - "On failure: Nothing was changed; this module only reads."
@@ -91,6 +91,10 @@ failed_migrations:
   elements: str
 undoes:
   description: The operation that would be undone.
+  returned: O(scenario=undo)
+  type: str
+table:
+  description: The table that would get back what it held, when the operation restored one; none for a swap.
   returned: O(scenario=undo)
   type: str
 """
