@@ -34,7 +34,7 @@ options:
     type: str
     required: true
   level:
-    description: How far to verify.
+    description: How far to verify. A backup of single tables has no drill, so not to V(restored).
     type: str
     choices: [checksum, readable, restored]
     default: restored
@@ -153,6 +153,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.cluster_drill import run_cluster_drill
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
@@ -163,6 +164,8 @@ def act(request: Request) -> Dict[str, Any]:
     context = request.context
     params = request.params
     place = request.store.find_backup(params["backup"])
+    if params["level"] == "restored":
+        manifests.require_whole(manifests.load(place))
     earlier = None
     if params["max_age"] > 0 and not params["keep_scratch"]:
         earlier = verified_before(place, params["level"], params["max_age"])

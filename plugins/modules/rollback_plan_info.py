@@ -163,7 +163,11 @@ undoes:
   returned: O(scenario=undo)
   type: str
 method:
-  description: Whether by a V(swap) or V(in_place), as that operation did it.
+  description: How that operation changed the database, by a V(swap), V(in_place), V(code_only) or by a V(table).
+  returned: O(scenario=undo)
+  type: str
+table:
+  description: The table that would get back what it held, when the operation restored one; none for a swap.
   returned: O(scenario=undo)
   type: str
 """
