@@ -162,13 +162,18 @@ def serial() -> None:
 
 
 def prisma() -> None:
-    pytest("tests/unit", "tests/integration", "--ignore=tests/unit/quality", "-m", "prisma")
+    places = ["tests/unit", "tests/integration", "--ignore=tests/unit/quality", "--ignore=tests/integration/playbooks"]
+    pytest(*places, "-m", "prisma and not serial", "-n", "2", "--dist", "loadfile")
+    pytest(*places, "-m", "prisma and serial")
 
 
 def faults() -> None:
-    # The playbooks' own faults are not part of the gate before all of them were seen green together:
-    # pytest tests/faults/playbooks runs them.
     pytest("tests/faults", "--ignore=tests/faults/playbooks", "-n", "2")
+
+
+def playbooks() -> None:
+    """Each of the two workers has a site of its own; one of them has the long files."""
+    pytest("tests/faults/playbooks", "tests/integration/playbooks", "-n", "2", "--dist", "loadfile")
 
 
 def ordinary_user() -> None:
@@ -355,6 +360,7 @@ LANES = [
     Lane("serial", "tests that start or kill much, one at a time: pm2, the role application", serial),
     Lane("prisma", "tests with real Prisma", prisma),
     Lane("faults", "killed, full, locked, unreachable", faults),
+    Lane("playbooks", "playbooks on a real site: bad input, failures, kills; every example", playbooks),
     Lane("ordinary-user", "as root: unit and integration again, as an ordinary user", ordinary_user),
     Lane("ansible-lint", "profile production", ansible_lint),
     Lane("sanity", "ansible-test sanity", sanity),

@@ -19,7 +19,7 @@ from support import service_script
 from support.collection_files import documentation, fragment_options, fragments, module_files, string_constant
 from support.demo_site import DemoSite
 
-pytestmark = [pytest.mark.serial, pytest.mark.prisma]
+pytestmark = pytest.mark.prisma
 PREFIX = "backstop.postgres."
 MIGRATION = "20251108000000_add_receipt_data"
 Task = Dict[str, Any]
