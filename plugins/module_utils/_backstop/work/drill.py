@@ -11,7 +11,7 @@ import contextlib
 import time
 from typing import Any, Dict, Iterator, Optional
 
-from ..base.errors import BackstopError
+from ..base.errors import BackstopError, CouldNotVerify, Locked, Refused
 from ..base.failpoints import reach
 from ..base.sql_names import scratch_name
 from ..postgres import archive, server
@@ -69,9 +69,11 @@ def verified_before(place: BackupPlace, level: str, max_age: float) -> Optional[
 
 @contextlib.contextmanager
 def recorded(place: BackupPlace, level: str, **facts: Any) -> Iterator[None]:
-    """Keep beside the backup that it failed at this level."""
+    """Keep beside the backup that it failed at this level. A check that could not begin says nothing against it."""
     try:
         yield
+    except (CouldNotVerify, Locked, Refused):
+        raise
     except BackstopError as error:
         manifests.record_verification(place, level, {"passed": False, "reason": str(error), **facts})
         raise
