@@ -16,7 +16,6 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 import yaml
-from support.broken_releases import MIGRATION
 from support.demo_site import DemoSite
 
 DEPLOY = "deploy_receiptdata.yml"
@@ -195,17 +194,3 @@ def test_gates_cannot_be_left_out(site: DemoSite) -> None:
         assert site.outcomes()[-1] == "failed"
     with refused(site, "--start-at-task", "Deploy"):
         assert len(site.outcomes()) == 3
-
-
-def test_proved_by_day_and_changed_at_night(site: DemoSite) -> None:
-    with site.unchanged():
-        proved = site.play(DEPLOY, "--tags", "prove")
-    assert proved.status == 0, proved.output
-    assert "nothing was stopped" in proved.text
-    assert site.outcomes() == [None]
-    changed = site.play(DEPLOY, "--tags", "change,finish", deploy_post_backup=False)
-    assert changed.status == 0, changed.output
-    assert site.running() == site.commits["et-100"]
-    assert MIGRATION in site.applied()
-    assert site.outcomes() == ["done"]
-    assert "Back up" not in changed.tasks

@@ -19,7 +19,6 @@ import pytest
 import yaml
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.pm2 import Pm2
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.system_processes import alive
-from support import service_script
 from support.application_site import DATABASE_URL, PASSWORD, Site
 
 pytestmark = pytest.mark.serial
@@ -216,7 +215,6 @@ BAD_INPUT: List[Any] = [
     ({"application_ecosystem_file": "no.config.js"}, "no such ecosystem file"),
     ({"application_pm2_executable": "/nowhere/pm2"}, "pm2 is not found"),
     ({"application_manager": "upstart"}, "must be one of: pm2, systemd, commands"),
-    ({"application_manager": "commands"}, "no status command"),
 ]
 
 
@@ -310,27 +308,3 @@ def test_errors_in_the_log(host: Host) -> None:
     assert "listening" in run.text
     assert host.good("start", "logs").changed == 0
     assert "no regular expression" in host.run("facts", application_log_error_pattern="(").text
-
-
-def test_an_application_that_is_run_by_commands(host: Host, tmp_path: pathlib.Path) -> None:
-    script = service_script.write(tmp_path)
-    program = [str(host.site.node.bin_dir / "node"), "dist/server.js"]
-    host.variables.update(
-        application_manager="commands", application_status_command=[str(script), "status"],
-        application_start_service_command=[str(script), "run", "${commit}", "${release}", *program],
-        application_stop_command=[str(script), "stop"],
-    )
-    assert host.good("main", application_revision="one").changed == 3
-    assert host.version() == "1"
-    pid = service_script.pid(script)
-    assert host.good("main", application_revision="one").changed == 0
-    assert service_script.pid(script) == pid
-    # As after a run that was killed: the link leads to the new release, the old one runs.
-    state = host.good("prepare", "activate", "facts", application_revision="two").kept["state"]
-    assert not state["running"]
-    assert state["running_commits"] == [host.site.releases.resolve("one")]
-    host.good("start", "logs")
-    assert host.version() == "2"
-    stopped = host.good("stop", "facts")
-    assert stopped.changed == 1
-    assert stopped.kept["state"]["status"] == "stopped"
