@@ -26,6 +26,7 @@ def test_the_release_goes_back_and_the_database_stays(plain):
     plan = plan_undo(plain.context, None)
     assert plan == {
         "needed": False, "method": "code_only", "undoes": rolled_back.id, "commit": "newer", "retired": None,
+        "table": None,
     }
     assert plan_undo(plain.context, rolled_back.id) == plan
 
