@@ -131,24 +131,17 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import (
+    OPTIONS,
     Decision,
-    Policy,
-    zone_named,
+    policy_of,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.pruning import prune
 
 
 def act(request: Request) -> Dict[str, Any]:
-    policy = Policy(
-        days=request.params["keep_days"],
-        weeks=request.params["keep_weeks"],
-        pre_migration_days=request.params["keep_pre_migration_days"],
-        post_migration_days=request.params["keep_post_migration_days"],
-        zone=zone_named(request.params["time_zone"]),
-    )
     decisions = prune(
         request.store,
-        policy,
+        policy_of(request.params),
         max_share=request.params["max_delete_share"],
         by_hand=request.params["remove"],
         only_check=request.check_mode,
@@ -176,12 +169,12 @@ def _lines(decisions: List[Decision]) -> str:
 def main() -> None:
     run_module(
         dict(
-            keep_days=dict(type="int", default=7),
-            keep_weeks=dict(type="int", default=4),
-            keep_pre_migration_days=dict(type="int", default=90),
-            keep_post_migration_days=dict(type="int", default=90),
-            time_zone=dict(type="str", default=""),
-            max_delete_share=dict(type="float", default=0.5),
+            keep_days=dict(type="int", default=OPTIONS["keep_days"]),
+            keep_weeks=dict(type="int", default=OPTIONS["keep_weeks"]),
+            keep_pre_migration_days=dict(type="int", default=OPTIONS["keep_pre_migration_days"]),
+            keep_post_migration_days=dict(type="int", default=OPTIONS["keep_post_migration_days"]),
+            time_zone=dict(type="str", default=OPTIONS["time_zone"]),
+            max_delete_share=dict(type="float", default=OPTIONS["max_delete_share"]),
             remove=dict(type="list", elements="str", default=[]),
             store=dict(type="path", required=True),
         ),

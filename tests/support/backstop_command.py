@@ -35,6 +35,26 @@ class Ended:
         return json.loads(self.stdout)
 
 
+def _with_folder(folder: pathlib.Path, arguments: Any) -> List[str]:
+    return [*map(str, arguments), "--config-directory", str(folder)]
+
+
+def call_command(folder: pathlib.Path, *arguments: Any) -> Ended:
+    """Call the command in this process, with the configurations of this folder."""
+    umask, directory = os.umask(0o022), os.getcwd()
+    stdout, stderr = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            try:
+                status = main(_with_folder(folder, arguments))
+            except SystemExit as ended:  # argparse
+                status = int(ended.code or 0)
+    finally:
+        os.umask(umask)
+        os.chdir(directory)
+    return Ended(status, stdout.getvalue(), stderr.getvalue())
+
+
 @dataclasses.dataclass
 class BackstopCommand:
     """A configuration directory, and calls with it."""
@@ -74,23 +94,9 @@ class BackstopCommand:
         for private in (path, self.password_file):
             private.chmod(0o600)
 
-    def _arguments(self, arguments: Any) -> List[str]:
-        return [*map(str, arguments), "--config-directory", str(self.folder)]
-
     def __call__(self, *arguments: Any) -> Ended:
         """Call it in this process."""
-        umask, directory = os.umask(0o022), os.getcwd()
-        stdout, stderr = io.StringIO(), io.StringIO()
-        try:
-            with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-                try:
-                    status = main(self._arguments(arguments))
-                except SystemExit as ended:  # argparse
-                    status = int(ended.code or 0)
-        finally:
-            os.umask(umask)
-            os.chdir(directory)
-        return Ended(status, stdout.getvalue(), stderr.getvalue())
+        return call_command(self.folder, *arguments)
 
     def start(self, *arguments: Any, environment: Optional[Dict[str, str]] = None) -> "subprocess.Popen[str]":
         """Start the program: a Python that has the driver and nothing else, in the environment that cron gives."""
@@ -108,7 +114,7 @@ class BackstopCommand:
             "PYTHONPATH": str(self.folder / "driver"), **(environment or {}),
         }
         return subprocess.Popen(
-            [sys.executable, "-S", "-s", str(self.program), *self._arguments(arguments)],
+            [sys.executable, "-S", "-s", str(self.program), *_with_folder(self.folder, arguments)],
             env=given, cwd="/", text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
 

@@ -40,12 +40,14 @@ def test_everything_that_can_be_said(write, tmp_path):
         "max_age": "26h",
         "textfile": "/var/lib/backstop/metrics/shop.prom",
         "webhook": {"url": "https://hooks.example.org/T0KEN", "events": ["success", "failure"]},
+        "retention": {"keep_weeks": 8, "time_zone": "UTC"},
     }
     found = configuration.load(write(given), "shop")
     assert (found.database, found.connection.port, found.connection.host) == ("Shop 电", 5433, "localhost")
     assert (found.administration.database, found.administration.user) == ("maintenance", "admin")
     assert found.administration.port == 5433 and found.max_age == 26 * 3600
     assert found.webhook.events == ("success", "failure")
+    assert (found.retention["keep_days"], found.retention["keep_weeks"], found.retention["time_zone"]) == (7, 8, "UTC")
     context = found.context()
     assert context.connection.password == context.administration.password == "p@ss:w\\rd ä"
     assert "T0KEN" not in repr(found) and "p@ss" not in repr(found) + repr(context)
@@ -55,6 +57,7 @@ def test_what_is_not_said(write):
     found = configuration.load(write(GOOD), "shop")
     assert found.administration.database == "postgres"
     assert (found.password, found.webhook, found.max_age, found.textfile) == (None, None, None, None)
+    assert found.retention["keep_days"] == 7 and found.retention["max_delete_share"] == 0.5
     assert found.context().connection.password == ""
 
 
@@ -83,6 +86,15 @@ WRONG = {
     "webhook is a text": (changed(webhook="http://hunter2"), "webhook", "object"),
     "webhook elsewhere": (changed(webhook={"url": "file:///hunter2"}), "webhook.url", "https"),
     "webhook event": (changed(webhook={"url": "http://x/hunter2", "events": ["sucess"]}), "webhook.events", "success"),
+    "retention is a number": (changed(retention=7), "retention", "object"),
+    "unknown retention": (changed(retention={"keep_day": 7}), "retention.keep_day", "mean keep_days"),
+    "days as a text": (changed(retention={"keep_days": "7"}), "retention.keep_days", "number"),
+    "no days": (changed(retention={"keep_days": 0}), "retention.keep_days", "1 or more"),
+    "half a week": (changed(retention={"keep_weeks": 0.5}), "retention.keep_weeks", "whole number"),
+    "true weeks": (changed(retention={"keep_weeks": True}), "retention.keep_weeks", "number"),
+    "share": (changed(retention={"max_delete_share": 1.5}), "retention.max_delete_share", "0 to 1"),
+    "zone is a number": (changed(retention={"time_zone": 2}), "retention.time_zone", "Africa/Harare"),
+    "no such zone": (changed(retention={"time_zone": "Mars/Olympus"}), "time zone", "Mars/Olympus"),
     "not JSON": ("[database]\nname = hunter2\n", "shop.conf", "not JSON"),
     "a list": ("[]", "shop.conf", "JSON object"),
     "twice": ('{"store": "/a", "store": "/b"}', "shop.conf", "twice"),

@@ -14,6 +14,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line import configuration
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.main import make_parser
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import retention
 from support.collection_files import ROLES
 
 ROLE = ROLES / "scheduled_backups"
@@ -82,6 +83,14 @@ def test_a_configuration_with_everything(tmp_path):
     assert "hunter2" not in (tmp_path / "other.db-2.conf").read_text()
 
 
+def test_retention(tmp_path):
+    """Inventories give numbers as texts, too."""
+    assert dict(configured(tmp_path, SHOP).retention) == dict(retention.OPTIONS)
+    given = {"keep_days": "14", "max_delete_share": "0.25", "time_zone": "UTC"}
+    found = configured(tmp_path, SHOP, scheduled_backups_retention=given).retention
+    assert found == {**retention.OPTIONS, "keep_days": 14, "max_delete_share": 0.25, "time_zone": "UTC"}
+
+
 @pytest.mark.parametrize("key", ["password_file", "passfile", "password_credential"])
 def test_other_places_for_the_password(tmp_path, key):
     assert configured(tmp_path, {**SHOP, key: "/run/secret"}).password.key == key
@@ -94,11 +103,12 @@ def cron_lines(**changes: Any) -> List[List[str]]:
 
 def test_cron():
     lines = cron_lines()
-    assert len(lines) == 8
+    assert len(lines) == 10
     assert lines[0][:6] == ["0", "2", "*", "*", "1,2,3,4,5,6", "backstop"]
     assert lines[1][:6] == ["0", "3", "*", "*", "0", "backstop"]
-    assert lines[2][:6] == ["0", "5", "*", "*", "0", "backstop"]
-    assert lines[3][:6] == ["30", "*", "*", "*", "*", "backstop"]
+    assert lines[2][:6] == ["0", "4", "*", "*", "*", "backstop"]
+    assert lines[3][:6] == ["0", "5", "*", "*", "0", "backstop"]
+    assert lines[4][:6] == ["30", "*", "*", "*", "*", "backstop"]
     for line in lines:
         program, arguments = line[6].split(None, 1)
         assert program == "/usr/local/bin/backstop" and "%" not in arguments
@@ -125,6 +135,7 @@ def test_units():
         assert calendar == {
             "daily": "OnCalendar=Mon,Tue,Wed,Thu,Fri,Sat *-*-* 02:00:00",
             "weekly": "OnCalendar=Sun *-*-* 03:00:00",
+            "prune": "OnCalendar=Sun,Mon,Tue,Wed,Thu,Fri,Sat *-*-* 04:00:00",
             "drill": "OnCalendar=Sun *-*-* 05:00:00",
             "check": "OnCalendar=Sun,Mon,Tue,Wed,Thu,Fri,Sat *-*-* *:30:00",
         }[job["name"]]
@@ -134,6 +145,7 @@ def test_units():
         assert 'ReadWritePaths="/srv/more backups" "/var/backups/backstop" "/var/lib/backstop"' in lines
         assert "User=backstop" in lines and "ProtectSystem=strict" in lines
     assert "ExecStart=/usr/local/bin/backstop backup %i --kind daily" in services["daily"]
+    assert "ExecStart=/usr/local/bin/backstop prune %i --wait 3600" in services["prune"]
 
 
 def test_the_user_and_store_of_deploys_are_taken():

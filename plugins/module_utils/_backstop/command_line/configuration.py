@@ -17,6 +17,7 @@ from ..base.errors import BackstopError
 from ..base.progress import Progress
 from ..base.sql_names import near_names
 from ..postgres.connection import Settings
+from ..store import retention
 from ..store.layout import Store
 from ..work.context import Context
 from .exit_statuses import UsageError
@@ -52,6 +53,8 @@ class Configuration:
     max_age: Optional[int] = None
     textfile: Optional[str] = None
     webhook: Optional[Webhook] = None
+    #: how long backups are kept: a value for each of retention.OPTIONS
+    retention: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(retention.OPTIONS))
 
     @property
     def database(self) -> str:
@@ -255,6 +258,28 @@ def _webhook(section: _Section, key: str) -> Webhook:
     return Webhook(url, tuple(events))
 
 
+def _retention(section: _Section, key: str) -> Dict[str, Any]:
+    value = section.values[key]
+    if not isinstance(value, dict):
+        raise section.error(key, type(value).__name__, "an object with " + ", ".join(retention.OPTIONS))
+    inner = _Section(section.path, key + ".", value)
+    inner.require_known((), tuple(retention.OPTIONS))
+    for name, given in value.items():
+        if name == "time_zone":
+            if not isinstance(given, str):
+                raise inner.error(name, type(given).__name__, "a text such as Africa/Harare")
+        elif isinstance(given, bool) or not isinstance(given, (int, float)):
+            raise inner.error(name, type(given).__name__, "a number")
+        elif name == "max_delete_share":
+            if not 0 <= given <= 1:
+                raise inner.error(name, str(given), "a share of the store's backups, 0 to 1")
+        elif not isinstance(given, int) or given < 1:
+            raise inner.error(name, str(given), "a whole number, 1 or more")
+    options = {**retention.OPTIONS, **value}
+    retention.policy_of(options)
+    return options
+
+
 def _any(section: _Section, key: str) -> Any:
     return section.values[key]
 
@@ -269,4 +294,5 @@ _FIELDS: Dict[str, Callable[[_Section, str], Any]] = {
     "max_age": _duration,
     "textfile": _place,
     "webhook": _webhook,
+    "retention": _retention,
 }

@@ -13,6 +13,8 @@ from typing import Any, Callable, Dict, Iterator
 from ..base.durable_files import FileLock
 from ..base.errors import BackstopError, Locked
 from ..base.progress import timestamp
+from ..store.layout import Store
+from ..store.retention import read_items
 from ..work.context import Context, database_lock
 from ..work.lifecycle import require_no_running
 from . import metrics
@@ -34,16 +36,8 @@ def alone(context: Context, wait_seconds: float, *, besides_operations: bool = F
     :param besides_operations: the work disturbs no deploy or rollback, and none disturbs it
     :raises Locked: another run is at work, or a step of an operation
     """
-    context.store.prepare()
-    lock = FileLock(RunRecords(context.store, context.database).lock_path)
     with contextlib.ExitStack() as stack:
-        try:
-            descriptor = lock.acquire(wait_seconds)
-        except Locked as error:
-            raise Locked(
-                "Another run is at work on the backups of %s" % context.database, found=error.found, hint=error.hint
-            ) from None
-        stack.callback(lock.release)
+        descriptor = stack.enter_context(_run_lock(context.store, context.database, wait_seconds))
         context.keep_open.append(descriptor)
         stack.callback(context.keep_open.remove, descriptor)
         if not besides_operations:
@@ -51,6 +45,39 @@ def alone(context: Context, wait_seconds: float, *, besides_operations: bool = F
             # A dump would hold up a migration, and a deploy would find its locks taken. 0 would wait for ever.
             stack.enter_context(database_lock(context, max(1, wait_seconds)))
         yield
+
+
+@contextlib.contextmanager
+def alone_on_store(store: Store, database: str, wait_seconds: float) -> Iterator[None]:
+    """Hold the locks of the runs of every database that the store has backups of; no server is asked.
+
+    A run that reads an old backup must not see it vanish. Operations need no lock here: retention keeps what they need.
+
+    :param database: whose run this is; it may have no backups yet
+    :raises Locked: another run is at work
+    """
+    databases = {item.database for item in read_items(store) if item.database}
+    with contextlib.ExitStack() as stack:
+        # In one order for all, so that no two of these wait for each other.
+        for each in sorted(databases | {database}):
+            stack.enter_context(_run_lock(store, each, wait_seconds))
+        yield
+
+
+@contextlib.contextmanager
+def _run_lock(store: Store, database: str, wait_seconds: float) -> Iterator[int]:
+    store.prepare()
+    lock = FileLock(RunRecords(store, database).lock_path)
+    try:
+        descriptor = lock.acquire(wait_seconds)
+    except Locked as error:
+        raise Locked(
+            "Another run is at work on the backups of %s" % database, found=error.found, hint=error.hint
+        ) from None
+    try:
+        yield descriptor
+    finally:
+        lock.release()
 
 
 def watched(

@@ -74,6 +74,7 @@ def in_words_of_hosts(text: str) -> str:
         ("backstop_connection, from a vault", "a password file"),
         ("backstop_connection", "the configuration below " + DIRECTORY),
         ("set backstop_client_bin_dir", "set client_bin_dir in the configuration"),
+        ("run this again with a greater max_delete_share", "set a greater max_delete_share in its configuration"),
         (" (backstop_user), or choose another backstop_store", ""),
         ("the module pg_backup_info lists them", "backstop list"),
         ("pg_backup_info lists them with their level", "backstop list tells their level"),

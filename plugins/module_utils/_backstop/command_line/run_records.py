@@ -16,7 +16,7 @@ from ..store.layout import Store, new_id
 
 
 class RunRecords:
-    """The last run of each job (``backup``, ``drill``) on one database."""
+    """The last run of each job (``backup``, ``drill``, ``prune``) on one database."""
 
     def __init__(self, store: Store, database: str) -> None:
         file_name = quote(database, safe="")

@@ -23,7 +23,7 @@ from .run_records import RunRecords
 CLOCK_TOLERANCE = datetime.timedelta(minutes=5)
 #: Levels that count as verified: the archive was read to its end.
 VERIFIED = ("readable", "restored")
-JOBS = ("backup", "drill")
+JOBS = ("backup", "drill", "prune")
 
 
 @dataclasses.dataclass(frozen=True)

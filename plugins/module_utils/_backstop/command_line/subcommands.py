@@ -15,13 +15,15 @@ from ..base.progress import Progress, parse_timestamp, timestamp
 from ..postgres import server
 from ..store import manifest as manifests
 from ..store.layout import KINDS, BackupPlace
+from ..store.retention import policy_of
 from ..work.backup import make_backup
 from ..work.context import Context
 from ..work.drill import verify
+from ..work.pruning import prune
 from ..work.restore import restore_beside
 from .configuration import Configuration, duration, load, names
 from .exit_statuses import COULD_NOT_VERIFY, FAILED, NAGIOS, NAGIOS_WORDS, OK, TOO_OLD, UsageError
-from .jobs import alone, refresh_metrics, watched
+from .jobs import alone, alone_on_store, refresh_metrics, watched
 from .notification import notify
 from .output import Output, TerminalProgress, table
 from .run_records import RunRecords
@@ -216,6 +218,52 @@ def _restore(call: Call) -> int:
     return OK
 
 
+def _prune(call: Call) -> int:
+    configuration = call.configuration()
+    try:
+        if call.options.check:
+            facts = _run_prune(configuration, only_check=True)
+        else:
+
+            def act() -> Dict[str, Any]:
+                with alone_on_store(configuration.store, configuration.database, call.options.wait):
+                    return _run_prune(configuration)
+
+            facts = watched(configuration, "prune", act, call.output.warn)
+    except Refused as error:
+        # Without the reasons nobody could judge whether the refusal is right.
+        for item in error.details.get("items", []):
+            call.output.warn(_item_line(item, "would be deleted"))
+        raise
+    gone = "would be deleted" if call.options.check else "deleted"
+    summary = "%d of %d backups %s, %s" % (
+        len(facts["deleted"]), len(facts["items"]), gone, human_size(facts["freed"]),
+    )
+    call.output.result(facts, [_item_line(item, gone) for item in facts["items"]] + [summary])
+    return OK
+
+
+def _run_prune(configuration: Configuration, only_check: bool = False) -> Dict[str, Any]:
+    decisions = prune(
+        configuration.store,
+        policy_of(configuration.retention),
+        max_share=configuration.retention["max_delete_share"],
+        only_check=only_check,
+    )
+    going = [decision.item for decision in decisions if not decision.keep]
+    return {
+        "items": [decision.to_json() for decision in decisions],
+        "deleted": [item.backup_id for item in going],
+        "freed": sum(item.size for item in going),
+    }
+
+
+def _item_line(item: Dict[str, Any], gone: str) -> str:
+    return "%s (%s) %s: %s" % (
+        item["backup"], item["kind"], "kept" if item["decision"] == "keep" else gone, item["reason"],
+    )
+
+
 def _status(call: Call) -> int:
     found, lines, statuses = [], [], []
     for configuration in call.configurations():
@@ -322,6 +370,10 @@ def _into(parser: _Parser) -> None:
     parser.add_argument("--into", metavar="NAME", required=True, help="the new database; it must not exist")
 
 
+def _only_check(parser: _Parser) -> None:
+    parser.add_argument("--check", action="store_true", help="decide only: show what would be deleted, and why")
+
+
 def _judging(parser: _Parser) -> None:
     parser.add_argument("--max-age", metavar="AGE", type=_duration, help="such as 26h; default: the configuration's")
     parser.add_argument("--nagios", action="store_true", help="end with 0, 2 or 3 as such programs want it")
@@ -348,5 +400,11 @@ SUBCOMMANDS = (
     ),
     Subcommand("restore", "restore into a new database", _restore, (_one, _which_backup, _into, _patience)),
     Subcommand("backup", "make a backup", _backup, (_one, _kind, _patience)),
+    Subcommand(
+        "prune",
+        "delete the backups that retention does not keep, in the whole store: also those of other databases in it",
+        _prune,
+        (_one, _only_check, _patience),
+    ),
     Subcommand("status", "tell whether the backups are as they should be", _status, (_one_or_all, _judging)),
 )

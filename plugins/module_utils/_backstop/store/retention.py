@@ -100,6 +100,28 @@ class Policy:
         return self.pre_migration_days if kind == "pre-migration" else self.post_migration_days
 
 
+#: What people set, by the names of the module's options and of the command's configuration, with the defaults.
+OPTIONS: Mapping[str, Any] = {
+    "keep_days": Policy.days,
+    "keep_weeks": Policy.weeks,
+    "keep_pre_migration_days": Policy.pre_migration_days,
+    "keep_post_migration_days": Policy.post_migration_days,
+    "time_zone": "",
+    "max_delete_share": 0.5,
+}
+
+
+def policy_of(options: Mapping[str, Any]) -> Policy:
+    """The rule that the values of OPTIONS say."""
+    return Policy(
+        days=options["keep_days"],
+        weeks=options["keep_weeks"],
+        pre_migration_days=options["keep_pre_migration_days"],
+        post_migration_days=options["keep_post_migration_days"],
+        zone=zone_named(options["time_zone"]),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Decision:
     """What is to become of a backup, and all reasons for it."""

@@ -38,7 +38,7 @@ def prune(
     store: Store,
     policy: Policy,
     *,
-    max_share: float = 0.5,
+    max_share: float = retention.OPTIONS["max_delete_share"],
     by_hand: Collection[str] = (),
     only_check: bool = False,
     now: Optional[datetime.datetime] = None,
