@@ -145,7 +145,7 @@ deployed_commit:
   returned: O(scenario=application_errors)
   type: str
 method:
-  description: How. For O(scenario=undo) V(swap), or V(code_only) when only the release was changed.
+  description: How. For O(scenario=undo) V(swap), V(in_place), V(table), or V(code_only) when only the release was changed.
   returned: O(scenario) is V(application_errors) or V(undo), or the facts point to application errors
   type: str
 history_differences:
@@ -160,10 +160,6 @@ failed_migrations:
   elements: str
 undoes:
   description: The operation that would be undone.
-  returned: O(scenario=undo)
-  type: str
-method:
-  description: How that operation changed the database, by a V(swap), V(in_place), V(code_only) or by a V(table).
   returned: O(scenario=undo)
   type: str
 table:

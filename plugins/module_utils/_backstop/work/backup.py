@@ -66,24 +66,19 @@ def make_backup(
     backup_id = context.store.new_backup_id(context.database)
     final = context.store.backup_path(kind, backup_id)
     partial = context.store.partial_path(kind, backup_id)
-    lock = context.store.begin_backup(kind, backup_id)
-    held = lock.fileno()
-    context.keep_open.append(held)
     try:
-        manifest = _fill(context, partial, kind, backup_id, form)
-        manifest["release"] = {"commit": commit}
-        for path, content in (migrations or {}).items():
-            _write_below(partial, os.path.join("migrations", path), content)
-        if prisma_schema is not None:
-            _write_below(partial, PRISMA_SCHEMA, prisma_schema)
-        _finish(context, partial, final, manifest)
+        # Within: a signal may come as soon as the directory is made.
+        with _begun(context, kind, backup_id):
+            manifest = _fill(context, partial, kind, backup_id, form)
+            manifest["release"] = {"commit": commit}
+            for path, content in (migrations or {}).items():
+                _write_below(partial, os.path.join("migrations", path), content)
+            if prisma_schema is not None:
+                _write_below(partial, PRISMA_SCHEMA, prisma_schema)
+            _finish(context, partial, final, manifest)
     except BaseException:
-        context.keep_open.remove(held)
-        lock.release()
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    context.keep_open.remove(held)
-    lock.release()
     place = BackupPlace(kind, backup_id, final)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(place.file("lock"))
@@ -93,6 +88,19 @@ def make_backup(
         {"passed": True, "method": "the whole archive was decoded", "seconds": manifest["seconds"]["decode"]},
     )
     return place
+
+
+@contextlib.contextmanager
+def _begun(context: Context, kind: str, backup_id: str) -> Iterator[None]:
+    """Make the directory, and hold the lock that tells it from debris; child processes hold it too."""
+    lock = context.store.begin_backup(kind, backup_id)
+    held = lock.fileno()
+    context.keep_open.append(held)
+    try:
+        yield
+    finally:
+        context.keep_open.remove(held)
+        lock.release()
 
 
 def _write_below(folder: str, path: str, content: bytes) -> None:
