@@ -162,9 +162,10 @@ def test_a_loss_is_not_taken_for_granted(site: DemoSite) -> None:
 
 def test_a_failure_after_the_downtime(site: DemoSite) -> None:
     """The new release serves already; it is not stopped again, neither by the failure nor by the run that finishes."""
-    missing = str(site.places.directory / "no-such-tasks.yml")
-    run = site.play(DEPLOY, deploy_after_downtime=missing)
-    run.must_say("runs and is healthy, but the deploy is not finished", "no-such-tasks.yml", "without stopping")
+    hook = site.places.directory / "failing-hook.yml"
+    hook.write_text("- {name: Tell the cache, ansible.builtin.fail: {msg: the cache does not answer}}\n", "utf-8")
+    run = site.play(DEPLOY, deploy_after_downtime=str(hook))
+    run.must_say("runs and is healthy, but the deploy is not finished", "the cache does not answer", "without stopping")
     assert site.running() == site.commits["et-100"]
     assert site.outcomes() == [None]
     process = site.process()

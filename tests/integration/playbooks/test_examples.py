@@ -61,6 +61,7 @@ EMERGENCY: Task = {
     "name": "Back up before the migration is taken out",
     PREFIX + "pg_dump": {"kind": "emergency", "step": "emergency_backup", **WHERE}, "register": "emergency",
 }
+KEEP = {"name": "Keep its id", "ansible.builtin.set_fact": {"reverted": "{{ begun.operation }}"}}
 REVIEWED: Task = {
     "name": "Back up for no operation",
     PREFIX + "pg_dump": {"kind": "emergency", "operation": "{{ omit }}", **WHERE}, "register": "reviewed",
@@ -77,7 +78,8 @@ STORY: List[Union[str, Task]] = [
     "rollback_plan_info", begin("rollback"), "pg_dump:1", "pg_dump:2", "pg_dump:3", "pg_table_restore",
     end("done"),
     begin("rollback"), EMERGENCY, "pm2_process:1", "migration_down_rehearse", "migration_down", end("done"),
-    begin("rollback"), "pg_restore", "pg_swap", end("done"), "pg_retired_prune",
+    begin("rollback"), "pg_restore", "pg_swap:0", end("done"), KEEP,
+    begin("undo"), "pg_swap:1", end("done"), "pg_retired_prune",
     begin("rollback"), sql("Let a migration fail", FAILED), "failed_migration_cleanup", end("done"),
     sql("Let it fail again", FAILED), "prisma_migrate_resolve:0",
     sql("Forget the first migration", FORGET), "prisma_migrate_resolve:1",
@@ -170,6 +172,7 @@ def test_every_example_runs(site: DemoSite, tmp_path: pathlib.Path, drill_direct
         "electricity_tokens-20251108T093000Z-77ab01": "{{ emergency.backup }}",
         "electricity_tokens-20251109T020000Z-c04d5e": "{{ after.backup }}",
         "electricity_tokens-20251101T120000Z-5b1c0d": "{{ reviewed.backup }}",
+        "20251108T120000Z-3fa9c1": "{{ reverted }}",
         "/usr/local/bin/backstop": str(tmp_path / "backstop"),
         "/srv/drill": drill_directory,
         "http://127.0.0.1:3000": "http://127.0.0.1:%d" % site.port,

@@ -20,8 +20,8 @@ from .comparison import compare_tables
 from .context import Context, acting
 
 FENCE = "fence"
-#: Steps without which nobody's session is ended: nothing would be migrated afterwards.
-PROOFS = ("gates", "backup", "drill", "rehearsal")
+#: Steps without which nobody's session is ended: nothing would be migrated, or taken out, afterwards.
+PROOFS = {"deploy": ("gates", "backup", "drill", "rehearsal"), "rollback": ("emergency_backup", "down_proof")}
 #: How long ended sessions may take to go.
 _GOING_SECONDS = 5
 
@@ -34,9 +34,9 @@ def fence(context: Context, place: BackupPlace, wait_seconds: float) -> Dict[str
     """
     manifest = manifests.load(place)
     if context.operation is not None:
-        why = "The database is not cleared of other sessions: gates were left out"
+        why = "The database is not cleared of other sessions: something was left out"
         # A final backup behind an earlier fence may have been cut off; what it replaced was proved all the same.
-        context.operation.require(list(PROOFS), why, once=True)
+        context.operation.require(list(PROOFS.get(context.operation.kind, ())), why, once=True)
     with acting(context, FENCE) as facts, context.administer() as admin:
         _drop_debris(context, admin)
         facts["ended_sessions"] = _clear(context, admin, wait_seconds)
