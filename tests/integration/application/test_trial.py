@@ -126,7 +126,7 @@ def test_a_port_that_is_taken(site: Site) -> None:
         ([], {}, "command is empty"),
         (["no-such-program"], {}, "no-such-program"),
         (["./no-such-file"], {}, "no-such-file"),
-        (COMMAND, {"cwd": "/nowhere"}, "does not exist"),
+        (COMMAND, {"cwd": "/proc/nowhere"}, "does not exist"),
     ],
 )
 def test_what_cannot_be_tried(site: Site, command: List[str], changes: Dict[str, Any], message: str) -> None:
