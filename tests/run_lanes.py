@@ -333,6 +333,8 @@ class Lane:
     name: str
     what: str
     act: Callable[[], None]
+    #: Runs at the same time as this lane, which leaves half of a small machine idle.
+    beside: str = ""
     result: str = ""
     said: str = ""
     seconds: float = 0
@@ -351,6 +353,28 @@ class Lane:
         self.seconds = time.monotonic() - start
 
 
+class Beside:
+    """Lanes that run in a process of their own while another one runs here."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = lanes
+        names = [lane.name for lane in lanes]
+        self._log, self._results = WORK / ("%s.log" % names[0]), WORK / ("%s.json" % names[0])
+        self._results.unlink(missing_ok=True)
+        argv = [sys.executable, __file__, "--results", str(self._results), *names]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+
+    def end(self) -> None:
+        """Wait for them and show what they said."""
+        status = self._process.wait()
+        print(self._log.read_text("utf-8", "replace"), flush=True)
+        found = json.loads(self._results.read_text("utf-8")) if self._results.is_file() else {}
+        for lane in self._lanes:
+            unknown = ("failed", "the process of its own ended with status %d" % status, 0)
+            lane.result, lane.said, lane.seconds = found.get(lane.name, unknown)
+
+
 LANES = [
     Lane("lint", "ruff, yamllint", lint),
     Lane("types", "mypy, strict, on the library", types),
@@ -361,11 +385,11 @@ LANES = [
     Lane("prisma", "tests with real Prisma", prisma),
     Lane("faults", "killed, full, locked, unreachable", faults),
     Lane("playbooks", "playbooks on a real site: bad input, failures, kills; every example", playbooks),
-    Lane("ordinary-user", "as root: unit and integration again, as an ordinary user", ordinary_user),
-    Lane("ansible-lint", "profile production", ansible_lint),
-    Lane("sanity", "ansible-test sanity", sanity),
-    Lane("docs", "antsibull-docs, ansible-doc on everything", docs),
-    Lane("collection", "build, install, playbooks of the installed collection", collection),
+    Lane("ordinary-user", "as root: unit and integration again, as an ordinary user", ordinary_user, "molecule"),
+    Lane("ansible-lint", "profile production", ansible_lint, "serial"),
+    Lane("sanity", "ansible-test sanity", sanity, "serial"),
+    Lane("docs", "antsibull-docs, ansible-doc on everything", docs, "serial"),
+    Lane("collection", "build, install, playbooks of the installed collection", collection, "serial"),
     Lane("molecule", "deploy and revert on hosts in containers", molecule),
 ]
 
@@ -386,17 +410,33 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("lanes", nargs="*", metavar="LANE", help="default: all")
-    chosen = parser.parse_args().lanes
+    parser.add_argument("--results", type=pathlib.Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    chosen = arguments.lanes
     unknown = sorted(set(chosen) - {lane.name for lane in LANES})
     if unknown:
         parser.error("no such lane: %s (see --help)" % ", ".join(unknown))
     WORK.mkdir(exist_ok=True)
     lanes = [lane for lane in LANES if not chosen or lane.name in chosen]
-    for number, lane in enumerate(lanes, 1):
-        print("\n===== %d/%d %s: %s =====" % (number, len(lanes), lane.name, lane.what), flush=True)
-        lane.go()
-        print("----- %s: %s in %.1f s %s" % (lane.name, lane.result, lane.seconds, lane.said), flush=True)
+    go(lanes)
+    if arguments.results:
+        results = {lane.name: (lane.result, lane.said, lane.seconds) for lane in lanes}
+        arguments.results.write_text(json.dumps(results), "utf-8")
     return report(lanes)
+
+
+def go(lanes: Sequence[Lane]) -> None:
+    """Run lanes one after the other; those that go beside another of them run with it."""
+    hosts = [lane for lane in lanes if lane.beside not in {other.name for other in lanes}]
+    for number, lane in enumerate(hosts, 1):
+        others = [other for other in lanes if other.beside == lane.name]
+        told = " (beside it: %s)" % ", ".join(other.name for other in others) if others else ""
+        print("\n===== %d/%d %s: %s%s =====" % (number, len(hosts), lane.name, lane.what, told), flush=True)
+        beside = Beside(others) if others else None
+        lane.go()
+        if beside is not None:
+            beside.end()
+        print("----- %s: %s in %.1f s %s" % (lane.name, lane.result, lane.seconds, lane.said), flush=True)
 
 
 if __name__ == "__main__":
