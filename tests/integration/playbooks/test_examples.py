@@ -66,6 +66,9 @@ REVIEWED: Task = {
     "name": "Back up for no operation",
     PREFIX + "pg_dump": {"kind": "emergency", "operation": "{{ omit }}", **WHERE}, "register": "reviewed",
 }
+LATER: Task = {
+    "name": "Back up as every day", PREFIX + "pg_dump": {"kind": "daily", "operation": "{{ omit }}", **WHERE},
+}
 #: Modules, whose examples come in their order; module and number of the example; tasks in between.
 STORY: List[Union[str, Task]] = [
     "application_info", "prisma_migrate_info", "pg_table_info", "smoke_test:0",
@@ -84,7 +87,7 @@ STORY: List[Union[str, Task]] = [
     sql("Let it fail again", FAILED), "prisma_migrate_resolve:0",
     sql("Forget the first migration", FORGET), "prisma_migrate_resolve:1",
     REVIEWED, begin("rollback"), "pg_restore_in_place", end("done"),
-    "pg_backup_mark", "pg_backup_prune", "backstop_command",
+    LATER, "pg_backup_mark", "pg_backup_prune", "backstop_command",
 ]
 
 
