@@ -288,9 +288,15 @@ def _kept_by_rule(usable: Sequence[Item], policy: Policy) -> Dict[str, List[str]
     return reasons
 
 
+def _made(item: Item) -> datetime.datetime:
+    """When a usable backup was made; one whose manifest does not tell is none."""
+    if item.created is None:
+        raise AssertionError("a backup without a time is not usable")
+    return item.created
+
+
 def _within(item: Item, newest: Item, policy: Policy) -> bool:
-    assert item.created and newest.created
-    return newest.created - item.created <= datetime.timedelta(days=policy.days_of(item.kind))
+    return _made(newest) - _made(item) <= datetime.timedelta(days=policy.days_of(item.kind))
 
 
 def _newest_of_each(
@@ -299,8 +305,7 @@ def _newest_of_each(
     """The newest backup of each day or week that has one, newest first."""
     found: Dict[str, Item] = {}
     for item in newest_first:
-        assert item.created
-        found.setdefault(key(item.created.astimezone(policy.zone)), item)
+        found.setdefault(key(_made(item).astimezone(policy.zone)), item)
     return list(found.items())
 
 
