@@ -193,6 +193,8 @@ def ordinary_user() -> None:
         }
         passed_on.update(HOME=str(folder / "home"), USER=account.pw_name, LOGNAME=account.pw_name)
         passed_on.update(PATH="/usr/local/bin:/usr/bin:/bin")
+        # The account has no home of its own, and Ansible asks the accounts' list, not HOME.
+        passed_on.update(ANSIBLE_REMOTE_TEMP=str(folder / "home" / ".ansible" / "tmp"))
         argv = ["bash", "test.sh", "unit", "integration"]
         print("$ %s (as %s, in %s)" % (" ".join(argv), account.pw_name, folder / "checkout"), flush=True)
         done = subprocess.run(
