@@ -392,7 +392,7 @@ LANES = [
     Lane("sanity", "ansible-test sanity", sanity, "serial"),
     Lane("docs", "antsibull-docs, ansible-doc on everything", docs, "serial"),
     Lane("collection", "build, install, playbooks of the installed collection", collection, "serial"),
-    Lane("molecule", "deploy and revert on hosts in containers", molecule),
+    Lane("molecule", "deploy, revert, a fleet with scheduled backups: hosts in containers", molecule),
 ]
 
 
