@@ -157,6 +157,22 @@ def test_a_loss_is_not_taken_for_granted(site: DemoSite) -> None:
     assert site.databases("backstop_scratch_") == []
 
 
+def test_cut_off_on_the_way_back(site: DemoSite) -> None:
+    """Killed right after the swap: the same deploy is not gone on with, and the command that it names finishes."""
+    before = site.condition()
+    options: Dict[str, object] = {"deploy_revision": "crashes", "deploy_smoke_tests_before": [], **SHORT}
+    run = site.play(DEPLOY, environment={"BACKSTOP_FAILPOINT": "swap.committed"}, **options)
+    assert run.status != 0, run.output
+    assert site.outcomes() == [None]
+    again = site.play(DEPLOY, **options)
+    again.must_say("was interrupted on its way back", "rollback_complete")
+    back = site.play("rollback_complete.yml")
+    assert back.status == 0, back.output
+    after = site.condition()
+    assert (after.contents, after.applied, after.running) == (before.contents, before.applied, before.running)
+    assert site.outcomes() == ["abandoned", "done"]
+
+
 # After the downtime ---------------------------------------------------------------------------------
 
 
