@@ -137,8 +137,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.applic
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gate_checks.question import Question
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import evaluate, rollback_way
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.evaluation import (
+    evaluate,
+    rollback_way,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.question import Question
 
 
 def act(request: Request) -> Dict[str, Any]:

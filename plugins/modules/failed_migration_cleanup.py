@@ -82,7 +82,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.leftovers import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import (
     clean_failed_migration,
     leftovers,
 )

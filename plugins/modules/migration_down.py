@@ -93,7 +93,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.down import take_out
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.down import take_out
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -168,8 +168,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import down, in_place, revert
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import down, in_place, revert
 
 
 def act(request: Request) -> Dict[str, Any]:

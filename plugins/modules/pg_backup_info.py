@@ -116,7 +116,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.marks import mark_of
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.retired import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.retired import (
     DEFAULT_WINDOW_DAYS,
     retired_databases,
 )

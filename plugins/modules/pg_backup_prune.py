@@ -135,7 +135,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
     Decision,
     policy_of,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.pruning import prune
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.pruning import prune
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -155,9 +155,14 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.cluster_drill import run_cluster_drill
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verified_before, verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.cluster_drill import (
+    run_cluster_drill,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import (
+    verified_before,
+    verify,
+)
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -201,9 +201,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup import make_backup
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup_form import Form
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup_reuse import reusable_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_form import Form
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_reuse import (
+    reusable_backup,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
 
 

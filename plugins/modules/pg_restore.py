@@ -81,7 +81,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import build_successor
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import build_successor
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -163,8 +163,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reapply import MODES, Reapply
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import revert, undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.reapply import MODES, Reapply
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import revert, undo
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -144,8 +144,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import qualified
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.rehearsal import check_against_rehearsal
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.table_checks import check_table
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import (
+    check_against_rehearsal,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_checks import check_table
 
 
 def act(request: Request) -> Dict[str, Any]:

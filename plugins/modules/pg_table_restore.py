@@ -164,7 +164,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.table_restore import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
     Wish,
     plan,
     plan_undo_of,

@@ -117,7 +117,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.rehearsal import rehearse
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import rehearse
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -176,8 +176,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import read_folder
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.diagnosis import diagnose, gather
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
+    diagnose,
+    gather,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
     plan_application_errors,
     plan_failed_migration,
     plan_revert,

@@ -27,7 +27,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.s
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace, Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
 from demo.postgres_server import Cluster

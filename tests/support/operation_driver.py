@@ -27,25 +27,30 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
     Operation,
     open_operations,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context, acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.fence import fence
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gate_checks.question import Question
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import evaluate
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.leftovers import clean_failed_migration
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
+    plan_revert,
+    plan_undo,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.evaluation import evaluate
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.question import Question
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migration import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.reapply import Reapply
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.fence import fence
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import (
+    clean_failed_migration,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.migration import (
     apply_migrations,
     read_state,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_revert, plan_undo
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reapply import Reapply
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.rehearsal import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import (
     check_against_rehearsal,
     rehearse,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
     build_successor,
     revert,
     undo,

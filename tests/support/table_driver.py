@@ -21,7 +21,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.table_restore import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
     Wish,
     plan,
     plan_table_undo,

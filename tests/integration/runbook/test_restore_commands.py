@@ -19,9 +19,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.leftovers import leftovers
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restore import build_database, compare
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import build_successor, revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import leftovers
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import (
+    build_database,
+    compare,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
+    build_successor,
+    revert,
+)
 from support.databases import OWNER
 
 DUMP = (

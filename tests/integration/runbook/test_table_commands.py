@@ -14,7 +14,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests, references
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.table_summary import summary
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.table_restore import Wish, restore_table
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
+    Wish,
+    restore_table,
+)
 from support.databases import OWNER
 
 SCENARIO = """

@@ -30,7 +30,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
     decide,
     read_items,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from support.windows_templates import backup_script
 
 SCRIPT = backup_script()

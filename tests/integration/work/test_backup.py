@@ -19,7 +19,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import quote_identifier
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from support.databases import OWNER, PASSWORD, Workers
 from support.prisma_database import until
 

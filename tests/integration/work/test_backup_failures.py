@@ -19,7 +19,7 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from demo.postgres_server import default_wheel_directory, major_of
 from support.databases import OWNER, PASSWORD, Workers
 from support.prisma_database import until
@@ -30,7 +30,7 @@ import json, resource, sys
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
 url, store, tools, limit = sys.argv[1:]
 if int(limit):

@@ -22,13 +22,18 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.s
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup_form import Form
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup_reuse import reusable_backup
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verified_before, verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.fence import fence
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.leftovers import leftovers
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import backup_to_revert_to
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import build_successor
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_form import Form
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_reuse import (
+    reusable_backup,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import backup_to_revert_to
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.fence import fence
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import leftovers
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import (
+    verified_before,
+    verify,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import build_successor
 from support.databases import OWNER, PASSWORD
 from support.module_runner import run_module
 from support.prisma_project import SCHEMA, PrismaProject, tools

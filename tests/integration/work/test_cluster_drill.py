@@ -22,8 +22,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
     scratch_server,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backup_form import Form
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.cluster_drill import run_cluster_drill
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_form import Form
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.cluster_drill import (
+    run_cluster_drill,
+)
 from support.databases import OWNER
 from support.module_runner import run_module
 

@@ -15,7 +15,7 @@ import pathlib
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import digests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.table_restore import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
     Wish,
     plan,
     restore_table,
@@ -79,7 +79,7 @@ def test_saved_and_restored_with_consent(damaged):
 
 def test_no_other_failure_counts_as_damage(damaged, monkeypatch):
     """A backup that fails for another reason is never passed over."""
-    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import table_restore
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables import table_restore
 
     def fails(*_arguments, **_keywords):
         raise BackstopError("No space")

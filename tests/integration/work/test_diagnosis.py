@@ -8,10 +8,15 @@ from __future__ import annotations
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.diagnosis import diagnose, gather
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_application_errors
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import build_successor
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
+    diagnose,
+    gather,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
+    plan_application_errors,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import build_successor
 from support.databases import APP, OWNER, session
 
 INSERT = 'INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") VALUES (%s, 1, now(), \'u1\')'

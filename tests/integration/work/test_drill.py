@@ -14,7 +14,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restore import build_database, compare
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import (
+    build_database,
+    compare,
+)
 from support.databases import ODD_ROLE, REALISTIC
 
 PROPERTIES_OF_ITS_OWN = ("allow_connections", "connection_limit")

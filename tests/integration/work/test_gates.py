@@ -22,17 +22,17 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import gates as gates_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import database_lock
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gate_checks import disk, programs
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gate_checks.drift import differences
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gate_checks.question import Question
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import disk, programs
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import evaluation as gates_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.drift import differences
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.evaluation import (
     GATES,
     evaluate,
     rollback_way,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restore import build_database
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.question import Question
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import build_database
 from support.databases import APP, OWNER, PASSWORD, REPORT, session
 from support.databases import SQL as SQL_FILES
 from support.module_runner import run_module

@@ -17,14 +17,19 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.definitions import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import in_place as in_place_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.in_place import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
+    plan_revert,
+    plan_undo,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import (
+    in_place as in_place_module,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import (
     revert_in_place,
     undo_in_place,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_revert, plan_undo
 from support.databases import APP, OWNER, REALISTIC
 
 EVERYTHING = 10**9

@@ -15,9 +15,9 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.s
     qualified,
     quote_identifier,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import loss as loss_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss import count_losses
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lost_rows import write_lost_rows
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss import loss as loss_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.loss import count_losses
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.lost_rows import write_lost_rows
 from support.databases import OWNER
 
 TABLES = """

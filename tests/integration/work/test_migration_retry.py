@@ -11,7 +11,9 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.failures import PrismaError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migration_retry import apply_patiently
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.migration_retry import (
+    apply_patiently,
+)
 from support.databases import SQL, Workers
 from support.prisma_database import until
 from support.prisma_project import PrismaProject

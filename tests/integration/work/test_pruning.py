@@ -9,9 +9,9 @@ import datetime
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import utc_now
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import Policy
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_revert
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.pruning import prune
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.pruning import prune
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
     build_successor,
     revert,
     undo,

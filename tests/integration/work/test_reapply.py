@@ -13,10 +13,10 @@ import random
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import retired_name
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import reapply as reapply_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import revert as revert_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reapply import Reapply
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss import reapply as reapply_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.reapply import Reapply
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import revert as revert_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
     build_successor,
     revert,
     undo,

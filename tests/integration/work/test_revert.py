@@ -20,9 +20,12 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.s
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_revert, plan_undo
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
+    plan_revert,
+    plan_undo,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
     build_successor,
     last_swap,
     revert,

@@ -11,14 +11,14 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import archive
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import run_drill, verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.fence import fence
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.leftovers import leftovers
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
     backup_to_revert_to,
     plan_revert,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import build_successor
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.fence import fence
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import leftovers
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import run_drill, verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import build_successor
 from support.databases import REALISTIC
 
 

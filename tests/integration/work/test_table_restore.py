@@ -14,7 +14,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.d
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions, digests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.table_restore import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
     Wish,
     plan,
     plan_table_undo,
@@ -271,7 +271,7 @@ def test_a_cascade_needs_consent_and_comes_back_with_an_undo(receipts):
 
 def test_rows_of_others_that_are_touched_without_consent(receipts, monkeypatch):
     """The last net: whatever reached them, the server's own count says so before the COMMIT."""
-    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import table_restore
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables import table_restore
 
     def and_more(session, pair):
         apply(session, pair)
@@ -445,7 +445,7 @@ def test_rows_that_are_not_those_of_the_manifest(receipts, monkeypatch):
 
 def test_readers_go_on_and_a_writer_that_does_not_end_is_waited_for(receipts, monkeypatch):
     from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import connection
-    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import table_restore
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables import table_restore
 
     receipts.backup()
     owner(receipts, CORRUPT)

@@ -10,8 +10,8 @@ import pathlib
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import quote_identifier
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
     build_successor,
     revert,
     undo,

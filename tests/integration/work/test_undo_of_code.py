@@ -8,8 +8,11 @@ from __future__ import annotations
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.plan import plan_undo
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.revert import build_successor, revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
+    build_successor,
+    revert,
+)
 
 
 def ended(live, kind, outcome="done", step="code", **request):

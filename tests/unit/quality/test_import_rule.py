@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from typing import Dict, List, Set
+from typing import Dict, List, Optional, Set
 
 import pytest
 from support.collection_files import LIBRARY, Import, imports_of, modules_with_code, name_of, python_files
@@ -21,6 +21,17 @@ MAY_IMPORT: Dict[str, Set[str]] = {
     "application": {"base"},
     "work": {"base", "postgres", "store", "prisma", "application"},
     "command_line": {"base", "postgres", "store", "prisma", "application", "work"},
+}
+#: The rooms of ``work`` and those of them that they may import; what stands in no room is for all of them.
+ROOMS: Dict[str, Set[str]] = {
+    "backups": set(),
+    "restores": set(),
+    "migrations": set(),
+    "loss": set(),
+    "gates": {"backups"},
+    "reverts": {"backups", "restores", "migrations", "loss"},
+    "tables": {"backups", "loss"},
+    "decisions": {"backups", "restores", "migrations", "loss", "reverts", "tables"},
 }
 #: Files beside the packages: they may import all of them.
 WAYS_IN = {"ansible_boundary"}
@@ -46,6 +57,19 @@ def test_a_package_imports_only_what_the_table_allows(path: pathlib.Path) -> Non
     allowed = MAY_IMPORT[package] | {package} if package in MAY_IMPORT else set(MAY_IMPORT)
     wrong = [found for found in imports_of(path) if found.inside and found.inside[0] not in allowed]
     assert not wrong, "\n".join("line %d imports %s" % (found.line, found.dotted) for found in wrong)
+
+
+@pytest.mark.parametrize("path", python_files(LIBRARY / "work"), ids=name_of)
+def test_a_room_of_work_imports_only_what_the_table_allows(path: pathlib.Path) -> None:
+    room = _room_of(place_of(path))
+    allowed = {None, room} | ROOMS[room] if room else {None}
+    inside = [(found, found.inside) for found in imports_of(path) if found.inside and found.inside[0] == "work"]
+    wrong = [found for found, place in inside if _room_of(place) not in allowed]
+    assert not wrong, "\n".join("line %d imports %s" % (found.line, found.dotted) for found in wrong)
+
+
+def _room_of(place: tuple) -> Optional[str]:
+    return place[1] if len(place) > 2 or place[1] in ROOMS else None
 
 
 @pytest.mark.parametrize("path", python_files(LIBRARY), ids=name_of)

@@ -20,11 +20,11 @@ import sys
 import time
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
+from ..application import environment_file
 from ..base.durable_files import FileLock, file_error, fsync_directory, read_json, write_json
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.progress import timestamp
-from . import environment_file
 from .commands import build_environment, run_command
 from .git_mirror import FULL_COMMIT, GitMirror
 

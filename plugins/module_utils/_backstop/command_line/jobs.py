@@ -13,11 +13,11 @@ from typing import Any, Callable, Dict, Iterator
 from ..base.durable_files import FileLock
 from ..base.errors import BackstopError, Locked
 from ..base.progress import timestamp
+from ..command_line import metrics
 from ..store.layout import Store
 from ..store.retention import read_items
 from ..work.context import Context, database_lock
 from ..work.lifecycle import require_no_running
-from . import metrics
 from .configuration import Configuration
 from .notification import notify
 from .run_records import RunRecords

@@ -16,11 +16,11 @@ from ..postgres import server
 from ..store import manifest as manifests
 from ..store.layout import KINDS, BackupPlace
 from ..store.retention import policy_of
-from ..work.backup import make_backup
+from ..work.backups.backup import make_backup
 from ..work.context import Context
-from ..work.drill import verify
-from ..work.pruning import prune
-from ..work.restore import restore_beside
+from ..work.decisions.pruning import prune
+from ..work.restores.drill import verify
+from ..work.restores.restore import restore_beside
 from .configuration import Configuration, duration, load, names
 from .exit_statuses import COULD_NOT_VERIFY, FAILED, NAGIOS, NAGIOS_WORDS, OK, TOO_OLD, UsageError
 from .jobs import alone, alone_on_store, refresh_metrics, watched

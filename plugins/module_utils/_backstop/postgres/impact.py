@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Sequence
 
-from . import catalog
+from ..postgres import catalog
 from .connection import Session
 
 _REFERENCED = """

@@ -26,7 +26,7 @@ from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Opt
 
 from ..base.errors import BackstopError, Refused
 from ..base.progress import parse_timestamp, timestamp
-from . import manifest as manifests
+from ..store import manifest as manifests
 from .layout import BackupPlace, Store
 from .marks import mark_of
 

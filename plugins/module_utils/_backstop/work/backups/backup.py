@@ -1,0 +1,387 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Making a backup: one snapshot for the archive and for the digests it must give back.
+
+Locks come first, then the snapshot: TRUNCATE and table rewrites are not bound to snapshots, so without the locks
+pg_dump could write an empty table and still end with status 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
+
+from ...base.durable_files import file_error, make_private_directory, publish_directory, write_file, write_json
+from ...base.errors import BackstopError, Refused
+from ...base.failpoints import reach
+from ...base.progress import timestamp
+from ...base.sql_names import qualified
+from ...postgres import archive, catalog, definitions, digests, server
+from ...postgres.client_tools import ClientTools
+from ...postgres.connection import Session
+from ...postgres.database_properties import read_properties
+from ...prisma import history
+from ...store import manifest as manifests
+from ...store.layout import BackupPlace
+from ..context import Context
+from .backup_form import ARCHIVES, PLAIN, PRISMA_SCHEMA, Form
+
+#: Times that the list of tables may change while they are being locked.
+_LOCK_ATTEMPTS = 5
+#: Times that pg_dump may find somebody queued for a lock before it, and seconds that it then waits.
+_DUMP_ATTEMPTS = 3
+_DUMP_LOCK_SECONDS = 2
+
+
+def make_backup(
+    context: Context,
+    kind: str,
+    *,
+    migrations: Optional[Mapping[str, bytes]] = None,
+    commit: Optional[str] = None,
+    tables: Optional[Sequence[str]] = None,
+    form: Optional[Form] = None,
+    prisma_schema: Optional[bytes] = None,
+) -> BackupPlace:
+    """Back the live database up to level ``readable`` and commit the result to the store.
+
+    :param migrations: files of the running release's migrations folder by relative path, kept in the backup
+    :param commit: the running release
+    :param tables: the only tables to be backed up, as a person types their names; then the backup is a partial one,
+        which is good for restoring these tables and for nothing else
+    :param form: in which form it is kept
+    :param prisma_schema: SQL that makes the running release's Prisma schema, kept in the backup
+    :raises BackstopError: nothing is left but a partial directory that the next backup removes
+    """
+    form = dataclasses.replace(form or Form(), tables=tables)
+    form.require_possible()
+    context.store.prepare()
+    backup_id = context.store.new_backup_id(context.database)
+    final = context.store.backup_path(kind, backup_id)
+    partial = context.store.partial_path(kind, backup_id)
+    try:
+        # Within: a signal may come as soon as the directory is made.
+        with _begun(context, kind, backup_id):
+            manifest = _fill(context, partial, kind, backup_id, form)
+            manifest["release"] = {"commit": commit}
+            for path, content in (migrations or {}).items():
+                _write_below(partial, os.path.join("migrations", path), content)
+            if prisma_schema is not None:
+                _write_below(partial, PRISMA_SCHEMA, prisma_schema)
+            _finish(context, partial, final, manifest)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    place = BackupPlace(kind, backup_id, final)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(place.file("lock"))
+    manifests.record_verification(
+        place,
+        "readable",
+        {"passed": True, "method": "the whole archive was decoded", "seconds": manifest["seconds"]["decode"]},
+    )
+    return place
+
+
+@contextlib.contextmanager
+def _begun(context: Context, kind: str, backup_id: str) -> Iterator[None]:
+    """Make the directory, and hold the lock that tells it from debris; child processes hold it too."""
+    lock = context.store.begin_backup(kind, backup_id)
+    held = lock.fileno()
+    context.keep_open.append(held)
+    try:
+        yield
+    finally:
+        context.keep_open.remove(held)
+        lock.release()
+
+
+def _write_below(folder: str, path: str, content: bytes) -> None:
+    if os.path.isabs(path) or ".." in path.split("/"):
+        raise Refused("A migration file has a path that leaves its folder", found=path)
+    target = os.path.join(folder, path)
+    make_private_directory(os.path.dirname(target))
+    write_file(target, content)
+
+
+def _fill(context: Context, partial: str, kind: str, backup_id: str, form: Form) -> Dict[str, Any]:
+    """Dump and digest in one snapshot; the manifest without its file list."""
+    started = time.monotonic()
+    path = os.path.join(partial, ARCHIVES[form.format])
+    with context.connect() as session:
+        tools = context.tools(session)
+        compression = archive.choose_compression(tools)
+        facts, contents = _dump_with_locks(context, session, tools, path, compression, form)
+        dumped = time.monotonic()
+        major = server.major_version(session)
+        identity = server.identity(session)
+    reach("backup.dumped")
+    context.progress.phase("reading the archive back", archive=path)
+    with ThreadPoolExecutor(1) as pool:
+        target = os.path.join(partial, PLAIN) if form.plain else os.devnull
+        decoding = pool.submit(archive.decode, tools, path, context.keep_open, target)
+        roles = archive.dump_roles(tools, context.connection, context.keep_open)
+        write_file(os.path.join(partial, "roles.sql"), roles)
+        write_json(os.path.join(partial, "history.json"), contents.pop("history"))
+        decoding.result()
+    return {
+        "format": manifests.FORMAT,
+        "id": backup_id,
+        "kind": kind,
+        "scope": form.scope,
+        "created": facts.pop("at"),
+        "operation": context.operation.id if context.operation else None,
+        "server": {"system_identifier": identity.system_identifier, "major": major, **contents.pop("server")},
+        "archive": {
+            "file": ARCHIVES[form.format],
+            "format": form.format,
+            "jobs": form.jobs,
+            "plain": PLAIN if form.plain else None,
+            "compression": compression,
+            "tool": tools.version,
+            "size": archive.size_of(path),
+        },
+        "snapshot": facts,
+        "seconds": {"dump": round(dumped - started, 3), "decode": round(time.monotonic() - dumped, 3)},
+        **contents,
+    }
+
+
+def _dump_with_locks(
+    context: Context,
+    session: Session,
+    tools: ClientTools,
+    path: str,
+    compression: str,
+    form: Form,
+) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Dump and digest in one snapshot, again when pg_dump could not get its locks; facts of the snapshot and contents.
+
+    Our locks are held already. But pg_dump queues behind whoever waits for them (a TRUNCATE), who waits for us: only
+    giving way ends that.
+    """
+    attempts = _DUMP_ATTEMPTS
+    while True:
+        attempts -= 1
+        try:
+            with _snapshot(context, session, form.tables) as (facts, relations):
+                reach("backup.snapshot")
+                chosen = None if form.tables is None else relations
+                return facts, _dump(context, session, tools, path, compression, facts["exported"], form, chosen)
+        except _LockTaken as error:
+            # pg_dump refuses a directory that has something in it.
+            shutil.rmtree(path, ignore_errors=True)
+            if not attempts:
+                raise Refused(error.message, found=error.found, expected=error.expected, hint=error.hint) from None
+
+
+class _LockTaken(Refused):
+    """pg_dump waited for a lock."""
+
+
+def _dump(
+    context: Context,
+    session: Session,
+    tools: ClientTools,
+    path: str,
+    compression: str,
+    snapshot: str,
+    form: Form,
+    chosen: Optional[List[catalog.Relation]],
+) -> Dict[str, Any]:
+    """:param chosen: the relations of a partial backup"""
+    context.progress.phase("dumping", database=context.database)
+    # Before pg_dump reads them: what it writes may be further, never behind.
+    sequences = catalog.sequences(session)
+    with archive.start_dump(
+        tools,
+        context.connection,
+        path,
+        snapshot=snapshot,
+        compression=compression,
+        schema_only=form.schema_only,
+        jobs=form.jobs if form.format == "directory" else 0,
+        relations=None if chosen is None else [relation[:2] for relation in chosen],
+        lock_wait_seconds=_DUMP_LOCK_SECONDS,
+        keep_open=context.keep_open,
+    ) as dump:
+        contents = _read_contents(session, context, form, chosen)
+        reach("backup.dumping")
+        if dump.wait() != 0 and "Query was: LOCK TABLE" in dump.stderr_text:
+            raise locked_table(session, dump.stderr_text, _LockTaken)
+        dump.check("pg_dump could not write the archive", hint="see what pg_dump said; nothing was kept of this backup")
+    if form.schema_only:
+        return {**contents, "sequences": {}}
+    if chosen is not None:
+        entries = archive.contents(tools, path)
+        for table in contents["tables"]:
+            archive.rows_of(entries, table["oid"], table["schema"], table["name"])
+        owned = catalog.owned_sequences(session, [relation[2] for relation in chosen])
+        sequences = {one.full_name: sequences[one.full_name] for one in owned}
+    return {**contents, "sequences": sequences}
+
+
+def _finish(context: Context, partial: str, final: str, manifest: Dict[str, Any]) -> None:
+    """Describe the files, write the manifest last, sync and rename."""
+    names: List[str] = []
+    for folder, _folders, files in os.walk(partial):
+        names += [os.path.relpath(os.path.join(folder, name), partial) for name in files if name != "lock"]
+    try:
+        for name in names:
+            os.chmod(os.path.join(partial, name), 0o600)
+        manifest["files"] = manifests.describe_files(partial, sorted(names))
+        manifest["finished"] = timestamp()
+        reach("backup.before-manifest")
+        write_json(os.path.join(partial, "manifest.json"), manifest)
+        reach("backup.before-rename")
+        publish_directory(partial, final)
+    except OSError as error:
+        raise file_error("The backup could not be committed", partial, error) from error
+    reach("backup.committed")
+    context.progress.phase("backed up", backup=manifest["id"])
+
+
+@contextlib.contextmanager
+def _snapshot(
+    context: Context, session: Session, names: Optional[Sequence[str]]
+) -> Iterator[Tuple[Dict[str, Any], List[catalog.Relation]]]:
+    """A read-only snapshot in which no table can be truncated or rewritten; its facts, and what is locked."""
+    for _attempt in range(_LOCK_ATTEMPTS):
+        before = _to_be_dumped(context, session, names)
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            if _lock_tables(session, before):
+                row = session.one(
+                    "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()"
+                    " ELSE pg_current_wal_lsn() END::text, pg_current_snapshot()::text, now()"
+                )
+                if before == _to_be_dumped(context, session, names):
+                    yield {"exported": row[0], "lsn": row[1], "transactions": row[2], "at": timestamp(row[3])}, before
+                    return
+        finally:
+            with contextlib.suppress(BackstopError):
+                session.execute("ROLLBACK")
+    raise BackstopError(
+        "The tables of %s keep changing" % context.database,
+        found="%d attempts to lock them all" % _LOCK_ATTEMPTS,
+        hint="wait until nobody creates or drops tables, then run this again",
+    )
+
+
+def _to_be_dumped(context: Context, session: Session, names: Optional[Sequence[str]]) -> List[catalog.Relation]:
+    """Every table, or those that were named, each once; a partitioned one with all its partitions.
+
+    :raises Refused: a name is that of no table
+    """
+    if names is None:
+        return catalog.locked_by_dump(session)
+    if not names:
+        raise Refused("No table is named", expected="at least one table, or none of this option for a full backup")
+    families = [catalog.find_family(session, name, context.connection.schema) for name in names]
+    return sorted({relation for family in families for relation in family.relations})
+
+
+def _lock_tables(session: Session, names: Sequence[Tuple[str, str, int]]) -> bool:
+    """False when one of them was dropped meanwhile."""
+    if not names:
+        return True
+    listed = ", ".join("ONLY " + qualified(schema, name) for schema, name, _oid in names)
+    try:
+        session.execute("LOCK TABLE %s IN ACCESS SHARE MODE" % listed)
+    except BackstopError as error:
+        if error.details.get("sqlstate") == "42P01":
+            return False
+        if error.details.get("sqlstate") == "55P03":
+            session.execute("ROLLBACK")
+            raise locked_table(session, str(error.found)) from None
+        raise
+    return True
+
+
+def locked_table(session: Session, said: str, kind: Type[Refused] = Refused) -> Refused:
+    """Which table another session keeps from being read, and which session that is; one that waits for it does, too."""
+    row = session.row(
+        "SELECT n.nspname || '.' || c.relname, CASE WHEN l.granted THEN 'locked' ELSE 'wanted' END, l.pid,"
+        " coalesce(a.usename, ''), coalesce(a.application_name, ''), coalesce(a.state, ''),"
+        " coalesce(left(a.query, 100), '')"
+        " FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.mode = 'AccessExclusiveLock' AND c.relkind IN ('r', 'p')"
+        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " ORDER BY l.granted DESC, a.xact_start LIMIT 1"
+    )
+    found = "table %s is %s by backend %d (%s %s, %s: %s)" % row if row else "it is free now"
+    return kind(
+        "A table is locked by another session",
+        found="%s; PostgreSQL said: %s" % (found, " ".join(said.split())),
+        expected="all tables readable within %d seconds" % archive.LOCK_WAIT_SECONDS,
+        hint="let that session finish or end it with pg_terminate_backend, then run this again",
+    )
+
+
+def _read_contents(
+    session: Session, context: Context, form: Form, chosen: Optional[List[catalog.Relation]]
+) -> Dict[str, Any]:
+    """All that the manifest says of the database, read in the open snapshot while pg_dump runs.
+
+    :param chosen: the relations of a partial backup
+    """
+    oids = None if chosen is None else {relation[2] for relation in chosen}
+    tables = []
+    for table in [] if form.schema_only else catalog.tables(session):
+        if oids is not None and table.oid not in oids:
+            continue
+        digest = digests.table_digest(session, table.schema, table.name, table.columns)
+        tables.append({**table.to_json(), "digest": digest.to_json()})
+    rows = history.read_rows(session.cursor(), context.connection.schema)
+    oid = server.database_oid(session, context.database)
+    return {
+        "database": {
+            "name": context.database,
+            "oid": oid,
+            "size": server.database_size(session, context.database),
+            "properties": read_properties(session, context.database),
+        },
+        "server": {"version": server.version_text(session)},
+        "tables": tables,
+        **_beside_the_tables(session, form, chosen),
+        "history": None if rows is None else [row.to_json() for row in rows],
+    }
+
+
+def _beside_the_tables(
+    session: Session, form: Form, chosen: Optional[List[catalog.Relation]]
+) -> Dict[str, Any]:
+    if form.schema_only:
+        return {
+            "large_objects": digests.Digest(0, "0").to_json(),
+            "definitions": definitions.definitions(session),
+            "extensions": catalog.extensions(session),
+            "not_covered": [
+                {"kind": "database", "name": "every row", "reason": "this backup is of the schema alone"}
+            ],
+        }
+    if chosen is None:
+        return {
+            "large_objects": digests.large_objects_digest(session).to_json(),
+            "definitions": definitions.definitions(session),
+            "extensions": catalog.extensions(session),
+            "not_covered": catalog.not_covered(session),
+        }
+    rest = {
+        "kind": "database",
+        "name": "everything but the tables that are named",
+        "reason": "this backup is of single tables; types and functions that they use are not in it",
+    }
+    return {
+        "large_objects": digests.Digest(0, "0").to_json(),
+        "definitions": definitions.of_relations(session, chosen),
+        "extensions": {},
+        "not_covered": [rest],
+    }

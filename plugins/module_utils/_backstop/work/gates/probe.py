@@ -1,0 +1,122 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Gates on what a rollback would need: tried in scratch names, as this role, with the database's own definitions."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+from ...base.errors import BackstopError, CouldNotVerify, Refused
+from ...base.sql_names import quote_identifier
+from ...postgres import archive, server
+from ...postgres.client_tools import ClientTools
+from ...postgres.connection import Session
+from ...postgres.database_properties import drop_scratch_database, read_properties
+from ..backups.backup import locked_table
+from ..context import Context
+from .question import Question
+from .scratch import name_for, scratch_database
+
+
+def rights(context: Context, session: Session, _question: Question) -> str:
+    with context.administer() as admin:
+        found = server.rights(admin, context.database)
+    lacking = []
+    if not found.create_database:
+        lacking.append("CREATEDB")
+    if not (found.superuser or found.owns_database):
+        lacking.append("ownership of " + context.database)
+    if lacking:
+        raise Refused(
+            "The role cannot build and swap databases",
+            found="%s lacks %s" % (found.role, " and ".join(lacking)),
+            hint="ALTER ROLE ... CREATEDB, make it the owner, or give another role as backstop_administration",
+        )
+    owner = read_properties(session, context.database)["owner"]
+    return "%s may create and rename databases (owner: %s)" % (found.role, owner)
+
+
+def row_security(_context: Context, session: Session, _question: Question) -> str:
+    hidden = session.rows(
+        "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, pg_roles r"
+        " WHERE c.relrowsecurity AND r.rolname = current_user AND NOT r.rolsuper AND NOT r.rolbypassrls"
+        " AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')) ORDER BY 1"
+    )
+    if hidden:
+        raise Refused(
+            "Row security would hide rows from the backup",
+            found=", ".join(name for (name,) in hidden),
+            hint="use a role with BYPASSRLS, or the owner of these tables",
+        )
+    return "no table hides rows from this role"
+
+
+def swappable(context: Context, session: Session, _question: Question) -> str:
+    found = server.obstacles_to_rename(session, context.database)
+    if found:
+        raise Refused(
+            "The database could not be swapped in a rollback",
+            found=", ".join(found),
+            hint="they would stay with the former database: move them, or waive the gate with a reason",
+        )
+    return "nothing binds the database to its name"
+
+
+def swap_rights(context: Context, session: Session, _question: Question) -> str:
+    """All that a swap does, on a scratch database: make it, end a session in it, rename it, drop it."""
+    with scratch_database(context, session, "probe") as (admin, name):
+        other = name_for(context, "probed")
+        drop_scratch_database(admin, other)
+        with context.connect(name):
+            server.terminate(admin, server.other_sessions(admin, name))
+            _rename(admin, name, other)
+        drop_scratch_database(admin, other)
+    return "made, ended a session in, renamed and dropped a scratch database"
+
+
+def _rename(admin: Session, name: str, other: str) -> None:
+    """The server waits some seconds by itself for a session that is just ending."""
+    try:
+        admin.execute("ALTER DATABASE %s RENAME TO %s" % (quote_identifier(name), quote_identifier(other)))
+    except BackstopError as error:
+        raise Refused(
+            "A scratch database could not be renamed",
+            found=str(error.found),
+            hint="the role for administration must own the databases that it makes and have CREATEDB",
+        ) from None
+
+
+def restorable(context: Context, session: Session, _question: Question) -> str:
+    """Every entry of an archive can be restored by this role: tried with the definitions alone, no row is copied."""
+    tools = _tools(context, session)
+    with scratch_database(context, session, "restorable") as (_admin, name), tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "schema.dump")
+        with archive.start_dump(
+            tools, context.connection, path, schema_only=True, keep_open=context.keep_open
+        ) as dump:
+            if dump.wait() != 0 and "Query was: LOCK TABLE" in dump.stderr_text:
+                raise locked_table(session, dump.stderr_text)
+            dump.check("pg_dump could not write the definitions")
+        entries = archive.contents(tools, path)
+        try:
+            archive.restore(
+                tools, context.connection.with_database(name), path, schema_only=True, keep_open=context.keep_open
+            )
+        except BackstopError as error:
+            raise Refused(
+                "This role could not restore a backup",
+                found=str(error.found),
+                hint="give a role that may make these objects (often their owner, or a superuser for extensions, event"
+                " triggers and publications) as backstop_connection",
+            ) from None
+    return "all %d entries can be restored by %s" % (len(entries), context.connection.user or "this role")
+
+
+def _tools(context: Context, session: Session) -> ClientTools:
+    try:
+        return context.tools(session)
+    except Refused:
+        raise CouldNotVerify("not tried", expected="client_tools open") from None

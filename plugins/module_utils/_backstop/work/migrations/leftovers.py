@@ -1,0 +1,248 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Scenario 1: putting a database back after a failed migration.
+
+What the migration left is compared with the backup's definitions. If it only added objects, and no row of the tables
+that were there differs, these objects are dropped in one transaction that is proved before its COMMIT. Anything else
+is left alone and reported: then the answer is a restore and a swap.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from ...base.errors import BackstopError, Refused
+from ...base.failpoints import reach
+from ...base.sql_names import quote_identifier
+from ...postgres import definitions
+from ...postgres.connection import Session
+from ...prisma import history
+from ...prisma.cli import Prisma
+from ...store import manifest as manifests
+from ...store.layout import BackupPlace
+from ..comparison import compare_tables
+from ..context import Context, acting
+from .migration import read_state, wind_up_predecessor
+
+CLEAN = "clean"
+RESOLVE = "resolve"
+#: Drops that find their object still needed by another one are tried again after it.
+_DEPENDENT = ("2BP01",)
+
+
+def clean_failed_migration(context: Context, place: BackupPlace, prisma: Prisma) -> Dict[str, Any]:
+    """Drop what failed migrations added and mark them as rolled back.
+
+    :returns: ``outcome``: ``clean`` (nothing was left), ``dropped``, or ``restore_needed`` with the reasons and nothing
+        changed
+    """
+    manifest = manifests.load(place)
+    with context.connect() as session:
+        wind_up_predecessor(context, session)
+        differences = leftovers(context, session, manifest)
+        failed = read_state(session, prisma, context.connection.schema).failed
+    if differences["reasons"]:
+        return {"changed": False, "outcome": "restore_needed", **differences, "resolved": []}
+    changed = False
+    if differences["added"]:
+        changed = True
+        with acting(context, CLEAN) as facts, context.connect() as session:
+            facts["dropped"] = _drop_added(context, session, manifest)
+    if failed:
+        changed = True
+        with acting(context, RESOLVE) as facts, context.connect() as session:
+            facts["resolved"] = _resolve(context, session, prisma, failed)
+    with context.connect() as session:
+        _prove(context, session, manifest)
+    outcome = "dropped" if differences["added"] else "clean"
+    return {"changed": changed, "outcome": outcome, "dropped": differences["added"], "resolved": failed, "reasons": []}
+
+
+def leftovers(context: Context, session: Session, manifest: Dict[str, Any]) -> Dict[str, List[str]]:
+    """What a migration left: objects that it ``added``, and the ``reasons`` why dropping those would not do."""
+    found = definitions.compare(manifest["definitions"], definitions.definitions(session))
+    history_table = context.connection.schema + "._prisma_migrations"
+    reasons = ["%s is missing" % key for key in found["missing"]] + ["%s was changed" % key for key in found["changed"]]
+    added = [key for key in found["added"] if history_table not in key]
+    reasons += ["%s cannot be dropped safely" % key for key in added if not _droppable(session, key, added)]
+    # New columns are among the added objects; what they hold came from the migration.
+    tables = compare_tables(session, manifest, besides=[history_table], new_columns=True).tables
+    reasons += [sentence for sentence in tables if not sentence.endswith(" was not there")]
+    return {"added": added, "reasons": reasons}
+
+
+def _prove(context: Context, session: Session, manifest: Dict[str, Any]) -> None:
+    found = leftovers(context, session, manifest)
+    if found["added"] or found["reasons"]:
+        raise BackstopError(
+            "The database is not as it was before the migration",
+            found="; ".join((found["reasons"] + ["%s is left" % key for key in found["added"]])[:10]),
+            hint="revert completely: rollback_complete.yml",
+        )
+
+
+def _drop_added(context: Context, session: Session, manifest: Dict[str, Any]) -> List[str]:
+    """Drop in one transaction, without CASCADE, each object once nothing needs it any more."""
+    dropped: List[str] = []
+    with session.transaction():
+        session.execute("SET LOCAL lock_timeout = '5s'")
+        remaining = leftovers(context, session, manifest)["added"]
+        while remaining:
+            progress = False
+            for key in remaining:
+                progress = _try_drop(session, key, remaining, dropped) or progress
+            if not progress:
+                # Tables that refer to each other: without these constraints, each can go.
+                for key in [key for key in remaining if key.startswith("constraint ")]:
+                    progress = _try_drop(session, key, [], dropped) or progress
+            remaining = leftovers(context, session, manifest)["added"]
+            if not progress and remaining:
+                raise Refused(
+                    "What the migration left cannot be dropped",
+                    found=", ".join(remaining[:10]),
+                    hint="revert completely: rollback_complete.yml",
+                )
+        _prove(context, session, manifest)
+        reach("clean.before-commit")
+    reach("clean.committed")
+    return dropped
+
+
+def _try_drop(session: Session, key: str, added: Sequence[str], dropped: List[str]) -> bool:
+    statement = _drop_statement(session, key, added)
+    if not statement:
+        return False
+    session.execute("SAVEPOINT one")
+    try:
+        session.execute(statement)
+    except BackstopError as error:
+        if error.details.get("sqlstate") not in _DEPENDENT:
+            raise
+        session.execute("ROLLBACK TO SAVEPOINT one")
+        return False
+    session.execute("RELEASE SAVEPOINT one")
+    dropped.append(statement)
+    return True
+
+
+def _resolve(context: Context, session: Session, prisma: Prisma, failed: Sequence[str]) -> List[str]:
+    for name in failed:
+        prisma.migrate_resolve(context.connection.url(), cursor=session.cursor(), rolled_back=name)
+        reach("resolve.one")
+    left = history.compare([], history.read_rows(session.cursor(), context.connection.schema)).failed
+    if left:
+        raise BackstopError("Migrations are still marked as failed", found=", ".join(left))
+    return list(failed)
+
+
+# Statements
+
+_RELATION_KINDS = {
+    "r": "TABLE",
+    "p": "TABLE",
+    "v": "VIEW",
+    "m": "MATERIALIZED VIEW",
+    "S": "SEQUENCE",
+    "f": "FOREIGN TABLE",
+}
+
+
+def _relation(session: Session, key: str, _added: Sequence[str]) -> Optional[str]:
+    row = session.row(
+        "SELECT c.relkind::text, format('%%I.%%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid ="
+        " c.relnamespace WHERE n.nspname || '.' || c.relname = %s",
+        (key,),
+    )
+    return "DROP %s %s" % (_RELATION_KINDS[row[0]], row[1]) if row else None
+
+
+def _part_of_relation(catalog_sql: str, statement: str) -> Callable[[Session, str, Sequence[str]], Optional[str]]:
+    """A dropper for parts of a relation; they go with their relation (or composite type) when that was added too."""
+
+    def drop(session: Session, key: str, added: Sequence[str]) -> Optional[str]:
+        row = session.row(catalog_sql, (key,))
+        if row is None or "relation " + row[0] in added or "type " + row[0] in added:
+            return None
+        return statement.format(relation=row[1], name=quote_identifier(row[2]))
+
+    return drop
+
+
+_ON_RELATION = (
+    "SELECT n.nspname || '.' || c.relname, format('%%%%I.%%%%I', n.nspname, c.relname), x.%s FROM %s x JOIN pg_class"
+    " c ON c.oid = x.%s"
+    " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname || '.' || c.relname || '.' || x.%s = %%s"
+)
+
+
+def _on_relation(name: str, table: str, relation: str) -> str:
+    return _ON_RELATION % (name, table, relation, name)
+
+
+def _named(sql: str) -> Callable[[Session, str, Sequence[str]], Optional[str]]:
+    def drop(session: Session, key: str, _added: Sequence[str]) -> Optional[str]:
+        value = session.value(sql, (key,))
+        return None if value is None else str(value)
+
+    return drop
+
+
+_DROPPERS: Dict[str, Callable[[Session, str, Sequence[str]], Optional[str]]] = {
+    "relation": _relation,
+    "column": _part_of_relation(
+        _on_relation("attname", "pg_attribute", "attrelid") + " AND c.relkind <> 'c'",
+        "ALTER TABLE {relation} DROP COLUMN {name}",
+    ),
+    "constraint": _part_of_relation(
+        _on_relation("conname", "pg_constraint", "conrelid"), "ALTER TABLE {relation} DROP CONSTRAINT {name}"
+    ),
+    "trigger": _part_of_relation(_on_relation("tgname", "pg_trigger", "tgrelid"), "DROP TRIGGER {name} ON {relation}"),
+    "policy": _part_of_relation(_on_relation("polname", "pg_policy", "polrelid"), "DROP POLICY {name} ON {relation}"),
+    "rule": _part_of_relation(_on_relation("rulename", "pg_rewrite", "ev_class"), "DROP RULE {name} ON {relation}"),
+    "index": _named(
+        "SELECT format('DROP INDEX %%I.%%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid ="
+        " c.relnamespace"
+        " WHERE c.relkind IN ('i', 'I') AND n.nspname || '.' || c.relname = %s"
+        " AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = c.oid)"
+    ),
+    "schema": _named("SELECT format('DROP SCHEMA %%I', nspname) FROM pg_namespace WHERE nspname = %s"),
+    "extension": _named("SELECT format('DROP EXTENSION %%I', extname) FROM pg_extension WHERE extname = %s"),
+    "function": _named(
+        "SELECT 'DROP ROUTINE ' || p.oid::regprocedure FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
+        " WHERE n.nspname || '.' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')' = %s"
+    ),
+    "type": _named(
+        "SELECT format('DROP TYPE %%I.%%I', n.nspname, t.typname) FROM pg_type t JOIN pg_namespace n ON n.oid ="
+        " t.typnamespace"
+        " WHERE n.nspname || '.' || t.typname = %s AND NOT EXISTS (SELECT 1 FROM pg_class c WHERE c.reltype = t.oid"
+        " AND c.relkind <> 'c')"
+    ),
+    "statistics": _named(
+        "SELECT format('DROP STATISTICS %%I.%%I', n.nspname, s.stxname) FROM pg_statistic_ext s JOIN pg_namespace n"
+        " ON n.oid = s.stxnamespace WHERE n.nspname || '.' || s.stxname = %s"
+    ),
+}
+
+
+def _split(key: str) -> "tuple[str, str]":
+    kind = definitions.kind_of(key)
+    return kind, key[len(kind) + 1 :]
+
+
+def _drop_statement(session: Session, key: str, added: Sequence[str]) -> Optional[str]:
+    kind, identity = _split(key)
+    dropper = _DROPPERS.get(kind)
+    return dropper(session, identity, added) if dropper else None
+
+
+def _droppable(session: Session, key: str, added: Sequence[str]) -> bool:
+    """Whether there is a statement for an object, or it goes with one that there is."""
+    kind, identity = _split(key)
+    if kind in _DROPPERS or kind == "sequence":
+        return True
+    # A comment goes with its object, which must itself be new.
+    return kind == "comment" and any(
+        _split(other)[1].replace('"', "") in identity.replace('"', "") for other in added if other != key
+    )

@@ -1,0 +1,73 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The drill in a scratch cluster: the live server takes no part, so roles, owners and privileges are proved too."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any, Dict, Optional
+
+from ...base.errors import BackstopError, Refused
+from ...base.failpoints import reach
+from ...base.sql_names import scratch_name
+from ...postgres import server
+from ...postgres.client_tools import find_client_tools
+from ...postgres.connection import Session
+from ...postgres.scratch_server import scratch_server
+from ...store import manifest as manifests
+from ...store.layout import BackupPlace, new_id
+from ..context import Context
+from .drill import kept_facts, recorded
+from .restore import build_database
+
+METHOD = "restored into a scratch cluster, with its roles, and compared"
+
+
+def run_cluster_drill(context: Context, place: BackupPlace, directory: Optional[str] = None) -> Dict[str, Any]:
+    """Verify a backup to level ``restored`` in a server that is made for it and removed afterwards.
+
+    The live server is only asked where PostgreSQL prints an expression otherwise after a restore.
+
+    :param directory: where the data of that server may lie
+    """
+    manifest = manifests.load(place)
+    manifests.require_whole(manifest)
+    tools = find_client_tools(int(manifest["server"]["major"]), context.client_bin_dir)
+    roles = _roles(place)
+    name = scratch_name(context.operation.id if context.operation else new_id(), "drill")
+    started = time.monotonic()
+    with scratch_server(tools, directory) as settings:
+        there = dataclasses.replace(context, connection=settings, administration=settings, source=context)
+        with there.administer() as admin:
+            who = {"role": server.rights(admin, "postgres").role, "server": server.version_text(admin)}
+            with recorded(place, "restored", **who):
+                _make_roles(admin, roles)
+                facts = build_database(there, place, name)
+    facts["recovery_seconds"] = round(time.monotonic() - started, 3)
+    reach("drill.compared")
+    result = {"passed": True, "method": METHOD, **who, **kept_facts(facts)}
+    manifests.record_verification(place, "restored", result)
+    return {**facts, **who, "backup": place.backup_id, "method": METHOD}
+
+
+def _roles(place: BackupPlace) -> str:
+    """The statements of ``roles.sql``, without the lines that are for psql alone."""
+    with open(place.file("roles.sql"), encoding="utf-8") as stream:
+        lines = [line for line in stream if not line.startswith("\\")]
+    if any(line.startswith("CREATE TABLESPACE") for line in lines):
+        raise Refused(
+            "The backup's server has tablespaces, whose directories a scratch cluster must not touch",
+            found="roles.sql of " + place.backup_id,
+            hint="drill in a scratch database",
+        )
+    return "".join(lines)
+
+
+def _make_roles(admin: Session, roles: str) -> None:
+    try:
+        admin.execute(roles)
+    except BackstopError as error:
+        raise BackstopError("The roles of the backup could not be made", found=error.found) from None

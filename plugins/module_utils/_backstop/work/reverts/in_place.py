@@ -1,0 +1,432 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The complete revert inside the live database, for servers where no second one may be made. And its undo.
+
+One transaction: writers are fenced out, the loss is counted and kept, the database is emptied, the backup's script is
+run, tables and catalog are compared with the manifest, and only then comes our COMMIT. Before it stands a fresh
+emergency backup of what is removed; the undo goes back to that one. Killed anywhere, it is as before or done; the
+journal has the transaction's number, which the server tells the outcome of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+import time
+from typing import IO, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, cast
+
+from ...base.errors import BackstopError, Refused
+from ...base.failpoints import reach
+from ...base.sql_names import qualified, quote_identifier, quote_literal
+from ...postgres import archive, catalog, server
+from ...postgres.catalog import Table
+from ...postgres.connection import PINNED_SETTINGS, Session
+from ...postgres.script import CopyData, read_rows, run_script
+from ...store import manifest as manifests
+from ...store.layout import BackupPlace
+from ...store.operation import Operation, operations
+from ..backups.backup import make_backup
+from ..comparison import Comparison, compare_catalog, compare_tables, require_same_major
+from ..context import Context, acting, alone
+from ..loss.loss import HISTORY_TABLE, LARGE_OBJECTS, TableLoss, count_table_losses
+from ..loss.reapply import Carried
+from ..restores.restore import check_sequences
+from ..sequences import advance_sequences, sequence_values
+from .revert import Judgement, the_operation
+from .swap import fence_writers
+
+EMERGENCY = "emergency"
+IN_PLACE = "in_place"
+#: Journalled before the COMMIT, with the number of the transaction.
+COMMITTING = "in_place_commit"
+_LOCK_TIMEOUT = "10s"
+#: Locks that are taken besides those of the objects: other sessions', catalogs'.
+_OTHER_LOCKS = 200
+
+
+def revert_in_place(
+    context: Context, place: BackupPlace, accept_lost_rows: int, accept_changes_in: Sequence[str] = ()
+) -> Dict[str, Any]:
+    """Make the live database what the backup says.
+
+    :raises Refused: more rows would be lost than accepted, or it cannot be done here; nothing was changed
+    """
+    return _restore(context, place, place, accept_lost_rows, accept_changes_in)
+
+
+def undo_in_place(context: Context, undone: Operation, accept_lost_rows: int) -> Dict[str, Any]:
+    """Make the live database what it was before another operation's revert in place.
+
+    Lost is what was written since: the live tables are compared with the backup that they came from.
+    """
+    facts = undone.facts(IN_PLACE)
+    if facts is None:
+        raise Refused("Operation %s cannot be undone" % undone.id, found="it did not restore in place")
+    if context.database != undone.header.get("database"):
+        raise Refused("That operation was about another database", found=str(undone.header.get("database")))
+    emergency = context.store.find_backup(facts["emergency"])
+    return _restore(context, emergency, context.store.find_backup(facts["backup"]), accept_lost_rows, ())
+
+
+def last_in_place(context: Context, oid: Optional[int]) -> Optional[Operation]:
+    """The newest operation that restored this database in place."""
+    found = [
+        operation
+        for operation in operations(context.store)
+        if operation.header.get("database") == context.database
+        and (operation.facts(IN_PLACE) or {}).get("live_oid") == oid
+    ]
+    return found[-1] if found else None
+
+
+def _restore(
+    context: Context,
+    place: BackupPlace,
+    base: BackupPlace,
+    accept_lost_rows: int,
+    accept_changes_in: Sequence[str],
+) -> Dict[str, Any]:
+    operation = the_operation(context)
+    manifest = manifests.load(place)
+    with context.administer() as admin:
+        done = _done(operation, admin)
+        if done is not None:
+            return {"changed": False, **done}
+        require_same_major(manifest, server.major_version(admin))
+    context.progress.phase("checking the files", backup=place.backup_id)
+    manifests.check_files(place, manifest)
+    with context.connect() as session:
+        require_room_for_locks(session, manifest)
+    emergency = _emergency_backup(context, operation)
+    with acting(context, IN_PLACE) as facts, context.administer() as admin:
+        found = _done(operation, admin)
+        if found is not None:
+            # By the run that this one waited for, or by one that was killed right after its COMMIT.
+            facts.update(found)
+            return {"changed": False, **facts}
+        started = time.monotonic()
+        facts.update(backup=place.backup_id, emergency=emergency.backup_id)
+        facts["live_oid"] = server.database_oid(admin, context.database)
+        judgement = Judgement(operation, accept_lost_rows, accept_changes_in, can_carry=False)
+        with context.connect() as session:
+            _transaction(context, operation, admin, session, (place, base, emergency), judgement, facts)
+            facts["seconds"] = round(time.monotonic() - started, 3)
+            facts.update(_counted(operation))
+            _pin(session)
+            session.execute("ANALYZE")
+        return {"changed": True, **facts}
+
+
+def _done(operation: Operation, admin: Session) -> Optional[Dict[str, Any]]:
+    """Facts of this operation's restore when it is done, whatever the journal missed."""
+    facts = operation.facts(IN_PLACE)
+    if facts is not None:
+        return facts
+    last = operation.last(COMMITTING)
+    if last is None:
+        return None
+    status = admin.value("SELECT pg_xact_status(%s::text::xid8)", (last["transaction"],))
+    if status != "committed":
+        return None
+    kept = {key: last[key] for key in ("backup", "emergency", "live_oid")}
+    return {**kept, **_counted(operation), "finished_after_interruption": True}
+
+
+def settle(context: Context) -> Dict[str, Any]:
+    """Find out from the server whether this operation's restore was committed, after its process has ended."""
+    operation = the_operation(context)
+    with alone(context, operation), context.administer() as admin:
+        found = _done(operation, admin)
+        known = operation.done(IN_PLACE) is not None
+        if found is not None and not known:
+            with operation.step(IN_PLACE) as facts:
+                facts.update(found)
+    return {"changed": found is not None and not known, "restored": found is not None}
+
+
+def _counted(operation: Operation) -> Dict[str, Any]:
+    counted = operation.facts("count") or {}
+    return {"losses": counted.get("losses", []), "lost_rows": counted.get("lost_rows", 0)}
+
+
+def _emergency_backup(context: Context, operation: Operation) -> BackupPlace:
+    """A backup of what will be removed. Always a new one: the application may have written since the last."""
+    with acting(context, EMERGENCY) as facts:
+        place = make_backup(context, "emergency")
+        facts["backup"] = place.backup_id
+    return place
+
+
+# Before it
+
+
+def require_room_for_locks(session: Session, manifest: Dict[str, Any]) -> None:
+    """Each object that is dropped or made needs a lock until the end of the transaction.
+
+    :raises Refused: the server's lock table cannot be trusted to hold them
+    """
+    dropped = int(
+        session.value(
+            "SELECT (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname NOT IN ('pg_catalog', 'information_schema'))"
+            " + (SELECT count(*) FROM pg_largeobject_metadata)"
+        )
+    )
+    kinds = [key.split(" ", 1)[0] for key in manifest["definitions"]]
+    made = kinds.count("relation") + kinds.count("index") + 2 * len(manifest["tables"])
+    needed = dropped + made + _OTHER_LOCKS
+    found = server.settings(session, ["max_locks_per_transaction", "max_connections", "max_prepared_transactions"])
+    per_transaction = int(found["max_locks_per_transaction"])
+    sessions = int(found["max_connections"]) + int(found["max_prepared_transactions"])
+    if needed > per_transaction * sessions:
+        raise Refused(
+            "The server's lock table is too small to restore in place",
+            found="room for %d locks (max_locks_per_transaction = %d)" % (per_transaction * sessions, per_transaction),
+            expected="room for %d" % needed,
+            hint="set max_locks_per_transaction to %d and restart the server, or use rollback_restore_method=swap"
+            % (needed // sessions + 1),
+        )
+
+
+# The transaction
+
+
+def _transaction(
+    context: Context,
+    operation: Operation,
+    admin: Session,
+    session: Session,
+    places: Tuple[BackupPlace, BackupPlace, BackupPlace],
+    judgement: Judgement,
+    facts: Dict[str, Any],
+) -> None:
+    place, base, emergency = places
+    manifest = manifests.load(place)
+    facts["ended_sessions"] = fence_writers(session, admin, context.database)
+    reach("in-place.fenced")
+    removed = manifests.load(emergency)
+    _require_same_as(session, removed)
+    context.progress.phase("counting", backup=base.backup_id)
+    losses = _losses(context, session, removed, base)
+    judgement.settle_for(session, Carried(losses, {"mode": "off"}))
+    reach("in-place.counted")
+    values = sequence_values(session)
+    _lock_out_readers(context, admin, session)
+    context.progress.phase("restoring", backup=place.backup_id)
+    empty_database(session, "schema public" in manifest["definitions"])
+    reach("in-place.emptied")
+    tools = context.tools(session)
+    with archive.start_script(
+        tools, place.file(manifest["archive"]["file"]), keep_open=context.keep_open
+    ) as program:
+        run_script(session, program.stdout)
+        program.check("The archive could not be read", hint="nothing was changed")
+    reach("in-place.restored")
+    _pin(session)
+    context.progress.phase("comparing", backup=place.backup_id)
+    compared = _prove(context, session, manifest)
+    facts.update(tables=compared.compared_tables, rows=compared.compared_rows, tolerated=compared.tolerated)
+    facts["advanced_sequences"] = advance_sequences(values, session)
+    operation.write(
+        COMMITTING,
+        "done",
+        transaction=str(session.value("SELECT pg_current_xact_id()::text")),
+        **{key: facts[key] for key in ("backup", "emergency", "live_oid")},
+    )
+    reach("in-place.before-commit")
+    session.execute("COMMIT")
+    reach("in-place.committed")
+
+
+def _prove(context: Context, session: Session, manifest: Dict[str, Any]) -> Comparison:
+    result = compare_tables(session, manifest)
+    compare_catalog(context, session, manifest, result, round_trips=False)
+    hint = "nothing was changed; the backup does not give back what it was made from here"
+    result.require_equal("What was restored differs from the backup's source", hint)
+    check_sequences(session, manifest)
+    return result
+
+
+def _require_same_as(session: Session, manifest: Dict[str, Any]) -> None:
+    """The emergency backup must hold what is about to be removed: nobody wrote between it and the fence."""
+    different = compare_tables(session, manifest).tables
+    if different:
+        raise Refused(
+            "Rows were written after the emergency backup",
+            found="; ".join(different[:10]),
+            hint="nothing was changed. Stop the program that writes and run this again",
+        )
+
+
+def _lock_out_readers(context: Context, admin: Session, session: Session) -> None:
+    """From here to the COMMIT nobody reads either.
+
+    :raises Refused: names the sessions that are in the way
+    """
+    names = [qualified(schema, name) for schema, name, _oid in catalog.locked_by_dump(session)]
+    if not names:
+        return
+    session.execute("SET LOCAL lock_timeout = '%s'" % _LOCK_TIMEOUT)
+    try:
+        session.execute("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE" % ", ".join("ONLY " + name for name in names))
+    except BackstopError as error:
+        if error.details.get("sqlstate") not in ("55P03", "40P01"):
+            raise
+        others = server.other_sessions(admin, context.database, besides=(session.backend,))
+        raise Refused(
+            "Other sessions keep tables in use",
+            found="; ".join(str(other) for other in others) or str(error.found),
+            expected="nobody who reads or writes for %s" % _LOCK_TIMEOUT,
+            hint="nothing was changed. End these sessions (pg_terminate_backend), then run this again",
+        ) from None
+
+
+def _pin(session: Session) -> None:
+    """The script set what a restore needs; rows and definitions are read under these settings."""
+    session.execute("; ".join("SET %s = %s" % (name, quote_literal(value)) for name, value in PINNED_SETTINGS))
+
+
+# Emptying
+
+#: Queries that yield a statement for each thing to drop, in this order.
+_DROPS = (
+    (
+        "SELECT format('DROP EVENT TRIGGER %I', evtname) FROM pg_event_trigger t"
+        " WHERE NOT EXISTS (SELECT FROM pg_depend d"
+        " WHERE d.classid = 'pg_event_trigger'::regclass AND d.objid = t.oid AND d.deptype = 'e')"
+    ),
+    "SELECT format('DROP PUBLICATION %I', pubname) FROM pg_publication",
+    "SELECT format('DROP EXTENSION %I CASCADE', extname) FROM pg_extension WHERE extname <> 'plpgsql'",
+    (
+        "SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace"
+        " WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
+    ),
+    "SELECT format('DROP FOREIGN DATA WRAPPER %I CASCADE', fdwname) FROM pg_foreign_data_wrapper",
+    (
+        "SELECT format('DROP CAST (%s AS %s) CASCADE', castsource::regtype, casttarget::regtype) FROM pg_cast"
+        " WHERE oid >= 16384"
+    ),
+    "SELECT format('DROP LANGUAGE %I CASCADE', lanname) FROM pg_language WHERE oid >= 16384 AND lanname <> 'plpgsql'",
+    "SELECT format('SELECT lo_unlink(%s)', oid) FROM pg_largeobject_metadata",
+)
+
+
+def empty_database(session: Session, with_public: bool) -> None:
+    """Drop all that a dump brings back, and make what it counts on.
+
+    :param with_public: the schema public, which a dump never makes
+    """
+    session.execute("SET LOCAL client_min_messages = error")
+    for query in _DROPS:
+        statements = [str(statement) for (statement,) in session.rows(query)]
+        if statements:
+            session.execute("; ".join(statements))
+    if with_public:
+        if server.major_version(session) >= 15:
+            owner, rights = "pg_database_owner", "USAGE"
+        else:
+            owner, rights = str(session.value("SELECT rolname FROM pg_roles WHERE oid = 10")), "ALL"
+        session.execute("CREATE SCHEMA public AUTHORIZATION " + quote_identifier(owner))
+        session.execute("GRANT %s ON SCHEMA public TO PUBLIC" % rights)
+        session.execute("COMMENT ON SCHEMA public IS 'standard public schema'")
+
+
+# What would be lost
+
+_TEMPORARY, _STAGED = "pg_temp", "backstop_base_"
+
+
+def _losses(context: Context, session: Session, removed: Dict[str, Any], base: BackupPlace) -> List[TableLoss]:
+    """Exactly what the live tables hold and the backup does not: rows of tables that differ are read from its archive
+    into temporary tables.
+
+    :param removed: manifest of the emergency backup, which the live tables are equal to
+    """
+    manifest = manifests.load(base)
+    here = {(entry["schema"], entry["name"]): entry for entry in removed["tables"]}
+    there = {(entry["schema"], entry["name"]): entry for entry in manifest["tables"]}
+    same = [name for name in here if name in there and _contents(here[name]) == _contents(there[name])]
+    tables = [table for table in catalog.tables(session) if (table.schema, table.name) not in same]
+    entries = [entry for name, entry in there.items() if name not in same and name[1] != HISTORY_TABLE]
+    with _staged(context, session, base, entries) as based:
+        losses = count_table_losses(session, tables, session, based)
+    for loss in losses:
+        if loss.schema == _TEMPORARY:
+            # A table that was dropped: it was only there under the name that it was staged by.
+            entry = entries[int(loss.name[len(_STAGED) :])]
+            loss.schema, loss.name = entry["schema"], entry["name"]
+    return losses + _large_objects(removed, session, manifest)
+
+
+def _contents(entry: Dict[str, Any]) -> Any:
+    return entry["digest"], [column["name"] for column in entry["columns"]]
+
+
+def _large_objects(removed: Dict[str, Any], session: Session, manifest: Dict[str, Any]) -> List[TableLoss]:
+    """The manifest knows them only together: if they differ, all that there are count."""
+    if removed["large_objects"] == manifest["large_objects"]:
+        return []
+    oids = [int(oid) for (oid,) in session.rows("SELECT oid::bigint FROM pg_largeobject_metadata")]
+    gone = max(0, int(manifest["large_objects"]["rows"]) - len(oids))
+    return [TableLoss(*LARGE_OBJECTS, updated=len(oids), deleted=gone, keys=dict.fromkeys(oids, 1))]
+
+
+@contextlib.contextmanager
+def _staged(
+    context: Context, session: Session, base: BackupPlace, entries: List[Dict[str, Any]]
+) -> Iterator[Dict[str, Table]]:
+    """Rows of some of a backup's tables, as texts, in temporary tables; by the tables' full names."""
+    manifest = manifests.load(base)
+    staged: Dict[str, Table] = {}
+    for number, entry in enumerate(entries):
+        name = "%s%d" % (_STAGED, number)
+        columns = [column["name"] for column in entry["columns"] if column["name"] not in entry["generated"]]
+        session.execute(
+            "CREATE TEMPORARY TABLE %s (%s) ON COMMIT DROP"
+            % (name, ", ".join(quote_identifier(column) + " text" for column in columns))
+        )
+        full_name = "%s.%s" % (entry["schema"], entry["name"])
+        staged[full_name] = Table(
+            0, _TEMPORARY, name, 0, False, tuple(columns), ("text",) * len(columns), (), tuple(entry["key"]), 0
+        )
+    if staged:
+        _load(context, session, base.file(manifest["archive"]["file"]), entries, staged)
+    yield staged
+    if staged:
+        session.execute("DROP TABLE " + ", ".join("pg_temp." + table.name for table in staged.values()))
+
+
+def _load(
+    context: Context, session: Session, path: str, entries: List[Dict[str, Any]], staged: Dict[str, Table]
+) -> None:
+    """Fill the temporary tables. The archive's entries come one by one, so it is known whose rows these are."""
+    tools = context.tools(session)
+    contents = archive.contents(tools, path)
+    for entry in entries:
+        full_name = "%s.%s" % (entry["schema"], entry["name"])
+        # By its oid: names in the list may hold anything.
+        mark = re.compile(r"\d+; 0 %d TABLE DATA " % entry["oid"])
+        lines = [found.line for found in contents if mark.match(found.line)]
+        if len(lines) != 1:
+            raise BackstopError(
+                "The rows of table %s are not to be found in the backup" % full_name, found="%d entries" % len(lines)
+            )
+        with tempfile.NamedTemporaryFile("w", dir=context.store.root, prefix=".list-", encoding="utf-8") as chosen:
+            chosen.write(lines[0] + "\n")
+            chosen.flush()
+            with archive.start_script(tools, path, data_of=chosen.name, keep_open=context.keep_open) as program:
+                read_rows(program.stdout, _into(session, staged[full_name]))
+                program.check("The archive could not be read", hint="nothing was changed")
+
+
+def _into(session: Session, table: Table) -> Callable[[bytes, CopyData], None]:
+    columns = " (%s)" % ", ".join(map(quote_identifier, table.columns)) if table.columns else ""
+    statement = "COPY %s.%s%s FROM STDIN" % (_TEMPORARY, table.name, columns)
+
+    def copy(_statement: bytes, data: CopyData) -> None:
+        session.copy_in(statement, cast(IO[bytes], data))
+
+    return copy

@@ -1,0 +1,400 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The complete revert and its undo: the live name goes to another database; nothing is overwritten.
+
+A revert builds a new database from a backup beside the live one. An undo gives the name back to the retired one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from ...base.errors import BackstopError, Refused
+from ...base.sql_names import retired_name, scratch_name
+from ...postgres import server
+from ...postgres.connection import Session
+from ...postgres.database_properties import drop_scratch_database
+from ...postgres.digests import Digest
+from ...store import manifest as manifests
+from ...store.layout import BackupPlace
+from ...store.operation import Operation, operations
+from ..closed_database import entered
+from ..comparison import compare_tables
+from ..context import Context, acting, alone
+from ..loss.loss import TableLoss, count_losses
+from ..loss.lost_rows import write_lost_rows
+from ..loss.reapply import Carried, Name, Reapply, carried_contents, carry_again, carry_over, take_back
+from ..restores.restore import build_database
+from ..sequences import advance_sequences, sequence_values
+from .swap import facts_of, swap
+
+BUILD = "build"
+SWAP = "swap"
+
+
+def successor_name(operation: Operation) -> str:
+    return scratch_name(operation.id, "new")
+
+
+def build_successor(context: Context, place: BackupPlace) -> Dict[str, Any]:
+    """Build the database that is to take over, beside the live one; reused when this operation built it already."""
+    operation = the_operation(context)
+    with context.administer() as admin:
+        built = _already_built(context, admin, operation, place)
+    if built is not None:
+        return {"changed": False, **built}
+    with acting(context, BUILD) as facts:
+        with context.administer() as admin:
+            # The run that this one waited for may have done it.
+            built = _already_built(context, admin, operation, place)
+        if built is None:
+            facts.update(build_database(context, place, successor_name(operation)), backup=place.backup_id)
+        else:
+            facts.update(built)
+    return {"changed": built is None, **facts}
+
+
+def _already_built(
+    context: Context, admin: Session, operation: Operation, place: BackupPlace
+) -> Optional[Dict[str, Any]]:
+    """Facts of the database that this operation built from the backup; None when there is none."""
+    done = operation.facts(BUILD)
+    there = server.database_oid(admin, successor_name(operation))
+    if done and done["backup"] == place.backup_id and done["oid"] == there:
+        return done
+    return (done or {}) if swapped(context, admin, operation) else None
+
+
+def swapped(context: Context, admin: Session, operation: Operation) -> bool:
+    """Whether the swap of an operation is in force, told from the databases alone."""
+    return server.database_oid(admin, retired_name(operation.id, context.database)) is not None
+
+
+def revert(
+    context: Context,
+    place: BackupPlace,
+    accept_lost_rows: int,
+    accept_changes_in: Sequence[str] = (),
+    reapply: Optional[Reapply] = None,
+) -> Dict[str, Any]:
+    """Swap in the database that build_successor() made. Counts the loss behind the fence, keeps it, then acts.
+
+    :param accept_changes_in: tables whose differences are kept and not counted: a failed migration's own work
+    :param reapply: what is carried over to the new database; it does not count as lost
+    :raises Refused: more rows would be lost than accepted; tells the count for each table, nothing was changed
+    """
+    operation = the_operation(context)
+    # A build that was cut off leaves a database of this name that is only half of the backup.
+    operation.require([BUILD], "The database is not swapped: the one to take over was not built to its end")
+    manifest = manifests.load(place)
+    successor = successor_name(operation)
+    judgement = Judgement(operation, accept_lost_rows, accept_changes_in, reapply)
+
+    def judge(live: Session) -> List[TableLoss]:
+        with context.connect(successor) as base:
+            take_back(context.store, base)
+            losses = count_losses(live, base)
+            before = {
+                (entry["schema"], entry["name"]): Digest.from_json(entry["digest"]) for entry in manifest["tables"]
+            }
+            return judgement.of(live, losses, base, lambda: base, before)
+
+    limit = manifest["database"]["properties"]["connection_limit"]
+    return _take_over(context, operation, successor, judge, limit, place)
+
+
+def _take_over(
+    context: Context, operation: Operation, successor: str, judge: Any, limit: int, place: Optional[BackupPlace]
+) -> Dict[str, Any]:
+    retire_as = retired_name(operation.id, context.database)
+    with context.administer() as admin:
+        done = operation.facts(SWAP)
+        if done and swapped(context, admin, operation):
+            return {"changed": False, **done}
+    with acting(context, SWAP) as facts, context.administer() as admin:
+        if swapped(context, admin, operation):
+            # By the run that this one waited for, or by one that was killed right after its COMMIT.
+            facts.update(operation.facts(SWAP) or _after_the_fact(context, admin, operation, retire_as))
+            return {"changed": False, **facts}
+
+        def advance(live: Session) -> None:
+            with entered(context, admin, successor) as session:
+                facts["advanced_sequences"] = advance_sequences(sequence_values(live), session)
+
+        facts["former_oid"] = server.database_oid(admin, context.database)
+        facts["live_oid"] = server.database_oid(admin, successor)
+        facts["retired"] = retire_as
+        facts["backup"] = place.backup_id if place else None
+        result = swap(
+            context,
+            admin,
+            successor=successor,
+            retire_as=retire_as,
+            judge=judge,
+            settle=advance,
+            connection_limit=limit,
+        )
+        facts.update(facts_of(result), reapply=(operation.facts("count") or {}).get("reapply"))
+        return {"changed": True, **facts}
+
+
+def settle(context: Context) -> Dict[str, Any]:
+    """Find out from the databases whether this operation's swap is in force, after the process that swaps has ended.
+
+    One that was killed right after its COMMIT did not write so; the journal is made to say what is.
+    """
+    operation = the_operation(context)
+    with alone(context, operation), context.administer() as admin:
+        if not swapped(context, admin, operation):
+            return {"changed": False, "swapped": False}
+        known = operation.done(SWAP) is not None
+        if not known:
+            with operation.step(SWAP) as facts:
+                retire_as = retired_name(operation.id, context.database)
+                facts.update(operation.facts(SWAP) or _after_the_fact(context, admin, operation, retire_as))
+    return {"changed": not known, "swapped": True}
+
+
+def _after_the_fact(context: Context, admin: Session, operation: Operation, retire_as: str) -> Dict[str, Any]:
+    """Facts of a swap that is in force but not in the journal."""
+    counted = operation.facts("count") or {}
+    return {
+        "former_oid": server.database_oid(admin, retire_as),
+        "live_oid": server.database_oid(admin, context.database),
+        "retired": retire_as,
+        "backup": (operation.facts(BUILD) or {}).get("backup"),
+        "losses": counted.get("losses", []),
+        "lost_rows": counted.get("lost_rows", 0),
+        "reapply": counted.get("reapply"),
+        "finished_after_interruption": True,
+    }
+
+
+class Judgement:
+    """Whether what would be lost is accepted; what is lost is kept, what is wanted is carried over."""
+
+    def __init__(
+        self,
+        operation: Operation,
+        accept: int,
+        accept_changes_in: Sequence[str],
+        reapply: Optional[Reapply] = None,
+        *,
+        can_carry: bool = True,
+    ) -> None:
+        """:param can_carry: False where no other database takes over that rows could go to"""
+        self._can_carry = can_carry
+        self._operation = operation
+        self._accept = accept
+        self._accept_changes_in = accept_changes_in
+        self._reapply = reapply or Reapply()
+
+    def of(
+        self,
+        live: Session,
+        losses: List[TableLoss],
+        base: Optional[Session],
+        target: Callable[[], Session],
+        before: Optional[Dict[Name, Digest]] = None,
+    ) -> List[TableLoss]:
+        """What is lost in the end.
+
+        :param base: what the losses were counted against; None when there are none
+        :param target: the database that takes over
+        :param before: what its tables must hold before rows are carried there
+        :raises Refused: it is more than what was accepted
+        """
+        aside = [loss for loss in losses if loss.full_name in self._accept_changes_in]
+        wanted = [loss for loss in losses if loss not in aside]
+        if self._reapply.mode == "off" or not wanted or base is None:
+            self.settle_for(live, Carried(losses, {"mode": "off"} if self._reapply.mode == "off" else {}))
+            return losses
+
+        def accept(carried: Carried) -> None:
+            carried.losses += aside
+            self.settle_for(live, carried)
+
+        return carry_over(
+            self._operation, live, base, target(), wanted, self._reapply, before=before, accept=accept
+        ).losses
+
+    def settle_for(self, live: Session, carried: Carried) -> None:
+        """Keep the rows that will be lost, or refuse."""
+        counted = [loss for loss in carried.losses if loss.full_name not in self._accept_changes_in]
+        lost = sum(loss.total for loss in counted)
+        facts = {
+            "losses": [loss.to_json() for loss in carried.losses],
+            "lost_rows": lost,
+            "reapply": carried.facts or {"mode": self._reapply.mode},
+        }
+        if lost > self._accept:
+            raise self._refusal(counted, lost, facts)
+        if carried.losses:
+            write_lost_rows(live, carried.losses, self._operation.file("lost-rows"))
+            facts["losses"] = [loss.to_json() for loss in carried.losses]
+        self._operation.write("count", "done", **facts)
+
+    def _refusal(self, counted: List[TableLoss], lost: int, facts: Dict[str, Any]) -> Refused:
+        conflicts = facts["reapply"].get("conflicts", [])
+        found = [str(loss) for loss in counted]
+        found += ["not carried over in %(table)s: %(rows)d rows, %(reason)s" % entry for entry in conflicts]
+        could_carry = self._can_carry and self._reapply.mode != "apply"
+        carry = "carry over what goes with -e rollback_reapply=apply, " if could_carry else ""
+        where = "the retired database" if self._can_carry else "the emergency backup"
+        return Refused(
+            "%d rows would be lost, more than the accepted %d" % (lost, self._accept),
+            found="; ".join(found),
+            expected="at most %d" % self._accept,
+            hint="nothing was changed. Save these rows first, %sor accept their loss with -e "
+            "rollback_accept_lost_rows=%d; they are kept in the store and in %s" % (carry, lost, where),
+            details=facts,
+        )
+
+
+def the_operation(context: Context) -> Operation:
+    if context.operation is None:
+        raise Refused("This belongs to an operation", hint="begin one with the module operation and give its id")
+    return context.operation
+
+
+# Undo
+
+
+def last_swap(context: Context) -> Optional[Operation]:
+    """The newest operation whose swap of this database is in force: its retired database exists.
+
+    The one that made the database which is live now comes before newer ones, in case the clock was set back.
+    """
+    with context.administer() as admin:
+        live_oid = server.database_oid(admin, context.database)
+        found = [
+            operation
+            for operation in operations(context.store)
+            if operation.header.get("database") == context.database and swapped(context, admin, operation)
+        ]
+    made_it_live = [operation for operation in found if (operation.facts(SWAP) or {}).get("live_oid") == live_oid]
+    candidates = made_it_live or found
+    return candidates[-1] if candidates else None
+
+
+def made_live(context: Context, oid: Optional[int]) -> Optional[Operation]:
+    """The newest operation that by its journal made this database the live one."""
+    found = [
+        operation
+        for operation in operations(context.store)
+        if operation.header.get("database") == context.database
+        and (operation.facts(SWAP) or {}).get("live_oid") == oid
+    ]
+    return found[-1] if found else None
+
+
+def undo(
+    context: Context, undone: Operation, accept_lost_rows: int, reapply: Optional[Reapply] = None
+) -> Dict[str, Any]:
+    """Give the live name back to the database that another operation retired.
+
+    Lost is what was written since that operation: the live tables are compared with what they held when they took
+    over.
+    """
+    operation = the_operation(context)
+    with context.administer() as admin:
+        if swapped(context, admin, operation):
+            return _take_over(context, operation, "", None, -1, None)
+    retired = retired_name(undone.id, context.database)
+    newest = last_swap(context)
+    if newest and newest.kind == "undo" and newest.header.get("request", {}).get("undoes") == undone.id:
+        # By an undo that was given up after its swap, perhaps before it could write so.
+        settle(dataclasses.replace(context, operation=newest, keep_open=[]))
+        return {"changed": False, **(newest.facts(SWAP) or {})}
+    if context.connection.database != undone.header.get("database"):
+        raise Refused("That operation was about another database", found=str(undone.header.get("database")))
+    base = _Base(context, undone)
+    with context.administer() as admin:
+        if server.database_oid(admin, retired) is None:
+            raise Refused(
+                "Operation %s cannot be undone" % undone.id,
+                found="no database %s" % retired,
+                hint="it was undone already, or its retired database was dropped",
+            )
+        limit = int(admin.value("SELECT datconnlimit FROM pg_database WHERE datname = %s", (retired,)))
+    judgement = Judgement(operation, accept_lost_rows, (), reapply)
+    try:
+        base.prepare()
+
+        def judge(live: Session) -> List[TableLoss]:
+            with contextlib.ExitStack() as stack:
+                admin = stack.enter_context(context.administer())
+                target = stack.enter_context(entered(context, admin, retired))
+                take_back(context.store, target)
+                there = stack.enter_context(base.session()) if base.built else None
+                return judgement.of(live, base.losses(live, there), there, lambda: target)
+
+        return _take_over(context, operation, retired, judge, limit, None)
+    finally:
+        base.drop()
+
+
+class _Base:
+    """What the live database held when it took over: the backup and what was carried over to it, restored again only
+    where digests differ."""
+
+    def __init__(self, context: Context, undone: Operation) -> None:
+        self._context = context
+        operation = the_operation(context)
+        self._name = scratch_name(operation.id, "base")
+        self.built = False
+        backup_id = (undone.done(SWAP) or {}).get("backup")
+        self._place = context.store.find_backup(backup_id) if backup_id else None
+        self._undone = undone
+        self._carried = carried_contents(undone)
+
+    def session(self) -> Session:
+        return self._context.connect(self._name)
+
+    def prepare(self) -> None:
+        with self._context.connect() as live:
+            if self._same(live):
+                return
+        if self._place is None:
+            raise BackstopError(
+                "What was written since cannot be counted",
+                found="the live database did not come from a backup of the store",
+                hint="undo the operation before it, or compare by hand",
+            )
+        build_database(self._context, self._place, self._name)
+        self.built = True
+        if self._carried is not None:
+            with self.session() as session:
+                carry_again(self._undone, session)
+
+    def _same(self, live: Session) -> bool:
+        if self._place is None:
+            return False
+        manifest = manifests.load(self._place)
+        tables = self._carried["tables"] if self._carried else []
+        carried = {(entry["schema"], entry["name"]): entry["digest"] for entry in tables}
+        for entry in manifest["tables"]:
+            entry["digest"] = carried.get((entry["schema"], entry["name"]), entry["digest"])
+        return not compare_tables(live, manifest, besides=[self._history()]).tables
+
+    def _history(self) -> str:
+        return self._context.connection.schema + "._prisma_migrations"
+
+    def losses(self, live: Session, there: Optional[Session]) -> List[TableLoss]:
+        """:param there: a session in the base, where it was built"""
+        if there is not None:
+            return count_losses(live, there)
+        if self._same(live):
+            return []
+        raise BackstopError(
+            "Rows were written while the undo was being prepared", hint="stop the writers and run the undo again"
+        )
+
+    def drop(self) -> None:
+        if self.built:
+            with self._context.administer() as admin:
+                drop_scratch_database(admin, self._name)
