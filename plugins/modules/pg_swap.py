@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - backstop.postgres.attributes
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
+  - backstop.postgres.pooler
   - backstop.postgres.store
   - backstop.postgres.store.operation
 attributes:
@@ -87,6 +88,11 @@ EXAMPLES = r"""
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop
+    poolers:
+      - console:
+          host: 10.0.0.6
+          user: backstop
+          password: "{{ pgbouncer_password }}"
 
 - name: Undo it, and keep what was written meanwhile
   backstop.postgres.pg_swap:
@@ -147,6 +153,23 @@ seconds_closed:
   description: How long newcomers had to wait.
   returned: changed
   type: float
+pooled:
+  description: What was done with the clients behind O(poolers).
+  returned: changed
+  type: dict
+  contains:
+    pools:
+      description: Each pool that was paused, and resumed.
+      type: list
+      elements: str
+    held:
+      description: Clients that kept a session all the same, with V(end).
+      type: list
+      elements: str
+    seconds:
+      description: How long the pooled clients waited, where there are pools.
+      type: float
+  sample: {pools: ["electricity_tokens at 10.0.0.6:6432"], held: [], seconds: 0.4}
 ended_sessions:
   description: Sessions that were ended.
   returned: changed
@@ -158,6 +181,7 @@ from typing import Any, Dict, cast
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
+    pooler_argument_spec,
     run_module,
     store_argument_spec,
 )
@@ -189,6 +213,7 @@ def main() -> None:
             accept_changes_in=dict(type="list", elements="str", default=[]),
             reapply=dict(type="str", choices=list(MODES), default="off"),
             reapply_deletes=dict(type="bool", default=False),
+            **pooler_argument_spec(),
             **store_argument_spec(operation=True),
         ),
         act,

@@ -120,6 +120,7 @@ GATES: Sequence["tuple[str, str, Check]"] = (
         connections.administration_connection,
     ),
     ("release_connection", "the release's DATABASE_URL reaches this database", connections.release_connection),
+    ("poolers", "each PgBouncer's console answers, its pools lead to this database", connections.poolers),
     (
         "client_tools",
         "pg_dump, pg_restore and pg_dumpall of the server's major version",

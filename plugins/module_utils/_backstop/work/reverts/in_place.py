@@ -33,6 +33,7 @@ from ..comparison import Comparison, compare_catalog, compare_tables, require_sa
 from ..context import Context, acting, alone
 from ..loss.loss import HISTORY_TABLE, LARGE_OBJECTS, TableLoss, count_table_losses
 from ..loss.reapply import Carried
+from ..pooled_clients import resume_left_behind, waiting
 from ..restores.restore import check_sequences
 from ..sequences import advance_sequences, sequence_values
 from .revert import Judgement, the_operation
@@ -94,6 +95,7 @@ def _restore(
     with context.administer() as admin:
         done = _done(operation, admin)
         if done is not None:
+            _resume_pools(context, operation)
             return {"changed": False, **done}
         require_same_major(manifest, server.major_version(admin))
     context.progress.phase("checking the files", backup=place.backup_id)
@@ -105,6 +107,7 @@ def _restore(
         found = _done(operation, admin)
         if found is not None:
             # By the run that this one waited for, or by one that was killed right after its COMMIT.
+            resume_left_behind(context)
             facts.update(found)
             return {"changed": False, **facts}
         started = time.monotonic()
@@ -112,12 +115,18 @@ def _restore(
         facts["live_oid"] = server.database_oid(admin, context.database)
         judgement = Judgement(operation, accept_lost_rows, accept_changes_in, can_carry=False)
         with context.connect() as session:
-            _transaction(context, operation, admin, session, (place, base, emergency), judgement, facts)
+            with waiting(context, operation) as facts["pooled"]:
+                _transaction(context, operation, admin, session, (place, base, emergency), judgement, facts)
             facts["seconds"] = round(time.monotonic() - started, 3)
             facts.update(_counted(operation))
             _pin(session)
             session.execute("ANALYZE")
         return {"changed": True, **facts}
+
+
+def _resume_pools(context: Context, operation: Operation) -> None:
+    with alone(context, operation):
+        resume_left_behind(context)
 
 
 def _done(operation: Operation, admin: Session) -> Optional[Dict[str, Any]]:
@@ -139,6 +148,7 @@ def settle(context: Context) -> Dict[str, Any]:
     """Find out from the server whether this operation's restore was committed, after its process has ended."""
     operation = the_operation(context)
     with alone(context, operation), context.administer() as admin:
+        resume_left_behind(context)
         found = _done(operation, admin)
         known = operation.done(IN_PLACE) is not None
         if found is not None and not known:

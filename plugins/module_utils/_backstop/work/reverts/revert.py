@@ -28,6 +28,7 @@ from ..context import Context, acting, alone
 from ..loss.loss import TableLoss, count_losses
 from ..loss.lost_rows import write_lost_rows
 from ..loss.reapply import Carried, Name, Reapply, carried_contents, carry_again, carry_over, take_back
+from ..pooled_clients import resume_left_behind, waiting
 from ..restores.restore import build_database
 from ..sequences import advance_sequences, sequence_values
 from .swap import facts_of, swap
@@ -118,6 +119,7 @@ def _take_over(
     with acting(context, SWAP) as facts, context.administer() as admin:
         if swapped(context, admin, operation):
             # By the run that this one waited for, or by one that was killed right after its COMMIT.
+            resume_left_behind(context)
             facts.update(operation.facts(SWAP) or _after_the_fact(context, admin, operation, retire_as))
             return {"changed": False, **facts}
 
@@ -129,15 +131,16 @@ def _take_over(
         facts["live_oid"] = server.database_oid(admin, successor)
         facts["retired"] = retire_as
         facts["backup"] = place.backup_id if place else None
-        result = swap(
-            context,
-            admin,
-            successor=successor,
-            retire_as=retire_as,
-            judge=judge,
-            settle=advance,
-            connection_limit=limit,
-        )
+        with waiting(context, operation) as facts["pooled"]:
+            result = swap(
+                context,
+                admin,
+                successor=successor,
+                retire_as=retire_as,
+                judge=judge,
+                settle=advance,
+                connection_limit=limit,
+            )
         facts.update(facts_of(result), reapply=(operation.facts("count") or {}).get("reapply"))
         return {"changed": True, **facts}
 
@@ -149,6 +152,7 @@ def settle(context: Context) -> Dict[str, Any]:
     """
     operation = the_operation(context)
     with alone(context, operation), context.administer() as admin:
+        resume_left_behind(context)
         if not swapped(context, admin, operation):
             return {"changed": False, "swapped": False}
         known = operation.done(SWAP) is not None
