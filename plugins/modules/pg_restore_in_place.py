@@ -86,6 +86,10 @@ tolerated:
   returned: changed
   type: list
   elements: str
+confirmed:
+  description: Whether it was confirmed by the synchronous standbys, where there are any, in 5 seconds. When not, it is done all the same.
+  returned: changed
+  type: bool
 pooled:
   description: What was done with the clients behind O(poolers).
   returned: changed

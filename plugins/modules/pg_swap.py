@@ -170,6 +170,21 @@ pooled:
       description: How long the pooled clients waited, where there are pools.
       type: float
   sample: {pools: ["electricity_tokens at 10.0.0.6:6432"], held: [], seconds: 0.4}
+standbys:
+  description:
+    - The standbys that stream from the server, and how many bytes of WAL each had still to replay after at most 5 seconds.
+    - A role without C(pg_monitor) sees that there is one, not which or how far.
+  returned: changed
+  type: list
+  elements: dict
+standbys_summary:
+  description: The same in words, with what happens to sessions there; empty without standbys.
+  returned: changed
+  type: str
+confirmed:
+  description: Whether it was confirmed by the synchronous standbys, where there are any, in 5 seconds. When not, it is done all the same.
+  returned: changed
+  type: bool
 ended_sessions:
   description: Sessions that were ended.
   returned: changed

@@ -21,7 +21,7 @@ from typing import IO, Any, Callable, Dict, Iterator, List, Optional, Sequence, 
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import qualified, quote_identifier, quote_literal
-from ...postgres import archive, catalog, server
+from ...postgres import archive, catalog, replication, server
 from ...postgres.catalog import Table
 from ...postgres.connection import PINNED_SETTINGS, Session
 from ...postgres.script import CopyData, read_rows, run_script
@@ -98,6 +98,7 @@ def _restore(
             _resume_pools(context, operation)
             return {"changed": False, **done}
         require_same_major(manifest, server.major_version(admin))
+        replication.require_confirming(admin)
     context.progress.phase("checking the files", backup=place.backup_id)
     manifests.check_files(place, manifest)
     with context.connect() as session:
@@ -120,6 +121,8 @@ def _restore(
             facts["seconds"] = round(time.monotonic() - started, 3)
             facts.update(_counted(operation))
             _pin(session)
+            if not facts["confirmed"]:
+                session.execute("SET synchronous_commit = local")
             session.execute("ANALYZE")
         return {"changed": True, **facts}
 
@@ -247,7 +250,7 @@ def _transaction(
         **{key: facts[key] for key in ("backup", "emergency", "live_oid")},
     )
     reach("in-place.before-commit")
-    session.execute("COMMIT")
+    facts["confirmed"] = replication.commit(session)
     reach("in-place.committed")
 
 

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ...base.errors import BackstopError, Refused
 from ...base.sql_names import retired_name, scratch_name
-from ...postgres import server
+from ...postgres import replication, server
 from ...postgres.connection import Session
 from ...postgres.database_properties import drop_scratch_database
 from ...postgres.digests import Digest
@@ -35,6 +35,8 @@ from .swap import facts_of, swap
 
 BUILD = "build"
 SWAP = "swap"
+#: How long to look whether standbys have replayed it. Clients go on meanwhile.
+FOLLOW_SECONDS = 5
 
 
 def successor_name(operation: Operation) -> str:
@@ -142,6 +144,9 @@ def _take_over(
                 connection_limit=limit,
             )
         facts.update(facts_of(result), reapply=(operation.facts("count") or {}).get("reapply"))
+        standbys = replication.follow(admin, FOLLOW_SECONDS)
+        facts["standbys"] = [standby.to_json() for standby in standbys]
+        facts["standbys_summary"] = replication.summary(standbys, result.confirmed)
         return {"changed": True, **facts}
 
 
