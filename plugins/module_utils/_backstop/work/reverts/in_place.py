@@ -21,7 +21,7 @@ from typing import IO, Any, Callable, Dict, Iterator, List, Optional, Sequence, 
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import qualified, quote_identifier, quote_literal
-from ...postgres import archive, catalog, replication, server
+from ...postgres import archive, catalog, locks, replication, server
 from ...postgres.catalog import Table
 from ...postgres.connection import PINNED_SETTINGS, Session
 from ...postgres.script import CopyData, read_rows, run_script
@@ -44,8 +44,6 @@ IN_PLACE = "in_place"
 #: Journalled before the COMMIT, with the number of the transaction.
 COMMITTING = "in_place_commit"
 _LOCK_TIMEOUT = "10s"
-#: Locks that are taken besides those of the objects: other sessions', catalogs'.
-_OTHER_LOCKS = 200
 
 
 def revert_in_place(
@@ -181,27 +179,15 @@ def require_room_for_locks(session: Session, manifest: Dict[str, Any]) -> None:
 
     :raises Refused: the server's lock table cannot be trusted to hold them
     """
-    dropped = int(
-        session.value(
-            "SELECT (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE n.nspname NOT IN ('pg_catalog', 'information_schema'))"
-            " + (SELECT count(*) FROM pg_largeobject_metadata)"
-        )
-    )
     kinds = [key.split(" ", 1)[0] for key in manifest["definitions"]]
+    # A table brings its rows' overflow table and that one's index.
     made = kinds.count("relation") + kinds.count("index") + 2 * len(manifest["tables"])
-    needed = dropped + made + _OTHER_LOCKS
-    found = server.settings(session, ["max_locks_per_transaction", "max_connections", "max_prepared_transactions"])
-    per_transaction = int(found["max_locks_per_transaction"])
-    sessions = int(found["max_connections"]) + int(found["max_prepared_transactions"])
-    if needed > per_transaction * sessions:
-        raise Refused(
-            "The server's lock table is too small to restore in place",
-            found="room for %d locks (max_locks_per_transaction = %d)" % (per_transaction * sessions, per_transaction),
-            expected="room for %d" % needed,
-            hint="set max_locks_per_transaction to %d and restart the server, or use rollback_restore_method=swap"
-            % (needed // sessions + 1),
-        )
+    locks.require_room(
+        session,
+        locks.to_drop_everything(session) + made,
+        "to restore in place",
+        ", or use rollback_restore_method=swap",
+    )
 
 
 # The transaction

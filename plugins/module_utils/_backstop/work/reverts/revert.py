@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ...base.errors import BackstopError, Refused
 from ...base.sql_names import retired_name, scratch_name
-from ...postgres import replication, server
+from ...postgres import locks, replication, server
 from ...postgres.connection import Session
 from ...postgres.database_properties import drop_scratch_database
 from ...postgres.digests import Digest
@@ -50,6 +50,8 @@ def build_successor(context: Context, place: BackupPlace) -> Dict[str, Any]:
         built = _already_built(context, admin, operation, place)
     if built is not None:
         return {"changed": False, **built}
+    with context.connect() as live:
+        locks.require_room(live, locks.to_read_everything(live), "to fence writers out of every table")
     with acting(context, BUILD) as facts:
         with context.administer() as admin:
             # The run that this one waited for may have done it.
