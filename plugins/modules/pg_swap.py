@@ -88,11 +88,6 @@ EXAMPLES = r"""
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop
-    poolers:
-      - console:
-          host: 10.0.0.6
-          user: backstop
-          password: "{{ pgbouncer_password }}"
 
 - name: Undo it, and keep what was written meanwhile
   backstop.postgres.pg_swap:
