@@ -15,6 +15,7 @@ from unittest import mock
 import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.pgbouncer import Pooler
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import evaluation as gates_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.evaluation import GATES, evaluate
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.question import Question
@@ -174,6 +175,8 @@ def test_without_the_pooler_a_re_run_tells_the_command(plain, bouncer):
     with pytest.raises(BackstopError, match="wait since operation %s was cut off" % context.operation.id) as caught:
         revert(dataclasses.replace(context, poolers=(), keep_open=[]), place, 0)
     assert 'RESUME "shop"' in caught.value.hint and str(bouncer.port) in caught.value.hint
+    # It was told, and is no obstacle for good.
+    assert revert(dataclasses.replace(context, poolers=(), keep_open=[]), place, 0)["changed"] is False
     # Another operation of this database, which knows the pooler, finds it too.
     context.operation.close("abandoned")
     other = begun(plain, "undo", bouncer.pooler(pools=("shop",)), undoes=context.operation.id)
@@ -224,6 +227,19 @@ def test_session_pooling_is_bounded_and_the_choice_is_told(plain, cluster):
         assert bouncer.paused() == []
         with contextlib.closing(bouncer.client("shop")) as connection:
             connection.cursor().execute("SELECT 1")
+
+
+def test_how_a_console_is_given():
+    """PgBouncer's own port and database, whichever way the rest is said."""
+    for given, port, database in (
+        ({"host": "10.0.0.6"}, 6432, "pgbouncer"),
+        ({"url": "postgresql://boss:secret@10.0.0.6"}, 6432, "pgbouncer"),
+        ({"url": "postgresql://boss:secret@10.0.0.6:7000/console"}, 7000, "console"),
+        ({"url": "postgresql://boss:secret@10.0.0.6", "port": 7001}, 7001, "pgbouncer"),
+    ):
+        pooler = Pooler.from_mapping({"console": given, "pools": [], "wait": 10, "held": "refuse"})
+        assert (pooler.console.port, pooler.console.database) == (port, database)
+        assert pooler.address == "10.0.0.6:%d" % port and "secret" not in repr(pooler)
 
 
 # What was said of it -------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from urllib.parse import urlsplit
 
 from ..base.errors import BackstopError, Refused
 from ..base.sql_names import near_names, quote_identifier
@@ -40,6 +41,8 @@ class Pooler:
         console = Settings.from_mapping(fields, base=base)
         if not console.database:
             console = console.with_database(base.database)
+        if "port" not in fields and urlsplit(fields.get("url", "")).port is None:
+            console = dataclasses.replace(console, port=base.port)
         return cls(console, tuple(given["pools"]), float(given["wait"]), given["held"])
 
     @property

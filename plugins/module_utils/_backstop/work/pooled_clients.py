@@ -23,6 +23,8 @@ from ..store.operation import Operation, operations
 from .context import Context
 
 PAUSE = "pause_pools"
+#: Event of that step: a person was told to resume the pools.
+TOLD = "told"
 #: Address of a PgBouncer and name of its pool.
 _Place = Tuple[str, str]
 
@@ -128,18 +130,29 @@ def _resume(context: Context, operation: Operation, places: List[_Place]) -> Dic
     return left
 
 
+def _is_known(context: Context, left: Dict[_Place, str]) -> bool:
+    """Whether one of the PgBouncers of these places can be asked again."""
+    return bool({address for address, _name in left} & {pooler.address for pooler in context.poolers})
+
+
 def resume_left_behind(context: Context) -> List[str]:
     """Resume what a run that was killed left paused. Must be called with the database's lock held.
+
+    What lies at a PgBouncer that nobody knows any more is told once: it must not stand in the way for good.
 
     :raises BackstopError: it cannot be resumed; tells the command
     """
     resumed: List[str] = []
     for operation in operations(context.store):
         last = operation.last(PAUSE) if operation.header.get("database") == context.database else None
-        if last is None or last["event"] != "began":
+        if last is None or last["event"] == "done":
             continue
         places = [(str(address), str(name)) for address, name in last["pools"]]
         left = _resume(context, operation, places)
+        if left and not _is_known(context, left):
+            if last["event"] == TOLD:
+                continue
+            operation.write(PAUSE, TOLD, pools=places)
         if left:
             raise BackstopError(
                 "Clients of PgBouncer wait since operation %s was cut off" % operation.id,
