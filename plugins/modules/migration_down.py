@@ -72,12 +72,14 @@ dropped_columns:
   type: list
   elements: str
 losses:
-  description: For each table with lost rows their number, and the file that holds them.
+  description:
+    - For each table with lost rows their number, and the file that holds them.
+    - C(by_migration) is true where the migration itself did it, and nobody wrote since; that does not count as lost.
   returned: success
   type: list
   elements: dict
 lost_rows:
-  description: Their sum.
+  description: Their sum, without those that the migration itself did.
   returned: success
   type: int
 backup:

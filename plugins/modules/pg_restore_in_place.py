@@ -73,12 +73,14 @@ emergency:
   returned: success
   type: str
 losses:
-  description: For each table with lost rows, how many were inserted, updated and deleted, and the file that holds them.
+  description:
+    - For each table with lost rows, how many were inserted, updated and deleted, and the file that holds them.
+    - C(by_migration) is true where the migration itself did it, and nobody wrote since; that does not count as lost.
   returned: success
   type: list
   elements: dict
 lost_rows:
-  description: Their sum. Large objects are counted all together when one of them differs.
+  description: Their sum, without those that the migration itself did. Large objects are counted all together when one of them differs.
   returned: success
   type: int
 tolerated:

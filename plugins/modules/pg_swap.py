@@ -117,14 +117,14 @@ reapply:
       type: list
       elements: dict
     carried_rows:
-      description: Their sum.
+      description: Their sum, without those that the migration itself did.
       type: int
     conflicts:
       description: Table, reason and number of rows that were not carried.
       type: list
       elements: dict
     conflict_rows:
-      description: Their sum.
+      description: Their sum, without those that the migration itself did.
       type: int
     summary:
       description: All this in one sentence.
@@ -136,12 +136,14 @@ advanced_sequences:
   type: list
   elements: str
 losses:
-  description: For each table with lost rows, how many were inserted, updated and deleted, and the file that holds them.
+  description:
+    - For each table with lost rows, how many were inserted, updated and deleted, and the file that holds them.
+    - C(by_migration) is true where the migration itself did it, and nobody wrote since; that does not count as lost.
   returned: success
   type: list
   elements: dict
 lost_rows:
-  description: Their sum.
+  description: Their sum, without those that the migration itself did.
   returned: success
   type: int
 seconds_closed:

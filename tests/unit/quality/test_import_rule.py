@@ -26,8 +26,8 @@ MAY_IMPORT: Dict[str, Set[str]] = {
 ROOMS: Dict[str, Set[str]] = {
     "backups": set(),
     "restores": set(),
-    "migrations": set(),
     "loss": set(),
+    "migrations": {"loss"},
     "gates": {"backups"},
     "reverts": {"backups", "restores", "migrations", "loss"},
     "tables": {"backups", "loss"},

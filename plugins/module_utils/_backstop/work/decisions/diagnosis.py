@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from typing import Any, Callable, Dict, List, Optional, Sequence, TypeVar
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, TypeVar
 
 from ...base.errors import BackstopError
 from ...base.progress import parse_timestamp
@@ -28,6 +28,7 @@ from ...store.operation import Operation, operations
 from ..context import Context
 from ..lifecycle import next_command
 from ..loss.loss import HISTORY_TABLE, TableLoss, count_losses, losses_of_dropping
+from ..loss.own_work import as_migrated
 from ..migrations.migration import MIGRATE, backup_history
 from ..reverts.down import applied_since
 from ..reverts.revert import BUILD, successor_name
@@ -326,11 +327,12 @@ def losses_of_revert(context: Context, facts: Facts) -> List[Dict[str, Any]]:
     copy = _restored_copy(context, facts)
     if copy is not None:
         with context.connect() as live, context.connect(copy) as base:
-            return _exact(facts, count_losses(live, base))
-    found = [_bound(table) for table in facts.tables]
+            return _exact(facts, _counting(context, facts, live, count_losses(live, base)))
+    found = _bounds(context, facts)
     known = {table.name: Table.from_json(entry) for table, entry in _entries(facts)}
     with context.connect() as live:
         going = _told(facts, "what new tables and columns hold", lambda: losses_of_dropping(live, known)) or []
+        going = _counting(context, facts, live, going)
     by_name = {loss["table"]: loss for loss in found}
     for loss in going:
         if loss.whole_table:
@@ -341,6 +343,27 @@ def losses_of_revert(context: Context, facts: Facts) -> List[Dict[str, Any]]:
             # Rows that hold something new may be among those counted already.
             known_loss["exact"] = known_loss["exact"] and not (known_loss["inserted"] or known_loss["deleted"])
     return found
+
+
+def _counting(context: Context, facts: Facts, live: Session, losses: Sequence[TableLoss]) -> List[TableLoss]:
+    """Those that are more than the migration's own work."""
+    names = _as_migrated(context, facts, live, [loss.full_name for loss in losses])
+    return [loss for loss in losses if loss.full_name not in names]
+
+
+def _as_migrated(context: Context, facts: Facts, live: Session, names: Sequence[str]) -> Set[str]:
+    place = facts.place
+    if place is None:
+        return set()
+    return _told(facts, "what the migration did", lambda: as_migrated(live, names, context.store, place)) or set()
+
+
+def _bounds(context: Context, facts: Facts) -> List[Dict[str, Any]]:
+    with context.connect() as live:
+        untouched = _as_migrated(context, facts, live, [table.name for table in facts.tables if table.same is False])
+    return [
+        _loss(table.name, 0, 0, 0, exact=True) if table.name in untouched else _bound(table) for table in facts.tables
+    ]
 
 
 def _entries(facts: Facts) -> List[Any]:
@@ -391,6 +414,7 @@ def losses_of_drop(context: Context, facts: Facts) -> List[Dict[str, Any]]:
     known = {table.name: Table.from_json(entry) for table, entry in _entries(facts)}
     with context.connect() as live:
         losses = _told(facts, "what would be dropped", lambda: losses_of_dropping(live, known)) or []
+        losses = _counting(context, facts, live, losses)
     return [_loss(loss.full_name, loss.inserted, loss.updated, loss.deleted, exact=True) for loss in losses]
 
 

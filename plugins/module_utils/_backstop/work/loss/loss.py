@@ -46,6 +46,8 @@ class TableLoss:
     whole_table: bool = False
     #: the table stays and keeps its rows; only the values of ``columns`` beside the key go
     columns_only: bool = False
+    #: nobody wrote it: it is what the migration itself did to rows, and does not count as lost
+    by_migration: bool = False
     #: file with the rows that would be lost, as COPY wrote them
     file: Optional[str] = None
     #: columns that can be put back: those that the base has too, without generated ones
@@ -75,7 +77,8 @@ class TableLoss:
         parts = [(self.inserted, "inserted"), (self.updated, "updated"), (self.deleted, "deleted")]
         said = ", ".join("%d %s" % part for part in parts if part[0])
         where = " (the whole table goes)" if self.whole_table else " (columns go)" if self.columns_only else ""
-        return "%s: %s%s" % (self.full_name, said, where)
+        whose = " by the migration itself" if self.by_migration else ""
+        return "%s: %s%s%s" % (self.full_name, said, whose, where)
 
 
 def count_losses(live: Session, base: Session) -> List[TableLoss]:

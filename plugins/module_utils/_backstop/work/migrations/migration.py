@@ -20,6 +20,7 @@ from ...prisma.failures import PrismaError
 from ...prisma.sessions import end_backends, lock_holders
 from ...store.layout import BackupPlace
 from ..context import Context, acting
+from ..loss.own_work import note_migrated
 
 MIGRATE = "migrate"
 #: Steps without which nothing is migrated.
@@ -93,6 +94,8 @@ def apply_migrations(
                 found="pending: %s; failed: %s"
                 % (", ".join(after.pending) or "none", ", ".join(after.failed) or "none"),
             )
+        if context.operation is not None:
+            note_migrated(context.operation, session)
         rewritten = [t.full_name for t in catalog.tables(session) if before.get(t.full_name, t.filenode) != t.filenode]
         facts.update(applied=state.pending, seconds=round(deployed.seconds, 3), rewritten=rewritten)
     return {"changed": True, **facts}

@@ -25,6 +25,7 @@ from ...prisma.failures import PrismaError
 from ...prisma.sql_text import cluster_statements
 from ...store.operation import Operation
 from ..context import Context
+from ..loss.own_work import note_rehearsed
 from .migration import refuse_problems
 
 #: File of an operation with the definitions that the rehearsal left.
@@ -71,7 +72,11 @@ def rehearse(
         after = _facts(session)
         rows = history.read_rows(session.cursor(), context.connection.schema) or []
         found = definitions.definitions(session)
+    changes = _changes(before, after)
     if context.operation is not None:
+        names = changes["added_tables"] + changes["changed_rows"] + changes["changed_columns"]
+        written = [table for table in after["tables"] if table.full_name in names]
+        note_rehearsed(context.operation, written, after["digests"], changes["dropped_tables"])
         write_json(context.operation.file(EXPECTED_DEFINITIONS), found)
         write_file(
             context.operation.file(ENVIRONMENT), ("DATABASE_URL=%s\n" % context.connection.url(scratch)).encode()
@@ -85,7 +90,7 @@ def rehearse(
         ],
         "seconds": round(deployed, 3),
         "locked": watcher.locked,
-        **_changes(before, after),
+        **changes,
     }
 
 

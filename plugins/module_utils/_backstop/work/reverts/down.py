@@ -36,6 +36,7 @@ from ...store.operation import Operation
 from ..comparison import Comparison, compare_catalog, compare_tables
 from ..context import Context, acting, alone
 from ..loss.loss import TableLoss, losses_of_dropping
+from ..loss.own_work import mark
 from ..loss.reapply import Carried
 from ..migrations.migration import backup_history, wind_up_predecessor
 from ..restores.restore import build_database
@@ -429,6 +430,7 @@ def _take_out(
     counted: List[TableLoss] = []
 
     def judge(session: Session, losses: List[TableLoss]) -> None:
+        mark(session, losses, context.store, before)
         Judgement(operation, accept, (), can_carry=False).settle_for(session, Carried(losses, {}))
         counted.extend(losses)
 

@@ -32,6 +32,7 @@ from ..backups.backup import make_backup
 from ..comparison import Comparison, compare_catalog, compare_tables, require_same_major
 from ..context import Context, acting, alone
 from ..loss.loss import HISTORY_TABLE, LARGE_OBJECTS, TableLoss, count_table_losses
+from ..loss.own_work import mark
 from ..loss.reapply import Carried
 from ..pooled_clients import resume_left_behind, waiting
 from ..restores.restore import check_sequences
@@ -210,6 +211,7 @@ def _transaction(
     _require_same_as(session, removed)
     context.progress.phase("counting", backup=base.backup_id)
     losses = _losses(context, session, removed, base)
+    mark(session, losses, context.store, base)
     judgement.settle_for(session, Carried(losses, {"mode": "off"}))
     reach("in-place.counted")
     values = sequence_values(session)

@@ -27,6 +27,7 @@ from ..comparison import compare_tables
 from ..context import Context, acting, alone
 from ..loss.loss import TableLoss, count_losses
 from ..loss.lost_rows import write_lost_rows
+from ..loss.own_work import mark
 from ..loss.reapply import Carried, Name, Reapply, carried_contents, carry_again, carry_over, take_back
 from ..pooled_clients import resume_left_behind, waiting
 from ..restores.restore import build_database
@@ -103,6 +104,7 @@ def revert(
         with context.connect(successor) as base:
             take_back(context.store, base)
             losses = count_losses(live, base)
+            mark(live, losses, context.store, place)
             before = {
                 (entry["schema"], entry["name"]): Digest.from_json(entry["digest"]) for entry in manifest["tables"]
             }
@@ -219,7 +221,7 @@ class Judgement:
         :param before: what its tables must hold before rows are carried there
         :raises Refused: it is more than what was accepted
         """
-        aside = [loss for loss in losses if loss.full_name in self._accept_changes_in]
+        aside = [loss for loss in losses if not self._counts(loss)]
         wanted = [loss for loss in losses if loss not in aside]
         if self._reapply.mode == "off" or not wanted or base is None:
             self.settle_for(live, Carried(losses, {"mode": "off"} if self._reapply.mode == "off" else {}))
@@ -235,7 +237,7 @@ class Judgement:
 
     def settle_for(self, live: Session, carried: Carried) -> None:
         """Keep the rows that will be lost, or refuse."""
-        counted = [loss for loss in carried.losses if loss.full_name not in self._accept_changes_in]
+        counted = [loss for loss in carried.losses if self._counts(loss)]
         lost = sum(loss.total for loss in counted)
         facts = {
             "losses": [loss.to_json() for loss in carried.losses],
@@ -248,6 +250,9 @@ class Judgement:
             write_lost_rows(live, carried.losses, self._operation.file("lost-rows"))
             facts["losses"] = [loss.to_json() for loss in carried.losses]
         self._operation.write("count", "done", **facts)
+
+    def _counts(self, loss: TableLoss) -> bool:
+        return not loss.by_migration and loss.full_name not in self._accept_changes_in
 
     def _refusal(self, counted: List[TableLoss], lost: int, facts: Dict[str, Any]) -> Refused:
         conflicts = facts["reapply"].get("conflicts", [])

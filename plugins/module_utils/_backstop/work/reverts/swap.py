@@ -263,7 +263,7 @@ def _end_sessions(ending: Session, databases: List[str], besides: int) -> List[s
 def facts_of(result: SwapResult) -> Dict[str, Any]:
     return {
         "losses": [loss.to_json() for loss in result.losses],
-        "lost_rows": sum(loss.total for loss in result.losses),
+        "lost_rows": sum(loss.total for loss in result.losses if not loss.by_migration),
         "ended_sessions": result.ended_sessions,
         "seconds_closed": result.seconds_closed,
         "attempts": result.attempts,

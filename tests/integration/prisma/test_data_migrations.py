@@ -1,0 +1,96 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A migration that writes rows: what it did by itself is no loss, what somebody wrote since is."""
+from __future__ import annotations
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
+    gather,
+    losses_of_revert,
+)
+from support.operation_driver import Driver
+from support.prisma_project import PrismaProject, tools
+
+pytestmark = pytest.mark.prisma
+
+INIT, BACKFILL = "20250101000000_init", "20250102000000_backfill"
+BEFORE = """
+CREATE TABLE "User" ("id" TEXT PRIMARY KEY, "name" TEXT NOT NULL);
+CREATE TABLE "Meter" ("id" INT PRIMARY KEY, "userId" TEXT NOT NULL REFERENCES "User"("id"));
+CREATE TABLE "Stale" ("id" INT PRIMARY KEY);
+CREATE TABLE "Old" ("id" INT PRIMARY KEY);
+CREATE TABLE "Still" ("id" INT PRIMARY KEY);
+"""
+ROWS = """
+INSERT INTO "User" SELECT 'u' || g, 'name ' || g FROM generate_series(1, 30) g;
+INSERT INTO "Meter" SELECT g, 'u' || (1 + g % 30) FROM generate_series(1, 40) g;
+INSERT INTO "Stale" SELECT generate_series(1, 9);
+INSERT INTO "Old" SELECT generate_series(1, 5);
+INSERT INTO "Still" SELECT generate_series(1, 3);
+"""
+#: A column filled with what no rehearsal can foresee, a new table with rows, rows changed and deleted, a table dropped.
+WORK = """
+ALTER TABLE "User" ADD COLUMN "token" UUID;
+UPDATE "User" SET "token" = gen_random_uuid();
+UPDATE "Meter" SET "userId" = 'u1' WHERE "id" < 10;
+DELETE FROM "Stale" WHERE "id" > 4;
+DROP TABLE "Old";
+CREATE TABLE "Tariff" ("id" INT PRIMARY KEY);
+INSERT INTO "Tariff" SELECT generate_series(1, 7);
+"""
+
+
+@pytest.fixture
+def driver(database, tmp_path) -> Driver:
+    """A deploy of that migration, done."""
+    project = PrismaProject.create(tmp_path / "release", {INIT: BEFORE})
+    project.run("migrate", "deploy", url=database.url, accept=[0])
+    database.execute(ROWS)
+    project.add(BACKFILL, WORK)
+    made = Driver(
+        {
+            "url": database.url,
+            "store": str(tmp_path / "store"),
+            "client_bin_dir": str(database.cluster.bin_dir),
+            "data_directory": str(tmp_path),
+            "project": str(project.path),
+            "node_bin_dir": str(tools().node.bin_dir),
+            "prisma_environment": tools().environment,
+            "expected": [BACKFILL],
+        }
+    )
+    made.before = contents(database)
+    assert made.deploy()["outcome"] == "done"
+    return made
+
+
+def contents(database):
+    names = database.value(
+        "SELECT array_agg(relname::text) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+    )
+    rows = "SELECT (count(*), coalesce(sum(hashtext(t.*::text)), 0))::text FROM \"%s\" t"
+    return {name: database.value(rows % name) for name in names if name != "_prisma_migrations"}
+
+
+def test_what_a_migration_did_is_no_loss(database, driver) -> None:
+    assert [loss for loss in losses_of_revert(driver.context, gather(driver.context)) if loss_of(loss)] == []
+    result = driver.revert()
+    assert result["outcome"] == "done"
+    assert contents(database) == driver.before
+
+
+def test_what_somebody_wrote_since_is(database, driver) -> None:
+    database.execute("""UPDATE "Meter" SET "userId" = 'u2' WHERE "id" = 40; INSERT INTO "Tariff" VALUES (8)""")
+    with pytest.raises(Refused) as refused:
+        driver.revert()
+    found = refused.value.found
+    assert "public.Meter: " in found and "public.Tariff: 8 inserted" in found
+    assert not [name for name in ("User", "Stale", "Old", "Still") if name in found]
+    assert database.value('SELECT count(*) FROM "Tariff"') == 8
+
+
+def loss_of(loss) -> int:
+    return loss["inserted"] + loss["updated"] + loss["deleted"]
