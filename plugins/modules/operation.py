@@ -32,7 +32,8 @@ options:
       - V(begin) begins an operation or goes on with an open one.
       - V(step) notes a fact in the journal.
       - V(settle) waits for a module of this operation that is still at work, then tells from the databases whether a swap is in
-        force or a migration was taken out, and makes the journal say so. Resumes pools of O(poolers) that it had paused. Meant for what comes after a module was killed or a host was lost.
+        force or a migration was taken out, and makes the journal say so. Resumes pools of O(poolers) that it had paused.
+        Meant for what comes after a module was killed or a host was lost.
       - V(end) closes it with an outcome.
     type: str
     choices: [begin, step, settle, end]
