@@ -16,9 +16,11 @@ import os
 import pathlib
 import subprocess
 import tempfile
+import threading
 import time
 from typing import Callable, Dict, List
 
+import psycopg2
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace, Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
@@ -45,6 +47,54 @@ INSERT INTO "TokenPurchase" SELECT 'p' || g, 'u' || (1 + g % 1000), g * 0.1, g *
 INSERT INTO "UserContribution" SELECT 'c' || g, 'p' || g, g * 0.3 FROM generate_series(1, {rows}, 2) g;
 ANALYZE;
 """
+
+
+class Clients:
+    """Clients that read all the time and connect again when they are thrown out; the longest time without an answer."""
+
+    def __init__(self, url: str, count: int = 20) -> None:
+        self._url, self._stop = url, threading.Event()
+        self.longest_gap = 0.0
+        self._answers = [0] * count
+        self._threads = [threading.Thread(target=self._work, args=(number,)) for number in range(count)]
+
+    def __enter__(self) -> "Clients":
+        for thread in self._threads:
+            thread.start()
+        self.wait_for_all()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.wait_for_all()
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for_all(self) -> None:
+        """Return when every client had another answer."""
+        before = list(self._answers)
+        while any(now == then for now, then in zip(self._answers, before)):
+            time.sleep(0.001)
+
+    def _work(self, number: int) -> None:
+        connection, last = None, time.monotonic()
+        while not self._stop.is_set():
+            try:
+                if connection is None:
+                    connection = psycopg2.connect(self._url)
+                    connection.autocommit = True
+                connection.cursor().execute('SELECT 1 FROM "User" LIMIT 1')
+            except psycopg2.Error:
+                connection = None
+                continue
+            now = time.monotonic()
+            if self._answers[number]:
+                self.longest_gap = max(self.longest_gap, now - last)
+            self._answers[number] += 1
+            last = now
+            self._stop.wait(0.01)
+        if connection is not None:
+            connection.close()
 
 
 class Bench:
@@ -97,6 +147,7 @@ class Bench:
         facts = revert(self.context, place, changed)
         ended = time.monotonic()
         assert facts["lost_rows"] == changed, facts
+        self.context.operation.close("done")
         self.context.operation = None
         return {"build": built - started, "swap": ended - built, "closed": facts["seconds_closed"]}
 
@@ -121,6 +172,8 @@ def report(bench: Bench, rows: int) -> None:
     place = bench.backup()
     drill = bench.best(lambda: run_drill(bench.context, place))
     unchanged, changed = bench.revert(place, 0), bench.revert(place, 1000)
+    with Clients(bench.cluster.url(DATABASE)) as clients:
+        bench.revert(place, 0)
     size = bench.cluster.sql("SELECT pg_size_pretty(pg_database_size('%s'))" % DATABASE).strip()
     print("%d purchases, %s, PostgreSQL %d, best of %d runs\n" % (rows, size, bench.cluster.major, bench.runs))
     print("| work | seconds |\n|---|---|")
@@ -133,6 +186,7 @@ def report(bench: Bench, rows: int) -> None:
         ("complete revert: loss counted and swapped, nothing written since", unchanged["swap"]),
         ("complete revert: loss counted, kept and swapped, 1000 rows changed since", changed["swap"]),
         ("of which newcomers wait", changed["closed"]),
+        ("20 clients that connect again, nothing written since: longest time without an answer", clients.longest_gap),
     ):
         print("| %s | %.2f |" % (what, seconds))
 

@@ -154,7 +154,13 @@ def unit() -> None:
 
 
 def integration() -> None:
-    pytest("tests/integration", "-m", "not serial and not prisma", "-n", "2", "--dist", "loadfile")
+    arguments = ["-m", "not serial and not prisma", "-n", "2", "--dist", "loadfile"]
+    try:
+        ensure_packages({"pgbouncer": "pgbouncer"}, [], "clients behind PgBouncer")
+    except NotPossible:
+        pytest("tests/integration", "--ignore=tests/integration/work/test_pooler.py", *arguments)
+        raise
+    pytest("tests/integration", *arguments)
 
 
 def serial() -> None:

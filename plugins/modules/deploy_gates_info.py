@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - backstop.postgres.attributes
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
+  - backstop.postgres.pooler
   - backstop.postgres.store
   - backstop.postgres.store.operation
 attributes:
@@ -50,6 +51,9 @@ options:
   database_free_bytes:
     description: Free space of the server's data, declared, when it is on another host.
     type: int
+  server_programs_version:
+    description: Version of the server's programs on its disk, declared, when it is on another host.
+    type: str
   applications:
     description:
       - The application on every host, by the host's name with C(commit) (none where no release is installed), C(running) and
@@ -130,6 +134,7 @@ from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
+    pooler_argument_spec,
     run_module,
     store_argument_spec,
 )
@@ -183,6 +188,7 @@ def _question(request: Request) -> Question:
         release_connection=Settings.from_url(url) if url else None,
         database_directory=params["database_directory"],
         database_free_bytes=params["database_free_bytes"],
+        server_programs_version=params["server_programs_version"],
         applications=params["applications"],
         refuse_drift=params["drift"] == "refuse",
         waivers=params["waivers"],
@@ -198,9 +204,11 @@ def main() -> None:
             environment_file=dict(type="path"),
             database_directory=dict(type="path"),
             database_free_bytes=dict(type="int"),
+            server_programs_version=dict(type="str"),
             applications=dict(type="dict"),
             drift=dict(type="str", choices=["show", "refuse"], default="show"),
             waivers=dict(type="dict", default={}),
+            **pooler_argument_spec(),
             **store_argument_spec(),
         ),
         act,

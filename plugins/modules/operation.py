@@ -19,6 +19,7 @@ extends_documentation_fragment:
   - backstop.postgres.attributes
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
+  - backstop.postgres.pooler
   - backstop.postgres.store
 attributes:
   check_mode:
@@ -31,7 +32,8 @@ options:
       - V(begin) begins an operation or goes on with an open one.
       - V(step) notes a fact in the journal.
       - V(settle) waits for a module of this operation that is still at work, then tells from the databases whether a swap is in
-        force or a migration was taken out, and makes the journal say so. Meant for what comes after a module was killed or a host was lost.
+        force or a migration was taken out, and makes the journal say so. Resumes pools of O(poolers) that it had paused.
+        Meant for what comes after a module was killed or a host was lost.
       - V(end) closes it with an outcome.
     type: str
     choices: [begin, step, settle, end]
@@ -164,6 +166,7 @@ from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
+    pooler_argument_spec,
     run_module,
     store_argument_spec,
 )
@@ -243,6 +246,7 @@ def main() -> None:
             outcome=dict(type="str", choices=["done", "failed", "rolled_back", "abandoned"]),
             take_over=dict(type="bool", default=False),
             controller=dict(type="dict"),
+            **pooler_argument_spec(),
             **store_argument_spec(operation=False),
         ),
         act,

@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - backstop.postgres.attributes
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
+  - backstop.postgres.pooler
   - backstop.postgres.store
   - backstop.postgres.store.operation
 attributes:
@@ -87,6 +88,27 @@ tolerated:
   returned: changed
   type: list
   elements: str
+confirmed:
+  description: Whether it was confirmed by the synchronous standbys, where there are any, in 5 seconds. When not, it is done all the same.
+  returned: changed
+  type: bool
+pooled:
+  description: What was done with the clients behind O(poolers).
+  returned: changed
+  type: dict
+  contains:
+    pools:
+      description: Each pool that was paused, and resumed.
+      type: list
+      elements: str
+    held:
+      description: Clients that kept a session all the same, with V(end).
+      type: list
+      elements: str
+    seconds:
+      description: How long the pooled clients waited, where there are pools.
+      type: float
+  sample: {pools: ["electricity_tokens at 10.0.0.6:6432"], held: [], seconds: 0.4}
 ended_sessions:
   description: Sessions that were ended because they held locks in the way of the fence.
   returned: changed
@@ -102,6 +124,7 @@ from typing import Any, Dict, cast
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
+    pooler_argument_spec,
     run_module,
     store_argument_spec,
 )
@@ -131,6 +154,7 @@ def main() -> None:
             backup=dict(type="str"),
             undo=dict(type="str"),
             accept_lost_rows=dict(type="int", default=0),
+            **pooler_argument_spec(),
             **store_argument_spec(operation=True),
         ),
         act,

@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - backstop.postgres.attributes
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
+  - backstop.postgres.pooler
   - backstop.postgres.store
   - backstop.postgres.store.operation
 attributes:
@@ -149,6 +150,38 @@ seconds_closed:
   description: How long newcomers had to wait.
   returned: changed
   type: float
+pooled:
+  description: What was done with the clients behind O(poolers).
+  returned: changed
+  type: dict
+  contains:
+    pools:
+      description: Each pool that was paused, and resumed.
+      type: list
+      elements: str
+    held:
+      description: Clients that kept a session all the same, with V(end).
+      type: list
+      elements: str
+    seconds:
+      description: How long the pooled clients waited, where there are pools.
+      type: float
+  sample: {pools: ["electricity_tokens at 10.0.0.6:6432"], held: [], seconds: 0.4}
+standbys:
+  description:
+    - The standbys that stream from the server, and how many bytes of WAL each had still to replay after at most 5 seconds.
+    - A role without C(pg_monitor) sees that there is one, not which or how far.
+  returned: changed
+  type: list
+  elements: dict
+standbys_summary:
+  description: The same in words, with what happens to sessions there; empty without standbys.
+  returned: changed
+  type: str
+confirmed:
+  description: Whether it was confirmed by the synchronous standbys, where there are any, in 5 seconds. When not, it is done all the same.
+  returned: changed
+  type: bool
 ended_sessions:
   description: Sessions that were ended.
   returned: changed
@@ -160,6 +193,7 @@ from typing import Any, Dict, cast
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
+    pooler_argument_spec,
     run_module,
     store_argument_spec,
 )
@@ -191,6 +225,7 @@ def main() -> None:
             accept_changes_in=dict(type="list", elements="str", default=[]),
             reapply=dict(type="str", choices=list(MODES), default="off"),
             reapply_deletes=dict(type="bool", default=False),
+            **pooler_argument_spec(),
             **store_argument_spec(operation=True),
         ),
         act,

@@ -102,6 +102,11 @@ next:
   description: The one command to run next.
   returned: as RV(scenario)
   type: str
+notes:
+  description: What else a person should know of the server, such as its standbys and collations of another version.
+  returned: as RV(scenario)
+  type: list
+  elements: str
 report:
   description: All of it as lines for people.
   returned: as RV(scenario)

@@ -64,9 +64,8 @@ class Driver:
 
     def __init__(self, given: Dict[str, Any]) -> None:
         connection = Settings.from_url(given["url"])
-        self.context = Context(
-            connection, connection.with_database("postgres"), Store(given["store"]), given.get("client_bin_dir")
-        )
+        administration = Settings.from_url(given.get("administration", given["url"])).with_database("postgres")
+        self.context = Context(connection, administration, Store(given["store"]), given.get("client_bin_dir"))
         self.expected = given.get("expected", [])
         self.data_directory = given.get("data_directory")
         self.prisma = Prisma(

@@ -17,6 +17,7 @@ from ansible.module_utils.basic import AnsibleModule
 from .base.errors import BackstopError
 from .base.processes import signals_as_errors
 from .postgres.connection import Settings, database_errors
+from .postgres.pgbouncer import END, REFUSE, Pooler
 from .prisma.cli import Prisma
 from .store.layout import Store
 from .store.operation import Operation
@@ -53,6 +54,23 @@ def store_argument_spec(operation: bool = False) -> Dict[str, Any]:
     :param operation: the module is a step of an operation and must be told which
     """
     return dict(store=dict(type="path", required=True), operation=dict(type="str", required=operation))
+
+
+def pooler_argument_spec() -> Dict[str, Any]:
+    """The option of modules that pause PgBouncer's pools; documented in the fragment ``pooler``."""
+    return dict(
+        poolers=dict(
+            type="list",
+            elements="dict",
+            default=[],
+            options=dict(
+                console=dict(type="dict", required=True, options=_connection_fields()),
+                pools=dict(type="list", elements="str", default=[]),
+                wait=dict(type="float", default=10),
+                held=dict(type="str", choices=[REFUSE, END], default=REFUSE),
+            ),
+        )
+    )
 
 
 def prisma_argument_spec() -> Dict[str, Any]:
@@ -114,6 +132,7 @@ class Request:
             self.store,
             self.params.get("client_bin_dir") or None,
             Operation.load(self.store, wanted) if wanted else None,
+            poolers=[Pooler.from_mapping(one) for one in self.params.get("poolers") or []],
         )
 
 
@@ -122,7 +141,8 @@ def _settings(module: AnsibleModule) -> List[Settings]:
     connection = Settings.from_mapping(given)
     other = {key: value for key, value in (module.params["administration"] or {}).items() if value is not None}
     administration = Settings.from_mapping(other, base=connection.with_database("postgres"))
-    for settings in (connection, administration):
+    consoles = [Pooler.from_mapping(one).console for one in module.params.get("poolers") or []]
+    for settings in (connection, administration, *consoles):
         module.no_log_values.update(settings.secrets)
     return [connection, administration]
 

@@ -9,9 +9,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import socket
-import struct
-import threading
 from unittest import mock
 
 import pytest
@@ -31,7 +28,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.g
     evaluate,
     rollback_way,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.question import Question
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.question import (
+    Question,
+    is_local,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import build_database
 from support.databases import APP, OWNER, PASSWORD, REPORT, session
 from support.databases import SQL as SQL_FILES
@@ -136,78 +136,6 @@ def test_a_waiver_of_an_unknown_gate_names_the_near_ones(live):
 # Connections ---------------------------------------------------------------------------------------------------------
 
 
-class Pooler:
-    """Passes connections on and makes up the process id in BackendKeyData, as PgBouncer does."""
-
-    def __init__(self, settings):
-        self._target = (settings.host, settings.port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._open = [self._listener]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_exc):
-        for one in self._open:
-            one.close()
-
-    def _accept(self):
-        while True:
-            try:
-                client, _address = self._listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(self._target)
-            self._open += [client, server]
-            for target, pair in ((self._copy, (client, server)), (self._answer, (server, client))):
-                threading.Thread(target=target, args=pair, daemon=True).start()
-
-    @staticmethod
-    def _copy(source, sink):
-        try:
-            while block := source.recv(65536):
-                sink.sendall(block)
-        except OSError:
-            pass
-        sink.close()
-
-    def _answer(self, server, client):
-        stream = server.makefile("rb")
-        try:
-            first = stream.read(1)
-            while first in (b"N", b"S") and len(first) == 1:  # the answer to a request for encryption
-                client.sendall(b"N")
-                first = stream.read(1)
-            while first:
-                length = stream.read(4)
-                body = stream.read(struct.unpack("!I", length)[0] - 4)
-                if first == b"K":
-                    body = struct.pack("!I", 12345678) + body[4:]
-                client.sendall(first + length + body)
-                first = stream.read(1)
-        except (OSError, struct.error, ValueError):
-            pass
-        client.close()
-
-
-def through(pooler, settings):
-    return dataclasses.replace(settings, port=pooler.port, sslmode="disable")
-
-
-def test_a_pooler_is_refused_for_migration_and_for_administration(live):
-    with Pooler(live.context.connection) as pooler:
-        pooled = dataclasses.replace(live.context, connection=through(pooler, live.context.connection))
-        only_closed(ask(live, pooled), "direct_connection", "goes through a pooler", "backstop_connection")
-        pooled = dataclasses.replace(live.context, administration=through(pooler, live.context.administration))
-        only_closed(
-            ask(live, pooled), "administration_connection", "goes through a pooler", "backstop_administration"
-        )
-        # The application may use one: what counts is where it leads.
-        assert closed(ask(live, release_connection=through(pooler, live.context.connection))) == []
-
-
 def test_the_release_must_use_this_database(live, databases):
     other = databases.make("other")
     only_closed(ask(live, release_connection=other.context.connection), "release_connection", "other", "shop")
@@ -251,10 +179,26 @@ def test_a_library_that_cannot_be_loaded(live):
     only_closed(ask(live), "server_programs", "gone", "restart the server")
 
 
-def test_a_server_elsewhere_is_judged_by_its_libraries_alone(live, monkeypatch):
+def test_a_server_elsewhere_is_declared_or_waived(live, monkeypatch):
+    """That a session can load a library does not tell that all programs on disk are those that run."""
     monkeypatch.setattr(programs, "is_local", lambda settings: False)
-    gate = ask(live)["server_programs"]
-    assert gate.passed and "cannot be seen from here" in gate.found
+    running = live.value("SELECT split_part(current_setting('server_version'), ' ', 1)")
+    only_closed(ask(live), "server_programs", running + " runs", "backstop_server_programs_version", "waive")
+    said = "postgres (PostgreSQL) %s (Debian %s-0+deb12u1)" % (running, running)
+    for declared in (running, said):
+        gate = ask(live, server_programs_version=declared)["server_programs"]
+        assert gate.passed and "declared to be on disk too" in gate.found
+    only_closed(ask(live, server_programs_version=running + "9"), "server_programs", running + "9 on disk", "restart")
+    only_closed(ask(live, server_programs_version="newest"), "server_programs", "backstop_server_programs_version")
+    waived = ask(live, waivers={"server_programs": "the provider keeps it"})["server_programs"]
+    assert waived.passed and waived.waived == "the provider keeps it"
+
+
+def test_which_servers_are_looked_at(live):
+    """Those that only this host can have: all of its own addresses, however they are written."""
+    own = ("localhost", "127.0.0.1", "127.3.2.1", "::1", "/var/run/postgresql")
+    for host, local in [*((host, True) for host in own), ("192.0.2.1", False), ("2001:db8::1", False)]:
+        assert is_local(Settings(host=host)) is local, host
 
 
 # Disk ----------------------------------------------------------------------------------------------------------------

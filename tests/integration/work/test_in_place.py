@@ -13,7 +13,6 @@ import stat
 import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import server as server_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.definitions import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
@@ -21,6 +20,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.c
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
     plan_revert,
     plan_undo,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.fence import fence
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.cluster_drill import (
+    run_cluster_drill,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import (
@@ -220,19 +223,6 @@ def test_rows_written_after_the_emergency_backup(plain, monkeypatch):
     assert plain.value("SELECT count(*) FROM \"TokenPurchase\" WHERE \"id\" = 'late'") == 1
 
 
-def test_more_tables_than_one_transaction_can_lock(plain, monkeypatch):
-    place = plain.backup()
-    monkeypatch.setattr(
-        server_module, "settings", lambda *_: {
-            "max_locks_per_transaction": "1", "max_connections": "20", "max_prepared_transactions": "0",
-        },
-    )
-    with pytest.raises(Refused, match="lock table is too small") as caught:
-        reverted(plain, place)
-    assert "max_locks_per_transaction to " in caught.value.hint
-    assert not plain.store.backups("emergency")
-
-
 FAILPOINTS = [
     "in-place.fenced", "in-place.counted", "in-place.emptied", "in-place.restored", "in-place.before-commit",
     "in-place.committed",
@@ -287,3 +277,20 @@ def test_clients_must_connect_again_but_may_stay(plain):
     cursor.execute('SELECT count(*) FROM "TokenPurchase"')
     assert cursor.fetchone() == (500,)
     connection.close()
+
+
+def test_an_owner_who_may_make_no_database(plain):
+    """All there is for such a role: a backup, its drill in a scratch cluster, the fence, the way back and its undo."""
+    plain.execute("ALTER ROLE %s NOCREATEDB" % OWNER, "postgres")
+    try:
+        place = plain.backup()
+        assert run_cluster_drill(plain.context, place)["method"].startswith("restored into a scratch cluster")
+        assert fence(plain.context, place, 5)["same"]
+        plain.run("receipts.sql")
+        context, _result = reverted(plain, place)
+        assert equals(plain, place)
+        back = plain.begun("undo", {"undoes": context.operation.id})
+        assert undo_in_place(back, context.operation, 0)["lost_rows"] == 0
+        assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL") and plain.names() == [plain.name]
+    finally:
+        plain.execute("ALTER ROLE %s CREATEDB" % OWNER, "postgres")

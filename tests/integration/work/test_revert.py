@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import threading
+import time
 
 import psycopg2
 import pytest
@@ -175,6 +176,9 @@ class Client:
     def __init__(self, live, number):
         self.live, self.number = live, number
         self.committed, self.errors = [], set()
+        #: for each connection, what each transaction saw: the database, whether the migration is in force there
+        self.connections = []
+        self.longest_gap, self._last = 0.0, None
 
     def __call__(self, stop):
         connection = None
@@ -184,17 +188,30 @@ class Client:
             try:
                 if connection is None:
                     connection = psycopg2.connect(self.live.cluster.url(self.live.name, user=OWNER))
-                    connection.autocommit = True
-                name = "w%d-%d" % (self.number, count)
-                cursor = connection.cursor()
-                cursor.execute(INSERT, (name,))
-                self.committed.append(name)
-                cursor.execute('SELECT count(*) FROM "User"')
-                assert cursor.fetchone() == (20,)
+                    self.connections.append(set())
+                self._transaction(connection, "w%d-%d" % (self.number, count))
                 stop.wait(0.005)
             except psycopg2.Error as error:
                 self.errors.add(str(error).strip().splitlines()[-1].split(": ")[-1].strip())
                 connection = None
+
+    def _transaction(self, connection, name):
+        cursor = connection.cursor()
+        cursor.execute(INSERT, (name,))
+        cursor.execute(SEEN)
+        self.connections[-1].add(cursor.fetchone())
+        connection.commit()
+        self.committed.append(name)
+        now = time.monotonic()
+        if self._last is not None:
+            self.longest_gap = max(self.longest_gap, now - self._last)
+        self._last = now
+
+
+SEEN = (
+    "SELECT oid::int, to_regclass('public.\"ReceiptData\"') IS NOT NULL, (SELECT count(*) FROM \"User\")"
+    " FROM pg_database WHERE datname = current_database()"
+)
 
 
 def watch(live, seen):
@@ -210,8 +227,10 @@ def watch(live, seen):
 
 
 def test_twenty_clients_through_a_swap_and_its_undo(plain):
-    """Each write that a client saw committed is in the live database or was counted and kept."""
+    """Each write that a client saw committed is in the live database or was counted and kept, and what a client sees is
+    the database before or after, whole, and never both in one session."""
     place = plain.backup()
+    plain.run("receipts.sql")
     clients = [Client(plain, number) for number in range(20)]
     seen = []
     with Workers(watch(plain, seen), *clients):
@@ -222,7 +241,17 @@ def test_twenty_clients_through_a_swap_and_its_undo(plain):
         back, facts = undone(plain, context.operation, EVERYTHING)
         marks = [len(client.committed) for client in clients]
         until(lambda: all(len(client.committed) > mark for client, mark in zip(clients, marks)), "all clients go on")
+    print("longest gap of %d clients: %.3f s" % (len(clients), max(client.longest_gap for client in clients)))
     assert result["attempts"] == facts["attempts"] == 1
+    migrated, reverted_to = result["former_oid"], result["live_oid"]
+    for client in clients:
+        sights = [sight for connection in client.connections for sight in connection]
+        assert all(len(connection) <= 1 for connection in client.connections), client.connections
+        # Old, new, and old again: nobody went back in between.
+        order = [oid for oid, group in itertools.groupby(sight[0] for sight in sights)]
+        assert order == [migrated, reverted_to, migrated]
+        assert {sight[1:] for sight in sights if sight[0] == migrated} == {(True, 20)}
+        assert {sight[1:] for sight in sights if sight[0] == reverted_to} == {(False, 20)}
     assert all(len(rows) == 1 and rows[0][1] for rows in seen) and len({rows[0][0] for rows in seen}) == 2
     committed = {name for client in clients for name in client.committed}
     first, second = ids_in(plain, plain.name), ids_in(plain, retired_name(back.operation.id, plain.name))

@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import select
+import time
 from typing import IO, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -21,6 +23,7 @@ from ..base.sql_names import near_names
 
 try:
     import psycopg2
+    import psycopg2.extensions
 
     PSYCOPG2_ERROR: Optional[ImportError] = None
 except ImportError as missing:  # reported by require_driver, where it can be told what to install
@@ -317,6 +320,21 @@ def connect(settings: Settings, *, pinned: bool = True, name: str = "backstop") 
         raise Refused(
             "No database is given", hint="set backstop_connection (or DATABASE_URL) to the URL of the database"
         )
+    try:
+        raw = psycopg2.connect(**_arguments(settings, name))
+    except psycopg2.Error as error:
+        raise _connect_error(str(error), settings) from None
+    raw.autocommit = True
+    session = Session(raw, settings)
+    if pinned:
+        known = [(name, value) for since, name, value in _NEWER_PINNED_SETTINGS if raw.server_version >= since]
+        # By SET, not by startup options: poolers refuse those.
+        session.execute("; ".join("SET %s = '%s'" % pair for pair in [*PINNED_SETTINGS, *known]))
+    return session
+
+
+def _arguments(settings: Settings, name: str) -> Dict[str, Any]:
+    """What the driver is given to connect."""
     arguments: Dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
@@ -330,17 +348,38 @@ def connect(settings: Settings, *, pinned: bool = True, name: str = "backstop") 
         # psycopg2 reads it when it connects, and decodes by it.
         "client_encoding": "UTF8",
     }
-    try:
-        raw = psycopg2.connect(**{key: value for key, value in arguments.items() if value})
-    except psycopg2.Error as error:
-        raise _connect_error(str(error), settings) from None
-    raw.autocommit = True
-    session = Session(raw, settings)
-    if pinned:
-        known = [(name, value) for since, name, value in _NEWER_PINNED_SETTINGS if raw.server_version >= since]
-        # By SET, not by startup options: poolers refuse those.
-        session.execute("; ".join("SET %s = '%s'" % pair for pair in [*PINNED_SETTINGS, *known]))
-    return session
+    return {key: value for key, value in arguments.items() if value}
+
+
+def execute_within(settings: Settings, sql: str, seconds: float, name: str = "backstop") -> bool:
+    """Run one statement in a connection of its own; False when it has not ended in time.
+
+    The connection is closed then; what that does to the statement is for the other side to say.
+    """
+    require_driver()
+    deadline = time.monotonic() + seconds
+    with database_errors():
+        raw = psycopg2.connect(async_=1, **_arguments(settings, name))
+        with contextlib.closing(raw):
+            if not _ended(raw, deadline):
+                return False
+            cursor = raw.cursor()  # kept: without it the answer cannot be read
+            cursor.execute(sql)
+            return _ended(raw, deadline)
+
+
+def _ended(raw: Any, deadline: float) -> bool:
+    """Wait until an asynchronous connection has nothing to do, or time is up."""
+    while True:
+        state = raw.poll()
+        if state == psycopg2.extensions.POLL_OK:
+            return True
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        reading = [raw] if state == psycopg2.extensions.POLL_READ else []
+        writing = [raw] if state == psycopg2.extensions.POLL_WRITE else []
+        select.select(reading, writing, [], left)
 
 
 def _connect_error(text: str, settings: Settings) -> Refused:

@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Optional
 from ..base.errors import Refused
 from ..base.sql_names import belongs_to, is_scratch, quote_identifier, quote_literal
 from .connection import Session
+from .replication import require_confirming
 from .server import major_version
 
 #: Settings that hold a list of identifiers: their stored text is already quoted, element by element
@@ -76,6 +77,7 @@ def create_database(session: Session, name: str, properties: Dict[str, Any]) -> 
     """Make an empty database from template0 with what can only be given at its making."""
     if not is_scratch(name):
         raise AssertionError("a new database must have a scratch name")
+    require_confirming(session)
     parts = [
         "CREATE DATABASE %s TEMPLATE template0" % quote_identifier(name),
         "OWNER " + quote_identifier(properties["owner"]),

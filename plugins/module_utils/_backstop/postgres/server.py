@@ -155,23 +155,6 @@ def obstacles_to_rename(session: Session, database: str) -> List[str]:
     return found
 
 
-def standbys(session: Session) -> List[str]:
-    """Who streams from this server, and its physical slots; a role without pg_monitor sees that there is one, not who.
-
-    A logical receiver is told by its slot, see obstacles_to_rename().
-    """
-    found = session.rows(
-        "SELECT coalesce(nullif(r.application_name, ''), 'hidden from this role'), coalesce(host(r.client_addr),"
-        " 'the socket or hidden'), coalesce(r.state, 'state hidden'), coalesce(r.sync_state, 'hidden')"
-        " FROM pg_stat_replication r WHERE NOT EXISTS (SELECT 1 FROM pg_replication_slots s WHERE s.active_pid = r.pid"
-        " AND s.slot_type = 'logical') ORDER BY 1, 2"
-    )
-    idle = session.rows(
-        "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT active ORDER BY 1"
-    )
-    return ["%s at %s (%s, %s)" % row for row in found] + ["unused slot %s" % name for (name,) in idle]
-
-
 def relations_of_others(session: Session) -> List[str]:
     """Tables that this role may not alter, because it is neither their owner nor a member of him."""
     rows = session.rows(

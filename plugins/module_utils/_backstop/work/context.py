@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import zlib
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from ..base.errors import BackstopError, Locked
 from ..base.progress import Progress
 from ..postgres import server
 from ..postgres.client_tools import ClientTools, find_client_tools
 from ..postgres.connection import Session, Settings, connect
+from ..postgres.pgbouncer import Pooler
 from ..store.layout import Store
 from ..store.operation import Operation
 
@@ -37,6 +38,8 @@ class Context:
     operation: Optional[Operation] = None
     #: where the backup that is being restored was made, when that is another server
     source: Optional["Context"] = None
+    #: those that the application's clients go through
+    poolers: Sequence[Pooler] = ()
     #: descriptors of locks that child processes keep open
     keep_open: List[int] = dataclasses.field(default_factory=list)
     #: who is told how far work without an operation is

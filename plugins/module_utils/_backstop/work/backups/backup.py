@@ -23,7 +23,7 @@ from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.progress import timestamp
 from ...base.sql_names import qualified
-from ...postgres import archive, catalog, definitions, digests, server
+from ...postgres import archive, catalog, definitions, digests, locks, server
 from ...postgres.client_tools import ClientTools
 from ...postgres.connection import Session
 from ...postgres.database_properties import read_properties
@@ -116,6 +116,8 @@ def _fill(context: Context, partial: str, kind: str, backup_id: str, form: Form)
     started = time.monotonic()
     path = os.path.join(partial, ARCHIVES[form.format])
     with context.connect() as session:
+        if form.tables is None:
+            locks.require_room(session, locks.to_read_everything(session), "to back the whole database up")
         tools = context.tools(session)
         compression = archive.choose_compression(tools)
         facts, contents = _dump_with_locks(context, session, tools, path, compression, form)
@@ -214,7 +216,7 @@ def _dump(
     ) as dump:
         contents = _read_contents(session, context, form, chosen)
         reach("backup.dumping")
-        if dump.wait() != 0 and "Query was: LOCK TABLE" in dump.stderr_text:
+        if dump.wait() != 0 and waits_for_lock(dump.stderr_text):
             raise locked_table(session, dump.stderr_text, _LockTaken)
         dump.check("pg_dump could not write the archive", hint="see what pg_dump said; nothing was kept of this backup")
     if form.schema_only:
@@ -303,6 +305,11 @@ def _lock_tables(session: Session, names: Sequence[Tuple[str, str, int]]) -> boo
             raise locked_table(session, str(error.found)) from None
         raise
     return True
+
+
+def waits_for_lock(said: str) -> bool:
+    """Whether pg_dump gave up because of another session's lock, and not because there was no room for its own."""
+    return "Query was: LOCK TABLE" in said and "out of shared memory" not in said
 
 
 def locked_table(session: Session, said: str, kind: Type[Refused] = Refused) -> Refused:

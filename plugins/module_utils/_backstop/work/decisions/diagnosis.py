@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Set, TypeVar
 from ...base.errors import BackstopError
 from ...base.progress import parse_timestamp
 from ...base.sql_names import qualified, typed_name
-from ...postgres import catalog, definitions, digests, server
+from ...postgres import catalog, collations, definitions, digests, replication, server
 from ...postgres.catalog import Table
 from ...postgres.connection import DRIVER_ERRORS, Session
 from ...prisma import history
@@ -438,6 +438,7 @@ def diagnose(context: Context, scenario: str, facts: Facts, chosen: Optional[Dic
         "steps": details.get("steps") or _steps(wanted, method, facts),
         "next": next_step(wanted, verdict, facts, " --check" if scenario == "auto" else ""),
         "losses": [],
+        "notes": notes(context, wanted),
         **_costs(context, wanted, method, facts),
     }
     if wanted == APPLICATION_ERRORS:
@@ -447,6 +448,18 @@ def diagnose(context: Context, scenario: str, facts: Facts, chosen: Optional[Dic
     elif wanted == APPLICATION_ERRORS and method == "drop":
         found["losses"] = losses_of_drop(context, facts)
     found["report"] = report(found, facts)
+    return found
+
+
+def notes(context: Context, scenario: str) -> List[str]:
+    """What else a person should know of the server."""
+    with context.connect() as session:
+        found = [text + "; indexes may be corrupt: " + collations.ADVICE for text in collations.mismatches(session)]
+        there = replication.standbys(session)
+    if there:
+        found.append("standbys: " + ", ".join(map(str, there)))
+        if scenario == COMPLETE:
+            found.append("after the swap " + replication.SESSIONS_THERE)
     return found
 
 
@@ -605,6 +618,7 @@ def report(plan: Dict[str, Any], facts: Facts) -> List[str]:
     if plan["steps"]:
         lines += _cost_lines(plan)
     lines += ["Loss: " + text for text in _loss_lines(plan)]
+    lines += ["Note: " + text for text in plan["notes"]]
     return [*lines, "RUN NEXT: " + plan["next"]]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ...base.errors import CouldNotVerify, Refused
 from ...postgres import server
 from ...postgres.connection import Session, connect
+from ...postgres.pgbouncer import console
 from ...prisma.sessions import lock_holders
 from ..context import Context
 from .question import Question
@@ -60,6 +61,24 @@ def release_connection(context: Context, session: Session, question: Question) -
             hint="make backstop_connection and the release's DATABASE_URL name the same database",
         )
     return "the release's URL reaches the same database"
+
+
+def poolers(context: Context, _session: Session, _question: Question) -> str:
+    """A rollback pauses their pools: that is found out before it is needed."""
+    found = []
+    for pooler in context.poolers:
+        with console(pooler) as there:
+            wait = there.setting("query_wait_timeout")
+            for pool in there.pools_of(context.database):
+                if pool.paused:
+                    raise Refused(
+                        "The pool %s of PgBouncer at %s is paused" % (pool.name, pooler.address),
+                        found="its clients wait",
+                        hint="if nobody wants it so, say RESUME in its console",
+                    )
+                most = " for %s seconds at most" % wait if wait not in ("", "0") else ""
+                found.append("%s at %s (%s pooling; its clients wait%s)" % (pool.name, pooler.address, pool.mode, most))
+    return "; ".join(found) or "none declared"
 
 
 def prisma_lock(_context: Context, session: Session, _question: Question) -> str:

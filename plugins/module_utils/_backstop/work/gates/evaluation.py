@@ -100,7 +100,7 @@ def rollback_way(context: Context, gates: Sequence[Gate]) -> str:
     """What a complete rollback would be, by what is so and not by what was waived.
 
     ``swap``: a new database takes the live name. ``in_place``: a backup can be restored, but the live database cannot
-    be renamed; this role may alter all that is in it. ``refused``: neither.
+    be renamed; this role may alter all that is in it, in one transaction. ``refused``: neither.
     """
     holding = {gate.name for gate in gates if gate.holds}
     if not {"connection", "restorable"} <= holding:
@@ -108,7 +108,8 @@ def rollback_way(context: Context, gates: Sequence[Gate]) -> str:
     if {"rights", "swappable", "swap_rights", "administration_connection"} <= holding:
         return SWAP
     with context.connect() as session:
-        return REFUSED if server.relations_of_others(session) else IN_PLACE
+        possible = probe.fits_in_place(session) and not server.relations_of_others(session)
+        return IN_PLACE if possible else REFUSED
 
 
 #: Name, what is expected, how it is checked. ``connection`` comes before all of them.
@@ -120,6 +121,7 @@ GATES: Sequence["tuple[str, str, Check]"] = (
         connections.administration_connection,
     ),
     ("release_connection", "the release's DATABASE_URL reaches this database", connections.release_connection),
+    ("poolers", "each PgBouncer's console answers, its pools lead to this database", connections.poolers),
     (
         "client_tools",
         "pg_dump, pg_restore and pg_dumpall of the server's major version",
@@ -128,12 +130,14 @@ GATES: Sequence["tuple[str, str, Check]"] = (
     ("server_programs", "the server's programs on disk are those that run", programs.server_programs),
     ("store", "a private, writable directory with room for the backup", disk.store),
     ("database_disk", "room for two copies of the database on the server", disk.database_disk),
+    ("standbys", "told for people to know; synchronous ones answer", surroundings.standbys),
+    ("collations", "told for people to know", surroundings.collations),
     ("rights", "the role may create, rename and drop databases", probe.rights),
     ("swap_rights", "a scratch database can be made, cleared of sessions, renamed and dropped", probe.swap_rights),
     ("restorable", "every entry of an archive can be restored by this role", probe.restorable),
+    ("lock_table", "room for a lock on every table and index in one transaction", probe.lock_table),
     ("row_security", "the role sees every row", probe.row_security),
     ("swappable", "no subscription, replication slot or prepared transaction", probe.swappable),
-    ("standbys", "told for people to know", surroundings.standbys),
     ("other_operations", "no other operation of this database is open", surroundings.other_operations),
     ("application", "healthy on every host, where one runs", surroundings.application),
     (

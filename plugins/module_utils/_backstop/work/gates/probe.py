@@ -11,11 +11,11 @@ import tempfile
 
 from ...base.errors import BackstopError, CouldNotVerify, Refused
 from ...base.sql_names import quote_identifier
-from ...postgres import archive, server
+from ...postgres import archive, locks, server
 from ...postgres.client_tools import ClientTools
 from ...postgres.connection import Session
 from ...postgres.database_properties import drop_scratch_database, read_properties
-from ..backups.backup import locked_table
+from ..backups.backup import locked_table, waits_for_lock
 from ..context import Context
 from .question import Question
 from .scratch import name_for, scratch_database
@@ -97,7 +97,7 @@ def restorable(context: Context, session: Session, _question: Question) -> str:
         with archive.start_dump(
             tools, context.connection, path, schema_only=True, keep_open=context.keep_open
         ) as dump:
-            if dump.wait() != 0 and "Query was: LOCK TABLE" in dump.stderr_text:
+            if dump.wait() != 0 and waits_for_lock(dump.stderr_text):
                 raise locked_table(session, dump.stderr_text)
             dump.check("pg_dump could not write the definitions")
         entries = archive.contents(tools, path)
@@ -113,6 +113,20 @@ def restorable(context: Context, session: Session, _question: Question) -> str:
                 " triggers and publications) as backstop_connection",
             ) from None
     return "all %d entries can be restored by %s" % (len(entries), context.connection.user or "this role")
+
+
+def lock_table(_context: Context, session: Session, _question: Question) -> str:
+    """A backup and a swap lock every table and its indexes in one transaction; a restore in place much more."""
+    needed = locks.to_read_everything(session)
+    locks.require_room(session, needed, "to lock every table in one transaction, as a backup and a rollback do")
+    table = locks.lock_table(session)
+    here = "" if fits_in_place(session) else "; too small for a restore in place (rollback_restore_method)"
+    return "room for %d locks, %d needed%s" % (table.size, needed, here)
+
+
+def fits_in_place(session: Session) -> bool:
+    """Whether all that is there can be dropped and made again in one transaction."""
+    return locks.lock_table(session).holds(2 * locks.to_drop_everything(session))
 
 
 def _tools(context: Context, session: Session) -> ClientTools:

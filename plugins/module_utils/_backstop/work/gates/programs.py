@@ -10,7 +10,7 @@ import os
 import re
 from typing import Optional
 
-from ...base.errors import BackstopError, Refused
+from ...base.errors import BackstopError, CouldNotVerify, Refused
 from ...postgres import server
 from ...postgres.client_tools import program_version
 from ...postgres.connection import Session
@@ -23,21 +23,43 @@ def client_tools(context: Context, session: Session, _question: Question) -> str
     return "%s of version %s" % (os.path.dirname(tools.pg_dump), tools.version)
 
 
-def server_programs(context: Context, session: Session, _question: Question) -> str:
+def server_programs(context: Context, session: Session, question: Question) -> str:
     """An upgraded package under a running server breaks what loads a library from disk: the first function of a
     restore, in a new session, fails with an undefined symbol, while a dump still works."""
     running = _plain_version(server.version_text(session))
+    _load_a_library(context)
     on_disk = _version_on_disk(context, session)
-    if on_disk and on_disk != running:
+    how = "on disk too"
+    if on_disk is None and question.server_programs_version:
+        on_disk, how = _declared(question.server_programs_version), "declared to be on disk too"
+    if on_disk is None:
+        raise CouldNotVerify(
+            "The server's programs on disk cannot be seen from here",
+            found="version %s runs, and a new session can load its libraries" % running,
+            hint="set backstop_server_programs_version to what `postgres --version` says there, or waive the gate"
+            " server_programs with a reason, such as a server that its provider keeps",
+        )
+    if on_disk != running:
         raise Refused(
             "The server's programs on disk are of another version than the server that runs",
             found="%s on disk" % on_disk,
             expected=running,
             hint="restart the server before the deploy: new sessions load the libraries of the other version",
         )
-    _load_a_library(context)
-    where = "on disk too" if on_disk else "its programs cannot be seen from here"
-    return "version %s runs (%s), and a new session can load its libraries" % (running, where)
+    return "version %s runs (%s), and a new session can load its libraries" % (running, how)
+
+
+def _declared(text: str) -> str:
+    """The version in what a person copied: ``postgres (PostgreSQL) 15.18 (Debian ...)``, or that alone."""
+    match = re.search(r"\d+(?:\.\d+|[a-z]+\d+)*", text)
+    if match is None:
+        raise Refused(
+            "The declared version of the server's programs is none",
+            found=text,
+            expected="such as 15.18",
+            hint="correct backstop_server_programs_version",
+        )
+    return match.group()
 
 
 def _load_a_library(context: Context) -> None:

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
+import socket
 from typing import Any, Callable, Mapping, Optional, Sequence
 
 from ...postgres.connection import Session, Settings
@@ -26,6 +28,8 @@ class Question:
     database_directory: Optional[str] = None
     #: free space of the server's data, declared by the user, in bytes
     database_free_bytes: Optional[int] = None
+    #: version of the server's programs on its disk, declared by the user
+    server_programs_version: Optional[str] = None
     #: application host to its ``commit``, ``running`` and ``healthy``; None when nobody looked
     applications: Optional[Mapping[str, Mapping[str, Any]]] = None
     #: whether drift closes its gate; else it is only told
@@ -39,5 +43,23 @@ Check = Callable[[Context, Session, Question], str]
 
 
 def is_local(settings: Settings) -> bool:
-    """Whether the server of a connection runs on this host, as far as its address tells."""
-    return settings.host in ("localhost", "::1") or settings.host.startswith(("/", "127."))
+    """Whether the server of a connection runs on this host, as far as its address tells: nobody can listen on another
+    host's."""
+    if settings.host.startswith("/"):
+        return True
+    try:
+        found = socket.getaddrinfo(settings.host, 0, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    return bool(found) and all(_is_own(family, address) for family, _type, _protocol, _name, address in found)
+
+
+def _is_own(family: int, address: Any) -> bool:
+    if ipaddress.ip_address(address[0].split("%")[0]).is_loopback:
+        return True
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(address)
+        except OSError:
+            return False
+    return True

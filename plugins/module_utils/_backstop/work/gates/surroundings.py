@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import List
 
 from ...base.errors import CouldNotVerify, Refused
-from ...postgres import server
+from ...postgres import collations as collation_versions
+from ...postgres import replication
 from ...postgres.connection import Session
 from ...prisma import history
 from ...store.operation import Operation, open_operations
@@ -79,6 +80,20 @@ def application(context: Context, session: Session, question: Question) -> str:
     return "healthy on " + ", ".join(installed) if installed else "no release runs yet"
 
 
-def standbys(_context: Context, session: Session, _question: Question) -> str:
-    """For people to know: a standby follows all of this, and a session on it outlives a swap."""
-    return ", ".join(server.standbys(session)) or "none"
+def standbys(context: Context, _session: Session, _question: Question) -> str:
+    """For people to know: a standby follows all of this, and a session on it outlives a swap. Closed where a COMMIT
+    would wait for one that is gone."""
+    with context.administer() as admin:
+        replication.require_confirming(admin)
+        found = [str(standby) for standby in replication.standbys(admin)]
+        unused = ["unused slot " + name for name in replication.unused_slots(admin)]
+    after = ["after a rollback by swap " + replication.SESSIONS_THERE] if found else []
+    return "; ".join([*found, *unused, *after]) or "none"
+
+
+def collations(_context: Context, session: Session, _question: Question) -> str:
+    """For people to know: the drill proves that a backup can be restored, with the versions of today."""
+    found = collation_versions.mismatches(session)
+    if not found:
+        return "of the versions that the system has"
+    return "%s; indexes may be corrupt: %s" % ("; ".join(found), collation_versions.ADVICE)

@@ -21,7 +21,7 @@ from typing import IO, Any, Callable, Dict, Iterator, List, Optional, Sequence, 
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import qualified, quote_identifier, quote_literal
-from ...postgres import archive, catalog, server
+from ...postgres import archive, catalog, locks, replication, server
 from ...postgres.catalog import Table
 from ...postgres.connection import PINNED_SETTINGS, Session
 from ...postgres.script import CopyData, read_rows, run_script
@@ -34,6 +34,7 @@ from ..context import Context, acting, alone
 from ..loss.loss import HISTORY_TABLE, LARGE_OBJECTS, TableLoss, count_table_losses
 from ..loss.own_work import mark
 from ..loss.reapply import Carried
+from ..pooled_clients import resume_left_behind, waiting
 from ..restores.restore import check_sequences
 from ..sequences import advance_sequences, sequence_values
 from .revert import Judgement, the_operation
@@ -44,8 +45,6 @@ IN_PLACE = "in_place"
 #: Journalled before the COMMIT, with the number of the transaction.
 COMMITTING = "in_place_commit"
 _LOCK_TIMEOUT = "10s"
-#: Locks that are taken besides those of the objects: other sessions', catalogs'.
-_OTHER_LOCKS = 200
 
 
 def revert_in_place(
@@ -95,8 +94,10 @@ def _restore(
     with context.administer() as admin:
         done = _done(operation, admin)
         if done is not None:
+            _resume_pools(context, operation)
             return {"changed": False, **done}
         require_same_major(manifest, server.major_version(admin))
+        replication.require_confirming(admin)
     context.progress.phase("checking the files", backup=place.backup_id)
     manifests.check_files(place, manifest)
     with context.connect() as session:
@@ -106,6 +107,7 @@ def _restore(
         found = _done(operation, admin)
         if found is not None:
             # By the run that this one waited for, or by one that was killed right after its COMMIT.
+            resume_left_behind(context)
             facts.update(found)
             return {"changed": False, **facts}
         started = time.monotonic()
@@ -113,12 +115,20 @@ def _restore(
         facts["live_oid"] = server.database_oid(admin, context.database)
         judgement = Judgement(operation, accept_lost_rows, accept_changes_in, can_carry=False)
         with context.connect() as session:
-            _transaction(context, operation, admin, session, (place, base, emergency), judgement, facts)
+            with waiting(context, operation) as facts["pooled"]:
+                _transaction(context, operation, admin, session, (place, base, emergency), judgement, facts)
             facts["seconds"] = round(time.monotonic() - started, 3)
             facts.update(_counted(operation))
             _pin(session)
+            if not facts["confirmed"]:
+                session.execute("SET synchronous_commit = local")
             session.execute("ANALYZE")
         return {"changed": True, **facts}
+
+
+def _resume_pools(context: Context, operation: Operation) -> None:
+    with alone(context, operation):
+        resume_left_behind(context)
 
 
 def _done(operation: Operation, admin: Session) -> Optional[Dict[str, Any]]:
@@ -140,6 +150,7 @@ def settle(context: Context) -> Dict[str, Any]:
     """Find out from the server whether this operation's restore was committed, after its process has ended."""
     operation = the_operation(context)
     with alone(context, operation), context.administer() as admin:
+        resume_left_behind(context)
         found = _done(operation, admin)
         known = operation.done(IN_PLACE) is not None
         if found is not None and not known:
@@ -169,27 +180,15 @@ def require_room_for_locks(session: Session, manifest: Dict[str, Any]) -> None:
 
     :raises Refused: the server's lock table cannot be trusted to hold them
     """
-    dropped = int(
-        session.value(
-            "SELECT (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE n.nspname NOT IN ('pg_catalog', 'information_schema'))"
-            " + (SELECT count(*) FROM pg_largeobject_metadata)"
-        )
-    )
     kinds = [key.split(" ", 1)[0] for key in manifest["definitions"]]
+    # A table brings its rows' overflow table and that one's index.
     made = kinds.count("relation") + kinds.count("index") + 2 * len(manifest["tables"])
-    needed = dropped + made + _OTHER_LOCKS
-    found = server.settings(session, ["max_locks_per_transaction", "max_connections", "max_prepared_transactions"])
-    per_transaction = int(found["max_locks_per_transaction"])
-    sessions = int(found["max_connections"]) + int(found["max_prepared_transactions"])
-    if needed > per_transaction * sessions:
-        raise Refused(
-            "The server's lock table is too small to restore in place",
-            found="room for %d locks (max_locks_per_transaction = %d)" % (per_transaction * sessions, per_transaction),
-            expected="room for %d" % needed,
-            hint="set max_locks_per_transaction to %d and restart the server, or use rollback_restore_method=swap"
-            % (needed // sessions + 1),
-        )
+    locks.require_room(
+        session,
+        locks.to_drop_everything(session) + made,
+        "to restore in place",
+        ", or use rollback_restore_method=swap",
+    )
 
 
 # The transaction
@@ -239,7 +238,7 @@ def _transaction(
         **{key: facts[key] for key in ("backup", "emergency", "live_oid")},
     )
     reach("in-place.before-commit")
-    session.execute("COMMIT")
+    facts["confirmed"] = replication.commit(session)
     reach("in-place.committed")
 
 

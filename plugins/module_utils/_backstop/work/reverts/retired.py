@@ -19,7 +19,7 @@ from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.progress import parse_timestamp, timestamp, utc_now
 from ...base.sql_names import RETIRED_PREFIX, quote_identifier, retired_name
-from ...postgres import definitions, server
+from ...postgres import definitions, replication, server
 from ...postgres.connection import Session
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
@@ -158,7 +158,8 @@ def _decide(
         return {"action": "kept", "reason": "no backup of it is verified to level %s" % level}
     if check:
         what = "a dump of it would be made and verified" if place is None else "backup %s has it" % place.backup_id
-        return {"action": "dropped", "reason": what + ", to level %s; that nothing differs is compared first" % level}
+        what += ", to level %s; that nothing differs is compared first" % level
+        return {"action": "dropped", "reason": what + _told_of_standbys(admin)}
     different = _differences(context, admin, one, place) if place is not None else ["not dumped yet"]
     if different and dump:
         # There is none, or an older one, or somebody wrote meanwhile.
@@ -170,10 +171,17 @@ def _decide(
     _drop(admin, one, place, level)
     return {
         "action": "dropped",
-        "reason": "backup %s holds the same, verified to level %s" % (place.backup_id, manifests.level_of(place)),
+        "reason": "backup %s holds the same, verified to level %s%s"
+        % (place.backup_id, manifests.level_of(place), _told_of_standbys(admin)),
         "dump": place.backup_id,
         "dump_level": manifests.level_of(place),
     }
+
+
+def _told_of_standbys(admin: Session) -> str:
+    """A session that was open there when the name went to another database is in this one still."""
+    names = ", ".join(standby.name for standby in replication.standbys(admin))
+    return "; sessions in it on standbys (%s) end when they replay the drop" % names if names else ""
 
 
 def _why_keep(context: Context, admin: Session, one: Retired, window_days: float) -> Optional[str]:

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ...base.errors import BackstopError, Refused
 from ...base.sql_names import retired_name, scratch_name
-from ...postgres import server
+from ...postgres import locks, replication, server
 from ...postgres.connection import Session
 from ...postgres.database_properties import drop_scratch_database
 from ...postgres.digests import Digest
@@ -29,12 +29,15 @@ from ..loss.loss import TableLoss, count_losses
 from ..loss.lost_rows import write_lost_rows
 from ..loss.own_work import mark
 from ..loss.reapply import Carried, Name, Reapply, carried_contents, carry_again, carry_over, take_back
+from ..pooled_clients import resume_left_behind, waiting
 from ..restores.restore import build_database
 from ..sequences import advance_sequences, sequence_values
 from .swap import facts_of, swap
 
 BUILD = "build"
 SWAP = "swap"
+#: How long to look whether standbys have replayed it. Clients go on meanwhile.
+FOLLOW_SECONDS = 5
 
 
 def successor_name(operation: Operation) -> str:
@@ -48,6 +51,8 @@ def build_successor(context: Context, place: BackupPlace) -> Dict[str, Any]:
         built = _already_built(context, admin, operation, place)
     if built is not None:
         return {"changed": False, **built}
+    with context.connect() as live:
+        locks.require_room(live, locks.to_read_everything(live), "to fence writers out of every table")
     with acting(context, BUILD) as facts:
         with context.administer() as admin:
             # The run that this one waited for may have done it.
@@ -120,6 +125,7 @@ def _take_over(
     with acting(context, SWAP) as facts, context.administer() as admin:
         if swapped(context, admin, operation):
             # By the run that this one waited for, or by one that was killed right after its COMMIT.
+            resume_left_behind(context)
             facts.update(operation.facts(SWAP) or _after_the_fact(context, admin, operation, retire_as))
             return {"changed": False, **facts}
 
@@ -131,16 +137,20 @@ def _take_over(
         facts["live_oid"] = server.database_oid(admin, successor)
         facts["retired"] = retire_as
         facts["backup"] = place.backup_id if place else None
-        result = swap(
-            context,
-            admin,
-            successor=successor,
-            retire_as=retire_as,
-            judge=judge,
-            settle=advance,
-            connection_limit=limit,
-        )
+        with waiting(context, operation) as facts["pooled"]:
+            result = swap(
+                context,
+                admin,
+                successor=successor,
+                retire_as=retire_as,
+                judge=judge,
+                settle=advance,
+                connection_limit=limit,
+            )
         facts.update(facts_of(result), reapply=(operation.facts("count") or {}).get("reapply"))
+        standbys = replication.follow(admin, FOLLOW_SECONDS)
+        facts["standbys"] = [standby.to_json() for standby in standbys]
+        facts["standbys_summary"] = replication.summary(standbys, result.confirmed)
         return {"changed": True, **facts}
 
 
@@ -151,6 +161,7 @@ def settle(context: Context) -> Dict[str, Any]:
     """
     operation = the_operation(context)
     with alone(context, operation), context.administer() as admin:
+        resume_left_behind(context)
         if not swapped(context, admin, operation):
             return {"changed": False, "swapped": False}
         known = operation.done(SWAP) is not None

@@ -26,7 +26,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import qualified, quote_identifier
-from ...postgres import catalog, digests, server
+from ...postgres import catalog, digests, replication, server
 from ...postgres.connection import Session
 from ..context import Context
 from ..loss.loss import TableLoss
@@ -47,6 +47,8 @@ class SwapResult:
     ended_sessions: List[str]
     seconds_closed: float
     attempts: int
+    #: False when no synchronous standby has confirmed it in time; it is done all the same
+    confirmed: bool = True
 
 
 def swap(
@@ -67,6 +69,7 @@ def swap(
     :param connection_limit: of the successor from now on
     """
     _require_swappable(admin, context.database, successor)
+    replication.require_confirming(admin)
     last = BackstopError("")
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -144,10 +147,10 @@ def _attempt(
         ):
             renaming.execute(statement)
         reach("swap.before-commit")
-        renaming.execute("COMMIT")
+        confirmed = replication.commit(renaming)
         seconds = time.monotonic() - started
         reach("swap.committed")
-    return SwapResult(losses, fenced + ended, round(seconds, 3), 1)
+    return SwapResult(losses, fenced + ended, round(seconds, 3), 1, confirmed)
 
 
 class _Uncounted(BackstopError):
@@ -264,4 +267,5 @@ def facts_of(result: SwapResult) -> Dict[str, Any]:
         "ended_sessions": result.ended_sessions,
         "seconds_closed": result.seconds_closed,
         "attempts": result.attempts,
+        "confirmed": result.confirmed,
     }

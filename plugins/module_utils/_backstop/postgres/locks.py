@@ -1,0 +1,96 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The server's lock table: what fits into it, and what work on a whole database needs.
+
+It holds a lock for each object that a transaction touches, until it ends. A database of some thousand tables does not
+fit into the one of a server that was never set up for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..base.errors import Refused
+from .connection import Session
+from .server import settings
+
+#: What other sessions hold meanwhile, and the catalogs that a dump reads.
+_OTHERS = 200
+#: What each session can take, whoever it is: clients, and the server's own processes.
+_SESSIONS = (
+    "max_connections",
+    "max_prepared_transactions",
+    "autovacuum_max_workers",
+    "max_worker_processes",
+    "max_wal_senders",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LockTable:
+    """How large it is."""
+
+    per_transaction: int
+    sessions: int
+
+    @property
+    def size(self) -> int:
+        return self.per_transaction * self.sessions
+
+    def holds(self, needed: int) -> bool:
+        return needed + _OTHERS <= self.size
+
+    def setting_for(self, needed: int) -> int:
+        """The max_locks_per_transaction that it would take."""
+        return (needed + _OTHERS) // self.sessions + 1
+
+
+def lock_table(session: Session) -> LockTable:
+    found = settings(session, ["max_locks_per_transaction", *_SESSIONS])
+    return LockTable(int(found["max_locks_per_transaction"]), 1 + sum(int(found[name]) for name in _SESSIONS))
+
+
+_OURS = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'"
+
+
+def to_read_everything(session: Session) -> int:
+    """Locks of one transaction that locks and reads every table: a backup, and the count behind the fence of a swap.
+
+    To plan a query is to lock the indexes of its tables too.
+    """
+    return int(
+        session.value(
+            "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE c.relkind IN ('r', 'p', 'f', 'm', 'i', 'I', 'S') AND " + _OURS
+        )
+    )
+
+
+def to_drop_everything(session: Session) -> int:
+    """Locks of one transaction that drops all there is: each object that anything depends on, and that depends."""
+    return int(
+        session.value(
+            "SELECT (SELECT count(*) FROM (SELECT classid, objid FROM pg_depend WHERE objid >= 16384"
+            " UNION SELECT refclassid, refobjid FROM pg_depend WHERE refobjid >= 16384) objects)"
+            " + (SELECT count(*) FROM pg_largeobject_metadata)"
+        )
+    )
+
+
+def require_room(session: Session, needed: int, what: str, otherwise: str = "") -> None:
+    """Refuse what the lock table is too small for.
+
+    :param what: it cannot be done, such as "to back the database up"
+    :param otherwise: what else could be done about it
+    """
+    table = lock_table(session)
+    if not table.holds(needed):
+        raise Refused(
+            "The server's lock table is too small " + what,
+            found="room for %d locks (max_locks_per_transaction = %d)" % (table.size, table.per_transaction),
+            expected="room for %d" % (needed + _OTHERS),
+            hint="nothing was changed. Set max_locks_per_transaction to %d and restart the server%s"
+            % (table.setting_for(needed), otherwise),
+        )
