@@ -34,6 +34,8 @@ from .swap import facts_of, swap
 
 BUILD = "build"
 SWAP = "swap"
+#: Step of an undo: the backup of the database that comes back, made before it does.
+KEEP = "keep"
 
 
 def successor_name(operation: Operation) -> str:
@@ -104,12 +106,13 @@ def revert(
             return judgement.of(live, losses, base, lambda: base, before)
 
     limit = manifest["database"]["properties"]["connection_limit"]
-    return _take_over(context, operation, successor, judge, limit, place)
+    return _take_over(context, operation, successor, judge, limit, place.backup_id)
 
 
 def _take_over(
-    context: Context, operation: Operation, successor: str, judge: Any, limit: int, place: Optional[BackupPlace]
+    context: Context, operation: Operation, successor: str, judge: Any, limit: int, backup: Optional[str]
 ) -> Dict[str, Any]:
+    """:param backup: id of the one that holds what the successor does, before rows are carried there"""
     retire_as = retired_name(operation.id, context.database)
     with context.administer() as admin:
         done = operation.facts(SWAP)
@@ -128,7 +131,7 @@ def _take_over(
         facts["former_oid"] = server.database_oid(admin, context.database)
         facts["live_oid"] = server.database_oid(admin, successor)
         facts["retired"] = retire_as
-        facts["backup"] = place.backup_id if place else None
+        facts["backup"] = backup
         result = swap(
             context,
             admin,
@@ -166,7 +169,7 @@ def _after_the_fact(context: Context, admin: Session, operation: Operation, reti
         "former_oid": server.database_oid(admin, retire_as),
         "live_oid": server.database_oid(admin, context.database),
         "retired": retire_as,
-        "backup": (operation.facts(BUILD) or {}).get("backup"),
+        "backup": (operation.facts(BUILD) or operation.facts(KEEP) or {}).get("backup"),
         "losses": counted.get("losses", []),
         "lost_rows": counted.get("lost_rows", 0),
         "reapply": counted.get("reapply"),
@@ -264,6 +267,12 @@ def the_operation(context: Context) -> Operation:
 # Undo
 
 
+def undoes(operation: Operation) -> Optional[str]:
+    """The operation that an undo is about; None when it is no undo."""
+    found = (operation.header.get("request") or {}).get("undoes")
+    return str(found) if operation.kind == "undo" and found else None
+
+
 def last_swap(context: Context) -> Optional[Operation]:
     """The newest operation whose swap of this database is in force: its retired database exists.
 
@@ -281,12 +290,13 @@ def last_swap(context: Context) -> Optional[Operation]:
     return candidates[-1] if candidates else None
 
 
-def made_live(context: Context, oid: Optional[int]) -> Optional[Operation]:
-    """The newest operation that by its journal made this database the live one."""
+def built_by(context: Context, oid: Optional[int]) -> Optional[Operation]:
+    """The operation that by its journal built this database and made it live; undos only give a name back."""
     found = [
         operation
         for operation in operations(context.store)
         if operation.header.get("database") == context.database
+        and operation.kind != "undo"
         and (operation.facts(SWAP) or {}).get("live_oid") == oid
     ]
     return found[-1] if found else None
@@ -298,7 +308,7 @@ def undo(
     """Give the live name back to the database that another operation retired.
 
     Lost is what was written since that operation: the live tables are compared with what they held when they took
-    over.
+    over. After a revert that is its backup; after an undo the one that back_up_retired() made in it.
     """
     operation = the_operation(context)
     with context.administer() as admin:
@@ -306,7 +316,7 @@ def undo(
             return _take_over(context, operation, "", None, -1, None)
     retired = retired_name(undone.id, context.database)
     newest = last_swap(context)
-    if newest and newest.kind == "undo" and newest.header.get("request", {}).get("undoes") == undone.id:
+    if newest and undoes(newest) == undone.id:
         # By an undo that was given up after its swap, perhaps before it could write so.
         settle(dataclasses.replace(context, operation=newest, keep_open=[]))
         return {"changed": False, **(newest.facts(SWAP) or {})}
@@ -333,7 +343,8 @@ def undo(
                 there = stack.enter_context(base.session()) if base.built else None
                 return judgement.of(live, base.losses(live, there), there, lambda: target)
 
-        return _take_over(context, operation, retired, judge, limit, None)
+        kept = (operation.facts(KEEP) or {}).get("backup")
+        return _take_over(context, operation, retired, judge, limit, kept)
     finally:
         base.drop()
 
@@ -347,7 +358,7 @@ class _Base:
         operation = the_operation(context)
         self._name = scratch_name(operation.id, "base")
         self.built = False
-        backup_id = (undone.done(SWAP) or {}).get("backup")
+        backup_id = (undone.facts(SWAP) or {}).get("backup")
         self._place = context.store.find_backup(backup_id) if backup_id else None
         self._undone = undone
         self._carried = carried_contents(undone)
@@ -362,8 +373,8 @@ class _Base:
         if self._place is None:
             raise BackstopError(
                 "What was written since cannot be counted",
-                found="the live database did not come from a backup of the store",
-                hint="undo the operation before it, or compare by hand",
+                found="rows were written since operation %s, and it has no backup to compare with" % self._undone.id,
+                hint="make an emergency backup, compare by hand, or revert to a backup with rollback_complete.yml",
             )
         build_database(self._context, self._place, self._name)
         self.built = True

@@ -608,11 +608,23 @@ def _done_before(context: Context, session: Session, facts: Dict[str, Any]) -> O
     return found[-1] if same and here else None
 
 
+def undoable_table_operations(context: Context) -> List[Operation]:
+    """The newest restore of each table of the live database, where a backup of what was before was made."""
+    with context.connect() as session:
+        oid = server.database_oid(session, context.database)
+    newest = {(operation.facts(RESTORE) or {})["table"]: operation for operation in table_operations(context)}
+    return [
+        operation for operation in newest.values()
+        if (operation.facts(RESTORE) or {})["database_oid"] == oid and (operation.facts(RESTORE) or {}).get("emergency")
+    ]
+
+
 def plan_table_undo(
     context: Context, operation_id: Optional[str], since: Optional[str] = None
 ) -> Optional[Dict[str, Any]]:
     """Which restore of a table an undo would undo; None when it would undo something else.
 
+    :param operation_id: default is the newest, unless that is an undo already; of each table only the newest can be
     :param since: without an id, only what began after this moment counts
     """
     done = table_operations(context)
@@ -622,16 +634,29 @@ def plan_table_undo(
         found = [operation for operation in done[-1:] if since is None or str(operation.header["began"]) > since]
     if not found:
         return None
-    last = found[-1]
-    facts = last.facts(RESTORE) or {}
-    undone_by = [operation for operation in done if operation.header["request"].get("undoes") == last.id]
+    named = found[-1]
+    facts = named.facts(RESTORE) or {}
     with context.connect() as session:
         if facts["database_oid"] != server.database_oid(session, context.database):
             raise Refused(
-                "Operation %s was about a database that is not live any more" % last.id,
+                "Operation %s was about a database that is not live any more" % named.id,
                 found="another database bears the name %s" % context.database,
                 hint="undo what made it live first",
             )
-    needed = not undone_by and (last.kind != "undo" or bool(operation_id))
-    undoes = last.id if needed or last.kind != "undo" else str(last.header["request"]["undoes"])
-    return {"needed": needed, "undoes": undoes, "table": facts["table"], "backup": facts["emergency"]}
+    newest = [operation for operation in done if (operation.facts(RESTORE) or {})["table"] == facts["table"]][-1]
+    undoes = str(newest.header["request"]["undoes"]) if newest.kind == "undo" else None
+    if not operation_id and undoes:
+        named = next(operation for operation in done if operation.id == undoes)
+    if named.id not in (newest.id, undoes):
+        raise Refused(
+            "Only the newest restore of table %s can be undone" % facts["table"],
+            found="operation %s came after %s" % (newest.id, named.id),
+            hint="undo that one: -e rollback_operation=" + newest.id,
+        )
+    return {
+        "needed": named is newest,
+        "undoes": named.id,
+        "undone_by": None if named is newest else newest.id,
+        "table": facts["table"],
+        "backup": (named.facts(RESTORE) or {})["emergency"],
+    }
