@@ -134,7 +134,7 @@ def test_somebody_who_writes_while_it_is_open(plain, reverted, monkeypatch):
     writes = []
 
     def write(where):
-        if where == "prune.dumped":
+        if where == "retired.dumped":
             writes.append(where)
             write_to(plain, name, "INSERT INTO \"User\" VALUES ('w%d', 'w%d@example.org')" % ((len(writes),) * 2))
 

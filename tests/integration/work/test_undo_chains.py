@@ -230,7 +230,7 @@ def test_somebody_who_writes_while_it_is_backed_up(back_and_forth, monkeypatch):
     name = retired_name(second.id, live.name)
 
     def write(where):
-        if where == "prune.dumped":
+        if where == "retired.dumped":
             live.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % name, "postgres")
             live.execute("DELETE FROM \"UserContribution\" WHERE \"id\" = 'c7'", name)
             live.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS false' % name, "postgres")

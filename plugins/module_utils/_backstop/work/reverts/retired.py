@@ -211,11 +211,11 @@ def _dump(context: Context, admin: Session, one: Retired, level: str) -> BackupP
     """Dump the database into the store. Programs need to connect to it, so it is open meanwhile; see _differences()."""
     inside = _inside(context, one)
     with opened(admin, one.name):
-        reach("prune.opened")
+        reach("retired.opened")
         place = make_backup(inside, "emergency")
         if level == "restored":
             verify(inside, place, level)
-    reach("prune.dumped")
+    reach("retired.dumped")
     return place
 
 
@@ -245,6 +245,9 @@ def back_up_retired(context: Context, undone: Operation) -> Dict[str, Any]:
             return {"changed": False, **done}
     with acting(context, KEEP) as facts, context.administer() as admin:
         one = _retired_by(context, admin, undone)
+        if one.accepts_connections:
+            # A run that was cut off left it open.
+            allow_connections(admin, one.name, False)
         known = one.dump if one.dump is not None and not _differences(context, admin, one, one.dump) else None
         place = known or _dump(context, admin, one, "readable")
         different = [] if known else _differences(context, admin, one, place)
