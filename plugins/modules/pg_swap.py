@@ -40,6 +40,12 @@ options:
     description: How many rows may be lost, inserted, updated and deleted ones together.
     type: int
     default: 0
+  accept_unreadable:
+    description:
+      - Go on although a table of the live database is damaged, so that its loss cannot be counted.
+      - The former database keeps the table as it is.
+    type: bool
+    default: false
   accept_changes_in:
     description:
       - Tables, each as schema and name, whose differences from the backup are not counted as lost, for O(backup).
@@ -169,15 +175,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.r
 
 def act(request: Request) -> Dict[str, Any]:
     context = request.context
-    accept = request.params["accept_lost_rows"]
+    accept, unreadable = request.params["accept_lost_rows"], request.params["accept_unreadable"]
     undone = Operation.load(request.store, request.params["undo"]) if request.params["undo"] else None
     place = request.store.find_backup(request.params["backup"]) if request.params["backup"] else None
     if request.check_mode:
         return {"changed": True}
     reapply = Reapply(request.params["reapply"], request.params["reapply_deletes"])
     if undone is not None:
-        return undo(context, undone, accept, reapply)
-    return revert(context, cast(BackupPlace, place), accept, request.params["accept_changes_in"], reapply)
+        return undo(context, undone, accept, reapply, unreadable)
+    return revert(context, cast(BackupPlace, place), accept, request.params["accept_changes_in"], reapply, unreadable)
 
 
 def main() -> None:
@@ -186,6 +192,7 @@ def main() -> None:
             backup=dict(type="str"),
             undo=dict(type="str"),
             accept_lost_rows=dict(type="int", default=0),
+            accept_unreadable=dict(type="bool", default=False),
             accept_changes_in=dict(type="list", elements="str", default=[]),
             reapply=dict(type="str", choices=list(MODES), default="off"),
             reapply_deletes=dict(type="bool", default=False),

@@ -16,11 +16,12 @@ import re
 from collections import Counter
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ...base.errors import Refused
+from ...base.errors import BackstopError, Refused
 from ...base.sql_names import qualified, quote_identifier, quote_literal
 from ...postgres import catalog, digests
 from ...postgres.catalog import Table
 from ...postgres.connection import Session
+from ...postgres.damage import is_damage
 
 #: Rows in a bucket, about, and how many buckets are read in one scan: what is held in memory at once.
 _BUCKET_ROWS = 2000
@@ -46,6 +47,8 @@ class TableLoss:
     whole_table: bool = False
     #: the table stays and keeps its rows; only the values of ``columns`` beside the key go
     columns_only: bool = False
+    #: the live table is damaged, with what the server said: nothing of it could be counted
+    unreadable: Optional[str] = None
     #: file with the rows that would be lost, as COPY wrote them
     file: Optional[str] = None
     #: columns that can be put back: those that the base has too, without generated ones
@@ -72,6 +75,8 @@ class TableLoss:
         return {**facts, "table": self.full_name, "total": self.total}
 
     def __str__(self) -> str:
+        if self.unreadable:
+            return "%s: cannot be counted, the table is damaged (%s)" % (self.full_name, self.unreadable)
         parts = [(self.inserted, "inserted"), (self.updated, "updated"), (self.deleted, "deleted")]
         said = ", ".join("%d %s" % part for part in parts if part[0])
         where = " (the whole table goes)" if self.whole_table else " (columns go)" if self.columns_only else ""
@@ -98,8 +103,8 @@ def count_table_losses(
     for table in tables:
         if table.name == HISTORY_TABLE:
             continue
-        loss = _table_loss(live, table, base, based.pop(table.full_name, None))
-        if loss.total:
+        loss = _readable_table_loss(live, table, base, based.pop(table.full_name, None))
+        if loss.total or loss.unreadable:
             losses.append(loss)
     for name, table in based.items():
         # Dropped in the live database: all that the base still has of it counts as deleted.
@@ -144,6 +149,16 @@ def _whole_table(live: Session, table: Table) -> TableLoss:
     loss = TableLoss(table.schema, table.name, whole_table=True, columns=table.writable_columns)
     loss.inserted = digests.table_digest(live, table.schema, table.name, table.columns).rows
     return loss
+
+
+def _readable_table_loss(live: Session, table: Table, base: Session, other: Optional[Table]) -> TableLoss:
+    try:
+        with live.savepoint():
+            return _table_loss(live, table, base, other)
+    except BackstopError as error:
+        if not is_damage(error):
+            raise
+        return TableLoss(table.schema, table.name, unreadable=str(error.found))
 
 
 def _table_loss(live: Session, table: Table, base: Session, other: Optional[Table]) -> TableLoss:

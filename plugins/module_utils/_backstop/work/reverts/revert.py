@@ -82,11 +82,13 @@ def revert(
     accept_lost_rows: int,
     accept_changes_in: Sequence[str] = (),
     reapply: Optional[Reapply] = None,
+    accept_unreadable: bool = False,
 ) -> Dict[str, Any]:
     """Swap in the database that build_successor() made. Counts the loss behind the fence, keeps it, then acts.
 
     :param accept_changes_in: tables whose differences are kept and not counted: a failed migration's own work
     :param reapply: what is carried over to the new database; it does not count as lost
+    :param accept_unreadable: go on although a damaged table cannot be counted; the former database keeps it
     :raises Refused: more rows would be lost than accepted; tells the count for each table, nothing was changed
     """
     operation = the_operation(context)
@@ -94,7 +96,9 @@ def revert(
     operation.require([BUILD], "The database is not swapped: the one to take over was not built to its end")
     manifest = manifests.load(place)
     successor = successor_name(operation)
-    judgement = Judgement(operation, accept_lost_rows, accept_changes_in, reapply)
+    judgement = Judgement(
+        operation, accept_lost_rows, accept_changes_in, reapply, accept_unreadable=accept_unreadable
+    )
 
     def judge(live: Session) -> List[TableLoss]:
         with context.connect(successor) as base:
@@ -188,9 +192,14 @@ class Judgement:
         reapply: Optional[Reapply] = None,
         *,
         can_carry: bool = True,
+        accept_unreadable: bool = False,
     ) -> None:
-        """:param can_carry: False where no other database takes over that rows could go to"""
+        """
+        :param can_carry: False where no other database takes over that rows could go to
+        :param accept_unreadable: what a damaged table loses cannot be counted, and need not be
+        """
         self._can_carry = can_carry
+        self._accept_unreadable = accept_unreadable
         self._operation = operation
         self._accept = accept
         self._accept_changes_in = accept_changes_in
@@ -234,12 +243,31 @@ class Judgement:
             "lost_rows": lost,
             "reapply": carried.facts or {"mode": self._reapply.mode},
         }
+        damaged = [loss for loss in carried.losses if loss.unreadable]
+        if damaged and not self._accept_unreadable:
+            raise self._refusal_of_damage(damaged, facts)
         if lost > self._accept:
             raise self._refusal(counted, lost, facts)
+        if damaged:
+            facts["accepted_unreadable"] = [loss.full_name for loss in damaged]
         if carried.losses:
             write_lost_rows(live, carried.losses, self._operation.file("lost-rows"))
             facts["losses"] = [loss.to_json() for loss in carried.losses]
         self._operation.write("count", "done", **facts)
+
+    def _refusal_of_damage(self, damaged: List[TableLoss], facts: Dict[str, Any]) -> Refused:
+        kept = (
+            "the former database keeps the table as it is"
+            if self._can_carry
+            else "what can be read of it is in %s" % self._operation.file("saved-rows")
+        )
+        return Refused(
+            "What would be lost cannot be counted: a table is damaged",
+            found="; ".join(map(str, damaged)),
+            hint="nothing was changed. Copy the server's files first if you can. Go on without that count with -e"
+            " rollback_accept_unreadable=true; " + kept,
+            details=facts,
+        )
 
     def _refusal(self, counted: List[TableLoss], lost: int, facts: Dict[str, Any]) -> Refused:
         conflicts = facts["reapply"].get("conflicts", [])
@@ -303,7 +331,11 @@ def built_by(context: Context, oid: Optional[int]) -> Optional[Operation]:
 
 
 def undo(
-    context: Context, undone: Operation, accept_lost_rows: int, reapply: Optional[Reapply] = None
+    context: Context,
+    undone: Operation,
+    accept_lost_rows: int,
+    reapply: Optional[Reapply] = None,
+    accept_unreadable: bool = False,
 ) -> Dict[str, Any]:
     """Give the live name back to the database that another operation retired.
 
@@ -331,7 +363,7 @@ def undo(
                 hint="it was undone already, or its retired database was dropped",
             )
         limit = int(admin.value("SELECT datconnlimit FROM pg_database WHERE datname = %s", (retired,)))
-    judgement = Judgement(operation, accept_lost_rows, (), reapply)
+    judgement = Judgement(operation, accept_lost_rows, (), reapply, accept_unreadable=accept_unreadable)
     try:
         base.prepare()
 

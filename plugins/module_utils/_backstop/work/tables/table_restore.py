@@ -12,22 +12,22 @@ are changed. An undo is the same restore, from the backup that was made of the t
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from ...base.durable_files import make_private_directory, write_json
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import qualified
 from ...postgres import catalog, digests, references, server
 from ...postgres.catalog import TableFamily
 from ...postgres.connection import Session
+from ...postgres.damage import is_damage
 from ...postgres.table_summary import summary
 from ...prisma.sessions import end_backends
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation, operations
 from ..backups.backup import make_backup
+from ..backups.salvage import SAVED_ROWS, save_table
 from ..comparison import require_same_major
 from ..context import Context, acting
 from ..loss.lost_rows import referenced_first
@@ -44,7 +44,6 @@ from .table_comparison import (
     selection,
     stage,
 )
-from .table_salvage import is_damage, save_readable
 
 RESTORE = "restore_table"
 REPLACE, REPAIR = "replace", "repair"
@@ -275,7 +274,7 @@ def _undoing(undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> 
         raise Refused(
             "Operation %s cannot be undone" % undone.id,
             found="no backup of table %s as it was before" % facts.get("table", "(none)"),
-            hint="what could be read of a damaged table is in %s" % undone.file("saved-rows"),
+            hint="what could be read of a damaged table is in %s" % undone.file(SAVED_ROWS),
         )
     wish = Wish(facts["name"], accept_lost_rows=accept_lost_rows, accept_cascade=accept_cascade)
     return wish, str(facts["emergency"])
@@ -385,18 +384,12 @@ def _look_for_damage(context: Context, work: _Work, facts: Dict[str, Any]) -> No
 def _save(context: Context, work: _Work, pair: Pair, error: BackstopError) -> Dict[str, Any]:
     if context.operation is None or work.wish.mode != REPLACE:
         raise _damage(work, error)
-    folder = context.operation.file("saved-rows")
-    make_private_directory(folder)
-    path = os.path.join(folder, pair.table.full_name.replace("/", "%2F") + ".copy")
     with context.connect() as reader:
-        pair.unreadable = save_readable(reader, pair.table, path)
-    saved = {"table": pair.table.full_name, "file": path, "columns": pair.table.writable_columns,
-             "unreadable": len(pair.unreadable), "said": error.found}
-    write_json(path[: -len(".copy")] + ".json", {**saved, "places": pair.unreadable})
+        saved, pair.unreadable = save_table(reader, pair.table, context.operation.file(SAVED_ROWS), str(error.found))
     if not work.wish.accept_unreadable:
         raise Refused(
             "Table %s is damaged: %d of its rows cannot be read" % (pair.table.full_name, len(pair.unreadable)),
-            found="%s; all other rows were saved to %s" % (error.found, path),
+            found="%s; all other rows were saved to %s" % (error.found, saved["file"]),
             hint="copy the server's files first if you can. Then give the unreadable rows up with"
             " -e rollback_accept_unreadable=true; the backup's take their places",
             details=saved,
