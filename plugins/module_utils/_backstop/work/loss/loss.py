@@ -303,4 +303,5 @@ def _large_objects(live: Session, base: Session) -> TableLoss:
     loss.deleted = len(set(there) - set(here))
     loss.updated = sum(1 for oid in set(here) & set(there) if here[oid] != there[oid])
     loss.keys = {int(oid): 1 for oid in here if here[oid] != there.get(oid)}
+    loss.deleted_keys = sorted(int(oid) for oid in set(there) - set(here))
     return loss
