@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from ...base.errors import Refused
 from ...postgres import server
@@ -112,10 +112,17 @@ def plan_failed_migration(context: Context, backup_id: Optional[str]) -> Dict[st
     how = (
         "restore backup %s into a new database and swap: %s" % (place.backup_id, "; ".join(found["reasons"][:5]))
         if found["reasons"]
-        else "drop in one transaction: " + (", ".join(found["added"]) or "nothing is left of it")
+        else "drop in one transaction: " + (", ".join(shown_objects(found["added"])) or "nothing is left of it")
     )
     steps = ["stop the application", how, "mark as rolled back: " + ", ".join(failed), "start the application"]
     return {"needed": True, "failed_migrations": failed, "backup": place.backup_id, "steps": steps, **found}
+
+
+def shown_objects(keys: Sequence[str]) -> List[str]:
+    """Keys of definitions for people: without the columns and constraints of relations that are listed themselves."""
+    relations = tuple(key[len("relation ") :] + "." for key in keys if key.startswith("relation "))
+    parts = ("column ", "constraint ", "trigger ")
+    return [key for key in keys if not (key.startswith(parts) and key.split(" ", 1)[1].startswith(relations))]
 
 
 METHODS = ("code_only", "drop", "restore")
