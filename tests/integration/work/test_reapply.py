@@ -268,6 +268,29 @@ def test_conflicts_are_told_and_not_guessed(shapes):
     assert len((kept / "public.moods.copy").read_text("utf-8").splitlines()) == 3
 
 
+def test_partitions_and_generated_columns(plain):
+    """Rows go into the partition that they are in, one that moved to another with its deletion."""
+    as_owner(
+        plain,
+        "CREATE TABLE event (id integer, at date, n integer, twice integer GENERATED ALWAYS AS (n * 2) STORED,"
+        " PRIMARY KEY (id, at)) PARTITION BY RANGE (at)",
+        "CREATE TABLE event_old PARTITION OF event FOR VALUES FROM (MINVALUE) TO ('2025-01-01')",
+        "CREATE TABLE event_rest PARTITION OF event DEFAULT",
+        "INSERT INTO event SELECT g, date '2024-12-01' + g, g FROM generate_series(1, 60) g",
+    )
+    place = plain.backup()
+    as_owner(plain, "INSERT INTO event VALUES (100, '2024-05-05', 5), (101, '2026-05-05', 6)",
+             "UPDATE event SET at = '2025-06-06' WHERE id = 1", "UPDATE event SET n = 0 WHERE id IN (2, 59)",
+             "CREATE TABLE event_new PARTITION OF event FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')",
+             "INSERT INTO event VALUES (102, '2027-05-05', 7)")
+    rows = "SELECT tableoid::regclass::text, e.* FROM event e WHERE id <> 102 ORDER BY 2, 3"
+    before = plain.rows(rows)
+    _context, result = reverted(plain, place, APPLY_ALL, accept=1)
+    assert carried(result) == {"event_old": (1, 1, 1), "event_rest": (2, 1, 0)}
+    assert conflicts(result) == {("event_new", "the other database has no such table"): 1}
+    assert plain.rows(rows) == before
+
+
 # Tables without a key, and large objects --------------------------------------------------------------------------
 
 

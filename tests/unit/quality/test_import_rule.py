@@ -26,7 +26,7 @@ MAY_IMPORT: Dict[str, Set[str]] = {
 ROOMS: Dict[str, Set[str]] = {
     "backups": set(),
     "restores": set(),
-    "migrations": set(),
+    "migrations": {"loss"},
     "loss": set(),
     "gates": {"backups"},
     "reverts": {"backups", "restores", "migrations", "loss"},

@@ -590,7 +590,7 @@ def _cost_lines(plan: Dict[str, Any]) -> List[str]:
 
 def _counts(loss: Dict[str, Any]) -> str:
     told = ", ".join("%d %s" % (loss[how], how) for how in ("inserted", "updated", "deleted") if loss[how])
-    return told or "nothing that could be counted"
+    return ("" if loss["exact"] else "at least ") + told if told else "not known"
 
 
 def _loss_lines(plan: Dict[str, Any]) -> List[str]:
@@ -601,7 +601,7 @@ def _loss_lines(plan: Dict[str, Any]) -> List[str]:
     ]
     if not lossy:
         return ["none"]
-    lines = ["%s: %s%s" % (loss["table"], "" if loss["exact"] else "at least ", _counts(loss)) for loss in lossy]
+    lines = ["%s: %s" % (loss["table"], _counts(loss)) for loss in lossy]
     total = sum(loss["inserted"] + loss["updated"] + loss["deleted"] for loss in lossy)
     exact = all(loss["exact"] for loss in lossy)
     return [

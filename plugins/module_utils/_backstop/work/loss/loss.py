@@ -114,9 +114,12 @@ def count_table_losses(
     return losses
 
 
-def losses_of_dropping(live: Session, remaining: Mapping[str, Table]) -> List[TableLoss]:
+def losses_of_dropping(
+    live: Session, remaining: Mapping[str, Table], *, to_be_put_back: bool = True
+) -> List[TableLoss]:
     """What goes when only these tables with these columns remain: rows of other tables, values in other columns.
 
+    :param to_be_put_back: somebody may want the values again
     :raises Refused: values would go of a table without a key by which they could be put back
     """
     losses = []
@@ -124,19 +127,19 @@ def losses_of_dropping(live: Session, remaining: Mapping[str, Table]) -> List[Ta
         if table.name == HISTORY_TABLE:
             continue
         other = remaining.get(table.full_name)
-        loss = _whole_table(live, table) if other is None else _loss_of_columns(live, table, other)
+        loss = _whole_table(live, table) if other is None else _loss_of_columns(live, table, other, to_be_put_back)
         if loss.total:
             losses.append(loss)
     return losses
 
 
-def _loss_of_columns(live: Session, table: Table, other: Table) -> TableLoss:
+def _loss_of_columns(live: Session, table: Table, other: Table, to_be_put_back: bool) -> TableLoss:
     going = [column for column in table.writable_columns if column not in other.columns]
     key = list(table.key) if set(table.key) <= set(other.columns) else []
     common = [column for column in table.columns if column in other.columns]
     loss = TableLoss(table.schema, table.name, columns=key + going, columns_only=True, hashed=key or common)
     _add_new_columns(live, table, other, loss)
-    if loss.total and not loss.keys:
+    if loss.total and not loss.keys and to_be_put_back:
         raise Refused(
             "Values could not be put back into table %s once its column is gone" % table.full_name,
             found="no key by which its rows are known; %d rows hold a value in %s" % (loss.total, ", ".join(going)),
