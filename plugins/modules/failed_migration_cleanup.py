@@ -12,6 +12,7 @@ version_added: "0.1.0"
 description:
   - Proves that no session still works on the migration, compares the catalog and every table with the backup,
     drops what the migration only added in one transaction without CASCADE, and marks it as rolled back.
+  - Rows that go with new tables and columns are written to files in the directory of the operation, with the command that puts them back.
   - When the migration did more than add objects, nothing is changed and RV(outcome) is V(restore_needed).
 author:
   - The backstop.postgres contributors (@backstop)
@@ -61,6 +62,10 @@ dropped:
   returned: success
   type: list
   elements: str
+kept_rows:
+  description: How many rows of new tables, and rows with values in new columns, went with it; they are in C(lost-rows) of the operation's directory.
+  returned: success and not in check mode
+  type: int
 resolved:
   description: Migrations that were marked as rolled back.
   returned: success

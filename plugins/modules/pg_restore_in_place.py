@@ -43,6 +43,14 @@ options:
     description: How many rows may be lost, inserted, updated and deleted ones together.
     type: int
     default: 0
+  accept_unreadable:
+    description:
+      - Go on although a table of the live database is damaged, so that its loss cannot be counted.
+      - >-
+        Then no whole backup can be made of what is removed. What can be read is saved in any case: rows of damaged tables in C(saved-rows) of the operation's directory,
+        all other tables and the schema as emergency backups. With V(false) it ends there. Such a restore cannot be undone.
+    type: bool
+    default: false
   operation:
     description:
       - Id of the operation that this is a step of, as M(backstop.postgres.operation) returned it.
@@ -138,14 +146,14 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.r
 
 def act(request: Request) -> Dict[str, Any]:
     context = request.context
-    accept = request.params["accept_lost_rows"]
+    accept, unreadable = request.params["accept_lost_rows"], request.params["accept_unreadable"]
     undone = Operation.load(request.store, request.params["undo"]) if request.params["undo"] else None
     place = request.store.find_backup(request.params["backup"]) if request.params["backup"] else None
     if request.check_mode:
         return {"changed": True}
     if undone is not None:
-        return undo_in_place(context, undone, accept)
-    return revert_in_place(context, cast(BackupPlace, place), accept)
+        return undo_in_place(context, undone, accept, unreadable)
+    return revert_in_place(context, cast(BackupPlace, place), accept, accept_unreadable=unreadable)
 
 
 def main() -> None:
@@ -154,6 +162,7 @@ def main() -> None:
             backup=dict(type="str"),
             undo=dict(type="str"),
             accept_lost_rows=dict(type="int", default=0),
+            accept_unreadable=dict(type="bool", default=False),
             **pooler_argument_spec(),
             **store_argument_spec(operation=True),
         ),

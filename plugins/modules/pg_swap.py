@@ -41,6 +41,12 @@ options:
     description: How many rows may be lost, inserted, updated and deleted ones together.
     type: int
     default: 0
+  accept_unreadable:
+    description:
+      - Go on although a table of the live database is damaged, so that its loss cannot be counted.
+      - The former database keeps the table as it is.
+    type: bool
+    default: false
   accept_changes_in:
     description:
       - Tables, each as schema and name, whose differences from the backup are not counted as lost, for O(backup).
@@ -58,6 +64,12 @@ options:
       - >-
         What does not go is reported as a conflict and counts as lost: its table, key or column is missing there, a row that it refers to is missing, its unique
         value is taken, it was changed on both sides. Each such row, with its key and the reason, is in C(reapply-conflicts.jsonl) of the operation's directory.
+      - >-
+        Rows of tables without a key cannot be told from each other, but counted: so many equal rows more, so many less. They go when both databases have all columns
+        of the table, and when rows were only inserted or O(reapply_deletes) is set: for an update is one row less and one more.
+      - >-
+        Large objects keep their numbers, owners and privileges. One whose number another one has there is a conflict, and so is each row that refers to it by a column of
+        type C(oid) or C(lo).
       - What was carried does not count for O(accept_lost_rows).
     type: str
     choices: ["off", report, apply]
@@ -205,15 +217,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.r
 
 def act(request: Request) -> Dict[str, Any]:
     context = request.context
-    accept = request.params["accept_lost_rows"]
+    accept, unreadable = request.params["accept_lost_rows"], request.params["accept_unreadable"]
     undone = Operation.load(request.store, request.params["undo"]) if request.params["undo"] else None
     place = request.store.find_backup(request.params["backup"]) if request.params["backup"] else None
     if request.check_mode:
         return {"changed": True}
     reapply = Reapply(request.params["reapply"], request.params["reapply_deletes"])
     if undone is not None:
-        return undo(context, undone, accept, reapply)
-    return revert(context, cast(BackupPlace, place), accept, request.params["accept_changes_in"], reapply)
+        return undo(context, undone, accept, reapply, unreadable)
+    return revert(context, cast(BackupPlace, place), accept, request.params["accept_changes_in"], reapply, unreadable)
 
 
 def main() -> None:
@@ -222,6 +234,7 @@ def main() -> None:
             backup=dict(type="str"),
             undo=dict(type="str"),
             accept_lost_rows=dict(type="int", default=0),
+            accept_unreadable=dict(type="bool", default=False),
             accept_changes_in=dict(type="list", elements="str", default=[]),
             reapply=dict(type="str", choices=list(MODES), default="off"),
             reapply_deletes=dict(type="bool", default=False),

@@ -38,7 +38,9 @@ options:
     description: The backup to revert to. Default is the one made before the last deploy.
     type: str
   undo:
-    description: The operation to undo. Default is the newest change.
+    description:
+      - The operation to undo, an undo too. Default is the newest change, unless that is an undo already.
+      - Only the newest change of the database and the release can be undone, and the newest restore of each table. Anything else is refused with the ids that can.
     type: str
   method:
     description:
@@ -167,6 +169,10 @@ undoes:
   description: The operation that would be undone.
   returned: O(scenario=undo)
   type: str
+undone_by:
+  description: The undo that did it already, where RV(needed) is false; by its id it can be undone itself.
+  returned: O(scenario=undo)
+  type: str
 table:
   description: The table that would get back what it held, when the operation restored one; none for a swap.
   returned: O(scenario=undo)
@@ -189,8 +195,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.d
     plan_application_errors,
     plan_failed_migration,
     plan_revert,
-    plan_undo,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import plan_undo
 
 
 def act(request: Request) -> Dict[str, Any]:

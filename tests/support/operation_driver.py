@@ -29,10 +29,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context, acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
-    plan_revert,
-    plan_undo,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import plan_undo
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.evaluation import evaluate
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.question import Question
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
@@ -50,6 +48,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.m
     rehearse,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.retired import back_up_retired
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
     build_successor,
     revert,
@@ -171,7 +170,9 @@ class Driver:
         if not plan["needed"] and not self._interrupted("undo"):
             return {"outcome": "nothing"}
         operation = self._begin("undo", {"undoes": plan["undoes"]})
-        undo(self.context, Operation.load(self.context.store, plan["undoes"]), 0, reapply)
+        undone = Operation.load(self.context.store, plan["undoes"])
+        back_up_retired(self.context, undone)
+        undo(self.context, undone, 0, reapply)
         operation.close("done")
         return {"operation": operation.id, "outcome": "done"}
 

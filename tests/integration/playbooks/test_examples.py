@@ -82,7 +82,7 @@ STORY: List[Union[str, Task]] = [
     end("done"),
     begin("rollback"), EMERGENCY, "pm2_process:1", "migration_down_rehearse", "migration_down", end("done"),
     begin("rollback"), "pg_restore", "pg_swap:0", end("done"), KEEP,
-    begin("undo"), "pg_swap:1", end("done"), "pg_retired_prune",
+    begin("undo"), "pg_retired_dump", "pg_swap:1", end("done"), "pg_retired_prune",
     begin("rollback"), sql("Let a migration fail", FAILED), "failed_migration_cleanup", end("done"),
     sql("Let it fail again", FAILED), "prisma_migrate_resolve:0",
     sql("Forget the first migration", FORGET), "prisma_migrate_resolve:1",

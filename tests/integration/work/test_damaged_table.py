@@ -15,6 +15,18 @@ import pathlib
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import digests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import gather
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import leftovers
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import (
+    revert_in_place,
+    undo_in_place,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
+    build_successor,
+    revert,
+    undo,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
     Wish,
     plan,
@@ -90,3 +102,78 @@ def test_no_other_failure_counts_as_damage(damaged, monkeypatch):
     with pytest.raises(BackstopError, match="No space"):
         restore_table(context, Wish("User", accept_unreadable=True))
     assert damaged.value("SELECT count(*) FROM \"User\" WHERE \"name\" = 'x'") == 20
+
+
+# The whole database -------------------------------------------------------------------------------------------------
+
+
+def whole(live):
+    """The body of every document, read one by one."""
+    return live.value("SELECT count(*) FROM documents WHERE length(body) = 6400")
+
+
+def test_a_swap_keeps_the_damaged_table_and_wants_a_word(damaged):
+    """Its loss cannot be counted, so it is not guessed; nothing is destroyed by going on."""
+    place = damaged.store.backups()[0]
+    damaged.execute("UPDATE \"User\" SET \"name\" = 'x' WHERE \"id\" = 'u1'")
+    context = damaged.begun("rollback", {"backup": place.backup_id})
+    build_successor(context, place)
+    with pytest.raises(Refused, match="What would be lost cannot be counted: a table is damaged") as caught:
+        revert(context, place, 1)
+    assert "public.documents: cannot be counted" in caught.value.found and "missing chunk" in caught.value.found
+    assert "the former database keeps the table" in caught.value.hint
+    with pytest.raises(Refused, match="1 rows would be lost"):
+        revert(context, place, 0, accept_unreadable=True)
+    result = revert(context, place, 1, accept_unreadable=True)
+    assert result["changed"] and result["lost_rows"] == 1 and whole(damaged) == 40
+    assert context.operation.facts("count")["accepted_unreadable"] == ["public.documents"]
+    context.operation.close("done")
+    back = damaged.begun("undo", {"undoes": context.operation.id})
+    assert undo(back, context.operation, 0)["changed"]
+    with pytest.raises(Exception, match="missing chunk"):
+        damaged.rows("SELECT max(length(body || '')) FROM documents")
+
+
+def test_in_place_what_can_be_read_is_saved_first(damaged):
+    place = damaged.store.backups()[0]
+    damaged.execute("UPDATE \"User\" SET \"name\" = 'x' WHERE \"id\" = 'u1'")
+    context = damaged.begun("rollback", {"backup": place.backup_id})
+    with pytest.raises(Refused, match="No whole backup can be made of the database as it is") as caught:
+        revert_in_place(context, place, 1)
+    assert "public.documents (2 rows cannot be read: missing chunk" in caught.value.found
+    assert "rollback_accept_unreadable=true" in caught.value.hint and "that cannot be undone" in caught.value.hint
+    rows = pathlib.Path(context.operation.file("saved-rows"), "public.documents.copy").read_text("utf-8").splitlines()
+    assert len(rows) == 38 and all(len(row.split("\t")[1]) == 6400 for row in rows)
+    others, schema = (manifests.load(one) for one in damaged.store.backups("emergency"))
+    others, schema = (others, schema) if others["scope"] == "tables" else (schema, others)
+    assert sorted(entry["name"] for entry in others["tables"]) == [
+        "TokenPurchase", "User", "UserContribution", "_prisma_migrations",
+    ]
+    assert schema["scope"] == "schema" and "relation public.documents" in schema["definitions"]
+    assert damaged.value("SELECT \"name\" FROM \"User\" WHERE \"id\" = 'u1'") == "x"
+
+    result = revert_in_place(context, place, 1, accept_unreadable=True)
+    assert result["changed"] and result["lost_rows"] == 1 and whole(damaged) == 40
+    assert [loss["table"] for loss in result["losses"] if loss["unreadable"]] == ["public.documents"]
+    assert context.operation.facts("emergency")["accepted"] == {"unreadable": True}
+    context.operation.close("done")
+    with pytest.raises(Refused, match="cannot be undone: no whole backup could be made") as caught:
+        undo_in_place(damaged.begun("undo", {"undoes": context.operation.id}), context.operation, 0)
+    assert "saved-rows" in caught.value.hint
+
+
+def test_the_other_ways_back_say_what_is_wrong(damaged):
+    """Down-SQL is proved on a copy, which a whole backup is needed for; leftovers are compared row by row."""
+    with pytest.raises(Refused, match="Table public.documents is damaged: the server cannot read all of it") as caught:
+        damaged.backup("emergency")
+    assert "rollback_corrupted_table.yml" in caught.value.hint and "rollback_accept_unreadable" in caught.value.hint
+    assert not damaged.store.backups("emergency")
+    manifest = manifests.load(damaged.store.backups()[0])
+    damaged.run("receipts.sql")
+    with damaged.context.connect() as session:
+        found = leftovers(damaged.context, session, manifest)
+    assert "relation public.ReceiptData" in found["added"]
+    [reason] = found["reasons"]
+    assert reason.startswith("table public.documents cannot be read: it is damaged (missing chunk")
+    facts = gather(damaged.context, healthy=True)
+    assert facts.unreadable == ["public.documents"]

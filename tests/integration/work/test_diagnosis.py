@@ -5,8 +5,13 @@
 """Which rollback applies, told from a real database: each scenario, nothing, ambiguous; what it would lose."""
 from __future__ import annotations
 
+import contextlib
+import threading
+
+import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import read_folder
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
     diagnose,
@@ -14,10 +19,13 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.d
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
     plan_application_errors,
+    plan_failed_migration,
+    plan_revert,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import build_successor
 from support.databases import APP, OWNER, session
+from support.prisma_database import until
 
 INSERT = 'INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") VALUES (%s, 1, now(), \'u1\')'
 RECEIPT = """INSERT INTO "ReceiptData" ("id", "purchaseId", "totalAmountZWG", "transactionDateTime")
@@ -124,6 +132,73 @@ def test_a_backend_of_a_killed_run_is_seen(site):
     with session(site.live.cluster, site.live.name, OWNER) as cursor:
         cursor.execute("SET application_name = 'prisma of backstop 20260101T000000Z-abcdef'; BEGIN; SELECT 1")
         assert site.plan(False)["scenario"] == "ambiguous"
+
+
+def test_who_waits_for_the_lock_is_told_too(site):
+    """One migrates, another waits for it: both are named, and nothing is to be done but to wait."""
+    with site.live.session(user=OWNER) as holder, site.live.session(user=OWNER) as waiter:
+        waiter.execute("SET application_name = 'the other deploy'; SET lock_timeout = 0")
+        holder.execute("SELECT pg_advisory_lock(%s), pg_backend_pid()", (MIGRATION_LOCK,))
+        waiting = threading.Thread(target=_swallow, args=(waiter, "SELECT pg_advisory_lock(%d)" % MIGRATION_LOCK))
+        waiting.start()
+        try:
+            until(lambda: site.live.value("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1, "one waits")
+            plan = site.plan(False)
+        finally:
+            site.live.execute("SELECT pg_cancel_backend(pid) FROM pg_locks WHERE NOT granted")
+            waiting.join(30)
+    assert plan["scenario"] == "ambiguous" and plan["steps"] == [] and plan["losses"] == []
+    says(plan, "holds Prisma's lock", "(the other deploy, %s) waits for Prisma's lock" % OWNER,
+         "RUN NEXT: wait until the migration has ended")
+
+
+def _swallow(cursor, statement):
+    with contextlib.suppress(psycopg2.Error):
+        cursor.execute(statement)
+
+
+def test_what_the_release_has_and_lacks(site, tmp_path):
+    """The folder of the release that runs against the history: what is to come, and what it does not know."""
+    site.deployed()
+    folder = tmp_path / "migrations"
+    for name in ("20251001000000_init", "20260101000000_next"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "migration.sql").write_text("SELECT 1")
+    plan = site.plan(True, folder=lambda: read_folder(str(folder)))
+    says(plan, "in the release but not applied: 20260101000000_next",
+         "applied but not in the release that runs: 20251108000000_add_receipt_data")
+
+
+CHOICES = {
+    "failed_migration": lambda context: plan_failed_migration(context, None),
+    "application_errors": lambda context: plan_application_errors(context, "auto", None),
+    "complete": lambda context: plan_revert(context, None),
+}
+
+
+@pytest.mark.parametrize("scenario", CHOICES)
+def test_check_mode_of_each_rollback_tells_the_same(site, scenario):
+    """The same facts, costs and losses as the plan that finds the scenario by itself; only the command is without
+    --check."""
+    if scenario == "failed_migration":
+        site.live.run("receipts.sql")
+        site.live.execute("UPDATE _prisma_migrations SET finished_at = NULL WHERE id = 'm2'")
+    else:
+        site.deployed()
+        site.live.execute(RECEIPT)
+    if scenario == "complete":
+        site.live.execute("""ALTER TABLE "User" DROP "name" """)
+    found = site.plan(False)
+    asked = site.plan(False, scenario, CHOICES[scenario](site.live.context))
+    assert found["scenario"] == asked["scenario"] == asked["found_scenario"] == scenario
+    assert asked["next"] + " --check" == found["next"]
+    same = ("evidence", "losses", "backup", "level", "disk_needed", "downtime_seconds", "recovery_seconds")
+    assert {key: found[key] for key in same} == {key: asked[key] for key in same}
+    about = ("SCENARIO", "Fact", "Backup", "Loss", "Measured")
+    assert [line for line in asked["report"] if line.startswith(about)] == [
+        line for line in found["report"] if line.startswith(about)
+    ]
+    assert len(asked["steps"]) > 2 and bool(asked["losses"]) is (scenario != "failed_migration")
 
 
 def test_application_errors_code_only(site):

@@ -18,14 +18,20 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base i
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import plan_undo
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.down import (
     find_down_sql,
     rehearse_down,
     settle,
     take_out,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
+    build_successor,
+    revert,
 )
 from support.databases import OWNER
 
@@ -321,6 +327,30 @@ def test_what_was_not_journalled_is_found(drop):
     assert settle(context) == {"changed": True, "taken_out": True}
     assert context.operation.facts("down")["backup"] == context.operation.facts("emergency_backup")["backup"]
     assert settle(context) == {"changed": False, "taken_out": True}
+
+
+def test_a_deploy_that_was_cut_off_after_it_took_the_migration_out(plain):
+    """It is told from the database that it was; the one command that it is refused with finishes the way back."""
+    drop = Drop.__new__(Drop)
+    drop.live, drop.before = plain, plain.backup()
+    context = plain.begun("deploy", {"commit": "new"})
+    context.operation.write("stop", "done")
+    plain.run("receipts.sql")
+    now = plain.backup("emergency")
+    context.operation.write("emergency_backup", "done", backup=now.backup_id)
+    assert rehearse_down(context, drop.before, now, given=DOWN)["proved"]
+    assert run_killed(context, "down.committed") == -signal.SIGKILL
+    # The run that adopts it looks, as the role does before it goes on: see tests/unit/roles/test_said.py.
+    again = plain.begun("deploy", {"commit": "new"})
+    assert again.operation.id == context.operation.id and settle(again)["taken_out"]
+    drop.is_as_before()
+    plan = plan_revert(plain.context, None)
+    assert plan["needed"] and plan["backup"] == drop.before.backup_id and not plan["history_differences"]
+    back = plain.begun("rollback", {"scenario": "complete", "backup": plan["backup"]})
+    assert Operation.load(plain.store, context.operation.id).outcome == "abandoned"
+    build_successor(back, drop.before)
+    assert revert(back, drop.before, 0)["lost_rows"] == 0
+    drop.is_as_before()
 
 
 def test_the_list_is_whole(drop, tmp_path):

@@ -17,10 +17,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
-    plan_revert,
-    plan_undo,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import plan_undo
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.fence import fence
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.cluster_drill import (
     run_cluster_drill,
@@ -75,7 +73,7 @@ def inventory(live):
 
 def test_the_realistic_database_is_identical_afterwards(databases):
     """Every kind of object, whatever came since; settings and privileges of the database are not touched."""
-    live = databases.make("shop", REALISTIC, user=None)
+    live = databases.make("it's \"the\" shop \\ 电", REALISTIC, user=None)
     place = live.backup()
     # Once restored, some definitions are printed otherwise, and stably from then on.
     reverted(live, place)
@@ -249,6 +247,13 @@ def test_killed_anywhere_it_is_as_before_or_done(plain, failpoint):
     result = revert_in_place(context, place, 0)
     assert result["changed"] is not committed and result["lost_rows"] == 0
     assert equals(plain, place) and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
+
+
+def test_the_list_is_whole(plain, tmp_path, monkeypatch):
+    place = plain.backup()
+    monkeypatch.setenv("BACKSTOP_FAILPOINT_LOG", str(tmp_path / "log"))
+    reverted(plain, place)
+    assert [name for name in (tmp_path / "log").read_text().split() if name.startswith("in-place")] == FAILPOINTS
 
 
 def test_a_drilled_backup_tolerates_nothing(databases):

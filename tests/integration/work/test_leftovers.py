@@ -86,7 +86,7 @@ def clean(live, manifest):
     with looked_at(live) as session:
         found = leftovers(live.context, session, manifest)
         assert found["added"] and not found["reasons"], found["reasons"]
-        return module._drop_added(live.context, session, manifest)
+        return module._drop_added(live.context, session, manifest)[0]
 
 
 @pytest.mark.parametrize("what", list(ADDITIONS))

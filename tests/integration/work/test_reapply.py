@@ -21,7 +21,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.r
     revert,
     undo,
 )
-from support.databases import OWNER
+from support.databases import APP, OWNER
 
 APPLY, APPLY_ALL, REPORT = Reapply("apply"), Reapply("apply", deletes=True), Reapply("report")
 EVERYTHING = 10**9
@@ -238,23 +238,23 @@ def test_conflicts_are_told_and_not_guessed(shapes):
         "SELECT lo_from_bytea(77, 'x')",
     )
     context = begun(shapes, place)
-    with pytest.raises(Refused, match="13 rows would be lost") as caught:
+    with pytest.raises(Refused, match="11 rows would be lost") as caught:
         revert(context, place, 0, reapply=APPLY)
     assert "public.fresh: 2 rows, the other database has no such table" in caught.value.found
-    result = revert(context, place, 13, reapply=APPLY)
-    assert result["lost_rows"] == 13
+    result = revert(context, place, 11, reapply=APPLY)
+    assert result["lost_rows"] == 11
     assert conflicts(result) == {
         ("stiff_one", "a row that it refers to is missing"): 1,
         ("stiff_two", "a row that it refers to is missing"): 1,
-        ("no_key", "without a key that both databases have, rows cannot be told from each other"): 1,
         ("tree", "a unique value is taken by another row"): 1,
         ("tree", "a row that it refers to is missing"): 1,
         ("moods", 'invalid input value for enum public.mood: "new"'): 1,
         ("moods", "it would not keep its values: a column has another type or a rule changes it"): 2,
         ("fresh", "the other database has no such table"): 2,
-        ("pg_largeobject", "large objects are not carried over"): 1,
     }
-    assert carried(result) == {"moods": (1, 0, 0), "numbered": (2, 0, 0), "audit": (4, 0, 0)}
+    assert carried(result) == {
+        "moods": (1, 0, 0), "numbered": (2, 0, 0), "audit": (4, 0, 0), "no_key": (1, 0, 0), "pg_largeobject": (1, 0, 0),
+    }
     losses = {loss["name"]: (loss["inserted"], loss["updated"], loss["deleted"]) for loss in result["losses"]}
     # The value in a column that the reverted database does not have is still lost, and counted.
     assert losses["numbered"] == (0, 1, 0) and losses["tree"] == (2, 0, 1)
@@ -266,6 +266,168 @@ def test_conflicts_are_told_and_not_guessed(shapes):
     kept = pathlib.Path(context.operation.file("lost-rows"))
     assert "kept in the file" in (kept / "public.numbered.copy").read_text("utf-8")
     assert len((kept / "public.moods.copy").read_text("utf-8").splitlines()) == 3
+
+
+def test_partitions_and_generated_columns(plain):
+    """Rows go into the partition that they are in, one that moved to another with its deletion."""
+    as_owner(
+        plain,
+        "CREATE TABLE event (id integer, at date, n integer, twice integer GENERATED ALWAYS AS (n * 2) STORED,"
+        " PRIMARY KEY (id, at)) PARTITION BY RANGE (at)",
+        "CREATE TABLE event_old PARTITION OF event FOR VALUES FROM (MINVALUE) TO ('2025-01-01')",
+        "CREATE TABLE event_rest PARTITION OF event DEFAULT",
+        "INSERT INTO event SELECT g, date '2024-12-01' + g, g FROM generate_series(1, 60) g",
+    )
+    place = plain.backup()
+    as_owner(plain, "INSERT INTO event VALUES (100, '2024-05-05', 5), (101, '2026-05-05', 6)",
+             "UPDATE event SET at = '2025-06-06' WHERE id = 1", "UPDATE event SET n = 0 WHERE id IN (2, 59)",
+             "CREATE TABLE event_new PARTITION OF event FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')",
+             "INSERT INTO event VALUES (102, '2027-05-05', 7)")
+    rows = "SELECT tableoid::regclass::text, e.* FROM event e WHERE id <> 102 ORDER BY 2, 3"
+    before = plain.rows(rows)
+    _context, result = reverted(plain, place, APPLY_ALL, accept=1)
+    assert carried(result) == {"event_old": (1, 1, 1), "event_rest": (2, 1, 0)}
+    assert conflicts(result) == {("event_new", "the other database has no such table"): 1}
+    assert plain.rows(rows) == before
+
+
+# Tables without a key, and large objects --------------------------------------------------------------------------
+
+
+KEYLESS = """
+CREATE TABLE log (at timestamp, what text, n integer DEFAULT 1, twice integer GENERATED ALWAYS AS (n * 2) STORED);
+CREATE TABLE by_user (u text REFERENCES "User", v varchar(5));
+INSERT INTO log (what) VALUES ('a'), ('a'), ('b'), (NULL);
+"""
+
+
+@pytest.fixture
+def keyless(plain):
+    as_owner(plain, KEYLESS)
+    return plain
+
+
+def multiset(live, table="log"):
+    return sorted(str(row) for (row,) in live.rows("SELECT r::text FROM %s r" % table))
+
+
+def test_rows_without_a_key_are_added(keyless):
+    """As many equal rows more as there were written, duplicates too; and back again by the undo, none twice."""
+    place = keyless.backup()
+    as_owner(keyless, "INSERT INTO log (what, n) VALUES ('a', 1), ('a', 1), (E'x\t\\\\n\"', NULL), (NULL, 7)",
+             "INSERT INTO \"User\" VALUES ('new', 'new@example.org')", "INSERT INTO by_user VALUES ('new', 'x')")
+    before = multiset(keyless)
+    context, result = reverted(keyless, place)
+    assert carried(result) == {"log": (4, 0, 0), "User": (1, 0, 0), "by_user": (1, 0, 0)}
+    assert result["lost_rows"] == 0 and not conflicts(result)
+    assert multiset(keyless) == before and multiset(keyless, "by_user") == ["(new,x)"]
+    as_owner(keyless, "INSERT INTO log (what) VALUES ('a')")
+    _back, facts = undone(keyless, context.operation)
+    assert carried(facts) == {"log": (1, 0, 0)} and multiset(keyless) == sorted([*before, "(,a,1,2)"])
+
+
+def test_rows_without_a_key_that_were_changed(keyless):
+    """To add the new form without taking away the old one would double the row; with deletes both go."""
+    place = keyless.backup()
+    as_owner(keyless, "UPDATE log SET n = 5 WHERE what = 'b'; DELETE FROM log WHERE ctid = '(0,1)'")
+    why = "it has no key, so rows that were deleted and rows that were changed cannot be told apart"
+    context = begun(keyless, place)
+    with pytest.raises(Refused, match="3 rows would be lost") as caught:
+        revert(context, place, 0, reapply=APPLY)
+    assert "public.log: 1 rows, " + why in caught.value.found
+    before = multiset(keyless)
+    result = revert(context, place, 0, reapply=APPLY_ALL)
+    assert carried(result) == {"log": (1, 0, 2)} and multiset(keyless) == before
+
+
+def test_rows_without_a_key_on_both_sides(keyless):
+    """A row that is to go and went there too is a conflict, as many as are missing; a row that does not fit as well."""
+    as_owner(keyless, "INSERT INTO log (what) VALUES ('a'), ('c')")
+    place = keyless.backup()
+    as_owner(keyless, "DELETE FROM log WHERE what = 'a'", "ALTER TABLE by_user ALTER v TYPE varchar(50)")
+    context, result = reverted(keyless, place, Reapply(), accept=EVERYTHING)
+    assert result["lost_rows"] == 3
+    as_owner(keyless, "DELETE FROM log WHERE what IN ('a', 'b')", "INSERT INTO log (what) VALUES ('d')")
+    back = keyless.begun("undo", {"undoes": context.operation.id})
+    with pytest.raises(Refused, match="3 rows would be lost"):
+        undo(back, context.operation, 0, APPLY_ALL)
+    facts = undo(back, context.operation, 3, APPLY_ALL)
+    assert conflicts(facts) == {("log", "the row was deleted there"): 3} and carried(facts) == {"log": (1, 0, 1)}
+    assert multiset(keyless) == ["(,,1,2)", "(,c,1,2)", "(,d,1,2)"]
+    told = pathlib.Path(back.operation.file("reapply-conflicts.jsonl")).read_text("utf-8").splitlines()
+    assert json.loads(told[0]) == {
+        "table": "public.log", "row": {"at": None, "what": "a", "n": "1"}, "change": "delete",
+        "reason": "the row was deleted there",
+    }
+
+
+def test_rows_without_a_key_that_do_not_fit(keyless):
+    place = keyless.backup()
+    as_owner(keyless, "ALTER TABLE by_user ALTER v TYPE varchar(50)",
+             "INSERT INTO by_user VALUES ('u1', 'fits'), ('u2', 'longer than five'), (NULL, 'ok')",
+             "ALTER TABLE log ADD extra text; INSERT INTO log (what, extra) VALUES ('z', 'kept in the file')")
+    context, result = reverted(keyless, place, accept=2)
+    assert carried(result) == {"by_user": (2, 0, 0)} and result["lost_rows"] == 2
+    assert conflicts(result) == {
+        ("by_user", "it would not keep its values: a column has another type or a rule changes it"): 1,
+        ("log", "it has no key, and columns that the other database does not have"): 1,
+    }
+    kept = pathlib.Path(context.operation.file("lost-rows"))
+    assert (kept / "public.by_user.copy").read_text("utf-8") == "u2\tlonger than five\n"
+    assert "kept in the file" in (kept / "public.log.copy").read_text("utf-8")
+
+
+PICTURES = "CREATE TABLE pictures (id integer PRIMARY KEY, image oid)"
+OBJECTS = "SELECT oid::bigint, convert_from(lo_get(oid), 'UTF8') FROM pg_largeobject_metadata ORDER BY 1"
+
+
+def test_large_objects_go_with_their_numbers(plain):
+    """New ones with owner and privileges, changed ones, and with deletes those that are gone; rows find them again."""
+    as_owner(plain, PICTURES, "SELECT lo_from_bytea(n, 'old ' || n::text::bytea) FROM unnest(ARRAY[901, 902, 903]) n")
+    place = plain.backup()
+    as_owner(plain, "SELECT lo_from_bytea(910, 'new'); GRANT SELECT ON LARGE OBJECT 910 TO " + APP,
+             "SELECT lo_put(901, 0, 'OTHER'), lo_unlink(902)", "INSERT INTO pictures VALUES (1, 910)")
+    objects = plain.rows(OBJECTS)
+    context = begun(plain, place)
+    with pytest.raises(Refused, match="1 rows would be lost.*pg_largeobject: 1 deleted"):
+        revert(context, place, 0, reapply=APPLY)
+    result = revert(context, place, 0, reapply=APPLY_ALL)
+    assert carried(result) == {"pg_largeobject": (1, 1, 1), "pictures": (1, 0, 0)} and not conflicts(result)
+    assert plain.rows(OBJECTS) == objects
+    assert plain.value("SELECT lomacl::text FROM pg_largeobject_metadata WHERE oid = 910").count(APP + "=r/") == 1
+    context.operation.close("done")
+    # There and back again: what went over is not counted as written since.
+    as_owner(plain, "SELECT lo_from_bytea(911, 'later')")
+    _back, facts = undone(plain, context.operation)
+    assert carried(facts) == {"pg_largeobject": (1, 0, 0)} and facts["lost_rows"] == 0
+
+
+def test_a_number_that_another_large_object_has(plain):
+    """The object stays behind, and so does each row that refers to it: there it would show something else."""
+    as_owner(plain, PICTURES)
+    place = plain.backup()
+    context, _result = reverted(plain, place)
+    plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % _result["retired"], "postgres")
+    plain.execute("SET ROLE %s; SELECT lo_from_bytea(920, 'theirs')" % OWNER, _result["retired"])
+    plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS false' % _result["retired"], "postgres")
+    as_owner(plain, "SELECT lo_from_bytea(920, 'ours'), lo_from_bytea(921, 'free')",
+             "INSERT INTO pictures VALUES (1, 920), (2, 921), (3, NULL)")
+    _back, facts = undone(plain, context.operation, accept=2)
+    assert conflicts(facts) == {
+        ("pg_largeobject", "its number is taken by another large object"): 1,
+        ("pictures", "a large object that it refers to is not carried over"): 1,
+    }
+    assert carried(facts) == {"pg_largeobject": (1, 0, 0), "pictures": (2, 0, 0)} and facts["lost_rows"] == 2
+    assert plain.rows(OBJECTS) == [(920, "theirs"), (921, "free")]
+
+
+def test_an_owner_that_cannot_be_given(plain):
+    place = plain.backup()
+    plain.execute("SELECT lo_from_bytea(930, 'of another'); ALTER LARGE OBJECT 930 OWNER TO %s;"
+                  " GRANT SELECT ON LARGE OBJECT 930 TO %s" % (APP, OWNER))
+    _context, result = reverted(plain, place, accept=1)
+    assert conflicts(result) == {("pg_largeobject", "its owner or its privileges cannot be given there"): 1}
+    assert plain.rows(OBJECTS) == []
 
 
 def test_deletes_that_others_still_refer_to(shapes):
@@ -310,6 +472,7 @@ def test_an_undo_sees_what_both_sides_changed(plain):
 @pytest.mark.parametrize("where", ["revert", "undo"])
 def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
     """Cut off between the carry's COMMIT and the renames: what changed meanwhile counts, ghosts do not stay."""
+    as_owner(plain, "CREATE TABLE log (w text); INSERT INTO log VALUES ('x'), ('x')")
     place = plain.backup()
     plain.run("receipts.sql")
     if where == "undo":
@@ -317,6 +480,7 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
     else:
         context = begun(plain, place)
     as_owner(plain, "INSERT INTO \"User\" VALUES ('ghost', 'ghost@example.org'), ('stays', 'stays@example.org')")
+    as_owner(plain, "SELECT lo_from_bytea(5, 'ghost'); INSERT INTO log VALUES ('ghost'); DELETE FROM log WHERE w = 'x'")
     as_owner(plain, "UPDATE \"User\" SET \"name\" = 'first' WHERE \"id\" = 'u1'")
     as_owner(plain, "DELETE FROM \"UserContribution\" WHERE \"id\" = 'c1'")
 
@@ -335,6 +499,7 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
             run()
     # The application went on meanwhile.
     as_owner(plain, "DELETE FROM \"User\" WHERE \"id\" = 'ghost'")
+    as_owner(plain, "SELECT lo_unlink(5); DELETE FROM log WHERE w = 'ghost'; INSERT INTO log VALUES ('x'), ('x')")
     as_owner(plain, "UPDATE \"User\" SET \"name\" = 'second' WHERE \"id\" = 'u1'")
     as_owner(plain, "INSERT INTO \"UserContribution\" SELECT 'c1', 'p000001', 'u2', 0.3")
     result = run()
@@ -344,6 +509,7 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
         ("stays", None), ("u1", "second"),
     ]
     assert plain.value('SELECT count(*) FROM "UserContribution"') == 400
+    assert plain.rows("SELECT w FROM log") == [("x",), ("x",)] and plain.rows(OBJECTS) == []
 
 
 def test_what_cannot_be_proved_is_not_committed(plain):

@@ -12,10 +12,8 @@ import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import level_of
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
-    plan_revert,
-    plan_undo,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import plan_undo
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import retired as retired_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.retired import (
@@ -136,7 +134,7 @@ def test_somebody_who_writes_while_it_is_open(plain, reverted, monkeypatch):
     writes = []
 
     def write(where):
-        if where == "prune.dumped":
+        if where == "retired.dumped":
             writes.append(where)
             write_to(plain, name, "INSERT INTO \"User\" VALUES ('w%d', 'w%d@example.org')" % ((len(writes),) * 2))
 

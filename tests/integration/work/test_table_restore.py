@@ -177,6 +177,18 @@ def test_newer_rows_need_consent(receipts):
     assert counts(restore(receipts, accept_lost_rows=1)) == (0, 0, 1)
 
 
+def test_a_writer_between_the_plan_and_the_act(receipts):
+    """The plan counted nothing lost; what came since is counted again behind the lock, and needs consent."""
+    place = receipts.backup()
+    owner(receipts, CORRUPT)
+    assert plan(receipts.context, Wish("ReceiptData"), place.backup_id)["lost_rows"] == 0
+    owner(receipts, "INSERT INTO \"ReceiptData\" VALUES ('late', 'p000201', NULL, 1, now())")
+    before = state(receipts)
+    with pytest.raises(Refused, match="1 rows would be lost"):
+        restore(receipts, place=place)
+    assert state(receipts) == before
+
+
 def test_a_repair_leaves_the_other_rows(receipts):
     receipts.backup()
     owner(receipts, CORRUPT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import plan_undo
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
     build_successor,
     revert,
@@ -29,20 +29,21 @@ def test_the_release_goes_back_and_the_database_stays(plain):
     plan = plan_undo(plain.context, None)
     assert plan == {
         "needed": False, "method": "code_only", "undoes": rolled_back.id, "commit": "newer", "retired": None,
-        "table": None,
+        "table": None, "undone_by": None,
     }
     assert plan_undo(plain.context, rolled_back.id) == plan
 
     undo = ended(plain, "undo", undoes=rolled_back.id)
+    plan["undone_by"] = undo.id
     assert plan_undo(plain.context, None) == plan, "an undo that is done has nothing left to do but the same"
-    assert plan_undo(plain.context, rolled_back.id) == plan and plan_undo(plain.context, undo.id) == plan
+    assert plan_undo(plain.context, rolled_back.id) == plan
 
 
 def test_only_the_newest_change(plain):
     first = ended(plain, "rollback", method="code_only")
     second = ended(plain, "rollback", method="code_only", again=True)
     assert plan_undo(plain.context, None)["undoes"] == second.id
-    with pytest.raises(Refused, match="Only the newest change can be undone.*%s came after" % second.id):
+    with pytest.raises(Refused, match="Only the newest change can be undone.*%s .* came after" % second.id):
         plan_undo(plain.context, first.id)
 
 

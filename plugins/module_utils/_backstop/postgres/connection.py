@@ -285,7 +285,10 @@ class Session:
 
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Within a transaction: on an error only what the block did is rolled back."""
+        """On an error only what the block did is rolled back; outside of a transaction there is nothing to keep."""
+        if not self.raw.info.transaction_status:
+            yield
+            return
         self.execute("SAVEPOINT backstop")
         try:
             yield

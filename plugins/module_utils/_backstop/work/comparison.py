@@ -15,6 +15,7 @@ from ..base.errors import BackstopError, Refused
 from ..base.sql_names import scratch_name
 from ..postgres import archive, catalog, definitions, digests
 from ..postgres.connection import Session
+from ..postgres.damage import is_damage
 from ..postgres.database_properties import create_database, drop_scratch_database
 from ..store.layout import new_id
 from ..store.manifest import require_whole, verification
@@ -75,6 +76,16 @@ def compare_tables(
     return result
 
 
+def compare_kept_tables(session: Session, manifest: Dict[str, Any]) -> List[str]:
+    """How tables differ from those of a manifest that need not have all; other tables are not looked at."""
+    present = {(table.schema, table.name): table for table in catalog.tables(session)}
+    result = Comparison([], [])
+    for entry in manifest["tables"]:
+        name = "%s.%s" % (entry["schema"], entry["name"])
+        _compare_table(session, name, entry, present.get((entry["schema"], entry["name"])), False, result)
+    return result.tables
+
+
 def _compare_table(
     session: Session,
     name: str,
@@ -91,7 +102,14 @@ def _compare_table(
         result.tables.append("table %s has other columns: %s" % (name, ", ".join(table.columns)))
         return
     wanted = digests.Digest.from_json(entry["digest"])
-    found = digests.table_digest(session, table.schema, table.name, columns)
+    try:
+        with session.savepoint():
+            found = digests.table_digest(session, table.schema, table.name, columns)
+    except BackstopError as error:
+        if not is_damage(error):
+            raise
+        result.tables.append("table %s cannot be read: it is damaged (%s)" % (name, error.found))
+        return
     result.compared_tables += 1
     result.compared_rows += found.rows
     if found.rows != wanted.rows:

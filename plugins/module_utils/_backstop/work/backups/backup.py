@@ -26,6 +26,7 @@ from ...base.sql_names import qualified
 from ...postgres import archive, catalog, definitions, digests, locks, server
 from ...postgres.client_tools import ClientTools
 from ...postgres.connection import Session
+from ...postgres.damage import DamagedTable, is_damage
 from ...postgres.database_properties import read_properties
 from ...prisma import history
 from ...store import manifest as manifests
@@ -344,7 +345,12 @@ def _read_contents(
     for table in [] if form.schema_only else catalog.tables(session):
         if oids is not None and table.oid not in oids:
             continue
-        digest = digests.table_digest(session, table.schema, table.name, table.columns)
+        try:
+            digest = digests.table_digest(session, table.schema, table.name, table.columns)
+        except BackstopError as error:
+            if is_damage(error):
+                raise DamagedTable(table.full_name, error, "a table of which a backup can be made") from error
+            raise
         tables.append({**table.to_json(), "digest": digest.to_json()})
     rows = history.read_rows(session.cursor(), context.connection.schema)
     oid = server.database_oid(session, context.database)

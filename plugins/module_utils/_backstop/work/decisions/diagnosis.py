@@ -32,7 +32,7 @@ from ..loss.own_work import as_migrated
 from ..migrations.migration import MIGRATE, backup_history
 from ..reverts.down import applied_since
 from ..reverts.revert import BUILD, successor_name
-from .plan import backup_to_revert_to, last_deploy, old_release_proved
+from .plan import backup_to_revert_to, last_deploy, old_release_proved, shown_objects
 
 FAILED_MIGRATION, APPLICATION_ERRORS = "failed_migration", "application_errors"
 CORRUPTED_TABLE, COMPLETE = "corrupted_table", "complete"
@@ -486,8 +486,8 @@ def evidence(facts: Facts) -> List[str]:
     say("in the release but not applied", facts.pending)
     say("applied but not in the release that runs", facts.unknown)
     say("otherwise than the history of the backup", [] if facts.applied_since else facts.history_differences)
-    say("objects added since the backup", _whole(facts.added))
-    say("objects of the backup that are missing", _whole(facts.missing))
+    say("objects added since the backup", shown_objects(facts.added))
+    say("objects of the backup that are missing", shown_objects(facts.missing))
     say("objects changed since the backup", facts.changed)
     say("invalid indexes", facts.invalid_indexes)
     say("cannot be read", facts.unreadable)
@@ -504,13 +504,6 @@ def evidence(facts: Facts) -> List[str]:
                 "%s %s %s" % (operation.kind, operation.id, word or "ended: %s" % (operation.outcome or "still open"))
             )
     return lines + ["not known: " + text for text in facts.untold]
-
-
-def _whole(keys: Sequence[str]) -> List[str]:
-    """Without the columns and constraints of relations that are listed themselves."""
-    relations = tuple(key[len("relation ") :] + "." for key in keys if key.startswith("relation "))
-    parts = ("column ", "constraint ", "trigger ")
-    return [key for key in keys if not (key.startswith(parts) and key.split(" ", 1)[1].startswith(relations))]
 
 
 def _steps(scenario: str, method: str, facts: Facts) -> List[str]:
@@ -633,6 +626,11 @@ def _cost_lines(plan: Dict[str, Any]) -> List[str]:
     ]
 
 
+def _counts(loss: Dict[str, Any]) -> str:
+    told = ", ".join("%d %s" % (loss[how], how) for how in ("inserted", "updated", "deleted") if loss[how])
+    return ("" if loss["exact"] else "at least ") + told if told else "not known"
+
+
 def _loss_lines(plan: Dict[str, Any]) -> List[str]:
     if plan["scenario"] not in (COMPLETE, APPLICATION_ERRORS):
         return []
@@ -641,11 +639,7 @@ def _loss_lines(plan: Dict[str, Any]) -> List[str]:
     ]
     if not lossy:
         return ["none"]
-    lines = [
-        "%s: %s%d inserted, %d updated, %d deleted"
-        % (loss["table"], "" if loss["exact"] else "at least ", loss["inserted"], loss["updated"], loss["deleted"])
-        for loss in lossy
-    ]
+    lines = ["%s: %s" % (loss["table"], _counts(loss)) for loss in lossy]
     total = sum(loss["inserted"] + loss["updated"] + loss["deleted"] for loss in lossy)
     exact = all(loss["exact"] for loss in lossy)
     return [

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from ...base.errors import Refused
 from ...postgres import server
@@ -17,10 +17,9 @@ from ...store.operation import Operation, operations
 from ..context import Context
 from ..migrations.leftovers import leftovers
 from ..migrations.migration import MIGRATE, backup_history
-from ..reverts.down import DOWN, applied_since, how_to_undo
+from ..reverts.down import applied_since
 from ..reverts.in_place import IN_PLACE, last_in_place
-from ..reverts.revert import SWAP, last_swap, made_live
-from ..tables.table_restore import plan_table_undo
+from ..reverts.revert import SWAP, built_by, last_swap
 
 
 def last_deploy(context: Context) -> Optional[Operation]:
@@ -74,10 +73,10 @@ def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
         size = server.database_size(session, context.database)
         oid = server.database_oid(session, context.database)
     differences = history.history_differences(backup_history(place), rows)
-    # Once its retired database was pruned, only the journal tells.
-    swap = last_swap(context) or made_live(context, oid)
-    in_force = swap is not None and (swap.done(SWAP) or {}).get("live_oid") == oid
-    reverted = in_force and swap is not None and (swap.done(SWAP) or {}).get("backup") == place.backup_id
+    swap = last_swap(context)
+    # The journal tells, also when undos went there and back, and when the retired database was pruned.
+    built = built_by(context, oid)
+    reverted = built is not None and (built.facts(SWAP) or {}).get("backup") == place.backup_id
     here = restored_in_place(context, oid, swap)
     if here is not None:
         reverted = (here.facts(IN_PLACE) or {}).get("backup") == place.backup_id
@@ -113,10 +112,17 @@ def plan_failed_migration(context: Context, backup_id: Optional[str]) -> Dict[st
     how = (
         "restore backup %s into a new database and swap: %s" % (place.backup_id, "; ".join(found["reasons"][:5]))
         if found["reasons"]
-        else "drop in one transaction: " + (", ".join(found["added"]) or "nothing is left of it")
+        else "drop in one transaction: " + (", ".join(shown_objects(found["added"])) or "nothing is left of it")
     )
     steps = ["stop the application", how, "mark as rolled back: " + ", ".join(failed), "start the application"]
     return {"needed": True, "failed_migrations": failed, "backup": place.backup_id, "steps": steps, **found}
+
+
+def shown_objects(keys: Sequence[str]) -> List[str]:
+    """Keys of definitions for people: without the columns and constraints of relations that are listed themselves."""
+    relations = tuple(key[len("relation ") :] + "." for key in keys if key.startswith("relation "))
+    parts = ("column ", "constraint ", "trigger ")
+    return [key for key in keys if not (key.startswith(parts) and key.split(" ", 1)[1].startswith(relations))]
 
 
 METHODS = ("code_only", "drop", "restore")
@@ -170,153 +176,9 @@ def plan_application_errors(context: Context, method: str, backup_id: Optional[s
     return {**facts, "needed": bool(history.history_differences(backup_history(place), rows))}
 
 
-def last_code_change(context: Context) -> Optional[Operation]:
-    """The newest rollback or undo that changed the release and left the database alone."""
-    found = [
-        operation
-        for operation in operations(context.store)
-        if operation.header.get("database") == context.database
-        and operation.kind != "deploy"
-        and operation.done(CODE)
-        and operation.outcome in (None, "done")
-    ]
-    return found[-1] if found else None
-
-
-def _newest(candidates: Sequence[Optional[Operation]]) -> Optional[Operation]:
-    found = [operation for operation in candidates if operation is not None]
-    return max(found, key=lambda operation: (str(operation.header["began"]), operation.id)) if found else None
-
-
-def _refuse_drop(operation: Operation) -> None:
-    facts = operation.facts(DOWN)
-    if facts:
-        raise Refused(
-            "Operation %s cannot be undone by itself: it took a migration out of the live database" % operation.id,
-            hint=" ".join(how_to_undo(facts)),
-        )
-
-
-def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
-    """Which operation an undo would undo; ``needed`` is False when the last change was an undo already.
-
-    ``method`` is ``swap``, ``in_place``, after a rollback of the code alone ``code_only``, or ``table``: then ``table``
-    names it.
-    """
-    named = Operation.load(context.store, operation_id) if operation_id else None
-    code, here = last_code_change(context), _in_place_now(context)
-    newest = _newest([last_swap(context), code, _last_drop(context), here])
-    table = plan_table_undo(context, operation_id, since=None if newest is None else str(newest.header["began"]))
-    if table is not None:
-        return {**table, "method": "table", "commit": None, "retired": None}
-    if here is not None and (named is not None or newest is here):
-        in_place = _undo_in_place(context, here, operation_id)
-        if in_place is not None:
-            return in_place
-    last = named or newest
-    if last is not None:
-        _refuse_drop(last)
-        if last.done(CODE):
-            return {"table": None, **_undo_of_code(last, code)}
-    swap = last
-    if swap is None:
-        raise Refused(
-            "There is nothing to undo",
-            found="no retired database of %s, and no restored table" % context.database,
-            hint="an undo gives the live name back to the database that a revert retired, or a table what it held",
-        )
-    needed = swap.kind != "undo"
-    if operation_id and needed:
-        newest = last_swap(context)
-        undone = [
-            op
-            for op in operations(context.store)
-            if op.kind == "undo" and op.header.get("request", {}).get("undoes") == swap.id
-        ]
-        needed = not any(op.outcome == "done" for op in undone)
-        if needed and (newest is None or newest.id != swap.id):
-            raise Refused(
-                "Only the newest swap can be undone",
-                found="operation %s came after %s" % (newest.id if newest else "none", swap.id),
-                hint="undo that one first",
-            )
-    undoes = swap.header.get("request", {}).get("undoes") if swap.kind == "undo" else swap.id
-    source = Operation.load(context.store, undoes) if undoes else swap
-    return {
-        "needed": needed,
-        "method": "swap",
-        "undoes": undoes,
-        "table": None,
-        "commit": source.header.get("facts", {}).get("former_commit"),
-        "retired": (source.done(SWAP) or {}).get("retired"),
-    }
-
-
-def _last_drop(context: Context) -> Optional[Operation]:
-    found = [
-        operation
-        for operation in operations(context.store)
-        if operation.header.get("database") == context.database and operation.facts(DOWN)
-    ]
-    return found[-1] if found else None
-
-
-def _undo_of_code(last: Operation, newest: Optional[Operation]) -> Dict[str, Any]:
-    if newest is not None and newest.id != last.id and newest.header.get("request", {}).get("undoes") != last.id:
-        raise Refused(
-            "Only the newest change can be undone", found="operation %s came after %s" % (newest.id, last.id)
-        )
-    later = [
-        operation.id
-        for operation in operations(last.store)
-        if operation.kind == "deploy"
-        and operation.outcome == "done"
-        and operation.header.get("database") == last.header.get("database")
-        and operation.header["began"] > last.header["began"]
-    ]
-    if later:
-        raise Refused("There is nothing to undo", found="deploy %s came after %s" % (later[-1], last.id))
-    undone = newest if newest is not None and newest.kind == "undo" else None
-    source = last if undone is None else Operation.load(last.store, undone.header["request"]["undoes"])
-    return {
-        "needed": False,  # the database stays; whether the release must change is seen on the hosts
-        "method": "code_only",
-        "undoes": source.id,
-        "commit": source.header.get("facts", {}).get("former_commit"),
-        "retired": None,
-    }
-
-
 def restored_in_place(context: Context, oid: Optional[int], swap: Optional[Operation]) -> Optional[Operation]:
     """The operation that restored the live database in place; None when a swap came after it."""
     here = last_in_place(context, oid)
     if here is None or swap is None:
         return here
     return here if (str(here.header["began"]), here.id) > (str(swap.header["began"]), swap.id) else None
-
-
-def _in_place_now(context: Context) -> Optional[Operation]:
-    with context.connect() as session:
-        oid = server.database_oid(session, context.database)
-    return restored_in_place(context, oid, last_swap(context))
-
-
-def _undo_in_place(context: Context, here: Operation, operation_id: Optional[str]) -> Optional[Dict[str, Any]]:
-    """What an undo of a restore in place would undo; None when another operation was meant.
-
-    :param here: the restore that the live database comes from
-    """
-    if operation_id and here.id != operation_id and here.kind != "undo":
-        return None
-    undoes = here.header.get("request", {}).get("undoes") if here.kind == "undo" else here.id
-    if operation_id and operation_id != undoes:
-        return None
-    source = Operation.load(context.store, undoes)
-    return {
-        "needed": here.kind != "undo",
-        "undoes": undoes,
-        "method": "in_place",
-        "table": None,
-        "commit": source.header.get("facts", {}).get("former_commit"),
-        "retired": None,
-    }

@@ -16,11 +16,12 @@ import re
 from collections import Counter
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ...base.errors import Refused
+from ...base.errors import BackstopError, Refused
 from ...base.sql_names import qualified, quote_identifier, quote_literal
 from ...postgres import catalog, digests
 from ...postgres.catalog import Table
 from ...postgres.connection import Session
+from ...postgres.damage import is_damage
 
 #: Rows in a bucket, about, and how many buckets are read in one scan: what is held in memory at once.
 _BUCKET_ROWS = 2000
@@ -48,6 +49,8 @@ class TableLoss:
     columns_only: bool = False
     #: nobody wrote it: it is what the migration itself did to rows, and does not count as lost
     by_migration: bool = False
+    #: the live table is damaged, with what the server said: nothing of it could be counted
+    unreadable: Optional[str] = None
     #: file with the rows that would be lost, as COPY wrote them
     file: Optional[str] = None
     #: columns that can be put back: those that the base has too, without generated ones
@@ -74,6 +77,8 @@ class TableLoss:
         return {**facts, "table": self.full_name, "total": self.total}
 
     def __str__(self) -> str:
+        if self.unreadable:
+            return "%s: cannot be counted, the table is damaged (%s)" % (self.full_name, self.unreadable)
         parts = [(self.inserted, "inserted"), (self.updated, "updated"), (self.deleted, "deleted")]
         said = ", ".join("%d %s" % part for part in parts if part[0])
         where = " (the whole table goes)" if self.whole_table else " (columns go)" if self.columns_only else ""
@@ -101,8 +106,8 @@ def count_table_losses(
     for table in tables:
         if table.name == HISTORY_TABLE:
             continue
-        loss = _table_loss(live, table, base, based.pop(table.full_name, None))
-        if loss.total:
+        loss = _readable_table_loss(live, table, base, based.pop(table.full_name, None))
+        if loss.total or loss.unreadable:
             losses.append(loss)
     for name, table in based.items():
         # Dropped in the live database: all that the base still has of it counts as deleted.
@@ -112,9 +117,12 @@ def count_table_losses(
     return losses
 
 
-def losses_of_dropping(live: Session, remaining: Mapping[str, Table]) -> List[TableLoss]:
+def losses_of_dropping(
+    live: Session, remaining: Mapping[str, Table], *, to_be_put_back: bool = True
+) -> List[TableLoss]:
     """What goes when only these tables with these columns remain: rows of other tables, values in other columns.
 
+    :param to_be_put_back: somebody may want the values again
     :raises Refused: values would go of a table without a key by which they could be put back
     """
     losses = []
@@ -122,19 +130,19 @@ def losses_of_dropping(live: Session, remaining: Mapping[str, Table]) -> List[Ta
         if table.name == HISTORY_TABLE:
             continue
         other = remaining.get(table.full_name)
-        loss = _whole_table(live, table) if other is None else _loss_of_columns(live, table, other)
+        loss = _whole_table(live, table) if other is None else _loss_of_columns(live, table, other, to_be_put_back)
         if loss.total:
             losses.append(loss)
     return losses
 
 
-def _loss_of_columns(live: Session, table: Table, other: Table) -> TableLoss:
+def _loss_of_columns(live: Session, table: Table, other: Table, to_be_put_back: bool) -> TableLoss:
     going = [column for column in table.writable_columns if column not in other.columns]
     key = list(table.key) if set(table.key) <= set(other.columns) else []
     common = [column for column in table.columns if column in other.columns]
     loss = TableLoss(table.schema, table.name, columns=key + going, columns_only=True, hashed=key or common)
     _add_new_columns(live, table, other, loss)
-    if loss.total and not loss.keys:
+    if loss.total and not loss.keys and to_be_put_back:
         raise Refused(
             "Values could not be put back into table %s once its column is gone" % table.full_name,
             found="no key by which its rows are known; %d rows hold a value in %s" % (loss.total, ", ".join(going)),
@@ -147,6 +155,16 @@ def _whole_table(live: Session, table: Table) -> TableLoss:
     loss = TableLoss(table.schema, table.name, whole_table=True, columns=table.writable_columns)
     loss.inserted = digests.table_digest(live, table.schema, table.name, table.columns).rows
     return loss
+
+
+def _readable_table_loss(live: Session, table: Table, base: Session, other: Optional[Table]) -> TableLoss:
+    try:
+        with live.savepoint():
+            return _table_loss(live, table, base, other)
+    except BackstopError as error:
+        if not is_damage(error):
+            raise
+        return TableLoss(table.schema, table.name, unreadable=str(error.found))
 
 
 def _table_loss(live: Session, table: Table, base: Session, other: Optional[Table]) -> TableLoss:
@@ -291,4 +309,5 @@ def _large_objects(live: Session, base: Session) -> TableLoss:
     loss.deleted = len(set(there) - set(here))
     loss.updated = sum(1 for oid in set(here) & set(there) if here[oid] != there[oid])
     loss.keys = {int(oid): 1 for oid in here if here[oid] != there.get(oid)}
+    loss.deleted_keys = sorted(int(oid) for oid in set(there) - set(here))
     return loss

@@ -60,7 +60,8 @@ def _to_json(table: Table, digest: Digest) -> Dict[str, Any]:
 
 def mark(live: Session, losses: Sequence[TableLoss], store: Store, place: BackupPlace) -> None:
     """Mark the losses that are only the work of the migrations that a deploy ran after it made this backup."""
-    names = as_migrated(live, [loss.full_name for loss in losses], store, place)
+    readable = [loss.full_name for loss in losses if not loss.unreadable]
+    names = as_migrated(live, readable, store, place)
     for loss in losses:
         loss.by_migration = loss.full_name in names
 

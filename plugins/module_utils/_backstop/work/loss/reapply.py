@@ -20,7 +20,8 @@ import dataclasses
 import json
 import os
 import shutil
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from collections import Counter
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from ...base.durable_files import (
     PRIVATE_FILE,
@@ -38,6 +39,8 @@ from ...postgres.catalog import Table
 from ...postgres.connection import Session
 from ...store.layout import Store
 from ...store.operation import Operation, operations
+from .keyless_changes import KeylessChanges
+from .large_object_changes import LargeObjectChanges
 from .loss import LARGE_OBJECTS, TableLoss
 from .lost_rows import referenced_first
 from .row_changes import Reference, RowChanges, savepoint
@@ -128,6 +131,7 @@ class _Carry:
         #: parents first
         self._changes: List[RowChanges] = []
         self._of_loss: Dict[Name, RowChanges] = {}
+        self._large_objects: Optional[LargeObjectChanges] = None
         #: table, number of rows and reason, where a whole table cannot be carried
         self._refused: List[Dict[str, Any]] = []
 
@@ -139,17 +143,29 @@ class _Carry:
         for loss in losses:
             name = (loss.schema, loss.name)
             rows = loss.inserted + loss.updated + (loss.deleted if deletes else 0)
-            reason = _why_not(loss, here.get(name), there.get(name), self._tables.get(name))
+            if name == LARGE_OBJECTS:
+                numbers = [*loss.keys, *(loss.deleted_keys if deletes else [])]
+                self._large_objects = LargeObjectChanges(self._target)
+                self._large_objects.stage(live, base, numbers, deletes=deletes, folder=self._operation.path)
+                continue
+            reason = _why_not(loss, here.get(name), there.get(name), self._tables.get(name), deletes)
             if reason and rows:
                 self._refused.append({"table": loss.full_name, "rows": rows, "reason": reason})
             if reason or not rows:
                 continue
             table = self._tables[name]
             shared = [column for column in loss.columns if column in table.writable_columns]
-            changes = RowChanges(self._target, table, shared, len(self._changes))
+            changes = _changes_of(self._target, table, shared, len(self._changes))
             hashes = [*loss.keys, *(loss.deleted_keys if deletes else [])]
             changes.stage(
-                live, here[name], base, there[name], hashes, deletes=deletes, folder=self._operation.path
+                live,
+                here[name],
+                base,
+                there[name],
+                loss.hashed,
+                hashes,
+                deletes=deletes,
+                folder=self._operation.path,
             )
             self._add(name, changes)
 
@@ -160,14 +176,25 @@ class _Carry:
             name = (entry["schema"], entry["name"])
             if name not in self._tables:
                 raise BackstopError("A table that rows were carried to is gone", found=".".join(name))
-            changes = RowChanges(self._target, self._tables[name], entry["columns"], number)
+            changes = _changes_of(self._target, self._tables[name], entry["columns"], number)
             with open(os.path.join(folder, entry["file"]), "rb") as stream:
                 changes.load(stream)
             self._add(name, changes)
+        if contents.get("large_objects"):
+            self._large_objects = LargeObjectChanges(self._target)
+            with open(os.path.join(folder, contents["large_objects"]), "rb") as stream:
+                self._large_objects.load(stream)
 
     def invert(self) -> None:
-        for changes in self._changes:
+        for changes in self._all():
             changes.invert()
+
+    def _all(self) -> List[Union[RowChanges, LargeObjectChanges]]:
+        return [*self._changes, *([self._large_objects] if self._large_objects else [])]
+
+    def reasons(self) -> List[Tuple[str, int]]:
+        """Why changes were not applied, and how many."""
+        return [found for changes in self._all() for found in changes.reasons()]
 
     def _add(self, name: Name, changes: RowChanges) -> None:
         self._changes.append(changes)
@@ -202,9 +229,13 @@ class _Carry:
     def apply(self) -> None:
         """Apply, as often as something goes that did not before: a parent that is there now, a unique value that is
         free now."""
+        if self._large_objects:
+            self._large_objects.apply()
         references = {changes.full_name: self._references(changes.table) for changes in self._changes}
         for changes in self._changes:
             changes.classify()
+            if self._large_objects:
+                changes.refuse_references(self._large_objects.left_hashes())
         while self._round(references):
             for changes in self._changes:
                 changes.begin_round()
@@ -279,6 +310,8 @@ class _Carry:
             if start is None or (found.rows, int(found.hash)) != (start.rows + rows, int(start.hash) + total):
                 wrong.append(".".join(name))
         wrong += [".".join(name) for name in before if name not in self._tables]
+        if self._large_objects and not self._large_objects.prove():
+            wrong.append("large objects")
         if wrong:
             raise BackstopError(
                 "The database that is to take over does not hold what was backed up and carried over, and only that",
@@ -292,7 +325,8 @@ class _Carry:
         tables: List[Dict[str, Any]] = []
         conflicts = list(self._refused)
         for loss in losses:
-            changes = self._of_loss.get((loss.schema, loss.name))
+            name = (loss.schema, loss.name)
+            changes = self._large_objects if name == LARGE_OBJECTS else self._of_loss.get(name)
             if changes is None:
                 left.append(loss)
                 continue
@@ -327,7 +361,7 @@ class _Carry:
 
     def write_conflicts(self) -> None:
         """Each row that was not carried, with its key and the reason, in a private file."""
-        lines = [json.dumps(found, sort_keys=True) for changes in self._changes for found in changes.conflicts()]
+        lines = [json.dumps(found, sort_keys=True) for changes in self._all() for found in changes.conflicts()]
         if lines:
             write_file(self._operation.file(_CONFLICTS), ("\n".join(lines) + "\n").encode())
 
@@ -351,9 +385,17 @@ class _Carry:
                     "digest": digest.to_json(),
                 }
             )
+        objects = "large-objects.copy" if self._large_objects else None
+        if self._large_objects:
+            _write(os.path.join(folder, str(objects)), self._large_objects)
         fsync_directory(folder)
         database = self._target.settings.database
-        contents = {"database": database, "oid": server.database_oid(self._target, database), "tables": entries}
+        contents = {
+            "database": database,
+            "oid": server.database_oid(self._target, database),
+            "tables": entries,
+            "large_objects": objects,
+        }
         write_json(os.path.join(folder, _CONTENTS), contents)
 
 
@@ -361,18 +403,36 @@ class _StillBroken(BackstopError):
     """Deferred foreign keys that do not hold in the end."""
 
 
-def _why_not(loss: TableLoss, live: Optional[Table], base: Optional[Table], target: Optional[Table]) -> Optional[str]:
+def _changes_of(target: Session, table: Table, columns: Sequence[str], number: int) -> RowChanges:
+    return (RowChanges if table.key else KeylessChanges)(target, table, columns, number)
+
+
+def _why_not(
+    loss: TableLoss, live: Optional[Table], base: Optional[Table], target: Optional[Table], deletes: bool
+) -> Optional[str]:
     """Why no row of this table can be carried; None when they can."""
-    if (loss.schema, loss.name) == LARGE_OBJECTS:
-        return "large objects are not carried over"
+    if loss.unreadable:
+        return "the table is damaged"
     if target is None or base is None:
         return "the other database has no such table"
     if live is None:
         return "the live database has no such table any more"
+    if not (live.key or base.key or target.key):
+        return _why_not_without_key(loss, live, target, deletes)
     if not live.key or loss.hashed != list(live.key) or set(live.key) != set(target.key):
         return "without a key that both databases have, rows cannot be told from each other"
     if not set(live.key) <= set(loss.columns):
         return "a column of its key is generated"
+    return None
+
+
+def _why_not_without_key(loss: TableLoss, live: Table, target: Table, deletes: bool) -> Optional[str]:
+    """Without a key, rows can only be counted: so many equal ones more or less."""
+    if not live.writable_columns or set(live.writable_columns) != {*loss.columns} & {*target.writable_columns}:
+        return "it has no key, and columns that the other database does not have"
+    if loss.deleted and not deletes:
+        # An update is one row less and one more: to add without taking away would double the row.
+        return "it has no key, so rows that were deleted and rows that were changed cannot be told apart"
     return None
 
 
@@ -399,7 +459,7 @@ def _rest(loss: TableLoss, counts: Dict[Tuple[str, str, bool], int], hashes: Seq
         inserted=_sum(counts, "insert", ("conflict",)),
         updated=_sum(counts, "update", ("conflict",)) + partly,
         deleted=loss.deleted - _sum(counts, "delete", in_force),
-        keys=dict.fromkeys(hashes, 1),
+        keys=dict(Counter(hashes)),
     )
 
 
@@ -410,7 +470,7 @@ def _digests(session: Session) -> Dict[Name, digests.Digest]:
     }
 
 
-def _write(path: str, changes: RowChanges) -> None:
+def _write(path: str, changes: Union[RowChanges, LargeObjectChanges]) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
     with os.fdopen(descriptor, "wb") as stream:
         changes.save(stream)
@@ -458,7 +518,7 @@ def _replay(operation: Operation, target: Session, inverse: bool) -> None:
         names = [TableLoss(changes.table.schema, changes.table.name) for changes in carry._changes]
         with carry.triggers_off(names):
             carry.apply()
-        conflicts = [found for changes in carry._changes for found in changes.reasons()]
+        conflicts = carry.reasons()
         if conflicts:
             raise Refused(
                 "What operation %s carried into database %s cannot be %s"

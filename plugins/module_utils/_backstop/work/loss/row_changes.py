@@ -24,7 +24,6 @@ from .loss import key_hash, written_condition
 
 #: Of one table, how many rows that conflict are told apart; above it those not yet applied are left as they are.
 _MOST_CONFLICTS = 1000
-_SPOOL_BYTES = 16 << 20
 #: SQLSTATE classes that mean that a row does not go, whatever is tried: data exception, integrity constraint violation,
 #: with check option violation.
 _ROW_ERRORS = ("22", "23", "44")
@@ -35,16 +34,20 @@ _REASONS = {
 }
 OTHER_VALUES = "it would not keep its values: a column has another type or a rule changes it"
 REFERRED_TO = "other rows refer to it"
+NO_LARGE_OBJECT = "a large object that it refers to is not carried over"
 #: SQLSTATE of a broken foreign key: the row may go once others are there.
 FOREIGN_KEY = "23503"
 
 
-class _DoesNotFit(BackstopError):
+class DoesNotFit(BackstopError):
     """Rows did not read as the changes say."""
 
 
 class RowChanges:
     """The changes of one table."""
+
+    #: what is held in memory on its way from one database to the other
+    SPOOL_BYTES = 16 << 20
 
     def __init__(self, session: Session, table: Table, columns: Sequence[str], number: int) -> None:
         """Make the empty stage.
@@ -87,6 +90,7 @@ class RowChanges:
         live_table: Table,
         base: Session,
         base_table: Table,
+        hashed: Sequence[str],
         hashes: Sequence[int],
         *,
         deletes: bool,
@@ -94,16 +98,17 @@ class RowChanges:
     ) -> None:
         """Stage the rows of these keys as they are in the live database and as they were in the base.
 
+        :param hashed: columns that the hashes are of; here the key
         :param deletes: stage rows that the live database lacks, too
         :param folder: private directory for what does not fit into memory on its way
         """
-        key = list(live_table.key)
+        key = list(hashed)
         new = [name for name in live_table.writable_columns if name not in self.columns]
         beyond = " OR ".join(written_condition(live, live_table, name) for name in new) or "false"
-        with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=folder) as spool:
+        with tempfile.SpooledTemporaryFile(max_size=self.SPOOL_BYTES, dir=folder) as spool:
             live.copy_out(self._rows_query(live_table, "(%s)" % beyond, key, hashes), cast(IO[bytes], spool))
             self._copy_in("after", "a", cast(IO[bytes], spool))
-        with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=folder) as spool:
+        with tempfile.SpooledTemporaryFile(max_size=self.SPOOL_BYTES, dir=folder) as spool:
             base.copy_out(self._rows_query(base_table, "false", key, hashes), cast(IO[bytes], spool))
             self._copy_in("before", "b", cast(IO[bytes], spool))
         places = [self.columns.index(name) for name in self.table.key]
@@ -181,6 +186,18 @@ class RowChanges:
         """Types of users are compared by what they read: their operators are not in the search path."""
         kind = self._types[name]
         return "format('%%s', %s) = %s" % (column, text) if "." in kind else "%s = (%s)::%s" % (column, text, kind)
+
+    def refuse_references(self, objects: Sequence[int]) -> int:
+        """Set aside rows that refer to large objects which do not go: there their numbers are free or of others."""
+        kinds = ("oid", "lo")
+        places = [
+            index for index, name in enumerate(self.columns) if self._types[name].split(".")[-1].strip('"') in kinds
+        ]
+        if not places or not objects:
+            return 0
+        numbers = ", ".join("'%d'" % one for one in objects)
+        refers = " OR ".join("s.a%d IN (%s)" % (place, numbers) for place in places)
+        return self._set("conflict", NO_LARGE_OBJECT, "how <> 'delete' AND (%s)" % refers)
 
     def _reads(self, side: str) -> str:
         """Condition that the row has the change's values."""
@@ -289,7 +306,7 @@ class RowChanges:
                 "UPDATE %s s SET state = 'applied', reason = NULL WHERE %s AND %s" % (self._stage, chosen, in_force)
             )
             if self.session.value("SELECT 1 FROM %s s WHERE %s LIMIT 1" % (self._stage, chosen)):
-                raise _DoesNotFit(OTHER_VALUES)
+                raise DoesNotFit(OTHER_VALUES)
         return reached
 
     def give_up(self) -> None:
@@ -383,7 +400,7 @@ def _reason(error: BackstopError) -> str:
 
     :raises BackstopError: the error itself, when it is not about a row
     """
-    if isinstance(error, _DoesNotFit):
+    if isinstance(error, DoesNotFit):
         return error.message
     state = str(error.details.get("sqlstate"))
     if state[:2] not in _ROW_ERRORS:

@@ -11,12 +11,13 @@ is left alone and reported: then the answer is a restore and a swap.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
-from ...base.sql_names import quote_identifier
-from ...postgres import definitions
+from ...base.sql_names import qualified, quote_identifier
+from ...postgres import catalog, definitions
+from ...postgres.catalog import Table
 from ...postgres.connection import Session
 from ...prisma import history
 from ...prisma.cli import Prisma
@@ -24,6 +25,8 @@ from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ..comparison import compare_tables
 from ..context import Context, acting
+from ..loss.loss import HISTORY_TABLE, losses_of_dropping
+from ..loss.lost_rows import write_lost_rows
 from .migration import read_state, wind_up_predecessor
 
 CLEAN = "clean"
@@ -45,11 +48,12 @@ def clean_failed_migration(context: Context, place: BackupPlace, prisma: Prisma)
         failed = read_state(session, prisma, context.connection.schema).failed
     if differences["reasons"]:
         return {"changed": False, "outcome": "restore_needed", **differences, "resolved": []}
-    changed = False
+    changed, kept = False, 0
     if differences["added"]:
         changed = True
         with acting(context, CLEAN) as facts, context.connect() as session:
-            facts["dropped"] = _drop_added(context, session, manifest)
+            facts["dropped"], kept = _drop_added(context, session, manifest)
+            facts["kept_rows"] = kept
     if failed:
         changed = True
         with acting(context, RESOLVE) as facts, context.connect() as session:
@@ -57,7 +61,8 @@ def clean_failed_migration(context: Context, place: BackupPlace, prisma: Prisma)
     with context.connect() as session:
         _prove(context, session, manifest)
     outcome = "dropped" if differences["added"] else "clean"
-    return {"changed": changed, "outcome": outcome, "dropped": differences["added"], "resolved": failed, "reasons": []}
+    found = {"dropped": differences["added"], "kept_rows": kept, "resolved": failed, "reasons": []}
+    return {"changed": changed, "outcome": outcome, **found}
 
 
 def leftovers(context: Context, session: Session, manifest: Dict[str, Any]) -> Dict[str, List[str]]:
@@ -83,11 +88,15 @@ def _prove(context: Context, session: Session, manifest: Dict[str, Any]) -> None
         )
 
 
-def _drop_added(context: Context, session: Session, manifest: Dict[str, Any]) -> List[str]:
-    """Drop in one transaction, without CASCADE, each object once nothing needs it any more."""
+def _drop_added(context: Context, session: Session, manifest: Dict[str, Any]) -> Tuple[List[str], int]:
+    """Drop in one transaction, without CASCADE, each object once nothing needs it any more.
+
+    :returns: the statements, and how many rows went with it and are kept in files
+    """
     dropped: List[str] = []
     with session.transaction():
         session.execute("SET LOCAL lock_timeout = '5s'")
+        kept = _keep_rows(context, session, manifest)
         remaining = leftovers(context, session, manifest)["added"]
         while remaining:
             progress = False
@@ -107,7 +116,26 @@ def _drop_added(context: Context, session: Session, manifest: Dict[str, Any]) ->
         _prove(context, session, manifest)
         reach("clean.before-commit")
     reach("clean.committed")
-    return dropped
+    return dropped, kept
+
+
+def _keep_rows(context: Context, session: Session, manifest: Dict[str, Any]) -> int:
+    """Write what goes with new tables and columns into files, behind locks: nobody adds to it from here on."""
+    known = {table.full_name: table for table in map(Table.from_json, manifest["tables"])}
+    going = [
+        qualified(table.schema, table.name)
+        for table in catalog.tables(session)
+        if table.name != HISTORY_TABLE
+        and (table.full_name not in known or not set(table.columns) <= set(known[table.full_name].columns))
+    ]
+    if going:
+        listed = ", ".join("ONLY " + name for name in going)
+        session.execute("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE" % listed)
+    losses = losses_of_dropping(session, known, to_be_put_back=False)
+    if losses and context.operation is not None:
+        write_lost_rows(session, losses, context.operation.file("lost-rows"))
+        reach("clean.kept")
+    return sum(loss.total for loss in losses)
 
 
 def _try_drop(session: Session, key: str, added: Sequence[str], dropped: List[str]) -> bool:

@@ -21,15 +21,17 @@ from typing import IO, Any, Callable, Dict, Iterator, List, Optional, Sequence, 
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import qualified, quote_identifier, quote_literal
-from ...postgres import archive, catalog, locks, replication, server
+from ...postgres import archive, catalog, digests, locks, replication, server
 from ...postgres.catalog import Table
 from ...postgres.connection import PINNED_SETTINGS, Session
+from ...postgres.damage import is_damage
 from ...postgres.script import CopyData, read_rows, run_script
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation, operations
 from ..backups.backup import make_backup
-from ..comparison import Comparison, compare_catalog, compare_tables, require_same_major
+from ..backups.salvage import SAVED_ROWS, save_what_can_be_read
+from ..comparison import Comparison, compare_catalog, compare_kept_tables, compare_tables, require_same_major
 from ..context import Context, acting, alone
 from ..loss.loss import HISTORY_TABLE, LARGE_OBJECTS, TableLoss, count_table_losses
 from ..loss.own_work import mark
@@ -48,16 +50,23 @@ _LOCK_TIMEOUT = "10s"
 
 
 def revert_in_place(
-    context: Context, place: BackupPlace, accept_lost_rows: int, accept_changes_in: Sequence[str] = ()
+    context: Context,
+    place: BackupPlace,
+    accept_lost_rows: int,
+    accept_changes_in: Sequence[str] = (),
+    accept_unreadable: bool = False,
 ) -> Dict[str, Any]:
     """Make the live database what the backup says.
 
+    :param accept_unreadable: go on although a damaged table cannot be backed up; what can be read of it is saved
     :raises Refused: more rows would be lost than accepted, or it cannot be done here; nothing was changed
     """
-    return _restore(context, place, place, accept_lost_rows, accept_changes_in)
+    return _restore(context, place, place, accept_lost_rows, accept_changes_in, accept_unreadable)
 
 
-def undo_in_place(context: Context, undone: Operation, accept_lost_rows: int) -> Dict[str, Any]:
+def undo_in_place(
+    context: Context, undone: Operation, accept_lost_rows: int, accept_unreadable: bool = False
+) -> Dict[str, Any]:
     """Make the live database what it was before another operation's revert in place.
 
     Lost is what was written since: the live tables are compared with the backup that they came from.
@@ -67,8 +76,16 @@ def undo_in_place(context: Context, undone: Operation, accept_lost_rows: int) ->
         raise Refused("Operation %s cannot be undone" % undone.id, found="it did not restore in place")
     if context.database != undone.header.get("database"):
         raise Refused("That operation was about another database", found=str(undone.header.get("database")))
+    saved = (undone.facts(EMERGENCY) or {}).get("saved")
+    if saved:
+        raise Refused(
+            "Operation %s cannot be undone: no whole backup could be made of what it removed" % undone.id,
+            found="damaged were: " + ", ".join(one["table"] for one in saved),
+            hint="what could be read is in %s and in backup %s" % (undone.file(SAVED_ROWS), facts["emergency"]),
+        )
     emergency = context.store.find_backup(facts["emergency"])
-    return _restore(context, emergency, context.store.find_backup(facts["backup"]), accept_lost_rows, ())
+    base = context.store.find_backup(facts["backup"])
+    return _restore(context, emergency, base, accept_lost_rows, (), accept_unreadable)
 
 
 def last_in_place(context: Context, oid: Optional[int]) -> Optional[Operation]:
@@ -88,6 +105,7 @@ def _restore(
     base: BackupPlace,
     accept_lost_rows: int,
     accept_changes_in: Sequence[str],
+    accept_unreadable: bool,
 ) -> Dict[str, Any]:
     operation = the_operation(context)
     manifest = manifests.load(place)
@@ -102,7 +120,7 @@ def _restore(
     manifests.check_files(place, manifest)
     with context.connect() as session:
         require_room_for_locks(session, manifest)
-    emergency = _emergency_backup(context, operation)
+    emergency = _emergency_backup(context, operation, accept_unreadable)
     with acting(context, IN_PLACE) as facts, context.administer() as admin:
         found = _done(operation, admin)
         if found is not None:
@@ -113,7 +131,9 @@ def _restore(
         started = time.monotonic()
         facts.update(backup=place.backup_id, emergency=emergency.backup_id)
         facts["live_oid"] = server.database_oid(admin, context.database)
-        judgement = Judgement(operation, accept_lost_rows, accept_changes_in, can_carry=False)
+        judgement = Judgement(
+            operation, accept_lost_rows, accept_changes_in, can_carry=False, accept_unreadable=accept_unreadable
+        )
         with context.connect() as session:
             with waiting(context, operation) as facts["pooled"]:
                 _transaction(context, operation, admin, session, (place, base, emergency), judgement, facts)
@@ -164,10 +184,16 @@ def _counted(operation: Operation) -> Dict[str, Any]:
     return {"losses": counted.get("losses", []), "lost_rows": counted.get("lost_rows", 0)}
 
 
-def _emergency_backup(context: Context, operation: Operation) -> BackupPlace:
+def _emergency_backup(context: Context, operation: Operation, accept_unreadable: bool) -> BackupPlace:
     """A backup of what will be removed. Always a new one: the application may have written since the last."""
     with acting(context, EMERGENCY) as facts:
-        place = make_backup(context, "emergency")
+        try:
+            place = make_backup(context, "emergency")
+        except BackstopError as error:
+            if not is_damage(error):
+                raise
+            place, saved = save_what_can_be_read(context, operation.file(SAVED_ROWS), accept_unreadable)
+            facts.update(saved=saved, accepted={"unreadable": accept_unreadable})
         facts["backup"] = place.backup_id
     return place
 
@@ -253,7 +279,8 @@ def _prove(context: Context, session: Session, manifest: Dict[str, Any]) -> Comp
 
 def _require_same_as(session: Session, manifest: Dict[str, Any]) -> None:
     """The emergency backup must hold what is about to be removed: nobody wrote between it and the fence."""
-    different = compare_tables(session, manifest).tables
+    whole = manifests.is_whole(manifest)
+    different = compare_tables(session, manifest).tables if whole else compare_kept_tables(session, manifest)
     if different:
         raise Refused(
             "Rows were written after the emergency backup",
@@ -368,7 +395,9 @@ def _contents(entry: Dict[str, Any]) -> Any:
 
 def _large_objects(removed: Dict[str, Any], session: Session, manifest: Dict[str, Any]) -> List[TableLoss]:
     """The manifest knows them only together: if they differ, all that there are count."""
-    if removed["large_objects"] == manifest["large_objects"]:
+    whole = manifests.is_whole(removed)
+    now = removed["large_objects"] if whole else digests.large_objects_digest(session).to_json()
+    if now == manifest["large_objects"]:
         return []
     oids = [int(oid) for (oid,) in session.rows("SELECT oid::bigint FROM pg_largeobject_metadata")]
     gone = max(0, int(manifest["large_objects"]["rows"]) - len(oids))

@@ -27,9 +27,9 @@ from ...store.operation import Operation, open_operations, operations
 from ..backups.backup import make_backup
 from ..closed_database import allow_connections, entered, opened
 from ..comparison import compare_tables
-from ..context import Context, database_lock
+from ..context import Context, acting, database_lock
 from ..restores.drill import verify
-from .revert import SWAP
+from .revert import KEEP, SWAP, last_swap, the_operation, undoes
 
 #: Levels of verification that a dump may be asked to have before its database goes.
 DUMP_LEVELS = ("readable", "restored")
@@ -219,11 +219,11 @@ def _dump(context: Context, admin: Session, one: Retired, level: str) -> BackupP
     """Dump the database into the store. Programs need to connect to it, so it is open meanwhile; see _differences()."""
     inside = _inside(context, one)
     with opened(admin, one.name):
-        reach("prune.opened")
+        reach("retired.opened")
         place = make_backup(inside, "emergency")
         if level == "restored":
             verify(inside, place, level)
-    reach("prune.dumped")
+    reach("retired.dumped")
     return place
 
 
@@ -234,6 +234,56 @@ def _differences(context: Context, admin: Session, one: Retired, place: BackupPl
         found = compare_tables(session, manifest).tables
         objects = definitions.compare(manifest["definitions"], definitions.definitions(session))
     return found + ["%s is %s" % (key, how) for how in ("missing", "added", "changed") for key in objects[how]]
+
+
+def back_up_retired(context: Context, undone: Operation) -> Dict[str, Any]:
+    """Back up the database that an operation retired, before an undo gives it the live name back.
+
+    What is written to it from then on can so be counted, exactly, when that undo is undone. The application goes on
+    meanwhile. A backup that holds the same, made since it was retired, does as well.
+    """
+    operation = the_operation(context)
+    done = operation.facts(KEEP) or {}
+    newest = last_swap(context)
+    if newest is not None and undoes(newest) == undone.id:
+        # By this operation, or by one that was given up after its swap.
+        return {"changed": False, **done}
+    with context.administer() as admin:
+        if done and _holds(context, admin, undone, done["backup"]):
+            return {"changed": False, **done}
+    with acting(context, KEEP) as facts, context.administer() as admin:
+        one = _retired_by(context, admin, undone)
+        if one.accepts_connections:
+            # A run that was cut off left it open.
+            allow_connections(admin, one.name, False)
+        known = one.dump if one.dump is not None and not _differences(context, admin, one, one.dump) else None
+        place = known or _dump(context, admin, one, "readable")
+        different = [] if known else _differences(context, admin, one, place)
+        if different:
+            raise BackstopError(
+                "Database %s changed while it was backed up" % one.name,
+                found=different[0],
+                hint="somebody wrote to the retired database; end these sessions and run this again",
+            )
+        facts.update(backup=place.backup_id, retired=one.name)
+        return {"changed": True, **facts}
+
+
+def _holds(context: Context, admin: Session, undone: Operation, backup_id: str) -> bool:
+    one = _retired_by(context, admin, undone)
+    known = [place for place in context.store.backups() if place.backup_id == backup_id]
+    return bool(known) and not _differences(context, admin, one, known[0])
+
+
+def _retired_by(context: Context, admin: Session, operation: Operation) -> Retired:
+    for one in retired_databases(context, admin):
+        if one.operation is not None and one.operation.id == operation.id:
+            return one
+    raise Refused(
+        "Operation %s cannot be undone" % operation.id,
+        found="no database %s" % retired_name(operation.id, context.database),
+        hint="it was undone already, or its retired database was dropped",
+    )
 
 
 def _drop(admin: Session, one: Retired, place: BackupPlace, level: str) -> None:

@@ -38,6 +38,8 @@ BUILD = "build"
 SWAP = "swap"
 #: How long to look whether standbys have replayed it. Clients go on meanwhile.
 FOLLOW_SECONDS = 5
+#: Step of an undo: the backup of the database that comes back, made before it does.
+KEEP = "keep"
 
 
 def successor_name(operation: Operation) -> str:
@@ -86,11 +88,13 @@ def revert(
     accept_lost_rows: int,
     accept_changes_in: Sequence[str] = (),
     reapply: Optional[Reapply] = None,
+    accept_unreadable: bool = False,
 ) -> Dict[str, Any]:
     """Swap in the database that build_successor() made. Counts the loss behind the fence, keeps it, then acts.
 
     :param accept_changes_in: tables whose differences are kept and not counted: a failed migration's own work
     :param reapply: what is carried over to the new database; it does not count as lost
+    :param accept_unreadable: go on although a damaged table cannot be counted; the former database keeps it
     :raises Refused: more rows would be lost than accepted; tells the count for each table, nothing was changed
     """
     operation = the_operation(context)
@@ -98,7 +102,9 @@ def revert(
     operation.require([BUILD], "The database is not swapped: the one to take over was not built to its end")
     manifest = manifests.load(place)
     successor = successor_name(operation)
-    judgement = Judgement(operation, accept_lost_rows, accept_changes_in, reapply)
+    judgement = Judgement(
+        operation, accept_lost_rows, accept_changes_in, reapply, accept_unreadable=accept_unreadable
+    )
 
     def judge(live: Session) -> List[TableLoss]:
         with context.connect(successor) as base:
@@ -111,12 +117,13 @@ def revert(
             return judgement.of(live, losses, base, lambda: base, before)
 
     limit = manifest["database"]["properties"]["connection_limit"]
-    return _take_over(context, operation, successor, judge, limit, place)
+    return _take_over(context, operation, successor, judge, limit, place.backup_id)
 
 
 def _take_over(
-    context: Context, operation: Operation, successor: str, judge: Any, limit: int, place: Optional[BackupPlace]
+    context: Context, operation: Operation, successor: str, judge: Any, limit: int, backup: Optional[str]
 ) -> Dict[str, Any]:
+    """:param backup: id of the one that holds what the successor does, before rows are carried there"""
     retire_as = retired_name(operation.id, context.database)
     with context.administer() as admin:
         done = operation.facts(SWAP)
@@ -136,7 +143,7 @@ def _take_over(
         facts["former_oid"] = server.database_oid(admin, context.database)
         facts["live_oid"] = server.database_oid(admin, successor)
         facts["retired"] = retire_as
-        facts["backup"] = place.backup_id if place else None
+        facts["backup"] = backup
         with waiting(context, operation) as facts["pooled"]:
             result = swap(
                 context,
@@ -179,7 +186,7 @@ def _after_the_fact(context: Context, admin: Session, operation: Operation, reti
         "former_oid": server.database_oid(admin, retire_as),
         "live_oid": server.database_oid(admin, context.database),
         "retired": retire_as,
-        "backup": (operation.facts(BUILD) or {}).get("backup"),
+        "backup": (operation.facts(BUILD) or operation.facts(KEEP) or {}).get("backup"),
         "losses": counted.get("losses", []),
         "lost_rows": counted.get("lost_rows", 0),
         "reapply": counted.get("reapply"),
@@ -198,9 +205,14 @@ class Judgement:
         reapply: Optional[Reapply] = None,
         *,
         can_carry: bool = True,
+        accept_unreadable: bool = False,
     ) -> None:
-        """:param can_carry: False where no other database takes over that rows could go to"""
+        """
+        :param can_carry: False where no other database takes over that rows could go to
+        :param accept_unreadable: what a damaged table loses cannot be counted, and need not be
+        """
         self._can_carry = can_carry
+        self._accept_unreadable = accept_unreadable
         self._operation = operation
         self._accept = accept
         self._accept_changes_in = accept_changes_in
@@ -244,8 +256,13 @@ class Judgement:
             "lost_rows": lost,
             "reapply": carried.facts or {"mode": self._reapply.mode},
         }
+        damaged = [loss for loss in carried.losses if loss.unreadable]
+        if damaged and not self._accept_unreadable:
+            raise self._refusal_of_damage(damaged, facts)
         if lost > self._accept:
             raise self._refusal(counted, lost, facts)
+        if damaged:
+            facts["accepted_unreadable"] = [loss.full_name for loss in damaged]
         if carried.losses:
             write_lost_rows(live, carried.losses, self._operation.file("lost-rows"))
             facts["losses"] = [loss.to_json() for loss in carried.losses]
@@ -253,6 +270,20 @@ class Judgement:
 
     def _counts(self, loss: TableLoss) -> bool:
         return not loss.by_migration and loss.full_name not in self._accept_changes_in
+
+    def _refusal_of_damage(self, damaged: List[TableLoss], facts: Dict[str, Any]) -> Refused:
+        kept = (
+            "the former database keeps the table as it is"
+            if self._can_carry
+            else "what can be read of it is in %s" % self._operation.file("saved-rows")
+        )
+        return Refused(
+            "What would be lost cannot be counted: a table is damaged",
+            found="; ".join(map(str, damaged)),
+            hint="nothing was changed. Copy the server's files first if you can. Go on without that count with -e"
+            " rollback_accept_unreadable=true; " + kept,
+            details=facts,
+        )
 
     def _refusal(self, counted: List[TableLoss], lost: int, facts: Dict[str, Any]) -> Refused:
         conflicts = facts["reapply"].get("conflicts", [])
@@ -280,6 +311,12 @@ def the_operation(context: Context) -> Operation:
 # Undo
 
 
+def undoes(operation: Operation) -> Optional[str]:
+    """The operation that an undo is about; None when it is no undo."""
+    found = (operation.header.get("request") or {}).get("undoes")
+    return str(found) if operation.kind == "undo" and found else None
+
+
 def last_swap(context: Context) -> Optional[Operation]:
     """The newest operation whose swap of this database is in force: its retired database exists.
 
@@ -297,24 +334,29 @@ def last_swap(context: Context) -> Optional[Operation]:
     return candidates[-1] if candidates else None
 
 
-def made_live(context: Context, oid: Optional[int]) -> Optional[Operation]:
-    """The newest operation that by its journal made this database the live one."""
+def built_by(context: Context, oid: Optional[int]) -> Optional[Operation]:
+    """The operation that by its journal built this database and made it live; undos only give a name back."""
     found = [
         operation
         for operation in operations(context.store)
         if operation.header.get("database") == context.database
+        and operation.kind != "undo"
         and (operation.facts(SWAP) or {}).get("live_oid") == oid
     ]
     return found[-1] if found else None
 
 
 def undo(
-    context: Context, undone: Operation, accept_lost_rows: int, reapply: Optional[Reapply] = None
+    context: Context,
+    undone: Operation,
+    accept_lost_rows: int,
+    reapply: Optional[Reapply] = None,
+    accept_unreadable: bool = False,
 ) -> Dict[str, Any]:
     """Give the live name back to the database that another operation retired.
 
     Lost is what was written since that operation: the live tables are compared with what they held when they took
-    over.
+    over. After a revert that is its backup; after an undo the one that back_up_retired() made in it.
     """
     operation = the_operation(context)
     with context.administer() as admin:
@@ -322,7 +364,7 @@ def undo(
             return _take_over(context, operation, "", None, -1, None)
     retired = retired_name(undone.id, context.database)
     newest = last_swap(context)
-    if newest and newest.kind == "undo" and newest.header.get("request", {}).get("undoes") == undone.id:
+    if newest and undoes(newest) == undone.id:
         # By an undo that was given up after its swap, perhaps before it could write so.
         settle(dataclasses.replace(context, operation=newest, keep_open=[]))
         return {"changed": False, **(newest.facts(SWAP) or {})}
@@ -337,7 +379,7 @@ def undo(
                 hint="it was undone already, or its retired database was dropped",
             )
         limit = int(admin.value("SELECT datconnlimit FROM pg_database WHERE datname = %s", (retired,)))
-    judgement = Judgement(operation, accept_lost_rows, (), reapply)
+    judgement = Judgement(operation, accept_lost_rows, (), reapply, accept_unreadable=accept_unreadable)
     try:
         base.prepare()
 
@@ -349,7 +391,8 @@ def undo(
                 there = stack.enter_context(base.session()) if base.built else None
                 return judgement.of(live, base.losses(live, there), there, lambda: target)
 
-        return _take_over(context, operation, retired, judge, limit, None)
+        kept = (operation.facts(KEEP) or {}).get("backup")
+        return _take_over(context, operation, retired, judge, limit, kept)
     finally:
         base.drop()
 
@@ -363,7 +406,7 @@ class _Base:
         operation = the_operation(context)
         self._name = scratch_name(operation.id, "base")
         self.built = False
-        backup_id = (undone.done(SWAP) or {}).get("backup")
+        backup_id = (undone.facts(SWAP) or {}).get("backup")
         self._place = context.store.find_backup(backup_id) if backup_id else None
         self._undone = undone
         self._carried = carried_contents(undone)
@@ -378,8 +421,8 @@ class _Base:
         if self._place is None:
             raise BackstopError(
                 "What was written since cannot be counted",
-                found="the live database did not come from a backup of the store",
-                hint="undo the operation before it, or compare by hand",
+                found="rows were written since operation %s, and it has no backup to compare with" % self._undone.id,
+                hint="make an emergency backup, compare by hand, or revert to a backup with rollback_complete.yml",
             )
         build_database(self._context, self._place, self._name)
         self.built = True

@@ -12,22 +12,22 @@ are changed. An undo is the same restore, from the backup that was made of the t
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from ...base.durable_files import make_private_directory, write_json
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import qualified
 from ...postgres import catalog, digests, references, server
 from ...postgres.catalog import TableFamily
 from ...postgres.connection import Session
+from ...postgres.damage import is_damage
 from ...postgres.table_summary import summary
 from ...prisma.sessions import end_backends
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation, operations
 from ..backups.backup import make_backup
+from ..backups.salvage import SAVED_ROWS, save_table
 from ..comparison import require_same_major
 from ..context import Context, acting
 from ..loss.lost_rows import referenced_first
@@ -44,7 +44,6 @@ from .table_comparison import (
     selection,
     stage,
 )
-from .table_salvage import is_damage, save_readable
 
 RESTORE = "restore_table"
 REPLACE, REPAIR = "replace", "repair"
@@ -275,7 +274,7 @@ def _undoing(undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> 
         raise Refused(
             "Operation %s cannot be undone" % undone.id,
             found="no backup of table %s as it was before" % facts.get("table", "(none)"),
-            hint="what could be read of a damaged table is in %s" % undone.file("saved-rows"),
+            hint="what could be read of a damaged table is in %s" % undone.file(SAVED_ROWS),
         )
     wish = Wish(facts["name"], accept_lost_rows=accept_lost_rows, accept_cascade=accept_cascade)
     return wish, str(facts["emergency"])
@@ -385,18 +384,12 @@ def _look_for_damage(context: Context, work: _Work, facts: Dict[str, Any]) -> No
 def _save(context: Context, work: _Work, pair: Pair, error: BackstopError) -> Dict[str, Any]:
     if context.operation is None or work.wish.mode != REPLACE:
         raise _damage(work, error)
-    folder = context.operation.file("saved-rows")
-    make_private_directory(folder)
-    path = os.path.join(folder, pair.table.full_name.replace("/", "%2F") + ".copy")
     with context.connect() as reader:
-        pair.unreadable = save_readable(reader, pair.table, path)
-    saved = {"table": pair.table.full_name, "file": path, "columns": pair.table.writable_columns,
-             "unreadable": len(pair.unreadable), "said": error.found}
-    write_json(path[: -len(".copy")] + ".json", {**saved, "places": pair.unreadable})
+        saved, pair.unreadable = save_table(reader, pair.table, context.operation.file(SAVED_ROWS), str(error.found))
     if not work.wish.accept_unreadable:
         raise Refused(
             "Table %s is damaged: %d of its rows cannot be read" % (pair.table.full_name, len(pair.unreadable)),
-            found="%s; all other rows were saved to %s" % (error.found, path),
+            found="%s; all other rows were saved to %s" % (error.found, saved["file"]),
             hint="copy the server's files first if you can. Then give the unreadable rows up with"
             " -e rollback_accept_unreadable=true; the backup's take their places",
             details=saved,
@@ -608,11 +601,23 @@ def _done_before(context: Context, session: Session, facts: Dict[str, Any]) -> O
     return found[-1] if same and here else None
 
 
+def undoable_table_operations(context: Context) -> List[Operation]:
+    """The newest restore of each table of the live database, where a backup of what was before was made."""
+    with context.connect() as session:
+        oid = server.database_oid(session, context.database)
+    newest = {(operation.facts(RESTORE) or {})["table"]: operation for operation in table_operations(context)}
+    return [
+        operation for operation in newest.values()
+        if (operation.facts(RESTORE) or {})["database_oid"] == oid and (operation.facts(RESTORE) or {}).get("emergency")
+    ]
+
+
 def plan_table_undo(
     context: Context, operation_id: Optional[str], since: Optional[str] = None
 ) -> Optional[Dict[str, Any]]:
     """Which restore of a table an undo would undo; None when it would undo something else.
 
+    :param operation_id: default is the newest, unless that is an undo already; of each table only the newest can be
     :param since: without an id, only what began after this moment counts
     """
     done = table_operations(context)
@@ -622,16 +627,29 @@ def plan_table_undo(
         found = [operation for operation in done[-1:] if since is None or str(operation.header["began"]) > since]
     if not found:
         return None
-    last = found[-1]
-    facts = last.facts(RESTORE) or {}
-    undone_by = [operation for operation in done if operation.header["request"].get("undoes") == last.id]
+    named = found[-1]
+    facts = named.facts(RESTORE) or {}
     with context.connect() as session:
         if facts["database_oid"] != server.database_oid(session, context.database):
             raise Refused(
-                "Operation %s was about a database that is not live any more" % last.id,
+                "Operation %s was about a database that is not live any more" % named.id,
                 found="another database bears the name %s" % context.database,
                 hint="undo what made it live first",
             )
-    needed = not undone_by and (last.kind != "undo" or bool(operation_id))
-    undoes = last.id if needed or last.kind != "undo" else str(last.header["request"]["undoes"])
-    return {"needed": needed, "undoes": undoes, "table": facts["table"], "backup": facts["emergency"]}
+    newest = [operation for operation in done if (operation.facts(RESTORE) or {})["table"] == facts["table"]][-1]
+    undoes = str(newest.header["request"]["undoes"]) if newest.kind == "undo" else None
+    if not operation_id and undoes:
+        named = next(operation for operation in done if operation.id == undoes)
+    if named.id not in (newest.id, undoes):
+        raise Refused(
+            "Only the newest restore of table %s can be undone" % facts["table"],
+            found="operation %s came after %s" % (newest.id, named.id),
+            hint="undo that one: -e rollback_operation=" + newest.id,
+        )
+    return {
+        "needed": named is newest,
+        "undoes": named.id,
+        "undone_by": None if named is newest else newest.id,
+        "table": facts["table"],
+        "backup": (named.facts(RESTORE) or {})["emergency"],
+    }

@@ -8,25 +8,78 @@ from __future__ import annotations
 
 import io
 import os
-from typing import IO, List
+from typing import IO, Any, Dict, List, Tuple
 
-from ...base.durable_files import PRIVATE_FILE, file_error
-from ...base.errors import BackstopError
+from ...base.durable_files import PRIVATE_FILE, file_error, make_private_directory, write_json
+from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import qualified, quote_identifier
+from ...postgres import catalog
 from ...postgres.catalog import Table
 from ...postgres.connection import Session
+from ...postgres.damage import damaged_tables, is_damage
+from ...store.layout import BackupPlace
+from ..context import Context
+from .backup import make_backup
+from .backup_form import Form
 
-#: data_corrupted, index_corrupted, io_error: the server cannot read what it wrote.
-DAMAGED = ("XX001", "XX002", "58030")
 #: Pages that are read with one statement, and rows that fit into the largest one.
 _PAGES = 64
 _ROWS_OF_A_PAGE = {8192: 291, 16384: 585, 32768: 1169, 4096: 145, 2048: 72, 1024: 35}
 
 
-def is_damage(error: BackstopError) -> bool:
-    """Whether an error says that the server could not read a table's own data."""
-    return error.details.get("sqlstate") in DAMAGED
+#: Directory of an operation with what could be read of damaged tables.
+SAVED_ROWS = "saved-rows"
+
+
+def save_table(session: Session, table: Table, folder: str, said: str) -> Tuple[Dict[str, Any], List[str]]:
+    """Save what can be read of a table below a folder; facts for the journal, and the places of rows that cannot.
+
+    :param said: what the server said about it
+    """
+    make_private_directory(folder)
+    path = os.path.join(folder, table.full_name.replace("/", "%2F") + ".copy")
+    unreadable = save_readable(session, table, path)
+    saved = {"table": table.full_name, "file": path, "columns": table.writable_columns,
+             "unreadable": len(unreadable), "said": said}
+    write_json(path[: -len(".copy")] + ".json", {**saved, "places": unreadable})
+    return saved, unreadable
+
+
+def save_what_can_be_read(
+    context: Context, folder: str, accept_unreadable: bool
+) -> Tuple[BackupPlace, List[Dict[str, Any]]]:
+    """Of a database with damaged tables: all that can be read, instead of the backup that cannot be made.
+
+    Damaged tables row by row into files below the folder, all others into a backup of tables, and the definitions of
+    everything into a backup of the schema.
+
+    :returns: the backup of tables, and facts of each table that is in a file
+    :raises Refused: without consent; all of it was saved nevertheless
+    """
+    with context.connect() as session:
+        tables = catalog.tables(session)
+        damaged = damaged_tables(session, tables)
+        saved = [
+            save_table(session, table, folder, damaged[table.full_name])[0]
+            for table in tables if table.full_name in damaged
+        ]
+    whole = [qualified(table.schema, table.name) for table in tables if table.full_name not in damaged]
+    place = make_backup(context, "emergency", tables=whole)
+    schema = make_backup(context, "emergency", form=Form(schema_only=True))
+    if not accept_unreadable:
+        names = ", ".join("%(table)s (%(unreadable)d rows cannot be read: %(said)s)" % one for one in saved)
+        raise Refused(
+            "No whole backup can be made of the database as it is: a table is damaged",
+            found=names,
+            expected="a backup of what will be removed",
+            hint="nothing was changed. Copy the server's files first if you can. What can be read is in %s, and in the"
+            " backups %s (the other tables) and %s (the schema). Give the rest up with -e"
+            " rollback_accept_unreadable=true; that cannot be undone. rollback_restore_method=swap needs no backup: it"
+            " keeps this database" % (folder, place.backup_id, schema.backup_id),
+            details={"saved": saved},
+        )
+    return place, saved
 
 
 def save_readable(session: Session, table: Table, path: str) -> List[str]:

@@ -1,0 +1,51 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Tables that the server itself cannot read any more: told from all other failures, and found."""
+
+from __future__ import annotations
+
+from typing import Dict, Sequence
+
+from ..base.errors import BackstopError, Refused
+from . import digests
+from .catalog import Table
+from .connection import Session
+
+#: data_corrupted, index_corrupted, io_error: the server cannot read what it wrote.
+DAMAGED = ("XX001", "XX002", "58030")
+
+
+def is_damage(error: BackstopError) -> bool:
+    """Whether an error says that the server could not read a table's own data."""
+    return error.details.get("sqlstate") in DAMAGED
+
+
+class DamagedTable(Refused):
+    """A table that cannot be read whole, so that nothing that needs all of it can be done."""
+
+    def __init__(self, table: str, error: BackstopError, needed_for: str) -> None:
+        super().__init__(
+            "Table %s is damaged: the server cannot read all of it" % table,
+            found=error.found,
+            expected=needed_for,
+            hint="copy the server's files first if you can. rollback_corrupted_table.yml puts the table right from a"
+            " backup; rollback_complete.yml goes back to one and keeps this database. With -e"
+            " rollback_accept_unreadable=true both give up what cannot be read",
+            details={"table": table, "sqlstate": error.details.get("sqlstate")},
+        )
+
+
+def damaged_tables(session: Session, tables: Sequence[Table]) -> Dict[str, str]:
+    """Those that cannot be read whole, by full name, and what the server said. Reads all of them."""
+    found: Dict[str, str] = {}
+    for table in tables:
+        try:
+            with session.savepoint():
+                digests.table_digest(session, table.schema, table.name, table.columns)
+        except BackstopError as error:
+            if not is_damage(error):
+                raise
+            found[table.full_name] = str(error.found)
+    return found
