@@ -70,8 +70,8 @@ class Standing:
     configuration: Configuration
     now: datetime.datetime
     backups: List[Backup]
-    #: ids of backups whose manifest cannot be read, of whatever database
-    unreadable: List[str]
+    #: why the manifest of a backup, of whatever database, cannot be read, by its id
+    unreadable: Dict[str, str]
     runs: Dict[str, Optional[Dict[str, Any]]]
 
     @property
@@ -170,14 +170,13 @@ def read_standing(configuration: Configuration, now: Optional[datetime.datetime]
 
     One whose manifest cannot be read is named, not fatal: it must not hide the good ones.
     """
-    backups, unreadable = [], []
-    for place in configuration.store.backups():
-        try:
-            manifest = manifests.load(place)
-            if manifest["database"]["name"] == configuration.database:
-                backups.append(Backup(place, manifest, manifests.level_of(place)))
-        except (BackstopError, KeyError, TypeError, ValueError):
-            unreadable.append(place.backup_id)
+    good, bad = manifests.read_each(configuration.store.backups())
+    backups = [
+        Backup(one.place, one.manifest, one.level)
+        for one in good
+        if one.manifest["database"].get("name") == configuration.database
+    ]
+    unreadable = {one.place.backup_id: one.reason for one in bad}
     records = RunRecords(configuration.store, configuration.database)
     return Standing(configuration, now or utc_now(), backups, unreadable, {job: records.last(job) for job in JOBS})
 

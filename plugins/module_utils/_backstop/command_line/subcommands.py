@@ -86,8 +86,8 @@ def _list(call: Call) -> int:
             rows.append(
                 (facts["backup"], facts["kind"], age, human_size(facts["size"]), str(facts["rows"]), str(backup.level))
             )
-        for backup_id in standing.unreadable:
-            call.output.warn("the manifest of %s cannot be read" % backup_id)
+        for backup_id, reason in standing.unreadable.items():
+            call.output.warn("%s cannot be used: %s" % (backup_id, reason))
     call.output.result(found, table(rows) if found else ["no backups"])
     return OK
 

@@ -31,14 +31,15 @@ def reusable_backup(
     with context.connect() as session:
         identity = server.identity(session)
         rows = history.read_rows(session.cursor(), context.connection.schema)
-    known = [(manifests.load(place), place) for place in context.store.backups(kind)]
-    for manifest, place in sorted(known, key=lambda pair: str(pair[0]["created"]), reverse=True):
+    known = manifests.readable(context.store.backups(kind))
+    for backup in sorted(known, key=lambda backup: str(backup.manifest["created"]), reverse=True):
+        place, manifest = backup.place, backup.manifest
         same = (
             _is_of(manifest, identity)
             and _has_form(manifest, form)
             and (manifest.get("release") or {}).get("commit") == commit
             and manifests.age_seconds(manifest["created"]) <= max_age
-            and manifests.level_of(place) in ("readable", "restored")
+            and backup.level in ("readable", "restored")
         )
         if same and not _history_changed(place, rows) and _files_hold(place, manifest):
             return place

@@ -414,12 +414,11 @@ def newest_backup_with(context: Context, family: TableFamily) -> BackupPlace:
     Emergency backups are left out: they are of what was thought to be bad.
     """
     found: List[Tuple[str, BackupPlace]] = []
-    for place in context.store.backups():
-        if place.kind == "emergency" or manifests.level_of(place) in (None, "checksum"):
+    for backup in manifests.readable(context.store.backups()):
+        if backup.place.kind == "emergency" or backup.level in (None, "checksum"):
             continue
-        manifest = manifests.load(place)
-        if manifest["database"]["name"] == context.database and holds(manifest, family):
-            found.append((str(manifest["created"]), place))
+        if backup.manifest["database"]["name"] == context.database and holds(backup.manifest, family):
+            found.append((str(backup.manifest["created"]), backup.place))
     if not found:
         raise Refused(
             "There is no verified backup that holds table %s" % family.full_name,
