@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from ...base.durable_files import read_json
 from ...base.errors import BackstopError
@@ -37,6 +37,7 @@ def reusable_backup(
         same = (
             _is_of(manifest, identity)
             and _has_form(manifest, form)
+            and _is_for(manifest, context.recipients)
             and (manifest.get("release") or {}).get("commit") == commit
             and manifests.age_seconds(manifest["created"]) <= max_age
             and backup.level in ("readable", "restored")
@@ -63,6 +64,11 @@ def _has_form(manifest: Dict[str, Any], form: Form) -> bool:
         and found["format"] == form.format
         and (not form.plain or bool(found.get("plain")))
     )
+
+
+def _is_for(manifest: Dict[str, Any], recipients: Sequence[str]) -> bool:
+    """Whether it is encrypted as a new one would be, for the same keys."""
+    return set((manifest["archive"].get("encryption") or {}).get("recipients", ())) == set(recipients)
 
 
 def _history_changed(place: BackupPlace, rows: Optional[List[history.HistoryRow]]) -> bool:

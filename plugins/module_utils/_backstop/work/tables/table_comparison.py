@@ -176,8 +176,8 @@ def _require_same_columns(table: Table, entry: Dict[str, Any], backup: str) -> N
 def stage(context: Context, session: Session, place: BackupPlace, manifest: Dict[str, Any], pairs: List[Pair]) -> None:
     """Load the backup's rows into temporary tables and prove that they are those of the manifest."""
     tools = context.tools(session)
-    path = place.file(manifest["archive"]["file"])
-    entries = archive.contents(tools, path)
+    source = context.archive(place, manifest)
+    entries = archive.contents(tools, source)
     for pair in pairs:
         session.execute(
             "CREATE TEMPORARY TABLE %s (LIKE %s INCLUDING GENERATED) ON COMMIT DROP"
@@ -186,7 +186,7 @@ def stage(context: Context, session: Session, place: BackupPlace, manifest: Dict
         if pair.entry is not None:
             context.progress.phase("reading the backup", backup=place.backup_id, table=pair.table.full_name)
             rows = archive.rows_of(entries, pair.entry["oid"], pair.table.schema, pair.table.name)
-            with archive.rows_to_copy(tools, path, rows, context.keep_open) as block:
+            with archive.rows_to_copy(tools, source, rows, context.keep_open) as block:
                 _copy(session, pair, block)
         _prove_stage(session, pair, place)
         reach("table.staged")
