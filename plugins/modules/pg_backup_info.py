@@ -173,6 +173,7 @@ def _described(backup: manifests.Readable, whole: bool) -> Dict[str, Any]:
         "created": manifest["created"],
         "database": manifest["database"]["name"],
         "scope": manifest.get("scope", manifests.WHOLE),
+        "encrypted": manifests.is_encrypted(manifest),
         "tables": ["%s.%s" % (table["schema"], table["name"]) for table in manifest["tables"]],
         "size": manifest["archive"]["size"],
         "rows": sum(table["digest"]["rows"] for table in manifest["tables"]),

@@ -60,8 +60,7 @@ def key(tmp_path) -> Key:
 def secret(plain, key):
     """A database with a secret in a row, whose backups are encrypted; nobody here can read them."""
     plain.execute("""INSERT INTO "User" ("id", "email", "name") VALUES ('s1', '%s', '')""" % SECRET)
-    live = dataclasses.replace(plain, context=dataclasses.replace(plain.context, recipients=(key.recipient,)))
-    return live
+    return dataclasses.replace(plain, context=dataclasses.replace(plain.context, recipients=(key.recipient,)))
 
 
 def with_identity(live, path):

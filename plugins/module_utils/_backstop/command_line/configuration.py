@@ -13,6 +13,7 @@ import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
+from ..base.encryption import require_recipients
 from ..base.errors import BackstopError
 from ..base.progress import Progress
 from ..base.sql_names import near_names
@@ -53,6 +54,10 @@ class Configuration:
     max_age: Optional[int] = None
     textfile: Optional[str] = None
     webhook: Optional[Webhook] = None
+    #: public keys for which backups are encrypted
+    age_recipients: Tuple[str, ...] = ()
+    #: file of the private key that opens them, where this host is to have it
+    age_identity: Optional[str] = None
     #: how long backups are kept: a value for each of retention.OPTIONS
     retention: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(retention.OPTIONS))
 
@@ -68,6 +73,8 @@ class Configuration:
             self.store,
             self.client_bin_dir,
             watched_by=progress,
+            recipients=self.age_recipients,
+            identity=self.age_identity,
         )
 
     def _with_password(self, settings: Settings) -> Settings:
@@ -280,6 +287,14 @@ def _retention(section: _Section, key: str) -> Dict[str, Any]:
     return options
 
 
+def _recipients(section: _Section, key: str) -> Tuple[str, ...]:
+    value = section.values[key]
+    if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
+        raise section.error(key, type(value).__name__, "a list of public keys of age")
+    require_recipients(value)
+    return tuple(value)
+
+
 def _any(section: _Section, key: str) -> Any:
     return section.values[key]
 
@@ -295,4 +310,6 @@ _FIELDS: Dict[str, Callable[[_Section, str], Any]] = {
     "textfile": _place,
     "webhook": _webhook,
     "retention": _retention,
+    "age_recipients": _recipients,
+    "age_identity": _place,
 }

@@ -60,6 +60,7 @@ class Backup:
             "seconds": self.seconds,
             "commit": (self.manifest.get("release") or {}).get("commit"),
             "level": self.level,
+            "encrypted": manifests.is_encrypted(self.manifest),
         }
 
 

@@ -42,7 +42,9 @@ class Call:
         return TerminalProgress()
 
     def configuration(self) -> Configuration:
-        return load(self.options.config_directory, self.options.name)
+        found = load(self.options.config_directory, self.options.name)
+        identity = getattr(self.options, "identity", None)
+        return found if identity is None else dataclasses.replace(found, age_identity=identity)
 
     def configurations(self) -> List[Configuration]:
         """The one that was named, else all of this host."""
@@ -356,6 +358,12 @@ def _patience(parser: _Parser) -> None:
     )
 
 
+def _identity(parser: _Parser) -> None:
+    parser.add_argument(
+        "--identity", metavar="FILE", help="private key of age that opens an encrypted backup; default: age_identity"
+    )
+
+
 def _level(parser: _Parser) -> None:
     parser.add_argument(
         "--level", choices=("checksum", "readable"), default="readable", help="how far (drill goes further)"
@@ -394,11 +402,19 @@ class Subcommand:
 SUBCOMMANDS = (
     Subcommand("list", "list the backups", _list, (_one_or_all,)),
     Subcommand("show", "show what a backup holds", _show, (_one, _which_backup)),
-    Subcommand("verify", "read a backup and compare it with its manifest", _verify, (_one, _which_backup, _level)),
     Subcommand(
-        "drill", "restore a backup into a scratch database and compare", _drill, (_one, _which_backup, _patience)
+        "verify",
+        "read a backup and compare it with its manifest",
+        _verify,
+        (_one, _which_backup, _level, _identity),
     ),
-    Subcommand("restore", "restore into a new database", _restore, (_one, _which_backup, _into, _patience)),
+    Subcommand(
+        "drill",
+        "restore a backup into a scratch database and compare",
+        _drill,
+        (_one, _which_backup, _identity, _patience),
+    ),
+    Subcommand("restore", "restore into a new database", _restore, (_one, _which_backup, _into, _identity, _patience)),
     Subcommand("backup", "make a backup", _backup, (_one, _kind, _patience)),
     Subcommand(
         "prune",

@@ -93,6 +93,10 @@ def is_whole(manifest: Dict[str, Any]) -> bool:
     return bool(manifest.get("scope", WHOLE) == WHOLE)
 
 
+def is_encrypted(manifest: Dict[str, Any]) -> bool:
+    return bool(manifest["archive"].get("encryption"))
+
+
 def require_whole(manifest: Dict[str, Any]) -> None:
     """:raises Refused: the backup holds only single tables, or no row at all"""
     if is_whole(manifest):

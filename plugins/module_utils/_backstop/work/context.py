@@ -19,6 +19,7 @@ from ..postgres.archive import Source
 from ..postgres.client_tools import ClientTools, find_client_tools
 from ..postgres.connection import Session, Settings, connect
 from ..store.layout import BackupPlace, Store
+from ..store.manifest import is_encrypted
 from ..store.operation import Operation
 
 #: First key of our advisory locks: "back" in ASCII. The second is a checksum of the live database's name, which unlike
@@ -82,13 +83,12 @@ class Context:
 
     def source_of(self, place: BackupPlace, manifest: Dict[str, Any], name: str) -> Source:
         """A file of a backup; see archive()."""
-        encryption = manifest["archive"].get("encryption")
-        if not encryption:
+        if not is_encrypted(manifest):
             return place.file(name)
         if self.identity is None:
             raise CouldNotVerify(
                 "Backup %s is encrypted and cannot be read here" % place.backup_id,
-                found="no identity; it is for " + ", ".join(encryption["recipients"]),
+                found="no identity; it is for " + ", ".join(manifest["archive"]["encryption"]["recipients"]),
                 expected="the identity of one of them",
                 hint="give the file with that private key as backstop_age_identity",
             )
