@@ -20,15 +20,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.comman
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import database_lock
 from support.databases import APP, OWNER, PASSWORD, Workers
 
-OK, FAILED, USAGE, COULD_NOT_VERIFY, TOO_OLD, LOCKED = range(6)
+OK, FAILED, USAGE, COULD_NOT_VERIFY, TOO_OLD, LOCKED, NOT_COPIED = range(7)
 
 
 def test_each_outcome_has_a_number_of_its_own():
     named = (
         exit_statuses.OK, exit_statuses.FAILED, exit_statuses.USAGE, exit_statuses.COULD_NOT_VERIFY,
-        exit_statuses.TOO_OLD, exit_statuses.LOCKED,
+        exit_statuses.TOO_OLD, exit_statuses.LOCKED, exit_statuses.NOT_COPIED,
     )
-    assert named == (0, 1, 2, 3, 4, 5) == tuple(exit_statuses.MEANINGS)
+    assert named == (0, 1, 2, 3, 4, 5, 6) == tuple(exit_statuses.MEANINGS)
     assert all(meaning in make_parser().format_help() for meaning in exit_statuses.MEANINGS.values())
 
 
@@ -41,7 +41,7 @@ def test_a_life(backstop):
     backup, kind, level = made.json["backup"], made.json["kind"], made.json["level"]
     assert (kind, level) == ("weekly", "readable") and made.json["rows"] > 0
     (listed,) = backstop("list", "--json").json
-    assert listed == {**made.json, "configuration": "shop"}
+    assert listed == {**made.json, "configuration": "shop", "copied": None}
     assert backup in backstop("list").stdout
     shown = backstop("show", "shop", backup)
     assert shown.status == OK and "public.TokenPurchase" in shown.stdout

@@ -65,8 +65,9 @@ def find_program(name: str, folders: Sequence[str] = ()) -> Optional[str]:
 
 
 def child_environment(extra: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
-    """The environment for a child: ours, messages in English, nothing of libpq that would change where it connects."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+    """The environment for a child: ours, messages in English, nothing that would change where libpq connects or what
+    rclone does."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "RCLONE_"))}
     environment.update(LC_ALL="C.UTF-8", LANG="C.UTF-8", LANGUAGE="")
     environment.update(extra or {})
     return environment

@@ -20,13 +20,14 @@ from ..base.sql_names import near_names
 from ..postgres.connection import Settings
 from ..store import retention
 from ..store.layout import Store
+from ..store.offsite import Offsite
 from ..work.context import Context
 from .exit_statuses import UsageError
 from .passwords import PasswordSource, read_private
 
 DIRECTORY = "/etc/backstop"
 SUFFIX = ".conf"
-EVENTS = ("success", "failure", "missing")
+EVENTS = ("success", "failure", "copy_failure", "missing")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _PASSWORD_KEYS = ("password_file", "passfile", "password_credential")
@@ -37,7 +38,18 @@ class Webhook:
     """Where events are posted. The URL may hold a token, so it is never shown."""
 
     url: str = dataclasses.field(repr=False)
-    events: Tuple[str, ...] = ("failure", "missing")
+    events: Tuple[str, ...] = ("failure", "copy_failure", "missing")
+
+
+@dataclasses.dataclass(frozen=True)
+class OffsiteCopies:
+    """Where second copies go, and how long they are kept there."""
+
+    offsite: Offsite
+    #: how old the newest copied backup may be
+    max_age: Optional[int] = None
+    #: a value for each of retention.OPTIONS
+    retention: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(retention.OPTIONS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +70,8 @@ class Configuration:
     age_recipients: Tuple[str, ...] = ()
     #: file of the private key that opens them, where this host is to have it
     age_identity: Optional[str] = None
+    #: second copies; none by default
+    offsite: Optional[OffsiteCopies] = None
     #: how long backups are kept: a value for each of retention.OPTIONS
     retention: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(retention.OPTIONS))
 
@@ -265,6 +279,19 @@ def _webhook(section: _Section, key: str) -> Webhook:
     return Webhook(url, tuple(events))
 
 
+def _offsite(section: _Section, key: str) -> OffsiteCopies:
+    value = section.values[key]
+    if not isinstance(value, dict):
+        raise section.error(key, type(value).__name__, "an object with remote")
+    inner = _Section(section.path, key + ".", value)
+    inner.require_known(("remote",), ("rclone_config", "retention", "max_age"))
+    return OffsiteCopies(
+        Offsite(_text(inner, "remote"), _place(inner, "rclone_config") if "rclone_config" in value else None),
+        _duration(inner, "max_age") if "max_age" in value else None,
+        _retention(inner, "retention") if "retention" in value else dict(retention.OPTIONS),
+    )
+
+
 def _retention(section: _Section, key: str) -> Dict[str, Any]:
     value = section.values[key]
     if not isinstance(value, dict):
@@ -312,4 +339,5 @@ _FIELDS: Dict[str, Callable[[_Section, str], Any]] = {
     "retention": _retention,
     "age_recipients": _recipients,
     "age_identity": _place,
+    "offsite": _offsite,
 }

@@ -71,7 +71,7 @@ def make_backup(
     partial = context.store.partial_path(kind, backup_id)
     try:
         # Within: a signal may come as soon as the directory is made.
-        with _begun(context, kind, backup_id):
+        with begun(context, kind, backup_id):
             manifest, written = _fill(context, partial, kind, backup_id, form)
             manifest["release"] = {"commit": commit}
             for path, content in (migrations or {}).items():
@@ -93,7 +93,7 @@ def make_backup(
 
 
 @contextlib.contextmanager
-def _begun(context: Context, kind: str, backup_id: str) -> Iterator[None]:
+def begun(context: Context, kind: str, backup_id: str) -> Iterator[None]:
     """Make the directory, and hold the lock that tells it from debris; child processes hold it too."""
     lock = context.store.begin_backup(kind, backup_id)
     held = lock.fileno()
