@@ -16,6 +16,8 @@ import subprocess
 import pytest
 from support.age_keys import make_key
 
+pytestmark = pytest.mark.offsite
+
 OK, FAILED, USAGE, COULD_NOT_VERIFY, TOO_OLD, LOCKED, NOT_COPIED = range(7)
 REMOTES = ("directory", "crypt")
 

@@ -27,6 +27,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.b
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
 from support.made_backups import made_backup, utc
 
+pytestmark = pytest.mark.offsite
+
 NOW = utc("2025-06-12T00:00")
 EVERY = Policy(days=30, weeks=30)
 TWO = Policy(days=2, weeks=1)

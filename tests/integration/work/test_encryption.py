@@ -47,6 +47,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.t
 from support.age_keys import Key, make_key
 from support.databases import REALISTIC
 
+pytestmark = pytest.mark.offsite
+
 #: Stands in a row, a role's settings and the log of a failed migration.
 SECRET = "kept-from-everybody"
 

@@ -495,6 +495,7 @@ def test_drift_that_cannot_be_told(live):
     only_closed(ask(live, tried=["drift"], files=files, refuse_drift=True), "drift", "division by zero")
 
 
+@pytest.mark.offsite
 def test_encrypted_backups_must_be_readable_here(live, tmp_path):
     """A deploy drills its backup: proved with a few bytes, before anything is made or stopped."""
     key, other = make_key(tmp_path), make_key(tmp_path, "other.txt")

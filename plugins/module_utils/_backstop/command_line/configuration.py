@@ -311,6 +311,7 @@ def _retention(section: _Section, key: str) -> Dict[str, Any]:
             raise inner.error(name, str(given), "a whole number, 1 or more")
     options = {**retention.OPTIONS, **value}
     retention.policy_of(options)
+    retention.row_days_of(options)
     return options
 
 

@@ -15,11 +15,12 @@ from ..base.progress import Progress, parse_timestamp, timestamp
 from ..postgres import server
 from ..store import manifest as manifests
 from ..store.layout import KINDS, BackupPlace
-from ..store.retention import policy_of
+from ..store.retention import policy_of, row_days_of
 from ..work.backups.backup import make_backup
 from ..work.backups.copies import fetch, read_copies
 from ..work.context import Context
 from ..work.decisions.pruning import prune
+from ..work.decisions.row_files import prune_row_files
 from ..work.restores.drill import verify
 from ..work.restores.restore import restore_beside
 from .configuration import Configuration, duration, load, names
@@ -332,7 +333,11 @@ def _prune(call: Call) -> int:
     summary = "%d of %d backups %s, %s" % (
         len(facts["deleted"]), len(facts["items"]), gone, human_size(facts["freed"]),
     )
-    call.output.result(facts, [_item_line(item, gone) for item in facts["items"]] + [summary])
+    lines = [_item_line(item, gone) for item in facts["items"]]
+    for one in facts["row_files"]:
+        told = "kept" if one["decision"] == "keep" else gone
+        lines.append("rows of operation %s (%s) %s: %s" % (one["operation"], one["kind"], told, one["reason"]))
+    call.output.result(facts, [*lines, summary])
     return OK
 
 
@@ -343,11 +348,13 @@ def _run_prune(configuration: Configuration, only_check: bool = False) -> Dict[s
         max_share=configuration.retention["max_delete_share"],
         only_check=only_check,
     )
+    rows = prune_row_files(configuration.store, row_days_of(configuration.retention), only_check=only_check)
     going = [decision.item for decision in decisions if not decision.keep]
     return {
         "items": [decision.to_json() for decision in decisions],
         "deleted": [item.backup_id for item in going],
-        "freed": sum(item.size for item in going),
+        "row_files": [one.to_json() for one in rows],
+        "freed": sum(item.size for item in going) + sum(one.size for one in rows if not one.keep),
     }
 
 

@@ -108,7 +108,19 @@ OPTIONS: Mapping[str, Any] = {
     "keep_post_migration_days": Policy.post_migration_days,
     "time_zone": "",
     "max_delete_share": 0.5,
+    "keep_row_days": 90,
 }
+#: Rows that rollbacks kept as files are not given up sooner than this: so long an undo is promised.
+LEAST_ROW_DAYS = 30
+
+
+def row_days_of(options: Mapping[str, Any]) -> int:
+    """How long rows that rollbacks kept as files stay after the end of their operation."""
+    days = int(options["keep_row_days"])
+    if days < LEAST_ROW_DAYS:
+        found, expected = "keep_row_days: %d" % days, "%d or more: so long an undo is promised" % LEAST_ROW_DAYS
+        raise Refused("Rows that rollbacks kept would be given up too soon", found=found, expected=expected)
+    return days
 
 
 def policy_of(options: Mapping[str, Any]) -> Policy:
