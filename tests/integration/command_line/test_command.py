@@ -9,6 +9,7 @@ import contextlib
 import os
 import pathlib
 import stat
+import tempfile
 import threading
 import time
 
@@ -57,6 +58,17 @@ def test_a_life(backstop):
     assert backstop.live.names() == ["Shop restored", "shop"]
     count = 'SELECT count(*) FROM "TokenPurchase"'
     assert backstop.live.value(count, "Shop restored") == backstop.live.value(count)
+
+
+
+def test_a_drill_in_a_server_of_its_own(backstop):
+    """Short enough for a socket, and reachable for an unprivileged account."""
+    assert backstop("backup", "shop").status == OK
+    with tempfile.TemporaryDirectory(prefix="backstop-test-", dir="/var/tmp") as folder:
+        os.chmod(folder, 0o711)
+        answer = backstop("drill", "shop", "--where", "cluster", "--scratch-directory", folder)
+        assert answer.status == OK, answer.stderr
+    assert backstop("list", "--json").json[0]["level"] == "restored"
 
 
 def test_a_restore_overwrites_nothing(backstop):

@@ -125,6 +125,51 @@ def test_encryption(tmp_path):
         assert [line.split()[8] for line in lines if " drill " in line] == drilled
 
 
+def told(name: str, databases: Any = (SHOP,), **changes: Any) -> Any:
+    return Templar(DataLoader(), variables(list(databases), **changes)).template(trust_as_template("{{ %s }}" % name))
+
+
+@pytest.mark.parametrize(
+    ("given", "on_windows"),
+    [
+        ({}, False), ({"ansible_connection": "ssh"}, False), ({"ansible_connection": "local"}, False),
+        ({"ansible_connection": "winrm"}, True), ({"ansible_connection": "psrp"}, True),
+        ({"ansible_connection": "ssh", "ansible_shell_type": "powershell"}, True),
+        ({"ansible_connection": "ssh", "ansible_shell_type": "sh"}, False),
+    ],
+)
+def test_hosts_with_windows_get_the_script(given, on_windows):
+    assert told("scheduled_backups_on_windows", **given) is on_windows
+    tasks = yaml.safe_load((ROLE / "tasks" / "main.yml").read_text("utf-8"))
+    assert [(task.get("ansible.builtin.include_tasks"), task["when"]) for task in tasks] == [
+        ("windows.yml", "scheduled_backups_on_windows"), (None, "not scheduled_backups_on_windows"),
+    ]
+
+
+def test_a_rule_for_each_store(tmp_path):
+    """Databases of one store cannot have two: each would delete what the other keeps."""
+    rule = {"keep_days": 30}
+    assert configured(tmp_path, {**SHOP, "retention": rule}).retention["keep_days"] == 30
+    for databases, rules, stores in (
+        ([SHOP, {**OTHER, "retention": rule}], 2, 2),
+        ([SHOP, {**OTHER, "retention": rule, "store": "/var/backups/backstop"}], 2, 1),
+        ([{**SHOP, "retention": rule}, {**OTHER, "retention": rule, "store": "/var/backups/backstop"}], 1, 1),
+    ):
+        assert told("scheduled_backups_rules | length", databases) == rules
+        assert told("scheduled_backups_stores | length", databases) == stores
+
+
+def test_nothing_is_deleted_where_that_is_not_wanted():
+    lines = render("cron.j2", variables([SHOP, OTHER], scheduled_backups_prune=False)).splitlines()
+    assert not [line for line in lines if " prune " in line] and [line for line in lines if " drill " in line]
+
+
+def test_the_drill_in_a_server_of_its_own():
+    found = jobs(variables([SHOP], scheduled_backups_drill_where="cluster"))
+    (drill,) = [job for job in found if job["name"] == "drill"]
+    assert make_parser().parse_args(drill["arguments"].replace("%i", "shop").split()).where == "cluster"
+
+
 def test_retention(tmp_path):
     """Inventories give numbers as texts, too."""
     assert dict(configured(tmp_path, SHOP).retention) == dict(retention.OPTIONS)

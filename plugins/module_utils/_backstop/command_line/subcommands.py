@@ -21,6 +21,7 @@ from ..work.backups.copies import fetch, read_copies
 from ..work.context import Context
 from ..work.decisions.pruning import prune
 from ..work.decisions.row_files import prune_row_files
+from ..work.restores.cluster_drill import run_cluster_drill
 from ..work.restores.drill import verify
 from ..work.restores.restore import restore_beside
 from .configuration import Configuration, duration, load, names
@@ -182,6 +183,8 @@ def _run_drill(call: Call, configuration: Configuration) -> Dict[str, Any]:
     place = call.place(read_standing(configuration))
     context = configuration.context(call.progress)
     with alone(context, call.options.wait, besides_operations=True):
+        if call.options.where == "cluster":
+            return _evaluated(lambda: run_cluster_drill(context, place, call.options.scratch_directory))
         _evaluated(lambda: _require_means(context))
         scratch_id = RunRecords(configuration.store, configuration.database).scratch_id()
         return _evaluated(lambda: verify(context, place, "restored", scratch_id=scratch_id))
@@ -462,6 +465,16 @@ def _identity(parser: _Parser) -> None:
     )
 
 
+def _where(parser: _Parser) -> None:
+    parser.add_argument(
+        "--where",
+        choices=("database", "cluster"),
+        default="database",
+        help="in a scratch database of the server, or in a scratch server with the roles (default: database)",
+    )
+    parser.add_argument("--scratch-directory", metavar="PATH", help="where the data of a scratch server may lie")
+
+
 def _level(parser: _Parser) -> None:
     parser.add_argument(
         "--level", choices=("checksum", "readable"), default="readable", help="how far (drill goes further)"
@@ -514,7 +527,7 @@ SUBCOMMANDS = (
         "drill",
         "restore a backup into a scratch database and compare",
         _drill,
-        (_one, _which_backup, _identity, _patience),
+        (_one, _which_backup, _where, _identity, _patience),
     ),
     Subcommand("restore", "restore into a new database", _restore, (_one, _which_backup, _into, _identity, _patience)),
     Subcommand("backup", "make a backup", _backup, (_one, _kind, _patience)),
