@@ -45,7 +45,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.t
     restore_table,
 )
 from support.age_keys import Key, make_key
-from support.databases import REALISTIC
+from support.databases import OWNER, REALISTIC
+from support.module_runner import run_module
 
 pytestmark = pytest.mark.offsite
 
@@ -322,3 +323,19 @@ def test_two_recipients(plain, key, tmp_path):
     place = make_backup(context, "daily")
     for identity in (key.identity, other.identity):
         assert verify(with_identity(plain, identity), place, "readable")
+
+
+def test_the_modules(plain, key, tmp_path):
+    common = {
+        "connection": {"url": plain.cluster.url("shop", user=OWNER)}, "store": plain.store.root,
+        "client_bin_dir": str(plain.cluster.bin_dir), "age_recipients": [key.recipient],
+    }
+    made = run_module(tmp_path, "pg_dump", {**common, "kind": "daily"})
+    assert not made.failed and made.result["encrypted"] and made.result["level"] == "readable", made.printed
+    drill = {**common, "backup": made.result["backup"]}
+    refused = run_module(tmp_path, "pg_backup_verify", drill)
+    assert refused.failed and refused.result["error"] == "CouldNotVerify", refused.printed
+    assert "backstop_age_identity" in refused.result["hint"]
+    drilled = run_module(tmp_path, "pg_backup_verify", {**drill, "age_identity": key.identity})
+    assert not drilled.failed and drilled.result["level"] == "restored", drilled.printed
+    assert key.secret not in made.printed + refused.printed + drilled.printed
