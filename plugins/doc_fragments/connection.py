@@ -63,6 +63,20 @@ options:
       - Directory of C(pg_dump), C(pg_restore) and C(pg_dumpall).
       - Without it they are looked for in the usual places; they must be of the server's major version.
     type: path
+  age_recipients:
+    description:
+      - Public keys of C(age), or public ssh keys. Every backup that is made is encrypted for all of them while it is
+        written.
+      - Manifest, history and migrations of an encrypted backup stay readable; archive and roles do not.
+    type: list
+    elements: str
+  age_identity:
+    description:
+      - File on the host with a private key of one of the recipients, of mode 0600. Encrypted backups are read with it;
+        C(age) opens the file itself, its content shows nowhere.
+      - Without it an encrypted backup cannot be verified further, restored or reverted to here, which is refused before
+        anything is changed.
+    type: path
 requirements:
   - psycopg2
 """

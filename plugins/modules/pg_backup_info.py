@@ -71,6 +71,26 @@ backups:
   type: list
   elements: dict
   sample: [{backup: electricity_tokens-20251108T020000Z-3fa9c1, kind: pre-migration, scope: database, level: restored}]
+unreadable:
+  description:
+    - Backups whose manifest or verification cannot be read, with the reason. They are of no use until somebody looks at them, are
+      never chosen and never deleted by retention, and keep nothing from the others.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    backup:
+      description: Name of its directory.
+      type: str
+    kind:
+      description: Its kind.
+      type: str
+    path:
+      description: Its directory.
+      type: str
+    reason:
+      description: Why it cannot be read.
+      type: str
 retired:
   description:
     - Former live databases of this application's database, and those that no operation of the store knows.
@@ -113,8 +133,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     Request,
     run_module,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.marks import mark_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.retired import (
     DEFAULT_WINDOW_DAYS,
@@ -126,7 +146,17 @@ def act(request: Request) -> Dict[str, Any]:
     wanted = request.params["backup"]
     store = request.store
     places = [store.find_backup(wanted)] if wanted else store.backups(request.params["kind"])
-    facts = {"changed": False, "backups": [_described(place, whole=bool(wanted)) for place in places]}
+    good, bad = manifests.read_each(places)
+    if wanted and bad:
+        raise BackstopError("Backup %s cannot be read" % wanted, found=bad[0].reason)
+    facts = {
+        "changed": False,
+        "backups": [_described(backup, whole=bool(wanted)) for backup in good],
+        "unreadable": [
+            {"backup": one.place.backup_id, "kind": one.place.kind, "path": one.place.path, "reason": one.reason}
+            for one in bad
+        ],
+    }
     if request.has_connection:
         with request.context.administer() as admin:
             found = retired_databases(request.context, admin)
@@ -134,8 +164,8 @@ def act(request: Request) -> Dict[str, Any]:
     return facts
 
 
-def _described(place: BackupPlace, whole: bool) -> Dict[str, Any]:
-    manifest = manifests.load(place)
+def _described(backup: manifests.Readable, whole: bool) -> Dict[str, Any]:
+    place, manifest = backup.place, backup.manifest
     facts = {
         "backup": place.backup_id,
         "kind": place.kind,
@@ -143,11 +173,12 @@ def _described(place: BackupPlace, whole: bool) -> Dict[str, Any]:
         "created": manifest["created"],
         "database": manifest["database"]["name"],
         "scope": manifest.get("scope", manifests.WHOLE),
+        "encrypted": manifests.is_encrypted(manifest),
         "tables": ["%s.%s" % (table["schema"], table["name"]) for table in manifest["tables"]],
         "size": manifest["archive"]["size"],
         "rows": sum(table["digest"]["rows"] for table in manifest["tables"]),
-        "commit": manifest.get("release", {}).get("commit"),
-        "level": manifests.level_of(place),
+        "commit": (manifest.get("release") or {}).get("commit"),
+        "level": backup.level,
         "verification": manifests.verification(place),
         "mark": mark_of(place),
     }

@@ -64,6 +64,13 @@ options:
       - What O(remove) names does not count.
     type: float
     default: 0.5
+  keep_row_days:
+    description:
+      - Days after the end of a rollback or undo for which the rows that it kept as files (C(lost-rows) and C(carried) in its operation) stay,
+        at least V(30). They stay longer while the operation is open, while its retired database is kept, and while it is the last of its
+        database. What a damaged table still gave (C(saved-rows)) is never deleted.
+    type: int
+    default: 90
   remove:
     description:
       - Ids of backups to delete although the rule keeps them, such as emergency backups that were reviewed, or damaged ones.
@@ -118,8 +125,21 @@ deleted:
   returned: success
   type: list
   elements: str
+row_files:
+  description: Every operation that keeps rows as files, with the decision and its reason.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - operation: 20251108T020000Z-3fa9c1
+      kind: rollback
+      database: electricity_tokens
+      folders: [lost-rows]
+      size: 4711
+      decision: keep
+      reason: its retired database is kept, and an undo may need them
 freed:
-  description: Their size in bytes.
+  description: Size in bytes of all that was deleted.
   returned: success
   type: int
 """
@@ -134,11 +154,16 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
     OPTIONS,
     Decision,
     policy_of,
+    row_days_of,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.pruning import prune
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.row_files import (
+    prune_row_files,
+)
 
 
 def act(request: Request) -> Dict[str, Any]:
+    row_days_of(request.params)
     decisions = prune(
         request.store,
         policy_of(request.params),
@@ -146,12 +171,15 @@ def act(request: Request) -> Dict[str, Any]:
         by_hand=request.params["remove"],
         only_check=request.check_mode,
     )
+    rows = prune_row_files(request.store, row_days_of(request.params), only_check=request.check_mode)
     going = [decision for decision in decisions if not decision.keep]
+    gone_rows = [one for one in rows if not one.keep]
     result: Dict[str, Any] = {
-        "changed": bool(going),
+        "changed": bool(going or gone_rows),
         "items": [decision.to_json() for decision in decisions],
         "deleted": _ids(going),
-        "freed": sum(decision.item.size for decision in going),
+        "row_files": [one.to_json() for one in rows],
+        "freed": sum(decision.item.size for decision in going) + sum(one.size for one in gone_rows),
     }
     if request.diff:
         result["diff"] = {"before": _lines(decisions), "after": _lines([each for each in decisions if each.keep])}
@@ -175,6 +203,7 @@ def main() -> None:
             keep_post_migration_days=dict(type="int", default=OPTIONS["keep_post_migration_days"]),
             time_zone=dict(type="str", default=OPTIONS["time_zone"]),
             max_delete_share=dict(type="float", default=OPTIONS["max_delete_share"]),
+            keep_row_days=dict(type="int", default=OPTIONS["keep_row_days"]),
             remove=dict(type="list", elements="str", default=[]),
             store=dict(type="path", required=True),
         ),

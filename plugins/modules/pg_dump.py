@@ -14,6 +14,8 @@ description:
     table in the same snapshot while C(pg_dump) runs.
   - The archive is read back whole. The backup exists when its manifest does; an interrupted one is never listed.
   - Every run makes a new backup, unless O(max_age) lets it use one again.
+  - With O(age_recipients) it is encrypted while C(pg_dump) writes it and decoded at the same time, so that level V(readable) holds
+    though nobody here may be able to read it again. That is for O(format=custom) without O(plain).
   - With O(tables) the backup is of single tables. It is good for M(backstop.postgres.pg_table_restore); drills and reverts refuse it.
 author:
   - The backstop.postgres contributors (@backstop)
@@ -135,6 +137,15 @@ EXAMPLES = r"""
       url: "{{ database_url }}"
     store: /var/backups/backstop
 
+- name: Back up encrypted; only the holder of the private key can read it
+  backstop.postgres.pg_dump:
+    kind: daily
+    age_recipients: ["age1qgzsg3psph477xwwl2gvdnrs4xcm50z2qmtkethxrxayg3safsfsnrpwel"]
+    step: encrypted
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+
 - name: Back up one table
   backstop.postgres.pg_dump:
     kind: daily
@@ -163,6 +174,10 @@ plain:
   description: Path of the plain SQL; null when it was not asked for.
   returned: success
   type: str
+encrypted:
+  description: Whether its archive is encrypted, by O(age_recipients).
+  returned: success
+  type: bool
 directory:
   description: Directory of the backup.
   returned: success
@@ -197,6 +212,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import read_tree
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.encryption import (
+    find_age,
+    require_recipients,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.catalog import find_family
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
@@ -219,7 +238,7 @@ def act(request: Request) -> Dict[str, Any]:
         plain=params["plain"],
         tables=params["tables"],
     )
-    form.require_possible()
+    form.require_possible(bool(context.recipients))
     found = None
     if params["max_age"] > 0:
         found = reusable_backup(context, params["kind"], params["max_age"], form, params["commit"])
@@ -256,6 +275,9 @@ def _prisma_schema(wanted: Optional[Dict[str, Any]], url: str) -> Optional[bytes
 def _foretold(request: Request, form: Form, found: Optional[BackupPlace]) -> Dict[str, Any]:
     if found is not None:
         return {"changed": False, **_described(found), "reused": True}
+    require_recipients(request.context.recipients)
+    if request.context.recipients:
+        find_age()
     with request.context.connect() as session:
         request.context.tools(session)
         for name in form.tables or []:
@@ -271,6 +293,7 @@ def _described(place: BackupPlace) -> Dict[str, Any]:
         "scope": manifest.get("scope", manifests.WHOLE),
         "directory": place.path,
         "plain": place.file(plain) if plain else None,
+        "encrypted": manifests.is_encrypted(manifest),
         "size": manifest["archive"]["size"],
         "tables": len(manifest["tables"]),
         "rows": sum(table["digest"]["rows"] for table in manifest["tables"]),

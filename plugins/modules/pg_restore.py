@@ -81,12 +81,14 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import build_successor
 
 
 def act(request: Request) -> Dict[str, Any]:
     place = request.store.find_backup(request.params["backup"])
     if request.check_mode:
+        request.context.archive(place, manifests.load(place))
         return {"changed": True}
     return build_successor(request.context, place)
 

@@ -20,6 +20,7 @@ DEFAULTS: Dict[str, Any] = {
     "scheduled_backups_user": "SYSTEM",
     "scheduled_backups_daily_time": "02:00",
     "scheduled_backups_state": "present",
+    "scheduled_backups_retention": {},
     "scheduled_backups_scripts": "C:\\Program Files\\backstop",
 }
 

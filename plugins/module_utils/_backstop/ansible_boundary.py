@@ -45,6 +45,8 @@ def connection_argument_spec(required: bool = True) -> Dict[str, Any]:
         connection=dict(type="dict", required=required, options=_connection_fields()),
         administration=dict(type="dict", options=_connection_fields()),
         client_bin_dir=dict(type="path"),
+        age_recipients=dict(type="list", elements="str"),
+        age_identity=dict(type="path"),
     )
 
 
@@ -133,6 +135,8 @@ class Request:
             self.params.get("client_bin_dir") or None,
             Operation.load(self.store, wanted) if wanted else None,
             poolers=[Pooler.from_mapping(one) for one in self.params.get("poolers") or []],
+            recipients=tuple(self.params.get("age_recipients") or ()),
+            identity=self.params.get("age_identity") or None,
         )
 
 

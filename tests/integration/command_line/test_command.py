@@ -9,6 +9,7 @@ import contextlib
 import os
 import pathlib
 import stat
+import tempfile
 import threading
 import time
 
@@ -20,15 +21,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.comman
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import database_lock
 from support.databases import APP, OWNER, PASSWORD, Workers
 
-OK, FAILED, USAGE, COULD_NOT_VERIFY, TOO_OLD, LOCKED = range(6)
+OK, FAILED, USAGE, COULD_NOT_VERIFY, TOO_OLD, LOCKED, NOT_COPIED = range(7)
 
 
 def test_each_outcome_has_a_number_of_its_own():
     named = (
         exit_statuses.OK, exit_statuses.FAILED, exit_statuses.USAGE, exit_statuses.COULD_NOT_VERIFY,
-        exit_statuses.TOO_OLD, exit_statuses.LOCKED,
+        exit_statuses.TOO_OLD, exit_statuses.LOCKED, exit_statuses.NOT_COPIED,
     )
-    assert named == (0, 1, 2, 3, 4, 5) == tuple(exit_statuses.MEANINGS)
+    assert named == (0, 1, 2, 3, 4, 5, 6) == tuple(exit_statuses.MEANINGS)
     assert all(meaning in make_parser().format_help() for meaning in exit_statuses.MEANINGS.values())
 
 
@@ -41,7 +42,7 @@ def test_a_life(backstop):
     backup, kind, level = made.json["backup"], made.json["kind"], made.json["level"]
     assert (kind, level) == ("weekly", "readable") and made.json["rows"] > 0
     (listed,) = backstop("list", "--json").json
-    assert listed == {**made.json, "configuration": "shop"}
+    assert listed == {**made.json, "configuration": "shop", "copied": None}
     assert backup in backstop("list").stdout
     shown = backstop("show", "shop", backup)
     assert shown.status == OK and "public.TokenPurchase" in shown.stdout
@@ -57,6 +58,17 @@ def test_a_life(backstop):
     assert backstop.live.names() == ["Shop restored", "shop"]
     count = 'SELECT count(*) FROM "TokenPurchase"'
     assert backstop.live.value(count, "Shop restored") == backstop.live.value(count)
+
+
+
+def test_a_drill_in_a_server_of_its_own(backstop):
+    """Short enough for a socket, and reachable for an unprivileged account."""
+    assert backstop("backup", "shop").status == OK
+    with tempfile.TemporaryDirectory(prefix="backstop-test-", dir="/var/tmp") as folder:
+        os.chmod(folder, 0o711)
+        answer = backstop("drill", "shop", "--where", "cluster", "--scratch-directory", folder)
+        assert answer.status == OK, answer.stderr
+    assert backstop("list", "--json").json[0]["level"] == "restored"
 
 
 def test_a_restore_overwrites_nothing(backstop):

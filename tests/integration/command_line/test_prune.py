@@ -106,7 +106,7 @@ def before_ids(host):
 
 def test_json(host):
     found = host.prune("shop", "--json").json
-    assert sorted(found) == ["deleted", "freed", "items"]
+    assert sorted(found) == ["deleted", "freed", "items", "row_files"]
     decisions = {item["backup"]: item["decision"] for item in found["items"]}
     assert decisions == dict(zip(host.other + host.shop, ["delete", "delete", "keep", "keep"] * 2))
     assert all(item["reason"] for item in found["items"])

@@ -12,6 +12,7 @@ import pathlib
 import jsonschema
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
+from support.age_keys import make_key
 from support.databases import REALISTIC
 
 SCHEMA = json.loads((pathlib.Path(__file__).resolve().parents[3] / "docs" / "manifest.schema.json").read_text("utf-8"))
@@ -53,6 +54,13 @@ def test_schema_is_one():
 def test_real_manifests_have_nothing_else(real_manifests):
     for manifest in real_manifests:
         jsonschema.Draft202012Validator(closed(SCHEMA)).validate(manifest)
+
+
+@pytest.mark.offsite
+def test_the_manifest_of_an_encrypted_backup(shared_databases, tmp_path):
+    live = shared_databases.make("secret")
+    live.context.recipients = (make_key(tmp_path).recipient,)
+    jsonschema.Draft202012Validator(closed(SCHEMA)).validate(manifests.load(live.backup()))
 
 
 def test_fields_may_be_added(real_manifests):

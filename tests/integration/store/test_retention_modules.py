@@ -17,7 +17,7 @@ from support.module_runner import run_module
 
 PRUNE = {
     "keep_days": 2, "keep_weeks": 1, "keep_pre_migration_days": 90, "keep_post_migration_days": 90, "time_zone": "UTC",
-    "max_delete_share": 0.5, "remove": [],
+    "max_delete_share": 0.5, "remove": [], "keep_row_days": 90,
 }
 
 

@@ -33,6 +33,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.g
     is_local,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import build_database
+from support.age_keys import make_key
 from support.databases import APP, OWNER, PASSWORD, REPORT, session
 from support.databases import SQL as SQL_FILES
 from support.module_runner import run_module
@@ -436,6 +437,20 @@ def test_drift_that_cannot_be_told(live):
     gate = ask(live, tried=["drift"], files=files)["drift"]
     assert gate.passed and "not compared: migration 20251002000000_data cannot be run" in gate.found
     only_closed(ask(live, tried=["drift"], files=files, refuse_drift=True), "drift", "division by zero")
+
+
+@pytest.mark.offsite
+def test_encrypted_backups_must_be_readable_here(live, tmp_path):
+    """A deploy drills its backup: proved with a few bytes, before anything is made or stopped."""
+    key, other = make_key(tmp_path), make_key(tmp_path, "other.txt")
+    secret = dataclasses.replace(live.context, recipients=(key.recipient,))
+    told = "backup_encryption"
+    assert ask(live)[told].found == "backups are not encrypted"
+    only_closed(ask(live, secret), told, "cannot drill what it cannot read", "backstop_age_identity")
+    only_closed(ask(live, dataclasses.replace(secret, identity=other.identity)), told, "none of the recipients")
+    only_closed(ask(live, dataclasses.replace(secret, identity=str(tmp_path / "none"))), told, "No such file")
+    assert ask(live, dataclasses.replace(secret, identity=key.identity))[told].passed
+    assert live.store.backups() == []
 
 
 # The module ----------------------------------------------------------------------------------------------------------

@@ -33,6 +33,8 @@ from support.module_runner import run_module
 from support.pgbouncer import ADMIN, ADMIN_PASSWORD, pgbouncer
 from support.prisma_database import until
 
+pytestmark = pytest.mark.pgbouncer
+
 INSERT = 'INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") VALUES (%s, 1, now(), \'u1\')'
 EVERYTHING = 10**9
 

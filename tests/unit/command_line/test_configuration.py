@@ -14,6 +14,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.comman
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.passwords import PasswordSource
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 
+RECIPIENT = "age1qgzsg3psph477xwwl2gvdnrs4xcm50z2qmtkethxrxayg3safsfsnrpwel"
 GOOD = {"connection": {"database": "Shop 电", "user": "backup", "port": 5433}, "store": "/var/backups/backstop"}
 
 
@@ -41,6 +42,12 @@ def test_everything_that_can_be_said(write, tmp_path):
         "textfile": "/var/lib/backstop/metrics/shop.prom",
         "webhook": {"url": "https://hooks.example.org/T0KEN", "events": ["success", "failure"]},
         "retention": {"keep_weeks": 8, "time_zone": "UTC"},
+        "age_recipients": [RECIPIENT],
+        "age_identity": "/run/backstop/identity.txt",
+        "offsite": {
+            "remote": "kept:backups/shop", "rclone_config": "/etc/backstop/rclone.conf", "max_age": "2d",
+            "retention": {"keep_days": 30},
+        },
     }
     found = configuration.load(write(given), "shop")
     assert (found.database, found.connection.port, found.connection.host) == ("Shop 电", 5433, "localhost")
@@ -48,7 +55,10 @@ def test_everything_that_can_be_said(write, tmp_path):
     assert found.administration.port == 5433 and found.max_age == 26 * 3600
     assert found.webhook.events == ("success", "failure")
     assert (found.retention["keep_days"], found.retention["keep_weeks"], found.retention["time_zone"]) == (7, 8, "UTC")
+    assert found.offsite.offsite.remote == "kept:backups/shop" and found.offsite.max_age == 2 * 86400
+    assert (found.offsite.retention["keep_days"], found.offsite.retention["keep_weeks"]) == (30, 4)
     context = found.context()
+    assert (context.recipients, context.identity) == ((RECIPIENT,), "/run/backstop/identity.txt")
     assert context.connection.password == context.administration.password == "p@ss:w\\rd ä"
     assert "T0KEN" not in repr(found) and "p@ss" not in repr(found) + repr(context)
 
@@ -58,7 +68,7 @@ def test_what_is_not_said(write):
     assert found.administration.database == "postgres"
     assert (found.password, found.webhook, found.max_age, found.textfile) == (None, None, None, None)
     assert found.retention["keep_days"] == 7 and found.retention["max_delete_share"] == 0.5
-    assert found.context().connection.password == ""
+    assert found.context().connection.password == "" and found.context().recipients == () and found.offsite is None
 
 
 def changed(**values):
@@ -95,6 +105,16 @@ WRONG = {
     "share": (changed(retention={"max_delete_share": 1.5}), "retention.max_delete_share", "0 to 1"),
     "zone is a number": (changed(retention={"time_zone": 2}), "retention.time_zone", "Africa/Harare"),
     "no such zone": (changed(retention={"time_zone": "Mars/Olympus"}), "time zone", "Mars/Olympus"),
+    "no recipients": (changed(age_recipients=[]), "age_recipients", "list of public keys"),
+    "recipient as a text": (changed(age_recipients="hunter2"), "age_recipients", "list of public keys"),
+    "private key": (changed(age_recipients=["AGE-SECRET-KEY-1HUNTER2"]), "recipient", "a private key"),
+    "relative identity": (changed(age_identity="identity.txt"), "age_identity", "absolute"),
+    "offsite is a text": (changed(offsite="hunter2"), "offsite", "object with remote"),
+    "offsite without a remote": (changed(offsite={}), "offsite.remote", "missing"),
+    "unknown offsite": (changed(offsite={"remote": "a:b", "rclone": "/x"}), "offsite.rclone", "mean rclone_config"),
+    "parameters of a remote": (changed(offsite={"remote": ":s3,secret=hunter2:b"}), "remote", "configuration file"),
+    "offsite retention": (changed(offsite={"remote": "a:b", "retention": {"keep_days": 0}}), "keep_days", "1 or more"),
+    "offsite age": (changed(offsite={"remote": "a:b", "max_age": "soon"}), "offsite.max_age", "26h"),
     "not JSON": ("[database]\nname = hunter2\n", "shop.conf", "not JSON"),
     "a list": ("[]", "shop.conf", "JSON object"),
     "twice": ('{"store": "/a", "store": "/b"}', "shop.conf", "twice"),

@@ -83,6 +83,93 @@ def test_a_configuration_with_everything(tmp_path):
     assert "hunter2" not in (tmp_path / "other.db-2.conf").read_text()
 
 
+RECIPIENT = "age1qgzsg3psph477xwwl2gvdnrs4xcm50z2qmtkethxrxayg3safsfsnrpwel"
+OFFSITE = {"remote": "kept:fleet", "rclone_config": "/etc/backstop/rclone.conf", "max_age": "2d",
+           "retention": {"keep_days": "30", "max_delete_share": "0.2", "time_zone": "UTC"}}
+
+
+def test_second_copies(tmp_path):
+    """Each host has a directory of its own, so that no host takes another's copies for its own."""
+    host = {"inventory_hostname": "app1"}
+    found = configured(tmp_path, SHOP, scheduled_backups_offsite=OFFSITE, **host).offsite
+    assert (found.offsite.remote, found.offsite.configuration) == ("kept:fleet/app1", "/etc/backstop/rclone.conf")
+    wanted = {**retention.OPTIONS, "keep_days": 30, "max_delete_share": 0.2, "time_zone": "UTC"}
+    assert found.max_age == 2 * 86400 and found.retention == wanted
+    for remote, expected in (("kept:", "kept:app1"), ("/mnt/kept/", "/mnt/kept/app1"), ("/mnt/kept", "/mnt/kept/app1")):
+        changed = configured(tmp_path, SHOP, scheduled_backups_offsite={"remote": remote}, **host)
+        assert changed.offsite.offsite.remote == expected
+    own = configured(tmp_path, {**SHOP, "offsite": {"remote": "other:x"}}, scheduled_backups_offsite=OFFSITE, **host)
+    assert own.offsite.offsite.remote == "other:x"
+    unit = render("job.service.j2", {
+        **variables([SHOP, OTHER], scheduled_backups_offsite={"remote": "/mnt/kept"}, **host),
+        "scheduled_backups_job": jobs(variables([SHOP]))[0],
+    })
+    assert '"-/mnt/kept/app1"' in unit
+
+
+def test_encryption(tmp_path):
+    """What cannot be read on a host is not drilled there."""
+    given = {"backstop_age_recipients": [RECIPIENT], "backstop_age_identity": "/run/identity"}
+    found = configured(tmp_path, SHOP, **given)
+    assert (found.age_recipients, found.age_identity) == ((RECIPIENT,), "/run/identity")
+    own = {**SHOP, "age_recipients": [RECIPIENT]}
+    assert configured(tmp_path, own).age_recipients == (RECIPIENT,)
+    for changes, databases, drilled in (
+        ({}, [SHOP, OTHER], ["shop", "other.db-2"]),
+        ({}, [own, OTHER], ["other.db-2"]),
+        ({}, [{**own, "age_identity": "/run/identity"}, OTHER], ["shop", "other.db-2"]),
+        (given, [SHOP, OTHER], ["shop", "other.db-2"]),
+        ({"backstop_age_recipients": [RECIPIENT]}, [SHOP, OTHER], []),
+    ):
+        lines = render("cron.j2", variables(databases, **changes)).splitlines()
+        assert [line.split()[8] for line in lines if " drill " in line] == drilled
+
+
+def told(name: str, databases: Any = (SHOP,), **changes: Any) -> Any:
+    return Templar(DataLoader(), variables(list(databases), **changes)).template(trust_as_template("{{ %s }}" % name))
+
+
+@pytest.mark.parametrize(
+    ("given", "on_windows"),
+    [
+        ({}, False), ({"ansible_connection": "ssh"}, False), ({"ansible_connection": "local"}, False),
+        ({"ansible_connection": "winrm"}, True), ({"ansible_connection": "psrp"}, True),
+        ({"ansible_connection": "ssh", "ansible_shell_type": "powershell"}, True),
+        ({"ansible_connection": "ssh", "ansible_shell_type": "sh"}, False),
+    ],
+)
+def test_hosts_with_windows_get_the_script(given, on_windows):
+    assert told("scheduled_backups_on_windows", **given) is on_windows
+    tasks = yaml.safe_load((ROLE / "tasks" / "main.yml").read_text("utf-8"))
+    assert [(task.get("ansible.builtin.include_tasks"), task["when"]) for task in tasks] == [
+        ("windows.yml", "scheduled_backups_on_windows"), (None, "not scheduled_backups_on_windows"),
+    ]
+
+
+def test_a_rule_for_each_store(tmp_path):
+    """Databases of one store cannot have two: each would delete what the other keeps."""
+    rule = {"keep_days": 30}
+    assert configured(tmp_path, {**SHOP, "retention": rule}).retention["keep_days"] == 30
+    for databases, rules, stores in (
+        ([SHOP, {**OTHER, "retention": rule}], 2, 2),
+        ([SHOP, {**OTHER, "retention": rule, "store": "/var/backups/backstop"}], 2, 1),
+        ([{**SHOP, "retention": rule}, {**OTHER, "retention": rule, "store": "/var/backups/backstop"}], 1, 1),
+    ):
+        assert told("scheduled_backups_rules | length", databases) == rules
+        assert told("scheduled_backups_stores | length", databases) == stores
+
+
+def test_nothing_is_deleted_where_that_is_not_wanted():
+    lines = render("cron.j2", variables([SHOP, OTHER], scheduled_backups_prune=False)).splitlines()
+    assert not [line for line in lines if " prune " in line] and [line for line in lines if " drill " in line]
+
+
+def test_the_drill_in_a_server_of_its_own():
+    found = jobs(variables([SHOP], scheduled_backups_drill_where="cluster"))
+    (drill,) = [job for job in found if job["name"] == "drill"]
+    assert make_parser().parse_args(drill["arguments"].replace("%i", "shop").split()).where == "cluster"
+
+
 def test_retention(tmp_path):
     """Inventories give numbers as texts, too."""
     assert dict(configured(tmp_path, SHOP).retention) == dict(retention.OPTIONS)

@@ -59,6 +59,12 @@ class CouldNotVerify(BackstopError):
     exit_status = 3
 
 
+class NotCopied(BackstopError):
+    """The backups are there and good, their second copies are not."""
+
+    exit_status = 6
+
+
 class Locked(BackstopError):
     """Another operation is at work."""
 

@@ -65,8 +65,9 @@ def find_program(name: str, folders: Sequence[str] = ()) -> Optional[str]:
 
 
 def child_environment(extra: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
-    """The environment for a child: ours, messages in English, nothing of libpq that would change where it connects."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+    """The environment for a child: ours, messages in English, nothing that would change where libpq connects or what
+    rclone does."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "RCLONE_"))}
     environment.update(LC_ALL="C.UTF-8", LANG="C.UTF-8", LANGUAGE="")
     environment.update(extra or {})
     return environment
@@ -95,8 +96,11 @@ class Running:
         secrets: Iterable[str] = (),
         keep_open: Sequence[int] = (),
         umask: int = 0o077,
+        fed_by: Optional["Running"] = None,
     ) -> None:
+        """:param fed_by: a program whose output this one reads; it ends with this one, and its failure is this one's"""
         self.argv = [str(part) for part in argv]
+        self._fed_by = fed_by
         self._secrets = list(secrets)
         if any(_gives_away(part, secret) for part in self.argv for secret in self._secrets if secret):
             raise AssertionError("a secret in an argument list")
@@ -106,7 +110,7 @@ class Running:
                 self.argv,
                 env=child_environment(environment),
                 cwd=cwd,
-                stdin=stdin,
+                stdin=fed_by.stdout if fed_by is not None else stdin,
                 stdout=stdout,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
@@ -114,11 +118,16 @@ class Running:
                 preexec_fn=_die_with_parent,
             )
         except OSError as error:
+            if fed_by is not None:
+                fed_by.__exit__()
             raise Refused(
                 "A program could not be started", found="%s: %s" % (self.argv[0], error.strerror or error)
             ) from error
         finally:
             os.umask(old_umask)
+        if fed_by is not None:
+            # The only reader is the program: what feeds it must see it go.
+            fed_by.stdout.close()
         self._stderr: List[bytes] = []
         # stderr is read at once: a child that fills the pipe would wait for ever.
         self._reader = threading.Thread(target=self._read_stderr, daemon=True)
@@ -136,6 +145,8 @@ class Running:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+        if self._fed_by is not None:
+            self._fed_by.__exit__()
 
     @property
     def stdout(self) -> IO[bytes]:
@@ -169,7 +180,18 @@ class Running:
                 found="%s ran longer than %g seconds" % (os.path.basename(self.argv[0]), timeout or 0),
             ) from None
         self._reader.join(_DRAIN_SECONDS)
+        if self._fed_by is not None:
+            self._fed_by.require_fed(timeout)
         return status
+
+    def require_fed(self, timeout: Optional[float] = None) -> None:
+        """Raise unless this program wrote all that its reader wanted: one that has enough may go before the end."""
+        status = self.wait(timeout)
+        if status not in (0, -signal.SIGPIPE):
+            raise self.failure("A program that feeds another one failed", status)
+
+    def failure(self, what: str, status: int, hint: Optional[str] = None) -> BackstopError:
+        return BackstopError(what, found=describe_failure(self.argv[0], status, self.stderr_text), hint=hint)
 
     @property
     def stderr_text(self) -> str:
@@ -182,7 +204,7 @@ class Running:
         """
         status = self.wait(timeout)
         if status != 0:
-            raise BackstopError(what, found=describe_failure(self.argv[0], status, self.stderr_text), hint=hint)
+            raise self.failure(what, status, hint)
 
 
 def describe_failure(program: str, status: int, stderr: str) -> str:
@@ -206,6 +228,7 @@ def run(
     secrets: Iterable[str] = (),
     keep_open: Sequence[int] = (),
     check: Optional[str] = None,
+    fed_by: Optional[Running] = None,
 ) -> Finished:
     """Run a program to its end.
 
@@ -213,6 +236,7 @@ def run(
     :param timeout: seconds, after which it and its children are ended
     :param secrets: texts that must not show in its output or in errors
     :param check: the error's message when the status is not 0; None leaves the judgement to the caller
+    :param fed_by: a program whose output it reads on standard input; it ends with it, and its failure is an error
     """
     secrets = list(secrets)
     with Running(
@@ -222,6 +246,7 @@ def run(
         stdin=subprocess.PIPE if data is not None else subprocess.DEVNULL,
         secrets=secrets,
         keep_open=keep_open,
+        fed_by=fed_by,
     ) as program:
         output: List[bytes] = []
         reader = threading.Thread(target=_read_all, args=(program.stdout.fileno(), output), daemon=True)

@@ -13,19 +13,21 @@ import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
+from ..base.encryption import require_recipients
 from ..base.errors import BackstopError
 from ..base.progress import Progress
 from ..base.sql_names import near_names
 from ..postgres.connection import Settings
 from ..store import retention
 from ..store.layout import Store
+from ..store.offsite import Offsite
 from ..work.context import Context
 from .exit_statuses import UsageError
 from .passwords import PasswordSource, read_private
 
 DIRECTORY = "/etc/backstop"
 SUFFIX = ".conf"
-EVENTS = ("success", "failure", "missing")
+EVENTS = ("success", "failure", "copy_failure", "missing")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _PASSWORD_KEYS = ("password_file", "passfile", "password_credential")
@@ -36,7 +38,18 @@ class Webhook:
     """Where events are posted. The URL may hold a token, so it is never shown."""
 
     url: str = dataclasses.field(repr=False)
-    events: Tuple[str, ...] = ("failure", "missing")
+    events: Tuple[str, ...] = ("failure", "copy_failure", "missing")
+
+
+@dataclasses.dataclass(frozen=True)
+class OffsiteCopies:
+    """Where second copies go, and how long they are kept there."""
+
+    offsite: Offsite
+    #: how old the newest copied backup may be
+    max_age: Optional[int] = None
+    #: a value for each of retention.OPTIONS
+    retention: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(retention.OPTIONS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +66,12 @@ class Configuration:
     max_age: Optional[int] = None
     textfile: Optional[str] = None
     webhook: Optional[Webhook] = None
+    #: public keys for which backups are encrypted
+    age_recipients: Tuple[str, ...] = ()
+    #: file of the private key that opens them, where this host is to have it
+    age_identity: Optional[str] = None
+    #: second copies; none by default
+    offsite: Optional[OffsiteCopies] = None
     #: how long backups are kept: a value for each of retention.OPTIONS
     retention: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(retention.OPTIONS))
 
@@ -68,6 +87,8 @@ class Configuration:
             self.store,
             self.client_bin_dir,
             watched_by=progress,
+            recipients=self.age_recipients,
+            identity=self.age_identity,
         )
 
     def _with_password(self, settings: Settings) -> Settings:
@@ -258,6 +279,19 @@ def _webhook(section: _Section, key: str) -> Webhook:
     return Webhook(url, tuple(events))
 
 
+def _offsite(section: _Section, key: str) -> OffsiteCopies:
+    value = section.values[key]
+    if not isinstance(value, dict):
+        raise section.error(key, type(value).__name__, "an object with remote")
+    inner = _Section(section.path, key + ".", value)
+    inner.require_known(("remote",), ("rclone_config", "retention", "max_age"))
+    return OffsiteCopies(
+        Offsite(_text(inner, "remote"), _place(inner, "rclone_config") if "rclone_config" in value else None),
+        _duration(inner, "max_age") if "max_age" in value else None,
+        _retention(inner, "retention") if "retention" in value else dict(retention.OPTIONS),
+    )
+
+
 def _retention(section: _Section, key: str) -> Dict[str, Any]:
     value = section.values[key]
     if not isinstance(value, dict):
@@ -277,7 +311,16 @@ def _retention(section: _Section, key: str) -> Dict[str, Any]:
             raise inner.error(name, str(given), "a whole number, 1 or more")
     options = {**retention.OPTIONS, **value}
     retention.policy_of(options)
+    retention.row_days_of(options)
     return options
+
+
+def _recipients(section: _Section, key: str) -> Tuple[str, ...]:
+    value = section.values[key]
+    if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
+        raise section.error(key, type(value).__name__, "a list of public keys of age")
+    require_recipients(value)
+    return tuple(value)
 
 
 def _any(section: _Section, key: str) -> Any:
@@ -295,4 +338,7 @@ _FIELDS: Dict[str, Callable[[_Section, str], Any]] = {
     "textfile": _place,
     "webhook": _webhook,
     "retention": _retention,
+    "age_recipients": _recipients,
+    "age_identity": _place,
+    "offsite": _offsite,
 }

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ..base.errors import BackstopError, CouldNotVerify, Locked, Refused
+from ..base.errors import BackstopError, CouldNotVerify, Locked, NotCopied, Refused
 
 OK = 0
 FAILED = BackstopError.exit_status
@@ -14,6 +14,7 @@ USAGE = 2
 COULD_NOT_VERIFY = CouldNotVerify.exit_status
 TOO_OLD = 4
 LOCKED = Locked.exit_status
+NOT_COPIED = NotCopied.exit_status
 
 #: What each means, for the help and for the tests that go through all of them.
 MEANINGS = {
@@ -23,10 +24,11 @@ MEANINGS = {
     COULD_NOT_VERIFY: "a check could not be evaluated (no server, no programs, no right): not known to be good",
     TOO_OLD: "the newest verified backup is older than allowed, or there is none",
     LOCKED: "another run or an operation is at work on this database; nothing was begun",
+    NOT_COPIED: "the backups are as they should be, their second copies are not",
 }
-#: What programs in the manner of Nagios read instead: OK, CRITICAL, UNKNOWN.
-NAGIOS = {OK: 0, FAILED: 2, USAGE: 3, COULD_NOT_VERIFY: 3, TOO_OLD: 2, LOCKED: 3}
-NAGIOS_WORDS = {0: "OK", 2: "CRITICAL", 3: "UNKNOWN"}
+#: What programs in the manner of Nagios read instead: OK, WARNING, CRITICAL, UNKNOWN.
+NAGIOS = {OK: 0, FAILED: 2, USAGE: 3, COULD_NOT_VERIFY: 3, TOO_OLD: 2, LOCKED: 3, NOT_COPIED: 1}
+NAGIOS_WORDS = {0: "OK", 1: "WARNING", 2: "CRITICAL", 3: "UNKNOWN"}
 
 
 class UsageError(Refused):

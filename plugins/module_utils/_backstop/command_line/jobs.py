@@ -81,11 +81,12 @@ def _run_lock(store: Store, database: str, wait_seconds: float) -> Iterator[int]
 
 
 def watched(
-    configuration: Configuration, job: str, act: Callable[[], Dict[str, Any]], warn: Warn
+    configuration: Configuration, job: str, act: Callable[[], Dict[str, Any]], warn: Warn, failure: str = "failure"
 ) -> Dict[str, Any]:
     """Do a job and keep, show and tell how it ended. One that was refused a lock did not run, and leaves no trace.
 
     :param warn: told what could not be recorded; that must not turn a good backup into a failed one
+    :param failure: the event that its failure is
     """
     began = time.monotonic()
     try:
@@ -93,13 +94,17 @@ def watched(
     except Locked:
         raise
     except BackstopError as error:
-        _after(configuration, job, began, warn, "failure", {"message": str(error), "exit_status": error.exit_status})
+        _after(configuration, job, began, warn, failure, {"message": str(error), "exit_status": error.exit_status})
         raise
     except Exception as error:
-        _after(configuration, job, began, warn, "failure", {"message": type(error).__name__, "exit_status": 1})
+        _after(configuration, job, began, warn, failure, {"message": type(error).__name__, "exit_status": 1})
         raise
     _after(configuration, job, began, warn, "success", {"exit_status": 0, **facts})
     return facts
+
+
+#: What the record of a run keeps of its facts.
+_KEPT = ("backup", "message", "exit_status", "recovery_seconds")
 
 
 def _after(
@@ -109,7 +114,7 @@ def _after(
         "at": timestamp(),
         "passed": event == "success",
         "seconds": round(time.monotonic() - began, 3),
-        **{key: facts[key] for key in ("backup", "message", "exit_status", "recovery_seconds") if key in facts},
+        **{key: facts[key] for key in _KEPT if key in facts},
     }
     records = RunRecords(configuration.store, configuration.database)
     for part in (

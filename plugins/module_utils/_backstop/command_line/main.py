@@ -50,6 +50,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     os.umask(0o077)
     options = make_parser().parse_args(arguments)
     options.config_directory = os.path.abspath(options.config_directory)
+    if getattr(options, "identity", None):
+        options.identity = os.path.abspath(options.identity)
     # pg_dumpall fails in a directory that its user cannot enter, such as the home of whoever became that user.
     os.chdir("/")
     output = Output(as_json=options.json, to_syslog=options.syslog, quiet=options.quiet)
@@ -73,6 +75,7 @@ def in_words_of_hosts(text: str) -> str:
         ("backstop_connection (or DATABASE_URL)", "the configuration below " + DIRECTORY),
         ("backstop_connection, from a vault", "a password file"),
         ("backstop_connection", "the configuration below " + DIRECTORY),
+        ("as backstop_age_identity", "as --identity, or as age_identity in its configuration"),
         ("set backstop_client_bin_dir", "set client_bin_dir in the configuration"),
         ("run this again with a greater max_delete_share", "set a greater max_delete_share in its configuration"),
         (" (backstop_user), or choose another backstop_store", ""),

@@ -104,6 +104,15 @@ def render(standing: Standing, retired: Optional[int]) -> str:
         "How long the last run of this job took.",
         *[({"job": job}, run.get("seconds")) for job, run in runs.items()],
     )
+    if configuration.offsite is not None:
+        copied = standing.newest_copied
+        text.add("copies", "Number of second copies.", (none, len(standing.copied)))
+        text.add(
+            "last_copied_backup_timestamp_seconds",
+            "Time of the snapshot of the newest backup that has a second copy.",
+            (none, copied.timestamp() if copied else None),
+        )
+        text.add("copy_max_age_seconds", "Age of that backup that is too old.", (none, configuration.offsite.max_age))
     drill = standing.runs.get("drill") or {}
     text.add("recovery_seconds", "Measured recovery time of the last drill.", (none, drill.get("recovery_seconds")))
     text.add("server_up", "Whether the database server answered.", (none, int(retired is not None)))

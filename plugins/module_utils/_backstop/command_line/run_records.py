@@ -16,7 +16,7 @@ from ..store.layout import Store, new_id
 
 
 class RunRecords:
-    """The last run of each job (``backup``, ``drill``, ``prune``) on one database."""
+    """The last run of each job (``backup``, ``drill``, ``prune``, ``copy``) on one database."""
 
     def __init__(self, store: Store, database: str) -> None:
         file_name = quote(database, safe="")
@@ -40,6 +40,14 @@ class RunRecords:
 
     def write(self, job: str, facts: Dict[str, Any]) -> None:
         write_json(self._path, {**self._read(), job: facts})
+
+    def write_copies(self, copies: Dict[str, str]) -> None:
+        """Keep which backups have a second copy, with their times, to be told while the remote is away."""
+        write_json(self._path, {**self._read(), "copies": copies})
+
+    def copies(self) -> Dict[str, str]:
+        known = self._read().get("copies")
+        return {str(key): str(value) for key, value in known.items()} if isinstance(known, dict) else {}
 
     def scratch_id(self) -> str:
         """The id in the names of this database's scratch databases, always the same: a drill drops what a killed one

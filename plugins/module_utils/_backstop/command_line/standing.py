@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
-from ..base.errors import BackstopError, CouldNotVerify
+from ..base.errors import BackstopError, CouldNotVerify, NotCopied
 from ..base.progress import parse_timestamp, utc_now
 from ..store import manifest as manifests
 from ..store.layout import KINDS, BackupPlace
@@ -23,7 +23,7 @@ from .run_records import RunRecords
 CLOCK_TOLERANCE = datetime.timedelta(minutes=5)
 #: Levels that count as verified: the archive was read to its end.
 VERIFIED = ("readable", "restored")
-JOBS = ("backup", "drill", "prune")
+JOBS = ("backup", "drill", "prune", "copy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Backup:
             "seconds": self.seconds,
             "commit": (self.manifest.get("release") or {}).get("commit"),
             "level": self.level,
+            "encrypted": manifests.is_encrypted(self.manifest),
         }
 
 
@@ -70,9 +71,10 @@ class Standing:
     configuration: Configuration
     now: datetime.datetime
     backups: List[Backup]
-    #: ids of backups whose manifest cannot be read, of whatever database
-    unreadable: List[str]
+    #: why the manifest of a backup, of whatever database, cannot be read, by its id
+    unreadable: Dict[str, str]
     runs: Dict[str, Optional[Dict[str, Any]]]
+    records: RunRecords
 
     @property
     def ahead(self) -> List[Backup]:
@@ -91,6 +93,17 @@ class Standing:
         newest = self.newest
         return max(0.0, (self.now - newest.created).total_seconds()) if newest else None
 
+    @property
+    def copied(self) -> Dict[str, str]:
+        """Time of each backup that had a second copy when copies were looked at last, by its id."""
+        return dict(self.records.copies()) if self.configuration.offsite else {}
+
+    @property
+    def newest_copied(self) -> Optional[datetime.datetime]:
+        moments = [parse_timestamp(text) for text in self.copied.values()]
+        ours = [moment for moment in moments if moment <= self.now + CLOCK_TOLERANCE]
+        return max(ours) if ours else None
+
     def count(self, kind: str) -> int:
         return sum(backup.place.kind == kind for backup in self.backups)
 
@@ -108,6 +121,7 @@ class Standing:
             "unreadable": self.unreadable,
             "ahead_of_the_clock": [backup.place.backup_id for backup in self.ahead],
             "runs": self.runs,
+            "copies": sorted(self.copied) if self.configuration.offsite else None,
         }
 
     def judge(self, max_age: Optional[int]) -> None:
@@ -136,13 +150,35 @@ class Standing:
         failures = self._failures()
         if failures:
             raise BackstopError("The last run failed", found="%s; %s" % (failures, self.describe()))
+        self._judge_copies()
 
-    def _failures(self) -> str:
-        failed = [(job, run) for job, run in self.runs.items() if run and not run.get("passed")]
+    def _judge_copies(self) -> None:
+        """:raises NotCopied: copying failed, or nothing young enough was copied"""
+        wanted = self.configuration.offsite
+        if wanted is None:
+            return
+        failures = self._failures(("copy",))
+        newest = self.newest_copied
+        age = (self.now - newest).total_seconds() if newest else None
+        too_old = wanted.max_age is not None and (age is None or age > wanted.max_age)
+        if failures or too_old:
+            what = "no second copy"
+            if age is not None:
+                what = "the newest second copy is of %s ago" % human_time(max(0.0, age))
+            raise NotCopied(
+                "The second copies are not as they should be",
+                found="; ".join(filter(None, [failures, what, self.describe()])),
+                hint="see the remote, then: backstop copy",
+            )
+
+    def _failures(self, jobs: Sequence[str] = ("backup", "drill", "prune")) -> str:
+        failed = [(job, run) for job, run in self.runs.items() if job in jobs and run and not run.get("passed")]
         return "; ".join("%s of %s: %s" % (job, run.get("at"), run.get("message")) for job, run in failed)
 
     def _remarks(self) -> str:
         remarks = []
+        if self.configuration.offsite:
+            remarks.append("%d second copies" % len(self.copied))
         if self.ahead:
             remarks.append("%d dated in the future: the clock jumped" % len(self.ahead))
         if self.unreadable:
@@ -170,16 +206,16 @@ def read_standing(configuration: Configuration, now: Optional[datetime.datetime]
 
     One whose manifest cannot be read is named, not fatal: it must not hide the good ones.
     """
-    backups, unreadable = [], []
-    for place in configuration.store.backups():
-        try:
-            manifest = manifests.load(place)
-            if manifest["database"]["name"] == configuration.database:
-                backups.append(Backup(place, manifest, manifests.level_of(place)))
-        except (BackstopError, KeyError, TypeError, ValueError):
-            unreadable.append(place.backup_id)
+    good, bad = manifests.read_each(configuration.store.backups())
+    backups = [
+        Backup(one.place, one.manifest, one.level)
+        for one in good
+        if one.manifest["database"].get("name") == configuration.database
+    ]
+    unreadable = {one.place.backup_id: one.reason for one in bad}
     records = RunRecords(configuration.store, configuration.database)
-    return Standing(configuration, now or utc_now(), backups, unreadable, {job: records.last(job) for job in JOBS})
+    runs = {job: records.last(job) for job in JOBS}
+    return Standing(configuration, now or utc_now(), backups, unreadable, runs, records)
 
 
 def human_time(seconds: float) -> str:

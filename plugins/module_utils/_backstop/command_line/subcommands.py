@@ -10,19 +10,23 @@ import argparse
 import dataclasses
 from typing import Any, Callable, Dict, List, Tuple
 
-from ..base.errors import BackstopError, CouldNotVerify, Refused
+from ..base.errors import BackstopError, CouldNotVerify, Locked, NotCopied, Refused
 from ..base.progress import Progress, parse_timestamp, timestamp
 from ..postgres import server
 from ..store import manifest as manifests
 from ..store.layout import KINDS, BackupPlace
-from ..store.retention import policy_of
+from ..store.retention import policy_of, row_days_of
 from ..work.backups.backup import make_backup
+from ..work.backups.copies import fetch, read_copies
 from ..work.context import Context
 from ..work.decisions.pruning import prune
+from ..work.decisions.row_files import prune_row_files
+from ..work.restores.cluster_drill import run_cluster_drill
 from ..work.restores.drill import verify
 from ..work.restores.restore import restore_beside
 from .configuration import Configuration, duration, load, names
-from .exit_statuses import COULD_NOT_VERIFY, FAILED, NAGIOS, NAGIOS_WORDS, OK, TOO_OLD, UsageError
+from .copying import copy_and_prune, remote_of, require_offsite
+from .exit_statuses import COULD_NOT_VERIFY, FAILED, NAGIOS, NAGIOS_WORDS, NOT_COPIED, OK, TOO_OLD, UsageError
 from .jobs import alone, alone_on_store, refresh_metrics, watched
 from .notification import notify
 from .output import Output, TerminalProgress, table
@@ -42,7 +46,9 @@ class Call:
         return TerminalProgress()
 
     def configuration(self) -> Configuration:
-        return load(self.options.config_directory, self.options.name)
+        found = load(self.options.config_directory, self.options.name)
+        identity = getattr(self.options, "identity", None)
+        return found if identity is None else dataclasses.replace(found, age_identity=identity)
 
     def configurations(self) -> List[Configuration]:
         """The one that was named, else all of this host."""
@@ -76,19 +82,41 @@ class Call:
 
 
 def _list(call: Call) -> int:
-    found, rows = [], [("backup", "kind", "age", "size", "rows", "level")]
+    if call.options.copies:
+        return _list_copies(call)
+    found, rows = [], [("backup", "kind", "age", "size", "rows", "level", "copied")]
     for configuration in call.configurations():
         standing = read_standing(configuration)
         for backup in sorted(standing.backups, key=lambda one: one.created):
             facts = backup.to_json()
-            found.append({"configuration": configuration.name, **facts})
+            copied = None if configuration.offsite is None else facts["backup"] in standing.copied
+            found.append({"configuration": configuration.name, **facts, "copied": copied})
             age = human_time(max(0.0, (standing.now - backup.created).total_seconds()))
-            rows.append(
-                (facts["backup"], facts["kind"], age, human_size(facts["size"]), str(facts["rows"]), str(backup.level))
-            )
-        for backup_id in standing.unreadable:
-            call.output.warn("the manifest of %s cannot be read" % backup_id)
+            size, count = human_size(facts["size"]), str(facts["rows"])
+            told = {None: "", True: "yes", False: "no"}[copied]
+            rows.append((facts["backup"], facts["kind"], age, size, count, str(backup.level), told))
+        for backup_id, reason in standing.unreadable.items():
+            call.output.warn("%s cannot be used: %s" % (backup_id, reason))
     call.output.result(found, table(rows) if found else ["no backups"])
+    return OK
+
+
+def _list_copies(call: Call) -> int:
+    """Ask the remotes. Without this, what was found there last is told."""
+    found, rows = [], [("copy", "kind", "created", "size", "level", "problem")]
+    for configuration in call.configurations():
+        if configuration.offsite is None:
+            continue
+        copies = read_copies(configuration.context(call.progress), remote_of(configuration))
+        for copy in sorted(copies, key=lambda one: one.item.age_key):
+            item = copy.item
+            created = timestamp(item.created) if item.created else None
+            facts = {"backup": item.backup_id, "kind": item.kind, "created": created, "size": item.size}
+            facts.update(level=item.level, problem=item.problem, database=configuration.database)
+            found.append({"configuration": configuration.name, **facts})
+            size = human_size(item.size)
+            rows.append((item.backup_id, item.kind, str(created), size, str(item.level), item.problem or ""))
+    call.output.result(found, table(rows) if found else ["no copies"])
     return OK
 
 
@@ -155,6 +183,8 @@ def _run_drill(call: Call, configuration: Configuration) -> Dict[str, Any]:
     place = call.place(read_standing(configuration))
     context = configuration.context(call.progress)
     with alone(context, call.options.wait, besides_operations=True):
+        if call.options.where == "cluster":
+            return _evaluated(lambda: run_cluster_drill(context, place, call.options.scratch_directory))
         _evaluated(lambda: _require_means(context))
         scratch_id = RunRecords(configuration.store, configuration.database).scratch_id()
         return _evaluated(lambda: verify(context, place, "restored", scratch_id=scratch_id))
@@ -184,6 +214,7 @@ def _backup(call: Call) -> int:
         return Backup(place, manifests.load(place), manifests.level_of(place)).to_json()
 
     facts = watched(configuration, "backup", act, call.output.warn)
+    status = _copy_afterwards(call, configuration, facts)
     call.output.result(
         facts,
         [
@@ -199,6 +230,72 @@ def _backup(call: Call) -> int:
             )
         ],
     )
+    return status
+
+
+def _copy_afterwards(call: Call, configuration: Configuration, facts: Dict[str, Any]) -> int:
+    """Copy what has no copy. That this fails takes nothing from the backup, but has a status of its own."""
+    if configuration.offsite is None:
+        return OK
+    try:
+        facts["copied"] = _run_copy(call, configuration)["copied"]
+    except BackstopError as error:
+        facts["copied"] = None
+        call.output.warn("%s (exit status %d)" % (error, NOT_COPIED))
+        return NOT_COPIED
+    return OK
+
+
+def _copy(call: Call) -> int:
+    configuration = call.configuration()
+    facts = _run_copy(call, configuration, only_check=call.options.check)
+    gone = "would be deleted" if call.options.check else "deleted"
+    lines = ["%s: copied" % backup_id for backup_id in facts["copied"]]
+    lines += [_item_line(item, gone) for item in facts["items"]]
+    counts = (len(facts["copied"]), len(facts["deleted"]), len(facts["items"]), gone)
+    call.output.result(facts, [*lines, "%d copied, %d of %d %s" % counts])
+    return OK
+
+
+def _run_copy(call: Call, configuration: Configuration, only_check: bool = False) -> Dict[str, Any]:
+    """Copy what has none, then apply the copies' own retention.
+
+    :raises NotCopied: whatever keeps that from being done
+    """
+
+    require_offsite(configuration)
+
+    def act() -> Dict[str, Any]:
+        context = configuration.context(call.progress)
+        with alone(context, call.options.wait, besides_operations=True):
+            return copy_and_prune(configuration, context, only_check=only_check)
+
+    try:
+        return act() if only_check else watched(configuration, "copy", act, call.output.warn, "copy_failure")
+    except Locked:
+        raise
+    except BackstopError as error:
+        for item in error.details.get("items", []):
+            call.output.warn(_item_line(item, "would be deleted"))
+        raise NotCopied(
+            "The second copies are not as they should be: " + error.message,
+            found=error.found,
+            expected=error.expected,
+            hint=error.hint,
+        ) from None
+
+
+def _fetch(call: Call) -> int:
+    configuration = call.configuration()
+    offsite = remote_of(configuration)
+    context = configuration.context(call.progress)
+    context.store.prepare()
+    with alone(context, call.options.wait, besides_operations=True):
+        place = fetch(context, offsite, call.options.backup)
+    facts = Backup(place, manifests.load(place), manifests.level_of(place)).to_json()
+    _refresh(call, configuration)
+    told = "%s (%s) is back in the store, every file as it was; prove it with: backstop drill"
+    call.output.result(facts, [told % (place.backup_id, place.kind)])
     return OK
 
 
@@ -239,7 +336,11 @@ def _prune(call: Call) -> int:
     summary = "%d of %d backups %s, %s" % (
         len(facts["deleted"]), len(facts["items"]), gone, human_size(facts["freed"]),
     )
-    call.output.result(facts, [_item_line(item, gone) for item in facts["items"]] + [summary])
+    lines = [_item_line(item, gone) for item in facts["items"]]
+    for one in facts["row_files"]:
+        told = "kept" if one["decision"] == "keep" else gone
+        lines.append("rows of operation %s (%s) %s: %s" % (one["operation"], one["kind"], told, one["reason"]))
+    call.output.result(facts, [*lines, summary])
     return OK
 
 
@@ -250,11 +351,13 @@ def _run_prune(configuration: Configuration, only_check: bool = False) -> Dict[s
         max_share=configuration.retention["max_delete_share"],
         only_check=only_check,
     )
+    rows = prune_row_files(configuration.store, row_days_of(configuration.retention), only_check=only_check)
     going = [decision.item for decision in decisions if not decision.keep]
     return {
         "items": [decision.to_json() for decision in decisions],
         "deleted": [item.backup_id for item in going],
-        "freed": sum(item.size for item in going),
+        "row_files": [one.to_json() for one in rows],
+        "freed": sum(item.size for item in going) + sum(one.size for one in rows if not one.keep),
     }
 
 
@@ -284,7 +387,7 @@ def _status(call: Call) -> int:
 
 
 #: Of several databases, the state that the command ends with.
-_WORST_FIRST = (TOO_OLD, FAILED, COULD_NOT_VERIFY, OK)
+_WORST_FIRST = (TOO_OLD, FAILED, COULD_NOT_VERIFY, NOT_COPIED, OK)
 #: How often the same lack of a backup is told.
 _REMIND_SECONDS = 24 * 3600
 
@@ -356,6 +459,22 @@ def _patience(parser: _Parser) -> None:
     )
 
 
+def _identity(parser: _Parser) -> None:
+    parser.add_argument(
+        "--identity", metavar="FILE", help="private key of age that opens an encrypted backup; default: age_identity"
+    )
+
+
+def _where(parser: _Parser) -> None:
+    parser.add_argument(
+        "--where",
+        choices=("database", "cluster"),
+        default="database",
+        help="in a scratch database of the server, or in a scratch server with the roles (default: database)",
+    )
+    parser.add_argument("--scratch-directory", metavar="PATH", help="where the data of a scratch server may lie")
+
+
 def _level(parser: _Parser) -> None:
     parser.add_argument(
         "--level", choices=("checksum", "readable"), default="readable", help="how far (drill goes further)"
@@ -368,6 +487,10 @@ def _kind(parser: _Parser) -> None:
 
 def _into(parser: _Parser) -> None:
     parser.add_argument("--into", metavar="NAME", required=True, help="the new database; it must not exist")
+
+
+def _copies(parser: _Parser) -> None:
+    parser.add_argument("--copies", action="store_true", help="ask the remotes for the second copies instead")
 
 
 def _only_check(parser: _Parser) -> None:
@@ -392,13 +515,21 @@ class Subcommand:
 
 
 SUBCOMMANDS = (
-    Subcommand("list", "list the backups", _list, (_one_or_all,)),
+    Subcommand("list", "list the backups", _list, (_one_or_all, _copies)),
     Subcommand("show", "show what a backup holds", _show, (_one, _which_backup)),
-    Subcommand("verify", "read a backup and compare it with its manifest", _verify, (_one, _which_backup, _level)),
     Subcommand(
-        "drill", "restore a backup into a scratch database and compare", _drill, (_one, _which_backup, _patience)
+        "verify",
+        "read a backup and compare it with its manifest",
+        _verify,
+        (_one, _which_backup, _level, _identity),
     ),
-    Subcommand("restore", "restore into a new database", _restore, (_one, _which_backup, _into, _patience)),
+    Subcommand(
+        "drill",
+        "restore a backup into a scratch database and compare",
+        _drill,
+        (_one, _which_backup, _where, _identity, _patience),
+    ),
+    Subcommand("restore", "restore into a new database", _restore, (_one, _which_backup, _into, _identity, _patience)),
     Subcommand("backup", "make a backup", _backup, (_one, _kind, _patience)),
     Subcommand(
         "prune",
@@ -406,5 +537,12 @@ SUBCOMMANDS = (
         _prune,
         (_one, _only_check, _patience),
     ),
+    Subcommand(
+        "copy",
+        "copy to the remote what has no copy there, and delete the copies that their own retention does not keep",
+        _copy,
+        (_one, _only_check, _patience),
+    ),
+    Subcommand("fetch", "bring a second copy back into the store", _fetch, (_one, _which_backup, _patience)),
     Subcommand("status", "tell whether the backups are as they should be", _status, (_one_or_all, _judging)),
 )

@@ -10,9 +10,12 @@ import contextlib
 import dataclasses
 import os
 import re
+import subprocess
 import tempfile
-from typing import IO, Dict, Iterator, List, Optional, Sequence, Tuple
+import threading
+from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
+from ..base.encryption import Decrypting, Encrypted, Encrypting, Tee
 from ..base.errors import BackstopError
 from ..base.processes import Running, run
 from ..base.sql_names import qualified
@@ -26,6 +29,8 @@ _RESTORE_OPTIONS = "-c lc_monetary=C " + _UNHINDERED
 _DUMP_OPTIONS = "-c timezone=UTC -c datestyle=ISO -c extra_float_digits=3 " + _RESTORE_OPTIONS
 #: Seconds that pg_dump waits for a lock before it gives up.
 LOCK_WAIT_SECONDS = 10
+#: Where an archive is: a file, a directory, or an encrypted file, which is decrypted into pg_restore and never on disk.
+Source = Union[str, Encrypted]
 _END_OF_SQL = b"-- PostgreSQL database dump complete"
 _END_OF_ROLES = b"-- PostgreSQL database cluster dump complete"
 
@@ -46,7 +51,7 @@ def choose_compression(tools: ClientTools) -> str:
 def start_dump(
     tools: ClientTools,
     settings: Settings,
-    path: str,
+    path: Optional[str],
     *,
     snapshot: Optional[str] = None,
     compression: str = "1",
@@ -58,6 +63,7 @@ def start_dump(
 ) -> Running:
     """Start pg_dump into a new archive at ``path``; the caller waits for it and judges its status.
 
+    :param path: None for standard output, which the caller reads
     :param jobs: tables that are dumped at the same time, into a directory; 0 means into one file
     :param relations: schema and name of the only ones to be dumped
     """
@@ -67,9 +73,10 @@ def start_dump(
         "--format=" + ("directory" if jobs else "custom"),
         "--lock-wait-timeout=%ds" % lock_wait_seconds,
         "--compress=" + compression,
-        "--file=" + path,
         "--dbname=" + settings.conninfo(),
     ]
+    if path is not None:
+        argv.append("--file=" + path)
     if jobs:
         argv.append("--jobs=%d" % jobs)
     if snapshot:
@@ -85,8 +92,61 @@ def start_dump(
         environment=settings.client_environment(_DUMP_OPTIONS),
         secrets=settings.secrets,
         keep_open=keep_open,
-        stdout=None,
+        stdout=subprocess.PIPE if path is None else None,
     )
+
+
+class EncryptedDump:
+    """What pg_dump writes to standard output, encrypted into a file and decoded to its end at the same time.
+
+    Without an identity the file can never be read here again, so that it can be read is proved as it goes by.
+    """
+
+    def __init__(
+        self, tools: ClientTools, dump: Running, path: str, recipients: Sequence[str], keep_open: Sequence[int] = ()
+    ) -> None:
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            self._target = stack.enter_context(Encrypting(path, recipients, keep_open))
+            self._decoding, self._listing = (
+                stack.enter_context(
+                    Running([tools.pg_restore, *options], stdin=subprocess.PIPE, stdout=out, keep_open=keep_open)
+                )
+                for options, out in ((["--file=" + os.devnull], None), (["--list"], subprocess.PIPE))
+            )
+            self._listed: List[bytes] = []
+            self._reader = threading.Thread(target=self._read_list, daemon=True)
+            self._reader.start()
+            self._tee = Tee(dump.stdout, self._target, [self._decoding, self._listing])
+            self._stack = stack.pop_all()
+        self._dump = dump
+
+    def __enter__(self) -> "EncryptedDump":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        # Each of them ends when what it waits for does.
+        self._dump.stop()
+        self._stack.close()
+        self._tee.wait()
+
+    def _read_list(self) -> None:
+        self._listed += iter(lambda: os.read(self._listing.stdout.fileno(), 65536), b"")
+
+    def wait_for_target(self) -> None:
+        """Wait until all that pg_dump wrote was handed on. It may have been cut off because nobody took it."""
+        self._tee.wait()
+        if self._tee.cut_off:
+            self._target.finish()
+
+    def finish(self) -> Tuple[str, List["Entry"]]:
+        """The sha256 of the encrypted file and the table of contents, once all is on disk and was decoded."""
+        self._tee.wait()
+        digest = self._target.finish()
+        self._decoding.check("The archive cannot be read to its end")
+        self._reader.join()
+        self._listing.check("The archive's table of contents cannot be read")
+        return digest, _entries(b"".join(self._listed).decode(errors="replace"))
 
 
 def dump_roles(tools: ClientTools, settings: Settings, keep_open: Sequence[int] = ()) -> bytes:
@@ -103,14 +163,20 @@ def dump_roles(tools: ClientTools, settings: Settings, keep_open: Sequence[int] 
     return done.output
 
 
-def decode(tools: ClientTools, path: str, keep_open: Sequence[int] = (), target: str = os.devnull) -> None:
+def _read_by(argv: List[str], source: Source, keep_open: Sequence[int]) -> Dict[str, Any]:
+    """How to start a pg_restore that reads an archive: its arguments, and who decrypts for it."""
+    if isinstance(source, Encrypted):
+        return {"argv": argv, "fed_by": Decrypting(source, keep_open), "keep_open": keep_open}
+    return {"argv": [*argv, source], "keep_open": keep_open}
+
+
+def decode(tools: ClientTools, source: Source, keep_open: Sequence[int] = (), target: str = os.devnull) -> None:
     """Read and decompress the whole archive. ``pg_restore --list`` would accept one that was cut in half.
 
     :param target: where to write it as plain SQL
     """
     run(
-        [tools.pg_restore, "--file=" + target, path],
-        keep_open=keep_open,
+        **_read_by([tools.pg_restore, "--file=" + target], source, keep_open),
         check="The archive cannot be read to its end",
     )
     if target != os.devnull and not _ends_with(target, _END_OF_SQL):
@@ -138,9 +204,13 @@ class Entry:
     line: str
 
 
-def contents(tools: ClientTools, path: str) -> List[Entry]:
+def contents(tools: ClientTools, source: Source) -> List[Entry]:
     """The table of contents. It says nothing about whether the data can be read: see decode()."""
-    listing = run([tools.pg_restore, "--list", path], check="The archive's table of contents cannot be read").stdout
+    how = _read_by([tools.pg_restore, "--list"], source, ())
+    return _entries(run(**how, check="The archive's table of contents cannot be read").stdout)
+
+
+def _entries(listing: str) -> List[Entry]:
     lines = [line for line in listing.splitlines() if line and not line.startswith(";")]
     return [Entry(int(line.split(";", 1)[0]), line) for line in lines]
 
@@ -222,7 +292,7 @@ class CopyBlock:
 
 @contextlib.contextmanager
 def rows_to_copy(
-    tools: ClientTools, path: str, entry: Entry, keep_open: Sequence[int] = ()
+    tools: ClientTools, source: Source, entry: Entry, keep_open: Sequence[int] = ()
 ) -> Iterator[CopyBlock]:
     """The rows of one entry of an archive.
 
@@ -231,8 +301,8 @@ def rows_to_copy(
     with tempfile.NamedTemporaryFile("w", prefix="backstop-", suffix=".list", encoding="utf-8") as listing:
         listing.write(entry.line + "\n")
         listing.flush()
-        argv = [tools.pg_restore, "--data-only", "--use-list=" + listing.name, "--file=-", path]
-        with Running(argv, keep_open=keep_open) as program:
+        argv = [tools.pg_restore, "--data-only", "--use-list=" + listing.name, "--file=-"]
+        with Running(**_read_by(argv, source, keep_open)) as program:
             block = CopyBlock(program.stdout)
             yield block
             for _rest in iter(lambda: program.stdout.read(1 << 16), b""):
@@ -247,7 +317,7 @@ def rows_to_copy(
 def restore(
     tools: ClientTools,
     settings: Settings,
-    path: str,
+    source: Source,
     *,
     jobs: int = 2,
     schema_only: bool = False,
@@ -255,6 +325,7 @@ def restore(
 ) -> None:
     """Restore an archive into the (empty) database of the settings; the first error ends it.
 
+    An encrypted one is restored by one job: pg_restore reads it from a pipe, which cannot be read at two places.
     Subscriptions are left out: a restored one would take over the slot of the live one.
     """
     argv = [
@@ -262,22 +333,22 @@ def restore(
         "--no-password",
         "--exit-on-error",
         "--no-subscriptions",
-        "--jobs=%d" % jobs,
         "--dbname=" + settings.conninfo(),
     ]
+    if not isinstance(source, Encrypted):
+        argv.append("--jobs=%d" % jobs)
     if schema_only:
         argv.append("--schema-only")
     run(
-        argv + [path],
+        **_read_by(argv, source, keep_open),
         environment=restore_environment(settings),
         secrets=settings.secrets,
-        keep_open=keep_open,
         check="The archive could not be restored into %s" % settings.database,
     )
 
 
 def start_script(
-    tools: ClientTools, path: str, *, data_of: Optional[str] = None, keep_open: Sequence[int] = ()
+    tools: ClientTools, source: Source, *, data_of: Optional[str] = None, keep_open: Sequence[int] = ()
 ) -> Running:
     """Start writing an archive as a script of SQL to standard output; the caller reads it and judges the status.
 
@@ -289,7 +360,7 @@ def start_script(
     argv = [tools.pg_restore, "--single-transaction", "--no-subscriptions", "--file=-"]
     if data_of:
         argv += ["--data-only", "--use-list=" + data_of]
-    return Running(argv + [path], keep_open=keep_open)
+    return Running(**_read_by(argv, source, keep_open))
 
 
 def restore_environment(settings: Settings) -> Dict[str, str]:

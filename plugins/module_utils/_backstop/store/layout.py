@@ -31,6 +31,8 @@ from ..base.errors import Refused
 from ..base.progress import utc_now
 from ..base.sql_names import near_names
 
+#: Roles and tablespaces as SQL, beside the archive of a backup.
+ROLES = "roles.sql"
 KINDS = ("daily", "weekly", "pre-migration", "post-migration", "emergency")
 PARTIAL_PREFIX = ".partial-"
 DELETED_PREFIX = ".deleted-"

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from ..base.durable_files import read_json, sha256_of, write_json
 from ..base.errors import BackstopError, CouldNotVerify, Refused
@@ -22,6 +23,7 @@ LEVELS = ("checksum", "readable", "restored")
 #: ``scope`` is of the whole database.
 WHOLE, SCHEMA, TABLES = "database", "schema", "tables"
 
+_TYPES = {"created": str, "database": dict, "server": dict, "archive": dict, "files": dict, "tables": list}
 _REQUIRED = ("id", "kind", "created", "database", "server", "archive", "files", "tables", "snapshot")
 
 
@@ -41,12 +43,58 @@ def load(place: BackupPlace) -> Dict[str, Any]:
         raise BackstopError(
             "The manifest of backup %s is not whole" % place.backup_id, found="without " + ", ".join(missing)
         )
+    wrong = [key for key, kind in _TYPES.items() if not isinstance(manifest[key], kind)]
+    if wrong:
+        found = "%s is %s" % (wrong[0], type(manifest[wrong[0]]).__name__)
+        raise BackstopError("The manifest of backup %s is not as it should be" % place.backup_id, found=found)
     return manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class Readable:
+    """A backup whose manifest and verification can be read."""
+
+    place: BackupPlace
+    manifest: Dict[str, Any]
+    level: Optional[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Unreadable:
+    """A backup that cannot be used, and why. It must not hide the others, and nothing removes it but a person."""
+
+    place: BackupPlace
+    reason: str
+
+
+def read_each(places: Iterable[BackupPlace]) -> Tuple[List[Readable], List[Unreadable]]:
+    """Read the manifests of many backups: one that cannot be read is told, and stops nobody who does not need it."""
+    good: List[Readable] = []
+    bad: List[Unreadable] = []
+    for place in places:
+        try:
+            manifest = load(place)
+            parse_timestamp(manifest["created"])
+            good.append(Readable(place, manifest, level_of(place)))
+        except BackstopError as error:
+            bad.append(Unreadable(place, str(error)))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            bad.append(Unreadable(place, "its manifest or verification is not as it should be: %r" % error))
+    return good, bad
+
+
+def readable(places: Iterable[BackupPlace]) -> List[Readable]:
+    """Those of many backups that can be chosen at all."""
+    return read_each(places)[0]
 
 
 def is_whole(manifest: Dict[str, Any]) -> bool:
     """Whether a backup is of the whole database. One of single tables or of the schema must never be taken for it."""
     return bool(manifest.get("scope", WHOLE) == WHOLE)
+
+
+def is_encrypted(manifest: Dict[str, Any]) -> bool:
+    return bool(manifest["archive"].get("encryption"))
 
 
 def require_whole(manifest: Dict[str, Any]) -> None:

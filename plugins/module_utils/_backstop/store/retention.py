@@ -108,7 +108,19 @@ OPTIONS: Mapping[str, Any] = {
     "keep_post_migration_days": Policy.post_migration_days,
     "time_zone": "",
     "max_delete_share": 0.5,
+    "keep_row_days": 90,
 }
+#: Rows that rollbacks kept as files are not given up sooner than this: so long an undo is promised.
+LEAST_ROW_DAYS = 30
+
+
+def row_days_of(options: Mapping[str, Any]) -> int:
+    """How long rows that rollbacks kept as files stay after the end of their operation."""
+    days = int(options["keep_row_days"])
+    if days < LEAST_ROW_DAYS:
+        found, expected = "keep_row_days: %d" % days, "%d or more: so long an undo is promised" % LEAST_ROW_DAYS
+        raise Refused("Rows that rollbacks kept would be given up too soon", found=found, expected=expected)
+    return days
 
 
 def policy_of(options: Mapping[str, Any]) -> Policy:
@@ -365,10 +377,16 @@ def check_share(decisions: Sequence[Decision], max_share: float, by_hand: Collec
 
 def read_items(store: Store) -> List[Item]:
     """Every backup of a store, also those that cannot be used."""
-    return [_read_item(place) for place in store.backups()]
+    return [read_item(place) for place in store.backups()]
 
 
-def _read_item(place: BackupPlace) -> Item:
+def read_item(
+    place: BackupPlace, damage: Optional[Callable[[Dict[str, Any]], Optional[str]]] = None
+) -> Item:
+    """One backup.
+
+    :param damage: tells of a manifest what of its backup is missing, where the files are not beside it
+    """
     mark = mark_of(place)
     item = Item(place, size=_bytes_below(place.path), mark=str(mark["reason"]) if mark else None)
     try:
@@ -381,7 +399,7 @@ def _read_item(place: BackupPlace) -> Item:
             created=parse_timestamp(manifest["created"]),
             operation=manifest.get("operation"),
             level=manifests.level_of(place),
-            problem=_damage(place, manifest),
+            problem=_misplaced(place, manifest) or (damage(manifest) if damage else _damage(place, manifest)),
         )
     except BackstopError as error:
         return dataclasses.replace(item, problem=str(error))
@@ -397,11 +415,13 @@ def _scope(manifest: Dict[str, Any]) -> str:
     return "%s: %s" % (scope, ", ".join(names))
 
 
+def _misplaced(place: BackupPlace, manifest: Dict[str, Any]) -> Optional[str]:
+    named = (manifest["kind"], manifest["id"])
+    return None if named == (place.kind, place.backup_id) else "its manifest is that of %s/%s" % named
+
+
 def _damage(place: BackupPlace, manifest: Dict[str, Any]) -> Optional[str]:
     """What can be told from names and sizes alone."""
-    named = (manifest["kind"], manifest["id"])
-    if named != (place.kind, place.backup_id):
-        return "its manifest is that of %s/%s" % named
     for name, entry in sorted(manifest["files"].items()):
         path = place.file(name)
         if not os.path.isfile(path):

@@ -18,7 +18,7 @@ from ..postgres.connection import Session
 from ..postgres.damage import is_damage
 from ..postgres.database_properties import create_database, drop_scratch_database
 from ..store.layout import new_id
-from ..store.manifest import require_whole, verification
+from ..store.manifest import readable, require_whole, verification
 from .context import Context
 
 
@@ -158,7 +158,8 @@ def _proved_before(context: Context, pairs: Dict[str, List[str]]) -> List[str]:
 
     That was while the live database still had them; a migration may have changed them since.
     """
-    proved = [(verification(place) or {}).get("reprinted", {}) for place in context.store.backups()]
+    places = [backup.place for backup in readable(context.store.backups())]
+    proved = [(verification(place) or {}).get("reprinted", {}) for place in places]
     return [key for key, pair in pairs.items() if any(known.get(key) == pair for known in proved)]
 
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import zlib
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from ..base.errors import BackstopError, Locked
+from ..base.encryption import Encrypted, require_identity
+from ..base.errors import BackstopError, CouldNotVerify, Locked
 from ..base.progress import Progress
 from ..postgres import server
+from ..postgres.archive import Source
 from ..postgres.client_tools import ClientTools, find_client_tools
 from ..postgres.connection import Session, Settings, connect
 from ..postgres.pgbouncer import Pooler
-from ..store.layout import Store
+from ..store.layout import BackupPlace, Store
+from ..store.manifest import is_encrypted
 from ..store.operation import Operation
 
 #: First key of our advisory locks: "back" in ASCII. The second is a checksum of the live database's name, which unlike
@@ -44,6 +47,10 @@ class Context:
     keep_open: List[int] = dataclasses.field(default_factory=list)
     #: who is told how far work without an operation is
     watched_by: Optional[Progress] = None
+    #: public keys for which every backup is encrypted; none means not at all
+    recipients: Tuple[str, ...] = ()
+    #: file of the private key that opens encrypted backups
+    identity: Optional[str] = None
 
     @property
     def database(self) -> str:
@@ -69,6 +76,26 @@ class Context:
 
     def tools(self, session: Session) -> ClientTools:
         return find_client_tools(server.major_version(session), self.client_bin_dir)
+
+    def archive(self, place: BackupPlace, manifest: Dict[str, Any]) -> Source:
+        """The archive of a backup, to be read by pg_restore.
+
+        :raises CouldNotVerify: it is encrypted, and there is no identity here
+        """
+        return self.source_of(place, manifest, str(manifest["archive"]["file"]))
+
+    def source_of(self, place: BackupPlace, manifest: Dict[str, Any], name: str) -> Source:
+        """A file of a backup; see archive()."""
+        if not is_encrypted(manifest):
+            return place.file(name)
+        if self.identity is None:
+            raise CouldNotVerify(
+                "Backup %s is encrypted and cannot be read here" % place.backup_id,
+                found="no identity; it is for " + ", ".join(manifest["archive"]["encryption"]["recipients"]),
+                expected="the identity of one of them",
+                hint="give the file with that private key as backstop_age_identity",
+            )
+        return Encrypted(place.file(name), require_identity(self.identity))
 
 
 def _advisory_key(database: str) -> int:

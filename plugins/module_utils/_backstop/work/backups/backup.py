@@ -18,9 +18,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
+from ...base import encryption
 from ...base.durable_files import file_error, make_private_directory, publish_directory, write_file, write_json
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
+from ...base.processes import Running
 from ...base.progress import timestamp
 from ...base.sql_names import qualified
 from ...postgres import archive, catalog, definitions, digests, locks, server
@@ -30,7 +32,7 @@ from ...postgres.damage import DamagedTable, is_damage
 from ...postgres.database_properties import read_properties
 from ...prisma import history
 from ...store import manifest as manifests
-from ...store.layout import BackupPlace
+from ...store.layout import ROLES, BackupPlace
 from ..context import Context
 from .backup_form import ARCHIVES, PLAIN, PRISMA_SCHEMA, Form
 
@@ -62,37 +64,37 @@ def make_backup(
     :raises BackstopError: nothing is left but a partial directory that the next backup removes
     """
     form = dataclasses.replace(form or Form(), tables=tables)
-    form.require_possible()
+    form.require_possible(bool(context.recipients))
+    encryption.require_recipients(context.recipients)
     context.store.prepare()
     backup_id = context.store.new_backup_id(context.database)
     final = context.store.backup_path(kind, backup_id)
     partial = context.store.partial_path(kind, backup_id)
     try:
         # Within: a signal may come as soon as the directory is made.
-        with _begun(context, kind, backup_id):
-            manifest = _fill(context, partial, kind, backup_id, form)
+        with begun(context, kind, backup_id):
+            manifest, written = _fill(context, partial, kind, backup_id, form)
             manifest["release"] = {"commit": commit}
             for path, content in (migrations or {}).items():
                 _write_below(partial, os.path.join("migrations", path), content)
             if prisma_schema is not None:
                 _write_below(partial, PRISMA_SCHEMA, prisma_schema)
-            _finish(context, partial, final, manifest)
+            _finish(context, partial, final, manifest, written)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     place = BackupPlace(kind, backup_id, final)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(place.file("lock"))
+    method = "the whole archive was decoded" + (" while it was encrypted" if context.recipients else "")
     manifests.record_verification(
-        place,
-        "readable",
-        {"passed": True, "method": "the whole archive was decoded", "seconds": manifest["seconds"]["decode"]},
+        place, "readable", {"passed": True, "method": method, "seconds": manifest["seconds"]["decode"]}
     )
     return place
 
 
 @contextlib.contextmanager
-def _begun(context: Context, kind: str, backup_id: str) -> Iterator[None]:
+def begun(context: Context, kind: str, backup_id: str) -> Iterator[None]:
     """Make the directory, and hold the lock that tells it from debris; child processes hold it too."""
     lock = context.store.begin_backup(kind, backup_id)
     held = lock.fileno()
@@ -112,10 +114,13 @@ def _write_below(folder: str, path: str, content: bytes) -> None:
     write_file(target, content)
 
 
-def _fill(context: Context, partial: str, kind: str, backup_id: str, form: Form) -> Dict[str, Any]:
-    """Dump and digest in one snapshot; the manifest without its file list."""
+def _fill(
+    context: Context, partial: str, kind: str, backup_id: str, form: Form
+) -> Tuple[Dict[str, Any], Dict[str, str]]:
+    """Dump and digest in one snapshot; the manifest without its file list, and the sha256 of what age wrote."""
     started = time.monotonic()
-    path = os.path.join(partial, ARCHIVES[form.format])
+    file_name = ARCHIVES[form.format] + (encryption.SUFFIX if context.recipients else "")
+    path = os.path.join(partial, file_name)
     with context.connect() as session:
         if form.tables is None:
             locks.require_room(session, locks.to_read_everything(session), "to back the whole database up")
@@ -126,15 +131,9 @@ def _fill(context: Context, partial: str, kind: str, backup_id: str, form: Form)
         major = server.major_version(session)
         identity = server.identity(session)
     reach("backup.dumped")
-    context.progress.phase("reading the archive back", archive=path)
-    with ThreadPoolExecutor(1) as pool:
-        target = os.path.join(partial, PLAIN) if form.plain else os.devnull
-        decoding = pool.submit(archive.decode, tools, path, context.keep_open, target)
-        roles = archive.dump_roles(tools, context.connection, context.keep_open)
-        write_file(os.path.join(partial, "roles.sql"), roles)
-        write_json(os.path.join(partial, "history.json"), contents.pop("history"))
-        decoding.result()
-    return {
+    written = contents.pop("written")
+    _write_beside(context, partial, tools, path, form, contents.pop("history"), written)
+    manifest = {
         "format": manifests.FORMAT,
         "id": backup_id,
         "kind": kind,
@@ -143,18 +142,47 @@ def _fill(context: Context, partial: str, kind: str, backup_id: str, form: Form)
         "operation": context.operation.id if context.operation else None,
         "server": {"system_identifier": identity.system_identifier, "major": major, **contents.pop("server")},
         "archive": {
-            "file": ARCHIVES[form.format],
+            "file": file_name,
             "format": form.format,
             "jobs": form.jobs,
             "plain": PLAIN if form.plain else None,
             "compression": compression,
             "tool": tools.version,
             "size": archive.size_of(path),
+            "encryption": {"tool": "age", "recipients": list(context.recipients)} if context.recipients else None,
         },
         "snapshot": facts,
         "seconds": {"dump": round(dumped - started, 3), "decode": round(time.monotonic() - dumped, 3)},
         **contents,
     }
+    return manifest, written
+
+
+def _write_beside(
+    context: Context,
+    partial: str,
+    tools: ClientTools,
+    path: str,
+    form: Form,
+    rows: Optional[List[Dict[str, Any]]],
+    written: Dict[str, str],
+) -> None:
+    """Read the archive back, and write roles and history. Of an encrypted backup the roles are encrypted too, for their
+    settings may hold anything, and the history lacks what failed migrations said of rows."""
+    context.progress.phase("reading the archive back", archive=path)
+    with ThreadPoolExecutor(1) as pool:
+        target = os.path.join(partial, PLAIN) if form.plain else os.devnull
+        decoding = None if written else pool.submit(archive.decode, tools, path, context.keep_open, target)
+        roles = archive.dump_roles(tools, context.connection, context.keep_open)
+        if written:
+            secret = os.path.join(partial, ROLES + encryption.SUFFIX)
+            written[os.path.basename(secret)] = encryption.encrypt(roles, secret, context.recipients, context.keep_open)
+            rows = None if rows is None else [{**row, "logs": None} for row in rows]
+        else:
+            write_file(os.path.join(partial, ROLES), roles)
+        write_json(os.path.join(partial, "history.json"), rows)
+        if decoding is not None:
+            decoding.result()
 
 
 def _dump_with_locks(
@@ -203,27 +231,27 @@ def _dump(
     context.progress.phase("dumping", database=context.database)
     # Before pg_dump reads them: what it writes may be further, never behind.
     sequences = catalog.sequences(session)
-    with archive.start_dump(
-        tools,
-        context.connection,
-        path,
-        snapshot=snapshot,
-        compression=compression,
-        schema_only=form.schema_only,
-        jobs=form.jobs if form.format == "directory" else 0,
-        relations=None if chosen is None else [relation[:2] for relation in chosen],
-        lock_wait_seconds=_DUMP_LOCK_SECONDS,
-        keep_open=context.keep_open,
-    ) as dump:
+    with contextlib.ExitStack() as stack:
+        dump = stack.enter_context(_started(context, tools, path, compression, snapshot, form, chosen))
+        secret = None
+        if context.recipients:
+            secret = stack.enter_context(
+                archive.EncryptedDump(tools, dump, path, context.recipients, context.keep_open)
+            )
         contents = _read_contents(session, context, form, chosen)
         reach("backup.dumping")
+        if secret is not None:
+            secret.wait_for_target()
         if dump.wait() != 0 and waits_for_lock(dump.stderr_text):
             raise locked_table(session, dump.stderr_text, _LockTaken)
         dump.check("pg_dump could not write the archive", hint="see what pg_dump said; nothing was kept of this backup")
+        contents["written"], entries = {}, None
+        if secret is not None:
+            contents["written"][os.path.basename(path)], entries = secret.finish()
     if form.schema_only:
         return {**contents, "sequences": {}}
     if chosen is not None:
-        entries = archive.contents(tools, path)
+        entries = archive.contents(tools, path) if entries is None else entries
         for table in contents["tables"]:
             archive.rows_of(entries, table["oid"], table["schema"], table["name"])
         owned = catalog.owned_sequences(session, [relation[2] for relation in chosen])
@@ -231,8 +259,36 @@ def _dump(
     return {**contents, "sequences": sequences}
 
 
-def _finish(context: Context, partial: str, final: str, manifest: Dict[str, Any]) -> None:
-    """Describe the files, write the manifest last, sync and rename."""
+def _started(
+    context: Context,
+    tools: ClientTools,
+    path: str,
+    compression: str,
+    snapshot: str,
+    form: Form,
+    chosen: Optional[List[catalog.Relation]],
+) -> Running:
+    return archive.start_dump(
+        tools,
+        context.connection,
+        None if context.recipients else path,
+        snapshot=snapshot,
+        compression=compression,
+        schema_only=form.schema_only,
+        jobs=form.jobs if form.format == "directory" else 0,
+        relations=None if chosen is None else [relation[:2] for relation in chosen],
+        lock_wait_seconds=_DUMP_LOCK_SECONDS,
+        keep_open=context.keep_open,
+    )
+
+
+def _finish(
+    context: Context, partial: str, final: str, manifest: Dict[str, Any], written: Mapping[str, str]
+) -> None:
+    """Describe the files, write the manifest last, sync and rename.
+
+    :param written: sha256 of files that cannot be read back here, as they were meant to be written
+    """
     names: List[str] = []
     for folder, _folders, files in os.walk(partial):
         names += [os.path.relpath(os.path.join(folder, name), partial) for name in files if name != "lock"]
@@ -240,6 +296,9 @@ def _finish(context: Context, partial: str, final: str, manifest: Dict[str, Any]
         for name in names:
             os.chmod(os.path.join(partial, name), 0o600)
         manifest["files"] = manifests.describe_files(partial, sorted(names))
+        differing = [name for name, digest in written.items() if manifest["files"][name]["sha256"] != digest]
+        if differing:
+            raise BackstopError("A file on disk is not what was written", found=os.path.join(partial, differing[0]))
         manifest["finished"] = timestamp()
         reach("backup.before-manifest")
         write_json(os.path.join(partial, "manifest.json"), manifest)

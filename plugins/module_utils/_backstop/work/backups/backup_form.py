@@ -41,7 +41,15 @@ class Form:
             return manifests.SCHEMA
         return manifests.WHOLE if self.tables is None else manifests.TABLES
 
-    def require_possible(self) -> None:
+    def require_possible(self, encrypted: bool = False) -> None:
+        """:param encrypted: it is to be encrypted while it is written"""
+        if encrypted and (self.format != "custom" or self.plain):
+            raise Refused(
+                "An encrypted backup is one file",
+                found="plain SQL beside it" if self.plain else "format " + self.format,
+                expected="format custom, without plain SQL",
+                hint="leave encryption, or plain and jobs, out",
+            )
         if self.schema_only and self.tables is not None:
             raise Refused("A backup is of the schema or of single tables, not of both")
         if self.format not in ARCHIVES:

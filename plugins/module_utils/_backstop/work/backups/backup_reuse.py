@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from ...base.durable_files import read_json
 from ...base.errors import BackstopError
@@ -31,14 +31,16 @@ def reusable_backup(
     with context.connect() as session:
         identity = server.identity(session)
         rows = history.read_rows(session.cursor(), context.connection.schema)
-    known = [(manifests.load(place), place) for place in context.store.backups(kind)]
-    for manifest, place in sorted(known, key=lambda pair: str(pair[0]["created"]), reverse=True):
+    known = manifests.readable(context.store.backups(kind))
+    for backup in sorted(known, key=lambda backup: str(backup.manifest["created"]), reverse=True):
+        place, manifest = backup.place, backup.manifest
         same = (
             _is_of(manifest, identity)
             and _has_form(manifest, form)
+            and _is_for(manifest, context.recipients)
             and (manifest.get("release") or {}).get("commit") == commit
             and manifests.age_seconds(manifest["created"]) <= max_age
-            and manifests.level_of(place) in ("readable", "restored")
+            and backup.level in ("readable", "restored")
         )
         if same and not _history_changed(place, rows) and _files_hold(place, manifest):
             return place
@@ -62,6 +64,11 @@ def _has_form(manifest: Dict[str, Any], form: Form) -> bool:
         and found["format"] == form.format
         and (not form.plain or bool(found.get("plain")))
     )
+
+
+def _is_for(manifest: Dict[str, Any], recipients: Sequence[str]) -> bool:
+    """Whether it is encrypted as a new one would be, for the same keys."""
+    return set((manifest["archive"].get("encryption") or {}).get("recipients", ())) == set(recipients)
 
 
 def _history_changed(place: BackupPlace, rows: Optional[List[history.HistoryRow]]) -> bool:

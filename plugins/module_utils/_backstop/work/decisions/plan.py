@@ -44,18 +44,18 @@ def backup_to_revert_to(context: Context, backup_id: Optional[str]) -> BackupPla
         place = context.store.find_backup(backup_id)
         manifests.require_whole(manifests.load(place))
         return place
-    usable = [place for place in context.store.backups("pre-migration") if _is_of(context, place)]
+    known = manifests.readable(context.store.backups("pre-migration"))
+    usable = [backup for backup in known if _is_of(context, backup.manifest)]
     if not usable:
         raise Refused(
             "There is no backup to revert to",
             found="no pre-migration backup of %s in %s" % (context.database, context.store.root),
             hint="name one with -e rollback_backup=ID; pg_backup_info lists all",
         )
-    return max(usable, key=lambda place: str(manifests.load(place)["created"]))
+    return max(usable, key=lambda backup: str(backup.manifest["created"])).place
 
 
-def _is_of(context: Context, place: BackupPlace) -> bool:
-    manifest = manifests.load(place)
+def _is_of(context: Context, manifest: Dict[str, Any]) -> bool:
     return bool(manifest["database"]["name"] == context.database) and manifests.is_whole(manifest)
 
 

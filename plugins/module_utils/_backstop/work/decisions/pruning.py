@@ -31,7 +31,7 @@ from ..reverts.revert import SWAP
 #: Step in the journal of an operation whose retired database was dropped: what it needed for an undo may go.
 RETIRED_PRUNED = "prune"
 #: So long every rollback keeps the backups that it used, and afterwards the last one of each database does.
-UNDO_DAYS = 30
+UNDO_DAYS = retention.LEAST_ROW_DAYS
 
 
 def prune(

@@ -14,7 +14,7 @@ from ...base.sql_names import near_names
 from ...postgres import server
 from ...postgres.connection import Session
 from ..context import Context
-from . import connections, disk, drift, migrations, probe, programs, surroundings
+from . import connections, disk, drift, encryption, migrations, probe, programs, surroundings
 from .question import Check, Question
 
 #: What a rollback would be.
@@ -129,6 +129,7 @@ GATES: Sequence["tuple[str, str, Check]"] = (
     ),
     ("server_programs", "the server's programs on disk are those that run", programs.server_programs),
     ("store", "a private, writable directory with room for the backup", disk.store),
+    ("backup_encryption", "what is encrypted can be read here, for the drill", encryption.backup_encryption),
     ("database_disk", "room for two copies of the database on the server", disk.database_disk),
     ("standbys", "told for people to know; synchronous ones answer", surroundings.standbys),
     ("collations", "told for people to know", surroundings.collations),

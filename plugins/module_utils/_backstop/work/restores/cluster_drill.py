@@ -10,6 +10,7 @@ import dataclasses
 import time
 from typing import Any, Dict, Optional
 
+from ...base.encryption import SUFFIX, Encrypted, decrypt
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import scratch_name
@@ -18,7 +19,7 @@ from ...postgres.client_tools import find_client_tools
 from ...postgres.connection import Session
 from ...postgres.scratch_server import scratch_server
 from ...store import manifest as manifests
-from ...store.layout import BackupPlace, new_id
+from ...store.layout import ROLES, BackupPlace, new_id
 from ..context import Context
 from .drill import kept_facts, recorded
 from .restore import build_database
@@ -36,7 +37,8 @@ def run_cluster_drill(context: Context, place: BackupPlace, directory: Optional[
     manifest = manifests.load(place)
     manifests.require_whole(manifest)
     tools = find_client_tools(int(manifest["server"]["major"]), context.client_bin_dir)
-    roles = _roles(place)
+    context.archive(place, manifest)
+    roles = _roles(context, place, manifest)
     name = scratch_name(context.operation.id if context.operation else new_id(), "drill")
     started = time.monotonic()
     with scratch_server(tools, directory) as settings:
@@ -53,14 +55,20 @@ def run_cluster_drill(context: Context, place: BackupPlace, directory: Optional[
     return {**facts, **who, "backup": place.backup_id, "method": METHOD}
 
 
-def _roles(place: BackupPlace) -> str:
+def _roles(context: Context, place: BackupPlace, manifest: Dict[str, Any]) -> str:
     """The statements of ``roles.sql``, without the lines that are for psql alone."""
-    with open(place.file("roles.sql"), encoding="utf-8") as stream:
-        lines = [line for line in stream if not line.startswith("\\")]
+    name = next(name for name in (ROLES, ROLES + SUFFIX) if name in manifest["files"])
+    source = context.source_of(place, manifest, name)
+    if isinstance(source, Encrypted):
+        content = decrypt(source, context.keep_open)
+    else:
+        with open(source, "rb") as stream:
+            content = stream.read()
+    lines = [line for line in content.decode().splitlines(True) if not line.startswith("\\")]
     if any(line.startswith("CREATE TABLESPACE") for line in lines):
         raise Refused(
             "The backup's server has tablespaces, whose directories a scratch cluster must not touch",
-            found="roles.sql of " + place.backup_id,
+            found="%s of %s" % (ROLES, place.backup_id),
             hint="drill in a scratch database",
         )
     return "".join(lines)

@@ -48,7 +48,7 @@ def verify(
         with context.administer() as admin:
             tools = context.tools(admin)
         with recorded(place, level):
-            archive.decode(tools, place.file(manifest["archive"]["file"]), context.keep_open)
+            archive.decode(tools, context.archive(place, manifest), context.keep_open)
     manifests.record_verification(place, level, {"passed": True, "method": method})
     return {"level": level, "backup": place.backup_id, "method": method}
 

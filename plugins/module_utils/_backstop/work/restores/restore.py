@@ -35,6 +35,7 @@ def build_database(context: Context, place: BackupPlace, name: str) -> Dict[str,
     with context.administer() as admin:
         require_same_major(manifest, server.major_version(admin))
         manifests.require_contents(manifest)
+        context.archive(place, manifest)
         context.progress.phase("checking the files", backup=place.backup_id)
         manifests.check_files(place, manifest)
         drop_scratch_database(admin, name)
@@ -55,7 +56,7 @@ def _build(context: Context, admin: Session, place: BackupPlace, manifest: Dict[
     archive.restore(
         tools,
         settings,
-        place.file(manifest["archive"]["file"]),
+        context.archive(place, manifest),
         jobs=max(2, manifest["archive"].get("jobs", 1)),
         keep_open=context.keep_open,
     )

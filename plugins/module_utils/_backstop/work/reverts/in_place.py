@@ -118,6 +118,7 @@ def _restore(
         replication.require_confirming(admin)
     context.progress.phase("checking the files", backup=place.backup_id)
     manifests.check_files(place, manifest)
+    context.archive(place, manifest)
     with context.connect() as session:
         require_room_for_locks(session, manifest)
     emergency = _emergency_backup(context, operation, accept_unreadable)
@@ -247,7 +248,7 @@ def _transaction(
     reach("in-place.emptied")
     tools = context.tools(session)
     with archive.start_script(
-        tools, place.file(manifest["archive"]["file"]), keep_open=context.keep_open
+        tools, context.archive(place, manifest), keep_open=context.keep_open
     ) as program:
         run_script(session, program.stdout)
         program.check("The archive could not be read", hint="nothing was changed")
@@ -423,18 +424,18 @@ def _staged(
             0, _TEMPORARY, name, 0, False, tuple(columns), ("text",) * len(columns), (), tuple(entry["key"]), 0
         )
     if staged:
-        _load(context, session, base.file(manifest["archive"]["file"]), entries, staged)
+        _load(context, session, context.archive(base, manifest), entries, staged)
     yield staged
     if staged:
         session.execute("DROP TABLE " + ", ".join("pg_temp." + table.name for table in staged.values()))
 
 
 def _load(
-    context: Context, session: Session, path: str, entries: List[Dict[str, Any]], staged: Dict[str, Table]
+    context: Context, session: Session, source: archive.Source, entries: List[Dict[str, Any]], staged: Dict[str, Table]
 ) -> None:
     """Fill the temporary tables. The archive's entries come one by one, so it is known whose rows these are."""
     tools = context.tools(session)
-    contents = archive.contents(tools, path)
+    contents = archive.contents(tools, source)
     for entry in entries:
         full_name = "%s.%s" % (entry["schema"], entry["name"])
         # By its oid: names in the list may hold anything.
@@ -447,7 +448,7 @@ def _load(
         with tempfile.NamedTemporaryFile("w", dir=context.store.root, prefix=".list-", encoding="utf-8") as chosen:
             chosen.write(lines[0] + "\n")
             chosen.flush()
-            with archive.start_script(tools, path, data_of=chosen.name, keep_open=context.keep_open) as program:
+            with archive.start_script(tools, source, data_of=chosen.name, keep_open=context.keep_open) as program:
                 read_rows(program.stdout, _into(session, staged[full_name]))
                 program.check("The archive could not be read", hint="nothing was changed")
 

@@ -95,28 +95,28 @@ def _when(operation: Optional[Operation]) -> Optional[datetime.datetime]:
     return parse_timestamp(str(last["at"]))
 
 
-def _dumps_by_oid(context: Context, identifier: str) -> Dict[int, List[BackupPlace]]:
+def _dumps_by_oid(context: Context, identifier: str) -> Dict[int, List[manifests.Readable]]:
     """The backups of each database of this server.
 
     A database keeps its oid through renames, and no other one of the server ever had it while it is there.
     """
-    found: Dict[int, List[BackupPlace]] = {}
-    for place in context.store.backups():
-        manifest = manifests.load(place)
-        if identifier and manifest["server"]["system_identifier"] == identifier:
-            found.setdefault(int(manifest["database"]["oid"]), []).append(place)
+    found: Dict[int, List[manifests.Readable]] = {}
+    for backup in manifests.readable(context.store.backups()):
+        if identifier and backup.manifest["server"]["system_identifier"] == identifier:
+            found.setdefault(int(backup.manifest["database"]["oid"]), []).append(backup)
     return found
 
 
-def _best_dump(places: List[BackupPlace], since: Optional[datetime.datetime]) -> Optional[BackupPlace]:
+def _best_dump(
+    backups: List[manifests.Readable], since: Optional[datetime.datetime]
+) -> Optional[BackupPlace]:
     """The backup of highest level, then the newest, of those that were made after the database was retired."""
     best, place = None, None
-    for one in places:
-        created = str(manifests.load(one)["created"])
-        level = manifests.level_of(one)
-        rank = (manifests.LEVELS.index(level) if level else -1, created)
+    for one in backups:
+        created = str(one.manifest["created"])
+        rank = (manifests.LEVELS.index(one.level) if one.level else -1, created)
         if since is not None and parse_timestamp(created) >= since and (best is None or rank > best):
-            best, place = rank, one
+            best, place = rank, one.place
     return place
 
 

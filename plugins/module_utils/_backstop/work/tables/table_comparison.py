@@ -176,8 +176,8 @@ def _require_same_columns(table: Table, entry: Dict[str, Any], backup: str) -> N
 def stage(context: Context, session: Session, place: BackupPlace, manifest: Dict[str, Any], pairs: List[Pair]) -> None:
     """Load the backup's rows into temporary tables and prove that they are those of the manifest."""
     tools = context.tools(session)
-    path = place.file(manifest["archive"]["file"])
-    entries = archive.contents(tools, path)
+    source = context.archive(place, manifest)
+    entries = archive.contents(tools, source)
     for pair in pairs:
         session.execute(
             "CREATE TEMPORARY TABLE %s (LIKE %s INCLUDING GENERATED) ON COMMIT DROP"
@@ -186,7 +186,7 @@ def stage(context: Context, session: Session, place: BackupPlace, manifest: Dict
         if pair.entry is not None:
             context.progress.phase("reading the backup", backup=place.backup_id, table=pair.table.full_name)
             rows = archive.rows_of(entries, pair.entry["oid"], pair.table.schema, pair.table.name)
-            with archive.rows_to_copy(tools, path, rows, context.keep_open) as block:
+            with archive.rows_to_copy(tools, source, rows, context.keep_open) as block:
                 _copy(session, pair, block)
         _prove_stage(session, pair, place)
         reach("table.staged")
@@ -414,12 +414,11 @@ def newest_backup_with(context: Context, family: TableFamily) -> BackupPlace:
     Emergency backups are left out: they are of what was thought to be bad.
     """
     found: List[Tuple[str, BackupPlace]] = []
-    for place in context.store.backups():
-        if place.kind == "emergency" or manifests.level_of(place) in (None, "checksum"):
+    for backup in manifests.readable(context.store.backups()):
+        if backup.place.kind == "emergency" or backup.level in (None, "checksum"):
             continue
-        manifest = manifests.load(place)
-        if manifest["database"]["name"] == context.database and holds(manifest, family):
-            found.append((str(manifest["created"]), place))
+        if backup.manifest["database"]["name"] == context.database and holds(backup.manifest, family):
+            found.append((str(backup.manifest["created"]), backup.place))
     if not found:
         raise Refused(
             "There is no verified backup that holds table %s" % family.full_name,

@@ -144,6 +144,7 @@ def _prepare(context: Context, session: Session, wish: Wish, backup_id: Optional
             expected=context.database,
         )
     require_same_major(manifest, server.major_version(session))
+    context.archive(place, manifest)
     return _Work(context, session, family, place, manifest, wish, pair_up(family, manifest))
 
 

@@ -1,0 +1,243 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Encryption with age: files that are encrypted while they are written, and decrypted while they are read.
+
+Public keys (recipients) are no secret. A private key (identity) is only ever a path here: age reads the file itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import re
+import stat
+import subprocess
+import threading
+from typing import IO, Iterator, List, Optional, Sequence, Tuple
+
+from .durable_files import PRIVATE_FILE, file_error
+from .errors import BackstopError, CouldNotVerify, Refused
+from .processes import Running, describe_failure, find_program
+
+#: What is added to the name of a file that is encrypted.
+SUFFIX = ".age"
+_RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{20,}|ssh-(?:ed25519|rsa) [A-Za-z0-9+/=]+(?: [^\r\n]*)?")
+_BLOCK = 1 << 20
+#: What age says of the identity, not of the file that it decrypts.
+_NOT_FOR_THIS_IDENTITY = "no identity matched"
+_BAD_IDENTITY = (
+    "unknown identity type", "malformed secret key", "no secret keys", "could not read passphrase", 'reading "',
+)
+
+
+def require_recipients(recipients: Sequence[str]) -> None:
+    """:raises Refused: one is no public key; what was given is not shown, it may be a private one"""
+    for number, recipient in enumerate(recipients, 1):
+        if not _RECIPIENT.fullmatch(recipient):
+            private = recipient.strip().upper().startswith("AGE-SECRET-KEY")
+            raise Refused(
+                "A recipient is no public key of age",
+                found="number %d is %s" % (number, "a private key" if private else "something else"),
+                expected="age1..., as age-keygen prints it, or a public key of ssh",
+                hint="take the private key away from here, and use a new one" if private else None,
+            )
+
+
+def find_age() -> str:
+    path = find_program("age")
+    if path is None:
+        raise Refused(
+            "The program age is missing on this host",
+            found="none in PATH",
+            expected="age 1.0 or newer, for encrypted backups",
+            hint="install it: apt-get install age",
+        )
+    return path
+
+
+@dataclasses.dataclass(frozen=True)
+class Encrypted:
+    """A file that is encrypted, and the file of an identity that can read it."""
+
+    path: str
+    identity: str
+
+
+def require_identity(path: str) -> str:
+    """The path of an identity that others cannot read.
+
+    :raises CouldNotVerify: it is missing or cannot be read
+    """
+    try:
+        with open(path, "rb") as stream:
+            state = os.fstat(stream.fileno())
+    except OSError as error:
+        raise CouldNotVerify(
+            "The identity of age cannot be read",
+            found="%s: %s" % (path, error.strerror),
+            expected="a file of age-keygen",
+        ) from None
+    if stat.S_IMODE(state.st_mode) & 0o077:
+        raise Refused(
+            "Others can read the identity of age",
+            found="%s has mode %04o" % (path, stat.S_IMODE(state.st_mode)),
+            expected="0600",
+            hint="make a new identity and encrypt for that; who saw this one can read every backup that was for it",
+        )
+    return path
+
+
+class Decrypting(Running):
+    """age, writing a decrypted file to standard output. Who reads it must have this end judged with its own."""
+
+    def __init__(self, source: Encrypted, keep_open: Sequence[int] = ()) -> None:
+        self._source = source
+        identity = require_identity(source.identity)
+        super().__init__([find_age(), "--decrypt", "--identity", identity, source.path], keep_open=keep_open)
+
+    def failure(self, what: str, status: int, hint: Optional[str] = None) -> BackstopError:
+        """In words of ours where age speaks of the identity: what it says could quote that file."""
+        said = self.stderr_text
+        if _NOT_FOR_THIS_IDENTITY in said:
+            return CouldNotVerify(
+                "The identity does not open this backup",
+                found="%s is none of the recipients of %s" % (self._source.identity, self._source.path),
+                hint="give the identity of one of the recipients that the manifest names",
+            )
+        if any(mark in said for mark in _BAD_IDENTITY):
+            return CouldNotVerify(
+                "The identity of age cannot be used",
+                found=self._source.identity,
+                expected="a file of age-keygen, or a private ssh key, without a passphrase",
+            )
+        return BackstopError(
+            "The encrypted file cannot be decrypted to its end",
+            found=describe_failure(self.argv[0], status, _without_advertising(said)),
+            hint="use another backup",
+        )
+
+
+def _without_advertising(said: str) -> str:
+    return "\n".join(line for line in said.splitlines() if "report unexpected or unhelpful errors" not in line)
+
+
+def decrypt(source: Encrypted, keep_open: Sequence[int] = ()) -> bytes:
+    """The whole content of a small encrypted file; it stays in memory."""
+    with Decrypting(source, keep_open) as program:
+        content = program.stdout.read()
+        program.check("A file cannot be decrypted")
+        return content
+
+
+class Encrypting:
+    """A new file, encrypted for recipients while it is written; use as a context manager and finish() at the end."""
+
+    def __init__(self, path: str, recipients: Sequence[str], keep_open: Sequence[int] = ()) -> None:
+        if not recipients:
+            raise AssertionError("nobody to encrypt for")
+        require_recipients(recipients)
+        self.path = path
+        argv = [find_age(), "--encrypt"]
+        for recipient in recipients:
+            argv += ["--recipient", recipient]
+        self._age = Running(argv, stdin=subprocess.PIPE, keep_open=keep_open)
+        self._digest = hashlib.sha256()
+        self._error: Optional[OSError] = None
+        self._copying = threading.Thread(target=self._copy, daemon=True)
+        self._copying.start()
+
+    def __enter__(self) -> "Encrypting":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        # The thread ends when age does, and must not find its pipe closed.
+        self._age.stop()
+        self._copying.join()
+        self._age.__exit__()
+
+    def _copy(self) -> None:
+        """What age writes goes to the file and to the digest alike."""
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+            with os.fdopen(descriptor, "wb") as stream:
+                for block in iter(lambda: os.read(self._age.stdout.fileno(), _BLOCK), b""):
+                    self._digest.update(block)
+                    stream.write(block)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            self._error = error
+            # Else age, and who writes to it, would wait for ever.
+            self._age.process.kill()
+
+    def write(self, block: bytes) -> None:
+        """:raises BrokenPipeError: age is gone; finish() tells why"""
+        self._age.stdin.write(block)
+
+    def finish(self) -> str:
+        """Wait until all is on disk; the sha256 of what age wrote.
+
+        :raises BackstopError: it is not all there
+        """
+        with contextlib.suppress(BrokenPipeError):
+            self._age.stdin.close()
+        status = self._age.wait()
+        self._copying.join()
+        if self._error is not None:
+            raise file_error("An encrypted file could not be written", self.path, self._error)
+        if status != 0:
+            found = describe_failure(self._age.argv[0], status, _without_advertising(self._age.stderr_text))
+            raise BackstopError("age could not encrypt", found=found)
+        return self._digest.hexdigest()
+
+
+def encrypt(content: bytes, path: str, recipients: Sequence[str], keep_open: Sequence[int] = ()) -> str:
+    """Write a small file encrypted; the sha256 of what was written."""
+    with Encrypting(path, recipients, keep_open) as target:
+        with contextlib.suppress(BrokenPipeError):
+            target.write(content)
+        return target.finish()
+
+
+class Tee:
+    """Copies a stream to an encrypted file and to programs that read it too, in a thread of its own.
+
+    A program that has read enough may go; whether it did well, its exit status tells.
+    """
+
+    def __init__(self, source: IO[bytes], target: Encrypting, readers: Sequence[Running]) -> None:
+        self._source, self._target = source, target
+        self._readers: List[Running] = list(readers)
+        #: whether the file could not be written on, so that the source was closed before its end
+        self.cut_off = False
+        self._thread = threading.Thread(target=self._copy, daemon=True)
+        self._thread.start()
+
+    def _copy(self) -> None:
+        sinks: List[Tuple[IO[bytes], Running]] = [(reader.stdin, reader) for reader in self._readers]
+        try:
+            for block in self._blocks():
+                self._target.write(block)
+                for sink in list(sinks):
+                    try:
+                        sink[0].write(block)
+                        sink[0].flush()
+                    except BrokenPipeError:
+                        sinks.remove(sink)
+        except BrokenPipeError:
+            # Nobody encrypts any more: who writes to us must end, not wait.
+            self.cut_off = True
+            self._source.close()
+        for reader in self._readers:
+            with contextlib.suppress(OSError):
+                reader.stdin.close()
+
+    def _blocks(self) -> Iterator[bytes]:
+        return iter(lambda: os.read(self._source.fileno(), _BLOCK), b"")
+
+    def wait(self) -> None:
+        self._thread.join()
