@@ -36,7 +36,7 @@ def connect(name: str, user: str = "") -> Any:
     sockets = os.environ.get("ANSIBLE_SSH_CONTROL_PATH_DIR", "")
     return testinfra.get_host(
         "ssh://%s@127.0.0.1:%d" % (user or found["user"], found["port"]), ssh_identity_file=found["identity_file"],
-        ssh_extra_args=arguments, **({"controlpath": sockets + "/tests-%r-%p"} if sockets else {}),
+        ssh_extra_args=arguments, **({"controlpath": sockets + "/tests-%%r-%%p"} if sockets else {}),
     )
 
 

@@ -45,7 +45,7 @@ SOURCES = {
     "before": (*CODE, "molecule/_shared/group_vars"),
     "after": ("plugins", "roles", "playbooks", "molecule/default"),
 }
-NOT_SOURCE = {"__pycache__", "node_modules", "collections"}
+NOT_SOURCE = {"__pycache__", "node_modules", "collections", "containers.py"}
 ROWS = 400
 BOOT_SECONDS = 120.0
 #: The machine's certificates, so that npm in the container trusts what the machine trusts.
@@ -169,6 +169,7 @@ def run(name: str, image_name: str, options: Sequence[str]) -> None:
         "run", "--detach", "--name=" + name, "--hostname=" + name,
         "--volume=%s:%s:ro" % (CERTIFICATES, CERTIFICATES),
         "--cap-add=SYS_ADMIN",  # without it systemd ignores ProtectSystem= and its like in silence
+        "--cap-add=SYS_PTRACE",  # without it root does not see where another user's process works
         "--systemd=always", *options, image_name, "/sbin/init",
     )
 
@@ -228,7 +229,7 @@ class Scenario:
             masked.append("pm2-deployer.service")
         if not self.has(platform, "backstop_runner"):
             # What works on the store here by mistake fails.
-            options.append("--tmpfs=/var/backups:ro")
+            options.append("--tmpfs=/var/backups:ro,notmpcopyup")
         return options + ["--volume=/dev/null:/etc/systemd/system/%s:ro" % unit for unit in masked]
 
     @staticmethod

@@ -26,7 +26,7 @@ def test_there_is_one_and_it_says_what_it_is(site: Site) -> None:
     (manifest,) = site.manifests()
     assert (manifest["kind"], manifest["database"]["name"]) == ("pre-migration", "electricity_tokens")
     assert manifest["release"] == {"commit": site.commit(BEFORE)}
-    counts = {table["name"]: table["rows"] for table in manifest["tables"]}
+    counts = {table["name"]: table["digest"]["rows"] for table in manifest["tables"]}
     assert counts["TokenPurchase"] == int(site.sql('SELECT count(*) FROM "TokenPurchase"')) == 400
     (verified,) = site.contents("pre-migration/*/verification.json")
     assert '"readable"' in verified and '"restored"' not in verified
