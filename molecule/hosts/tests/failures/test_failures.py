@@ -9,14 +9,14 @@ import pathlib
 import subprocess
 
 import pytest
-from deployed_site import BEFORE, FIRST, Run, play
+from deployed_site import BEFORE, FIRST, Run, Site, play
 from four_hosts import APP1, APP2, Hosts
 
 testinfra_hosts = ["local://"]
 SCENARIO = pathlib.Path(__file__).resolve().parents[2]
 PODMAN = SCENARIO.parents[1] / "tests" / "hosts" / "podman"
 #: Nothing waits for what will not come.
-OPTIONS = {"application_health_timeout": 10, "deploy_post_backup": False}
+OPTIONS = {"application_health_timeout": 6, "deploy_post_backup": False}
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,10 @@ def hosts() -> Hosts:
 
 def podman(*arguments: str) -> None:
     subprocess.run([str(PODMAN), *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def wait_until_healthy(site: Site) -> None:
+    site.host.check_output("timeout 60 python3 /opt/backstop/tests/hosts/wait_until_healthy.py")
 
 
 def failed(hosts: Hosts, *words: str, **variables: object) -> Run:
@@ -60,6 +64,9 @@ def test_the_first_host_is_gone_after_the_migration(hosts: Hosts) -> None:
         podman("exec", APP1, "systemctl", "start", "ssh")
     assert list(hosts.runner.operations()[-1].closed["needs_a_person"]) == [APP1]
     assert database_is_as_before(hosts) and hosts.second.runs(BEFORE)
+    # What the person does.
+    hosts.first.pm2("start", "electricity-tokens")
+    wait_until_healthy(hosts.first)
 
 
 def test_a_host_is_stuck_before_the_downtime(hosts: Hosts) -> None:
@@ -73,6 +80,10 @@ def test_a_host_is_stuck_before_the_downtime(hosts: Hosts) -> None:
     finally:
         podman("unpause", APP2)
     assert list(hosts.runner.operations()[-1].closed["needs_a_person"]) == [APP2]
+    # What the person does: what the host was told while it was stuck it may do only now.
+    for words in (["kill", "ssh"], ["restart", "ssh"], ["start", "electricity-tokens"]):
+        podman("exec", APP2, "systemctl", *words)
+    wait_until_healthy(hosts.second)
     assert database_is_as_before(hosts) and hosts.both_run(BEFORE)
 
 
