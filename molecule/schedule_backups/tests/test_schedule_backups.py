@@ -57,6 +57,10 @@ def backups(at: Any, database: str = "shop") -> List[Dict[str, Any]]:
     return list(json.loads(backstop(at, "list", database, "--json").stdout))
 
 
+def verified(at: Any, database: str) -> List[Dict[str, Any]]:
+    return [backup for backup in backups(at, database) if backup["level"]]
+
+
 def metrics(monitor: Any, name: str) -> Dict[str, float]:
     """What the monitor gets from a host's node_exporter."""
     read = "from urllib.request import urlopen; print(urlopen('http://backstop-fleet-%s:9100/metrics').read().decode())"
@@ -101,7 +105,8 @@ def test_timers_and_cron_fire(timers: Any, cron: Any) -> None:
     else:
         raise AssertionError("the playbook takes longer than %d s" % LEAD)
     for at, database in ((timers, "shop"), (timers, "second"), (cron, "shop")):
-        (made,) = until(lambda at=at, name=database: backups(at, name), "a backup of " + database, 180)  # type: ignore[misc]
+        # It is there before it is verified.
+        (made,) = until(lambda at=at, name=database: verified(at, name), "a backup of " + database, 180)  # type: ignore[misc]
         assert (made["kind"], made["level"], made["rows"]) == ("daily", "readable", 400)
     for at in (timers, cron):
         until(lambda at=at: said(at, "shop-.*daily.*400 rows"), "what the run said")  # type: ignore[misc]

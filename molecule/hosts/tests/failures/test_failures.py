@@ -75,7 +75,7 @@ def test_a_host_is_stuck_before_the_downtime(hosts: Hosts) -> None:
             hosts, "runs again and is healthy on %s." % APP1, "Needs a person: %s (cannot be reached" % APP2,
             "Database: was not changed",
             stuck=APP2, deploy_before_downtime=str(SCENARIO / "hooks" / "freeze.yml"),
-            application_host_timeout=12, application_stop_timeout=5, application_answer_timeout=8,
+            application_host_timeout=20, application_stop_timeout=10, application_answer_timeout=15,
         )
     finally:
         podman("unpause", APP2)
