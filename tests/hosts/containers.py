@@ -47,6 +47,7 @@ SOURCES = {
 }
 NOT_SOURCE = {"__pycache__", "node_modules", "collections", "containers.py"}
 ROWS = 400
+LABEL = "backstop.site"
 BOOT_SECONDS = 120.0
 #: The machine's certificates, so that npm in the container trusts what the machine trusts.
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -158,7 +159,9 @@ def keep(container: str, name: str) -> None:
     """Stop a host in good order and make an image of it; systemd gives each host of it an identity of its own."""
     podman("exec", container, "sh", "-c", "rm -rf /var/log/journal/*; truncate -s 0 /etc/machine-id")
     podman("stop", "--time", "60", container)
-    podman("commit", "--quiet", container, name)
+    podman("commit", "--quiet", "--change=LABEL %s=yes" % LABEL, container, name)
+    # Sites of sources that are no more, each of some hundred megabytes.
+    podman("image", "prune", "--all", "--force", "--filter=label=" + LABEL, "--filter=until=24h")
 
 
 # Containers -----------------------------------------------------------------------------------------
