@@ -1,22 +1,27 @@
 #!/usr/bin/env bash
 # Builds the image of the test hosts from Debian's packages alone, with no container registry, and prints its name.
-# The name carries a checksum of this file: what is built already is not built again.
+# The name carries a checksum of this file and of what lies in root/: what is built already is not built again.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 podman=$here/podman
-image=localhost/backstop-host:bookworm-$(sha256sum "$here/build-image.sh" | cut -c1-12)
+mapfile -t files < <(cd "$here/root" && find . -type f | LC_ALL=C sort)
+checksum=$(cd "$here/root" && cat "$here/build-image.sh" "${files[@]}" | sha256sum | cut -c1-12)
+image=localhost/backstop-host:bookworm-$checksum
 
 if ! "$podman" image exists "$image"; then
     packages=(
         systemd systemd-sysv dbus openssh-server iproute2 procps sudo acl ca-certificates cron git
         python3 python3-apt python3-psycopg2
-        postgresql-15 nodejs npm
+        postgresql-15 nodejs npm prometheus-node-exporter
     )
     masked=(
         systemd-logind.service getty.target console-getty.service systemd-udevd.service
         apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer
     )
-    # Host keys are made at the first start, so that no two hosts share one.
+    overlay=$(mktemp)
+    trap 'rm -f "$overlay"' EXIT
+    tar --create --file="$overlay" --directory="$here/root" --owner=0 --group=0 --mode=u=rwX,go=rX "${files[@]}"
+    # Host keys are made at the first start. The user of the deploy has no rights beyond what a scenario gives.
     # shellcheck disable=SC2016
     mmdebstrap --variant=minbase --quiet \
         --aptopt='Acquire::Languages "none"' --aptopt='APT::Install-Recommends "false"' \
@@ -31,6 +36,9 @@ if ! "$podman" image exists "$image"; then
         --customize-hook="chroot \"\$1\" systemctl mask ${masked[*]}" \
         --customize-hook='mkdir -p "$1"/etc/systemd/system/ssh.service.d' \
         --customize-hook='printf "[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n" >"$1"/etc/systemd/system/ssh.service.d/keys.conf' \
+        --customize-hook='chroot "$1" useradd --create-home --home-dir /srv/deployer --shell /bin/bash deployer' \
+        --customize-hook='echo "host all all samenet scram-sha-256" >>"$1"/etc/postgresql/15/main/pg_hba.conf' \
+        --customize-hook="tar-in $overlay /" \
         bookworm - |
         "$podman" import --change 'CMD=["/sbin/init"]' --change STOPSIGNAL=SIGRTMIN+3 - "$image" >&2
 fi
