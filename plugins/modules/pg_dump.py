@@ -198,6 +198,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import read_tree
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.catalog import find_family
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.relay import relayed
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
@@ -249,6 +250,8 @@ def _prisma_schema(wanted: Optional[Dict[str, Any]], url: str) -> Optional[bytes
         node_bin_dir=wanted["node_bin_dir"],
         environment={str(name): str(value) for name, value in wanted["environment"].items()},
         schema_path=wanted["schema_path"],
+        config_path=wanted["config_path"],
+        relay=relayed,
         offline=True,
     ).schema_script(url)
 
@@ -299,6 +302,7 @@ def main() -> None:
                     node_bin_dir=dict(type="path"),
                     environment=dict(type="dict", default={}),
                     schema_path=dict(type="str"),
+                    config_path=dict(type="str"),
                 ),
             ),
             max_age=dict(type="float", default=0),
