@@ -81,6 +81,9 @@ options:
       schema_path:
         description: The Prisma schema, where it is not in one of Prisma's usual places.
         type: str
+      config_path:
+        description: Prisma's configuration, where it is not in one of its usual places; relative to O(prisma.project).
+        type: str
   max_age:
     description:
       - Use a backup again whose snapshot is at most this many seconds old. It must be of O(kind), of the same database, release and

@@ -11,9 +11,13 @@ import threading
 from urllib.parse import quote
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import sessions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.failures import PrismaError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.urls import without_password
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import rehearse
 from support.prisma_database import PASSWORD, ROLE, until
 from support.prisma_project import PrismaProject, tools_of_prisma_7
 
@@ -97,8 +101,9 @@ def test_while_it_works_no_process_shows_the_password(make, database):
         assert environments and not any(form.encode() in environment for environment in environments)
 
 
-def test_several_schemas_in_a_folder_and_a_configuration_elsewhere(make, database):
-    models = "\nmodel A {\n  id Int @id\n  @@schema(\"public\")\n}\nmodel Note {\n  id Int @id\n  @@schema(\"audit\")\n}\n"
+def test_several_schemas_in_a_folder_and_a_configuration_elsewhere(make, database, tmp_path):
+    model = '\nmodel %s {\n  id Int @id\n  @@schema("%s")\n}\n'
+    models = model % ("A", "public") + model % ("Note", "audit")
     script = 'CREATE SCHEMA "audit";\nCREATE TABLE "public"."A" (id int PRIMARY KEY);\n'
     script += 'CREATE TABLE "audit"."Note" (id int PRIMARY KEY);\n'
     config = CONFIG.replace('"prisma/migrations"', '"../prisma/migrations"') % "../prisma/parts"
@@ -113,6 +118,26 @@ def test_several_schemas_in_a_folder_and_a_configuration_elsewhere(make, databas
     assert database.value("SELECT to_regclass('audit.\"Note\"') IS NOT NULL")
     sql = project.prisma(**given, offline=True).schema_script(database.url).decode()
     assert 'CREATE TABLE "audit"."Note"' in sql
+    (parts / "models.prisma").write_text(models.replace("Note", "Memo"), "utf-8")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "schema.prisma").write_text(SCHEMA % '  schemas  = ["audit", "public"]\n' + models, "utf-8")
+    back = project.prisma(**given).migrate_diff(database.url, str(tmp_path / "old" / "schema.prisma"))
+    assert 'DROP TABLE "audit"."Memo"' in back and 'CREATE TABLE "audit"."Note"' in back
+
+
+def test_rehearsed_on_a_scratch_database(make, database, cluster, tmp_path):
+    scratch = "backstop_scratch_" + database.name
+    project = make({INIT: TABLE_A, SECOND: 'ALTER TABLE "A" ADD COLUMN more int DEFAULT random() * 9; ' + TABLE_B})
+    cluster.create_database(scratch, owner=ROLE)
+    try:
+        connection = Settings.from_url(database.url)
+        store = Store(str(tmp_path / "store"))
+        context = Context(connection, connection, store, str(cluster.bin_dir), None)
+        found = rehearse(context, scratch, project.prisma(), expected=[INIT, SECOND], lock_timeout_ms=5000)
+    finally:
+        cluster.sql('DROP DATABASE "%s" WITH (FORCE)' % scratch)
+    assert [one["name"] for one in found["migrations"]] == [INIT, SECOND]
+    assert "public.B" in found["added_tables"] and database.rows() is None
 
 
 def test_a_url_without_a_password_needs_no_relay(make, database, cluster):

@@ -51,7 +51,7 @@ const same = (what, read, ours) => {
 if (%(check_schema)s) same('schema', config.schema, %(schema)s)
 same('migrations folder', config.migrations?.path, %(migrations)s)
 if (config.engine === 'js') throw new Error('an engine with an adapter connects as it likes; use the classic one')
-const { loadedFromFile, ...said } = config
+const { loadedFromFile, deprecatedPackageJson, ...said } = config
 export default {
   ...said,
   schema: %(schema)s,
