@@ -35,7 +35,7 @@ options:
     type: str
   config_path:
     description:
-      - Prisma's configuration, where it is not in one of its usual places such as C(prisma.config.ts); relative to O(project).
-      - Its C(schema) and C(migrations.path) must be plain texts. In place of its C(datasource) the connection counts.
+      - Prisma's configuration, where it is not in a usual place such as C(prisma.config.ts); relative to O(project).
+      - Its C(schema) and C(migrations.path) must be plain texts; its C(datasource) does not count.
     type: str
 """
