@@ -83,6 +83,9 @@ options:
       schema_path:
         description: The Prisma schema, where it is not in one of Prisma's usual places.
         type: str
+      config_path:
+        description: Prisma's configuration, where it is not in one of its usual places; relative to O(prisma.project).
+        type: str
   max_age:
     description:
       - Use a backup again whose snapshot is at most this many seconds old. It must be of O(kind), of the same database, release and
@@ -217,6 +220,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
     require_recipients,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.catalog import find_family
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.relay import relayed
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
@@ -268,6 +272,8 @@ def _prisma_schema(wanted: Optional[Dict[str, Any]], url: str) -> Optional[bytes
         node_bin_dir=wanted["node_bin_dir"],
         environment={str(name): str(value) for name, value in wanted["environment"].items()},
         schema_path=wanted["schema_path"],
+        config_path=wanted["config_path"],
+        relay=relayed,
         offline=True,
     ).schema_script(url)
 
@@ -322,6 +328,7 @@ def main() -> None:
                     node_bin_dir=dict(type="path"),
                     environment=dict(type="dict", default={}),
                     schema_path=dict(type="str"),
+                    config_path=dict(type="str"),
                 ),
             ),
             max_age=dict(type="float", default=0),

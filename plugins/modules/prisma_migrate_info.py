@@ -32,6 +32,9 @@ options:
   schema_path:
     description: The Prisma schema, where it is not in one of Prisma's usual places; relative to O(project).
     type: str
+  config_path:
+    description: Prisma's configuration, where it is not in one of its usual places; relative to O(project).
+    type: str
   migrations_path:
     description: The migrations folder, in place of O(project).
     type: path
@@ -218,7 +221,10 @@ def act(request: Request) -> Dict[str, Any]:
 def _files(params: Dict[str, Any]) -> List[history.MigrationFile]:
     if params["migrations"] is not None:
         return history.from_mapping({name: str(sql).encode() for name, sql in params["migrations"].items()})
-    return history.read_folder(params["migrations_path"] or Project(params["project"], params["schema_path"]).migrations())
+    if params["migrations_path"]:
+        return history.read_folder(params["migrations_path"])
+    project = Project(params["project"], params["schema_path"], params["config_path"])
+    return history.read_folder(project.migrations())
 
 
 def _failure(row: history.HistoryRow) -> Dict[str, Any]:
@@ -237,6 +243,7 @@ def main() -> None:
         dict(
             project=dict(type="path"),
             schema_path=dict(type="str"),
+            config_path=dict(type="str"),
             migrations_path=dict(type="path"),
             migrations=dict(type="dict"),
             expected=dict(type="list", elements="str"),
@@ -245,7 +252,7 @@ def main() -> None:
         connection=True,
         mutually_exclusive=[("project", "migrations_path", "migrations")],
         required_one_of=[("project", "migrations_path", "migrations")],
-        required_by={"schema_path": "project"},
+        required_by={"schema_path": "project", "config_path": "project"},
     )
 
 

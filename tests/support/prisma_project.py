@@ -17,14 +17,16 @@ import pathlib
 import shutil
 import subprocess
 from dataclasses import dataclass
-from typing import Dict, Mapping, Sequence
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import FileLock
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.relay import relayed
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
 from demo import node_tools
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = pathlib.Path(__file__).resolve().parent / "prisma_package"
+PACKAGE_OF_PRISMA_7 = PACKAGE.with_name("prisma_7_package")
 ENTRY = pathlib.Path("node_modules", "prisma", "build", "index.js")
 #: Two tests that start at once wait for one installation.
 INSTALL_SECONDS = 600
@@ -77,24 +79,50 @@ def tools() -> Tools:
     return Tools(node, installed, environment)
 
 
+@functools.lru_cache(maxsize=None)
+def tools_of_prisma_7() -> Tools:
+    """The same with Prisma 7; where the native engine cannot be had, its stand-in lies in the same installation."""
+    node = tools().node
+    cache = cache_directory()
+    installed = cache / "prisma-7"
+    with FileLock(str(cache / "prisma.lock")).held(INSTALL_SECONDS):
+        node_tools.install_project(PACKAGE_OF_PRISMA_7, installed, node)
+        if "PRISMA_SCHEMA_ENGINE_BINARY" not in tools().environment:
+            node.run(["node", installed / ENTRY, "version"], cwd=installed)
+            return Tools(node, installed, dict(node_tools.QUIET_PRISMA))
+        engine = installed / "engine"
+        shutil.copytree(node_tools.ENGINE_SOURCE, engine, dirs_exist_ok=True)
+        program = engine / "schema-engine"
+        program.write_text("#!/bin/sh\nexec '%s' '%s' \"$@\"\n" % (node.bin_dir / "node", engine / "schema-engine.js"))
+        program.chmod(0o755)
+    return Tools(node, installed, {"PRISMA_SCHEMA_ENGINE_BINARY": str(program), **node_tools.QUIET_PRISMA})
+
+
 class PrismaProject:
     """A release with a Prisma schema and migrations."""
 
-    def __init__(self, path: pathlib.Path) -> None:
+    def __init__(self, path: pathlib.Path, with_tools: Optional[Tools] = None) -> None:
         self.path = path
+        self.tools = with_tools or tools()
         self.migrations = path / "prisma" / "migrations"
 
     @classmethod
-    def create(cls, path: pathlib.Path, migrations: Mapping[str, str], schema: str = SCHEMA) -> "PrismaProject":
-        """Make a project.
+    def create(
+        cls,
+        path: pathlib.Path,
+        migrations: Mapping[str, str],
+        schema: str = SCHEMA,
+        with_tools: Optional[Tools] = None,
+    ) -> "PrismaProject":
+        """Make a project; Prisma 6 without tools.
 
         :param migrations: name to SQL
         """
-        project = cls(path)
+        project = cls(path, with_tools)
         project.migrations.mkdir(parents=True)
         (path / "prisma" / "schema.prisma").write_text(schema, encoding="utf-8")
         (project.migrations / "migration_lock.toml").write_text(LOCK, encoding="utf-8")
-        (path / "node_modules").symlink_to(tools().installed / "node_modules")
+        (path / "node_modules").symlink_to(project.tools.installed / "node_modules")
         for name, sql in migrations.items():
             project.add(name, sql)
         return project
@@ -110,29 +138,29 @@ class PrismaProject:
     def remove(self, name: str) -> None:
         shutil.rmtree(self.migrations / name)
 
-    def prisma(self) -> Prisma:
+    def prisma(self, **keywords: Any) -> Prisma:
         """The library's Prisma on this project."""
-        return Prisma(str(self.path), node_bin_dir=str(tools().node.bin_dir), environment=tools().environment)
+        given = {"node_bin_dir": str(self.tools.node.bin_dir), "environment": self.tools.environment, "relay": relayed}
+        return Prisma(str(self.path), **{**given, **keywords})
 
     def run(self, *arguments: str, url: str, accept: Sequence[int] = range(256)) -> "subprocess.CompletedProcess[str]":
         """Prisma's own command line, as `npx prisma ...` would run it."""
-        return tools().node.run(
-            ["node", self.path / ENTRY, *arguments], cwd=self.path, environment=_variables(url), accept=accept
+        return self.tools.node.run(
+            ["node", self.path / ENTRY, *arguments], cwd=self.path, environment=self._variables(url), accept=accept
         )
 
     def start(self, *arguments: str, url: str) -> "subprocess.Popen[bytes]":
         """As `run`, without waiting for the end, in a process group of its own."""
-        node = tools().node
+        node = self.tools.node
         return subprocess.Popen(
             [node.bin_dir / "node", self.path / ENTRY, *arguments],
             cwd=self.path,
-            env=node.environment(_variables(url)),
+            env=node.environment(self._variables(url)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
 
-
-def _variables(url: str) -> Dict[str, str]:
-    return {**tools().environment, "DATABASE_URL": url, "NO_COLOR": "1"}
+    def _variables(self, url: str) -> Dict[str, str]:
+        return {**self.tools.environment, "DATABASE_URL": url, "NO_COLOR": "1"}

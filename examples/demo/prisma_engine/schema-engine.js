@@ -5,7 +5,7 @@
 'use strict'
 // Stands in for Prisma's native `schema-engine` program: the same command line and the same JSON-RPC on standard
 // input and output. Each request is answered by Prisma's own engine compiled to WebAssembly
-// (@prisma/schema-engine-wasm). PostgreSQL only; made for Prisma 6.19.3.
+// (@prisma/schema-engine-wasm). PostgreSQL only; made for Prisma 6.19.3 and 7.10.0.
 //
 // The WebAssembly build leaves a few things to its host, and those are done here: connecting, sending a migration
 // as one query, creating databases, and the wording of the errors that the native program gives for these.

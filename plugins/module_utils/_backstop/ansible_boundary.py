@@ -18,6 +18,7 @@ from .base.errors import BackstopError
 from .base.processes import signals_as_errors
 from .postgres.connection import Settings, database_errors
 from .postgres.pgbouncer import END, REFUSE, Pooler
+from .postgres.relay import relayed
 from .prisma.cli import Prisma
 from .store.layout import Store
 from .store.operation import Operation
@@ -82,6 +83,7 @@ def prisma_argument_spec() -> Dict[str, Any]:
         node_bin_dir=dict(type="path"),
         prisma_environment=dict(type="dict", default={}),
         schema_path=dict(type="str"),
+        config_path=dict(type="str"),
     )
 
 
@@ -122,6 +124,8 @@ class Request:
             node_bin_dir=self.params["node_bin_dir"],
             environment={str(name): str(value) for name, value in self.params["prisma_environment"].items()},
             schema_path=self.params["schema_path"],
+            config_path=self.params["config_path"],
+            relay=relayed,
         )
 
     @property

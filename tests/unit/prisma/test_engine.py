@@ -68,8 +68,8 @@ def test_named_and_no_program(tmp_path, make):
 
 def test_the_guard_hands_the_url_to_the_engine_only(tmp_path):
     engine = program(tmp_path / "the 'engine", '#!/bin/sh\nenv; printf "<%s>" "$@"\n')
-    with guarded(engine, URL, ["DATABASE_URL", "DIRECT_URL"], SHOWN) as variables:
-        path = variables[VARIABLE]
+    with guarded(engine, URL, ["DATABASE_URL", "DIRECT_URL"], SHOWN) as guard:
+        variables, path = guard.variables, guard.variables[VARIABLE]
         assert variables["DATABASE_URL"] == variables["DIRECT_URL"] == SHOWN
         with open(path, encoding="utf-8") as stream:
             assert "cret" not in stream.read()
@@ -81,15 +81,18 @@ def test_the_guard_hands_the_url_to_the_engine_only(tmp_path):
         assert "DATABASE_URL=" + URL in lines and "DIRECT_URL=" + URL in lines
         assert answer.endswith("<--datamodels><a b><$HOME>")
         assert answer.count("cret") == 2
-        asked = [path, "cli", "--datasource", SHOWN, "can-connect-to-database"]
-        assert subprocess.run(asked, env={**os.environ, **variables}, stdout=subprocess.PIPE, check=True).stdout == b""
+        for words in (["cli", "--datasource", SHOWN], ["--datasource", '{"url":"%s"}' % SHOWN, "cli"]):
+            asked = [path, *words, "can-connect-to-database"]
+            ended = subprocess.run(asked, env={**os.environ, **variables}, stdout=subprocess.PIPE, check=True)
+            assert ended.stdout == b""
     assert not os.path.exists(os.path.dirname(path))
 
 
 def test_the_exit_status_is_the_engines(tmp_path):
     engine = program(tmp_path / "engine", "#!/bin/sh\nexit 101\n")
-    with guarded(engine, URL, ["DATABASE_URL"], SHOWN) as variables:
-        assert subprocess.run([variables[VARIABLE]], env={**os.environ, **variables}, check=False).returncode == 101
+    with guarded(engine, URL, ["DATABASE_URL"], SHOWN) as guard:
+        environment = {**os.environ, **guard.variables}
+        assert subprocess.run([guard.variables[VARIABLE]], env=environment, check=False).returncode == 101
 
 
 @pytest.mark.parametrize("name", ["A;id", "A B", "", "1A", "A$(id)"])

@@ -8,6 +8,8 @@ const { randomUUID } = require('node:crypto')
 const { PrismaPg } = require('@prisma/adapter-pg')
 const { settingsOf, quoteName } = require('./connection')
 const { failedMigration } = require('./failed_migration')
+const { sendsStatements } = require('./package')
+const { statements } = require('./statements')
 
 const CHAR = 18
 const TEXT = 25
@@ -87,13 +89,17 @@ async function prepare(adapter, schema, applying, print) {
     return result
   }
 
-  // The whole script as one query, as the native engine of this version sends it: atomic unless it says otherwise.
+  // As the native engine of the version sends it: the whole script as one query, atomic unless it says otherwise, or
+  // statement by statement.
   adapter.executeScript = async (script) => {
-    try {
-      await session.query(script)
-    } catch (error) {
-      if (applying.active) applying.error = failedMigration(error, script, applying.migration)
-      adapter.onError(error)
+    const parts = sendsStatements ? statements(script) : [script]
+    for (const part of parts) {
+      try {
+        await session.query(part)
+      } catch (error) {
+        if (applying.active) applying.error = failedMigration(error, part, applying.migration)
+        adapter.onError(error)
+      }
     }
   }
   return adapter

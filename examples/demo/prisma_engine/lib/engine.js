@@ -11,10 +11,8 @@ const { bindMigrationAwareSqlAdapterFactory } = require('@prisma/driver-adapter-
 const { urlInFiles } = require('./arguments')
 const { Applying, adapterFactory } = require('./adapter')
 const { checkConnection, createDatabase } = require('./connection')
+const { folder, version } = require('./package')
 
-const folder = path.dirname(require.resolve('@prisma/schema-engine-wasm/schema_engine_bg'))
-/** The engine's commit, which the CLI compares with the one it was made for. */
-const version = JSON.parse(fs.readFileSync(path.join(folder, 'package.json'), 'utf8')).version.split('.').pop()
 /** The engine waits this long for the advisory lock; its timer must not keep a finished process alive. */
 const LOCK_TIMEOUT = 10_000
 

@@ -12,16 +12,16 @@ import os
 import secrets as random
 import selectors
 import time
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from ..base.errors import BackstopError, Refused
 from ..base.processes import Running, find_program, redact
-from .engine import find_engine, guarded
+from .engine import find_engine, guarded, write_config
 from .failures import PrismaError, analyse, plain_text, started_migrations
 from .history import APPLIED, FAILED, ROLLED_BACK, compare, read_folder, read_rows
 from .project import Project
 from .sessions import Backend, end_backends
-from .urls import database_of, schema_of, secrets_in, with_session_settings, without_password
+from .urls import database_of, has_secret, schema_of, secrets_in, with_session_settings, without_password
 
 #: Started directly: npx takes three seconds more, and may ask the network.
 ENTRY = os.path.join("node_modules", "prisma", "build", "index.js")
@@ -37,6 +37,11 @@ _ENVIRONMENT = {
 }
 
 Listener = Callable[[str], None]
+#: Keeps a way to the database of a URL, and yields a URL without secrets that leads there.
+Relay = Callable[[str], ContextManager[str]]
+
+#: Major versions that were tried.
+SUPPORTED = (6, 7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +70,9 @@ class Prisma:
     :param node_bin_dir: directory of ``node``; default is PATH
     :param environment: further variables for Prisma, no secrets (PRISMA_SCHEMA_ENGINE_BINARY)
     :param schema_path: the Prisma schema where it is not in one of Prisma's usual places
-    :param offline: only for what reads no database, which Prisma 7 may do too
+    :param config_path: Prisma's configuration where it is not in one of the usual places
+    :param relay: how to reach the database where Prisma would show a password
+    :param offline: only for what reads no database, which any version may do
     """
 
     def __init__(
@@ -75,9 +82,11 @@ class Prisma:
         node_bin_dir: Optional[str] = None,
         environment: Optional[Mapping[str, str]] = None,
         schema_path: Optional[str] = None,
+        config_path: Optional[str] = None,
+        relay: Optional[Relay] = None,
         offline: bool = False,
     ) -> None:
-        self.project = Project(project, schema_path)
+        self.project = Project(project, schema_path, config_path)
         self._entry = os.path.join(self.project.path, ENTRY)
         if not os.path.isfile(self._entry):
             raise Refused(
@@ -96,20 +105,11 @@ class Prisma:
         # An engine that is a script finds this Node too.
         path = os.path.dirname(node) + os.pathsep + os.environ.get("PATH", os.defpath)
         self._environment = {"PATH": path, **_ENVIRONMENT, **(environment or {})}
-        if not offline:
-            self._check_supported()
+        self._relay = relay
+        self._offline = offline
+        #: Prisma hands the URL to its engine as an argument.
+        self._configured = self._major() >= 7 or self.project.configured_datasource() is not None
         self._engine = find_engine(self.project.path, self._environment)
-
-    def _check_supported(self) -> None:
-        """Prisma 7, and Prisma 6 with its URL in prisma.config.ts, give the engine the password as an argument."""
-        version = self.version()
-        configured = self.project.configured_datasource()
-        if not version.startswith("6.") or configured:
-            raise Refused(
-                "This Prisma is not supported",
-                found="Prisma " + version + (" with a datasource in " + configured if configured else ""),
-                expected="Prisma 6 with the datasource's url in the schema",
-            )
 
     def version(self) -> str:
         """Prisma's version, by its package: `prisma version` would start all its engines."""
@@ -120,6 +120,16 @@ class Prisma:
             raise Refused(
                 "The version of Prisma cannot be read", found=str(error), hint="run `npm ci` again"
             ) from error
+
+    def _major(self) -> int:
+        version = self.version()
+        major = version.split(".")[0]
+        if not major.isdigit() or (int(major) not in SUPPORTED and not self._offline):
+            raise Refused(
+                "This Prisma is not supported", found="Prisma " + version,
+                expected="Prisma " + " or ".join(str(known) for known in SUPPORTED),
+            )
+        return int(major)
 
     def migrate_deploy(
         self,
@@ -187,8 +197,9 @@ class Prisma:
         :param to_schema: the other schema, a file or folder
         """
         schema = self.project.schema()
-        arguments = ["migrate", "diff", "--from-schema-datamodel", schema, "--to-schema-datamodel", to_schema]
-        said = self._run([*arguments, "--script"], url, timeout, (), None, name_schema=False)
+        kind = "schema-datamodel" if self._major() < 7 else "schema"
+        arguments = ["migrate", "diff", "--from-" + kind, schema, "--to-" + kind, to_schema, "--script"]
+        said = self._run(arguments, url, timeout, (), None, name_schema=False)
         if said.status != 0:
             raise analyse("prisma migrate diff", said.stdout, said.stderr)
         return said.stdout.strip() + "\n"
@@ -249,13 +260,12 @@ class Prisma:
         if self.project.schema_path and name_schema:
             argv += ["--schema", self.project.schema_path]
         hidden = secrets_in(url)
-        variables = self.project.url_variables()
         # Only the whole URL is looked for in argv: a password may be a word of it, as "prisma".
-        with guarded(self._engine, url, variables, without_password(url)) as guard, Running(
-            argv,
-            environment={**self._environment, **guard},
+        with self._guarded(url) as (words, variables), Running(
+            argv + words,
+            environment={**self._environment, **variables},
             cwd=self.project.path,
-            secrets=[url],
+            secrets=[url] if has_secret(url) else [],
             keep_open=keep_open,
         ) as program:
             output = []
@@ -266,6 +276,34 @@ class Prisma:
                     on_line(line)
             status = program.wait()
             return Said(status, "\n".join(output), redact(program.stderr_text, hidden))
+
+
+    @contextlib.contextmanager
+    def _guarded(self, url: str) -> Iterator[Tuple[List[str], Dict[str, str]]]:
+        """Words and variables with which the CLI works on the URL's database and shows its password to nobody."""
+        project = self.project
+        names = project.url_variables()
+        if not self._configured:
+            with guarded(self._engine, url, names, without_password(url)) as guard:
+                yield (["--config", project.config_path] if project.config_path else []), guard.variables
+            return
+        with self._without_password(url) as shown, guarded(self._engine, shown, names, shown) as guard:
+            config = write_config(
+                guard.folder, self._entry, project.path, file=project.config_path, schema=project.schema(),
+                migrations=project.migrations(), check_schema=project.schema_path is None,
+            )
+            yield ["--config", config], guard.variables
+
+    @contextlib.contextmanager
+    def _without_password(self, url: str) -> Iterator[str]:
+        """A URL to the same database that anybody may see."""
+        if not has_secret(url):
+            yield url
+        elif self._relay is None:
+            raise AssertionError("a password, and no way to the database without it")
+        else:
+            with self._relay(url) as way:
+                yield way
 
 
 def schema_script_arguments(version: str, schema: str) -> List[str]:

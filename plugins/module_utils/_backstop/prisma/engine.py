@@ -10,28 +10,73 @@ every user of the host can read. And if the database is missing, it creates it.
 So the CLI gets the URL without its password and our guard as its engine. The guard answers the question of the
 connection with yes (the caller has a session in that database) and starts the real engine for the work, with the real
 URL in its environment.
+
+Where the URL comes from prisma.config.ts, as always with Prisma 7, the CLI hands it to the engine as an argument for
+the work too. There the URL must be one without a password for both, and a configuration of ours stands in front of the
+project's: it says what the project's says, but for the URL.
 """
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import glob
+import json
 import os
 import re
 import shlex
 import tempfile
-from typing import Dict, Iterator, Mapping, Sequence
+from typing import Dict, Iterator, Mapping, Optional, Sequence
 
 from ..base.errors import Refused
+from ..base.private_directory import private_directory
 
 VARIABLE = "PRISMA_SCHEMA_ENGINE_BINARY"
 _URL = "BACKSTOP_PRISMA_URL"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SCRIPT = """#!/bin/sh
-if [ "$1" = cli ]; then exit 0; fi
+for word in "$@"; do if [ "$word" = cli ]; then exit 0; fi; done
 for name in %(names)s; do export "$name=$%(url)s"; done
 unset %(url)s
 exec %(engine)s "$@"
 """
+#: Top-level await: Prisma loads the project's own configuration, whatever that is written in.
+_CONFIG = """\
+import { createRequire } from 'node:module'
+const { loadConfigFromFile } = createRequire(%(entry)s)('@prisma/config')
+const { config, error } = await loadConfigFromFile({ configFile: %(file)s, configRoot: %(root)s })
+if (error) throw error.error ?? new Error(error._tag)
+const same = (what, read, ours) => {
+  if (read && read !== ours) throw new Error(`the ${what} is ${read} by the configuration and was taken for ${ours}`)
+}
+if (%(check_schema)s) same('schema', config.schema, %(schema)s)
+same('migrations folder', config.migrations?.path, %(migrations)s)
+if (config.engine === 'js') throw new Error('an engine with an adapter connects as it likes; use the classic one')
+const { loadedFromFile, deprecatedPackageJson, ...said } = config
+export default {
+  ...said,
+  schema: %(schema)s,
+  migrations: { ...config.migrations, path: %(migrations)s },
+  datasource: { url: process.env.%(url)s },
+}
+"""
+
+
+def write_config(
+    folder: str, entry: str, root: str, *, file: Optional[str], schema: str, migrations: str, check_schema: bool
+) -> str:
+    """Write the configuration that stands in front of the project's; returns its path.
+
+    :param folder: private, lives as long as Prisma
+    :param entry: Prisma's program, beside which its packages are
+    :param file: the project's configuration; None for Prisma's usual places
+    :param check_schema: the schema comes from the configuration, not from an argument
+    """
+    given = {"entry": entry, "root": root, "file": file, "schema": schema, "migrations": migrations}
+    words = {name: "undefined" if value is None else json.dumps(value) for name, value in given.items()}
+    path = os.path.join(folder, "prisma.config.mjs")
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(_CONFIG % {**words, "url": _URL, "check_schema": json.dumps(check_schema)})
+    return path
 
 
 def find_engine(project: str, environment: Mapping[str, str]) -> str:
@@ -59,9 +104,18 @@ def find_engine(project: str, environment: Mapping[str, str]) -> str:
     return found[0]
 
 
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """What a Prisma CLI needs to have its engine behind the guard."""
+
+    #: The private directory of the guard.
+    folder: str
+    variables: Dict[str, str]
+
+
 @contextlib.contextmanager
-def guarded(engine: str, url: str, names: Sequence[str], shown_url: str) -> Iterator[Dict[str, str]]:
-    """The variables for a Prisma CLI whose engine is behind the guard; the guard is a file that lives as long.
+def guarded(engine: str, url: str, names: Sequence[str], shown_url: str) -> Iterator["Guard"]:
+    """A guard for a Prisma CLI: a file in a directory that lives as long.
 
     :param url: the URL with its password
     :param names: the variables from which the schema takes its URL
@@ -73,8 +127,8 @@ def guarded(engine: str, url: str, names: Sequence[str], shown_url: str) -> Iter
                 "The Prisma schema takes its URL from a variable of a strange name", found=repr(name),
                 expected="letters, digits and underscores",
             )
-    # The directory is 0700: nobody else can exchange the guard.
-    with tempfile.TemporaryDirectory(prefix="backstop-prisma-") as folder:
+    # Nobody else can exchange the guard.
+    with private_directory() as folder:
         path = os.path.join(folder, "schema-engine")
         text = _SCRIPT % {"names": " ".join(names), "url": _URL, "engine": shlex.quote(engine)}
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700)
@@ -87,4 +141,4 @@ def guarded(engine: str, url: str, names: Sequence[str], shown_url: str) -> Iter
                 found="%s is mounted with noexec" % tempfile.gettempdir(),
                 hint="set TMPDIR to a directory on another file system",
             )
-        yield {VARIABLE: path, _URL: url, **dict.fromkeys(names, shown_url)}
+        yield Guard(folder, {VARIABLE: path, _URL: url, **dict.fromkeys(names, shown_url)})

@@ -2,7 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where a Prisma project keeps its schema and migrations, and which variables its database's URL comes from."""
+"""Where a Prisma project keeps its schema and migrations, and which variables its database's URL comes from.
+
+prisma.config.ts is a program. Here only its texts are read, so that asking for the history runs nothing; where Prisma
+itself loads it, it is compared with what was read here (see :mod:`.engine`).
+"""
 from __future__ import annotations
 
 import json
@@ -13,32 +17,46 @@ from typing import Iterator, List, Optional
 from ..base.durable_files import file_error
 from ..base.errors import Refused
 
-_CONFIG = re.compile(r"prisma(?:\.config)?\.(?:[cm]?[jt]s)")
+_CONFIG = re.compile(r"prisma7?(?:\.config)?\.(?:[cm]?[jt]s)")
 _COMMENT = re.compile(r"//[^\n]*")
 _DATASOURCE = re.compile(r"^\s*datasource\s+\w+\s*\{(.*?)^\s*\}", re.DOTALL | re.MULTILINE)
 _FIELD = re.compile(r'^\s*(url|directUrl)\s*=\s*(?:env\(\s*"([^"]+)"\s*\)|(".*"))', re.MULTILINE)
-_CONFIG_DATASOURCE = re.compile(r"\bdatasource\s*:")
+_CONFIG_DATASOURCE = re.compile(r"\bdatasource\s*[:,}]")
+_CONFIG_DATASOURCE_BLOCK = re.compile(r"\bdatasource\s*:\s*\{(.*?)\}", re.DOTALL)
+_CONFIG_MIGRATIONS_BLOCK = re.compile(r"\bmigrations\s*:\s*\{(.*?)\}", re.DOTALL)
+_CONFIG_VARIABLE = re.compile(r"""\benv(?:<\w+>)?\(\s*["'](\w+)["']|\bprocess\.env(?:\.(\w+)|\[\s*["'](\w+)["'])""")
+_TEXT = r"""(?:"[^"\\]*"|'[^'\\]*'|`[^`$\\]*`)"""
+#: A text, or texts joined; the folder of the file is where paths start anyway.
+_CONFIG_PATH = re.compile(
+    r"(?:(?:path\.)?join\(\s*(?:(?:__dirname|import\.meta\.dirname)\s*,\s*)?)?(%s(?:\s*,\s*%s)*)\s*[,)}\n]"
+    % (_TEXT, _TEXT)
+)
 
 
 class Project:
     """A directory with a Prisma schema.
 
     :param schema_path: schema file or folder, where it is not in one of Prisma's usual places
+    :param config_path: Prisma's configuration, where it is not in one of those either
     """
 
-    def __init__(self, path: str, schema_path: Optional[str] = None) -> None:
+    def __init__(self, path: str, schema_path: Optional[str] = None, config_path: Optional[str] = None) -> None:
         self.path = os.path.abspath(path)
         if not os.path.isdir(self.path):
             raise Refused("There is no Prisma project", found="no directory " + self.path,
                           hint="give the directory of the release")
         self.schema_path = os.path.join(self.path, schema_path) if schema_path else None
+        self.config_path = os.path.join(self.path, config_path) if config_path else None
+        if self.config_path and not os.path.isfile(self.config_path):
+            raise Refused("Prisma's configuration is missing", found="no file " + self.config_path,
+                          hint="correct config_path, relative to the release")
 
     def schema(self) -> str:
         """The schema file or folder, as Prisma would find it."""
         if self.schema_path:
             candidates = [self.schema_path]
         else:
-            named = self._schema_of_package()
+            named = self._configured_path("schema", _read_config(self.config())) or self._schema_of_package()
             candidates = [named] if named else []
             candidates += [os.path.join(self.path, place) for place in ("schema.prisma", "prisma/schema.prisma")]
         for candidate in candidates:
@@ -59,8 +77,10 @@ class Project:
         return os.path.join(self.path, named) if isinstance(named, str) else None
 
     def migrations(self) -> str:
-        """The migrations folder: beside the file that has the datasource."""
-        return os.path.join(os.path.dirname(self._datasource_file()), "migrations")
+        """The migrations folder: the configuration's, else beside the file that has the datasource."""
+        block = _CONFIG_MIGRATIONS_BLOCK.search(_read_config(self.config()))
+        configured = self._configured_path("path", block.group(1) + "}") if block else None
+        return configured or os.path.join(os.path.dirname(self._datasource_file()), "migrations")
 
     def _datasource_file(self) -> str:
         files = list(_schema_files(self.schema()))
@@ -82,17 +102,44 @@ class Project:
                     hint="let it come from a variable, or it cannot be sent to another database",
                 )
             names.append(match.group(2))
+        configured = _CONFIG_DATASOURCE_BLOCK.search(_read_config(self.config()))
+        for match in _CONFIG_VARIABLE.finditer(configured.group(1) if configured else ""):
+            names.append(match.group(1) or match.group(2) or match.group(3))
         return list(dict.fromkeys(names))
 
+    def config(self) -> Optional[str]:
+        """The file of Prisma's configuration, if there is one."""
+        return self.config_path or next(self._config_files(), None)
+
     def configured_datasource(self) -> Optional[str]:
-        """The configuration file that has a datasource of its own, which overrides the schema's."""
-        return next((path for path in self._config_files() if _CONFIG_DATASOURCE.search(_without_comments(path))), None)
+        """The configuration file, if it has a datasource of its own, which overrides the schema's."""
+        file = self.config()
+        return file if file and _CONFIG_DATASOURCE.search(_without_comments(file)) else None
+
+    def _configured_path(self, key: str, text: str) -> Optional[str]:
+        """The path that the configuration gives for a key."""
+        named = re.search(r"\b%s\s*:\s*" % key, text)
+        if named is None:
+            return None
+        file = str(self.config())
+        value = _CONFIG_PATH.match(text, named.end())
+        if value is None:
+            raise Refused(
+                "Prisma's configuration cannot be read without running it",
+                found="%s in %s is no plain text" % (key, file),
+                expected='as %s: "prisma/..."' % key,
+            )
+        parts = [part[1:-1] for part in re.findall(_TEXT, value.group(1))]
+        return os.path.normpath(os.path.join(os.path.dirname(file), *parts))
 
     def _config_files(self) -> Iterator[str]:
         for folder, prefix in ((self.path, "prisma.config."), (os.path.join(self.path, ".config"), "prisma.")):
-            for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-                if name.startswith(prefix) and _CONFIG.fullmatch(name):
-                    yield os.path.join(folder, name)
+            names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+            # Since 7.10 a file of that version alone comes first.
+            for start in (prefix.replace("prisma", "prisma7"), prefix):
+                for name in names:
+                    if name.startswith(start) and _CONFIG.fullmatch(name):
+                        yield os.path.join(folder, name)
 
 
 def _schema_files(path: str) -> Iterator[str]:
@@ -108,6 +155,10 @@ def _schema_files(path: str) -> Iterator[str]:
                 yield os.path.join(folder, name)
     if not found:
         raise Refused("The folder of the Prisma schema is empty", found="no .prisma file in " + path)
+
+
+def _read_config(path: Optional[str]) -> str:
+    return _without_comments(path) if path else ""
 
 
 def _without_comments(path: str) -> str:

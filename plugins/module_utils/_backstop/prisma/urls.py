@@ -95,6 +95,10 @@ def without_password(url: str) -> str:
     return _join(parts._replace(netloc=netloc, query="&".join("=".join(pair) for pair in pairs)))
 
 
+def has_secret(url: str) -> bool:
+    return len(secrets_in(url)) > 1
+
+
 def secrets_in(url: str) -> List[str]:
     """Every form in which the URL's passwords can show: the URL, and each password as written, decoded and encoded."""
     parts = _split(url)
