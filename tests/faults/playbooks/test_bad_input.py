@@ -5,6 +5,8 @@
 """A deploy that cannot do what it is asked for tells what to do about it, and has changed and stopped nothing."""
 from __future__ import annotations
 
+import pathlib
+import sys
 from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
@@ -56,6 +58,16 @@ def test_a_host_left_out(site: DemoSite) -> None:
     with site.unchanged():
         run = site.play(DEPLOY, "-i", str(inventory), "--limit", "localhost")
     run.must_say("another-host", "--limit", "all or to none")
+    assert site.operations() == []
+
+
+def test_a_migration_that_breaks_a_rule(site: DemoSite) -> None:
+    squawk = str(pathlib.Path(sys.executable).parent / "squawk")
+    rule = "prefer-timestamp-tz"
+    chosen: Variables = {"deploy_lint": True, "deploy_lint_program": squawk, "deploy_lint_stop": [rule]}
+    with site.unchanged():
+        run = site.play(DEPLOY, "--check", **chosen)
+    run.must_say("breaks a rule of deploy_lint_stop", MIGRATION + " line ", rule, "Mend the migration")
     assert site.operations() == []
 
 

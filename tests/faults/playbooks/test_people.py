@@ -16,6 +16,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 import yaml
+from support.broken_releases import MIGRATION
 from support.demo_site import DemoSite
 
 DEPLOY = "deploy_receiptdata.yml"
@@ -183,6 +184,20 @@ def refused(site: DemoSite, *arguments: str, words: Tuple[str, ...] = ()) -> Ite
     for word in words:
         assert word in run.text, run.output
     yield
+
+
+def test_proved_by_day_and_changed_at_night(site: DemoSite) -> None:
+    with site.unchanged():
+        proved = site.play(DEPLOY, "--tags", "prove")
+    assert proved.status == 0, proved.output
+    assert "nothing was stopped" in proved.text
+    assert site.outcomes() == [None]
+    changed = site.play(DEPLOY, "--tags", "change,finish", deploy_post_backup=False)
+    assert changed.status == 0, changed.output
+    assert site.running() == site.commits["et-100"]
+    assert MIGRATION in site.applied()
+    assert site.outcomes() == ["done"]
+    assert "Back up" not in changed.tasks
 
 
 def test_gates_cannot_be_left_out(site: DemoSite) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 from typing import Any, Dict, Iterator, List, Mapping, Union
 
@@ -71,7 +72,7 @@ LATER: Task = {
 }
 #: Modules, whose examples come in their order; module and number of the example; tasks in between.
 STORY: List[Union[str, Task]] = [
-    "application_info", "prisma_migrate_info", "pg_table_info", "smoke_test:0",
+    "application_info", "prisma_migrate_info", "prisma_migrate_lint", "pg_table_info", "smoke_test:0",
     "operation:0", "deploy_gates_info", "pg_dump:0", "pg_backup_info", "pg_backup_verify", DRILL,
     "prisma_migrate_rehearse", "pg_scratch_database", "smoke_test:2", "application_release:0", "pm2_process:1",
     "service_commands:0", "service_commands:1",
@@ -161,6 +162,7 @@ def test_every_example_runs(site: DemoSite, tmp_path: pathlib.Path, drill_direct
     release = str(application.releases(site.places).path(site.commits["et-100"]))
     former = str(application.releases(site.places).path(site.commits["before-et-100"]))
     places = {
+        "/opt/squawk/bin/squawk": str(pathlib.Path(sys.executable).parent / "squawk"),
         "/usr/local/bin/tokens-service": str(service_script.write(tmp_path)),
         "/srv/electricity-tokens/releases/0a1b2c": release,
         "/srv/electricity-tokens/releases/9f8e7d": former,
