@@ -36,6 +36,8 @@ IN_CI = os.environ.get("CI") == "true"
 AS_ROOT = os.geteuid() == 0
 #: Tests of what is done to databases: whose process does it makes no difference.
 SAME_FOR_EVERYBODY = ["tests/integration/work", "tests/integration/postgres", "tests/integration/runbook"]
+#: How galaxy-importer begins what it objects to.
+BAD_NEWS = ("WARNING", "ERROR", "CRITICAL")
 #: Names of the lanes of this run.
 CHOSEN: set[str] = set()
 #: They wait for hosts to boot and for services as much as they compute.
@@ -299,6 +301,7 @@ def collection() -> None:
     run(["ansible-galaxy", "collection", "build", "--output-path", built])
     (archive,) = built.glob("*.tar.gz")
     check_archive(archive)
+    import_as_galaxy_does(archive)
     run(["ansible-galaxy", "collection", "install", "--offline", archive, "-p", installed])
     extra = {"ANSIBLE_COLLECTIONS_PATH": str(installed)}
     playbooks = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
@@ -307,6 +310,19 @@ def collection() -> None:
     for name in playbooks:
         argv = ["ansible-playbook", "-i", "localhost,", "--syntax-check", "backstop.postgres." + name]
         run(argv, cwd=built, extra=extra)
+
+
+def import_as_galaxy_does(archive: pathlib.Path) -> None:
+    """What Galaxy asks of a collection when it is published. Its lint is a lane of its own."""
+    settings = archive.with_name("galaxy-importer.cfg")
+    settings.write_text("[galaxy-importer]\nRUN_ANSIBLE_LINT = False\nCHECK_REQUIRED_TAGS = True\n", "utf-8")
+    extra = {"GALAXY_IMPORTER_CONFIG": str(settings)}
+    argv = [sys.executable, "-m", "galaxy_importer.main", archive.name]
+    said = run(argv, cwd=archive.parent, extra=extra, shown=False).stdout
+    told = [line for line in said.splitlines() if not line.startswith(("Loading ", "Importing ", "Getting "))]
+    print("\n".join(told), flush=True)
+    if "Importer processing completed successfully" not in said or any(line.startswith(BAD_NEWS) for line in told):
+        raise LaneFailed("Galaxy would not take the collection as it is")
 
 
 def check_archive(archive: pathlib.Path) -> None:

@@ -93,7 +93,7 @@ passed:
   returned: success
   type: bool
 stopping:
-  description: The lines of RV(summary) about rules of O(stop).
+  description: Migration, line and rule of the findings about rules of O(stop).
   returned: success
   type: list
   elements: str
@@ -120,20 +120,22 @@ def act(request: Request) -> Dict[str, Any]:
         exclude=params["exclude"],
         postgres_version=params["postgres_version"],
     )
-    lines = [(finding["rule"], _line(finding)) for finding in findings]
-    stopping = [line for rule, line in lines if rule in params["stop"]]
+    stopping = [_place(finding) for finding in findings if finding["rule"] in params["stop"]]
     return {
         "changed": False,
         "findings": findings,
-        "summary": [line for _rule, line in lines],
+        "summary": [_line(finding) for finding in findings],
         "passed": not stopping,
         "stopping": stopping,
     }
 
 
+def _place(finding: Dict[str, Any]) -> str:
+    return "%(migration)s line %(line)d (%(rule)s)" % finding
+
+
 def _line(finding: Dict[str, Any]) -> str:
-    text = "%(migration)s line %(line)d: %(message)s (%(rule)s)" % finding
-    return text + (" " + finding["help"] if finding["help"] else "")
+    return "%s: %s" % (_place(finding), " ".join(filter(None, (finding["message"], finding["help"]))))
 
 
 def main() -> None:
