@@ -133,10 +133,15 @@ seconds:
 
 import os
 import time
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import Request, run_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.pm2 import Pm2, summary
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.pm2 import (
+    Outcome,
+    Pm2,
+    Process,
+    summary,
+)
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -146,42 +151,40 @@ def act(request: Request) -> Dict[str, Any]:
     found = pm2.processes(params["name"])
     previous = summary(found)
     if request.check_mode:
-        after, changed = _predict(pm2, params, previous)
+        after, changed = _predict(pm2, params, found)
         result: Dict[str, Any] = dict(changed=changed)
     else:
-        result = _bring_about(pm2, params)
-        now = pm2.processes(params["name"]) if result["changed"] else found
-        after = summary(now)
-        result["processes"] = [process.facts() for process in now]
+        sizes = pm2.log_sizes()
+        outcome = _bring_about(pm2, params, found)
+        after = summary(outcome.processes)
+        result = dict(changed=outcome.changed, processes=[process.facts() for process in outcome.processes])
+        if outcome.changed and params["state"] == "started":
+            logs = {path for process in outcome.processes for path in process.logs}
+            result["log_positions"] = {path: sizes.get(path, 0) for path in sorted(logs)}
     result.update(status=after["status"], previous=previous, seconds=round(time.monotonic() - started, 3))
     return {**result, "diff": dict(before=previous, after=after)} if request.diff else result
 
 
-def _bring_about(pm2: Pm2, params: Dict[str, Any]) -> Dict[str, Any]:
+def _bring_about(pm2: Pm2, params: Dict[str, Any], found: List[Process]) -> Outcome:
     name, wait = params["name"], params["wait"]
     if params["state"] == "stopped":
-        return dict(changed=pm2.stop(name, wait=wait))
+        return pm2.stop(name, wait=wait, found=found)
     if params["state"] == "absent":
-        changed = pm2.delete(name, wait=wait)
-        if changed and params["save"]:
-            pm2.save()
-        return dict(changed=changed)
-    sizes = pm2.log_sizes()
-    changed = pm2.start(name, params["cwd"], params["ecosystem_file"], wait=wait, stable=params["stable"])
-    if not changed:
-        return dict(changed=False)
-    if params["save"]:
+        outcome = pm2.delete(name, wait=wait, found=found)
+    else:
+        stable = params["stable"]
+        outcome = pm2.start(name, params["cwd"], params["ecosystem_file"], wait=wait, stable=stable, found=found)
+    if outcome.changed and params["save"]:
         pm2.save()
-    logs = {path for process in pm2.processes(name) for path in process.logs}
-    return dict(changed=True, log_positions={path: sizes.get(path, 0) for path in sorted(logs)})
+    return outcome
 
 
-def _predict(pm2: Pm2, params: Dict[str, Any], previous: Dict[str, Any]) -> Any:
-    name = params["name"]
+def _predict(pm2: Pm2, params: Dict[str, Any], found: List[Process]) -> Any:
+    name, previous = params["name"], summary(found)
     if params["state"] == "started":
         runs = pm2.runs_in(name, params["cwd"], params["stable"])
         return dict(status="online", cwd=os.path.realpath(params["cwd"])), not runs
-    orphans = pm2.orphans(name, pm2.processes(name))
+    orphans = pm2.orphans(name, found)
     if params["state"] == "absent" or previous["status"] == "absent":
         gone = previous["status"] == "absent"
         return dict(status="absent", cwd=None), bool(orphans) or not gone

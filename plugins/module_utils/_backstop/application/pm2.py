@@ -71,6 +71,17 @@ class Process:
         return dict(pm_id=self.pm_id, status=self.status, pid=self.pid, restarts=self.restarts, cwd=self.cwd)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """Whether something was changed, and the processes afterwards. Each question to pm2 takes a third of a second."""
+
+    changed: bool
+    processes: List[Process]
+
+    def __bool__(self) -> bool:
+        return self.changed
+
+
 def status_of(found: Sequence[Process]) -> str:
     """One word for all processes of a name: absent, the status that they share, or mixed."""
     statuses = sorted({process.status for process in found})
@@ -191,7 +202,16 @@ class Pm2:
 
     # Acting
 
-    def start(self, name: str, cwd: str, ecosystem_file: str, *, wait: float = 30, stable: float = 2) -> bool:
+    def start(
+        self,
+        name: str,
+        cwd: str,
+        ecosystem_file: str,
+        *,
+        wait: float = 30,
+        stable: float = 2,
+        found: Optional[List[Process]] = None,
+    ) -> Outcome:
         """See that an application runs in a directory, and nowhere else.
 
         pm2 keeps the old directory and environment on restart; so what runs elsewhere is deleted and started anew.
@@ -200,12 +220,12 @@ class Pm2:
         :param ecosystem_file: pm2's description of the application, relative to cwd
         :param wait: seconds for it to be online
         :param stable: seconds for which it must stay online without a restart
-        :returns: False when it does already
+        :param found: what processes() has just said
         """
         cwd = os.path.realpath(cwd)
-        found = self.processes(name)
+        found = self.processes(name) if found is None else found
         if self._runs_in(name, cwd, stable, found):
-            return False
+            return Outcome(False, found)
         path = os.path.relpath(_check_ecosystem(cwd, ecosystem_file), cwd)
         self._end("delete", name, found, wait)
         before = self.log_sizes()
@@ -229,8 +249,7 @@ class Pm2:
                 "pm2 started the application in another directory", found=elsewhere[0], expected=cwd,
                 hint="take `cwd` out of " + os.path.join(cwd, path),
             )
-        self._wait_stable(name, found, wait, stable, before)
-        return True
+        return Outcome(True, self._wait_stable(name, found, wait, stable, before))
 
     def runs_in(self, name: str, cwd: str, stable: float = 0) -> bool:
         """True when all processes of the application are online in this directory, and no orphan is left.
@@ -250,28 +269,28 @@ class Pm2:
             found = self.processes(name)
         return False
 
-    def stop(self, name: str, *, wait: float = 30) -> bool:
+    def stop(self, name: str, *, wait: float = 30, found: Optional[List[Process]] = None) -> Outcome:
         """See that nothing of the application runs.
 
-        :returns: False when nothing did
+        :param found: what processes() has just said
         """
-        found = self.processes(name)
+        found = self.processes(name) if found is None else found
         changed = self._end("stop", name, [process for process in found if process.running], wait, found)
-        left = self.processes(name) if changed else []
+        left = self.processes(name) if changed else found
         if any(process.running for process in left):
             raise BackstopError("pm2 did not stop the application", found="%s is %s" % (name, status_of(left)))
-        return changed
+        return Outcome(changed, left)
 
-    def delete(self, name: str, *, wait: float = 30) -> bool:
+    def delete(self, name: str, *, wait: float = 30, found: Optional[List[Process]] = None) -> Outcome:
         """See that pm2 does not know the application and nothing of it runs.
 
-        :returns: False when it was so already
+        :param found: what processes() has just said
         """
-        changed = self._end("delete", name, self.processes(name), wait)
+        changed = self._end("delete", name, self.processes(name) if found is None else found, wait)
         left = self.processes(name) if changed else []
         if left:
             raise BackstopError("pm2 did not delete the application", found="%s is %s" % (name, status_of(left)))
-        return changed
+        return Outcome(changed, left)
 
     def _end(
         self, action: str, name: str, found: Sequence[Process], wait: float, known: Optional[Sequence[Process]] = None
@@ -338,7 +357,7 @@ class Pm2:
 
     def _wait_stable(
         self, name: str, found: List[Process], wait: float, stable: float, before: Dict[str, int]
-    ) -> None:
+    ) -> List[Process]:
         deadline = time.monotonic() + wait + stable
         while True:
             restarted = any(process.restarts for process in found)
@@ -347,7 +366,7 @@ class Pm2:
                 raise self._not_running(name, found, before)
             if all(process.status == "online" for process in found):
                 if all(process.seconds_up >= stable for process in found):
-                    return
+                    return found
                 _stay_up([process.pid for process in found], stable)
             else:
                 time.sleep(POLL_SECONDS)
