@@ -47,8 +47,8 @@ options:
     description:
       - Go on although a table of the live database is damaged, so that its loss cannot be counted.
       - >-
-        Then no whole backup can be made of what is removed. What can be read is saved in any case: rows of damaged tables in C(saved-rows) of the operation's directory,
-        all other tables and the schema as emergency backups. With V(false) it ends there. Such a restore cannot be undone.
+        Then no whole backup can be made of what is removed. What can be read is saved in any case: rows of damaged tables in C(saved-rows) of
+        the operation's directory, all other tables and the schema as emergency backups. With V(false) it ends there. Such a restore cannot be undone.
     type: bool
     default: false
   operation:

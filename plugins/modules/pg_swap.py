@@ -65,11 +65,11 @@ options:
         What does not go is reported as a conflict and counts as lost: its table, key or column is missing there, a row that it refers to is missing, its unique
         value is taken, it was changed on both sides. Each such row, with its key and the reason, is in C(reapply-conflicts.jsonl) of the operation's directory.
       - >-
-        Rows of tables without a key cannot be told from each other, but counted: so many equal rows more, so many less. They go when both databases have all columns
-        of the table, and when rows were only inserted or O(reapply_deletes) is set: for an update is one row less and one more.
+        Rows of tables without a key cannot be told from each other, but counted: so many equal rows more, so many less. They go when both databases have
+        all columns of the table, and when rows were only inserted or O(reapply_deletes) is set: for an update is one row less and one more.
       - >-
-        Large objects keep their numbers, owners and privileges. One whose number another one has there is a conflict, and so is each row that refers to it by a column of
-        type C(oid) or C(lo).
+        Large objects keep their numbers, owners and privileges. One whose number another one has there is a conflict, and so is each row that refers to it by a
+        column of type C(oid) or C(lo).
       - What was carried does not count for O(accept_lost_rows).
     type: str
     choices: ["off", report, apply]

@@ -82,7 +82,12 @@ findings:
   type: list
   elements: dict
   sample:
-    - {migration: 20251108000000_add_receipt_data, line: 1, rule: ban-drop-table, level: warning, message: Dropping a table may break existing clients., help: ""}
+    - migration: 20251108000000_add_receipt_data
+      line: 1
+      rule: ban-drop-table
+      level: warning
+      message: Dropping a table may break existing clients.
+      help: ""
 summary:
   description: The same as lines for people.
   returned: success

@@ -40,7 +40,8 @@ options:
   undo:
     description:
       - The operation to undo, an undo too. Default is the newest change, unless that is an undo already.
-      - Only the newest change of the database and the release can be undone, and the newest restore of each table. Anything else is refused with the ids that can.
+      - Only the newest change of the database and the release can be undone, and the newest restore of each table.
+        Anything else is refused with the ids that can.
     type: str
   method:
     description:

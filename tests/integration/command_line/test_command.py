@@ -60,7 +60,6 @@ def test_a_life(backstop):
     assert backstop.live.value(count, "Shop restored") == backstop.live.value(count)
 
 
-
 def test_a_drill_in_a_server_of_its_own(backstop):
     """Short enough for a socket, and reachable for an unprivileged account."""
     assert backstop("backup", "shop").status == OK

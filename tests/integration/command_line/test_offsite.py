@@ -30,8 +30,8 @@ class Remote:
         self.folder.mkdir()
         self.configuration = folder / "rclone.conf"
         secret = subprocess.run(["rclone", "obscure", "s3cr3t"], check=True, capture_output=True, text=True).stdout
-        text = "[kept]\ntype = %s\n" % ("crypt\nremote = %s\npassword = %s" % (self.folder, secret.strip())
-                                         if kind == "crypt" else "alias\nremote = %s" % self.folder)
+        encrypted = "crypt\nremote = %s\npassword = %s" % (self.folder, secret.strip())
+        text = "[kept]\ntype = %s\n" % (encrypted if kind == "crypt" else "alias\nremote = %s" % self.folder)
         self.configuration.touch(0o600)
         self.configuration.write_text(text, "utf-8")
         self.kind = kind
@@ -257,4 +257,3 @@ def test_a_copy_that_lacks_a_file(backstop, remote):
     shutil.rmtree(backstop.live.store.root)
     assert backstop("fetch", "shop").status == COULD_NOT_VERIFY
     assert backstop("fetch", "shop", backup).status == FAILED
-

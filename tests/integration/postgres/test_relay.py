@@ -140,7 +140,7 @@ def test_a_wrong_password_is_the_servers_answer(cluster):
 
 def test_a_missing_database_is_the_servers_answer(cluster):
     missing = pytest.raises(psycopg2.OperationalError, match='database "nowhere" does not exist')
-    with relay_to(cluster.url(user=USER)) as folder, missing:
+    with missing, relay_to(cluster.url(user=USER)) as folder:
         psycopg2.connect(host=folder, user=USER, dbname="nowhere")
 
 
@@ -377,5 +377,3 @@ def test_a_directory_with_too_long_a_name(tmp_path, monkeypatch):
     monkeypatch.setattr(directories.tempfile, "tempdir", str(folder))
     with pytest.raises(Refused, match="TMPDIR"), relayed("postgresql://u:x@127.0.0.1:1/d"):
         raise AssertionError("not reached")
-
-

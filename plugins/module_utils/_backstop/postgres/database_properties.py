@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, Optional
 
-from ..base.errors import Refused
+from ..base.errors import BackstopError, Refused
 from ..base.sql_names import belongs_to, is_scratch, quote_identifier, quote_literal
 from .connection import Session
 from .replication import require_confirming
-from .server import major_version
+from .server import major_version, other_sessions, terminate
 
 #: Settings that hold a list of identifiers: their stored text is already quoted, element by element
 #: (GUC_LIST_QUOTE; the list is that of src/bin/pg_dump/dumputils.c in version 18).
@@ -172,7 +172,16 @@ def drop_scratch_database(session: Session, name: str) -> bool:
         )
     if session.value("SELECT 1 FROM pg_database WHERE datname = %s", (name,)) is None:
         return False
-    session.execute("DROP DATABASE IF EXISTS %s WITH (FORCE)" % quote_identifier(name))
+    statement = "DROP DATABASE IF EXISTS " + quote_identifier(name)
+    try:
+        session.execute(statement + " WITH (FORCE)")
+    except BackstopError as error:
+        if error.details.get("sqlstate") != "42501":
+            raise
+        # FORCE asks for the right to end an autovacuum worker too, which only a superuser has (seen with version 15).
+        # Without it the server ends those by itself, and we end the clients.
+        terminate(session, other_sessions(session, name))
+        session.execute(statement)
     return True
 
 

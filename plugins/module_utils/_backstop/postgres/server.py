@@ -116,7 +116,8 @@ def other_sessions(session: Session, database: str, besides: Tuple[int, ...] = (
         " coalesce(state, ''), extract(epoch FROM now() - xact_start)::float8"
         # Of other roles' sessions, a role without pg_read_all_stats sees neither this nor the state.
         " FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
-        " AND coalesce(backend_type, 'client backend') = 'client backend'"
+        # Nor the type; but a worker of the server, such as autovacuum's, belongs to no role.
+        " AND (backend_type = 'client backend' OR backend_type IS NULL AND usesysid IS NOT NULL)"
         " AND NOT pid = ANY(%s) ORDER BY pid",
         (database, list(besides)),
     )

@@ -123,7 +123,7 @@ class Prisma:
 
     def _major(self) -> int:
         version = self.version()
-        major = version.split(".")[0]
+        major = version.split(".", maxsplit=1)[0]
         if not major.isdigit() or (int(major) not in SUPPORTED and not self._offline):
             raise Refused(
                 "This Prisma is not supported", found="Prisma " + version,
@@ -261,13 +261,17 @@ class Prisma:
             argv += ["--schema", self.project.schema_path]
         hidden = secrets_in(url)
         # Only the whole URL is looked for in argv: a password may be a word of it, as "prisma".
-        with self._guarded(url) as (words, variables), Running(
-            argv + words,
-            environment={**self._environment, **variables},
-            cwd=self.project.path,
-            secrets=[url] if has_secret(url) else [],
-            keep_open=keep_open,
-        ) as program:
+        with contextlib.ExitStack() as stack:
+            words, variables = stack.enter_context(self._guarded(url))
+            program = stack.enter_context(
+                Running(
+                    argv + words,
+                    environment={**self._environment, **variables},
+                    cwd=self.project.path,
+                    secrets=[url] if has_secret(url) else [],
+                    keep_open=keep_open,
+                )
+            )
             output = []
             for line in _lines(program, timeout):
                 line = redact(plain_text(line), hidden)
@@ -276,7 +280,6 @@ class Prisma:
                     on_line(line)
             status = program.wait()
             return Said(status, "\n".join(output), redact(program.stderr_text, hidden))
-
 
     @contextlib.contextmanager
     def _guarded(self, url: str) -> Iterator[Tuple[List[str], Dict[str, str]]]:
@@ -287,7 +290,9 @@ class Prisma:
             with guarded(self._engine, url, names, without_password(url)) as guard:
                 yield (["--config", project.config_path] if project.config_path else []), guard.variables
             return
-        with self._without_password(url) as shown, guarded(self._engine, shown, names, shown) as guard:
+        with contextlib.ExitStack() as stack:
+            shown = stack.enter_context(self._without_password(url))
+            guard = stack.enter_context(guarded(self._engine, shown, names, shown))
             config = write_config(
                 guard.folder, self._entry, project.path, file=project.config_path, schema=project.schema(),
                 migrations=project.migrations(), check_schema=project.schema_path is None,

@@ -197,4 +197,3 @@ class Listing:
             return None
 
         return damage
-
