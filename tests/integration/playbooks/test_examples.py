@@ -79,7 +79,7 @@ STORY: List[Union[str, Task]] = [
     "pg_fence", "prisma_migrate_deploy", "application_release:1", "pm2_process:0", "smoke_test:1",
     sql("Write a receipt", RECEIPT), "pg_table_check:0", "pg_table_check:1", AFTER, "pg_table_check:2",
     sql("Remove it again", 'DELETE FROM "ReceiptData"'), "operation_info", "operation:1", "operation:2",
-    "rollback_plan_info", begin("rollback"), "pg_dump:1", "pg_dump:2", "pg_dump:3", "pg_table_restore",
+    "rollback_plan_info", begin("rollback"), "pg_dump:1", "pg_dump:2", "pg_dump:4", "pg_table_restore",
     end("done"),
     begin("rollback"), EMERGENCY, "pm2_process:1", "migration_down_rehearse", "migration_down", end("done"),
     begin("rollback"), "pg_restore", "pg_swap:0", end("done"), KEEP,
@@ -87,7 +87,7 @@ STORY: List[Union[str, Task]] = [
     begin("rollback"), sql("Let a migration fail", FAILED), "failed_migration_cleanup", end("done"),
     sql("Let it fail again", FAILED), "prisma_migrate_resolve:0",
     sql("Forget the first migration", FORGET), "prisma_migrate_resolve:1",
-    REVIEWED, begin("rollback"), "pg_restore_in_place", end("done"),
+    REVIEWED, begin("rollback"), "pg_restore_in_place", "pg_dump:3", end("done"),
     LATER, "pg_backup_mark", "pg_backup_prune", "backstop_command",
 ]
 
