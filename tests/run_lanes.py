@@ -41,7 +41,7 @@ BAD_NEWS = ("WARNING", "ERROR", "CRITICAL")
 #: Names of the lanes of this run.
 CHOSEN: set[str] = set()
 #: They wait for hosts to boot and for services as much as they compute.
-SCENARIOS_AT_A_TIME = 3
+SCENARIOS_AT_A_TIME = 2
 
 
 class LaneFailed(Exception):
