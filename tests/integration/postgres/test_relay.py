@@ -10,10 +10,12 @@ import datetime
 import io
 import ipaddress
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -349,8 +351,10 @@ with relayed("postgresql://u:x@127.0.0.1:1/d") as way:
 """
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+def test_what_a_killed_run_left_is_removed_by_the_next(request, monkeypatch):
+    short = tempfile.mkdtemp(prefix="r-", dir="/tmp")  # pytest's own can be too long for a socket
+    request.addfinalizer(lambda: shutil.rmtree(short))
+    monkeypatch.setenv("TMPDIR", short)
     monkeypatch.setattr(directories.tempfile, "tempdir", None)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     argv = [sys.executable, "-c", _KEEPS]
@@ -361,7 +365,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path, monkeypatch):
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         assert os.path.isdir(left)
-        (tmp_path / (directories.PREFIX + "link")).symlink_to(tmp_path)
+        os.symlink(short, os.path.join(short, directories.PREFIX + "link"))
         with directories.private_directory() as own:
             assert not os.path.exists(left) and os.path.isdir(kept) and os.path.isdir(own)
         assert not os.path.exists(own) and os.path.isdir(kept)
