@@ -155,9 +155,13 @@ class Encrypting:
 
     def __exit__(self, *_exc: object) -> None:
         # The thread ends when age does, and must not find its pipe closed.
+        self.stop()
+        self._age.__exit__()
+
+    def stop(self) -> None:
+        """End age if it still runs; what it wrote so far stays."""
         self._age.stop()
         self._copying.join()
-        self._age.__exit__()
 
     def _copy(self) -> None:
         """What age writes goes to the file and to the digest alike."""

@@ -125,10 +125,12 @@ class EncryptedDump:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        # Each of them ends when what it waits for does.
-        self._dump.stop()
-        self._stack.close()
+        # Each thread ends when the programs do between which it carries, and must not find its pipes closed.
+        for program in (self._dump, self._target, self._decoding, self._listing):
+            program.stop()
         self._tee.wait()
+        self._reader.join()
+        self._stack.close()
 
     def _read_list(self) -> None:
         self._listed += iter(lambda: os.read(self._listing.stdout.fileno(), 65536), b"")
