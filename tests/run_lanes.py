@@ -34,10 +34,12 @@ COLLECTIONS = WORK / "tree"
 TREE = COLLECTIONS / "ansible_collections" / "backstop" / "postgres"
 IN_CI = os.environ.get("CI") == "true"
 AS_ROOT = os.geteuid() == 0
-#: Tests of what is done to databases: whose process does it makes no difference.
+#: Tests of what is done to databases and stores: whose process does it makes no difference.
 #: (tests/integration/work/test_backup_failures.py has a test that only root can run.)
 SAME_FOR_EVERYBODY = [
-    "tests/integration/work/test_[!b]*.py", "tests/integration/postgres/*", "tests/integration/runbook/*",
+    "tests/integration/work/test_[!b]*.py", "tests/integration/work/test_backup.py",
+    "tests/integration/work/test_backup_forms.py", "tests/integration/postgres/*", "tests/integration/runbook/*",
+    "tests/integration/store/*", "tests/integration/windows/*", "tests/integration/command_line/test_[co]*.py",
 ]
 #: How galaxy-importer begins what it objects to.
 BAD_NEWS = ("WARNING", "ERROR", "CRITICAL")

@@ -17,6 +17,7 @@ from typing import Any, Dict, Iterator, List, Optional
 import pytest
 from demo.postgres_server import Cluster
 from support.prisma_project import PrismaProject, tools
+from support.snapshots import Snapshot
 from support.watcher import Watcher
 
 ROLE = "electricity_tokens"
@@ -30,6 +31,8 @@ CREATE TABLE "ReceiptData" ("id" TEXT PRIMARY KEY, "purchaseId" TEXT NOT NULL UN
   REFERENCES "TokenPurchase"("id") ON DELETE CASCADE ON UPDATE CASCADE);
 """
 MIGRATION = "20251108000000_add_receipt_data"
+#: The live database of the snapshots.
+SNAPSHOT = "tokens"
 
 
 @pytest.fixture(scope="session")
@@ -71,10 +74,9 @@ def template(cluster, project) -> str:
 class Site:
     """One database with its store; runs operations on it in processes of their own."""
 
-    def __init__(self, cluster: Cluster, template: str, project: PrismaProject, folder: pathlib.Path) -> None:
+    def __init__(self, cluster: Cluster, name: str, project: PrismaProject, folder: pathlib.Path) -> None:
         self.cluster, self.folder = cluster, folder
-        self.name = "tokens_%d" % random.SystemRandom().randrange(1 << 40)
-        cluster.sql('CREATE DATABASE "%s" TEMPLATE "%s" OWNER %s' % (self.name, template, ROLE))
+        self.name = name
         self.store = folder / "store"
         self.settings = folder / "settings.json"
         given = {
@@ -147,4 +149,41 @@ class Site:
 
 @pytest.fixture
 def site(cluster, template, project, tmp_path) -> Site:
-    return Site(cluster, template, project, tmp_path)
+    """Before the deploy."""
+    name = "tokens_%d" % random.SystemRandom().randrange(1 << 40)
+    cluster.sql('CREATE DATABASE "%s" TEMPLATE "%s" OWNER %s' % (name, template, ROLE))
+    return Site(cluster, name, project, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def snapshots(cluster, template, project, tmp_path_factory) -> Dict[str, Snapshot]:
+    """Of one site after its deploy, and after the revert that followed."""
+    folder = tmp_path_factory.mktemp("snapshots")
+    cluster.sql('CREATE DATABASE "%s" TEMPLATE "%s" OWNER %s' % (SNAPSHOT, template, ROLE))
+    site = Site(cluster, SNAPSHOT, project, folder)
+    taken = {}
+    for state, what in (("deployed", "deploy"), ("reverted", "revert")):
+        site.succeed(what)
+        taken[state] = Snapshot(cluster, folder / state)
+        taken[state].take(site.store)
+    return taken
+
+
+@pytest.fixture
+def original(cluster, template, project, tmp_path) -> Dict[str, str]:
+    """What every site holds before the deploy."""
+    folder = tmp_path / "original"
+    folder.mkdir()
+    return Site(cluster, template, project, folder).contents()
+
+
+@pytest.fixture
+def deployed(cluster, snapshots, project, tmp_path) -> Site:
+    snapshots["deployed"].put_back(tmp_path / "store")
+    return Site(cluster, SNAPSHOT, project, tmp_path)
+
+
+@pytest.fixture
+def reverted(cluster, snapshots, project, tmp_path) -> Site:
+    snapshots["reverted"].put_back(tmp_path / "store")
+    return Site(cluster, SNAPSHOT, project, tmp_path)

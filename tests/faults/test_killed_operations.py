@@ -147,13 +147,11 @@ def test_a_killed_deploy_is_finished(site, failpoint: str) -> None:
 
 
 @pytest.mark.parametrize("failpoint", occurrences(REVERT))
-def test_a_killed_revert_is_finished(site, failpoint: str) -> None:
-    before = site.contents()
-    site.succeed("deploy")
-    kill_and_finish(site, "revert", failpoint)
-    assert site.contents() == before
-    assert len(site.databases("backstop_retired_")) == 1
-    assert site.succeed("revert") == {"outcome": "nothing"}
+def test_a_killed_revert_is_finished(deployed, original, failpoint: str) -> None:
+    kill_and_finish(deployed, "revert", failpoint)
+    assert deployed.contents() == original
+    assert len(deployed.databases("backstop_retired_")) == 1
+    assert deployed.succeed("revert") == {"outcome": "nothing"}
 
 
 #: Within a backup a deploy is killed at each place.
@@ -161,14 +159,12 @@ UNDO_ALONE = [name for name in UNDO if not name.startswith("backup.")]
 
 
 @pytest.mark.parametrize("failpoint", occurrences(UNDO_ALONE))
-def test_a_killed_undo_is_finished(site, failpoint: str) -> None:
-    site.succeed("deploy")
-    deployed = site.contents()
-    site.succeed("revert")
-    kill_and_finish(site, "undo", failpoint)
-    assert site.contents() == deployed
-    assert len(site.databases("backstop_retired_")) == 1
-    assert site.succeed("undo") == {"outcome": "nothing"}
+def test_a_killed_undo_is_finished(reverted, original, failpoint: str) -> None:
+    kill_and_finish(reverted, "undo", failpoint)
+    with_receipts = {"ReceiptData": "0|0", "migrations": original["migrations"] + "\n20251108000000_add_receipt_data"}
+    assert reverted.contents() == {**original, **with_receipts}
+    assert len(reverted.databases("backstop_retired_")) == 1
+    assert reverted.succeed("undo") == {"outcome": "nothing"}
 
 
 # With rows that go over: those written before the run, and those written after it was killed ------------------------
@@ -192,24 +188,21 @@ def kill_write_and_finish(site, what: str, failpoint: str) -> None:
 
 
 @pytest.mark.parametrize("failpoint", ["step.build.done", *CARRY, "swap.renaming", "swap.before-commit"])
-def test_a_killed_revert_carries_what_was_written_since(site, failpoint: str) -> None:
-    site.succeed("deploy")
-    site.sql(WRITE)
-    kill_write_and_finish(site, "revert_and_carry", failpoint)
-    assert site.succeed("revert_and_carry") == {"outcome": "nothing"}
+def test_a_killed_revert_carries_what_was_written_since(deployed, failpoint: str) -> None:
+    deployed.sql(WRITE)
+    kill_write_and_finish(deployed, "revert_and_carry", failpoint)
+    assert deployed.succeed("revert_and_carry") == {"outcome": "nothing"}
 
 
 @pytest.mark.parametrize("failpoint", [*CARRY, "swap.renaming", "swap.before-commit"])
-def test_a_killed_undo_carries_what_was_written_since(site, failpoint: str) -> None:
-    site.succeed("deploy")
-    site.succeed("revert")
-    site.sql(WRITE)
-    kill_write_and_finish(site, "undo_and_carry", failpoint)
-    assert site.succeed("undo_and_carry") == {"outcome": "nothing"}
+def test_a_killed_undo_carries_what_was_written_since(reverted, failpoint: str) -> None:
+    reverted.sql(WRITE)
+    kill_write_and_finish(reverted, "undo_and_carry", failpoint)
+    assert reverted.succeed("undo_and_carry") == {"outcome": "nothing"}
 
 
-def test_the_list_of_what_carries_is_whole(site, tmp_path) -> None:
-    site.succeed("deploy")
+def test_the_list_of_what_carries_is_whole(deployed, tmp_path) -> None:
+    site = deployed
     site.sql(WRITE)
     begins = UNDO.index("step.swap.began")
     undo = UNDO[:begins] + BASE + UNDO[begins:]

@@ -4,8 +4,9 @@
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 podman=$here/podman
+bytecode=$here/../support/kept_bytecode/kept_bytecode.py
 mapfile -t files < <(cd "$here/root" && find . -type f | LC_ALL=C sort)
-checksum=$(cd "$here/root" && cat "$here/build-image.sh" "${files[@]}" | sha256sum | cut -c1-12)
+checksum=$(cd "$here/root" && cat "$here/build-image.sh" "$bytecode" "${files[@]}" | sha256sum | cut -c1-12)
 image=localhost/backstop-host:bookworm-$checksum
 
 if ! "$podman" image exists "$image"; then
@@ -39,6 +40,8 @@ if ! "$podman" image exists "$image"; then
         --customize-hook='chroot "$1" useradd --create-home --home-dir /srv/deployer --shell /bin/bash deployer' \
         --customize-hook='echo "host all all samenet scram-sha-256" >>"$1"/etc/postgresql/15/main/pg_hba.conf' \
         --customize-hook="tar-in $overlay /" \
+        --customize-hook="copy-in $bytecode /usr/lib/python3/dist-packages" \
+        --customize-hook='echo "import kept_bytecode" >"$1"/usr/lib/python3/dist-packages/kept_bytecode.pth' \
         bookworm - |
         "$podman" import --change 'CMD=["/sbin/init"]' --change STOPSIGNAL=SIGRTMIN+3 - "$image" >&2
 fi

@@ -8,6 +8,7 @@
     site.add_release("broken", {"src/server.js": "process.exit(1)"})
     run = site.play("deploy_receiptdata.yml", deploy_revision="broken")
     assert run.status == 2 and "was rolled back" in run.said
+    site.deploy()                                  # ET-100, quickly
     site.reset()                                   # as it was before ET-100
     site.destroy()
 """
@@ -37,7 +38,9 @@ from demo.node_tools import Node
 from demo.places import Places
 from demo.postgres_server import Cluster
 
+from . import bytecode
 from .prisma_project import cache_directory, tools
+from .snapshots import Snapshot
 
 ANSIBLE = pathlib.Path(sys.executable).parent / "ansible-playbook"
 PM2_SOURCE = pathlib.Path(node_tools.__file__).parent / "pm2"
@@ -275,6 +278,23 @@ class DemoSite:
         self.commits[tag] = commit
         return commit
 
+    def prepare_by_hand(self, tag: str, *commands: Sequence[str]) -> pathlib.Path:
+        """Make the release of a commit; its directory."""
+        made, commit = application.releases(self.places), self.commits[tag]
+        links = {".env": str(self.places.environment_file)}
+        made.prepare(commit, commands, node_bin_dir=str(self.node.bin_dir), shared_links=links)
+        return pathlib.Path(made.path(commit))
+
+    @property
+    def install(self) -> List[str]:
+        return ["cp", "-al", str(self.places.built / "node_modules"), "."]
+
+    def migrate_by_hand(self, tag: str) -> None:
+        """What the runbook does: `prisma migrate deploy` in a release, here one whose migration fails."""
+        release = self.prepare_by_hand(tag, self.install)
+        environment = {**application.npm_settings(self.places), **tools().environment}
+        self.node.run(application.MIGRATE, cwd=release, environment=environment, accept=[1])
+
     # Playbooks ----------------------------------------------------------------------------------
 
     def start(
@@ -292,9 +312,8 @@ class DemoSite:
         settings = {
             **os.environ, **application.npm_settings(self.places),
             "ANSIBLE_CONFIG": str(self.places.ansible_config), "ANSIBLE_PIPELINING": "1", "ANSIBLE_NOCOLOR": "1",
-            OURS: str(self.places.directory), **(environment or {}),
+            OURS: str(self.places.directory), **bytecode.environment(), **(environment or {}),
         }
-        settings.pop("PYTHONPATH", None)
         return Playing(argv, settings, self.places.playbooks)
 
     def play(
@@ -309,7 +328,7 @@ class DemoSite:
             "application_keep_releases": 100, "application_stable_seconds": 0.5, "application_health_timeout": 20,
         }
         if revision not in ("", repository.BEFORE, repository.AFTER):
-            values["application_install_command"] = ["cp", "-al", str(self.places.built / "node_modules"), "."]
+            values["application_install_command"] = self.install
             values["application_generate_command"] = []
         return values
 
@@ -434,6 +453,11 @@ class DemoSite:
         if self._database_was_touched():
             self._database_anew()
         commit = self.commits[repository.BEFORE]
+        self.run_release(commit)
+        self.before = self.condition()
+        assert self.before.running == self.before.current == commit, self.before
+
+    def run_release(self, commit: str) -> None:
         moved = application.releases(self.places).activate(commit)
         manager = application.pm2(self.places, self.node)
         healthy = self.running() == commit and application.status(self.places, self.node) == "online"
@@ -441,8 +465,20 @@ class DemoSite:
             manager.delete(application.NAME)
             manager.start(application.NAME, str(self.places.current), application.ECOSYSTEM_FILE, stable=0)
             application.wait_until_healthy(self.places, self.port)
-        self.before = dataclasses.replace(self.condition())
-        assert self.before.running == self.before.current == commit, self.before
+
+    def deploy(self) -> None:
+        """As a deploy of ET-100 leaves it, without a backup after it. It runs once; later what it left is put back."""
+        snapshot = Snapshot(self.cluster, self.places.directory / "deployed")
+        manager = application.pm2(self.places, self.node)
+        if not snapshot.taken:
+            run = self.play("deploy_receiptdata.yml", deploy_post_backup=False)
+            assert run.status == 0, run.output
+            manager.delete(application.NAME)
+            snapshot.take(self.places.store)
+        else:
+            manager.delete(application.NAME)
+            snapshot.put_back(self.places.store)
+        self.run_release(self.commits[repository.AFTER])
 
     def _database_was_touched(self) -> bool:
         assert self.before is not None

@@ -10,12 +10,15 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping
+
+from . import bytecode
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,10 @@ def run_module(
             "--args", json.dumps({key: "{{ arguments['%s'] }}" % key for key in arguments}),
         ]
         argv += ["--check"] * check + ["--diff"] * diff
-        ended = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, text=True)
+        ended = subprocess.run(
+            argv, env={**os.environ, **bytecode.environment()}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            check=False, text=True,
+        )
         results = list((pathlib.Path(work) / "results").glob("*"))
         assert results, ended.stdout
         # --tree leaves out whether it failed; 2 is the status for a task that did.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import pytest
 from support.broken_releases import BROKEN
+from support.databases import seed
 from support.demo_site import DemoSite, the_site
 
-__all__ = ["site", "the_site"]
+__all__ = ["seed", "site", "the_site"]
 
 
 @pytest.fixture(scope="session")

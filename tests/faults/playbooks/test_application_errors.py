@@ -52,7 +52,7 @@ def checked(site: DemoSite, *words: str, **variables: object) -> None:
 def test_the_old_release_on_the_new_schema(site: DemoSite) -> None:
     """Nothing is lost: the database stays as it is, and so does what was written since."""
     old = site.condition()
-    done(site.play(DEPLOY, deploy_post_backup=False))
+    site.deploy()
     site.sql(RECEIPT)
     deployed = site.condition()
     planned(site, "SCENARIO: nothing", "applied since the backup: " + MIGRATION)

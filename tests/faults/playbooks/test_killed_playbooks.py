@@ -2,27 +2,36 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Deploy, revert and undo, killed with SIGKILL at a random step: ansible-playbook itself, or the module at work.
+"""A deploy, every rollback and an undo, killed with SIGKILL at a random step: ansible-playbook, or the module at work.
 
 The next run finishes, and at every moment one database bears the live name and lets the application in. A failure
 prints the seed; BACKSTOP_TEST_SEED repeats it. All failpoints, one by one, are in test_killed_operations.py.
 """
 from __future__ import annotations
 
-import os
+import contextlib
+import dataclasses
 import random
 import time
-from typing import Callable, Dict, List
+from typing import Dict, Iterator, List
 
 import pytest
 from demo import application
 from support.broken_releases import mended
 from support.demo_site import Condition, DemoSite
+from support.receipts import CORRUPT, RECEIPTS, with_receipts
 from support.watcher import Watcher
 
 #: The longest that a playbook goes on after the beginning of a task before it is killed, in seconds.
 LATEST = 1.5
-PLAYBOOKS = {"deploy": "deploy_receiptdata.yml", "revert": "rollback_complete.yml", "undo": "undo_rollback.yml"}
+PLAYBOOKS = {
+    "deploy": "deploy_receiptdata.yml",
+    "failed migration": "rollback_failed_migration.yml",
+    "application errors": "rollback_application_errors.yml",
+    "corrupted table": "rollback_corrupted_table.yml",
+    "revert": "rollback_complete.yml",
+    "undo": "undo_rollback.yml",
+}
 FAILPOINTS: Dict[str, str] = {
     "deploy": """
         operation.directory operation.created release.before-rename release.prepared
@@ -31,6 +40,22 @@ FAILPOINTS: Dict[str, str] = {
         rehearsal.migrated step.rehearsal.done step.fence.began fence.cleared step.fence.done
         migrate.before migrate.after step.migrate.acted step.migrate.done
         release.before-activate release.activated step.post_backup.began step.post_backup.done operation.closed
+        """,
+    "failed migration": """
+        operation.directory operation.created step.clean.began clean.before-commit clean.committed step.clean.acted
+        step.clean.done step.resolve.began resolve.one step.resolve.acted step.resolve.done operation.closed
+        """,
+    "corrupted table": """
+        operation.directory operation.created step.restore_table.began table.locked backup.dumping backup.committed
+        table.backed-up table.updated table.deleted table.inserted table.proved table.before-commit table.committed
+        step.restore_table.acted step.restore_table.done operation.closed
+        """,
+    "application errors": """
+        operation.directory operation.created step.emergency_backup.began backup.dumping backup.before-rename
+        step.emergency_backup.done step.down_proof.began restore.created restore.compared down.counted down.ran
+        down.proved step.down_proof.acted step.down_proof.done step.fence.began fence.cleared step.fence.done
+        step.down.began down.fenced down.before-commit down.committed step.down.acted step.down.done
+        release.before-activate release.activated operation.closed
         """,
     "revert": """
         operation.directory operation.created step.build.began restore.created restore.restored restore.compared
@@ -64,6 +89,33 @@ TASKS: Dict[str, List[str]] = {
         "Note the end of the downtime",
         "Close the operation",
     ],
+    "failed migration": [
+        "Begin the operation",
+        "See that nothing of the application runs under pm2",
+        "Remove what the failed migration left",
+        "Make the release the current one",
+        "Run the current release under pm2",
+        "Wait until the application is healthy",
+        "Close the operation",
+    ],
+    "corrupted table": [
+        "Compare the table with the backup",
+        "Begin the operation",
+        "Put the table right, in one transaction",
+        "Close the operation",
+    ],
+    "application errors": [
+        "Begin the operation",
+        "Back up the database",
+        "Find the SQL that leads back and prove it on a copy",
+        "See that nothing of the application runs under pm2",
+        "Clear the database of other sessions and compare it with the emergency backup",
+        "Count what would be lost, then take the migration out",
+        "Make the release the current one",
+        "Run the current release under pm2",
+        "Wait until the application is healthy",
+        "Close the operation",
+    ],
     "revert": [
         "Begin the operation",
         "Build a database from the backup, beside the live one",
@@ -84,9 +136,6 @@ TASKS: Dict[str, List[str]] = {
         "Close the operation",
     ],
 }
-Kill = Callable[[DemoSite, str, random.Random, Dict[str, object]], None]
-
-
 def kill_a_module(site: DemoSite, what: str, chance: random.Random, variables: Dict[str, object]) -> None:
     """The module dies in the middle of its work; the playbook goes on as it does after any failure."""
     failpoint = chance.choice(FAILPOINTS[what].split())
@@ -112,36 +161,75 @@ def kill_the_playbook(site: DemoSite, what: str, chance: random.Random, variable
     assert reached
 
 
-def finish(site: DemoSite, what: str, variables: Dict[str, object]) -> None:
-    """What a person does after a run was cut off: run it again."""
+def cut_off(site: DemoSite, what: str, chance: random.Random, **variables: object) -> None:
+    """Kill a run, and do what a person does then: run it again."""
+    chance.choice([kill_a_module, kill_the_playbook])(site, what, chance, variables)
     run = site.play(PLAYBOOKS[what], **variables)
     assert run.status == 0, run.output
     assert site.outcomes()[-1] == "done"
+    assert site.databases("backstop_scratch_") == [], what
+    assert not list(site.places.store.glob("*/.partial-*")), what
 
 
-@pytest.mark.parametrize("kill", [kill_a_module, kill_the_playbook])
-def test_killed_and_run_again(site: DemoSite, kill: Kill) -> None:
-    seed = int(os.environ.get("BACKSTOP_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
-    print("repeat with BACKSTOP_TEST_SEED=%d" % seed)
-    chance = random.Random(seed)
+def succeeds(site: DemoSite, playbook: str, **variables: object) -> None:
+    run = site.play(playbook, **variables)
+    assert run.status == 0, run.output
+
+
+@pytest.fixture
+def chance(seed: int) -> random.Random:
+    return random.Random(seed)
+
+
+@contextlib.contextmanager
+def watched(site: DemoSite) -> Iterator[None]:
+    with Watcher(site.cluster, application.DATABASE) as watcher:
+        yield
+    assert watcher.looks > 100
+    assert not watcher.wrong
+
+
+def test_deploy_revert_and_undo(site: DemoSite, chance: random.Random) -> None:
     # A release of its own, so that it has to be prepared.
-    revision = kill.__name__.replace("_", "-")
+    revision = "killed"
     commit = site.add_release(revision, mended(revision))
     variables: Dict[str, object] = {"deploy_revision": revision}
     before = site.condition()
     states: Dict[str, Condition] = {"revert": before}
-    with Watcher(site.cluster, application.DATABASE) as watcher:
+    with watched(site):
         for what in ("deploy", "revert", "undo"):
-            kill(site, what, chance, variables)
-            finish(site, what, variables)
+            cut_off(site, what, chance, **variables)
             now = site.condition()
             states.setdefault("deploy", now)
             expected = states["revert"] if what == "revert" else states["deploy"]
             assert (now.contents, now.applied) == (expected.contents, expected.applied), what
             assert now.running == now.current == (before.current if what == "revert" else commit), what
-            assert site.databases("backstop_scratch_") == [], what
-            assert not list(site.places.store.glob("*/.partial-*")), what
-    assert watcher.looks > 100
-    assert not watcher.wrong
     again = site.play(PLAYBOOKS["undo"], **variables)
     assert (again.status, again.changed) == (0, 0), again.output
+
+
+def test_a_failed_migration(site: DemoSite, chance: random.Random) -> None:
+    before = site.condition()
+    succeeds(site, "pre_migration_backup.yml")
+    site.migrate_by_hand("leaves-objects")
+    assert site.condition() != before
+    with watched(site):
+        cut_off(site, "failed migration", chance)
+    assert site.condition() == before
+
+
+def test_a_corrupted_table_and_application_errors(site: DemoSite, chance: random.Random) -> None:
+    before = site.condition()
+    site.deploy()
+    site.sql(RECEIPTS)
+    succeeds(site, "pre_migration_backup.yml", backup_tables=["ReceiptData"], backup_kind="daily")
+    right = with_receipts(site)
+    site.sql(CORRUPT)
+    assert with_receipts(site) != right
+    with watched(site):
+        cut_off(site, "corrupted table", chance)
+        assert with_receipts(site) == right
+
+        cut_off(site, "application errors", chance, rollback_method="drop", rollback_accept_lost_rows=200)
+    now = site.condition()
+    assert dataclasses.replace(now, live_oid=before.live_oid) == before

@@ -33,8 +33,7 @@ def buy(site: DemoSite) -> str:
 
 def test_a_purchase_survives_revert_and_undo(site: DemoSite) -> None:
     before = site.running()
-    deployed = site.play("deploy_receiptdata.yml", deploy_post_backup=False)
-    assert deployed.status == 0, deployed.output
+    site.deploy()
     bought = buy(site)
 
     refused = site.play("rollback_complete.yml")
@@ -62,8 +61,7 @@ def test_a_purchase_survives_revert_and_undo(site: DemoSite) -> None:
 def test_in_place_where_no_second_database_may_be_made(site: DemoSite) -> None:
     """The role may not create databases: revert and undo work inside the live one."""
     before = site.condition()
-    deployed = site.play("deploy_receiptdata.yml", deploy_post_backup=False)
-    assert deployed.status == 0, deployed.output
+    site.deploy()
     now = site.condition()
     refused = site.play("rollback_complete.yml", rollback_restore_method="in_place", rollback_reapply="apply")
     refused.must_say("needs rollback_restore_method=swap", "Nothing was changed")

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.pm2 import Pm2
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.system_processes import alive
+from support import bytecode
 from support.application_site import DATABASE_URL, PASSWORD, Site
 
 pytestmark = pytest.mark.serial
@@ -86,7 +87,7 @@ class Host:
         (self.folder / "play.yml").write_text(yaml.safe_dump([play]))
         argv = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "host,", "play.yml"]
         argv += arguments or []
-        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1"}
+        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1", **bytecode.environment()}
         done = subprocess.run(
             argv,
             cwd=self.folder,

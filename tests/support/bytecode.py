@@ -1,0 +1,17 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Ansible's modules start sooner where what Python compiles of them is kept; see kept_bytecode."""
+from __future__ import annotations
+
+import pathlib
+from typing import Dict
+
+from .prisma_project import cache_directory
+
+
+def environment() -> Dict[str, str]:
+    """What a program that runs Ansible needs in its environment for that."""
+    code = pathlib.Path(__file__).with_name("kept_bytecode")
+    return {"PYTHONPATH": str(code), "BACKSTOP_TEST_BYTECODE": str(cache_directory() / "bytecode")}

@@ -1,0 +1,8 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Python imports this at its start where the folder is in PYTHONPATH."""
+from __future__ import annotations
+
+import kept_bytecode  # noqa: F401
