@@ -74,6 +74,10 @@ options:
       - The file must exist, and the commit must not have one of that name.
     type: dict
     default: {}
+  migrations_path:
+    description: Folder of the migrations in the repository.
+    type: str
+    default: prisma/migrations
   keep:
     description:
       - After a release was made, remove the oldest ones beyond this number. The current one and the new one stay in any case.
@@ -164,7 +168,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.applic
 
 def act(request: Request) -> Dict[str, Any]:
     params = request.params
-    releases = Releases(params["root"], params["repository"])
+    releases = Releases(params["root"], params["repository"], migrations=params["migrations_path"])
     previous = releases.current()
     commit = releases.resolve(params["revision"], effect=not request.check_mode)
     result: Dict[str, Any] = dict(
@@ -238,6 +242,7 @@ def main() -> None:
             node_bin_dir=dict(type="path"),
             environment=dict(type="dict", default={}),
             shared_links=dict(type="dict", default={}),
+            migrations_path=dict(type="str", default="prisma/migrations"),
             keep=dict(type="int", default=0),
         ),
         act,

@@ -15,6 +15,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma
     find_engine,
     guarded,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.packages import find_package
 
 URL, SHOWN = "postgresql://app:s%20'cret$x@h/d?a=b&c=d", "postgresql://app@h/d?a=b&c=d"
 
@@ -31,39 +32,72 @@ def _no_variable(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
 
 
+def package(folder, name):
+    """A package that is installed in a folder; its directory."""
+    path = folder / "node_modules" / name
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "package.json").write_text("{}")
+    return path
+
+
 def installed(tmp_path, name, mode=0o755):
-    return program(tmp_path / "node_modules" / "@prisma" / "engines" / name, mode=mode)
+    return program(package(tmp_path, "@prisma/engines") / name, mode=mode)
+
+
+def engine_of(folder, environment=None):
+    return find_engine(str(folder), str(folder / "node_modules" / "prisma"), environment or {})
 
 
 def test_named_by_the_variable(tmp_path, monkeypatch):
     path = program(tmp_path / "my engine")
-    assert find_engine(str(tmp_path), {VARIABLE: path}) == path
-    assert find_engine(str(tmp_path), {VARIABLE: "my engine"}) == path
+    assert engine_of(tmp_path, {VARIABLE: path}) == path
+    assert engine_of(tmp_path, {VARIABLE: "my engine"}) == path
     monkeypatch.setenv(VARIABLE, path)
-    assert find_engine(str(tmp_path), {}) == path
+    assert engine_of(tmp_path) == path
 
 
 def test_installed_with_the_packages(tmp_path):
     path = installed(tmp_path, "schema-engine-debian-openssl-3.0.x")
     installed(tmp_path, "schema-engine-debian-openssl-3.0.x.gz.sha256", 0o644)
     installed(tmp_path, "libquery_engine-debian-openssl-3.0.x.so.node")
-    assert find_engine(str(tmp_path), {}) == path
+    assert engine_of(tmp_path) == path
+
+
+def test_packages_that_lie_elsewhere_and_are_linked(tmp_path):
+    """As pnpm installs: the packages of Prisma are beside where the link to it leads."""
+    real = package(tmp_path / "node_modules" / ".pnpm" / "prisma@6.19.0", "prisma")
+    path = installed(tmp_path / "node_modules" / ".pnpm" / "prisma@6.19.0", "schema-engine-debian-openssl-3.0.x")
+    (tmp_path / "app" / "node_modules").mkdir(parents=True)
+    (tmp_path / "app" / "node_modules" / "prisma").symlink_to(real)
+    assert engine_of(tmp_path / "app") == path
+
+
+def test_packages_of_a_folder_above(tmp_path):
+    """As npm installs in a monorepo; what is nearer counts first."""
+    project = tmp_path / "packages" / "database"
+    project.mkdir(parents=True)
+    assert find_package(str(project), "prisma") is None
+    above = package(tmp_path, "prisma")
+    assert find_package(str(project), "prisma") == str(above)
+    assert find_package(str(above), "prisma") == str(above), "no node_modules in node_modules is looked for"
+    nearer = package(project, "prisma")
+    assert find_package(str(project), "prisma") == str(nearer)
 
 
 def test_not_installed_or_not_told_apart(tmp_path):
     with pytest.raises(Refused, match="not installed.*npx prisma version"):
-        find_engine(str(tmp_path), {})
+        engine_of(tmp_path)
     installed(tmp_path, "schema-engine-debian-openssl-3.0.x")
     installed(tmp_path, "schema-engine-rhel-openssl-3.0.x")
     with pytest.raises(Refused, match="one engine"):
-        find_engine(str(tmp_path), {})
+        engine_of(tmp_path)
 
 
 @pytest.mark.parametrize("make", [lambda path: None, os.mkdir, lambda path: program(path, mode=0o644)])
 def test_named_and_no_program(tmp_path, make):
     make(tmp_path / "engine")
     with pytest.raises(Refused, match="cannot be run"):
-        find_engine(str(tmp_path), {VARIABLE: str(tmp_path / "engine")})
+        engine_of(tmp_path, {VARIABLE: str(tmp_path / "engine")})
 
 
 def test_the_guard_hands_the_url_to_the_engine_only(tmp_path):

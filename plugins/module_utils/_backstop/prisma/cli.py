@@ -19,13 +19,10 @@ from ..base.processes import Running, find_program, redact
 from .engine import find_engine, guarded, write_config
 from .failures import PrismaError, analyse, plain_text, started_migrations
 from .history import APPLIED, FAILED, ROLLED_BACK, compare, read_folder, read_rows
+from .packages import find_package
 from .project import Project
 from .sessions import Backend, end_backends
 from .urls import database_of, has_secret, schema_of, secrets_in, with_session_settings, without_password
-
-#: Started directly: npx takes three seconds more, and may ask the network.
-ENTRY = os.path.join("node_modules", "prisma", "build", "index.js")
-PACKAGE = os.path.join("node_modules", "prisma", "package.json")
 
 #: Nothing is asked of the network, no colours; DEBUG would print the URL.
 _ENVIRONMENT = {
@@ -66,7 +63,7 @@ class Deployed:
 class Prisma:
     """The Prisma CLI of one release.
 
-    :param project: the release's directory, where its node_modules is
+    :param project: the directory in which Prisma works: the release's, or one in it
     :param node_bin_dir: directory of ``node``; default is PATH
     :param environment: further variables for Prisma, no secrets (PRISMA_SCHEMA_ENGINE_BINARY)
     :param schema_path: the Prisma schema where it is not in one of Prisma's usual places
@@ -87,13 +84,16 @@ class Prisma:
         offline: bool = False,
     ) -> None:
         self.project = Project(project, schema_path, config_path)
-        self._entry = os.path.join(self.project.path, ENTRY)
-        if not os.path.isfile(self._entry):
+        package = find_package(self.project.path, "prisma")
+        if package is None:
             raise Refused(
                 "Prisma is not installed in the release",
-                found="no file " + self._entry,
+                found="no package prisma in node_modules of %s or of a folder above" % self.project.path,
                 hint="run `npm ci` there; `npm ci --omit=dev` leaves Prisma out if it is a development dependency",
             )
+        self._package = package
+        #: Started directly: npx takes three seconds more, and may ask the network.
+        self._entry = os.path.join(package, "build", "index.js")
         node = find_program("node", [node_bin_dir] if node_bin_dir else [])
         if node is None or (node_bin_dir and os.path.dirname(node) != node_bin_dir.rstrip("/")):
             raise Refused(
@@ -109,12 +109,12 @@ class Prisma:
         self._offline = offline
         #: Prisma hands the URL to its engine as an argument.
         self._configured = self._major() >= 7 or self.project.configured_datasource() is not None
-        self._engine = find_engine(self.project.path, self._environment)
+        self._engine = find_engine(self.project.path, package, self._environment)
 
     def version(self) -> str:
         """Prisma's version, by its package: `prisma version` would start all its engines."""
         try:
-            with open(os.path.join(self.project.path, PACKAGE), encoding="utf-8") as stream:
+            with open(os.path.join(self._package, "package.json"), encoding="utf-8") as stream:
                 return str(json.load(stream)["version"])
         except (OSError, ValueError, KeyError) as error:
             raise Refused(

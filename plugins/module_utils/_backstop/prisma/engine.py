@@ -29,6 +29,7 @@ from typing import Dict, Iterator, Mapping, Optional, Sequence
 
 from ..base.errors import Refused
 from ..base.private_directory import private_directory
+from .packages import find_package
 
 VARIABLE = "PRISMA_SCHEMA_ENGINE_BINARY"
 _URL = "BACKSTOP_PRISMA_URL"
@@ -79,8 +80,11 @@ def write_config(
     return path
 
 
-def find_engine(project: str, environment: Mapping[str, str]) -> str:
-    """The schema engine: the one that the variable names, else the one that came with the packages."""
+def find_engine(project: str, package: str, environment: Mapping[str, str]) -> str:
+    """The schema engine: the one that the variable names, else the one that came with the packages.
+
+    :param package: where the package ``prisma`` is, which may be a link to where it lies among its own packages
+    """
     named = environment.get(VARIABLE) or os.environ.get(VARIABLE)
     if named:
         path = os.path.join(project, named)
@@ -91,12 +95,14 @@ def find_engine(project: str, environment: Mapping[str, str]) -> str:
                 hint="correct or remove the variable",
             )
         return path
-    pattern = os.path.join(glob.escape(project), "node_modules", "@prisma", "engines", "schema-engine-*")
+    usual = os.path.join(os.path.dirname(package), "@prisma", "engines")
+    engines = find_package(os.path.realpath(package), "@prisma/engines") or usual
+    pattern = os.path.join(glob.escape(engines), "schema-engine-*")
     found = [path for path in sorted(glob.glob(pattern)) if os.access(path, os.X_OK)]
     if len(found) != 1:
         raise Refused(
             "Prisma's schema engine is not installed in the release",
-            found=", ".join(found) or "no file " + pattern,
+            found=", ".join(found) or "no file %s/schema-engine-*" % engines,
             expected="one engine for this host",
             hint="run `npx prisma version` in the release once, where it can download the engine, "
             "or set %s to a program" % VARIABLE,
