@@ -93,7 +93,9 @@ options:
     type: float
     default: 0
   migrations_path:
-    description: Migrations folder of the running release, kept in the backup.
+    description:
+      - Migrations folder of the running release, kept in the backup.
+      - Where there is no such folder the module warns, and the backup has none; a release from before the first migration has none.
     type: path
   commit:
     description: Commit of the running release, kept in the manifest.
@@ -207,6 +209,7 @@ level:
   type: str
 """
 
+import os
 from typing import Any, Dict, Optional
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
@@ -248,12 +251,11 @@ def act(request: Request) -> Dict[str, Any]:
         found = reusable_backup(context, params["kind"], params["max_age"], form, params["commit"])
     if request.check_mode:
         return _foretold(request, form, found)
-    folder = params["migrations_path"]
     with acting(context, params["step"]) as facts:
         place = found or make_backup(
             context,
             params["kind"],
-            migrations=read_tree(folder) if folder else None,
+            migrations=_migrations(request),
             commit=params["commit"],
             tables=params["tables"],
             form=form,
@@ -262,6 +264,14 @@ def act(request: Request) -> Dict[str, Any]:
         result = {**_described(place), "reused": found is not None}
         facts.update(result)
     return {"changed": found is None, **result}
+
+
+def _migrations(request: Request) -> Optional[Dict[str, bytes]]:
+    folder = request.params["migrations_path"]
+    if folder and not os.path.isdir(folder):
+        request.warn("The backup holds no migrations: there is no folder %s" % folder)
+        return None
+    return read_tree(folder) if folder else None
 
 
 def _prisma_schema(wanted: Optional[Dict[str, Any]], url: str) -> Optional[bytes]:

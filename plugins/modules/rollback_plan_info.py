@@ -97,7 +97,8 @@ losses:
   description:
     - What would be lost, for each table. With V(exact) false the numbers are a bound ("at least"), made of row counts and of
       the transaction numbers in the rows; a rollback itself always counts exactly before it acts.
-  returned: as RV(scenario)
+    - For O(scenario=undo) what was written since the operation that would be undone.
+  returned: as RV(scenario), and for O(scenario=undo)
   type: list
   elements: dict
   sample: [{table: public.ReceiptData, inserted: 3, updated: 0, deleted: 0, exact: true}]
@@ -111,8 +112,8 @@ notes:
   type: list
   elements: str
 report:
-  description: All of it as lines for people.
-  returned: as RV(scenario)
+  description: All of it as lines for people; for O(scenario=undo) the losses.
+  returned: as RV(scenario), and for O(scenario=undo)
   type: list
   elements: str
 disk_needed:
@@ -197,14 +198,18 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.d
     plan_failed_migration,
     plan_revert,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import plan_undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import (
+    loss_of_undo,
+    plan_undo,
+)
 
 
 def act(request: Request) -> Dict[str, Any]:
     context, params = request.context, request.params
     scenario = params["scenario"]
     if scenario == "undo":
-        return {"changed": False, **plan_undo(context, params["undo"])}
+        plan = plan_undo(context, params["undo"])
+        return {"changed": False, **plan, **loss_of_undo(context, plan)}
     chosen = _chosen(context, params)
     if not chosen.get("needed", True) and chosen.get("method") != "code_only":
         return {"changed": False, **chosen}

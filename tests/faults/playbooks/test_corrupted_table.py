@@ -36,6 +36,9 @@ def test_corrupted_and_put_right_and_undone(site: DemoSite) -> None:
     again = site.play(PLAYBOOK)
     assert (again.status, again.changed) == (0, 0) and "did this already" in again.text, again.output
 
+    checked = site.play("undo_rollback.yml", "--check")
+    assert checked.status == 0 and checked.changed > 0 and with_receipts(site) == right, checked.output
+    assert "changed: 30" in checked.text and "newer: 5" in checked.text, checked.output
     undone = site.play("undo_rollback.yml")
     assert undone.status == 0, undone.output
     assert with_receipts(site) == wrong and site.process() == process

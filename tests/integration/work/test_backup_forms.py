@@ -236,9 +236,12 @@ def test_a_drill_is_believed_while_it_is_young_and_no_file_changed(plain):
 def test_the_modules_change_nothing_the_second_time(plain, tmp_path):
     connection = {"url": plain.cluster.url("shop", user=OWNER)}
     common = {"connection": connection, "store": plain.store.root, "client_bin_dir": str(plain.cluster.bin_dir)}
+    # A release from before the first migration has no folder of them.
     arguments = {**common, "format": "directory", "jobs": 2, "plain": True, "max_age": 3600}
+    arguments["migrations_path"] = str(tmp_path / "none")
     first = run_module(tmp_path, "pg_dump", arguments)
     assert not first.failed and first.result["changed"] and not first.result["reused"], first.printed
+    assert "The backup holds no migrations: there is no folder" in " ".join(first.printed.split())
     for check in (True, False):
         second = run_module(tmp_path, "pg_dump", arguments, check=check)
         assert not second.result["changed"] and second.result["reused"]

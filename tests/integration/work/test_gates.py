@@ -380,6 +380,12 @@ def test_only_the_expected_migrations_may_be_pending(live):
     only_closed(ask(live), "migrations", "failed or were cut off", NEXT)
 
 
+def test_tables_without_a_history(live):
+    """A team that adopts migrations: what the database has already must be marked first."""
+    live.execute("DROP TABLE _prisma_migrations")
+    only_closed(ask(live), "migrations", "tables but no history of migrations", "baselining")
+
+
 def test_a_migration_beyond_its_database(live):
     files = {**FILES, NEXT: b"CREATE ROLE reporting;"}
     only_closed(ask(live, files=files), "cluster_statements", NEXT + " line 1", "by hand")

@@ -12,7 +12,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import retired_name
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_revert
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import plan_undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import (
+    loss_of_undo,
+    plan_undo,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.reapply import Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import retired as retired_module
@@ -87,6 +90,11 @@ def undone(live, operation, accept=0, *, keep=True, reapply=None):
     return context.operation, result
 
 
+def foretold(live, operation):
+    """What check mode tells of the loss."""
+    return loss_of_undo(live.context, plan_undo(live.context, operation.id))["report"]
+
+
 @pytest.fixture
 def back_and_forth(plain):
     """A revert, and its undo."""
@@ -100,7 +108,9 @@ def test_three_long(back_and_forth):
     """Of each, the rows written since are counted, and only those; each database comes back as it was left."""
     live, place, first, second = back_and_forth
     assert migrated(live) and plan_revert(live.context, place.backup_id)["needed"]
+    assert foretold(live, second) == ["Loss: none"]
     buy(live, "two")
+    assert foretold(live, second)[0] == "Loss: public.TokenPurchase: at least 1 inserted"
     with pytest.raises(Refused, match="1 rows would be lost") as caught:
         undone(live, second)
     assert caught.value.found == "public.TokenPurchase: 1 inserted" and migrated(live) and bought(live) == ["two"]
@@ -113,6 +123,8 @@ def test_three_long(back_and_forth):
         cursor.execute("DELETE FROM \"UserContribution\" WHERE \"id\" = 'c1'")
     with pytest.raises(Refused, match="2 rows would be lost"):
         undone(live, third, accept=1)
+    lines = foretold(live, third)
+    assert "Loss: public.UserContribution: at least 1 deleted" in lines and "at least 2 rows in all" in lines[-1]
     fourth, result = undone(live, third, accept=2)
     assert result["lost_rows"] == 2 and migrated(live) and bought(live) == ["two"]
     _fifth, result = undone(live, fourth)
@@ -128,6 +140,7 @@ def test_rows_go_along(back_and_forth):
     buy(live, "two")
     third, result = undone(live, second, reapply=apply)
     assert result["reapply"]["carried_rows"] == 1 and bought(live) == ["two"] and not migrated(live)
+    assert foretold(live, third) == ["Loss: none"], "what was carried over was there when it took over"
     buy(live, "three")
     fourth, result = undone(live, third, reapply=apply)
     assert result["reapply"]["carried_rows"] == 1 and bought(live) == ["three", "two"] and migrated(live)
@@ -245,6 +258,8 @@ def test_without_that_backup_nothing_is_guessed(back_and_forth):
     """Equal contents need none of it; what was written since cannot be counted without, so it is refused."""
     live, _place, _first, second = back_and_forth
     third, _result = undone(live, second, keep=False)
+    (told,) = foretold(live, third)
+    assert told.startswith("Note: what was written since is not known: ")
     with pytest.raises(BackstopError, match="What was written since cannot be counted"):
         undone(live, third, accept=EVERYTHING)
 
@@ -273,6 +288,7 @@ def test_in_place_three_long(plain):
         plan = plan_undo(plain.context, last.id)
         assert (plan["needed"], plan["method"], plan["undoes"]) == (True, "in_place", last.id)
         assert plan["commit"] == last.header["facts"]["former_commit"]
+        assert foretold(plain, last)[0] == "Loss: public.TokenPurchase: at least 1 inserted"
         context = begun(plain, "undo", undoes=last.id)
         with pytest.raises(Refused, match="1 rows would be lost"):
             undo_in_place(context, last, 0)

@@ -345,6 +345,16 @@ def losses_of_revert(context: Context, facts: Facts) -> List[Dict[str, Any]]:
     return found
 
 
+def losses_since(context: Context, manifest: Dict[str, Any]) -> Dict[str, Any]:
+    """What was written since the live database held what a manifest says: ``losses`` and ``report`` as of a plan."""
+    facts = Facts(manifest=manifest)
+    with context.connect() as session:
+        _compare(context, session, facts)
+    losses = losses_of_revert(context, facts)
+    lines = ["Loss: " + text for text in _loss_lines(losses)]
+    return {"losses": losses, "report": lines + ["Note: not known: " + text for text in facts.untold]}
+
+
 def _counting(context: Context, facts: Facts, live: Session, losses: Sequence[TableLoss]) -> List[TableLoss]:
     """Those that are more than the migration's own work."""
     names = _as_migrated(context, facts, live, [loss.full_name for loss in losses])
@@ -610,7 +620,8 @@ def report(plan: Dict[str, Any], facts: Facts) -> List[str]:
     lines += ["Step %d: %s" % pair for pair in enumerate(plan["steps"], 1)]
     if plan["steps"]:
         lines += _cost_lines(plan)
-    lines += ["Loss: " + text for text in _loss_lines(plan)]
+    if plan["scenario"] in (COMPLETE, APPLICATION_ERRORS):
+        lines += ["Loss: " + text for text in _loss_lines(plan["losses"])]
     lines += ["Note: " + text for text in plan["notes"]]
     return [*lines, "RUN NEXT: " + plan["next"]]
 
@@ -631,12 +642,8 @@ def _counts(loss: Dict[str, Any]) -> str:
     return ("" if loss["exact"] else "at least ") + told if told else "not known"
 
 
-def _loss_lines(plan: Dict[str, Any]) -> List[str]:
-    if plan["scenario"] not in (COMPLETE, APPLICATION_ERRORS):
-        return []
-    lossy = [
-        loss for loss in plan["losses"] if loss["inserted"] + loss["updated"] + loss["deleted"] or not loss["exact"]
-    ]
+def _loss_lines(losses: Sequence[Dict[str, Any]]) -> List[str]:
+    lossy = [loss for loss in losses if loss["inserted"] + loss["updated"] + loss["deleted"] or not loss["exact"]]
     if not lossy:
         return ["none"]
     lines = ["%s: %s" % (loss["table"], _counts(loss)) for loss in lossy]

@@ -11,15 +11,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Dict, List, Optional, cast
 
-from ...base.errors import Refused
+from ...base.errors import BackstopError, Refused
 from ...base.sql_names import retired_name
 from ...postgres import server
 from ...store.operation import Operation, operations
 from ..context import Context
 from ..reverts.down import DOWN, how_to_undo
 from ..reverts.in_place import IN_PLACE
-from ..reverts.revert import SWAP, last_swap, undoes
+from ..reverts.revert import SWAP, last_swap, manifest_at_swap, undoes
 from ..tables.table_restore import RESTORE, plan_table_undo, undoable_table_operations
+from .diagnosis import losses_since
 from .plan import CODE, restored_in_place
 
 #: By what an operation changed the database or the release.
@@ -80,6 +81,28 @@ def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
         "commit": source.operation.header.get("facts", {}).get("former_commit"),
         "retired": retired_name(source.id, context.database) if source.method == SWAPPED else None,
     }
+
+
+def loss_of_undo(context: Context, plan: Dict[str, Any]) -> Dict[str, Any]:
+    """What an undo would lose now: ``losses`` and ``report`` as of a plan. The undo itself counts exactly.
+
+    :param plan: of plan_undo()
+    """
+    if not plan["needed"] or plan["method"] not in (SWAPPED, IN_PLACE_METHOD):
+        return {"losses": [], "report": []}
+    undone = Operation.load(context.store, plan["undoes"])
+    backup_id = (undone.facts(SWAP if plan["method"] == SWAPPED else IN_PLACE) or {}).get("backup")
+    if not backup_id:
+        return _not_known("operation %s has no backup to compare with" % undone.id)
+    try:
+        manifest = manifest_at_swap(undone, context.store.find_backup(backup_id))
+    except BackstopError as error:
+        return _not_known(str(error))
+    return losses_since(context, manifest)
+
+
+def _not_known(why: str) -> Dict[str, Any]:
+    return {"losses": [], "report": ["Note: what was written since is not known: " + why]}
 
 
 def newest_change(context: Context) -> Optional[Change]:

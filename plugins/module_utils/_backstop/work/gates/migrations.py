@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from ...base.errors import Refused
+from ...postgres import catalog
 from ...postgres.connection import Session
 from ...prisma import history
 from ...prisma.sql_text import cluster_statements
@@ -15,7 +16,16 @@ from .question import Question
 
 
 def migrations(context: Context, session: Session, question: Question) -> str:
-    state = history.compare(question.files, history.read_rows(session.cursor(), context.connection.schema))
+    rows = history.read_rows(session.cursor(), context.connection.schema)
+    tables = catalog.tables(session) if rows is None and question.files else []
+    if tables:
+        raise Refused(
+            "The database has tables but no history of migrations (Prisma calls this P3005)",
+            found="%d tables, the first %s; no table %s" % (len(tables), tables[0].full_name, history.TABLE),
+            hint="mark as applied the migrations whose changes it has already, the oldest first (baselining): module"
+            " prisma_migrate_resolve with state=applied. Then run this again",
+        )
+    state = history.compare(question.files, rows)
     problems = state.problems(question.expected)
     if problems:
         told = ["%s: %s" % (problem.message, ", ".join(problem.names)) for problem in problems]

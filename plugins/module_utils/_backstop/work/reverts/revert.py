@@ -397,6 +397,16 @@ def undo(
         base.drop()
 
 
+def manifest_at_swap(undone: Operation, place: BackupPlace) -> Dict[str, Any]:
+    """What the live database held when an operation made it live: its backup's contents and what was carried there."""
+    manifest = manifests.load(place)
+    tables = (carried_contents(undone) or {"tables": []})["tables"]
+    carried = {(entry["schema"], entry["name"]): entry["digest"] for entry in tables}
+    for entry in manifest["tables"]:
+        entry["digest"] = carried.get((entry["schema"], entry["name"]), entry["digest"])
+    return manifest
+
+
 class _Base:
     """What the live database held when it took over: the backup and what was carried over to it, restored again only
     where digests differ."""
@@ -433,11 +443,7 @@ class _Base:
     def _same(self, live: Session) -> bool:
         if self._place is None:
             return False
-        manifest = manifests.load(self._place)
-        tables = self._carried["tables"] if self._carried else []
-        carried = {(entry["schema"], entry["name"]): entry["digest"] for entry in tables}
-        for entry in manifest["tables"]:
-            entry["digest"] = carried.get((entry["schema"], entry["name"]), entry["digest"])
+        manifest = manifest_at_swap(self._undone, self._place)
         return not compare_tables(live, manifest, besides=[self._history()]).tables
 
     def _history(self) -> str:
