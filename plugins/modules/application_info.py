@@ -135,6 +135,12 @@ running_commits:
   type: list
   elements: str
   sample: [0a1b2c3d4e5f60718293a4b5c6d7e8f901234567]
+elsewhere:
+  description: Directories in which processes of the application run that are in no release; none for O(commands).
+  returned: success
+  type: list
+  elements: str
+  sample: [/opt/tokens]
 status:
   description: What the process manager says; V(absent) when it knows no such application, V(mixed) when processes differ.
   returned: success
@@ -187,7 +193,7 @@ log_errors:
 """
 
 import re
-from typing import Any, Dict, List, Pattern
+from typing import Any, Dict, List, Mapping, Pattern, Sequence
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import Request, run_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import web
@@ -219,12 +225,18 @@ def act(request: Request) -> Dict[str, Any]:
         commit=commit,
         running=found.pop("up") and commit is not None and set(places) == {commit},
         running_commits=sorted({place for place in places if place}),
+        elsewhere=_elsewhere(releases, found["processes"]),
         healthy=healthy,
         health=health,
         releases=[
             {key: release[key] for key in ("commit", "path", "prepared", "current")} for release in releases.finished()
         ],
     )
+
+
+def _elsewhere(releases: Releases, processes: Sequence[Mapping[str, Any]]) -> List[str]:
+    running = [str(process["cwd"]) for process in processes if process["pid"]]
+    return sorted({path for path in running if releases.commit_at(path) is None})
 
 
 # Each of these tells status, whether all is up, the releases of what runs, processes and errors in the log.

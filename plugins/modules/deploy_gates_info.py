@@ -56,8 +56,8 @@ options:
     type: str
   applications:
     description:
-      - The application on every host, by the host's name with C(commit) (none where no release is installed), C(running) and
-        C(healthy), as M(backstop.postgres.application_info) tells them.
+      - The application on every host, by the host's name with C(commit) (none where no release is installed), C(running),
+        C(healthy) and C(elsewhere), as M(backstop.postgres.application_info) tells them.
       - Without it the gate V(application) cannot be evaluated, so it is closed.
     type: dict
   drift:

@@ -466,6 +466,24 @@ class DemoSite:
             manager.start(application.NAME, str(self.places.current), application.ECOSYSTEM_FILE, stable=0)
             application.wait_until_healthy(self.places, self.port)
 
+    @property
+    def by_hand(self) -> pathlib.Path:
+        return self.places.directory / "by-hand"
+
+    def forget_releases(self) -> None:
+        """No release is the current one, and nothing runs."""
+        application.pm2(self.places, self.node).delete(application.NAME)
+        self.places.current.unlink()
+
+    def run_by_hand(self) -> None:
+        """The application runs in a folder of its own, as before anything was deployed by the collection."""
+        if not self.by_hand.is_dir():
+            shutil.copytree(self.places.current.resolve(), self.by_hand, copy_function=os.link, symlinks=True)
+        self.forget_releases()
+        manager = application.pm2(self.places, self.node)
+        manager.start(application.NAME, str(self.by_hand), application.ECOSYSTEM_FILE, stable=0)
+        application.wait_until_healthy(self.places, self.port)
+
     def deploy(self) -> None:
         """As a deploy of ET-100 leaves it, without a backup after it. It runs once; later what it left is put back."""
         snapshot = Snapshot(self.cluster, self.places.directory / "deployed")

@@ -107,6 +107,19 @@ def test_a_failed_migration_in_the_history(site: DemoSite) -> None:
     assert "rollback_failed_migration" in said, said
 
 
+def test_what_runs_is_no_release(site: DemoSite) -> None:
+    """As before anything was deployed by this: a failed deploy could not bring it back, and no backup knows it."""
+    site.run_by_hand()
+    said = refused(site)
+    for words in ("What runs is no release", str(site.by_hand), "deploy the revision that runs now first"):
+        assert words in said, said
+    backup = site.play("pre_migration_backup.yml")
+    assert backup.status == 0, backup.output
+    with site.unchanged():
+        rollback = site.play("rollback_complete.yml")
+    rollback.must_say("not known which release", "-e rollback_revision=", "Nothing was changed")
+
+
 def test_a_full_store_and_missing_client_programs(site: DemoSite) -> None:
     """A database that is larger than the free space, told in one go with what else is wrong."""
     with sparse_file(site.database_directory(), site.places.directory):

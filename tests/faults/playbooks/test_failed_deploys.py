@@ -138,6 +138,17 @@ def test_a_release_whose_smoke_tests_fail(site: DemoSite) -> None:
     failed(site, "lacks-receipts", "smoke tests failed", "create its receipt: status 404", "keeps the new schema")
 
 
+def test_a_first_deploy(site: DemoSite) -> None:
+    """There is no release to go back to: none runs then, and the next deploy is a first one again."""
+    before = site.contents()
+    site.forget_releases()
+    run = site.play(DEPLOY, deploy_revision="never-healthy", **SHORT)
+    run.must_say("was rolled back", "did not become healthy", "No release was there before, so none runs", "took over")
+    assert site.contents() == before
+    assert not site.places.current.is_symlink()
+    would_deploy(site)
+
+
 def test_a_loss_is_not_taken_for_granted(site: DemoSite) -> None:
     """Going back would lose a row that the new release wrote: the run stops there, with the one command to run."""
     before = site.condition()

@@ -198,7 +198,8 @@ def test_nothing_is_there_yet(host: Host) -> None:
     run = host.good("facts", "stop")
     assert run.changed == 0
     assert run.kept["state"] == {
-        "commit": None, "running": False, "healthy": False, "status": "absent", "running_commits": [], "releases": [],
+        "commit": None, "running": False, "healthy": False, "status": "absent", "running_commits": [],
+        "elsewhere": [], "releases": [],
         "health": run.kept["state"]["health"],
     }
     assert "Connection refused" in run.kept["state"]["health"]

@@ -365,6 +365,8 @@ def test_an_application_that_is_sick(live):
     only_closed(ask(live, applications=states), "application", "app2 runs but is not healthy", "mend it first")
     only_closed(ask(live, applications=None), "application", "Nobody looked")
     assert ask(live, applications={"app3": states["app3"]})["application"].found == "no release runs yet"
+    other = {"app4": {"commit": None, "running": False, "healthy": True, "elsewhere": ["/opt/app"]}}
+    only_closed(ask(live, applications=other), "application", "app4 runs in /opt/app", "deploy the revision that runs")
     without = ask(live, files={INIT: FILES[INIT]}, expected=[], applications=states)
     assert closed(without) == [], "a deploy without a migration may mend it"
 

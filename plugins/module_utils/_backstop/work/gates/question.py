@@ -30,7 +30,7 @@ class Question:
     database_free_bytes: Optional[int] = None
     #: version of the server's programs on its disk, declared by the user
     server_programs_version: Optional[str] = None
-    #: application host to its ``commit``, ``running`` and ``healthy``; None when nobody looked
+    #: application host to its ``commit``, ``running``, ``healthy`` and ``elsewhere``; None when nobody looked
     applications: Optional[Mapping[str, Mapping[str, Any]]] = None
     #: whether drift closes its gate; else it is only told
     refuse_drift: bool = False

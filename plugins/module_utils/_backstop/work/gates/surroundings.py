@@ -64,6 +64,19 @@ def application(context: Context, session: Session, question: Question) -> str:
     ours = ([context.operation] if context.operation else []) + _open_operations(context)
     if any(operation.last(STOP) for operation in ours if operation.kind == "deploy"):
         return "it was stopped by this deploy"
+    elsewhere = [
+        "%s runs in %s" % (host, ", ".join(state["elsewhere"]))
+        for host, state in sorted(question.applications.items())
+        if state.get("elsewhere")
+    ]
+    if elsewhere:
+        raise Refused(
+            "What runs is no release, so a deploy that fails could not bring it back",
+            found="; ".join(elsewhere),
+            hint="deploy the revision that runs now first (ansible-playbook backstop.postgres.deploy -e"
+            " deploy_revision=REVISION): with it no migration is pending, it only becomes a release. Then run this"
+            " again. Or waive the gate application with a reason",
+        )
     sick = [
         "%s %s" % (host, "runs but is not healthy" if state.get("running") else "does not run")
         for host, state in sorted(question.applications.items())
