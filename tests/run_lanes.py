@@ -201,7 +201,10 @@ def serial() -> None:
 def prisma() -> None:
     places = ["tests/unit", "tests/integration", "--ignore=tests/unit/quality", "--ignore=tests/integration/playbooks"]
     pytest(*places, "-m", "prisma and not serial", "-n", "2", "--dist", "loadfile")
-    pytest(*places, "-m", "prisma and serial")
+
+
+def demo() -> None:
+    pytest("tests/integration", "--ignore=tests/integration/playbooks", "-m", "prisma and serial")
 
 
 def faults() -> None:
@@ -468,6 +471,7 @@ LANES = [
     Lane("sanity", "ansible-test sanity", sanity, "serial"),
     Lane("docs", "antsibull-docs, ansible-doc on everything", docs, "serial"),
     Lane("collection", "build, install, playbooks of the installed collection", collection, "serial"),
+    Lane("demo", "the demo's whole life: begun, cut off, stopped, removed", demo, "serial"),
     Lane("molecule", "a scenario for each playbook, and one with four hosts: hosts in containers", molecule),
 ]
 

@@ -151,6 +151,31 @@ def test_urls_of_prisma_reach_the_database(plain):
         assert session.value("SELECT current_user::text") == OWNER
 
 
+@pytest.mark.parametrize(
+    "written, host",
+    [
+        ("db.Example.org:5433", "db.Example.org"),
+        ("[::1]", "::1"),
+        ("%2Frun%2FMy%20Sockets", "/run/My Sockets"),
+        ("localhost/shop?host=/run/My Sockets", "/run/My Sockets"),
+        ("localhost/shop?host=%2Frun%2Fpostgresql&schema=public", "/run/postgresql"),
+        ("", "localhost"),
+    ],
+)
+def test_where_a_url_leads(written, host):
+    url = "postgresql://someone:w%40rd@" + written + ("" if "/shop" in written else "/shop")
+    settings = Settings.from_url(url)
+    assert (settings.user, settings.password, settings.host, settings.database) == ("someone", "w@rd", host, "shop")
+    assert Settings.from_url(settings.url()) == settings
+
+
+@pytest.mark.parametrize("given, found", [("", "nothing"), ("shop", "no scheme"), ("mysql://h/shop", "'mysql'")])
+def test_a_url_that_is_none(given, found):
+    with pytest.raises(Refused, match="not one of PostgreSQL") as caught:
+        Settings.from_url(given)
+    assert found in caught.value.found
+
+
 # Facts about the server -------------------------------------------------------------------------------------------
 
 

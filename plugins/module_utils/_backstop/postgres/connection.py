@@ -71,6 +71,12 @@ _PRISMA_PARAMETERS = {
 _FIELDS = {"url", "host", "port", "user", "password", "database", "sslmode", "sslrootcert", "connect_timeout", "schema"}
 
 
+def _host(netloc: str) -> str:
+    """The host of a URL as it is written there: the directory of a socket may have capital letters."""
+    host = netloc.rpartition("@")[2]
+    return unquote(host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0])
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Where and as whom to connect. The password never shows in repr()."""
@@ -127,15 +133,18 @@ class Settings:
                 hint="percent-encode the characters : / ? # [ ] @ in user and password",
             ) from None
         if parts.scheme not in ("postgresql", "postgres"):
-            what = "the scheme %r" % parts.scheme if "://" in url else "no scheme"
+            what = "the scheme %r" % parts.scheme if "://" in url else "no scheme" if url.strip() else "nothing"
             hint = "DATABASE_URL must be the direct URL of the database"
+            if not url.strip():
+                hint = "set the variable DATABASE_URL, or backstop_connection"
             if parts.scheme in ("prisma", "prisma+postgres"):
                 hint = "this is Prisma's proxy: give the direct URL of the database"
             raise Refused(
                 "The connection URL is not one of PostgreSQL", found=what, expected="postgresql://...", hint=hint
             )
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        host = unquote(parts.hostname or "") or query.get("host", "")
+        # To Prisma and libpq the parameter, often the directory of a socket, counts more than the host before it.
+        host = query.get("host", "") or _host(parts.netloc)
         prisma = tuple(sorted((key, value) for key, value in query.items() if key in _PRISMA_PARAMETERS - {"schema"}))
         return cls(
             host=host or "localhost",
