@@ -136,6 +136,8 @@ TASKS: Dict[str, List[str]] = {
         "Close the operation",
     ],
 }
+
+
 def kill_a_module(site: DemoSite, what: str, chance: random.Random, variables: Dict[str, object]) -> None:
     """The module dies in the middle of its work; the playbook goes on as it does after any failure."""
     failpoint = chance.choice(FAILPOINTS[what].split())

@@ -5,4 +5,6 @@
 """Python imports this at its start where the folder is in PYTHONPATH."""
 from __future__ import annotations
 
-import kept_bytecode  # noqa: F401
+import kept_bytecode
+
+__all__ = ["kept_bytecode"]
