@@ -165,7 +165,7 @@ def snapshots(cluster, template, project, tmp_path_factory) -> Dict[str, Snapsho
     for state, what in (("deployed", "deploy"), ("reverted", "revert")):
         site.succeed(what)
         taken[state] = Snapshot(cluster, folder / state)
-        taken[state].take(site.store)
+        taken[state].take(SNAPSHOT, site.store)
     return taken
 
 

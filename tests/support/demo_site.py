@@ -211,6 +211,7 @@ class DemoSite:
         self.port = 0
         self.commits: Dict[str, str] = {}
         self.before: Optional[Condition] = None
+        self._deployed = Snapshot(cluster, places.directory / "deployed")
 
     # Making and removing it ---------------------------------------------------------------------
 
@@ -486,13 +487,13 @@ class DemoSite:
 
     def deploy(self) -> None:
         """As a deploy of ET-100 leaves it, without a backup after it. It runs once; later what it left is put back."""
-        snapshot = Snapshot(self.cluster, self.places.directory / "deployed")
+        snapshot = self._deployed
         manager = application.pm2(self.places, self.node)
         if not snapshot.taken:
             run = self.play("deploy_receiptdata.yml", deploy_post_backup=False)
             assert run.status == 0, run.output
             manager.delete(application.NAME)
-            snapshot.take(self.places.store)
+            snapshot.take(application.DATABASE, self.places.store)
         else:
             manager.delete(application.NAME)
             snapshot.put_back(self.places.store)

@@ -2,50 +2,67 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A server's data and a store as they were, to go on from there more than once.
+"""Databases and a store as they were, to go on from there more than once.
 
-A copy of the database alone would be another database: journals and manifests name the one that they are about.
+Journals and manifests name the database that they are about, by its oid too; so a database that is put back gets the
+oid that it had (CREATE DATABASE takes one since PostgreSQL 15).
 """
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import pathlib
-import shutil
 import subprocess
-from typing import Iterator
+from typing import List
 
 from demo.postgres_server import Cluster
 
+_FACTS = "SELECT oid, pg_get_userbyid(datdba), datallowconn::text, datconnlimit FROM pg_database WHERE datname = '%s'"
+_LEFT = r"SELECT datname FROM pg_database WHERE datname LIKE 'backstop\_%'"
+
+
+@dataclasses.dataclass
+class _Kept:
+    name: str
+    copy: str
+    oid: str
+    owner: str
+    allows: str
+    limit: str
+
 
 class Snapshot:
-    """Kept in a folder; nobody may be connected to the server when it is taken or put back."""
+    """Of a live database, what the library made beside it, and a store. Nobody may be connected meanwhile.
+
+    :param folder: of the snapshot; its name tells snapshots of one server apart
+    """
 
     def __init__(self, cluster: Cluster, folder: pathlib.Path) -> None:
         self._cluster = cluster
-        self._data, self._store = folder / "data", folder / "store"
+        self._folder = folder
+        self._kept: List[_Kept] = []
 
     @property
     def taken(self) -> bool:
-        return self._store.is_dir()
+        return bool(self._kept)
 
-    def take(self, store: pathlib.Path) -> None:
-        with self._stopped():
-            self._data.parent.mkdir(exist_ok=True)
-            copy(self._cluster.data, self._data)
-            copy(store, self._store)
+    def take(self, database: str, store: pathlib.Path) -> None:
+        self._folder.mkdir()
+        copy(store, self._folder / "store")
+        for number, name in enumerate([database, *self._cluster.sql(_LEFT).split()]):
+            made = "snapshot_%s_%d" % (self._folder.name, number)
+            self._kept.append(_Kept(name, made, *self._cluster.sql(_FACTS % name).strip().split("|")))
+            self._cluster.sql('CREATE DATABASE "%s" TEMPLATE "%s"' % (made, name))
 
     def put_back(self, store: pathlib.Path) -> None:
         """:param store: a path where nothing is"""
-        with self._stopped():
-            shutil.rmtree(self._cluster.data)
-            copy(self._data, self._cluster.data)
-            copy(self._store, store)
-
-    @contextlib.contextmanager
-    def _stopped(self) -> Iterator[None]:
-        self._cluster.stop()
-        yield
-        self._cluster.start()
+        for name in [*self._cluster.sql(_LEFT).split(), self._kept[0].name]:
+            self._cluster.sql('DROP DATABASE IF EXISTS "%s" WITH (FORCE)' % name)
+        for kept in self._kept:
+            given = (kept.name, kept.copy, kept.owner, kept.oid, kept.allows, kept.limit)
+            self._cluster.sql(
+                'CREATE DATABASE "%s" TEMPLATE "%s" OWNER "%s" OID %s ALLOW_CONNECTIONS %s CONNECTION LIMIT %s' % given
+            )
+        copy(self._folder / "store", store)
 
 
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:
