@@ -34,12 +34,11 @@ COLLECTIONS = WORK / "tree"
 TREE = COLLECTIONS / "ansible_collections" / "backstop" / "postgres"
 IN_CI = os.environ.get("CI") == "true"
 AS_ROOT = os.geteuid() == 0
-#: Tests of what is done to databases and stores: whose process does it makes no difference.
-#: (tests/integration/work/test_backup_failures.py has a test that only root can run.)
+#: Tests of what is done to databases, stores and releases: whose process does it makes no difference.
 SAME_FOR_EVERYBODY = [
-    "tests/integration/work/test_[!b]*.py", "tests/integration/work/test_backup.py",
-    "tests/integration/work/test_backup_forms.py", "tests/integration/postgres/*", "tests/integration/runbook/*",
-    "tests/integration/store/*", "tests/integration/windows/*", "tests/integration/command_line/test_[co]*.py",
+    *("tests/integration/%s/*" % folder for folder in ("work", "postgres", "runbook", "store", "windows")),
+    "tests/integration/command_line/test_[co]*.py", "tests/integration/application/test_releases.py",
+    "tests/integration/application/test_service_commands.py",
 ]
 #: How galaxy-importer begins what it objects to.
 BAD_NEWS = ("WARNING", "ERROR", "CRITICAL")

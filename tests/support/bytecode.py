@@ -14,4 +14,8 @@ from .prisma_project import cache_directory
 def environment() -> Dict[str, str]:
     """What a program that runs Ansible needs in its environment for that."""
     code = pathlib.Path(__file__).with_name("kept_bytecode")
-    return {"PYTHONPATH": str(code), "BACKSTOP_TEST_BYTECODE": str(cache_directory() / "bytecode")}
+    return {
+        "PYTHONPATH": str(code), "BACKSTOP_TEST_BYTECODE": str(cache_directory() / "bytecode"),
+        # What goes through a pipe on one machine need not be small.
+        "ANSIBLE_MODULE_COMPRESSION": "ZIP_STORED",
+    }

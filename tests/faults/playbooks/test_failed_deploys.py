@@ -107,16 +107,6 @@ def test_a_migration_that_changes_rows(site: DemoSite) -> None:
 # The release fails after its migration --------------------------------------------------------------
 
 
-def test_a_release_that_never_gets_healthy(site: DemoSite) -> None:
-    """The former release was proved on the new schema, so going back takes the code alone."""
-    before = site.condition()
-    failed(site, "never-healthy", "did not become healthy in 5 seconds", "keeps the new schema")
-    after = site.condition()
-    assert same(after, before, "contents", "applied")
-    assert after.applied == (FIRST, MIGRATION)
-    deploys_now(site)
-
-
 def test_a_release_that_crashes(site: DemoSite) -> None:
     """The former release was not proved on the new schema, so the database goes back too, and nothing is lost."""
     before = site.condition()
@@ -132,10 +122,6 @@ def test_a_release_that_crashes_and_its_down_sql_was_proved(site: DemoSite) -> N
     failed(site, "crashes", "does not stay up", "was taken out again by its down-SQL", **options)
     assert site.condition() == before
     would_deploy(site)
-
-
-def test_a_release_whose_smoke_tests_fail(site: DemoSite) -> None:
-    failed(site, "lacks-receipts", "smoke tests failed", "create its receipt: status 404", "keeps the new schema")
 
 
 def test_a_first_deploy(site: DemoSite) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.server
 import json
 import pathlib
@@ -16,7 +17,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 import yaml
-from support.broken_releases import MIGRATION
+from support.broken_releases import FIRST, MIGRATION
 from support.demo_site import DemoSite
 
 DEPLOY = "deploy_receiptdata.yml"
@@ -163,14 +164,23 @@ def test_window_page_and_hooks(site: DemoSite, messenger: Messenger, page: Page)
 
 
 def test_the_page_goes_on_the_way_back(site: DemoSite, messenger: Messenger, page: Page) -> None:
+    """A release that never gets healthy; the former one was proved on the new schema, so the code alone goes back."""
+    before, process = site.condition(), site.process()
     run = site.play(
-        DEPLOY, deploy_revision="never-healthy", application_health_timeout=5, deploy_post_backup=False,
-        deploy_notify=notices(messenger), **page.options, **PEOPLE,
+        DEPLOY, deploy_revision="never-healthy", application_health_timeout=5, application_start_timeout=10,
+        deploy_post_backup=False, deploy_notify=notices(messenger), **page.options, **PEOPLE,
     )
-    run.must_say("was rolled back", "runs again and is healthy")
+    run.must_say("was rolled back", "runs again and is healthy", "run the deploy again",
+                 "did not become healthy in 5 seconds", "keeps the new schema")
     assert messenger.events == ["opened", "closed", "failed"]
     assert page.seen == ["on True", "off False"]
     assert "tell the team leads" in run.text
+    now = site.condition()
+    assert now.applied == (FIRST, MIGRATION) and site.process() != process
+    assert dataclasses.replace(now, contents=before.contents, applied=before.applied) == before
+    assert site.outcomes() == ["rolled_back"]
+    mended = site.play(DEPLOY, deploy_post_backup=False)
+    assert mended.status == 0 and site.running() == site.commits["et-100"], mended.output
 
 
 # One phase alone ------------------------------------------------------------------------------------

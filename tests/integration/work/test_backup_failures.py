@@ -231,14 +231,6 @@ def test_store_that_others_can_enter(plain, mode):
     assert "%04o" % mode in caught.value.found and caught.value.hint == "chmod 700 " + plain.store.root
 
 
-@pytest.mark.skipif(not ROOT, reason="only root can give a directory away; the check itself is tested as root")
-def test_store_of_another_user(plain):
-    plain.backup()
-    os.chown(plain.store.root, 65534, 65534)
-    with fails_and_touches_nothing(plain, "The store belongs to another user"):
-        plain.backup()
-
-
 def other_version(cluster):
     """Programs of another major version, where this machine has some."""
     found = glob.glob("/usr/lib/postgresql/*/bin")

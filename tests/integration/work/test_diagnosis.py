@@ -192,8 +192,10 @@ def test_check_mode_of_each_rollback_tells_the_same(site, scenario):
     asked = site.plan(False, scenario, CHOICES[scenario](site.live.context))
     assert found["scenario"] == asked["scenario"] == asked["found_scenario"] == scenario
     assert asked["next"] + " --check" == found["next"]
-    same = ("evidence", "losses", "backup", "level", "disk_needed", "downtime_seconds", "recovery_seconds")
+    same = ("evidence", "losses", "backup", "level", "downtime_seconds", "recovery_seconds")
     assert {key: found[key] for key in same} == {key: asked[key] for key in same}
+    # The server may vacuum in between, and the database has a few pages more or less.
+    assert found["disk_needed"] == pytest.approx(asked["disk_needed"], abs=1 << 20)
     about = ("SCENARIO", "Fact", "Backup", "Loss", "Measured")
     assert [line for line in asked["report"] if line.startswith(about)] == [
         line for line in found["report"] if line.startswith(about)

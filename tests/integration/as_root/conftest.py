@@ -1,0 +1,10 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A real server, and for each test a database of its own."""
+from __future__ import annotations
+
+from support.databases import cluster, databases, plain
+
+__all__ = ["cluster", "databases", "plain"]
