@@ -220,6 +220,7 @@ def ordinary_user() -> None:
     if not AS_ROOT:
         raise NotNeeded("this whole run is by an ordinary user")
     ensure_offsite()
+    ensure_pgbouncer()
     account = pwd.getpwnam("nobody")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="backstop-ordinary-user-"))
     try:

@@ -169,6 +169,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.applic
 def act(request: Request) -> Dict[str, Any]:
     params = request.params
     releases = Releases(params["root"], params["repository"], migrations=params["migrations_path"])
+    releases.require_link()
     previous = releases.current()
     commit = releases.resolve(params["revision"], effect=not request.check_mode)
     result: Dict[str, Any] = dict(

@@ -488,6 +488,10 @@ class DemoSite:
         manager.start(application.NAME, str(self.by_hand), application.ECOSYSTEM_FILE, stable=0)
         application.wait_until_healthy(self.places, self.port)
 
+    def runs_by_hand(self) -> bool:
+        found = application.pm2(self.places, self.node).processes(application.NAME)
+        return any(process.cwd.startswith(str(self.by_hand)) for process in found if process.running)
+
     def deploy(self) -> None:
         """As a deploy of ET-100 leaves it, without a backup after it. It runs once; later what it left is put back."""
         snapshot = self._deployed

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import time
 from typing import Any, Callable, Dict, List
@@ -107,10 +108,10 @@ def test_timers_and_cron_fire(timers: Any, cron: Any) -> None:
     for at, database in ((timers, "shop"), (timers, "second"), (cron, "shop")):
         # It is there before it is verified.
         seconds = lead + 180
-        made = until(lambda at=at, name=database: verified(at, name), "a backup of " + database, seconds)[-1]  # type: ignore[misc]
+        made = until(functools.partial(verified, at, database), "a backup of " + database, seconds)[-1]
         assert (made["kind"], made["level"], made["rows"]) == ("daily", "readable", 400)
     for at in (timers, cron):
-        until(lambda at=at: said(at, "shop-.*daily.*400 rows"), "what the run said")  # type: ignore[misc]
+        until(functools.partial(said, at, "shop-.*daily.*400 rows"), "what the run said")
 
 
 def test_a_timer_that_was_missed_is_made_up_for(timers: Any) -> None:
@@ -148,7 +149,7 @@ def test_the_hardening_holds_even_for_root(timers: Any) -> None:
 
 def test_the_monitor_sees_both(timers: Any, cron: Any, monitor: Any) -> None:
     for name in ("db1", "db2"):
-        found = until(lambda name=name: metrics(monitor, name), "metrics of " + name)  # type: ignore[misc]
+        found = until(functools.partial(metrics, monitor, name), "metrics of " + name)
         assert found["node_textfile_scrape_error"] == 0
         assert abs(time.time() - found[series("last_success_timestamp_seconds")]) < 600
         assert found[series("last_run_success", job="backup")] == 1 == found[series("server_up")]

@@ -70,6 +70,8 @@ def test_the_old_release_on_the_new_schema(site: DemoSite) -> None:
     now = site.condition()
     assert now.running == now.current == old.current
     assert dataclasses.replace(now, running=deployed.running, current=deployed.current) == deployed
+    nothing_to_do(site, ROLLBACK)
+
     done(site.play(UNDO))
     assert site.condition() == deployed
     nothing_to_do(site, UNDO)

@@ -120,6 +120,24 @@ def test_what_runs_is_no_release(site: DemoSite) -> None:
     with site.unchanged():
         rollback = site.play("rollback_complete.yml")
     rollback.must_say("not known which release", "-e rollback_revision=", "Nothing was changed")
+    # What the gate says to do.
+    adopted = site.play("deploy.yml", deploy_revision="before-et-100", deploy_expected_migrations=[])
+    assert adopted.status == 0, adopted.output
+    assert site.running() == site.commits["before-et-100"]
+    assert site.process().restarts == 0 and not site.runs_by_hand()
+
+
+def test_a_folder_where_the_link_goes(site: DemoSite) -> None:
+    """It may be all that somebody has of the application."""
+    site.run_by_hand()
+    site.by_hand.rename(site.places.current)
+    try:
+        run = site.play(DEPLOY)
+        run.must_say("Nothing is overwritten", str(site.places.current), "move it out of the way")
+        assert site.operations() == []
+        assert (site.places.current / "package.json").is_file()
+    finally:
+        site.places.current.rename(site.by_hand)
 
 
 def test_a_full_store_and_missing_client_programs(site: DemoSite) -> None:

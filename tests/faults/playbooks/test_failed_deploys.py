@@ -124,6 +124,10 @@ def test_a_release_that_crashes_and_its_down_sql_was_proved(site: DemoSite) -> N
     would_deploy(site)
 
 
+def test_a_release_whose_smoke_tests_fail(site: DemoSite) -> None:
+    failed(site, "lacks-receipts", "smoke tests failed", "create its receipt: status 404", "keeps the new schema")
+
+
 def test_a_first_deploy(site: DemoSite) -> None:
     """There is no release to go back to: none runs then, and the next deploy is a first one again."""
     before = site.contents()

@@ -45,6 +45,9 @@ def test_a_purchase_survives_revert_and_undo(site: DemoSite) -> None:
     assert (site.running(), site.applied()) == (before, (FIRST,))
     assert ask(site, "GET", "/api/purchases/" + bought)["totalTokens"] == 12.5
 
+    again = site.play("rollback_complete.yml", rollback_reapply="apply")
+    assert (again.status, again.changed) == (0, 0), again.output
+
     later = buy(site)
     undone = site.play("undo_rollback.yml", rollback_reapply="apply")
     assert undone.status == 0, undone.output
@@ -75,6 +78,8 @@ def test_in_place_where_no_second_database_may_be_made(site: DemoSite) -> None:
         assert (again.status, again.changed) == (0, 0), again.output
         undone = site.play("undo_rollback.yml")
         assert undone.status == 0, undone.output
+        again = site.play("undo_rollback.yml")
+        assert (again.status, again.changed) == (0, 0), again.output
     finally:
         site.sql("ALTER ROLE %s CREATEDB" % application.ROLE)
     last = site.condition()

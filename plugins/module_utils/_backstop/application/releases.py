@@ -101,6 +101,16 @@ class Releases:
         """The commit that ``current`` leads to; None without a link or when it leads elsewhere."""
         return self.commit_at(self.link) if os.path.islink(self.link) else None
 
+    def require_link(self) -> None:
+        """Raise where ``current`` is something that a release would have to replace: perhaps all that somebody has."""
+        if os.path.lexists(self.link) and not os.path.islink(self.link):
+            raise Refused(
+                "Nothing is overwritten",
+                found=self.link + " exists",
+                expected="a link or nothing",
+                hint="move it out of the way (what runs in it goes on), or choose another root for the releases",
+            )
+
     def marker(self, commit: str) -> Optional[Dict[str, Any]]:
         """How a finished release was made; None when there is no such release."""
         path = os.path.join(self.path(commit), MARKER)
@@ -255,8 +265,7 @@ class Releases:
                     found="no release in " + self.path(commit),
                     hint="prepare the release first",
                 )
-            if os.path.lexists(self.link) and not os.path.islink(self.link):
-                raise Refused("Nothing is overwritten", found=self.link + " exists", expected="a link or nothing")
+            self.require_link()
             if self.current() == commit:
                 return False
             reach("release.before-activate")
