@@ -27,7 +27,9 @@ attributes:
     support: full
 options:
   root:
-    description: Directory with the releases, the link, the mirror of the repository and the shared files. It is made when it is missing.
+    description:
+      - Directory with the releases, the link, the mirror of the repository and the shared files. It is made when it is missing.
+      - Where something else than a link stands at C(current), the module refuses, whatever O(state) is.
     type: path
     required: true
   repository:
