@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Write the options of meta/shared_options.yml into defaults and argument specs of the roles that use them, and the
-variables of each role's argument specs into its README.
+"""Write the options of meta/shared_options.yml into defaults and argument specs of the roles that use them, the
+variables of each role's argument specs into its README, and the names that roles and playbooks give to values of their
+own into plugins/plugin_utils/role_variables.py.
 
 A role has the shared options that its tasks, handlers, templates and own defaults name; nothing lists them again.
-In all three files what is written stands between two marker lines, and only that is touched.
+In the roles' files what is written stands between two marker lines, and only that is touched.
 
     python3 meta/write_role_options.py            write
     python3 meta/write_role_options.py --check    change nothing; status 1 when a file would change
@@ -33,6 +34,21 @@ NAME = re.compile(r"\b[a-z][a-z0-9_]*\b")
 READ = ("tasks", "handlers", "templates", "vars", "defaults")
 README_BEGIN = "<!-- Variables, written by meta/write_role_options.py from meta/argument_specs.yml: begin -->"
 README_END = "<!-- Variables: end -->"
+OWN_NAMES = ROOT / "plugins" / "plugin_utils" / "role_variables.py"
+WITH_TASKS = ("roles/*/tasks/**/*.yml", "roles/*/handlers/*.yml", "playbooks/*.yml")
+OWN_NAMES_TEXT = '''# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Names that roles and playbooks give to values of their own; written by meta/write_role_options.py."""
+
+from __future__ import annotations
+
+NAMES = frozenset(
+    [
+%s    ]
+)
+'''
 #: Semantic markup of Ansible's documentation; all of it reads well as code in Markdown.
 MARKUP = re.compile(r"\b[A-Z]\(([^)]*)\)")
 
@@ -142,6 +158,31 @@ def in_code(value: Any) -> str:
     return "computed" if "{{" in text else "`%s`" % text.replace("|", "\\|")
 
 
+def own_names(value: Any) -> Iterator[str]:
+    """Names that tasks give: registered results, facts, loop variables, vars of a task, a block or an included role."""
+    if isinstance(value, dict):
+        control = value.get("loop_control") or {}
+        given = [value.get("register"), control.get("loop_var"), control.get("index_var")]
+        yield from (name for name in given if name)
+        for key in ("vars", "ansible.builtin.set_fact"):
+            yield from value.get(key) or {}
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from own_names(part)
+
+
+def own_names_text() -> str:
+    names, options = set(), set()
+    for role in roles():
+        options |= set(yaml.safe_load((role / "defaults" / "main.yml").read_text("utf-8")))
+    for path in [path for glob in WITH_TASKS for path in ROOT.glob(glob)]:
+        names |= set(own_names(yaml.safe_load(path.read_text("utf-8"))))
+    for path in ROOT.glob("roles/*/vars/*.yml"):
+        names |= set(yaml.safe_load(path.read_text("utf-8")))
+    return OWN_NAMES_TEXT % "".join('        "%s",\n' % name for name in sorted(names - options))
+
+
 def wanted_files() -> Iterator[Tuple[pathlib.Path, str, str]]:
     """Path, present text and wanted text of every file that this program writes into."""
     options = shared_options()
@@ -159,6 +200,7 @@ def wanted_files() -> Iterator[Tuple[pathlib.Path, str, str]]:
             # The specs were rewritten last.
             present = readme.read_text("utf-8")
             yield readme, present, readme_text(present, yaml.safe_load(wanted)["argument_specs"])
+    yield OWN_NAMES, OWN_NAMES.read_text("utf-8") if OWN_NAMES.exists() else "", own_names_text()
 
 
 def defined_twice() -> Iterator[str]:

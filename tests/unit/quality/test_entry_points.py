@@ -1,0 +1,100 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Ansible validates the arguments of an entry point only where a spec has the very name that is used."""
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from typing import Any, Dict, Iterator, List, Set, Tuple
+
+import pytest
+import yaml
+from support.collection_files import ROLES, ROOT, name_of, role_folders
+
+PREFIX = "backstop.postgres."
+PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
+
+
+def load(path: pathlib.Path) -> Any:
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
+def specs(role: str) -> Dict[str, Dict[str, Any]]:
+    return dict(load(ROLES / role / "meta" / "argument_specs.yml")["argument_specs"])
+
+
+def used(found: Any) -> Iterator[Tuple[str, str]]:
+    """Role and entry point of each inclusion in plays or tasks."""
+    for item in found or []:
+        for role in item.get("roles") or []:
+            yield role["role"].replace(PREFIX, ""), "main"
+        for key in ("ansible.builtin.include_role", "ansible.builtin.import_role"):
+            if key in item:
+                yield item[key]["name"].replace(PREFIX, ""), item[key].get("tasks_from", "main")
+        for key in ("tasks", "pre_tasks", "post_tasks", "handlers", "block", "rescue", "always"):
+            yield from used(item.get(key))
+
+
+def inclusions() -> List[Tuple[pathlib.Path, str, str]]:
+    files = [*PLAYBOOKS, *ROOT.glob("roles/*/tasks/**/*.yml"), *ROOT.glob("molecule/*/*.yml")]
+    lists = [(path, load(path)) for path in sorted(files)]
+    for path in [*ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md"), ROOT / "README.md"]:
+        blocks = re.findall(r"(?ms)^```ya?ml\n(.*?)^```", path.read_text("utf-8"))
+        lists += [(path, yaml.safe_load(block)) for block in blocks]
+    return [(path, *one) for path, found in lists if isinstance(found, list) for one in used(found)]
+
+
+def test_every_entry_point_that_is_used_has_a_spec() -> None:
+    found = inclusions()
+    assert len(found) > 30
+    missing = ["%s: %s, %s" % (name_of(path), role, entry) for path, role, entry in found if entry not in specs(role)]
+    assert not missing
+
+
+def validations(role: str) -> Dict[str, Any]:
+    """A play that validates the arguments of each entry point as Ansible does at its inclusion."""
+    tasks = [
+        {
+            "name": "%s %s" % (role, entry),
+            "ansible.builtin.validate_argument_spec": {
+                "argument_spec": {
+                    name: {key: option[key] for key in ("type", "elements", "choices", "options") if key in option}
+                    for name, option in (spec.get("options") or {}).items()
+                    if not option.get("required")
+                }
+            },
+        }
+        for entry, spec in specs(role).items()
+    ]
+    defaults = str(ROLES / role / "defaults" / "main.yml")
+    return {"name": role, "hosts": "localhost", "gather_facts": False, "vars_files": [defaults], "tasks": tasks}
+
+
+def test_the_defaults_pass_the_validation(tmp_path: pathlib.Path) -> None:
+    """It evaluates each option where the entry point is included, so no default may name what comes to be later."""
+    plays = [validations(role.name) for role in role_folders()]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump(plays), "utf-8")
+    argv = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "localhost,", "play.yml"]
+    done = subprocess.run(argv, cwd=tmp_path, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout.decode()
+    assert "ok=%d " % sum(len(play["tasks"]) for play in plays) in done.stdout.decode()
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=name_of)
+def test_every_playbook_first_checks_the_variables_of_its_roles(path: pathlib.Path) -> None:
+    plays = load(path)
+    first = (plays[0].get("pre_tasks") or plays[0]["tasks"])[0]
+    checked: Set[str] = set(first[PREFIX + "check_variables"]["roles"])
+    pending = {role for role, _entry in used(plays)}
+    needed: Set[str] = set()
+    while pending:
+        role = pending.pop()
+        needed.add(role)
+        files = [load(file) for file in (ROLES / role / "tasks").rglob("*.yml")]
+        pending |= {other for found in files for other, _entry in used(found)} - needed
+    assert checked == needed
