@@ -106,7 +106,7 @@ def act(request: Request) -> Dict[str, Any]:
 
 
 def _described(session: Session, table: catalog.Table, counts: bool) -> Dict[str, Any]:
-    digest = digests.table_digest(session, table.schema, table.name, table.columns) if counts else None
+    digest = digests.table_digest(session, table.source, table.columns) if counts else None
     return {
         **table.to_json(),
         **({"rows": digest.rows, "digest": digest.hash} if digest else {}),

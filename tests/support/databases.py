@@ -160,8 +160,12 @@ class Databases:
                 cursor.execute("DROP DATABASE %s WITH (FORCE)" % quote_identifier(name))
 
 
-def _start_cluster(directory: pathlib.Path) -> Cluster:
-    made = Cluster.create(directory, options=_OPTIONS)
+def start_cluster(directory: pathlib.Path, bin_dir: Optional[pathlib.Path] = None) -> Cluster:
+    """A server with the roles and templates that Databases.make copies.
+
+    :param bin_dir: its programs, where they are not those of all tests
+    """
+    made = Cluster.create(directory, options=_OPTIONS, bin_dir=bin_dir)
     try:
         made.start()
         made.create_role(OWNER, "LOGIN CREATEDB", password=PASSWORD)
@@ -185,7 +189,7 @@ def _start_cluster(directory: pathlib.Path) -> Cluster:
 def cluster(request, tmp_path_factory) -> Cluster:
     """The one server of this run; folders that import this fixture share it."""
     if _CLUSTER not in request.config.stash:
-        made = _start_cluster(tmp_path_factory.mktemp("cluster"))
+        made = start_cluster(tmp_path_factory.mktemp("cluster"))
         request.config.stash[_CLUSTER] = made
         request.config.add_cleanup(made.destroy)
     return request.config.stash[_CLUSTER]

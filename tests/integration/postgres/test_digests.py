@@ -19,7 +19,7 @@ from support.databases import REALISTIC
 def digests_of(live):
     with live.context.connect() as session:
         return {
-            (table.schema, table.name): table_digest(session, table.schema, table.name, table.columns)
+            (table.schema, table.name): table_digest(session, table.source, table.columns)
             for table in catalog.tables(session)
         }
 
@@ -76,7 +76,7 @@ def test_a_change_is_seen_in_its_table_alone(shop, what):
         tables = catalog.tables(session)
 
         def all_digests():
-            return {t.name: table_digest(session, t.schema, t.name, t.columns) for t in tables if t.name != "log"}
+            return {t.name: table_digest(session, t.source, t.columns) for t in tables if t.name != "log"}
 
         before = all_digests()
         session.execute("BEGIN; SET LOCAL search_path = public; " + sql + "; SET LOCAL search_path = pg_catalog")

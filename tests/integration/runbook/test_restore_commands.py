@@ -273,7 +273,7 @@ def test_sum_of_floats_as_a_check(live, shell):
     def digest():
         with live.context.connect() as session:
             table = catalog.find_table(session, "ReceiptData")
-            return digests.table_digest(session, table.schema, table.name, table.columns)
+            return digests.table_digest(session, table.source, table.columns)
 
     ours = digest()
     live.execute("UPDATE \"ReceiptData\" SET \"totalAmountZWG\" = 0 WHERE \"id\" <> 'r7'")

@@ -69,7 +69,7 @@ def receipts(live):
 def digest(live):
     with live.context.connect() as session:
         table = catalog.find_table(session, "ReceiptData")
-        return digests.table_digest(session, table.schema, table.name, table.columns)
+        return digests.table_digest(session, table.source, table.columns)
 
 
 def number(live, table="ReceiptData"):

@@ -56,7 +56,7 @@ def spoiled(plain, tmp_path):
 
 def digest(live):
     with live.context.connect() as session:
-        return [digests.table_digest(session, table.schema, table.name, table.columns)
+        return [digests.table_digest(session, table.source, table.columns)
                 for table in catalog.tables(session)]
 
 

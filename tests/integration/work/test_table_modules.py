@@ -29,7 +29,7 @@ def module(plain, tmp_path):
 def digest(live):
     with live.context.connect() as session:
         table = catalog.find_table(session, "User")
-        return digests.table_digest(session, table.schema, table.name, table.columns)
+        return digests.table_digest(session, table.source, table.columns)
 
 
 def test_backup_restore_and_undo(plain, module, tmp_path):

@@ -12,6 +12,7 @@ import os
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import sha256_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import qualified
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions, digests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
@@ -59,7 +60,7 @@ def receipts(plain):
 def state(live):
     """Digest of every table, and every definition."""
     with live.context.connect() as session:
-        found = {name: (kind, digests.table_digest(session, schema, name, columns))
+        found = {name: (kind, digests.table_digest(session, "ONLY " + qualified(schema, name), columns))
                  for kind, schema, name, columns in tables_of(session)}
         return found, definitions.definitions(session)
 
@@ -274,7 +275,7 @@ def test_a_cascade_needs_consent_and_comes_back_with_an_undo(receipts):
     with receipts.context.connect() as session:
         wanted = next(entry for entry in manifests.load(place)["tables"] if entry["name"] == "ReceiptData")
         columns = [column["name"] for column in wanted["columns"]]
-        found = digests.table_digest(session, "public", "ReceiptData", columns)
+        found = digests.table_digest(session, 'ONLY public."ReceiptData"', columns)
         assert found.to_json() == wanted["digest"]
     undoes = plan_table_undo(receipts.context, None)["undoes"]
     undo_table(receipts.begun("undo", {"undoes": undoes}), load(receipts, undoes), 0, False)

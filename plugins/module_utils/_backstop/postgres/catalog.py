@@ -10,13 +10,19 @@ import dataclasses
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..base.errors import Refused
-from ..base.sql_names import near_names, parse_table_name
+from ..base.sql_names import near_names, parse_table_name, qualified
 from .connection import Session
 
 #: Conditions on alias n (pg_namespace) and on any object: not the system's schemas, not a member of an extension.
 USER_SCHEMA = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'"
 NOT_OF_EXTENSION = (
     "NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = '%s'::regclass AND e.objid = %s AND e.deptype = 'e')"
+)
+#: Condition on alias c (pg_class): pg_dump carries what it holds. Of an extension's members these are the tables and
+#: sequences that it registered with pg_extension_config_dump(), in whatever schema.
+CARRIED = "(%s AND %s OR EXISTS (SELECT 1 FROM pg_extension x WHERE c.oid = ANY (x.extconfig)))" % (
+    USER_SCHEMA,
+    NOT_OF_EXTENSION % ("pg_class", "c.oid"),
 )
 
 
@@ -36,10 +42,18 @@ class Table:
     #: columns of the primary key, else of a unique index over NOT NULL columns, else empty
     key: Tuple[str, ...]
     size: int
+    #: of an extension's table what pg_dump selects the rows by, such as "WHERE id > 100" or nothing; else None
+    extension_filter: Optional[str] = None
 
     @property
     def full_name(self) -> str:
         return self.schema + "." + self.name
+
+    @property
+    def source(self) -> str:
+        """What to select the rows from that a dump carries: the table's own; with their places (ctid)."""
+        own = "ONLY " + qualified(self.schema, self.name)
+        return "(SELECT ctid, xmin, * FROM %s %s)" % (own, self.extension_filter) if self.extension_filter else own
 
     @property
     def writable_columns(self) -> List[str]:
@@ -60,6 +74,7 @@ class Table:
             tuple(value["generated"]),
             tuple(value["key"]),
             int(value["size"]),
+            value.get("extension_filter"),
         )
 
     def to_json(self) -> Dict[str, Any]:
@@ -73,6 +88,7 @@ class Table:
             "generated": list(self.generated),
             "key": list(self.key),
             "size": self.size,
+            "extension_filter": self.extension_filter,
         }
 
 
@@ -88,7 +104,8 @@ SELECT c.oid::bigint, n.nspname, c.relname, coalesce(pg_relation_filenode(c.oid)
               unnest(i.indkey::int2[]) WITH ORDINALITY k(number, place), pg_attribute a
             WHERE i.indexrelid = best.indexrelid AND k.place <= i.indnkeyatts
               AND a.attrelid = c.oid AND a.attnum = k.number), '{{}}'),
-  pg_total_relation_size(c.oid)
+  pg_total_relation_size(c.oid),
+  (SELECT x.extcondition[array_position(x.extconfig, c.oid)] FROM pg_extension x WHERE c.oid = ANY (x.extconfig))
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN LATERAL (
   SELECT i.indexrelid FROM pg_index i
@@ -98,13 +115,13 @@ LEFT JOIN LATERAL (
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
       WHERE k.place <= i.indnkeyatts AND NOT a.attnotnull))
   ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1) best ON true
-WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {user_schema} AND {not_of_extension}
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {carried}
 ORDER BY n.nspname, c.relname
-""".format(user_schema=USER_SCHEMA, not_of_extension=NOT_OF_EXTENSION % ("pg_class", "c.oid"))
+""".format(carried=CARRIED)
 
 
 def tables(session: Session) -> List[Table]:
-    """Every table of the users, partitions included (the partitioned parents hold no rows)."""
+    """Every table whose rows a dump carries, partitions included (the partitioned parents hold no rows)."""
     return [
         Table(
             int(oid),
@@ -117,8 +134,11 @@ def tables(session: Session) -> List[Table]:
             tuple(generated),
             tuple(key),
             int(size),
+            extension_filter,
         )
-        for oid, schema, name, filenode, unlogged, columns, types, generated, key, size in session.rows(_TABLES)
+        for oid, schema, name, filenode, unlogged, columns, types, generated, key, size, extension_filter in (
+            session.rows(_TABLES)
+        )
     ]
 
 
@@ -126,8 +146,7 @@ def locked_by_dump(session: Session) -> "List[Relation]":
     """Schema, name and oid of what pg_dump locks: tables and partitioned tables."""
     found = session.rows(
         "SELECT n.nspname, c.relname, c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND %s AND %s ORDER BY 1, 2"
-        % (USER_SCHEMA, NOT_OF_EXTENSION % ("pg_class", "c.oid"))
+        " WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND %s ORDER BY 1, 2" % CARRIED
     )
     return [(str(schema), str(name), int(oid)) for schema, name, oid in found]
 
@@ -236,7 +255,7 @@ def owned_sequences(session: Session, oids: Iterable[int]) -> List[OwnedSequence
 _SEQUENCES = (
     "SELECT n.nspname || '.' || c.relname, pg_sequence_last_value(c.oid), s.seqincrement < 0 FROM pg_sequence s"
     " JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relpersistence <> 't'"
-    " AND %s AND %s ORDER BY 1" % (USER_SCHEMA, NOT_OF_EXTENSION % ("pg_class", "c.oid"))
+    " AND %s ORDER BY 1" % CARRIED
 )
 
 
@@ -271,13 +290,17 @@ def not_covered(session: Session) -> List[Dict[str, str]]:
     note("sequence", "its value is not part of a snapshot", relation % "c.relkind = 'S'")
     note(
         "table of an extension",
-        "its rows belong to the extension",
+        "its rows are not dumped, they come with the extension",
         relation
         % (
             "c.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = 'pg_class'::regclass"
-            " AND e.objid = c.oid AND e.deptype = 'e')"
+            " AND e.objid = c.oid AND e.deptype = 'e') AND NOT " + CARRIED
         ),
     )
+    for table in tables(session):
+        if table.extension_filter:
+            reason = "only rows selected by %s are dumped, the others come with the extension" % table.extension_filter
+            found.append({"kind": "other rows of an extension", "name": table.full_name, "reason": reason})
     note(
         "subscription",
         "is never brought back by a restore: it would take over the slot of the live one",

@@ -43,7 +43,7 @@ def damaged_tables(session: Session, tables: Sequence[Table]) -> Dict[str, str]:
     for table in tables:
         try:
             with session.savepoint():
-                digests.table_digest(session, table.schema, table.name, table.columns)
+                digests.table_digest(session, table.source, table.columns)
         except BackstopError as error:
             if not is_damage(error):
                 raise

@@ -12,9 +12,9 @@ settings that :data:`..connection.PINNED_SETTINGS` pins; it is equal after a dum
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
-from ..base.sql_names import qualified, quote_identifier
+from ..base.sql_names import quote_identifier
 from .connection import Session
 
 
@@ -42,13 +42,13 @@ def hash_expression(columns: Sequence[str], alias: str = "r__") -> str:
     return "hashtextextended(%s, 0)::numeric" % row_expression(columns, alias)
 
 
-def table_digest(
-    session: Session, schema: str, name: str, columns: Sequence[str], where: Optional[str] = None
-) -> Digest:
-    """Digest of a table's own rows (not of its partitions or children) on these columns, in this order."""
+def table_digest(session: Session, source: str, columns: Sequence[str]) -> Digest:
+    """Digest of rows on these columns, in this order.
+
+    :param source: what stands after FROM, such as Table.source: a table's own rows without its partitions or children
+    """
     row = session.one(
-        "SELECT count(*), coalesce(sum(%s), 0)::text FROM ONLY %s r__%s"
-        % (hash_expression(columns), qualified(schema, name), " WHERE " + where if where else "")
+        "SELECT count(*), coalesce(sum(%s), 0)::text FROM %s r__" % (hash_expression(columns), source)
     )
     return Digest(int(row[0]), str(row[1]))
 

@@ -25,11 +25,11 @@ _NO_NUMBER = "('NaN', 'Infinity', '-Infinity')"
 
 def source(family: TableFamily) -> str:
     """What to select a table's rows from: its own, or those of all partitions."""
-    return ("" if family.partitioned else "ONLY ") + qualified(family.schema, family.name)
+    return qualified(family.schema, family.name) if family.partitioned else family.leaves[0].source
 
 
 def count_rows(session: Session, family: TableFamily) -> int:
-    return int(session.value("SELECT count(*) FROM " + source(family)))
+    return int(session.value("SELECT count(*) FROM %s r__" % source(family)))
 
 
 def columns_of(family: TableFamily) -> Dict[str, str]:

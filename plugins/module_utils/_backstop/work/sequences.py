@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Dict, List, Tuple
 
 from ..base.sql_names import qualified
-from ..postgres.catalog import NOT_OF_EXTENSION, USER_SCHEMA
+from ..postgres.catalog import CARRIED
 from ..postgres.connection import Session
 
 _STATES = (
     "SELECT n.nspname, c.relname, pg_sequence_last_value(c.oid), s.seqincrement < 0, s.seqmin, s.seqmax"
     " FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.relpersistence <> 't' AND %s AND %s" % (USER_SCHEMA, NOT_OF_EXTENSION % ("pg_class", "c.oid"))
+    " WHERE c.relpersistence <> 't' AND " + CARRIED
 )
 
 

@@ -405,7 +405,7 @@ def _read_contents(
         if oids is not None and table.oid not in oids:
             continue
         try:
-            digest = digests.table_digest(session, table.schema, table.name, table.columns)
+            digest = digests.table_digest(session, table.source, table.columns)
         except BackstopError as error:
             if is_damage(error):
                 raise DamagedTable(table.full_name, error, "a table of which a backup can be made") from error

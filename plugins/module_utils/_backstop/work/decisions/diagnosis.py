@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Set, TypeVar
 
 from ...base.errors import BackstopError
 from ...base.progress import parse_timestamp
-from ...base.sql_names import qualified, typed_name
+from ...base.sql_names import typed_name
 from ...postgres import catalog, collations, definitions, digests, replication, server
 from ...postgres.catalog import Table
 from ...postgres.connection import DRIVER_ERRORS, Session
@@ -229,7 +229,7 @@ def _table(
         table.rows_now = None if now is None else _told(facts, then.full_name, lambda: _count(session, then))
         return table
     try:
-        found = digests.table_digest(session, now.schema, now.name, then.columns)
+        found = digests.table_digest(session, now.source, then.columns)
     except BackstopError as error:
         facts.unreadable.append(table.typed_name)
         facts.untold.append("table %s: %s" % (then.full_name, error.found))
@@ -242,7 +242,7 @@ def _table(
 
 
 def _count(session: Session, table: Table) -> int:
-    return int(session.value("SELECT count(*) FROM ONLY " + qualified(table.schema, table.name)))
+    return int(session.value("SELECT count(*) FROM %s r__" % table.source))
 
 
 def _first_transaction_after(session: Session, manifest: Dict[str, Any]) -> Optional[int]:
@@ -259,8 +259,8 @@ def _first_transaction_after(session: Session, manifest: Dict[str, Any]) -> Opti
 
 
 def _written_since(session: Session, table: Table, first: int) -> int:
-    source = qualified(table.schema, table.name)
-    return int(session.value("SELECT count(*) FROM ONLY %s r__ WHERE r__.xmin::text::bigint >= %d" % (source, first)))
+    sql = "SELECT count(*) FROM %s r__ WHERE r__.xmin::text::bigint >= %d"
+    return int(session.value(sql % (table.source, first)))
 
 
 # Judging --------------------------------------------------------------------------------------------------------------

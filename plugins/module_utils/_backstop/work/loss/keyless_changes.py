@@ -130,9 +130,9 @@ class KeylessChanges(RowChanges):
 
     def touched(self) -> Tuple[int, int]:
         row = self.session.one(
-            "SELECT count(*), coalesce(sum(%s), 0) FROM ONLY %s t WHERE %s OR %s"
+            "SELECT count(*), coalesce(sum(%s), 0) FROM %s t WHERE %s OR %s"
             % (
-                digests.hash_expression(self.table.columns, "t"), self.target,
+                digests.hash_expression(self.table.columns, "t"), self.table.source,
                 self._among("a", "how = 'insert'"), self._among("b", "how = 'delete'"),
             )
         )

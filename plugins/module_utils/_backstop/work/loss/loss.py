@@ -17,7 +17,7 @@ from collections import Counter
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ...base.errors import BackstopError, Refused
-from ...base.sql_names import qualified, quote_identifier, quote_literal
+from ...base.sql_names import quote_identifier, quote_literal
 from ...postgres import catalog, digests
 from ...postgres.catalog import Table
 from ...postgres.connection import Session
@@ -111,7 +111,7 @@ def count_table_losses(
             losses.append(loss)
     for name, table in based.items():
         # Dropped in the live database: all that the base still has of it counts as deleted.
-        rows = digests.table_digest(base, table.schema, table.name, table.columns).rows
+        rows = digests.table_digest(base, table.source, table.columns).rows
         if rows and not name.endswith("." + HISTORY_TABLE):
             losses.append(TableLoss(table.schema, table.name, deleted=rows, whole_table=True))
     return losses
@@ -153,7 +153,7 @@ def _loss_of_columns(live: Session, table: Table, other: Table, to_be_put_back: 
 
 def _whole_table(live: Session, table: Table) -> TableLoss:
     loss = TableLoss(table.schema, table.name, whole_table=True, columns=table.writable_columns)
-    loss.inserted = digests.table_digest(live, table.schema, table.name, table.columns).rows
+    loss.inserted = digests.table_digest(live, table.source, table.columns).rows
     return loss
 
 
@@ -174,8 +174,8 @@ def _table_loss(live: Session, table: Table, base: Session, other: Optional[Tabl
     loss.columns = [column for column in table.writable_columns if column in other.writable_columns]
     columns = [column for column in table.columns if column in other.columns]
     loss.hashed = list(table.key) if table.key and set(table.key) <= set(columns) else columns
-    here = digests.table_digest(live, table.schema, table.name, columns)
-    if here != digests.table_digest(base, other.schema, other.name, columns):
+    here = digests.table_digest(live, table.source, columns)
+    if here != digests.table_digest(base, other.source, columns):
         count = max(1, here.rows // _BUCKET_ROWS)
         differing = _differing_buckets(live, base, (table, other), loss.hashed, columns, count)
         for start in range(0, len(differing), _BUCKETS_AT_ONCE):
@@ -202,8 +202,8 @@ def _differing_buckets(
         {
             int(row[0]): row[1:]
             for row in session.rows(
-                "SELECT %s, count(*), sum(%s)::text FROM ONLY %s r__ GROUP BY 1"
-                % (_bucket_of(key, count), digests.hash_expression(columns), qualified(table.schema, table.name))
+                "SELECT %s, count(*), sum(%s)::text FROM %s r__ GROUP BY 1"
+                % (_bucket_of(key, count), digests.hash_expression(columns), table.source)
             )
         }
         for session, table in zip((live, base), tables)
@@ -225,11 +225,11 @@ def _compare_buckets(
     here, there = (
         Counter(
             session.rows(
-                "SELECT %s, %s FROM ONLY %s r__ WHERE %s = ANY('{%s}'::bigint[])"
+                "SELECT %s, %s FROM %s r__ WHERE %s = ANY('{%s}'::bigint[])"
                 % (
                     key_hash(loss.hashed),
                     key_hash(columns),
-                    qualified(table.schema, table.name),
+                    table.source,
                     _bucket_of(loss.hashed, count),
                     ",".join(map(str, buckets)),
                 )
@@ -268,7 +268,7 @@ def _add_new_columns(live: Session, table: Table, other: Table, loss: TableLoss)
     if not new:
         return
     where = " OR ".join(written_condition(live, table, column) for column in new)
-    sql = "SELECT %s FROM ONLY %s r__ WHERE %s" % (key_hash(loss.hashed), qualified(table.schema, table.name), where)
+    sql = "SELECT %s FROM %s r__ WHERE %s" % (key_hash(loss.hashed), table.source, where)
     written = Counter(int(row[0]) for row in live.rows(sql))
     for key, rows in written.items():
         more = max(0, rows - loss.keys.get(key, 0))

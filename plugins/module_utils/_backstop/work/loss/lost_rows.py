@@ -94,7 +94,7 @@ def _columns(loss: TableLoss, table: Table) -> List[str]:
 def _rows_query(loss: TableLoss, table: Table) -> str:
     """The rows that the base lacks; of equal ones in a table without key only as many as it lacks."""
     columns = ", ".join("r__." + quote_identifier(column) for column in _columns(loss, table))
-    source = "ONLY %s r__" % qualified(table.schema, table.name)
+    source = "%s r__" % table.source
     if loss.whole_table:
         return "SELECT %s FROM %s" % (columns, source)
     return (

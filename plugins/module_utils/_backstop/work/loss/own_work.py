@@ -47,7 +47,7 @@ def note_migrated(operation: Operation, session: Session) -> None:
     rehearsed = read_json(path, "digests of the rehearsal")
     names = {entry["table"] for entry in rehearsed["tables"]}
     found = [
-        _to_json(table, digests.table_digest(session, table.schema, table.name, table.columns))
+        _to_json(table, digests.table_digest(session, table.source, table.columns))
         for table in catalog.tables(session)
         if table.full_name in names and table.size <= _MAX_BYTES
     ]
@@ -75,7 +75,7 @@ def as_migrated(live: Session, names: Sequence[str], store: Store, place: Backup
     found = set(dropped) - set(tables)
     for name in set(names) & set(contents) & set(tables):
         table = tables[name]
-        now = (table.columns, digests.table_digest(live, table.schema, table.name, table.columns))
+        now = (table.columns, digests.table_digest(live, table.source, table.columns))
         if now in contents[name]:
             found.add(name)
     return found & set(names)

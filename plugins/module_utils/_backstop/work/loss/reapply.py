@@ -375,7 +375,7 @@ class _Carry:
             file = "%d.copy" % number
             _write(os.path.join(folder, file), changes)
             table = changes.table
-            digest = digests.table_digest(self._target, table.schema, table.name, table.columns)
+            digest = digests.table_digest(self._target, table.source, table.columns)
             entries.append(
                 {
                     "schema": table.schema,
@@ -465,7 +465,7 @@ def _rest(loss: TableLoss, counts: Dict[Tuple[str, str, bool], int], hashes: Seq
 
 def _digests(session: Session) -> Dict[Name, digests.Digest]:
     return {
-        (table.schema, table.name): digests.table_digest(session, table.schema, table.name, table.columns)
+        (table.schema, table.name): digests.table_digest(session, table.source, table.columns)
         for table in catalog.tables(session)
     }
 

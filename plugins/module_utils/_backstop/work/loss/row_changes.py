@@ -129,11 +129,11 @@ class RowChanges:
         self.session.execute("ANALYZE " + self._stage)
 
     def _rows_query(self, table: Table, beyond: str, key: List[str], hashes: Sequence[int]) -> str:
-        return "COPY (SELECT %s, %s, %s FROM ONLY %s r__ WHERE %s = ANY('{%s}'::bigint[])) TO STDOUT" % (
+        return "COPY (SELECT %s, %s, %s FROM %s r__ WHERE %s = ANY('{%s}'::bigint[])) TO STDOUT" % (
             key_hash(key),
             beyond,
             ", ".join("r__." + quote_identifier(column) for column in self.columns),
-            qualified(table.schema, table.name),
+            table.source,
             key_hash(key),
             ",".join(map(str, hashes)),
         )
@@ -318,8 +318,8 @@ class RowChanges:
     def touched(self) -> Tuple[int, int]:
         """Number and sum of hashes of the table's rows that the changes are about, over all columns."""
         row = self.session.one(
-            "SELECT count(*), coalesce(sum(%s), 0) FROM ONLY %s t WHERE EXISTS (SELECT FROM %s s WHERE %s)"
-            % (digests.hash_expression(self.table.columns, "t"), self.target, self._stage, self._same_key())
+            "SELECT count(*), coalesce(sum(%s), 0) FROM %s t WHERE EXISTS (SELECT FROM %s s WHERE %s)"
+            % (digests.hash_expression(self.table.columns, "t"), self.table.source, self._stage, self._same_key())
         )
         return int(row[0]), int(row[1])
 

@@ -142,7 +142,7 @@ def _facts(session: Session) -> Dict[str, Any]:
     tables = catalog.tables(session)
     return {
         "tables": tables,
-        "digests": {t.full_name: digests.table_digest(session, t.schema, t.name, t.columns) for t in tables},
+        "digests": {t.full_name: digests.table_digest(session, t.source, t.columns) for t in tables},
         "size": server.database_size(session, session.settings.database),
     }
 

@@ -311,7 +311,7 @@ def _contents(
     for name, columns in staying.items():
         table = known.get(name)
         whole = table is not None and set(columns) <= set(table.columns)
-        found[name] = digests.table_digest(session, table.schema, table.name, columns) if table and whole else None
+        found[name] = digests.table_digest(session, table.source, columns) if table and whole else None
     return found
 
 

@@ -37,7 +37,7 @@ def apply(session: Session, pair: Pair) -> None:
         _update(session, pair, "d__.live = l__.ctid AND d__.kind = 'changed' AND d__.how = 'update'")
         reach("table.updated")
         _execute(session, "DELETE FROM %s l__ USING %s d__ WHERE l__.ctid = d__.live"
-                 " AND (d__.kind = 'newer' OR d__.how = 'replace')" % (pair.live, pair.difference))
+                 " AND (d__.kind = 'newer' OR d__.how = 'replace')" % (pair.target, pair.difference))
         reach("table.deleted")
         if plan.parked:
             _update(session, pair, "d__.how = 'park' AND " + pair.same_key(session, "l__", "s__"))
@@ -130,7 +130,7 @@ def _value_beside(pair: Pair, column: references.Column) -> str:
              "timestamptz": "d__.n__ * interval '1 second'"}
     if column.category != "N" and column.type not in steps:
         return ""
-    most = "(SELECT max(m__) FROM (SELECT %s FROM %s UNION ALL SELECT %s FROM %s) x__(m__))" % (
+    most = "(SELECT max(m__) FROM (SELECT %s FROM %s r__ UNION ALL SELECT %s FROM %s) x__(m__))" % (
         name, pair.live, name, pair.stage)
     return "%s + %s" % (most, steps.get(column.type, "d__.n__"))
 
@@ -176,7 +176,7 @@ def _execute(session: Session, sql: str) -> int:
 def _park(session: Session, pair: Pair, plan: _Plan) -> None:
     assignments = ", ".join("%s = %s" % (quote_identifier(name), value) for name, value in plan.parked.items())
     _execute(session, "UPDATE %s l__ SET %s FROM (SELECT live, row_number() OVER () AS n__ FROM %s WHERE how = 'park')"
-             " d__ WHERE l__.ctid = d__.live" % (pair.live, assignments, pair.difference))
+             " d__ WHERE l__.ctid = d__.live" % (pair.target, assignments, pair.difference))
     reach("table.parked")
 
 
@@ -185,7 +185,7 @@ def _update(session: Session, pair: Pair, condition: str) -> None:
     columns = [quote_identifier(name) for name in pair.writable if name not in fixed]
     if columns and pair.table.key:
         _execute(session, "UPDATE %s l__ SET (%s) = ROW(%s) FROM %s d__ JOIN %s s__ ON s__.ctid = d__.staged WHERE %s"
-                 % (pair.live, ", ".join(columns), ", ".join("s__." + column for column in columns),
+                 % (pair.target, ", ".join(columns), ", ".join("s__." + column for column in columns),
                     pair.difference, pair.stage, condition))
 
 
@@ -228,7 +228,7 @@ def advance_sequences(session: Session, pairs: Sequence[Pair], sequences: Sequen
     for sequence in sequences:
         furthest = "max" if sequence.increment > 0 else "min"
         column = quote_identifier(sequence.column)
-        found = [session.value("SELECT %s(%s)::numeric FROM %s" % (furthest, column, pair.live)) for pair in pairs
+        found = [session.value("SELECT %s(%s)::numeric FROM %s r__" % (furthest, column, pair.live)) for pair in pairs
                  if sequence.column in pair.columns]
         values = [int(value) for value in found if value is not None]
         if not values:

@@ -138,7 +138,7 @@ def _check_digests(
         if list(leaf.columns) != columns:
             wrong.append("table %s has other columns than in backup %s" % (leaf.full_name, manifest["id"]))
             continue
-        found = digests.table_digest(session, leaf.schema, leaf.name, columns)
+        found = digests.table_digest(session, leaf.source, columns)
         if found != digests.Digest.from_json(entry["digest"]):
             wrong.append(
                 "table %s holds other rows than in backup %s: %d rows, there %d"

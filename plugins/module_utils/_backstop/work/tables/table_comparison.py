@@ -49,6 +49,11 @@ class Pair:
 
     @property
     def live(self) -> str:
+        """What to read the live rows from; to write them is for ``target``."""
+        return self.table.source
+
+    @property
+    def target(self) -> str:
         return "ONLY " + qualified(self.table.schema, self.table.name)
 
     @property
@@ -207,7 +212,7 @@ def _copy(session: Session, pair: Pair, block: archive.CopyBlock) -> None:
 
 
 def _prove_stage(session: Session, pair: Pair, place: BackupPlace) -> None:
-    found = digest_of(session, pair.stage, pair.columns)
+    found = digests.table_digest(session, pair.stage, pair.columns)
     if found != pair.wanted:
         raise BackstopError(
             "The rows of table %s in backup %s are not those of its manifest" % (pair.table.full_name, place.backup_id),
@@ -226,13 +231,6 @@ def _prove_stage(session: Session, pair: Pair, place: BackupPlace) -> None:
                 hint="revert completely: rollback_complete.yml",
             ) from error
     session.execute("ANALYZE %s" % pair.stage)
-
-
-def digest_of(session: Session, source: str, columns: Sequence[str]) -> digests.Digest:
-    """Digest of what stands after FROM."""
-    row = session.one("SELECT count(*), coalesce(sum(%s), 0)::text FROM %s r__"
-                      % (digests.hash_expression(columns), source))
-    return digests.Digest(int(row[0]), str(row[1]))
 
 
 # Comparing ------------------------------------------------------------------------------------------------------------

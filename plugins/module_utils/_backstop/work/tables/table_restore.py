@@ -37,7 +37,6 @@ from .table_comparison import (
     Difference,
     Pair,
     compare,
-    digest_of,
     family_of,
     newest_backup_with,
     pair_up,
@@ -259,7 +258,7 @@ def plan_undo_of(context: Context, undone: Operation, accept_lost_rows: int, acc
             work = _prepare(context, session, wish, backup_id)
             report = _report(context, work)
             for pair in work.pairs:
-                work.before[pair.table.full_name] = digest_of(session, pair.live, pair.columns)
+                work.before[pair.table.full_name] = digests.table_digest(session, pair.live, pair.columns)
             report["lost_rows"] = _lost(context, work, undone)
         finally:
             session.execute("ROLLBACK")
@@ -375,7 +374,7 @@ def _look_for_damage(context: Context, work: _Work, facts: Dict[str, Any]) -> No
     for pair in work.pairs:
         try:
             with work.session.savepoint():
-                work.before[pair.table.full_name] = digest_of(work.session, pair.live, pair.columns)
+                work.before[pair.table.full_name] = digests.table_digest(work.session, pair.live, pair.columns)
         except BackstopError as error:
             if not is_damage(error):
                 raise
@@ -489,7 +488,7 @@ def _prove(work: _Work, expected: Dict[str, digests.Digest]) -> Dict[str, Any]:
     summaries = []
     for pair in work.pairs:
         name = pair.table.full_name
-        found = digest_of(work.session, pair.live, pair.columns)
+        found = digests.table_digest(work.session, pair.live, pair.columns)
         columns = references.columns(work.session, pair.table.oid)
         live = summary(work.session, pair.live, columns)
         same = work.wish.mode != REPLACE or live == summary(work.session, pair.stage, columns)
