@@ -45,6 +45,11 @@ options:
   environment_file:
     description: File with the release's own C(DATABASE_URL), for the gate that compares where it leads.
     type: path
+  environment_rules:
+    description: How the application's start reads O(environment_file), as Node's packages dotenv and dotenv-expand or as systemd.
+    type: str
+    choices: [dotenv, systemd]
+    default: dotenv
   database_directory:
     description: The server's data directory, when it is on this host; its free space is looked at.
     type: path
@@ -138,7 +143,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import environment_file
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import environment_file
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
@@ -181,7 +186,7 @@ def _question(request: Request) -> Question:
     else:
         files = history.read_folder(params["migrations_path"])
     given = params["environment_file"]
-    url = environment_file.read(given).get("DATABASE_URL") if given else None
+    url = environment_file.read(given, params["environment_rules"]).get("DATABASE_URL") if given else None
     return Question(
         files=files,
         expected=params["expected"],
@@ -202,6 +207,7 @@ def main() -> None:
             migrations=dict(type="dict"),
             expected=dict(type="list", elements="str", required=True),
             environment_file=dict(type="path"),
+            environment_rules=dict(type="str", choices=list(environment_file.RULES), default="dotenv"),
             database_directory=dict(type="path"),
             database_free_bytes=dict(type="int"),
             server_programs_version=dict(type="str"),

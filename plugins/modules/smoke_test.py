@@ -87,6 +87,11 @@ options:
       environment_file:
         description: File of lines C(NAME=value) with more environment variables. O(trial.environment) wins.
         type: path
+      environment_rules:
+        description: How O(trial.environment_file) is read, as Node's packages dotenv and dotenv-expand or as systemd does.
+        type: str
+        choices: [dotenv, systemd]
+        default: dotenv
       port:
         description: Port to listen on; V(0) for any that is free.
         type: int
@@ -177,12 +182,12 @@ from typing import Any, Dict, List, Optional
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import Request, run_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import (
-    environment_file,
     smoke,
     smoke_steps,
     trial,
     web,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import environment_file
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 
 
@@ -228,7 +233,8 @@ def _test(params: Dict[str, Any], steps: List[smoke_steps.Step], port: Optional[
 def _try(params: Dict[str, Any], steps: List[smoke_steps.Step]) -> Dict[str, Any]:
     options = params["trial"]
     port = options["port"] or trial.free_port()
-    settings = environment_file.read(options["environment_file"]) if options["environment_file"] else {}
+    given = options["environment_file"]
+    settings = environment_file.read(given, options["environment_rules"]) if given else {}
     settings.update({str(name): str(value) for name, value in options["environment"].items()})
     outcome = trial.run(
         options["command"],
@@ -255,6 +261,7 @@ def main() -> None:
         cwd=dict(type="path", required=True),
         environment=dict(type="dict", default={}, no_log=True),
         environment_file=dict(type="path"),
+        environment_rules=dict(type="str", choices=list(environment_file.RULES), default="dotenv"),
         port=dict(type="int", default=0),
         port_variable=dict(type="str", default="PORT"),
         node_bin_dir=dict(type="path"),

@@ -13,7 +13,7 @@ import tempfile
 from typing import Any, Iterator, List
 
 import pytest
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.pm2 import Pm2, summary
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.pm2 import Pm2, read_log, summary
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.processes import Finished
 
@@ -77,3 +77,13 @@ def test_a_home_of_another_user(tmp_path: pathlib.Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(Refused, match="belongs to another user"):
         Pm2("pm2", str(tmp_path))
+
+
+def test_a_secret_at_which_the_end_of_a_log_is_cut(tmp_path: pathlib.Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("it was %s now\nlast\n" % SECRET, "utf-8")
+    for most in range(6, 40):
+        shown = "\n".join(read_log(str(log), 0, [SECRET], most))
+        assert shown.endswith("last") == (most > len(SECRET) + 4) and not any(
+            SECRET[place:place + 4] in shown for place in range(len(SECRET) - 3)
+        )

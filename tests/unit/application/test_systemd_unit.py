@@ -160,6 +160,14 @@ def test_the_log_since_the_start_alone() -> None:
     assert "--after-cursor=" + cursor in answers.called[-1]
 
 
+def test_what_systemd_hands_to_the_application_is_hidden_in_its_log(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "shop env").write_text("PW='hunter22' \"and more\"\n", "utf-8")
+    (tmp_path / ".env").write_text("NOTE='first line\nsecond line'\n", "utf-8")
+    answers = Answers(EnvironmentFiles="%s (ignore_errors=no)" % (tmp_path / "shop env"))
+    answers.log = "Error: hunter22and more\nError: second line\n"
+    assert unit(answers).errors_since("", re.compile("Error"), str(tmp_path)) == ["Error: ********"] * 2
+
+
 def test_the_manager_of_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """become leaves no XDG_RUNTIME_DIR, without which systemctl --user finds nothing."""
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)

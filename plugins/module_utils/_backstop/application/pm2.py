@@ -21,10 +21,10 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Pattern, Sequen
 
 from ..base import processes
 from ..base.durable_files import file_error, make_private_directory
+from ..base.environment_file import secrets_in
 from ..base.errors import BackstopError, Refused
 from ..base.processes import Finished, redact
 from .commands import search_path
-from .environment_file import read, secrets_of
 from .system_processes import POLL_SECONDS, alive, end, end_groups, groups_led_by
 
 Runner = Callable[..., Finished]
@@ -448,7 +448,7 @@ def _check_ecosystem(cwd: str, ecosystem_file: str) -> str:
 
 
 def _secrets_in(cwd: str) -> List[str]:
-    return secrets_of(read(os.path.join(cwd, ".env")))
+    return secrets_in(os.path.join(cwd, ".env"))
 
 
 def read_log(path: str, start: int, secrets: Sequence[str], most: int = _LOG_TAIL) -> List[str]:
@@ -459,11 +459,15 @@ def read_log(path: str, start: int, secrets: Sequence[str], most: int = _LOG_TAI
     try:
         with open(path, "rb") as stream:
             size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(start if start <= size else 0, size - most))
-            text = stream.read().decode(errors="replace")
+            begin = start if start <= size else 0
+            cut = size - most > begin
+            stream.seek(size - most if cut else begin)
+            text = redact(stream.read().decode(errors="replace"), secrets)
     except OSError:
         return []
-    return [line for line in redact(text, secrets).splitlines() if line.strip()]
+    # The end of a secret, at whose beginning it was cut, is none that can be found.
+    text = text[max(map(len, secrets), default=0) if cut else 0:]
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def _said_last(lines: Sequence[str], most: int = 5) -> List[str]:

@@ -20,8 +20,8 @@ import sys
 import time
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from ..application import environment_file
 from ..base.durable_files import FileLock, file_error, fsync_directory, read_json, write_json
+from ..base.environment_file import secrets_in
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.progress import timestamp
@@ -224,9 +224,7 @@ class Releases:
             mirror.keep(commit)
         for name, target in links.items():
             _link(partial, name, target)
-        secrets = [
-            secret for target in links.values() for secret in environment_file.secrets_of(environment_file.read(target))
-        ]
+        secrets = [secret for target in links.values() for secret in secrets_in(target)]
         ran = []
         for argv in commands:
             seconds = run_command(

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Pattern, Sequence
 
 from ..base import processes
+from ..base.environment_file import secrets_in
 from ..base.errors import BackstopError, Refused
 from ..base.processes import Finished, describe_failure, redact
 from ..base.progress import timestamp
-from .environment_file import read, secrets_of
 from .git_mirror import FULL_COMMIT
 from .system_processes import POLL_SECONDS
 
@@ -71,7 +71,7 @@ class ServiceCommands:
         self._run = run
         for name, argv in self._commands.items():
             _check_places(name, argv)
-        self._secrets = secrets_of(read(os.path.join(self.release, ".env")))
+        self._secrets = secrets_in(os.path.join(self.release, ".env"))
 
     def state(self) -> ServiceState:
         finished = self._call("status")

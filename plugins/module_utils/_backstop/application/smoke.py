@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 from urllib.parse import quote
 
+from ..base.environment_file import secrets_by_name
 from ..base.processes import redact
-from .environment_file import secrets_of
 from .smoke_steps import PLACEHOLDER, Step, fill
 from .web import Answer, NoAnswer, check_url, difference, request
 
@@ -59,7 +59,7 @@ class _Runner:
         self.base_url = check_url(base_url)
         self.timeout = timeout
         self.headers = dict(headers)
-        self.secrets = [*secrets, *secrets_of(self.headers)]
+        self.secrets = [*secrets, *secrets_by_name(self.headers)]
         self.saved: Dict[str, Any] = {}
         self.results: List[Result] = []
 
@@ -166,7 +166,7 @@ def run(
     """
     runner = _Runner(base_url, timeout, headers or {}, secrets)
     for step in steps:
-        runner.secrets += secrets_of(step.headers)
+        runner.secrets += secrets_by_name(step.headers)
     started = time.monotonic()
     waiting = list(steps)
     going_on = True

@@ -10,7 +10,7 @@ import sys
 from typing import Iterable, List, Mapping, Sequence
 
 from ..base.errors import Refused
-from ..base.processes import find_program
+from ..base.processes import find_program, gives_away
 
 # Stands between us and the command. The kernel tells it when we die (the thread that started it, to be exact); it
 # then ends its whole group, to which everything belongs that the command started. (Running asks the kernel to kill
@@ -37,7 +37,7 @@ def supervised(
     """
     if not command:
         raise Refused("A command is empty", expected="a list such as [npm, run, build]")
-    if any(_shows(part, secret) for part in command for secret in secrets):
+    if any(gives_away(part, secret) for part in command for secret in secrets):
         raise Refused(
             "A command holds a secret of the environment file",
             found=command[0] + " with a secret among its arguments, which everybody on the host can read",
@@ -51,9 +51,3 @@ def supervised(
     if not known:
         raise Refused("A program could not be started", found="%s is no program that can be found" % program)
     return [sys.executable, "-c", _SOURCE, *command]
-
-
-def _shows(part: str, secret: str) -> bool:
-    """Whether an argument has a secret as one; a password may also be a common word, such as the program's name."""
-    as_one = "://" in secret or "passw" in part.lower()
-    return (as_one and secret in part) or ":%s@" % secret in part

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Pattern, Sequence, Set
 
 from ..base import processes
+from ..base.environment_file import secrets_in
 from ..base.errors import BackstopError, CouldNotVerify, Refused
 from ..base.processes import Finished, find_program, redact
-from .environment_file import read, secrets_of
 from .system_processes import POLL_SECONDS, alive
 
 Runner = Callable[..., Finished]
@@ -253,7 +253,7 @@ class Unit:
             )
 
     def _not_running(self, found: UnitState, place: str, before: str) -> BackstopError:
-        lines = self.log_since(before, secrets_of(read(os.path.join(place, ".env"))))
+        lines = self.log_since(before, self._secrets(place))
         return BackstopError(
             "The application does not stay up",
             found="%s is %s (%s, %s) after %d restarts%s"
@@ -287,8 +287,14 @@ class Unit:
 
     def errors_since(self, cursor: str, pattern: Pattern[str], cwd: str) -> List[str]:
         """Lines behind a place of the journal that look like errors, at most the last 20."""
-        lines = self.log_since(cursor, secrets_of(read(os.path.join(cwd, ".env"))))
+        lines = self.log_since(cursor, self._secrets(cwd))
         return [line for line in lines if pattern.search(line)][-20:]
+
+    def _secrets(self, place: str) -> List[str]:
+        """What the application reads: the release's file, and those that systemd hands to it (systemd.exec(5))."""
+        said = self._systemctl("show", "--property=EnvironmentFiles", self.name).stdout
+        files = re.findall(r"^EnvironmentFiles=(.+?)(?: \(ignore_errors=\w+\))?$", said, re.MULTILINE)
+        return [secret for path in [os.path.join(place, ".env"), *files] for secret in secrets_in(path)]
 
     # Programs
 

@@ -13,10 +13,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Generic, Iterator, List, Mapping, Optional, Sequence, TypeVar
 
+from ..base.environment_file import secrets_in, secrets_of_values
 from ..base.errors import BackstopError, Refused
 from ..base.processes import ERROR_TAIL, Running
 from .commands import search_path
-from .environment_file import secrets_of
 from .supervisor import supervised
 from .system_processes import POLL_SECONDS
 from .web import wait_healthy
@@ -123,7 +123,7 @@ def started(
         raise Refused("The release to try does not exist", found="no directory " + cwd)
     check_port(port)
     settings: Dict[str, str] = {**(environment or {}), port_variable: str(port), "PATH": search_path(node_bin_dir)}
-    secrets = secrets_of(environment or {})
+    secrets = [*secrets_of_values(environment or {}), *secrets_in(os.path.join(cwd, ".env"))]
     argv = supervised(command, cwd, settings, secrets)
     with Running(argv, environment=settings, cwd=cwd, stdout=subprocess.DEVNULL, secrets=secrets) as program:
         yield Trial(program, command, port)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, cast
 
 from .errors import BackstopError, Refused
+from .secret_texts import passwords_of_url
 
 #: How much of a program's error output an error carries, in characters from its end.
 ERROR_TAIL = 2000
@@ -46,9 +47,9 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
-def _gives_away(part: str, secret: str) -> bool:
+def gives_away(part: str, secret: str) -> bool:
     """Whether an argument shows a secret as one. A password may also be a common word, such as the database's name."""
-    if "://" in secret and secret in part:
+    if secret in part and passwords_of_url(secret):
         return True
     return (
         ":%s@" % secret in part or re.search(r"(?i)passw(or)?d['\" ]*[=:]['\" ]*" + re.escape(secret), part) is not None
@@ -102,7 +103,7 @@ class Running:
         self.argv = [str(part) for part in argv]
         self._fed_by = fed_by
         self._secrets = list(secrets)
-        if any(_gives_away(part, secret) for part in self.argv for secret in self._secrets if secret):
+        if any(gives_away(part, secret) for part in self.argv for secret in self._secrets if secret):
             raise AssertionError("a secret in an argument list")
         old_umask = os.umask(umask)
         try:

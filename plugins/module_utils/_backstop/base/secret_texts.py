@@ -1,0 +1,38 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every form in which a secret can show in what a program writes."""
+from __future__ import annotations
+
+import json
+import re
+from typing import List, Set
+from urllib.parse import quote, unquote
+
+#: Shorter values are words such as "on" and "1"; hiding them would make every message unreadable.
+SHORTEST = 4
+#: Up to the last @, for a password that somebody forgot to encode may hold one.
+_URL_PASSWORD = re.compile(r"^[^:/]+://[^:@/]*:(.*)@", re.DOTALL)
+_PARAMETER = re.compile(r"[?&](?:password|sslpassword)=([^&#]*)")
+
+
+def passwords_of_url(text: str) -> List[str]:
+    """The passwords of a connection URL, as they are written in it."""
+    found = _URL_PASSWORD.search(text)
+    named = _PARAMETER.findall(text) if "://" in text else []
+    return [password for password in [*([found.group(1)] if found else []), *named] if password]
+
+
+def encoded_forms(text: str) -> Set[str]:
+    """A text as it is, percent-encoded and decoded, and as JSON."""
+    plain = unquote(text)
+    return {text, plain, quote(plain, safe=""), quote(plain), json.dumps(text)[1:-1], json.dumps(plain)[1:-1]}
+
+
+def forms_of(value: str) -> List[str]:
+    """What to hide of a secret value: itself, each of its lines, and if it is a URL its passwords; in every form."""
+    found: Set[str] = set()
+    for text in [value, *value.splitlines(), *passwords_of_url(value)]:
+        found |= encoded_forms(text.strip()) | {text}
+    return sorted(text for text in found if len(text) >= SHORTEST)
