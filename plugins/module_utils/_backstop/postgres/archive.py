@@ -27,6 +27,11 @@ _UNHINDERED = "-c default_transaction_read_only=off -c statement_timeout=0 -c id
 _RESTORE_OPTIONS = "-c lc_monetary=C " + _UNHINDERED
 #: Text of timestamps and of money in an archive follows such settings too.
 _DUMP_OPTIONS = "-c timezone=UTC -c datestyle=ISO -c extra_float_digits=3 " + _RESTORE_OPTIONS
+#: Under these alone is the text of definitions the same, whatever a role or a database sets.
+_COMPARABLE_OPTIONS = (
+    _DUMP_OPTIONS + " -c role=none -c quote_all_identifiers=off -c bytea_output=hex -c xmlbinary=base64"
+    " -c standard_conforming_strings=on"
+)
 #: Seconds that pg_dump waits for a lock before it gives up.
 LOCK_WAIT_SECONDS = 10
 #: Where an archive is: a file, a directory, or an encrypted file, which is decrypted into pg_restore and never on disk.
@@ -56,6 +61,7 @@ def start_dump(
     snapshot: Optional[str] = None,
     compression: str = "1",
     schema_only: bool = False,
+    comparable: bool = False,
     jobs: int = 0,
     relations: Optional[Sequence[Tuple[str, str]]] = None,
     lock_wait_seconds: int = LOCK_WAIT_SECONDS,
@@ -64,6 +70,7 @@ def start_dump(
     """Start pg_dump into a new archive at ``path``; the caller waits for it and judges its status.
 
     :param path: None for standard output, which the caller reads
+    :param comparable: in UTF-8 and under settings that make equal definitions read equal
     :param jobs: tables that are dumped at the same time, into a directory; 0 means into one file
     :param relations: schema and name of the only ones to be dumped
     """
@@ -83,13 +90,16 @@ def start_dump(
         argv.append("--snapshot=" + snapshot)
     if schema_only:
         argv.append("--schema-only")
+    if comparable or relations is not None:
+        # Patterns are read in the encoding of the dump.
+        argv.append("--encoding=UTF8")
     if relations is not None:
-        # Patterns in which everything between double quotes is literal; they are read in the encoding of the dump.
-        argv += ["--encoding=UTF8", "--strict-names"]
+        # In these everything between double quotes is literal.
+        argv.append("--strict-names")
         argv += ["--table=" + qualified(schema, name) for schema, name in relations]
     return Running(
         argv,
-        environment=settings.client_environment(_DUMP_OPTIONS),
+        environment=settings.client_environment(_COMPARABLE_OPTIONS if comparable else _DUMP_OPTIONS),
         secrets=settings.secrets,
         keep_open=keep_open,
         stdout=subprocess.PIPE if path is None else None,

@@ -18,11 +18,19 @@ from .connection import Session
 #: Key "kind identity", value the normalised text.
 Definitions = Dict[str, str]
 
-_ACL = "coalesce((SELECT string_agg(a::text, ', ' ORDER BY a::text) FROM unnest(%s) a), 'default')"
+#: No privileges at all is not the default.
+_ACL = (
+    "(SELECT coalesce(string_agg(a::text, ', ' ORDER BY a::text), CASE WHEN count(list) = 0 THEN 'default' ELSE 'none'"
+    " END) FROM (SELECT %s AS list) l LEFT JOIN LATERAL unnest(list) a ON true)"
+)
 _RELATION = (
     "(SELECT rn.nspname || '.' || rc.relname FROM pg_class rc JOIN pg_namespace rn ON rn.oid = rc.relnamespace"
     " WHERE rc.oid = %s)"
 )
+
+#: Each server has its first superuser, by a name of its own. No dependency on it is recorded.
+_MAKER = "CASE %s WHEN 10 THEN 'the first superuser' ELSE pg_get_userbyid(%s) END"
+_MEMBERS_OWNER = _MAKER % (("coalesce(o.refobjid, 10)",) * 2)
 
 
 def _owned(owner: str, acl: str) -> str:
@@ -42,10 +50,17 @@ _QUERIES: List[Tuple[str, str]] = [
     ),
     (
         "extension",
-        (
-            "SELECT x.extname, 'version ' || x.extversion || ' in ' || n.nspname FROM pg_extension x"
-            " JOIN pg_namespace n ON n.oid = x.extnamespace"
-        ),
+        "SELECT x.extname, 'version ' || x.extversion || ' in ' || n.nspname || '; owner ' || %s"
+        " || coalesce('; comment ' || obj_description(x.oid, 'pg_extension'), '') || '; ' || (SELECT count(*) ||"
+        " ' members of ' || coalesce(string_agg(DISTINCT %s, ', '), 'nobody') || ' ' ||"
+        " md5(coalesce(string_agg(concat_ws(' ', i.type, i.identity, %s, c.description), ',' ORDER BY i.type,"
+        " i.identity), '')) FROM pg_depend e LEFT JOIN pg_shdepend o ON o.deptype = 'o' AND o.dbid ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database()) AND o.classid = e.classid AND o.objid ="
+        " e.objid AND o.objsubid = 0 LEFT JOIN pg_description c ON c.classoid = e.classid AND c.objoid = e.objid AND"
+        " c.objsubid = 0, LATERAL pg_identify_object(e.classid, e.objid, 0) i WHERE e.refclassid ="
+        " 'pg_extension'::regclass AND e.refobjid = x.oid AND e.deptype = 'e')"
+        " FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace"
+        % (_MAKER % (("x.extowner",) * 2), _MEMBERS_OWNER, _MEMBERS_OWNER),
     ),
     (
         "relation",
@@ -68,9 +83,11 @@ _QUERIES: List[Tuple[str, str]] = [
     (
         "column",
         # The number counts what is left of dropped columns, which a restore does not bring back.
-        "SELECT n.nspname || '.' || c.relname || '.' || a.attname, 'number ' ||"
+        # Nor the order of own and inherited columns: it makes the inherited ones first.
+        "SELECT n.nspname || '.' || c.relname || '.' || a.attname, 'number ' || CASE WHEN NOT c.relispartition AND"
+        " EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid) THEN 0 ELSE"
         " (SELECT count(*) FROM pg_attribute b WHERE b.attrelid = a.attrelid AND b.attnum > 0 AND NOT b.attisdropped"
-        " AND b.attnum <= a.attnum)"
+        " AND b.attnum <= a.attnum) END"
         " || '; type ' || format_type(a.atttypid, a.atttypmod) || '; not null ' || a.attnotnull || '; default ' ||"
         " coalesce(pg_get_expr(d.adbin, d.adrelid), '') || '; identity ' || a.attidentity::text || '; generated ' ||"
         " a.attgenerated::text"
@@ -102,6 +119,8 @@ _QUERIES: List[Tuple[str, str]] = [
         " || k.conname,"
         " pg_get_constraintdef(k.oid) || '; validated ' || k.convalidated FROM pg_constraint k"
         " JOIN pg_namespace n ON n.oid = k.connamespace WHERE k.contype <> 't' AND %s"
+        # pg_dump leaves those of partitions to their parent's, and a restore names them anew.
+        " AND NOT (k.contype = 'f' AND k.conparentid <> 0)"
         " AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.objid = k.conrelid AND k.conrelid <> 0 AND e.deptype = 'e')"
         % (_RELATION % "nullif(k.conrelid, 0)", _member("pg_constraint", "k.oid")),
     ),
@@ -199,7 +218,8 @@ _QUERIES: List[Tuple[str, str]] = [
         " o.oprcom::regoperator,"
         " o.oprnegate::regoperator, o.oprcanmerge, o.oprcanhash) FROM pg_operator o JOIN pg_namespace n ON n.oid ="
         " o.oprnamespace"
-        " WHERE %s" % _member("pg_operator", "o.oid"),
+        # A shell is only a name that was mentioned.
+        " WHERE o.oprcode <> 0 AND %s" % _member("pg_operator", "o.oid"),
     ),
     (
         "cast",
@@ -215,6 +235,35 @@ _QUERIES: List[Tuple[str, str]] = [
         " JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw" % _owned("s.srvowner", "s.srvacl"),
     ),
 ]
+_BESIDE: List[Tuple[str, str]] = [
+    (
+        "internal trigger",
+        "SELECT %s || ' ' || coalesce(pg_get_constraintdef(k.oid), '') || ' ' || t.tgfoid::regproc, 'enabled ' ||"
+        " t.tgenabled::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid ="
+        " c.relnamespace LEFT JOIN pg_constraint k ON k.oid = t.tgconstraint WHERE t.tgisinternal AND t.tgenabled <>"
+        " 'O' AND %s" % (_RELATION % "t.tgrelid", _member("pg_class", "c.oid")),
+    ),
+    (
+        "invalid index",
+        "SELECT n.nspname || '.' || c.relname, pg_get_indexdef(c.oid) FROM pg_index i JOIN pg_class c ON c.oid ="
+        " i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT i.indisvalid AND c.relkind = 'i' AND %s"
+        % USER_SCHEMA,
+    ),
+    (
+        "materialized view",
+        # Above one without rows a restore cannot fill another, though it may still hold rows from before.
+        "WITH RECURSIVE reads(view, source) AS (SELECT DISTINCT r.ev_class, d.refobjid FROM pg_rewrite r JOIN pg_depend"
+        " d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass WHERE"
+        " d.refobjid <> r.ev_class), empty(oid) AS (SELECT oid FROM pg_class WHERE relkind = 'm' AND NOT"
+        " relispopulated UNION SELECT r.view FROM reads r JOIN empty e ON e.oid = r.source) SELECT n.nspname || '.' ||"
+        " c.relname, CASE WHEN c.relispopulated THEN 'stale' ELSE 'without rows' END FROM pg_class c JOIN pg_namespace"
+        " n ON n.oid = c.relnamespace WHERE c.relkind = 'm' AND c.oid IN (SELECT oid FROM empty) AND %s"
+        % _member("pg_class", "c.oid"),
+    ),
+]
+_QUERIES += _BESIDE
+#: Kinds that count though pg_dump writes the same of both databases: its text does not carry them.
+BESIDE = (*(kind for kind, _sql in _BESIDE), "extension", "large object")
 _QUERIES += [
     (
         kind,
@@ -290,3 +339,8 @@ def kind_of(key: str) -> str:
         if key.startswith(kind + " "):
             return kind
     return "comment"
+
+
+def is_beside(key: str) -> bool:
+    """Whether a key is of what pg_dump's text does not carry."""
+    return kind_of(key) in BESIDE or key.startswith("comment on large object ")

@@ -25,7 +25,7 @@ from ...base.failpoints import reach
 from ...base.processes import Running
 from ...base.progress import timestamp
 from ...base.sql_names import qualified
-from ...postgres import archive, catalog, definitions, digests, locks, server
+from ...postgres import archive, catalog, definitions, digests, dumped_definitions, locks, server
 from ...postgres.client_tools import ClientTools
 from ...postgres.connection import Session
 from ...postgres.damage import DamagedTable, is_damage
@@ -239,6 +239,8 @@ def _dump(
                 archive.EncryptedDump(tools, dump, path, context.recipients, context.keep_open)
             )
         contents = _read_contents(session, context, form, chosen)
+        if chosen is None:
+            contents["dumped"] = _definitions(context, session, tools, snapshot)
         reach("backup.dumping")
         if secret is not None:
             secret.wait_for_target()
@@ -257,6 +259,23 @@ def _dump(
         owned = catalog.owned_sequences(session, [relation[2] for relation in chosen])
         sequences = {one.full_name: sequences[one.full_name] for one in owned}
     return {**contents, "sequences": sequences}
+
+
+def _definitions(context: Context, session: Session, tools: ClientTools, snapshot: str) -> Any:
+    """What pg_dump writes of the definitions, in the same snapshot; an encrypted archive cannot be asked for them."""
+    try:
+        found = dumped_definitions.of_database(
+            tools,
+            context.connection,
+            snapshot=snapshot,
+            lock_wait_seconds=_DUMP_LOCK_SECONDS,
+            keep_open=context.keep_open,
+        )
+    except BackstopError as error:
+        if waits_for_lock(str(error.found)):
+            raise locked_table(session, str(error.found), _LockTaken) from None
+        raise
+    return dumped_definitions.to_json(found)
 
 
 def _started(

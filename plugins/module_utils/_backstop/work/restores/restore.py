@@ -20,7 +20,13 @@ from ...store.layout import BackupPlace, new_id
 from ..comparison import Comparison, compare_catalog, compare_tables, require_same_major
 from ..context import Context
 
-_HINT = "the backup does not give back what it was made from: make a new one, keep this one for inspection"
+#: Where rows differ another backup may be better.
+_HINT = "keep this backup for inspection and make a new one; where that differs too, look at these tables in the source"
+#: Where only definitions differ every later backup would fail alike.
+_HINT_OF_DEFINITIONS = (
+    "a dump and restore does not give these objects back as they are, in any backup: make them anew in the source, or"
+    " change there what is named"
+)
 
 
 def build_database(context: Context, place: BackupPlace, name: str) -> Dict[str, Any]:
@@ -115,7 +121,8 @@ def compare(context: Context, session: Session, manifest: Dict[str, Any]) -> Com
     """
     result = compare_tables(session, manifest)
     compare_catalog(context, session, manifest, result)
-    result.require_equal("The restored backup differs from its source", _HINT)
+    hint = _HINT if result.tables else _HINT_OF_DEFINITIONS
+    result.require_equal("The restored backup differs from its source", hint)
     check_sequences(session, manifest)
     return result
 

@@ -1,0 +1,221 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a restore names or orders differently is no difference where the database is the same to its users."""
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import psycopg2
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import dumped_definitions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.client_tools import (
+    find_client_tools,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import catalog_differences
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.cluster_drill import (
+    run_cluster_drill,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import build_database
+
+#: Each was refused, or compared with another result, though a restore gives back all that there is.
+ODD = """
+SET ROLE shop_owner;
+CREATE TABLE customer (id int PRIMARY KEY);
+CREATE TABLE bill (at date, customer int REFERENCES customer) PARTITION BY RANGE (at);
+CREATE TABLE bill_old (at date, customer int CONSTRAINT kept_its_name REFERENCES customer);
+ALTER TABLE bill ATTACH PARTITION bill_old FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+CREATE TABLE bill_new PARTITION OF bill FOR VALUES FROM ('2021-01-01') TO ('2022-01-01');
+CREATE TABLE place (id int PRIMARY KEY) PARTITION BY LIST (id);
+CREATE TABLE place_1 PARTITION OF place FOR VALUES IN (1);
+CREATE TABLE place_2 PARTITION OF place FOR VALUES IN (2);
+CREATE TABLE visit (place int REFERENCES place);
+CREATE TABLE place_3 PARTITION OF place FOR VALUES IN (3);
+ALTER TABLE place DETACH PARTITION place_2;
+
+CREATE TABLE parent (a int);
+CREATE TABLE child (b int, c int) INHERITS (parent);
+ALTER TABLE parent ADD d int;
+CREATE TABLE adopted (x int, a int, d int);
+ALTER TABLE adopted INHERIT parent;
+INSERT INTO child VALUES (1, 2, 3, 4);
+INSERT INTO adopted VALUES (1, 2, 3);
+
+CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq, COMMUTATOR = ====);
+
+CREATE MATERIALIZED VIEW below AS SELECT 1 AS a;
+CREATE MATERIALIZED VIEW above AS SELECT * FROM below;
+REFRESH MATERIALIZED VIEW below WITH NO DATA;
+CREATE MATERIALIZED VIEW old AS SELECT count(*) FROM customer;
+INSERT INTO customer VALUES (1), (2);
+
+CREATE TABLE in_list (v varchar(9) CHECK (v IN ('a', 'b')), w int CHECK (w > 0 AND (w < 9 AND w <> 5)));
+CREATE FUNCTION atomic(n int) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT n WHERE n::varchar IN ('1', '2'); END;
+CREATE VIEW lists AS SELECT v FROM in_list WHERE v IN ('a', 'c');
+CREATE FUNCTION looks_like_a_header() RETURNS text LANGUAGE sql AS $$ SELECT '
+--
+-- Name: nothing; Type: TABLE; Schema: public; Owner: nobody
+--
+SET default_table_access_method = heap;
+' $$;
+CREATE TABLE nobody_may (a int);
+REVOKE ALL ON nobody_may FROM shop_owner;
+CREATE TABLE granted (a int);
+GRANT SELECT ON granted TO shop_report;
+GRANT ALL ON granted TO shop_app WITH GRANT OPTION;
+SET ROLE shop_app;
+GRANT INSERT ON granted TO shop_report;
+SET ROLE shop_owner;
+REVOKE SELECT ON granted FROM shop_report;
+GRANT SELECT ON granted TO shop_report;
+CREATE TABLE numbered (a int UNIQUE);
+INSERT INTO numbered VALUES (1), (2);
+"""
+FOREIGN = """
+CREATE FOREIGN DATA WRAPPER elsewhere OPTIONS (mode 'fast');
+CREATE SERVER far FOREIGN DATA WRAPPER elsewhere OPTIONS (host 'far.example');
+CREATE USER MAPPING FOR shop_app SERVER far OPTIONS (password 'hunter2');
+"""
+
+
+@pytest.fixture(scope="module")
+def odd(shared_databases):
+    """The odd database, with an index that could not be built, and its backup."""
+    live = shared_databases.make("odd", user=None)
+    live.execute(ODD)
+    with pytest.raises(psycopg2.Error):
+        live.execute("CREATE UNIQUE INDEX CONCURRENTLY half_made ON numbered ((a / 9))")
+    live.execute(FOREIGN)
+    place = live.backup()
+    return live, place, manifests.load(place)
+
+
+@pytest.fixture(scope="module")
+def restored(odd):
+    live, place, _manifest = odd
+    name = scratch_name(new_id(), "odd")
+    return name, build_database(live.context, place, name)
+
+
+def test_an_odd_database_is_proved_and_what_is_left_out_is_named(restored):
+    _name, facts = restored
+    assert sorted(told.split(":")[0] for told in facts["tolerated"]) == [
+        "invalid index public.half_made",
+        "materialized view public.above",
+    ]
+
+
+def test_a_drill_in_a_scratch_cluster_finds_the_same(odd, restored):
+    live, place, _manifest = odd
+    assert sorted(run_cluster_drill(live.context, place)["tolerated"]) == sorted(restored[1]["tolerated"])
+
+
+def test_the_live_database_is_equal_to_its_backup(odd):
+    live, _place, manifest = odd
+    found = catalog_differences(live.context, manifest)
+    assert (found.objects, found.tolerated, found.reprinted) == ([], [], {})
+
+
+def test_what_only_reads_differently_is_kept_with_both_texts(odd, restored):
+    _live, place, _manifest = odd
+    reprinted = manifests.verification(place)["reprinted"]
+    assert {"TABLE public.in_list", "VIEW public.lists", "FUNCTION public.atomic(integer)"} <= set(reprinted)
+    assert "GRANT" not in json.dumps(reprinted)
+
+
+def test_without_a_scratch_database_what_was_proved_is_believed_and_nothing_else(odd, restored):
+    live, _place, manifest = odd
+    name, _facts = restored
+    assert catalog_differences(live.context, manifest, name, settle=False).equal
+    live.execute("ALTER TABLE in_list ADD CHECK (v NOT IN ('x', 'y'))", name)
+    try:
+        found = catalog_differences(live.context, manifest, name, settle=False)
+    finally:
+        live.execute("ALTER TABLE in_list DROP CONSTRAINT in_list_v_check1", name)
+    assert [told.split(" (")[0] for told in found.objects] == ["table public.in_list is changed"]
+
+
+def test_a_backup_of_an_earlier_version_is_compared_by_its_archive(odd, restored):
+    live, _place, manifest = odd
+    older = {key: value for key, value in manifest.items() if key != "dumped"}
+    assert catalog_differences(live.context, older, restored[0]).equal
+
+
+def test_a_directory_holds_the_same_definitions(odd, tmp_path):
+    live, place, _manifest = odd
+    tools = find_client_tools(15, live.context.client_bin_dir)
+    found = dumped_definitions.of_database(tools, live.context.connection)
+    assert found == dumped_definitions.of_archive(place.file("archive.dump"))
+
+
+def test_no_password_is_in_a_manifest_and_another_one_is_noticed(odd, restored):
+    live, place, manifest = odd
+    name, _facts = restored
+    with open(place.file("manifest.json"), encoding="utf-8") as stream:
+        assert "hunter2" not in stream.read()
+    live.execute("ALTER USER MAPPING FOR shop_app SERVER far OPTIONS (SET password 'hunter3')", name)
+    try:
+        found = catalog_differences(live.context, manifest, name)
+    finally:
+        live.execute("ALTER USER MAPPING FOR shop_app SERVER far OPTIONS (SET password 'hunter2')", name)
+    assert found.objects == ["user mapping USER MAPPING shop_app SERVER far is changed"]
+    assert "hunter" not in repr(found)
+
+
+#: One change on the restored copy, what is told, and how it is taken back.
+CHANGES = [
+    ("REVOKE ALL ON place_1 FROM shop_owner", "privileges on table public.place_1 are added",
+     "GRANT ALL ON place_1 TO shop_owner"),
+    ("ALTER TABLE visit DISABLE TRIGGER ALL", "internal trigger public.visit", "ALTER TABLE visit ENABLE TRIGGER ALL"),
+    ("REFRESH MATERIALIZED VIEW old WITH NO DATA", "materialized view public.old", "REFRESH MATERIALIZED VIEW old"),
+    ("ALTER TABLE child ADD e int", "table public.child is changed", "ALTER TABLE child DROP e"),
+    ("COMMENT ON EXTENSION plpgsql IS 'mine'", "extension plpgsql is changed",
+     "COMMENT ON EXTENSION plpgsql IS 'PL/pgSQL procedural language'"),
+    ("COMMENT ON FUNCTION plpgsql_validator(oid) IS 'mine'", "extension plpgsql is changed",
+     "COMMENT ON FUNCTION plpgsql_validator(oid) IS NULL"),
+    ("ALTER FUNCTION plpgsql_validator(oid) OWNER TO shop_app", "extension plpgsql is changed",
+     "ALTER FUNCTION plpgsql_validator(oid) OWNER TO postgres"),
+    ("ALTER SERVER far OPTIONS (SET host 'near.example')", "server far is changed",
+     "ALTER SERVER far OPTIONS (SET host 'far.example')"),
+    ("CREATE SUBSCRIPTION s CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false, slot_name = NONE)",
+     "subscription s is added", "DROP SUBSCRIPTION s"),
+    ("ALTER TABLE granted OWNER TO shop_app", "table public.granted is changed (owner shop_app, not shop_owner)", None),
+]
+
+
+@pytest.mark.parametrize(("change", "told", "back"), CHANGES)
+def test_a_change_is_noticed(odd, restored, change, told, back):
+    live, _place, manifest = odd
+    name, _facts = restored
+    live.execute(change, name)
+    try:
+        objects = catalog_differences(live.context, manifest, name, settle=back is not None).objects
+    finally:
+        if back is not None:
+            live.execute(back, name)
+    assert any(told in sentence for sentence in objects), objects
+
+
+def test_another_table_may_be_left_out_with_all_that_is_its_own(odd):
+    live, _place, manifest = odd
+    live.execute(
+        'CREATE TABLE "_History" (id int PRIMARY KEY CHECK (id > 0)); COMMENT ON COLUMN "_History".id IS \'x\';'
+        ' GRANT SELECT ON "_History" TO shop_app; CREATE TABLE "_History2" (a int)'
+    )
+    try:
+        found = catalog_differences(live.context, manifest, ignore=["public._History"])
+    finally:
+        live.execute('DROP TABLE "_History", "_History2"')
+    assert found.objects == ["table public._History2 is added"]
+
+
+def test_an_encrypted_backup_is_compared_without_its_key(odd):
+    live, _place, manifest = odd
+    context = dataclasses.replace(live.context, identity=None)
+    encrypted = {**manifest, "archive": {**manifest["archive"], "encryption": {"recipients": ["age1"]}}}
+    assert catalog_differences(context, encrypted).equal
