@@ -32,7 +32,8 @@ Entries = Dict[str, List[Dict[str, str]]]
 
 _OLDEST, _NEWEST = (1, 12), (1, 16)
 _WITH_ACCESS_METHOD, _WITH_ALGORITHM, _WITH_KIND_OF_RELATION = (1, 14), (1, 15), (1, 16)
-_CUSTOM, _DIRECTORY = 1, 5
+#: A directory says that it is a tar, which has the same.
+_CUSTOM, _DIRECTORY = 1, 3
 _DATA_SECTION = 3
 
 _ELSEWHERE = (
