@@ -281,7 +281,9 @@ _QUERIES += [
 ]
 _COMMENTS = (
     "SELECT i.type || ' ' || i.identity, d.description FROM pg_description d,"
-    " LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) i WHERE d.objoid >= 16384 AND i.identity IS NOT NULL"
+    " LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) i"
+    # Large objects have numbers of the users' choice.
+    " WHERE (d.objoid >= 16384 OR d.classoid = 'pg_largeobject'::regclass) AND i.identity IS NOT NULL"
     " AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = d.classoid AND e.objid = d.objoid AND e.deptype ="
     " 'e')"
     " AND NOT (d.classoid = 'pg_class'::regclass AND d.objoid IN (SELECT oid FROM pg_class WHERE relpersistence = 't'))"
