@@ -11,6 +11,7 @@ import os
 import pathlib
 from unittest import mock
 
+import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
@@ -296,6 +297,40 @@ def test_rows_that_row_security_hides(live):
     live.execute('ALTER TABLE "User" ENABLE ROW LEVEL SECURITY; ALTER TABLE "User" FORCE ROW LEVEL SECURITY')
     gates = ask(live)
     assert not gates["row_security"].passed and "public.User" in gates["row_security"].found
+
+
+def test_indexes_left_invalid(live):
+    """Each with the statement that helps: an attached one cannot be dropped, a copy for REINDEX needs no REINDEX."""
+    live.execute(
+        "CREATE TABLE twice (a integer); INSERT INTO twice VALUES (1), (1); CREATE FUNCTION sound(integer) RETURNS integer"
+        " LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1; END'; CREATE INDEX \"By sound\" ON twice (sound(a));"
+        "CREATE TABLE parts (a integer) PARTITION BY LIST (a); CREATE TABLE part PARTITION OF parts DEFAULT;"
+        "CREATE INDEX parts_a ON ONLY parts (sound(a))"
+    )
+    assert ask(live)["invalid_indexes"].found == "none", "an index of a partitioned table that is not built yet is dumped"
+    live.execute(
+        "CREATE OR REPLACE FUNCTION sound(integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS"
+        " 'BEGIN RAISE EXCEPTION ''no''; END'; INSERT INTO parts VALUES (1)"
+    )
+    for failing in (
+        "CREATE UNIQUE INDEX CONCURRENTLY once ON twice (a)",
+        'REINDEX INDEX CONCURRENTLY "By sound"',
+        "CREATE INDEX CONCURRENTLY part_a ON part (sound(a))",
+    ):
+        with pytest.raises(psycopg2.Error):
+            live.execute(failing)
+    live.execute("ALTER INDEX parts_a ATTACH PARTITION part_a")
+    gate = only_closed(ask(live), "invalid_indexes", "public.once on twice", "part_a on part", "leaves it out")
+    remedies = gate.hint.split(". ")[0].split("; ")
+    assert remedies == [
+        'DROP INDEX public."By sound_ccnew" (REINDEX CONCURRENTLY left it, the index itself is in use)',
+        "REINDEX INDEX public.once or DROP INDEX public.once",
+        "REINDEX INDEX public.part_a",
+    ]
+    live.execute("DELETE FROM parts; DROP INDEX public.once")
+    live.execute('DROP INDEX public."By sound_ccnew"')
+    live.execute("REINDEX INDEX public.part_a")
+    assert ask(live)["invalid_indexes"].found == "none"
 
 
 def test_what_stays_with_the_former_database(live):

@@ -138,6 +138,7 @@ GATES: Sequence["tuple[str, str, Check]"] = (
     ("restorable", "every entry of an archive can be restored by this role", probe.restorable),
     ("lock_table", "room for a lock on every table and index in one transaction", probe.lock_table),
     ("row_security", "the role sees every row", probe.row_security),
+    ("invalid_indexes", "no index is left invalid", probe.invalid_indexes),
     ("swappable", "no subscription, replication slot or prepared transaction", probe.swappable),
     ("other_operations", "no other operation of this database is open", surroundings.other_operations),
     ("application", "healthy on every host, where one runs", surroundings.application),

@@ -12,6 +12,7 @@ import tempfile
 from ...base.errors import BackstopError, CouldNotVerify, Refused
 from ...base.sql_names import quote_identifier
 from ...postgres import archive, locks, server
+from ...postgres.catalog import USER_SCHEMA
 from ...postgres.client_tools import ClientTools
 from ...postgres.connection import Session
 from ...postgres.database_properties import drop_scratch_database, read_properties
@@ -52,6 +53,43 @@ def row_security(_context: Context, session: Session, _question: Question) -> st
             hint="use a role with BYPASSRLS, or the owner of these tables",
         )
     return "no table hides rows from this role"
+
+
+_INVALID_INDEXES = """
+SELECT format('%I.%I', n.nspname, c.relname), format('%I', t.relname), p.pid, c.relispartition, EXISTS (
+  SELECT 1 FROM pg_index o JOIN pg_class oc ON oc.oid = o.indexrelid
+  WHERE o.indrelid = i.indrelid AND o.indisvalid AND c.relname ~ '_cc(new|old)[0-9]*$'
+    AND starts_with(oc.relname, regexp_replace(c.relname, '_cc(new|old)[0-9]*$', '')))
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_stat_progress_create_index p ON p.index_relid = c.oid AND p.datname = current_database()
+WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relpersistence <> 't' AND {user_schema} ORDER BY 1
+""".format(user_schema=USER_SCHEMA)
+
+
+def invalid_indexes(_context: Context, session: Session, _question: Question) -> str:
+    """What a failed CREATE INDEX or REINDEX CONCURRENTLY left. No query uses it, but every write pays for it; pg_dump
+    leaves it out, so that it would be gone after a rollback."""
+    found, remedies = [], []
+    for index, table, builder, attached, copy in session.rows(_INVALID_INDEXES):
+        if builder is not None:
+            found.append("%s on %s, which backend %d is building" % (index, table, builder))
+            remedies.append("wait until %s is built" % index)
+            continue
+        found.append("%s on %s" % (index, table))
+        if copy:
+            remedies.append("DROP INDEX %s (REINDEX CONCURRENTLY left it, the index itself is in use)" % index)
+        elif attached:
+            remedies.append("REINDEX INDEX %s" % index)
+        else:
+            remedies.append("REINDEX INDEX %s or DROP INDEX %s" % (index, index))
+    if found:
+        raise Refused(
+            "An index is invalid, so a backup leaves it out",
+            found="; ".join(found),
+            hint="; ".join(remedies) + ". Or waive the gate invalid_indexes with a reason",
+        )
+    return "none"
 
 
 def swappable(context: Context, session: Session, _question: Question) -> str:
