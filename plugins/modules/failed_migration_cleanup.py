@@ -7,13 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: failed_migration_cleanup
-short_description: Put a database back after a failed migration
+short_description: Put a database back after a migration that failed or was cut off
 version_added: "0.1.0"
 description:
-  - Proves that no session still works on the migration, compares the catalog and every table with the backup,
-    drops what the migration only added in one transaction without CASCADE, and marks it as rolled back.
+  - Proves that no session still works on the migration, and compares the history of migrations, the catalog and every table with the backup together.
+  - Drops what the migrations since the backup only added in one transaction without CASCADE, which also takes those out of the history
+    that were applied before the failed one; then marks the failed one as rolled back.
   - Rows that go with new tables and columns are written to files in the directory of the operation, with the command that puts them back.
-  - When the migration did more than add objects, nothing is changed and RV(outcome) is V(restore_needed).
+  - When the migrations did more than add objects, or rows were written since into what an applied one added, nothing is changed and
+    RV(outcome) is V(restore_needed).
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -58,7 +60,12 @@ outcome:
   returned: success
   type: str
 dropped:
-  description: What was added by the migration and is gone.
+  description: What was added by the migrations and is gone.
+  returned: success
+  type: list
+  elements: str
+taken_out:
+  description: Migrations that had been applied since the backup and are taken out of the history with what they added; the next deploy applies them again.
   returned: success
   type: list
   elements: str
@@ -86,7 +93,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import (
     clean_failed_migration,
     leftovers,
@@ -98,9 +105,19 @@ def act(request: Request) -> Dict[str, Any]:
     place = request.store.find_backup(request.params["backup"])
     if request.check_mode:
         with context.connect() as session:
-            found = leftovers(context, session, manifests.load(place))
-        outcome = "restore_needed" if found["reasons"] else "dropped" if found["added"] else "clean"
-        return {"changed": outcome == "dropped", "outcome": outcome, "dropped": found["added"], **found}
+            found = leftovers(context, session, place)
+            failed = history.compare([], history.read_rows(session.cursor(), context.connection.schema)).failed
+        left = found["added"] or found["applied"]
+        outcome = "restore_needed" if found["reasons"] else "dropped" if left else "clean"
+        changed = not found["reasons"] and bool(left or failed)
+        return {
+            "changed": changed,
+            "outcome": outcome,
+            "dropped": found["added"],
+            "taken_out": found["applied"],
+            "resolved": failed if changed else [],
+            "reasons": found["reasons"],
+        }
     return clean_failed_migration(context, place, request.prisma)
 
 

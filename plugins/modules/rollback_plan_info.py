@@ -181,7 +181,8 @@ table:
   type: str
 """
 
-from typing import Any, Dict
+import functools
+from typing import Any, Dict, Optional
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
@@ -194,6 +195,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.d
     gather,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
+    ReadFolder,
     plan_application_errors,
     plan_failed_migration,
     plan_revert,
@@ -210,22 +212,23 @@ def act(request: Request) -> Dict[str, Any]:
     if scenario == "undo":
         plan = plan_undo(context, params["undo"])
         return {"changed": False, **plan, **loss_of_undo(context, plan)}
-    chosen = _chosen(context, params)
+    folder = params["migrations_path"]
+    read = functools.partial(read_folder, folder) if folder else None
+    chosen = _chosen(context, params, read)
     if not chosen.get("needed", True) and chosen.get("method") != "code_only":
         return {"changed": False, **chosen}
-    folder = params["migrations_path"]
     facts = gather(
         context,
-        folder=(lambda: read_folder(folder)) if folder else None,
+        folder=read,
         healthy=params["healthy"],
         backup_id=chosen.get("backup") or params["backup"],
     )
     return {"changed": False, **chosen, **diagnose(context, scenario, facts, chosen)}
 
 
-def _chosen(context: Context, params: Dict[str, Any]) -> Dict[str, Any]:
+def _chosen(context: Context, params: Dict[str, Any], folder: Optional[ReadFolder]) -> Dict[str, Any]:
     if params["scenario"] == "failed_migration":
-        return plan_failed_migration(context, params["backup"])
+        return plan_failed_migration(context, params["backup"], folder)
     if params["scenario"] == "application_errors":
         return plan_application_errors(context, params["method"], params["backup"])
     return plan_revert(context, params["backup"]) if params["scenario"] == "complete" else {}

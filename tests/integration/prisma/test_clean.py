@@ -15,8 +15,13 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import failpoints
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.failures import PrismaError
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import ROLLED_BACK
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import (
+    APPLIED,
+    FAILED,
+    ROLLED_BACK,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
@@ -24,6 +29,9 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.c
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import (
     clean_failed_migration,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.migration import (
+    backup_history,
 )
 from support.prisma_project import PrismaProject
 
@@ -40,26 +48,47 @@ FAILPOINTS = [
 ]
 
 
+#: The migration of ET-100, on a table of this test.
+RECEIPTS = """CREATE TABLE "ReceiptData" (id int PRIMARY KEY, "purchaseId" int UNIQUE REFERENCES "A");"""
+#: Fails on the live database only, after its own COMMIT: the rehearsal on a copy finds nothing.
+HALF = """CREATE TABLE "Half" (id int PRIMARY KEY); COMMIT;
+SELECT 1 / (CASE WHEN current_database() LIKE 'backstop%' THEN 1 ELSE 0 END);"""
+SECOND, THIRD, FOURTH = "20250102000000_second", "20250103000000_third", "20250104000000_fourth"
+
+
 class Failed:
     """A database in which a migration failed, its backup from before, and the rollback."""
 
-    def __init__(self, cluster, database, folder) -> None:
+    def __init__(self, cluster, database, folder, migrations=None, before=None) -> None:
         self.database = database
         self.project = PrismaProject.create(folder / "release", {INIT: 'CREATE TABLE "A" (id int PRIMARY KEY);'})
         with database.session() as cursor:
             self.project.prisma().migrate_deploy(database.url, cursor=cursor)
         database.execute('INSERT INTO "A" VALUES (7), (8)')
+        if before is not None:
+            before(self)
         connection = Settings.from_url(database.url)
         context = Context(
             connection, connection.with_database("postgres"), Store(str(folder / "store")), str(cluster.bin_dir)
         )
         self.place = make_backup(context, "pre-migration")
-        self.project.add(BAD, LEAVES)
-        with database.session() as cursor, pytest.raises(PrismaError):
-            self.project.prisma().migrate_deploy(database.url, cursor=cursor)
+        for name, sql in (migrations or {BAD: LEAVES}).items():
+            self.project.add(name, sql)
+        self.deploy_fails()
         request = {"scenario": "failed_migration"}
         operation, _adopted = begin(context.store, "rollback", context.database, request, this_controller())
         self.context = dataclasses.replace(context, operation=operation, keep_open=[])
+
+    def deploy(self):
+        with self.database.session() as cursor:
+            self.project.prisma().migrate_deploy(self.database.url, cursor=cursor)
+
+    def deploy_fails(self):
+        with pytest.raises(PrismaError):
+            self.deploy()
+
+    def states(self):
+        return [(row.migration_name, row.state) for row in self.database.rows()]
 
     def clean(self):
         return clean_failed_migration(self.context, self.place, self.project.prisma())
@@ -83,8 +112,8 @@ class Failed:
     def is_as_before(self):
         with self.context.connect() as session:
             assert definitions.definitions(session) == load(self.place)["definitions"]
-        states = [(row.migration_name, row.state) for row in self.database.rows()]
-        assert states[-1] == (BAD, ROLLED_BACK) and len(states) == 2
+            before = backup_history(self.place)
+            assert history.history_differences(before, history.read_rows(session.cursor())) == []
 
     def kept(self):
         return {path.name: path.read_text("utf-8")
@@ -100,7 +129,7 @@ def test_what_it_left_goes_and_is_kept(failed):
     """Rows of the new table and values of the new column are in files with the command that puts them back."""
     result = failed.clean()
     assert (result["changed"], result["outcome"], result["kept_rows"]) == (True, "dropped", 3)
-    assert result["resolved"] == [BAD]
+    assert result["resolved"] == [BAD] and failed.states() == [(INIT, APPLIED), (BAD, ROLLED_BACK)]
     failed.is_as_before()
     assert failed.kept() == {"public.B.copy": "1\n2\n", "public.A.copy": "7\tx\n"}
     again = failed.clean()
@@ -119,3 +148,59 @@ def test_killed_anywhere_the_next_run_finishes(failed, failpoint):
 def test_the_list_is_whole(failed, tmp_path):
     assert failed.killed("none", tmp_path / "log") == 0
     assert (tmp_path / "log").read_text().split() == FAILPOINTS
+
+
+# More than one pending migration -------------------------------------------------------------------------------------
+
+
+def failed_twice_before(failed):
+    """A try of the second migration that failed and was resolved, before the backup."""
+    failed.project.add(SECOND, "SELECT 1/0;")
+    failed.deploy_fails()
+    with failed.database.session() as cursor:
+        failed.project.prisma().migrate_resolve(failed.database.url, cursor=cursor, rolled_back=SECOND)
+
+
+def test_those_before_the_failed_one_go_too(cluster, database, tmp_path):
+    """The table of the first one was dropped and its row stayed: the next deploy was green, the application was not."""
+    failed = Failed(cluster, database, tmp_path, {SECOND: RECEIPTS, THIRD: HALF, FOURTH: RECEIPTS}, failed_twice_before)
+    assert failed.states()[-2:] == [(SECOND, APPLIED), (THIRD, FAILED)]
+    # Objects and history go in one transaction; killed right after it, the next run does the rest.
+    assert failed.killed("clean.committed") == -signal.SIGKILL
+    assert failed.states()[-1] == (THIRD, FAILED) and not database.has("Half") and not database.has("ReceiptData")
+    assert failed.clean()["resolved"] == [THIRD]
+    failed.is_as_before()
+    assert failed.clean()["changed"] is False
+    failed.project.remove(THIRD)
+    failed.project.remove(FOURTH)
+    failed.deploy()
+    assert database.has("ReceiptData") and failed.states()[-1] == (SECOND, APPLIED)
+
+
+def test_cut_off_between_two_of_them(cluster, database, tmp_path):
+    """Nothing is marked as failed; the first one is out all the same."""
+    failed = Failed(cluster, database, tmp_path, {SECOND: RECEIPTS, THIRD: "SELECT 1/0;"})
+    database.execute("DELETE FROM _prisma_migrations WHERE migration_name = '%s'" % THIRD)
+    result = failed.clean()
+    assert (result["outcome"], result["taken_out"], result["resolved"]) == ("dropped", [SECOND], [])
+    failed.is_as_before()
+
+
+def test_one_that_was_resolved_by_hand_goes_too(cluster, database, tmp_path):
+    failed = Failed(cluster, database, tmp_path, {SECOND: RECEIPTS, THIRD: HALF})
+    with database.session() as cursor:
+        failed.project.prisma().migrate_resolve(database.url, cursor=cursor, applied=THIRD)
+    failed.project.add(FOURTH, 'ALTER TABLE "Half" ADD COLUMN more int; COMMIT; SELECT 1/0;')
+    failed.deploy_fails()
+    result = failed.clean()
+    assert (result["taken_out"], result["resolved"]) == ([SECOND, THIRD], [FOURTH])
+    failed.is_as_before()
+
+
+def test_where_the_first_one_changed_rows_nothing_is_touched(cluster, database, tmp_path):
+    failed = Failed(cluster, database, tmp_path, {SECOND: 'UPDATE "A" SET id = id + 10;', THIRD: HALF})
+    before = failed.states()
+    result = failed.clean()
+    assert (result["changed"], result["outcome"]) == (False, "restore_needed")
+    assert result["reasons"] == ["table public.A has 2 rows with other contents"]
+    assert failed.states() == before and database.has("Half")

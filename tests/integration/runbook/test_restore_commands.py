@@ -160,12 +160,12 @@ def test_drop_table_and_history_in_a_heredoc(live, shell):
 
 def test_drop_cascade_takes_more_than_was_added(live, shell):
     """psql ... -c "DROP TABLE IF EXISTS \\"ReceiptData\\" CASCADE;"  when the migration also changed another table"""
-    manifest = load(live.backup())
+    place = live.backup()
     live.run("receipts.sql")
     live.execute('CREATE VIEW of_both AS SELECT p."id" FROM "TokenPurchase" p, "ReceiptData" r')
     live.execute("UPDATE \"User\" SET \"name\" = upper(\"name\")")
     with live.context.connect() as session:
-        found = leftovers(live.context, session, manifest)
+        found = leftovers(live.context, session, place)
     # Ours says what dropping would not put right, and drops nothing.
     assert found["reasons"] == ["table public.User has 20 rows with other contents"]
     assert "relation public.of_both" in found["added"]

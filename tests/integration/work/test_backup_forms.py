@@ -157,7 +157,7 @@ def test_the_schema_alone_is_never_taken_for_a_full_backup(plain, schema):
     with pytest.raises(Refused, match=refused):
         fence(plain.context, schema, 0)
     with plain.context.connect() as session, pytest.raises(Refused, match=refused):
-        leftovers(plain.context, session, manifests.load(schema))
+        leftovers(plain.context, session, schema)
     assert reusable_backup(plain.context, "pre-migration", 3600, Form()) is None
     whole = plain.backup()
     assert backup_to_revert_to(plain.context, None).backup_id == whole.backup_id

@@ -168,10 +168,10 @@ def test_the_other_ways_back_say_what_is_wrong(damaged):
         damaged.backup("emergency")
     assert "rollback_corrupted_table.yml" in caught.value.hint and "rollback_accept_unreadable" in caught.value.hint
     assert not damaged.store.backups("emergency")
-    manifest = manifests.load(damaged.store.backups()[0])
+    place = damaged.store.backups()[0]
     damaged.run("receipts.sql")
     with damaged.context.connect() as session:
-        found = leftovers(damaged.context, session, manifest)
+        found = leftovers(damaged.context, session, place)
     assert "relation public.ReceiptData" in found["added"]
     [reason] = found["reasons"]
     assert reason.startswith("table public.documents cannot be read: it is damaged (missing chunk")

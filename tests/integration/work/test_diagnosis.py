@@ -11,6 +11,7 @@ import threading
 import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import read_folder
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
@@ -24,7 +25,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.d
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import build_successor
-from support.databases import APP, OWNER, session
+from support.databases import APP, OWNER, SQL, session
 from support.prisma_database import until
 
 INSERT = 'INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") VALUES (%s, 1, now(), \'u1\')'
@@ -113,6 +114,33 @@ def test_a_failed_migration(site):
         assert plan["scenario"] == "failed_migration"
         assert plan["next"] == "ansible-playbook backstop.postgres.rollback_failed_migration --check"
     says(plan, "marked as failed: 20251108000000_add_receipt_data", "objects added since the backup: ", "Step 1: ")
+
+
+def test_a_migration_that_is_applied_but_not_there(plain):
+    """As a way back left it that dropped a table and forgot the history: nothing to run was the answer."""
+    live, receipts = plain, (SQL / "receipts.sql").read_text("utf-8").split("INSERT INTO _prisma")[0]
+    made = (SQL / "plain.sql").read_text("utf-8").split("CREATE TABLE _prisma")[0]
+    old = history.from_mapping({"20251001000000_init": made.encode()})
+    new = [*old, history.MigrationFile("20251108000000_add_receipt_data", receipts)]
+    live.execute("UPDATE _prisma_migrations SET checksum = '%s'" % new[0].checksum)
+    site = Site(live)
+    site.deployed()
+    live.execute("UPDATE _prisma_migrations SET checksum = '%s' WHERE id = 'm2'" % new[1].checksum)
+    for files in (old, new):
+        assert plan_failed_migration(live.context, None, lambda files=files: files)["needed"] is False
+    assert site.plan(True, folder=lambda: new)["scenario"] == "nothing"
+    live.execute('DROP TABLE "ReceiptData"')
+    for files in (old, new):
+        plan = site.plan(True, folder=lambda files=files: files)
+        assert plan["scenario"] == "failed_migration", plan["report"]
+        assert plan["next"] == "ansible-playbook backstop.postgres.rollback_failed_migration --check"
+        plan = plan_failed_migration(live.context, None, lambda files=files: files)
+        assert plan["needed"] and plan["applied"] == ["20251108000000_add_receipt_data"]
+        assert "take out of the history, so that the next deploy applies them: " + plan["applied"][0] in plan["steps"]
+    says(site.plan(True, folder=lambda: new), "made by applied migrations but missing: relation public.ReceiptData")
+    live.execute(INSERT % "'new'")
+    assert site.plan(False, folder=lambda: new)["scenario"] == "complete"
+    assert site.plan(True, folder=lambda: new)["candidates"] == ["nothing", "complete"]
 
 
 def test_a_running_migration_is_waited_for(site):

@@ -140,3 +140,16 @@ def test_sessions_of_other_roles_are_seen(fenced):
         with pytest.raises(Refused, match="Other sessions are at work") as caught:
             fence(context, place, 0)
         assert APP in caught.value.found and "state hidden" in caught.value.found
+
+
+def test_a_deploy_that_was_cut_off_between_two_migrations_keeps_the_backup_from_before(fenced):
+    """A new one would hold the first migration, and going back to it would leave that in."""
+    live, context, place = fenced
+    live.run("receipts.sql")
+    assert not fence(context, place, 0)["same"]
+    context.operation.write("migrate", "began")
+    assert fence(context, place, 0)["same"]
+    live.execute("UPDATE \"User\" SET \"name\" = NULL WHERE \"id\" = 'u1'")
+    with pytest.raises(Refused, match="cut off after some of its migrations") as caught:
+        fence(context, place, 0)
+    assert "table public.User has 20 rows with other contents" in caught.value.found

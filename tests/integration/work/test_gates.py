@@ -45,6 +45,14 @@ FILES = {INIT: MADE.encode(), NEXT: b'CREATE TABLE "ReceiptData" ("id" text PRIM
 HEALTHY = {"app1": {"commit": "a" * 40, "running": True, "healthy": True}}
 
 
+def note_applied(live, name, sql, run=True):
+    """Write a migration into the history, after running it as the owner."""
+    row = "INSERT INTO _prisma_migrations (id, checksum, migration_name, finished_at) VALUES ('%s', '%s', '%s', now())"
+    with live.session(user=OWNER) as cursor:
+        cursor.execute(sql.decode() if run else "SELECT 1")
+        cursor.execute(row % (name, hashlib.sha256(sql).hexdigest(), name))
+
+
 @pytest.fixture
 def live(plain):
     """A database whose history is that of the files."""
@@ -445,6 +453,30 @@ def test_drift_is_shown_and_can_be_refused(live):
     assert not [name for name in live.names() if name.startswith("backstop_")]
     refused = ask(live, tried=["drift"], refuse_drift=True)["drift"]
     assert not refused.passed and "index public.by_hand" in refused.found and "waive" in refused.hint
+
+
+def test_a_migration_in_force_whose_objects_are_gone_closes_the_gate(live):
+    """The history alone would let the next deploy pass with nothing to apply; partitions may come and go."""
+    data = b"SELECT 1 / (SELECT count(*) FROM \"User\");"
+    parted = b"CREATE TABLE parted (a int) PARTITION BY LIST (a); CREATE TABLE part PARTITION OF parted DEFAULT;"
+    files = {**FILES, "20251107000000_parted": parted}
+    note_applied(live, "20251107000000_parted", parted)
+    live.execute("DROP TABLE part")
+    assert ask(live, tried=["drift"], files=files)["drift"].passed
+    note_applied(live, NEXT, FILES[NEXT], run=False)
+    live.execute('ALTER TABLE "User" DROP COLUMN name')
+    gate = ask(live, tried=["drift"], files=files, expected=[])["drift"]
+    assert not gate.passed and "the next deploy applies it again" in gate.hint
+    assert gate.found.endswith("not there: relation public.ReceiptData, column public.User.name")
+    # Where the migrations cannot be run again, the first backup that has the same history tells.
+    note_applied(live, "20251109000000_data", data)
+    with live.session(user=OWNER) as cursor:
+        cursor.execute("CREATE TABLE of_no_migration (); " + FILES[NEXT].decode())
+    live.backup("post-migration")
+    live.execute('DROP TABLE "ReceiptData", of_no_migration')
+    live.backup("daily")
+    gate = ask(live, tried=["drift"], files={**files, "20251109000000_data": data}, expected=[])["drift"]
+    assert not gate.passed and gate.found.endswith("not there: relation public.ReceiptData")
 
 
 def test_drift_of_a_database_that_was_restored(live):

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations import leftovers as module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import leftovers
-from support.databases import OWNER, REALISTIC
+from support.databases import OWNER, REALISTIC, SQL
 
 #: Statements that only add; each with what the one after it may need.
 ADDITIONS = {
@@ -60,14 +60,19 @@ ADDITIONS = {
 }
 
 
+HISTORY = next(one for one in (SQL / "plain.sql").read_text("utf-8").split(";") if "CREATE TABLE _prisma" in one)
+FAILS = """INSERT INTO _prisma_migrations VALUES
+  ('m3', repeat('d', 64), NULL, '20251109000000_half', NULL, NULL, '2025-11-09', 0)"""
+
+
 @pytest.fixture(scope="module")
 def backed_up(shared_databases):
-    return load(shared_databases.make("first").backup())
+    return shared_databases.make("first").backup()
 
 
 @pytest.fixture
 def left(backed_up, databases):
-    """For each test a database as it was at the backup, and the manifest of that."""
+    """For each test a database as it was at the backup, and the backup."""
     return databases.make("left"), backed_up
 
 
@@ -82,31 +87,31 @@ def apply(live, sql):
         cursor.execute(sql)
 
 
-def clean(live, manifest):
+def clean(live, place):
     with looked_at(live) as session:
-        found = leftovers(live.context, session, manifest)
+        found = leftovers(live.context, session, place)
         assert found["added"] and not found["reasons"], found["reasons"]
-        return module._drop_added(live.context, session, manifest)[0]
+        return module._drop_added(live.context, session, place)[0]
 
 
 @pytest.mark.parametrize("what", list(ADDITIONS))
 def test_additions_are_dropped(left, what):
-    live, manifest = left
+    live, place = left
     apply(live, ADDITIONS[what])
-    statements = clean(live, manifest)
+    statements = clean(live, place)
     assert statements and not any("CASCADE" in statement for statement in statements)
     with looked_at(live) as session:
-        assert definitions.definitions(session) == manifest["definitions"]
-        assert leftovers(live.context, session, manifest) == {"added": [], "reasons": []}
+        assert definitions.definitions(session) == load(place)["definitions"]
+        assert leftovers(live.context, session, place) == {"added": [], "applied": [], "reasons": []}
 
 
 def test_all_of_them_at_once(left):
-    live, manifest = left
+    live, place = left
     for sql in ADDITIONS.values():
         apply(live, sql)
-    clean(live, manifest)
+    clean(live, place)
     with looked_at(live) as session:
-        assert definitions.definitions(session) == manifest["definitions"]
+        assert definitions.definitions(session) == load(place)["definitions"]
 
 
 @pytest.mark.parametrize(
@@ -132,11 +137,11 @@ def test_all_of_them_at_once(left):
     ],
 )
 def test_a_change_needs_a_restore_and_nothing_is_dropped(left, change, reason):
-    live, manifest = left
+    live, place = left
     apply(live, 'CREATE TABLE added (); ' + change)
     with looked_at(live) as session:
         before = definitions.definitions(session)
-        found = leftovers(live.context, session, manifest)
+        found = leftovers(live.context, session, place)
         assert any(reason in told for told in found["reasons"]), found["reasons"]
         assert "relation public.added" in found["added"]
         assert definitions.definitions(session) == before
@@ -145,43 +150,96 @@ def test_a_change_needs_a_restore_and_nothing_is_dropped(left, change, reason):
 def test_prismas_table_is_left_alone(databases):
     """A failed first migration makes the history; its row is Prisma's to resolve."""
     live = databases.make("fresh", "template0")
-    manifest = load(live.backup())
-    apply(live, "CREATE TABLE _prisma_migrations (id text PRIMARY KEY, migration_name text); CREATE TABLE half_done ()")
-    clean(live, manifest)
+    place = live.backup()
+    apply(live, HISTORY + "; CREATE TABLE half_done (); " + FAILS)
+    clean(live, place)
     assert live.rows("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace") == [
         ("_prisma_migrations",)
     ]
 
 
 def test_a_lock_in_the_way_rolls_all_back(left):
-    live, manifest = left
+    live, place = left
     apply(live, 'CREATE TABLE a_first (); CREATE INDEX late ON "User" ("name")')
     with live.session(user=OWNER) as other:
         other.execute('BEGIN; SELECT 1 FROM "User" LIMIT 1')
         with pytest.raises(BackstopError, match="lock timeout"):
-            clean(live, manifest)
+            clean(live, place)
         other.execute("ROLLBACK")
     assert live.value("SELECT to_regclass('a_first') IS NOT NULL AND to_regclass('late') IS NOT NULL")
-    clean(live, manifest)
+    clean(live, place)
 
 
 def test_rows_written_between_the_look_and_the_drop(left):
     """The proof runs again inside the transaction, before its COMMIT."""
-    live, manifest = left
+    live, place = left
     apply(live, "CREATE TABLE added ()")
     with looked_at(live) as session:
-        assert leftovers(live.context, session, manifest)["reasons"] == []
+        assert leftovers(live.context, session, place)["reasons"] == []
         apply(live, "UPDATE \"User\" SET \"name\" = 'x' WHERE \"id\" = 'u1'")
         with pytest.raises(BackstopError, match="not as it was before the migration"):
-            module._drop_added(live.context, session, manifest)
+            module._drop_added(live.context, session, place)
     assert live.value("SELECT to_regclass('added') IS NOT NULL")
 
 
 def test_a_realistic_database(databases):
     live = databases.make("shop", REALISTIC, user=None)
-    manifest = load(live.backup())
+    place = live.backup()
     for what in ("table with a foreign key to an old one", "views on views", "column", "schema with everything"):
         live.execute(ADDITIONS[what])
-    clean(live, manifest)
+    clean(live, place)
     with looked_at(live) as session:
-        assert definitions.definitions(session) == manifest["definitions"]
+        assert definitions.definitions(session) == load(place)["definitions"]
+
+
+# History, catalog and rows are compared together ----------------------------------------------------------------------
+
+def test_a_migration_that_left_nothing_goes_from_the_history(left):
+    live, place = left
+    apply(live, "INSERT INTO _prisma_migrations SELECT 'm2', checksum, now(), 'nothing', NULL, NULL, now(), 1"
+                " FROM _prisma_migrations; " + FAILS)
+    with looked_at(live) as session:
+        assert leftovers(live.context, session, place) == {"added": [], "applied": ["nothing"], "reasons": []}
+        assert module._drop_added(live.context, session, place) == ([], 0)
+    assert live.rows("SELECT id FROM _prisma_migrations ORDER BY 1") == [("m1",), ("m3",)]
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ("DELETE FROM _prisma_migrations WHERE id = 'm1'", "20251001000000_init was applied and is absent"),
+        ("UPDATE _prisma_migrations SET rolled_back_at = now() WHERE id = 'm1'", "20251001000000_init was applied and"),
+        ("UPDATE _prisma_migrations SET checksum = repeat('e', 64) WHERE id = 'm1'", "has another checksum"),
+        ("SELECT setval('\"TokenPurchase_number_seq\"', 1)", "public.TokenPurchase_number_seq is at 1, not 500"),
+        ("INSERT INTO \"ReceiptData\" VALUES ('r1', 'p000001', NULL, 1, now())", "ReceiptData: 1 inserted"),
+    ],
+)
+def test_what_else_the_database_is_not_as_before_in(left, change, reason):
+    live, place = left
+    live.run("receipts.sql")
+    apply(live, FAILS + "; " + change)
+    with looked_at(live) as session:
+        reasons = leftovers(live.context, session, place)["reasons"]
+    assert len(reasons) == 1 and reason in reasons[0], reasons
+
+
+def test_rows_that_were_written_into_what_an_applied_migration_made_are_for_the_swap_to_count(left):
+    """What the failed one itself left goes, with its rows kept; nobody else could write there."""
+    live, place = left
+    apply(live, "CREATE TABLE half (a int); INSERT INTO half VALUES (1); " + FAILS)
+    with looked_at(live) as session:
+        assert leftovers(live.context, session, place)["reasons"] == []
+
+
+def test_a_backup_from_after_the_failure_is_none_to_go_back_to(plain):
+    apply(plain, "CREATE TABLE half (); " + FAILS)
+    place = plain.backup()
+    with looked_at(plain) as session, pytest.raises(Refused, match="made after the migration had failed"):
+        leftovers(plain.context, session, place)
+
+
+def test_tables_whose_names_begin_like_prismas_are_seen(left):
+    live, place = left
+    apply(live, "CREATE TABLE _prisma_migrations_old (a int)")
+    clean(live, place)
+    assert live.value("SELECT to_regclass('_prisma_migrations_old') IS NULL")

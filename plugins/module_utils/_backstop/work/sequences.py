@@ -2,13 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Sequences of a database that takes over: none may give out a number again that the former one gave out."""
+"""Sequences of a database that takes over, or was put back: none may give out a number again that it gave out."""
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 from ..base.sql_names import qualified
+from ..postgres import catalog
 from ..postgres.catalog import CARRIED
 from ..postgres.connection import Session
 
@@ -48,3 +49,16 @@ def advance_sequences(former: Values, successor: Session) -> List[str]:
             successor.execute("SELECT setval(%s::regclass, %s)", (qualified(schema, name), wanted))
             advanced.append("%s.%s from %s to %d" % (schema, name, "its start" if value is None else value, wanted))
     return advanced
+
+
+def sequences_behind(session: Session, manifest: Dict[str, Any]) -> List[str]:
+    """Sequences that would give out numbers again; further than at the snapshot they may be, for they have no part
+    in it."""
+    found = catalog.sequences(session)
+    descending = catalog.descending_sequences(session)
+    behind = []
+    for name, value in manifest["sequences"].items():
+        now = found.get(name)
+        if value is not None and (now is None or (now > value if name in descending else now < value)):
+            behind.append("%s is at %s, not %s" % (name, now, value))
+    return behind

@@ -11,6 +11,7 @@ scenario the answer is ``ambiguous``, with the candidates: a person decides.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shlex
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, TypeVar
 
@@ -26,13 +27,13 @@ from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation, operations
 from ..context import Context
+from ..gates.drift import missing_objects
 from ..lifecycle import next_command
 from ..loss.loss import HISTORY_TABLE, TableLoss, count_losses, losses_of_dropping
 from ..loss.own_work import as_migrated
-from ..migrations.migration import MIGRATE, backup_history
-from ..reverts.down import applied_since
+from ..migrations.migration import MIGRATE, applied_since, backup_history
 from ..reverts.revert import BUILD, successor_name
-from .plan import backup_to_revert_to, last_deploy, old_release_proved, shown_objects
+from .plan import ReadFolder, backup_to_revert_to, last_deploy, old_release_proved, shown_objects
 
 FAILED_MIGRATION, APPLICATION_ERRORS = "failed_migration", "application_errors"
 CORRUPTED_TABLE, COMPLETE = "corrupted_table", "complete"
@@ -88,6 +89,8 @@ class Facts:
     added: List[str] = dataclasses.field(default_factory=list)
     missing: List[str] = dataclasses.field(default_factory=list)
     changed: List[str] = dataclasses.field(default_factory=list)
+    #: tables, columns and types that the migrations in force make and that are not there
+    gone: List[str] = dataclasses.field(default_factory=list)
     tables: List[TableFacts] = dataclasses.field(default_factory=list)
     unreadable: List[str] = dataclasses.field(default_factory=list)
     place: Optional[BackupPlace] = None
@@ -104,6 +107,13 @@ class Facts:
     @property
     def shrunk(self) -> List[TableFacts]:
         return [table for table in self.tables if table.rows_now is not None and table.rows_now < table.rows_then]
+
+    @property
+    def without_trace(self) -> bool:
+        """The history alone is ahead of the backup: of what was applied since, nothing is in the database."""
+        differs = self.added or self.missing or self.changed or not all(table.same for table in self.tables)
+        unknown = not set(self.applied_since) - set(self.unknown)
+        return bool(self.applied_since) and not differs and (bool(self.gone) or unknown)
 
     @property
     def only_added(self) -> bool:
@@ -126,7 +136,7 @@ class Verdict:
 def gather(
     context: Context,
     *,
-    folder: Optional[Callable[[], List[history.MigrationFile]]] = None,
+    folder: Optional[ReadFolder] = None,
     healthy: Optional[bool] = None,
     backup_id: Optional[str] = None,
 ) -> Facts:
@@ -147,12 +157,16 @@ def gather(
         facts.place = None
         facts.untold.append(str(error))
     with context.connect() as session:
-        _read_history(context, session, facts, folder)
+        files = _told(facts, "the migrations folder", folder) if folder is not None else None
+        _read_history(context, session, facts, files)
         facts.running = _told(facts, "who migrates now", lambda: _running(session)) or []
         found = _told(facts, "invalid indexes", lambda: session.rows(_INVALID_INDEXES)) or []
         facts.invalid_indexes = [str(name) for (name,) in found]
         if facts.manifest:
             _compare(context, session, facts)
+        if files is not None and (facts.applied_since or facts.missing) and not (facts.failed or facts.unknown):
+            look = functools.partial(missing_objects, context, session, files)
+            facts.gone = _told(facts, "whether what the applied migrations made is there", look) or []
     return facts
 
 
@@ -185,7 +199,7 @@ def _read_history(
     context: Context,
     session: Session,
     facts: Facts,
-    folder: Optional[Callable[[], List[history.MigrationFile]]],
+    files: Optional[List[history.MigrationFile]],
 ) -> None:
     try:
         rows = history.read_rows(session.cursor(), context.connection.schema)
@@ -197,7 +211,6 @@ def _read_history(
     if facts.place is not None:
         facts.applied_since = [row.migration_name for row in applied_since(facts.place, rows)]
         facts.history_differences = history.history_differences(backup_history(facts.place), rows)
-    files = _told(facts, "the migrations folder", folder) if folder is not None else None
     if files is not None:
         state = history.compare(files, rows)
         facts.pending, facts.unknown = state.pending, [name for name in state.unknown if name not in state.failed]
@@ -272,6 +285,9 @@ def judge(facts: Facts) -> Verdict:
         return Verdict(AMBIGUOUS, [NOTHING, FAILED_MIGRATION], "A migration is running; what looks failed may succeed.")
     if facts.failed:
         return Verdict(FAILED_MIGRATION, why="A migration is marked as failed.")
+    if facts.without_trace:
+        why = "The history says that migrations are applied of which nothing is in the database."
+        return Verdict(FAILED_MIGRATION, why=why)
     if facts.unreadable:
         return Verdict(CORRUPTED_TABLE, why="A table cannot be read.")
     if facts.blind or facts.place is None:
@@ -293,18 +309,20 @@ def _judge_without_backup(facts: Facts) -> Verdict:
 
 
 def _judge_healthy(facts: Facts) -> Verdict:
-    drift = not facts.applied_since and (facts.missing or facts.changed)
+    drift = facts.gone or not facts.applied_since and (facts.missing or facts.changed)
     candidates = [NOTHING]
     if facts.shrunk:
         candidates.append(CORRUPTED_TABLE)
     if drift or any(table.gone for table in facts.tables):
         candidates.append(COMPLETE)
     if len(candidates) > 1:
-        return Verdict(AMBIGUOUS, candidates, "The application is healthy, but something that the backup has is gone.")
+        return Verdict(AMBIGUOUS, candidates, "The application is healthy, but something that should be there is gone.")
     return Verdict(NOTHING, why="The application is healthy and no migration is marked as failed.")
 
 
 def _judge_unhealthy(facts: Facts) -> Verdict:
+    if facts.gone:
+        return Verdict(COMPLETE, why="The history says that migrations are applied, but what they made is not there.")
     if not facts.applied_since:
         if facts.missing or facts.changed or facts.history_differences:
             return Verdict(COMPLETE, why="The schema was changed by something else than a migration.")
@@ -493,6 +511,7 @@ def evidence(facts: Facts) -> List[str]:
     say("migrating right now", facts.running)
     say("marked as failed", facts.failed)
     say("applied since the backup", facts.applied_since)
+    say("made by applied migrations but missing", shown_objects(facts.gone))
     say("in the release but not applied", facts.pending)
     say("applied but not in the release that runs", facts.unknown)
     say("otherwise than the history of the backup", [] if facts.applied_since else facts.history_differences)
@@ -534,6 +553,7 @@ def _steps(scenario: str, method: str, facts: Facts) -> List[str]:
             "stop the application",
             "prove that no session works on the migration any more",
             "drop what it only added, in one transaction, or restore backup %s when it did more" % backup,
+            "take out of the history what was applied since: " + (", ".join(facts.applied_since) or "nothing"),
             "mark as rolled back: " + (", ".join(facts.failed) or "nothing"),
             "start the application and check its health",
         ]

@@ -6,20 +6,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ...base.errors import Refused
 from ...postgres import server
+from ...postgres.connection import Session
 from ...prisma import history
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation, operations
 from ..context import Context
+from ..gates.drift import missing_objects
 from ..migrations.leftovers import leftovers
-from ..migrations.migration import MIGRATE, backup_history
-from ..reverts.down import applied_since
+from ..migrations.migration import MIGRATE, applied_since, backup_history
 from ..reverts.in_place import IN_PLACE, last_in_place
 from ..reverts.revert import SWAP, built_by, last_swap
+
+ReadFolder = Callable[[], List[history.MigrationFile]]
 
 
 def last_deploy(context: Context) -> Optional[Operation]:
@@ -100,22 +103,51 @@ def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
     }
 
 
-def plan_failed_migration(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
-    """What is to be done about migrations that are marked as failed; reads only."""
+def plan_failed_migration(
+    context: Context, backup_id: Optional[str], folder: Optional[ReadFolder] = None
+) -> Dict[str, Any]:
+    """What is to be done about migrations that are marked as failed, or as applied though nothing of them is there;
+    reads only.
+
+    :param folder: reads the migrations of the release that runs
+    """
     with context.connect() as session:
         rows = history.read_rows(session.cursor(), context.connection.schema)
         failed = history.compare([], rows).failed
-        if not failed:
+        place = backup_to_revert_to(context, backup_id) if failed else _last_backup(context, backup_id)
+        found = leftovers(context, session, place) if place and (failed or applied_since(place, rows)) else None
+        if place is None or found is None or not (failed or _without_trace(context, session, found, folder)):
             return {"needed": False, "failed_migrations": [], "backup": None, "steps": []}
-        place = backup_to_revert_to(context, backup_id)
-        found = leftovers(context, session, manifests.load(place))
     how = (
         "restore backup %s into a new database and swap: %s" % (place.backup_id, "; ".join(found["reasons"][:5]))
         if found["reasons"]
         else "drop in one transaction: " + (", ".join(shown_objects(found["added"])) or "nothing is left of it")
     )
-    steps = ["stop the application", how, "mark as rolled back: " + ", ".join(failed), "start the application"]
+    out = ["take out of the history, so that the next deploy applies them: " + ", ".join(found["applied"])]
+    steps = ["stop the application", how, *(out if found["applied"] and not found["reasons"] else [])]
+    steps += ["mark as rolled back: " + ", ".join(failed)] if failed else []
+    steps += ["start the application"]
     return {"needed": True, "failed_migrations": failed, "backup": place.backup_id, "steps": steps, **found}
+
+
+def _last_backup(context: Context, backup_id: Optional[str]) -> Optional[BackupPlace]:
+    """As backup_to_revert_to(); None where there is none that fits, for nothing has failed either."""
+    try:
+        return backup_to_revert_to(context, backup_id)
+    except Refused:
+        return None
+
+
+def _without_trace(
+    context: Context, session: Session, found: Dict[str, List[str]], folder: Optional[ReadFolder]
+) -> bool:
+    """Whether the history alone is ahead of the backup, with migrations that the release does not know or whose objects
+    are missing. One that is known may have had nothing to do."""
+    if not found["applied"] or found["added"] or found["reasons"] or folder is None:
+        return False
+    files = folder()
+    known = {file.name for file in files}
+    return not known & set(found["applied"]) or bool(missing_objects(context, session, files))
 
 
 def shown_objects(keys: Sequence[str]) -> List[str]:

@@ -12,7 +12,7 @@ and both are compared object by object. Owners and privileges are not: they are 
 from __future__ import annotations
 
 import re
-from typing import Dict, List, Sequence
+from typing import Dict, List, Sequence, Tuple
 
 from ...base.errors import BackstopError, CouldNotVerify, Refused
 from ...base.sql_names import quote_identifier
@@ -21,14 +21,17 @@ from ...postgres.connection import Session
 from ...postgres.database_properties import read_properties
 from ...prisma import history
 from ...prisma.sql_text import cluster_statements, statements
+from ...store.manifest import is_whole, readable
 from ..comparison import round_trip
 from ..context import Context
+from ..migrations.migration import backup_history
 from .question import Question
 from .scratch import scratch_database
 
 _RIGHTS = re.compile(r"(?:; )?(?:owner [^;]*; )?privileges .*?(?=; |$)|^owner [^;]*(?:; |$)")
 #: Kinds that no migration decides.
 _NOT_COMPARED = ("default privileges", "large object", "extension")
+_PARTITION = re.compile("; bound [^;]")
 _HINT = (
     "put what is in the database only into a migration and mark it as applied, or take it back; or waive the gate drift"
     " with a reason"
@@ -36,17 +39,20 @@ _HINT = (
 
 
 def drift(context: Context, session: Session, question: Question) -> str:
-    """Shown; it closes the gate only where that was asked for."""
+    """Shown; it closes the gate only where that was asked for, or where what a migration in force made is missing."""
     try:
-        found = differences(context, session, question.files)
+        made, live, found = _compare(context, session, question.files)
     except BackstopError as error:
+        _refuse_missing(_missing_since_backup(context, session, question.files))
         if question.refuse_drift:
             raise
         return "not compared: " + error.message
-    if found and question.refuse_drift:
-        raise Refused("The live schema is not the one of its migrations", found="; ".join(found[:10]), hint=_HINT)
-    more = "; and %d more" % (len(found) - 10) if len(found) > 10 else ""
-    return "; ".join(found[:10]) + more if found else "the live schema is that of the migrations in force"
+    _refuse_missing(_objects_gone(made, live))
+    told = _sentences(found)
+    if told and question.refuse_drift:
+        raise Refused("The live schema is not the one of its migrations", found="; ".join(told[:10]), hint=_HINT)
+    more = "; and %d more" % (len(told) - 10) if len(told) > 10 else ""
+    return "; ".join(told[:10]) + more if told else "the live schema is that of the migrations in force"
 
 
 def differences(context: Context, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
@@ -54,6 +60,30 @@ def differences(context: Context, session: Session, files: Sequence[history.Migr
 
     :raises BackstopError: the migrations cannot be run again, so nothing can be told
     """
+    return _sentences(_compare(context, session, files)[2])
+
+
+def missing_objects(context: Context, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
+    """Tables, columns and types that the migrations in force make and the database does not have.
+
+    :raises BackstopError: the migrations cannot be run again, so nothing can be told
+    """
+    made, live, _found = _compare(context, session, files)
+    return _objects_gone(made, live)
+
+
+def _sentences(found: Dict[str, List[str]]) -> List[str]:
+    return (
+        ["only in the database: " + key for key in found["added"]]
+        + ["only in the migrations: " + key for key in found["missing"]]
+        + ["otherwise than in the migrations: " + key for key in found["changed"]]
+    )
+
+
+def _compare(
+    context: Context, session: Session, files: Sequence[history.MigrationFile]
+) -> Tuple[definitions.Definitions, definitions.Definitions, Dict[str, List[str]]]:
+    """What the migrations in force make, what the database has, and how these differ."""
     state = history.compare(files, history.read_rows(session.cursor(), context.connection.schema))
     if state.unknown or state.edited or state.failed:
         raise CouldNotVerify(
@@ -65,15 +95,58 @@ def differences(context: Context, session: Session, files: Sequence[history.Migr
     with scratch_database(context, session, "drift") as (_admin, name):
         _run_all(context, name, in_force)
         with context.connect(name) as scratch:
-            made = definitions.definitions(scratch)
-        live = definitions.definitions(session)
-        found = definitions.compare(_comparable(context, made), _comparable(context, live))
+            made = _comparable(context, definitions.definitions(scratch))
+        live = _comparable(context, definitions.definitions(session))
+        found = definitions.compare(made, live)
         same = _printed_otherwise(context, session, name, found["changed"])
-    return (
-        ["only in the database: " + key for key in found["added"]]
-        + ["only in the migrations: " + key for key in found["missing"]]
-        + ["otherwise than in the migrations: " + key for key in found["changed"] if key not in same]
-    )
+    return made, live, {**found, "changed": [key for key in found["changed"] if key not in same]}
+
+
+# Applied, but not there -----------------------------------------------------------------------------------------------
+
+
+def _objects_gone(made: definitions.Definitions, live: definitions.Definitions) -> List[str]:
+    """What is made and not there, of the kinds without which an application fails; a partition may come and go."""
+    missing = definitions.compare(made, live)["missing"]
+    partitions = [key for key in missing if _PARTITION.search(made[key])]
+    gone = [key for key in missing if definitions.kind_of(key) in ("relation", "type") and key not in partitions]
+    whole = tuple("%s." % key.split(" ", 1)[1] for key in gone + partitions)
+    columns = [key for key in missing if definitions.kind_of(key) == "column"]
+    return gone + [key for key in columns if not key[len("column ") :].startswith(whole)]
+
+
+def _missing_since_backup(context: Context, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
+    """The same where the migrations cannot be run again: objects that the first backup with this very history has, and
+    that a migration in force names."""
+    rows = history.read_rows(session.cursor(), context.connection.schema)
+    known = [backup for backup in readable(context.store.backups()) if is_whole(backup.manifest)]
+    same = [
+        backup.manifest
+        for backup in known
+        if backup.manifest["database"]["name"] == context.database
+        and rows
+        and not history.history_differences(backup_history(backup.place), rows)
+    ]
+    if not same:
+        return []
+    made = _comparable(context, min(same, key=lambda manifest: str(manifest["created"]))["definitions"])
+    applied = history.compare(files, rows).applied
+    text = "\n".join(file.sql for file in files if file.name in applied)
+    gone = _objects_gone(made, _comparable(context, definitions.definitions(session)))
+    return [key for key in gone if re.search(r"\b%s\b" % re.escape(key.rsplit(".", 1)[-1]), text)]
+
+
+def _refuse_missing(gone: Sequence[str]) -> None:
+    if gone:
+        raise Refused(
+            "The history says that migrations are applied, but what they made is not there",
+            found=", ".join(gone),
+            hint="see rollback_plan.yml, which tells the way back; or take the migration out of %s, so that the next"
+            " deploy applies it again" % history.TABLE,
+        )
+
+
+# Running the migrations again -----------------------------------------------------------------------------------------
 
 
 def _run_all(context: Context, database: str, files: Sequence[history.MigrationFile]) -> None:

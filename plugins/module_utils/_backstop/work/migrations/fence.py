@@ -18,6 +18,8 @@ from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ..comparison import compare_tables
 from ..context import Context, acting
+from .leftovers import leftovers
+from .migration import MIGRATE
 
 FENCE = "fence"
 #: Steps without which nobody's session is ended: nothing would be migrated, or taken out, afterwards.
@@ -42,12 +44,30 @@ def fence(context: Context, place: BackupPlace, wait_seconds: float) -> Dict[str
         facts["ended_sessions"] = _clear(context, admin, wait_seconds)
         reach("fence.cleared")
         with context.connect() as live:
-            differences = compare_tables(live, manifest).tables
+            differences = [] if _partly_migrated(context, live, place) else compare_tables(live, manifest).tables
             back = server.other_sessions(admin, context.database, besides=(live.backend,))
         if back:
             raise _others(back, "none that comes back after it was ended")
         facts.update(backup=place.backup_id, same=not differences, differences=differences)
     return {"changed": bool(facts["ended_sessions"]), **facts}
+
+
+def _partly_migrated(context: Context, live: Session, place: BackupPlace) -> bool:
+    """Whether an earlier run of this deploy applied some of its migrations and was cut off.
+
+    The backup from before stays the one to go back to: a new one would hold what this deploy did.
+
+    :raises Refused: these migrations, or somebody since, did more than add objects
+    """
+    if context.operation is None or context.operation.last(MIGRATE) is None:
+        return False
+    found = leftovers(context, live, place)
+    if found["applied"] and found["reasons"]:
+        raise Refused(
+            "This deploy was cut off after some of its migrations, and the database holds more than these added",
+            found="applied: %s; %s" % (", ".join(found["applied"]), "; ".join(found["reasons"])),
+        )
+    return bool(found["applied"])
 
 
 def _drop_debris(context: Context, admin: Session) -> None:

@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Scenario 1: putting a database back after a failed migration.
+"""Scenario 1: putting a database back after a migration that failed, or was cut off.
 
-What the migration left is compared with the backup's definitions. If it only added objects, and no row of the tables
-that were there differs, these objects are dropped in one transaction that is proved before its COMMIT. Anything else
-is left alone and reported: then the answer is a restore and a swap.
+What the migrations of a deploy left is compared with its backup: history, definitions and rows together. If they only
+added objects, and no row of the tables that were there differs, these objects are dropped, and the migrations before
+the failed one are taken out of the history with them, in one transaction that is proved before its COMMIT. Anything
+else is left alone and reported: then the answer is a restore and a swap.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from ..comparison import compare_tables
 from ..context import Context, acting
 from ..loss.loss import HISTORY_TABLE, losses_of_dropping
 from ..loss.lost_rows import write_lost_rows
-from .migration import read_state, wind_up_predecessor
+from ..loss.own_work import mark
+from ..sequences import sequences_behind
+from .migration import applied_since, backup_history, read_state, take_out_of_history, wind_up_predecessor
 
 CLEAN = "clean"
 RESOLVE = "resolve"
@@ -36,68 +39,126 @@ _DEPENDENT = ("2BP01",)
 
 
 def clean_failed_migration(context: Context, place: BackupPlace, prisma: Prisma) -> Dict[str, Any]:
-    """Drop what failed migrations added and mark them as rolled back.
+    """Drop what the migrations since a backup added, take the applied ones out of the history, and mark the failed ones
+    as rolled back.
 
     :returns: ``outcome``: ``clean`` (nothing was left), ``dropped``, or ``restore_needed`` with the reasons and nothing
         changed
     """
-    manifest = manifests.load(place)
     with context.connect() as session:
         wind_up_predecessor(context, session)
-        differences = leftovers(context, session, manifest)
+        found = leftovers(context, session, place)
         failed = read_state(session, prisma, context.connection.schema).failed
-    if differences["reasons"]:
-        return {"changed": False, "outcome": "restore_needed", **differences, "resolved": []}
-    changed, kept = False, 0
-    if differences["added"]:
-        changed = True
+    if found["reasons"]:
+        return {"changed": False, "outcome": "restore_needed", **found, "resolved": []}
+    left, kept = bool(found["added"] or found["applied"]), 0
+    if left:
         with acting(context, CLEAN) as facts, context.connect() as session:
-            facts["dropped"], kept = _drop_added(context, session, manifest)
-            facts["kept_rows"] = kept
-    if failed:
-        changed = True
+            facts["dropped"], kept = _drop_added(context, session, place)
+            facts.update(kept_rows=kept, taken_out=found["applied"])
+    if left or failed:
         with acting(context, RESOLVE) as facts, context.connect() as session:
             facts["resolved"] = _resolve(context, session, prisma, failed)
-    with context.connect() as session:
-        _prove(context, session, manifest)
-    outcome = "dropped" if differences["added"] else "clean"
-    found = {"dropped": differences["added"], "kept_rows": kept, "resolved": failed, "reasons": []}
-    return {"changed": changed, "outcome": outcome, **found}
+            _prove(context, session, place)
+    done = {"dropped": found["added"], "taken_out": found["applied"], "kept_rows": kept, "resolved": failed}
+    return {"changed": left or bool(failed), "outcome": "dropped" if left else "clean", **done, "reasons": []}
 
 
-def leftovers(context: Context, session: Session, manifest: Dict[str, Any]) -> Dict[str, List[str]]:
-    """What a migration left: objects that it ``added``, and the ``reasons`` why dropping those would not do."""
-    found = definitions.compare(manifest["definitions"], definitions.definitions(session))
-    history_table = context.connection.schema + "._prisma_migrations"
-    reasons = ["%s is missing" % key for key in found["missing"]] + ["%s was changed" % key for key in found["changed"]]
-    added = [key for key in found["added"] if history_table not in key]
-    reasons += ["%s cannot be dropped safely" % key for key in added if not _droppable(session, key, added)]
+def leftovers(context: Context, session: Session, place: BackupPlace) -> Dict[str, List[str]]:
+    """What the migrations since a backup left.
+
+    :returns: objects that they ``added``, migrations that are ``applied`` since, and the ``reasons`` why taking these
+        out would not do
+    :raises Refused: the backup was made after the migration had failed
+    """
+    manifest = manifests.load(place)
+    applied, reasons = _history_since(context, session, place)
+    added, wrong = _objects_since(context, session, manifest)
+    reasons += wrong + ["%s cannot be dropped safely" % key for key in added if not _droppable(session, key, added)]
     # New columns are among the added objects; what they hold came from the migration.
-    tables = compare_tables(session, manifest, besides=[history_table], new_columns=True).tables
+    tables = compare_tables(session, manifest, besides=[_history_table(context)], new_columns=True).tables
     reasons += [sentence for sentence in tables if not sentence.endswith(" was not there")]
-    return {"added": added, "reasons": reasons}
+    reasons += ["sequence " + sentence for sentence in sequences_behind(session, manifest)]
+    if applied and added and not reasons:
+        reasons = _written_since(context, session, place, manifest)
+    return {"added": added, "applied": [row.migration_name for row in applied], "reasons": reasons}
 
 
-def _prove(context: Context, session: Session, manifest: Dict[str, Any]) -> None:
-    found = leftovers(context, session, manifest)
-    if found["added"] or found["reasons"]:
+def _history_table(context: Context) -> str:
+    return "%s.%s" % (context.connection.schema, history.TABLE)
+
+
+def _history_since(
+    context: Context, session: Session, place: BackupPlace
+) -> Tuple[List[history.HistoryRow], List[str]]:
+    """The rows of migrations that were applied since, and how the history would differ without them and those that
+    failed."""
+    before = backup_history(place)
+    failed = history.compare([], before).failed
+    if failed:
+        raise Refused(
+            "The backup was made after the migration had failed",
+            found="%s is marked as failed in backup %s" % (", ".join(failed), place.backup_id),
+            hint="name an earlier one with -e rollback_backup=ID",
+        )
+    rows = history.read_rows(session.cursor(), context.connection.schema)
+    applied = applied_since(place, rows)
+    going = {row.id for row in applied}
+    staying = [row for row in rows or () if row.id not in going and row.state != history.FAILED]
+    differences = history.history_differences(before, staying)
+    return applied, ["in the history of migrations " + sentence for sentence in differences]
+
+
+def _objects_since(context: Context, session: Session, manifest: Dict[str, Any]) -> Tuple[List[str], List[str]]:
+    """Objects that were added since, and how others differ."""
+    found = definitions.compare(manifest["definitions"], definitions.definitions(session))
+    wrong = ["%s is missing" % key for key in found["missing"]] + ["%s was changed" % key for key in found["changed"]]
+    return [key for key in found["added"] if not _is_of_history(context, key)], wrong
+
+
+def _is_of_history(context: Context, key: str) -> bool:
+    """Whether a definition is of Prisma's table, which a failed first migration makes; it stays."""
+    name = _history_table(context)
+    identity = _split(key)[1]
+    return identity == name or identity.startswith(name + ".") or identity == name + "_pkey"
+
+
+def _written_since(
+    context: Context, session: Session, place: BackupPlace, manifest: Dict[str, Any]
+) -> List[str]:
+    """Which new tables and columns hold more than the migrations put there: somebody worked with those that succeeded.
+
+    What would be lost with them is counted, and consented to, by the swap.
+    """
+    known = {table.full_name: table for table in map(Table.from_json, manifest["tables"])}
+    losses = losses_of_dropping(session, known, to_be_put_back=False)
+    mark(session, losses, context.store, place)
+    return ["%s, since an applied migration made room for them" % loss for loss in losses if not loss.by_migration]
+
+
+def _prove(context: Context, session: Session, place: BackupPlace) -> None:
+    found = leftovers(context, session, place)
+    left = ["%s is left" % key for key in found["added"]] + ["%s is applied" % name for name in found["applied"]]
+    if left or found["reasons"]:
         raise BackstopError(
             "The database is not as it was before the migration",
-            found="; ".join((found["reasons"] + ["%s is left" % key for key in found["added"]])[:10]),
+            found="; ".join((found["reasons"] + left)[:10]),
             hint="revert completely: rollback_complete.yml",
         )
 
 
-def _drop_added(context: Context, session: Session, manifest: Dict[str, Any]) -> Tuple[List[str], int]:
-    """Drop in one transaction, without CASCADE, each object once nothing needs it any more.
+def _drop_added(context: Context, session: Session, place: BackupPlace) -> Tuple[List[str], int]:
+    """Drop in one transaction, without CASCADE, each object once nothing needs it any more; the applied migrations go
+    from the history.
 
     :returns: the statements, and how many rows went with it and are kept in files
     """
+    manifest = manifests.load(place)
     dropped: List[str] = []
     with session.transaction():
         session.execute("SET LOCAL lock_timeout = '5s'")
         kept = _keep_rows(context, session, manifest)
-        remaining = leftovers(context, session, manifest)["added"]
+        remaining = _objects_since(context, session, manifest)[0]
         while remaining:
             progress = False
             for key in remaining:
@@ -106,14 +167,15 @@ def _drop_added(context: Context, session: Session, manifest: Dict[str, Any]) ->
                 # Tables that refer to each other: without these constraints, each can go.
                 for key in [key for key in remaining if key.startswith("constraint ")]:
                     progress = _try_drop(session, key, [], dropped) or progress
-            remaining = leftovers(context, session, manifest)["added"]
+            remaining = _objects_since(context, session, manifest)[0]
             if not progress and remaining:
                 raise Refused(
                     "What the migration left cannot be dropped",
                     found=", ".join(remaining[:10]),
                     hint="revert completely: rollback_complete.yml",
                 )
-        _prove(context, session, manifest)
+        take_out_of_history(session, context.connection.schema, _history_since(context, session, place)[0])
+        _prove(context, session, place)
         reach("clean.before-commit")
     reach("clean.committed")
     return dropped, kept

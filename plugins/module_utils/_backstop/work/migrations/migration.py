@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Optional, Sequence
 from ...base.durable_files import read_json
 from ...base.errors import BackstopError, Locked, Refused
 from ...base.failpoints import reach
+from ...base.sql_names import qualified
 from ...postgres import catalog, server
 from ...postgres.connection import Session
 from ...prisma import history
@@ -36,6 +37,20 @@ def backup_history(place: BackupPlace) -> Optional[List[history.HistoryRow]]:
     """The history of migrations at the time of a backup; None when there was none."""
     rows = read_json(place.file("history.json"), "history of backup " + place.backup_id)
     return None if rows is None else [history.HistoryRow.from_json(row) for row in rows]
+
+
+def applied_since(place: BackupPlace, rows: Optional[Sequence[history.HistoryRow]]) -> List[history.HistoryRow]:
+    """The rows of migrations in force that the backup does not know, in the order in which they were applied."""
+    known = {row.id for row in backup_history(place) or ()}
+    return [row for row in rows or () if row.state == history.APPLIED and row.id not in known]
+
+
+def take_out_of_history(session: Session, schema: str, rows: Sequence[history.HistoryRow]) -> None:
+    """Delete these rows, in the transaction in which what their migrations did is undone."""
+    table = qualified(schema, history.TABLE).replace("%", "%%")
+    deleted = session.execute("DELETE FROM " + table + " WHERE id = ANY(%s)", ([row.id for row in rows],))
+    if deleted != len(rows):
+        raise Refused("The history of migrations is not as it was", found="%d rows of %d" % (deleted, len(rows)))
 
 
 def prisma_session_name(context: Context) -> str:

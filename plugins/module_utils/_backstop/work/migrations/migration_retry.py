@@ -17,7 +17,6 @@ from ...base.errors import BackstopError
 from ...base.failpoints import reach
 from ...prisma.cli import Prisma
 from ...prisma.failures import PrismaError
-from ...store import manifest as manifests
 from ..context import Context
 from .leftovers import clean_failed_migration, leftovers
 from .migration import apply_migrations, wind_up_predecessor
@@ -66,10 +65,10 @@ def _put_right(context: Context, prisma: Prisma) -> bool:
     try:
         with context.connect() as session:
             wind_up_predecessor(context, session)
-            found = leftovers(context, session, manifests.load(place))
+            found = leftovers(context, session, place)
     except BackstopError:  # who holds the lock may keep us from reading, too
         return False
-    if found["added"] or found["reasons"]:
+    if any(found.values()):  # also where one before it was applied: taken out and run again it might do its work twice
         return False
     clean_failed_migration(context, place, prisma)
     return True

@@ -12,13 +12,14 @@ from typing import Any, Dict
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import MAX_NAME_BYTES, RETIRED_PREFIX, is_scratch, quote_identifier, scratch_name
-from ...postgres import archive, catalog, server
+from ...postgres import archive, server
 from ...postgres.connection import Session
 from ...postgres.database_properties import copy_properties, create_database, drop_scratch_database
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace, new_id
 from ..comparison import Comparison, compare_catalog, compare_tables, require_same_major
 from ..context import Context
+from ..sequences import sequences_behind
 
 #: Where rows differ another backup may be better.
 _HINT = "keep this backup for inspection and make a new one; where that differs too, look at these tables in the source"
@@ -128,14 +129,8 @@ def compare(context: Context, session: Session, manifest: Dict[str, Any]) -> Com
 
 
 def check_sequences(session: Session, manifest: Dict[str, Any]) -> None:
-    """A sequence may be further than at the snapshot, never behind it: it would give out numbers again."""
-    found = catalog.sequences(session)
-    descending = catalog.descending_sequences(session)
-    behind = []
-    for name, value in manifest["sequences"].items():
-        now = found.get(name)
-        if value is not None and (now is None or (now > value if name in descending else now < value)):
-            behind.append("%s is at %s, not %s" % (name, now, value))
+    """Refuse a restored database in which a sequence would give out numbers again."""
+    behind = sequences_behind(session, manifest)
     if behind:
         raise BackstopError("A restored sequence is behind its source", found="; ".join(behind[:10]), hint=_HINT)
 

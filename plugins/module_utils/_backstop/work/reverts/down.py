@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 from ...base.durable_files import file_error, write_file
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
-from ...base.sql_names import is_scratch, qualified, quote_identifier, scratch_name
+from ...base.sql_names import is_scratch, quote_identifier, scratch_name
 from ...postgres import catalog, definitions, digests
 from ...postgres.catalog import Table
 from ...postgres.connection import PINNED_SETTINGS, Session
@@ -38,7 +38,7 @@ from ..context import Context, acting, alone
 from ..loss.loss import TableLoss, losses_of_dropping
 from ..loss.own_work import mark
 from ..loss.reapply import Carried
-from ..migrations.migration import backup_history, wind_up_predecessor
+from ..migrations.migration import applied_since, backup_history, take_out_of_history, wind_up_predecessor
 from ..restores.restore import build_database
 from .revert import Judgement, the_operation
 from .swap import fence_writers
@@ -71,12 +71,6 @@ class DownSql:
 
 
 # Finding it -----------------------------------------------------------------------------------------------------------
-
-
-def applied_since(place: BackupPlace, rows: Optional[Sequence[history.HistoryRow]]) -> List[history.HistoryRow]:
-    """The rows of migrations in force that the backup does not know, in the order in which they were applied."""
-    known = {row.id for row in backup_history(place) or ()}
-    return [row for row in rows or () if row.state == history.APPLIED and row.id not in known]
 
 
 def find_down_sql(
@@ -242,7 +236,7 @@ def _lead_back(
     contents = _contents(session, staying)
     _run(session, sql, schema)
     reach("down.ran")
-    _delete_rows(session, schema, [row.id for row in rows])
+    take_out_of_history(session, schema, rows)
     reasons = [
         "the rows of table %s would change" % name
         for name, digest in _contents(session, staying, catalog.tables(session)).items()
@@ -336,13 +330,6 @@ def _run(session: Session, sql: DownSql, schema: str) -> None:
         raise Refused("The down-SQL ended the transaction that it ran in", hint="take COMMIT and ROLLBACK out of it")
     for name, value in PINNED_SETTINGS:
         session.execute("SET LOCAL %s = '%s'" % (name, value))
-
-
-def _delete_rows(session: Session, schema: str, ids: Sequence[str]) -> None:
-    table = qualified(schema, history.TABLE).replace("%", "%%")
-    deleted = session.execute("DELETE FROM " + table + " WHERE id = ANY(%s)", (list(ids),))
-    if deleted != len(ids):
-        raise Refused("The history of migrations is not as it was", found="%d rows of %d" % (deleted, len(ids)))
 
 
 def _wrong_columns(session: Session, remaining: Mapping[str, Table]) -> List[str]:
