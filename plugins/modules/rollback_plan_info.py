@@ -134,7 +134,7 @@ needed:
   returned: O(scenario) is not V(auto)
   type: bool
 backup:
-  description: The backup that counts as the state before.
+  description: The backup that counts as the state before; none where the last deploy changed the release only and no backup is named.
   returned: O(scenario) is not V(undo)
   type: str
 level:

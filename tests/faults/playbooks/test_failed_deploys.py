@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Dict
 
-from support.broken_releases import FIRST, MIGRATION
+from support.broken_releases import FIRST, MIGRATION, SURPRISE
 from support.demo_site import Condition, DemoSite, Run
 
 DEPLOY = "deploy_receiptdata.yml"
@@ -87,9 +87,10 @@ def test_a_migration_that_leaves_nothing(site: DemoSite) -> None:
 
 
 def test_a_migration_that_leaves_objects(site: DemoSite) -> None:
-    """A COMMIT of its own: what it added is removed, in place."""
+    """A COMMIT of its own, after another migration: what both added is removed in place, from the history too."""
     before = site.condition()
-    failed(site, "leaves-objects", MIGRATION, ON_LIVE, "what the migration left was removed")
+    options = {"deploy_expected_migrations": [MIGRATION, SURPRISE]}
+    failed(site, "leaves-objects", SURPRISE, ON_LIVE, "what the migration left was removed", **options)
     assert site.condition() == before
     would_deploy(site)
 
@@ -169,7 +170,9 @@ def test_cut_off_on_the_way_back(site: DemoSite) -> None:
     again.must_say("was interrupted on its way back", "rollback_complete")
     back = site.play("rollback_complete.yml")
     assert back.status == 0, back.output
+    assert "Nothing in the database was changed." in back.text
     after = site.condition()
+    assert len(set(after.databases) - set(before.databases)) == 1
     assert (after.contents, after.applied, after.running) == (before.contents, before.applied, before.running)
     assert site.outcomes() == ["abandoned", "done"]
 

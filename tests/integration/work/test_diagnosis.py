@@ -14,6 +14,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import read_folder
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
     diagnose,
     gather,
@@ -114,6 +115,27 @@ def test_a_failed_migration(site):
         assert plan["scenario"] == "failed_migration"
         assert plan["next"] == "ansible-playbook backstop.postgres.rollback_failed_migration --check"
     says(plan, "marked as failed: 20251108000000_add_receipt_data", "objects added since the backup: ", "Step 1: ")
+
+
+def test_after_a_deploy_that_changed_the_release_only(site):
+    """A complete revert takes back what the last deploy did, which was the release; a second time it does nothing."""
+    site.deployed()
+    header = {"database": site.live.name, "request": {"commit": "newer"}, "facts": {"former_commit": "new"}}
+    Operation.create(site.live.store, "deploy", header).close("done")
+    plan = plan_revert(site.live.context, None)
+    assert (plan["needed"], plan["backup"], plan["commit"]) == (False, None, "new")
+    assert plan_revert(site.live.context, site.before.backup_id)["needed"] is True
+    plan = site.plan(False)
+    assert plan["scenario"] == "complete" and plan["disk_needed"] == 0 and plan["losses"] == []
+    assert plan["steps"] == ["stop the application", "start release new and check its health"]
+    assert plan["next"] == "ansible-playbook backstop.postgres.rollback_complete --check"
+    header["request"] = {"scenario": "complete", "backup": None, "method": "code_only"}
+    rolled_back = Operation.create(site.live.store, "rollback", header)
+    rolled_back.write("code", "done", commit="new")
+    rolled_back.close("done")
+    assert plan_revert(site.live.context, None)["commit"] == "new"
+    site.live.execute('DELETE FROM "UserContribution" WHERE "id" = \'c1\'; DROP TABLE "UserContribution"')
+    assert site.plan(False, "complete")["next"].endswith(" -e rollback_backup=" + site.before.backup_id)
 
 
 def test_a_migration_that_is_applied_but_not_there(plain):

@@ -33,7 +33,7 @@ from ..loss.loss import HISTORY_TABLE, TableLoss, count_losses, losses_of_droppi
 from ..loss.own_work import as_migrated
 from ..migrations.migration import MIGRATE, applied_since, backup_history
 from ..reverts.revert import BUILD, successor_name
-from .plan import ReadFolder, backup_to_revert_to, last_deploy, old_release_proved, shown_objects
+from .plan import ReadFolder, backup_to_revert_to, last_deploy, old_release_proved, release_before, shown_objects
 
 FAILED_MIGRATION, APPLICATION_ERRORS = "failed_migration", "application_errors"
 CORRUPTED_TABLE, COMPLETE = "corrupted_table", "complete"
@@ -53,6 +53,7 @@ _INVALID_INDEXES = (
     + " ORDER BY 1"
 )
 _MOST_SHOWN = 8
+_RELEASE_ALONE = "The last deploy changed the release only; the application is ill since."
 Read = TypeVar("Read")
 
 
@@ -99,6 +100,8 @@ class Facts:
     last_operation: Optional[Operation] = None
     deploy: Optional[Operation] = None
     healthy: Optional[bool] = None
+    #: the last deploy changed the release only: the one before it
+    release_before: Optional[str] = None
     #: facts that could not be read, with the reason
     untold: List[str] = dataclasses.field(default_factory=list)
     #: what of the database could not be read, so that nothing follows from its absence
@@ -114,6 +117,13 @@ class Facts:
         differs = self.added or self.missing or self.changed or not all(table.same for table in self.tables)
         unknown = not set(self.applied_since) - set(self.unknown)
         return bool(self.applied_since) and not differs and (bool(self.gone) or unknown)
+
+    @property
+    def release_alone(self) -> bool:
+        """All that a complete revert has to take back is the release."""
+        others = not self.applied_since and (self.missing or self.changed or self.history_differences)
+        rows = self.shrunk or any(table.gone for table in self.tables)
+        return self.release_before is not None and not (self.gone or rows or others)
 
     @property
     def only_added(self) -> bool:
@@ -150,6 +160,7 @@ def gather(
     facts.last_operation = of_this[-1] if of_this else None
     facts.open_operation = next((one for one in reversed(of_this) if one.is_open), None)
     facts.deploy = last_deploy(context)
+    facts.release_before = None if backup_id else release_before(context)
     try:
         facts.place = backup_to_revert_to(context, backup_id)
         facts.manifest = manifests.load(facts.place)
@@ -299,6 +310,8 @@ def judge(facts: Facts) -> Verdict:
 
 
 def _judge_without_backup(facts: Facts) -> Verdict:
+    if facts.healthy is False and facts.release_alone:
+        return Verdict(COMPLETE, why=_RELEASE_ALONE)
     if facts.healthy is False:
         return Verdict(
             AMBIGUOUS,
@@ -323,6 +336,8 @@ def _judge_healthy(facts: Facts) -> Verdict:
 def _judge_unhealthy(facts: Facts) -> Verdict:
     if facts.gone:
         return Verdict(COMPLETE, why="The history says that migrations are applied, but what they made is not there.")
+    if facts.release_alone:
+        return Verdict(COMPLETE, why=_RELEASE_ALONE)
     if not facts.applied_since:
         if facts.missing or facts.changed or facts.history_differences:
             return Verdict(COMPLETE, why="The schema was changed by something else than a migration.")
@@ -471,7 +486,7 @@ def diagnose(context: Context, scenario: str, facts: Facts, chosen: Optional[Dic
     }
     if wanted == APPLICATION_ERRORS:
         found["method"] = method
-    if wanted == COMPLETE or wanted == APPLICATION_ERRORS and method == "restore":
+    if wanted == COMPLETE and not facts.release_alone or wanted == APPLICATION_ERRORS and method == "restore":
         found["losses"] = losses_of_revert(context, facts)
     elif wanted == APPLICATION_ERRORS and method == "drop":
         found["losses"] = losses_of_drop(context, facts)
@@ -546,6 +561,8 @@ def _steps(scenario: str, method: str, facts: Facts) -> List[str]:
         "give the live name to the new database; the former one is kept",
         "start release %s and check its health" % commit,
     ]
+    if scenario == COMPLETE and facts.release_alone:
+        return ["stop the application", "start release %s and check its health" % facts.release_before]
     if scenario == COMPLETE:
         return restore
     if scenario == FAILED_MIGRATION:
@@ -581,6 +598,8 @@ def next_step(scenario: str, verdict: Verdict, facts: Facts, check: str) -> str:
         return "wait until the migration has ended, then run ansible-playbook backstop.postgres.rollback_plan again"
     if operation is not None and operation.kind != "deploy":
         return next_command(operation)
+    if scenario == COMPLETE and facts.release_before and not facts.release_alone and facts.place:
+        check += " -e rollback_backup=%s" % facts.place.backup_id
     if scenario in (FAILED_MIGRATION, APPLICATION_ERRORS, COMPLETE):
         return "ansible-playbook backstop.postgres.rollback_%s%s" % (scenario, check)
     if scenario == CORRUPTED_TABLE:
@@ -601,6 +620,8 @@ def _costs(context: Context, scenario: str, method: str, facts: Facts) -> Dict[s
     if place is None:
         return {"backup": None, "level": None, "recovery_seconds": None, "disk_needed": 0, "downtime_seconds": None}
     restored = (manifests.verification(place) or {"levels": {}})["levels"].get("restored", {})
+    if scenario == COMPLETE and facts.release_alone:
+        scenario, method = APPLICATION_ERRORS, "code_only"  # it costs the same
     needs_copy = scenario in (COMPLETE, FAILED_MIGRATION) or scenario == APPLICATION_ERRORS and method != "code_only"
     with context.connect() as session:
         size = server.database_size(session, context.database)

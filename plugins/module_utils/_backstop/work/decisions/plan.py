@@ -65,8 +65,12 @@ def _is_of(context: Context, manifest: Dict[str, Any]) -> bool:
 def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
     """What a complete revert would do now; reads only.
 
-    ``needed`` is False when the last operation on this database was this very revert and it is in force.
+    ``needed`` is False when the last operation on this database was this very revert and it is in force, and when the
+    last deploy changed the release only, unless a backup is named.
     """
+    former = None if backup_id else release_before(context)
+    if former is not None:
+        return {"needed": False, "backup": None, "commit": former, "history_differences": [], "steps": []}
     place = backup_to_revert_to(context, backup_id)
     manifest = manifests.load(place)
     verified = manifests.verification(place) or {"levels": {}}
@@ -101,6 +105,24 @@ def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
             "start release %s and check its health" % (manifest.get("release", {}).get("commit") or "(not recorded)"),
         ],
     }
+
+
+def release_before(context: Context) -> Optional[str]:
+    """The release to go back to where the last change was a deploy without a migration, or its revert; else None."""
+    done = [
+        one
+        for one in operations(context.store)
+        if one.header.get("database") == context.database and one.outcome == "done"
+    ]
+    if not done:
+        return None
+    last = done[-1]
+    if last.kind == "deploy" and last.last(MIGRATE) is None:
+        return last.header.get("facts", {}).get("former_commit") or None
+    request = last.header.get("request") or {}
+    if last.kind == "rollback" and request.get("scenario") == "complete" and not request.get("backup"):
+        return (last.facts(CODE) or {}).get("commit")
+    return None
 
 
 def plan_failed_migration(
