@@ -23,7 +23,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import database_lock
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import disk, programs
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import evaluation as gates_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.drift import differences
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.evaluation import (
     GATES,
     evaluate,
@@ -33,6 +32,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.g
     Question,
     is_local,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.replay import differences
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import build_database
 from support.age_keys import make_key
 from support.databases import APP, OWNER, PASSWORD, REPORT, session

@@ -28,7 +28,7 @@ ROOMS: Dict[str, Set[str]] = {
     "restores": set(),
     "loss": set(),
     "migrations": {"loss"},
-    "gates": {"backups"},
+    "gates": {"backups", "migrations"},
     "reverts": {"backups", "restores", "migrations", "loss"},
     "tables": {"backups", "loss"},
     "decisions": {"backups", "restores", "migrations", "loss", "reverts", "tables"},

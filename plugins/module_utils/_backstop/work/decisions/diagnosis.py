@@ -27,11 +27,11 @@ from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation, operations
 from ..context import Context
-from ..gates.drift import missing_objects
 from ..lifecycle import next_command
 from ..loss.loss import HISTORY_TABLE, TableLoss, count_losses, losses_of_dropping
 from ..loss.own_work import as_migrated
 from ..migrations.migration import MIGRATE, applied_since, backup_history
+from ..migrations.replay import missing_objects
 from ..reverts.revert import BUILD, successor_name
 from .plan import ReadFolder, backup_to_revert_to, last_deploy, old_release_proved, release_before, shown_objects
 

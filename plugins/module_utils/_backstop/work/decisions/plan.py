@@ -16,9 +16,9 @@ from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation, operations
 from ..context import Context
-from ..gates.drift import missing_objects
 from ..migrations.leftovers import leftovers
 from ..migrations.migration import MIGRATE, applied_since, backup_history
+from ..migrations.replay import missing_objects
 from ..reverts.in_place import IN_PLACE, last_in_place
 from ..reverts.revert import SWAP, built_by, last_swap
 

@@ -18,8 +18,8 @@ from ...postgres.connection import Session
 from ...postgres.database_properties import drop_scratch_database, read_properties
 from ..backups.backup import locked_table, waits_for_lock
 from ..context import Context
+from ..scratch import name_for, scratch_database
 from .question import Question
-from .scratch import name_for, scratch_database
 
 
 def rights(context: Context, session: Session, _question: Question) -> str:

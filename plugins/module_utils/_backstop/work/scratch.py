@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 from typing import Iterator, Tuple
 
-from ...base.sql_names import scratch_name
-from ...postgres.connection import Session
-from ...postgres.database_properties import create_database, drop_scratch_database, read_properties
-from ...store.layout import new_id
-from ..context import Context
+from ..base.sql_names import scratch_name
+from ..postgres.connection import Session
+from ..postgres.database_properties import create_database, drop_scratch_database, read_properties
+from ..store.layout import new_id
+from .context import Context
 
 
 def name_for(context: Context, purpose: str) -> str:
