@@ -310,12 +310,12 @@ def test_rows_that_row_security_hides(live):
 def test_indexes_left_invalid(live):
     """Each with the statement that helps: an attached one cannot be dropped, a copy for REINDEX needs no REINDEX."""
     live.execute(
-        "CREATE TABLE twice (a integer); INSERT INTO twice VALUES (1), (1); CREATE FUNCTION sound(integer) RETURNS integer"
-        " LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1; END'; CREATE INDEX \"By sound\" ON twice (sound(a));"
+        "CREATE TABLE twice (a integer); INSERT INTO twice VALUES (1), (1); CREATE FUNCTION sound(integer) RETURNS"
+        " integer LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1; END'; CREATE INDEX \"By sound\" ON twice (sound(a));"
         "CREATE TABLE parts (a integer) PARTITION BY LIST (a); CREATE TABLE part PARTITION OF parts DEFAULT;"
         "CREATE INDEX parts_a ON ONLY parts (sound(a))"
     )
-    assert ask(live)["invalid_indexes"].found == "none", "an index of a partitioned table that is not built yet is dumped"
+    assert ask(live)["invalid_indexes"].found == "none", "of a partitioned table what is not built yet is dumped"
     live.execute(
         "CREATE OR REPLACE FUNCTION sound(integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS"
         " 'BEGIN RAISE EXCEPTION ''no''; END'; INSERT INTO parts VALUES (1)"
