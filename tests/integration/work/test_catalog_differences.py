@@ -73,6 +73,16 @@ GRANT INSERT ON granted TO shop_report;
 SET ROLE shop_owner;
 REVOKE SELECT ON granted FROM shop_report;
 GRANT SELECT ON granted TO shop_report;
+CREATE TABLE explicit (a int);
+GRANT SELECT ON explicit TO shop_app;
+REVOKE SELECT ON explicit FROM shop_app;
+SELECT lo_create(4711);
+GRANT SELECT ON LARGE OBJECT 4711 TO shop_app;
+REVOKE SELECT ON LARGE OBJECT 4711 FROM shop_app;
+CREATE TABLE split (a int) PARTITION BY LIST (a);
+CREATE TABLE split_1 PARTITION OF split FOR VALUES IN (1);
+INSERT INTO split VALUES (1), (1);
+CREATE UNIQUE INDEX split_a ON ONLY split (a);
 CREATE TABLE numbered (a int UNIQUE);
 INSERT INTO numbered VALUES (1), (2);
 """
@@ -90,6 +100,9 @@ def odd(shared_databases):
     live.execute(ODD)
     with pytest.raises(psycopg2.Error):
         live.execute("CREATE UNIQUE INDEX CONCURRENTLY half_made ON numbered ((a / 9))")
+    with pytest.raises(psycopg2.Error):
+        live.execute("CREATE UNIQUE INDEX CONCURRENTLY half_attached ON split_1 (a)")
+    live.execute("ALTER INDEX split_a ATTACH PARTITION half_attached")
     live.execute(FOREIGN)
     place = live.backup()
     return live, place, manifests.load(place)
@@ -105,6 +118,7 @@ def restored(odd):
 def test_an_odd_database_is_proved_and_what_is_left_out_is_named(restored):
     _name, facts = restored
     assert sorted(told.split(":")[0] for told in facts["tolerated"]) == [
+        "invalid index public.half_attached",
         "invalid index public.half_made",
         "materialized view public.above",
     ]
@@ -171,6 +185,10 @@ def test_no_password_is_in_a_manifest_and_another_one_is_noticed(odd, restored):
 CHANGES = [
     ("REVOKE ALL ON place_1 FROM shop_owner", "privileges on table public.place_1 are added",
      "GRANT ALL ON place_1 TO shop_owner"),
+    ("GRANT SELECT ON LARGE OBJECT 4711 TO shop_app", "large object 4711 is changed",
+     "REVOKE SELECT ON LARGE OBJECT 4711 FROM shop_app"),
+    ("COMMENT ON LARGE OBJECT 4711 IS 'mine'", "comment on large object 4711 is changed",
+     "COMMENT ON LARGE OBJECT 4711 IS NULL"),
     ("ALTER TABLE visit DISABLE TRIGGER ALL", "internal trigger public.visit", "ALTER TABLE visit ENABLE TRIGGER ALL"),
     ("REFRESH MATERIALIZED VIEW old WITH NO DATA", "materialized view public.old", "REFRESH MATERIALIZED VIEW old"),
     ("ALTER TABLE child ADD e int", "table public.child is changed", "ALTER TABLE child DROP e"),

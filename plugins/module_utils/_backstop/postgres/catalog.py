@@ -303,9 +303,17 @@ def not_covered(session: Session) -> List[Dict[str, str]]:
             found.append({"kind": "other rows of an extension", "name": table.full_name, "reason": reason})
     note(
         "subscription",
-        "is never brought back by a restore: it would take over the slot of the live one",
+        "is never brought back by a restore: it would take over the slot of the live one; only a superuser can compare"
+        " what it is",
         "SELECT subname FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname ="
         " current_database())",
+    )
+    note(
+        "user mapping",
+        "options that this role may not see are not in the archive, and a restore does not bring them back",
+        # The view tells its own superusers and owners all; to everybody else it says NULL, as where there are none.
+        "SELECT usename || ' on server ' || srvname FROM pg_user_mappings WHERE umoptions IS NULL AND NOT (SELECT"
+        " rolsuper FROM pg_roles WHERE rolname = current_user) ORDER BY 1",
     )
     note(
         "replication slot",

@@ -23,6 +23,11 @@ _ACL = (
     "(SELECT coalesce(string_agg(a::text, ', ' ORDER BY a::text), CASE WHEN count(list) = 0 THEN 'default' ELSE 'none'"
     " END) FROM (SELECT %s AS list) l LEFT JOIN LATERAL unnest(list) a ON true)"
 )
+#: Null where the privileges are those that a new object has: a dump does not write them, a restore leaves them unset.
+_UNLESS_DEFAULT = (
+    "CASE WHEN (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(%s) a) IS DISTINCT FROM (SELECT"
+    " array_agg(a::text ORDER BY a::text) FROM unnest(acldefault(%s, %s)) a) THEN %s END"
+)
 _RELATION = (
     "(SELECT rn.nspname || '.' || rc.relname FROM pg_class rc JOIN pg_namespace rn ON rn.oid = rc.relnamespace"
     " WHERE rc.oid = %s)"
@@ -33,8 +38,13 @@ _MAKER = "CASE %s WHEN 10 THEN 'the first superuser' ELSE pg_get_userbyid(%s) EN
 _MEMBERS_OWNER = _MAKER % (("coalesce(o.refobjid, 10)",) * 2)
 
 
-def _owned(owner: str, acl: str) -> str:
-    return "'owner ' || pg_get_userbyid(%s) || '; privileges ' || %s" % (owner, _ACL % acl)
+_RELATION_KIND = "(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::\"char\""
+
+
+def _owned(owner: str, acl: str, kind: str) -> str:
+    """:param kind: expression for what acldefault() calls this kind of object"""
+    privileges = _ACL % (_UNLESS_DEFAULT % (acl, kind, owner, acl))
+    return "'owner ' || pg_get_userbyid(%s) || '; privileges ' || %s" % (owner, privileges)
 
 
 def _member(catalog: str, oid: str) -> str:
@@ -46,7 +56,7 @@ _QUERIES: List[Tuple[str, str]] = [
     (
         "schema",
         "SELECT n.nspname, %s FROM pg_namespace n WHERE %s"
-        % (_owned("n.nspowner", "n.nspacl"), _member("pg_namespace", "n.oid")),
+        % (_owned("n.nspowner", "n.nspacl", "'n'"), _member("pg_namespace", "n.oid")),
     ),
     (
         "extension",
@@ -78,7 +88,7 @@ _QUERIES: List[Tuple[str, str]] = [
         " || CASE WHEN c.relkind IN ('v', 'm') THEN '; query ' || pg_get_viewdef(c.oid) ELSE '' END"
         " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relpersistence <> 't' AND %s"
-        % (_owned("c.relowner", "c.relacl"), _RELATION % "i.inhparent", _member("pg_class", "c.oid")),
+        % (_owned("c.relowner", "c.relacl", _RELATION_KIND), _RELATION % "i.inhparent", _member("pg_class", "c.oid")),
     ),
     (
         "column",
@@ -165,7 +175,7 @@ _QUERIES: List[Tuple[str, str]] = [
         " ELSE pg_get_functiondef(p.oid) END FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE %s"
         # The constructors of a range come with its type, and belong to whoever made it, also in a restore.
         " AND NOT EXISTS (SELECT 1 FROM pg_depend i WHERE i.classid = 'pg_proc'::regclass AND i.objid = p.oid"
-        " AND i.deptype = 'i')" % (_owned("p.proowner", "p.proacl"), _member("pg_proc", "p.oid")),
+        " AND i.deptype = 'i')" % (_owned("p.proowner", "p.proacl", "'f'"), _member("pg_proc", "p.oid")),
     ),
     (
         "type",
@@ -179,7 +189,7 @@ _QUERIES: List[Tuple[str, str]] = [
         " FROM pg_range g WHERE g.rngtypid = t.oid), '') FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace"
         " WHERE t.typtype IN ('b', 'c', 'd', 'e', 'r') AND NOT (t.typtype = 'b' AND t.typelem <> 0 AND t.typlen = -1)"
         " AND (t.typrelid = 0 OR (SELECT c.relkind FROM pg_class c WHERE c.oid = t.typrelid) = 'c') AND %s"
-        % (_owned("t.typowner", "t.typacl"), _member("pg_type", "t.oid")),
+        % (_owned("t.typowner", "t.typacl", "'T'"), _member("pg_type", "t.oid")),
     ),
     (
         "statistics",
@@ -210,7 +220,7 @@ _QUERIES: List[Tuple[str, str]] = [
     ),
     (
         "large object",
-        "SELECT l.oid::text, %s FROM pg_largeobject_metadata l" % _owned("l.lomowner", "l.lomacl"),
+        "SELECT l.oid::text, %s FROM pg_largeobject_metadata l" % _owned("l.lomowner", "l.lomacl", "'L'"),
     ),
     (
         "operator",
@@ -232,7 +242,7 @@ _QUERIES: List[Tuple[str, str]] = [
     (
         "foreign server",
         "SELECT s.srvname, %s || '; ' || concat_ws(' ', w.fdwname, s.srvtype, s.srvversion) FROM pg_foreign_server s"
-        " JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw" % _owned("s.srvowner", "s.srvacl"),
+        " JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw" % _owned("s.srvowner", "s.srvacl", "'S'"),
     ),
 ]
 _BESIDE: List[Tuple[str, str]] = [

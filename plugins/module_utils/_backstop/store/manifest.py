@@ -183,8 +183,8 @@ def record_verification(place: BackupPlace, level: str, facts: Dict[str, Any]) -
     return _write_verification(place, known)
 
 
-def record_reprinted(place: BackupPlace, pairs: Dict[str, List[str]]) -> None:
-    """Keep which objects were proved to be the same after a restore though they are printed otherwise: both texts."""
+def record_reprinted(place: BackupPlace, pairs: Dict[str, List[Any]]) -> None:
+    """Keep which objects were proved to be the same after a restore though they read differently: both texts."""
     known = verification(place) or {"levels": {}}
     if pairs and known.get("reprinted") != pairs:
         _write_verification(place, {**known, "reprinted": pairs})

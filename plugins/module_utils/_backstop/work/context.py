@@ -39,8 +39,6 @@ class Context:
     store: Store
     client_bin_dir: Optional[str] = None
     operation: Optional[Operation] = None
-    #: where the backup that is being restored was made, when that is another server
-    source: Optional["Context"] = None
     #: those that the application's clients go through
     poolers: Sequence[Pooler] = ()
     #: descriptors of locks that child processes keep open

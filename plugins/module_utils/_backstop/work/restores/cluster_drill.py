@@ -30,7 +30,7 @@ METHOD = "restored into a scratch cluster, with its roles, and compared"
 def run_cluster_drill(context: Context, place: BackupPlace, directory: Optional[str] = None) -> Dict[str, Any]:
     """Verify a backup to level ``restored`` in a server that is made for it and removed afterwards.
 
-    The live server is only asked where PostgreSQL prints an expression otherwise after a restore.
+    The live server is not asked for anything.
 
     :param directory: where the data of that server may lie
     """
@@ -42,7 +42,7 @@ def run_cluster_drill(context: Context, place: BackupPlace, directory: Optional[
     name = scratch_name(context.operation.id if context.operation else new_id(), "drill")
     started = time.monotonic()
     with scratch_server(tools, directory) as settings:
-        there = dataclasses.replace(context, connection=settings, administration=settings, source=context)
+        there = dataclasses.replace(context, connection=settings, administration=settings)
         with there.administer() as admin:
             who = {"role": server.rights(admin, "postgres").role, "server": server.version_text(admin)}
             with recorded(place, "restored", **who):
