@@ -22,6 +22,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.r
     run_cluster_drill,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import build_database
+from support.databases import OWNER
 
 #: Each was refused, or compared with another result, though a restore gives back all that there is.
 ODD = """
@@ -237,3 +238,32 @@ def test_an_encrypted_backup_is_compared_without_its_key(odd):
     context = dataclasses.replace(live.context, identity=None)
     encrypted = {**manifest, "archive": {**manifest["archive"], "encryption": {"recipients": ["age1"]}}}
     assert catalog_differences(context, encrypted).equal
+
+
+@pytest.fixture(scope="module")
+def owned(shared_databases):
+    """A database as a provider makes it: the superuser made the extension and the mapping, its owner backs it up."""
+    live = shared_databases.make("owned", user=OWNER)
+    live.execute("CREATE EXTENSION pg_trgm; COMMENT ON FUNCTION similarity(text, text) IS 'mine'")
+    live.execute(FOREIGN + "GRANT USAGE ON FOREIGN SERVER far TO shop_owner")
+    place = live.backup()
+    return live, place, manifests.load(place)
+
+
+def test_what_a_role_may_not_see_is_not_covered(owned):
+    _live, _place, manifest = owned
+    found = {(entry["kind"], entry["name"]) for entry in manifest["not_covered"]}
+    assert ("user mapping", "shop_app on server far") in found
+
+
+def test_objects_of_an_extension_that_a_restore_makes_anew_are_named(owned):
+    live, _place, _manifest = owned
+    name = scratch_name(new_id(), "owned")
+    live.execute("DROP SERVER far CASCADE; DROP FOREIGN DATA WRAPPER elsewhere")
+    place = live.backup()
+    assert [told.split(":")[0] for told in build_database(live.context, place, name)["tolerated"]] == [
+        "extension pg_trgm"
+    ]
+    live.execute("ALTER FUNCTION similarity(text, text) OWNER TO shop_report", name)
+    found = catalog_differences(live.context, manifests.load(place), name)
+    assert [told.split(" (")[0] for told in found.objects] == ["extension pg_trgm is changed"]

@@ -108,7 +108,7 @@ _OTHERS = (
 #: What says who may do what.
 RIGHTS = ("ACL", "DEFAULT ACL")
 #: Kinds whose options can hold a password; a manifest has only a hash of them.
-_SECRET = ("USER MAPPING", "SERVER", "FOREIGN DATA WRAPPER", "SUBSCRIPTION")
+SECRET = ("USER MAPPING", "SERVER", "FOREIGN DATA WRAPPER", "SUBSCRIPTION")
 #: The longest first: one may begin as another does.
 _KINDS = sorted({*_OWNED, *_ABOUT, *_OTHERS, *RIGHTS}, key=len, reverse=True)
 _HASHED = "hashed "
@@ -318,7 +318,7 @@ def to_json(entries: Entries) -> Any:
 
 def _hashed(entries: Entries, salt: str) -> Entries:
     def text(key: str, entry: Dict[str, str]) -> str:
-        if kind_of(key) not in _SECRET or entry["text"].startswith(_HASHED):
+        if kind_of(key) not in SECRET or entry["text"].startswith(_HASHED):
             return entry["text"]
         digest = hashlib.pbkdf2_hmac("sha256", entry["text"].encode(), bytes.fromhex(salt), _ROUNDS).hex()
         return "%s%s %s" % (_HASHED, salt, digest)
@@ -351,7 +351,7 @@ def _spoken(key: str) -> str:
 def describe(key: str, how: str, before: Entries, after: Entries) -> str:
     """A sentence on an entry that differs; for one that is changed with the lines that are, but for secret ones."""
     sentence = "%s %s %s" % (_spoken(key), "are" if kind_of(key) in RIGHTS else "is", how)
-    if how != "changed" or kind_of(key) in _SECRET:
+    if how != "changed" or kind_of(key) in SECRET:
         return sentence
     first, second = before[key], after[key]
     owners = [sorted({entry["owner"] for entry in several}) for several in (first, second)]

@@ -180,8 +180,9 @@ class _Definitions:
     own: definitions.Definitions
 
 
-#: Kinds of entries that are never printed differently. A restore that only warned, or left them out, proves nothing.
-_NEVER_REPRINTED = (*dumped_definitions.RIGHTS, "COMMENT", "SECURITY LABEL", "SUBSCRIPTION")
+#: Kinds of entries that are never printed differently: a restore that only warned, or left them out, proves nothing.
+#: Nor are both texts kept of what can hold a password.
+_NEVER_REPRINTED = (*dumped_definitions.RIGHTS, *dumped_definitions.SECRET, "COMMENT", "SECURITY LABEL")
 
 
 class _Judge:
@@ -289,7 +290,7 @@ class _Judge:
         return load_definitions(self._context, source, self._manifest["database"]["properties"], purpose)
 
     def _tolerate(self, key: str) -> None:
-        self._result.tolerated.append("%s: a restore installs the server's default version, and its objects new" % key)
+        self._result.tolerated.append("%s: %s" % (key, _MADE_ANEW))
 
     def _tell(self, beside: Sequence[str]) -> None:
         wanted, found, objects = self._wanted.dumped, self._found.dumped, self._result.objects
@@ -309,6 +310,7 @@ _NOT_CARRIED = {
     " source",
     "materialized view": "cannot be filled by a restore, for it reads one without rows; REFRESH both in the source",
 }
+_MADE_ANEW = "a restore makes it anew: in the server's default version, with its own owners and comments"
 
 
 def _made_by_a_load(key: str) -> bool:
@@ -440,7 +442,7 @@ def _tolerable(key: str, how: str, pair: Sequence[Optional[str]]) -> Optional[st
     if how == "changed" and kind in definitions.REPRINTED:
         return "is printed differently; no drill has proved that it is the same"
     if kind == "extension":
-        return "a restore installs the server's default version"
+        return _MADE_ANEW
     if kind == "index" and how == "missing" and "; valid false" in str(pair[0]):
         return _NOT_CARRIED["invalid index"]
     if kind in _NOT_CARRIED and (pair[1] is None or list(pair) == ["stale", "without rows"]):
