@@ -231,6 +231,8 @@ def _dump(
     context.progress.phase("dumping", database=context.database)
     # Before pg_dump reads them: what it writes may be further, never behind.
     sequences = catalog.sequences(session)
+    # Not at the same time as the archive, for each holds a lock for every table; nor after it, when others may wait.
+    dumped = None if chosen is not None else _definitions(context, session, tools, snapshot)
     with contextlib.ExitStack() as stack:
         dump = stack.enter_context(_started(context, tools, path, compression, snapshot, form, chosen))
         secret = None
@@ -239,8 +241,6 @@ def _dump(
                 archive.EncryptedDump(tools, dump, path, context.recipients, context.keep_open)
             )
         contents = _read_contents(session, context, form, chosen)
-        if chosen is None:
-            contents["dumped"] = _definitions(context, session, tools, snapshot)
         reach("backup.dumping")
         if secret is not None:
             secret.wait_for_target()
@@ -250,6 +250,8 @@ def _dump(
         contents["written"], entries = {}, None
         if secret is not None:
             contents["written"][os.path.basename(path)], entries = secret.finish()
+    if dumped is not None:
+        contents["dumped"] = dumped
     if form.schema_only:
         return {**contents, "sequences": {}}
     if chosen is not None:
