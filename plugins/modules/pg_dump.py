@@ -171,6 +171,14 @@ scope:
   description: V(database), V(schema) for the definitions alone, or V(tables) for a backup of single tables.
   returned: success
   type: str
+source:
+  description: The database that would be backed up.
+  returned: in check mode, when a backup would be made
+  type: str
+database_bytes:
+  description: Its size, which a compressed backup is mostly smaller than.
+  returned: as RV(source)
+  type: int
 reused:
   description: Whether this is a backup that was there already, by O(max_age).
   returned: success
@@ -222,6 +230,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
     find_age,
     require_recipients,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import server
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.catalog import find_family
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.relay import relayed
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
@@ -298,7 +307,9 @@ def _foretold(request: Request, form: Form, found: Optional[BackupPlace]) -> Dic
         request.context.tools(session)
         for name in form.tables or []:
             find_family(session, name, request.connection.schema)
-    return {"changed": True, "backup": None, "scope": form.scope, "reused": False}
+        size = server.database_size(session, request.context.database)
+    source = {"source": request.connection.masked, "database_bytes": size}
+    return {"changed": True, "backup": None, "scope": form.scope, "reused": False, **source}
 
 
 def _described(place: BackupPlace) -> Dict[str, Any]:

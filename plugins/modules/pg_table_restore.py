@@ -120,6 +120,11 @@ differences:
   returned: when anything was compared
   type: list
   elements: dict
+report:
+  description: In check mode what differs, else what the table holds now, as lines for people.
+  returned: when anything was compared
+  type: list
+  elements: str
 effects:
   description: What foreign keys do to rows of other tables.
   returned: when anything was compared

@@ -50,6 +50,19 @@ options:
     type: str
     choices: [auto, code_only, drop, restore]
     default: auto
+  accept_lost_rows:
+    description: How many rows the rollback may lose. The report tells whether that is enough.
+    type: int
+    default: 0
+  reapply:
+    description: Whether rows are to be carried over, as in M(backstop.postgres.pg_swap). The report tells which go.
+    type: str
+    choices: ["off", report, apply]
+    default: "off"
+  reapply_deletes:
+    description: With O(reapply), whether deletions are carried over, too.
+    type: bool
+    default: false
   healthy:
     description: Whether the application is healthy. When it is not given nobody looked, which is a fact too.
     type: bool
@@ -101,7 +114,7 @@ losses:
   returned: as RV(scenario), and for O(scenario=undo)
   type: list
   elements: dict
-  sample: [{table: public.ReceiptData, inserted: 3, updated: 0, deleted: 0, exact: true}]
+  sample: [{table: public.ReceiptData, inserted: 3, updated: 0, deleted: 0, exact: true, in_backup: true}]
 next:
   description: The one command to run next.
   returned: as RV(scenario)
@@ -191,6 +204,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import read_folder
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
+    Options,
     diagnose,
     gather,
 )
@@ -204,14 +218,18 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.d
     loss_of_undo,
     plan_undo,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.reapply import MODES
 
 
 def act(request: Request) -> Dict[str, Any]:
     context, params = request.context, request.params
     scenario = params["scenario"]
+    options = Options(
+        params["accept_lost_rows"], params["reapply"], params["reapply_deletes"], params["backup"]
+    )
     if scenario == "undo":
         plan = plan_undo(context, params["undo"])
-        return {"changed": False, **plan, **loss_of_undo(context, plan)}
+        return {"changed": False, **plan, **loss_of_undo(context, plan, options)}
     folder = params["migrations_path"]
     read = functools.partial(read_folder, folder) if folder else None
     chosen = _chosen(context, params, read)
@@ -223,7 +241,8 @@ def act(request: Request) -> Dict[str, Any]:
         healthy=params["healthy"],
         backup_id=chosen.get("backup") or params["backup"],
     )
-    return {"changed": False, **chosen, **diagnose(context, scenario, facts, chosen)}
+    runs = scenario != "auto" and not request.check_mode
+    return {"changed": False, **chosen, **diagnose(context, scenario, facts, chosen, options, runs=runs)}
 
 
 def _chosen(context: Context, params: Dict[str, Any], folder: Optional[ReadFolder]) -> Dict[str, Any]:
@@ -245,6 +264,9 @@ def main() -> None:
             backup=dict(type="str"),
             undo=dict(type="str"),
             method=dict(type="str", choices=["auto", "code_only", "drop", "restore"], default="auto"),
+            accept_lost_rows=dict(type="int", default=0),
+            reapply=dict(type="str", choices=list(MODES), default="off"),
+            reapply_deletes=dict(type="bool", default=False),
             healthy=dict(type="bool"),
             migrations_path=dict(type="path"),
             store=dict(type="path", required=True),

@@ -16,6 +16,10 @@ def test_corrupted_and_put_right_and_undone(site: DemoSite) -> None:
     site.sql(RECEIPTS)
     backup = site.play("pre_migration_backup.yml", backup_tables=["ReceiptData"], backup_kind="daily")
     assert backup.status == 0 and "200 rows of 1 tables" in backup.text, backup.output
+    backup = site.play("pre_migration_backup.yml", "--check", backup_tables=["ReceiptData"])
+    assert "would back up table ReceiptData of postgresql://" in backup.text, backup.output
+    drill = site.play("restore_drill.yml", "--check")
+    assert "restore it into a scratch database" in drill.text, drill.output
     right, process = with_receipts(site), site.process()
     site.sql(CORRUPT)
     wrong = with_receipts(site)
@@ -24,13 +28,15 @@ def test_corrupted_and_put_right_and_undone(site: DemoSite) -> None:
         files = site.files()
         checked = site.play(PLAYBOOK, "--check")
         assert checked.status == 0 and checked.changed > 0, checked.output
-        assert "changed: 30" in checked.text and "missing: 5" in checked.text, checked.output
+        assert "public.ReceiptData: 5 missing, 30 changed, 0 newer than the backup" in checked.text, checked.output
+        assert "samples" not in checked.text and "[]" not in checked.text, checked.output
         assert site.files() == files
         report = site.play(PLAYBOOK, rollback_mode="repair")
         assert (report.status, report.changed) == (0, 0) and "only a report" in report.text, report.output
 
     restored = site.play(PLAYBOOK)
     assert restored.status == 0, restored.output
+    assert "Now public.ReceiptData: 200 rows; transactionDateTime from 20" in restored.text, restored.output
     # The application was never stopped.
     assert with_receipts(site) == right and site.process() == process
     again = site.play(PLAYBOOK)
@@ -38,7 +44,7 @@ def test_corrupted_and_put_right_and_undone(site: DemoSite) -> None:
 
     checked = site.play("undo_rollback.yml", "--check")
     assert checked.status == 0 and checked.changed > 0 and with_receipts(site) == right, checked.output
-    assert "changed: 30" in checked.text and "newer: 5" in checked.text, checked.output
+    assert "public.ReceiptData: 0 missing, 30 changed, 5 newer than the backup" in checked.text, checked.output
     undone = site.play("undo_rollback.yml")
     assert undone.status == 0, undone.output
     assert with_receipts(site) == wrong and site.process() == process

@@ -16,6 +16,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
+    Options,
     diagnose,
     gather,
 )
@@ -349,7 +350,7 @@ def test_the_loss_of_a_revert_is_a_bound_until_a_copy_exists(site):
     build_successor(context, site.before)
     exact = losses(site.plan(False, "complete"))
     assert exact == {name: (*counts[:3], True) for name, counts in losses(before).items()}
-    assert site.plan(False)["next"].startswith("run ansible-playbook with rollback_complete.yml again")
+    assert site.plan(False)["next"].startswith("ansible-playbook backstop.postgres.rollback_complete, with the other")
 
 
 def test_transaction_numbers_that_tell_nothing_are_not_used(site):
@@ -390,3 +391,43 @@ def test_the_choice_of_a_method(site):
     site.live.execute("UPDATE _prisma_migrations SET finished_at = NULL WHERE id = 'm2'")
     with pytest.raises(BackstopError, match="rollback_failed_migration.yml"):
         plan_application_errors(site.live.context, "auto", None)
+
+
+def test_the_options_that_were_given(site):
+    """What is accepted and what would be carried over; and what is running is not to be run next."""
+    site.live.execute(INSERT % "'new'")
+    site.live.execute("""DELETE FROM "UserContribution" WHERE "id" = (SELECT min("id") FROM "UserContribution")""")
+    site.deployed()
+    site.live.execute(RECEIPT)
+    facts = gather(site.live.context, healthy=False)
+
+    def told(runs=False, **options):
+        plan = diagnose(site.live.context, "complete", facts, None, Options(**options), runs=runs)
+        return plan, [line for line in plan["report"] if line.startswith("Loss: ")], plan["report"][-1]
+
+    plan, lines, last = told()
+    assert lines[-1].startswith("Loss: at least 3 rows in all: refused unless -e rollback_accept_lost_rows=N allows")
+    assert last == "RUN NEXT: ansible-playbook backstop.postgres.rollback_complete"
+    plan, lines, last = told(accept_lost_rows=3, backup="b")
+    assert lines[-1].startswith("Loss: at least 3 rows in all: accepted if there are no more than that, 3 may be")
+    assert last.endswith("rollback_complete -e rollback_backup=b -e rollback_accept_lost_rows=3")
+    plan, lines, last = told(reapply="apply", reapply_deletes=True)
+    assert "public.TokenPurchase: at least 1 inserted; all would go over" in lines[0], lines
+    assert "public.UserContribution: at least 1 deleted; all would go over" in "".join(lines), lines
+    assert "public.ReceiptData: 1 inserted; none would go over: the backup does not have the table" in "".join(lines)
+    assert "at least 3 rows in all, of which 1 do not go over: refused unless" in lines[-1]
+    assert last.endswith(" -e rollback_reapply=apply -e rollback_reapply_deletes=true")
+    plan, lines, last = told(reapply="report", runs=True)
+    assert "all could go over with rollback_reapply=apply" in lines[0] and "of which" not in lines[-1], lines
+    assert "RUN NEXT" not in "".join(plan["report"])
+
+
+def test_columns_that_only_moved_up(site):
+    site.live.execute(
+        """ALTER TABLE "TokenPurchase" DROP COLUMN "totalTokens", ALTER COLUMN "createdBy" DROP NOT NULL"""
+    )
+    facts = gather(site.live.context, healthy=True)
+    assert facts.missing == ["column public.TokenPurchase.totalTokens"]
+    assert facts.changed == ["column public.TokenPurchase.createdBy"]
+    site.live.execute("""ALTER TABLE "User" RENAME COLUMN "name" TO x; ALTER TABLE "User" ADD COLUMN "name" text""")
+    assert "column public.User.name" in gather(site.live.context, healthy=True).changed

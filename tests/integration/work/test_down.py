@@ -23,6 +23,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.c
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_revert
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import plan_undo
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import down as down_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.down import (
     find_down_sql,
     rehearse_down,
@@ -114,6 +115,22 @@ def test_a_migration_is_taken_out(drop):
     assert take_out(context, 0)["changed"] is False
     with pytest.raises(Refused, match="Deploy the release again.*rollback_backup=" + result["backup"]):
         plan_undo(drop.live.context, context.operation.id)
+
+
+def test_the_server_restarts_before_the_commit(drop, monkeypatch):
+    context = drop.proved()
+    left = ["down.before-commit"]
+
+    def reach(place):
+        if place in left:
+            left.remove(place)
+            drop.live.cluster.sql("CHECKPOINT")
+            drop.live.cluster.stop("immediate")
+            drop.live.cluster.start()
+
+    monkeypatch.setattr(down_module, "reach", reach)
+    assert take_out(context, 0)["changed"] and not left
+    drop.is_as_before()
 
 
 def test_lost_rows_are_counted_and_kept(drop):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -21,6 +22,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.c
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import (
     begin,
     is_alive,
+    next_command,
     this_controller,
 )
 
@@ -129,6 +131,27 @@ def test_a_dead_deploy_that_stopped_the_application_does_not(store):
     assert "again" in caught.value.hint and "ansible-playbook" in caught.value.hint
     rollback, adopted = deploy(store, kind="rollback", request={"scenario": "complete"})
     assert not adopted and rollback.kind == "rollback"
+
+
+@pytest.mark.parametrize(
+    "kind, request_, command",
+    [
+        ("rollback", {"scenario": "complete", "backup": "x-1"}, "rollback_complete -e rollback_backup=x-1"),
+        (
+            "rollback", {"scenario": "complete", "backup": "x-1", "method": "in_place"},
+            "rollback_complete -e rollback_backup=x-1 -e rollback_restore_method=in_place",
+        ),
+        ("undo", {"undoes": "y"}, "undo_rollback -e rollback_operation=y"),
+        (
+            "rollback", {"scenario": "corrupted_table", "table": "T", "backup": "", "where": "a = 'b c'", "keys": [1]},
+            "rollback_corrupted_table -e " + shlex.quote('{"rollback_keys": [1]}') + " -e rollback_table=T -e "
+            + shlex.quote("""{"rollback_where": "a = 'b c'"}"""),
+        ),
+    ],
+)  # fmt: skip
+def test_the_command_that_finishes_it_makes_the_same_request(store, kind, request_, command):
+    first, _adopted = deploy(store, dead_controller(), kind=kind, request=request_)
+    assert next_command(first).startswith("ansible-playbook backstop.postgres.%s, with" % command)
 
 
 @pytest.mark.parametrize("kind", ["rollback", "undo"])

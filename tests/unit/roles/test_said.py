@@ -44,7 +44,8 @@ def rollback(journal: List[Tuple[str, str]], change: str, kind: str = "rollback"
     known = variables("rollback")
     entries = [{"step": step, "event": event} for step, event in journal]
     host = {
-        "rollback_journal": {"operations": [{"journal": entries}]}, "rollback_failure_here": "it is ill",
+        "rollback_journal": {"operations": [{"journal": entries, "next": "THE COMMAND"}]},
+        "rollback_failure_here": "it is ill",
         "rollback_begun": {"facts": {"former_commit": "newer"}, "directory": "/store/operations/x"},
         "inventory_hostname": "one", **others,
     }
@@ -76,17 +77,22 @@ def ending(known: Dict[str, Any]) -> str:
 CLEAN = [("operation", "created"), ("clean", "began"), ("clean", "done"), ("resolve", "began")]
 
 
-GONE = """What the failed migration left is gone and it is marked as rolled back, but the application is not well: it is
-  ill The database is as it was before the migration and release newer runs. Deploy the mended release, or run"""
-SICK = """Release older is not well on the schema that is there: it is ill The database was not touched and release
-  newer runs again. To change the database too: rollback_application_errors.yml -e rollback_method=drop or restore."""
-HALF = "What the failed migration left was not removed to the end: it is ill Run this playbook again"
+GONE = """What the failed migration left is gone and it is marked as rolled back, but the application is unhealthy: it
+  is ill The database is as it was before the migration and release newer runs. Next: fix the release and deploy it."""
+SICK = """Release older is unhealthy on the schema that is there: it is ill The database was not touched and release
+  newer runs again. To change the database too: ansible-playbook backstop.postgres.rollback_application_errors -e
+  rollback_method=restore"""
+SWAPPED = """The database was swapped, but the application is unhealthy: it is ill Fix the application, then: THE
+  COMMAND."""
+OUT = """The migration was taken out of the database, but the application is unhealthy: it is ill Fix the application,
+  then: THE COMMAND."""
+HALF = "What the failed migration left was not removed to the end: it is ill When that is fixed: THE COMMAND."
 NOTHING = "Nothing was rolled back: it is ill The database is as it was and the application runs again as before."
 
 
 @pytest.mark.parametrize("journal, change, words", [
-    ([("swap", "began"), ("swap", "done")], "revert.yml", "The database was swapped, but the application is not well"),
-    ([("down", "done")], "drop.yml", "The migration was taken out of the database, but"),
+    ([("swap", "began"), ("swap", "done")], "revert.yml", SWAPPED),
+    ([("down", "done")], "drop.yml", OUT),
     ([*CLEAN, ("resolve", "done")], "clean.yml", GONE),
     ([("resolve", "began"), ("resolve", "done")], "clean.yml", GONE),
     (CLEAN, "clean.yml", HALF),

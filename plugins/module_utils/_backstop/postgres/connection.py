@@ -448,10 +448,13 @@ def _connect_error(text: str, settings: Settings) -> Refused:
     )
     if "database " in said and "does not exist" in said:
         return _missing_database(shown, settings)
+    details = {"broken": any(words in said for words in _NOT_THERE)}
     for pattern, message, hint in rules:
         if pattern in said:
-            return Refused(message, found=shown, hint=hint)
-    return Refused("The connection to %s failed" % settings.masked, found=shown, hint="check backstop_connection")
+            return Refused(message, found=shown, hint=hint, details=details)
+    return Refused(
+        "The connection to %s failed" % settings.masked, found=shown, hint="check backstop_connection", details=details
+    )
 
 
 def _missing_database(said: str, settings: Settings) -> Refused:
@@ -470,13 +473,21 @@ def _missing_database(said: str, settings: Settings) -> Refused:
 
 @contextlib.contextmanager
 def database_errors() -> Iterator[None]:
-    """Turn errors of the driver into ours; :attr:`BackstopError.details` keeps the SQLSTATE as ``sqlstate``."""
+    """Turn errors of the driver into ours; :attr:`BackstopError.details` keeps the SQLSTATE as ``sqlstate``, and in
+    ``broken`` whether the connection is lost, as when the server restarts: it may be there again soon."""
     try:
         yield
     except DRIVER_ERRORS as error:
         raise _statement_error(error) from error
 
 
+#: The session was ended: by an administrator or a shutdown, by a crash, or before it began.
+_ENDED_STATES = ("57P01", "57P02", "57P03")
+#: What libpq says of a server that is down, restarts, or went away meanwhile.
+_NOT_THERE = (
+    "Connection refused", "No such file or directory", "the database system is", "server closed the connection",
+    "Connection reset", "terminating connection",
+)  # fmt: skip
 _STATE_HINTS = {
     "42501": "give this role the right, or use a role that has it",
     "55P03": "another session holds a lock: see pg_stat_activity, end it or wait, then run this again",
@@ -493,7 +504,8 @@ def _statement_error(error: Any) -> BackstopError:
     diagnosis = getattr(error, "diag", None)
     said = (diagnosis.message_primary if diagnosis else None) or str(error).strip() or type(error).__name__
     detail = diagnosis.message_detail if diagnosis and diagnosis.message_detail else ""
-    if state is None and not _has_text(diagnosis):
+    lost = state is None and not _has_text(diagnosis)
+    if lost:
         message = "The connection to the database broke"
     else:
         message = "The database refused a statement"
@@ -501,7 +513,7 @@ def _statement_error(error: Any) -> BackstopError:
         message,
         found="%s%s%s" % (said, " (" + detail + ")" if detail else "", " [%s]" % state if state else ""),
         hint=_STATE_HINTS.get(state or ""),
-        details={"sqlstate": state},
+        details={"sqlstate": state, "broken": lost or state in _ENDED_STATES or (state or "").startswith("08")},
     )
 
 

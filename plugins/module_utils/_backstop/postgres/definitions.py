@@ -10,6 +10,7 @@ Identities never hold an oid. Members of extensions are left out, the extensions
 
 from __future__ import annotations
 
+import re
 from typing import Dict, List, Sequence, Tuple
 
 from .catalog import NOT_OF_EXTENSION, USER_SCHEMA, Relation
@@ -343,6 +344,14 @@ def compare(before: Definitions, after: Definitions) -> Dict[str, List[str]]:
         "added": sorted(set(after) - set(before)),
         "changed": sorted(key for key in set(before) & set(after) if before[key] != after[key]),
     }
+
+
+def only_moved_up(key: str, before: str, after: str) -> bool:
+    """Whether a column differs by its number alone, which is smaller since one before it was dropped."""
+    numbers = [re.match(r"number (\d+)(;.*)", text, re.DOTALL) for text in (before, after)]
+    if not key.startswith("column ") or numbers[0] is None or numbers[1] is None:
+        return False
+    return numbers[0].group(2) == numbers[1].group(2) and int(numbers[1].group(1)) < int(numbers[0].group(1))
 
 
 def kind_of(key: str) -> str:

@@ -42,3 +42,10 @@ def summary(session: Session, source: str, columns: Sequence[Column]) -> Dict[st
         else:
             found["sums"][column.name] = row.pop(0)
     return found
+
+
+def sentence(found: Dict[str, Any]) -> str:
+    """A summary() with the name of its ``table``, for people."""
+    moments = ["%s from %s to %s" % (name, first, found["latest"][name]) for name, first in found["earliest"].items()]
+    sums = ["sum of %s %s" % (name, total) for name, total in found["sums"].items()]
+    return "; ".join(["%s: %d rows" % (found["table"], found["rows"]), *moments, *sums])

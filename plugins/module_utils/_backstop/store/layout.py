@@ -151,11 +151,13 @@ class Store:
         for place in known:
             if place.backup_id == backup_id:
                 return place
+        # An id ends with its moment and six letters.
+        newest = sorted((place.backup_id for place in known), key=lambda name: name[-23:])[-3:]
         near = near_names(backup_id, [place.backup_id for place in known])
         raise Refused(
             "There is no backup %s" % backup_id,
             found="%d backups in %s" % (len(known), self.root),
-            expected="perhaps " + ", ".join(near) if near else None,
+            expected="perhaps " + ", ".join(near) if near else "such as " + ", ".join(newest) if newest else None,
             hint="the module pg_backup_info lists them",
         )
 

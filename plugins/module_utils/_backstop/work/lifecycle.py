@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 import shutil
 import socket
 from typing import Any, Dict, Optional, Tuple
@@ -21,6 +24,16 @@ from ..store.operation import KINDS, Operation, open_operations
 STOP = "stop"
 #: How old the last line in the journal of a running operation may be, where its controller cannot be seen.
 FRESH_SECONDS = 3600
+#: How the playbooks call what stands in a request.
+_OPTIONS = {
+    "backup": "rollback_backup",
+    "keys": "rollback_keys",
+    "method": "rollback_method",
+    "mode": "rollback_mode",
+    "table": "rollback_table",
+    "undoes": "rollback_operation",
+    "where": "rollback_where",
+}
 
 
 def begin(
@@ -81,14 +94,25 @@ def _set_aside(operation: Operation, kind: str) -> None:
 
 
 def next_command(operation: Operation) -> str:
-    """The one command that goes on with an open operation."""
+    """The one command that goes on with an open operation: its playbook and the options that make the same request."""
     request = operation.header.get("request") or {}
-    playbook = "the deploy that was started"
-    if operation.kind == "undo":
-        playbook = "undo_rollback.yml"
-    elif operation.kind == "rollback":
-        playbook = "rollback_%s.yml" % request.get("scenario", "complete")
-    return "run ansible-playbook with %s again, as it was; it goes on where it stopped" % playbook
+    if operation.kind not in ("rollback", "undo"):
+        return "run ansible-playbook with the deploy that was started again, as it was; it continues where it stopped"
+    scenario = request.get("scenario", "complete")
+    playbook = "undo_rollback" if operation.kind == "undo" else "rollback_%s" % scenario
+    given = {
+        "rollback_restore_method" if (scenario, key) == ("complete", "method") else _OPTIONS[key]: value
+        for key, value in sorted(request.items())
+        if key in _OPTIONS and value
+    }
+    arguments = "".join(" -e %s" % _argument(name, value) for name, value in given.items())
+    return "ansible-playbook backstop.postgres.%s%s, with the other options as before" % (playbook, arguments)
+
+
+def _argument(name: str, value: Any) -> str:
+    """An extra variable, in JSON where a plain one would be read as something else."""
+    plain = isinstance(value, str) and re.fullmatch(r"[\w.-]+", value)
+    return "%s=%s" % (name, value) if plain else shlex.quote(json.dumps({name: value}, ensure_ascii=False))
 
 
 def _shown(request: Any) -> str:

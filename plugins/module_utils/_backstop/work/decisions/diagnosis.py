@@ -43,7 +43,7 @@ SCENARIOS = {
     APPLICATION_ERRORS: "2, the migration succeeded but the application has errors",
     CORRUPTED_TABLE: "3, the data of a table is corrupted",
     COMPLETE: "4, all has to go back to before the migration",
-    NOTHING: "none: there is nothing to roll back",
+    NOTHING: "there is nothing to roll back",
     AMBIGUOUS: "not clear: the facts fit more than one",
 }
 _INVALID_INDEXES = (
@@ -138,6 +138,35 @@ class Verdict:
     scenario: str
     candidates: List[str] = dataclasses.field(default_factory=list)
     why: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the user gave for the way back."""
+
+    accept_lost_rows: int = 0
+    #: one of reapply.MODES
+    reapply: str = "off"
+    reapply_deletes: bool = False
+    #: the backup that was named
+    backup: Optional[str] = None
+
+    def arguments(self, scenario: str) -> str:
+        """Those that differ from the defaults, as a playbook takes them."""
+        given = {"rollback_backup": self.backup, "rollback_accept_lost_rows": self.accept_lost_rows}
+        if scenario == COMPLETE and self.reapply != "off":
+            given.update(rollback_reapply=self.reapply, rollback_reapply_deletes=self.reapply_deletes)
+        return "".join(" -e %s=%s" % (name, str(value).lower() if value is True else value)
+                       for name, value in given.items() if value)  # fmt: skip
+
+    def carried(self, loss: Dict[str, Any]) -> int:
+        """How many rows of a loss go over to the database that takes over, as far as that is proved then."""
+        if self.reapply == "off" or not loss["in_backup"]:
+            return 0
+        return int(loss["inserted"] + loss["updated"] + (loss["deleted"] if self.reapply_deletes else 0))
+
+
+DEFAULTS = Options()
 
 
 # Gathering ------------------------------------------------------------------------------------------------------------
@@ -235,6 +264,8 @@ def _compare(context: Context, session: Session, facts: Facts) -> None:
         facts.added, facts.missing, facts.changed = (
             [key for key in found[how] if ours not in key] for how in ("added", "missing", "changed")
         )
+        before = facts.manifest["definitions"]
+        facts.changed = [key for key in facts.changed if not definitions.only_moved_up(key, before[key], now[key])]
     present = {table.full_name: table for table in catalog.tables(session)}
     first = _first_transaction_after(session, facts.manifest)
     for entry in facts.manifest["tables"]:
@@ -369,7 +400,7 @@ def losses_of_revert(context: Context, facts: Facts) -> List[Dict[str, Any]]:
     by_name = {loss["table"]: loss for loss in found}
     for loss in going:
         if loss.whole_table:
-            found.append(_loss(loss.full_name, loss.inserted, 0, 0, exact=True))
+            found.append(_loss(loss.full_name, loss.inserted, 0, 0, exact=True, in_backup=False))
         else:
             known_loss = by_name[loss.full_name]
             known_loss["updated"] = max(known_loss["updated"], loss.updated)
@@ -378,13 +409,13 @@ def losses_of_revert(context: Context, facts: Facts) -> List[Dict[str, Any]]:
     return found
 
 
-def losses_since(context: Context, manifest: Dict[str, Any]) -> Dict[str, Any]:
+def losses_since(context: Context, manifest: Dict[str, Any], options: Options) -> Dict[str, Any]:
     """What was written since the live database held what a manifest says: ``losses`` and ``report`` as of a plan."""
     facts = Facts(manifest=manifest)
     with context.connect() as session:
         _compare(context, session, facts)
     losses = losses_of_revert(context, facts)
-    lines = ["Loss: " + text for text in _loss_lines(losses)]
+    lines = ["Loss: " + text for text in _loss_lines(losses, options)]
     return {"losses": losses, "report": lines + ["Note: not known: " + text for text in facts.untold]}
 
 
@@ -448,8 +479,11 @@ def _bound(table: TableFacts) -> Dict[str, Any]:
     return _loss(table.name, inserted, updated, deleted, exact=table.gone)
 
 
-def _loss(table: str, inserted: int, updated: int, deleted: int, *, exact: bool) -> Dict[str, Any]:
-    return {"table": table, "inserted": inserted, "updated": updated, "deleted": deleted, "exact": exact}
+def _loss(
+    table: str, inserted: int, updated: int, deleted: int, *, exact: bool, in_backup: bool = True
+) -> Dict[str, Any]:
+    counted = {"inserted": inserted, "updated": updated, "deleted": deleted}
+    return {"table": table, **counted, "exact": exact, "in_backup": in_backup}
 
 
 def losses_of_drop(context: Context, facts: Facts) -> List[Dict[str, Any]]:
@@ -464,10 +498,19 @@ def losses_of_drop(context: Context, facts: Facts) -> List[Dict[str, Any]]:
 # The plan -------------------------------------------------------------------------------------------------------------
 
 
-def diagnose(context: Context, scenario: str, facts: Facts, chosen: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+def diagnose(
+    context: Context,
+    scenario: str,
+    facts: Facts,
+    chosen: Optional[Dict[str, Any]] = None,
+    options: Options = DEFAULTS,
+    *,
+    runs: bool = False,
+) -> Dict[str, Any]:
     """The plan for a scenario, ``auto`` for the one that the facts point to, with a report for people.
 
     :param chosen: what the entry point of that scenario decided (method, backup, steps)
+    :param runs: this very scenario runs now, so that nothing is to be run next
     """
     verdict = judge(facts)
     wanted = verdict.scenario if scenario == "auto" else scenario
@@ -479,7 +522,7 @@ def diagnose(context: Context, scenario: str, facts: Facts, chosen: Optional[Dic
         "candidates": verdict.candidates,
         "evidence": [verdict.why] * bool(verdict.why) + evidence(facts),
         "steps": details.get("steps") or _steps(wanted, method, facts),
-        "next": next_step(wanted, verdict, facts, " --check" if scenario == "auto" else ""),
+        "next": next_step(wanted, verdict, facts, " --check" if scenario == "auto" else "", options),
         "losses": [],
         "notes": notes(context, wanted),
         **_costs(context, wanted, method, facts),
@@ -490,7 +533,7 @@ def diagnose(context: Context, scenario: str, facts: Facts, chosen: Optional[Dic
         found["losses"] = losses_of_revert(context, facts)
     elif wanted == APPLICATION_ERRORS and method == "drop":
         found["losses"] = losses_of_drop(context, facts)
-    found["report"] = report(found, facts)
+    found["report"] = report(found, options, runs)
     return found
 
 
@@ -591,7 +634,7 @@ def _steps(scenario: str, method: str, facts: Facts) -> List[str]:
     return []
 
 
-def next_step(scenario: str, verdict: Verdict, facts: Facts, check: str) -> str:
+def next_step(scenario: str, verdict: Verdict, facts: Facts, check: str, options: Options) -> str:
     """The one command to run next; a plan that found its scenario by itself wants it looked at first (check mode)."""
     operation = facts.open_operation
     if facts.running:
@@ -601,7 +644,7 @@ def next_step(scenario: str, verdict: Verdict, facts: Facts, check: str) -> str:
     if scenario == COMPLETE and facts.release_before and not facts.release_alone and facts.place:
         check += " -e rollback_backup=%s" % facts.place.backup_id
     if scenario in (FAILED_MIGRATION, APPLICATION_ERRORS, COMPLETE):
-        return "ansible-playbook backstop.postgres.rollback_%s%s" % (scenario, check)
+        return "ansible-playbook backstop.postgres.rollback_%s%s%s" % (scenario, check, options.arguments(scenario))
     if scenario == CORRUPTED_TABLE:
         table = [*facts.unreadable, *(table.typed_name for table in facts.shrunk), "NAME"][0]
         return "ansible-playbook backstop.postgres.rollback_corrupted_table%s -e rollback_table=%s" % (
@@ -650,7 +693,7 @@ def _restart_seconds(deploy: Optional[Operation]) -> Optional[float]:
     return max(0.0, passed - float((migrated or {}).get("seconds", 0)))
 
 
-def report(plan: Dict[str, Any], facts: Facts) -> List[str]:
+def report(plan: Dict[str, Any], options: Options, runs: bool) -> List[str]:
     """The plan as lines for a person who was woken up."""
     lines = ["SCENARIO: %s (%s)" % (plan["scenario"], SCENARIOS[plan["scenario"]])]
     if plan["found_scenario"] != plan["scenario"]:
@@ -662,9 +705,9 @@ def report(plan: Dict[str, Any], facts: Facts) -> List[str]:
     if plan["steps"]:
         lines += _cost_lines(plan)
     if plan["scenario"] in (COMPLETE, APPLICATION_ERRORS):
-        lines += ["Loss: " + text for text in _loss_lines(plan["losses"])]
+        lines += ["Loss: " + text for text in _loss_lines(plan["losses"], options)]
     lines += ["Note: " + text for text in plan["notes"]]
-    return [*lines, "RUN NEXT: " + plan["next"]]
+    return lines if runs else [*lines, "RUN NEXT: " + plan["next"]]
 
 
 def _cost_lines(plan: Dict[str, Any]) -> List[str]:
@@ -683,15 +726,37 @@ def _counts(loss: Dict[str, Any]) -> str:
     return ("" if loss["exact"] else "at least ") + told if told else "not known"
 
 
-def _loss_lines(losses: Sequence[Dict[str, Any]]) -> List[str]:
-    lossy = [loss for loss in losses if loss["inserted"] + loss["updated"] + loss["deleted"] or not loss["exact"]]
+def _loss_lines(losses: Sequence[Dict[str, Any]], options: Options) -> List[str]:
+    lossy = [loss for loss in losses if _rows(loss) or not loss["exact"]]
     if not lossy:
         return ["none"]
-    lines = ["%s: %s" % (loss["table"], _counts(loss)) for loss in lossy]
-    total = sum(loss["inserted"] + loss["updated"] + loss["deleted"] for loss in lossy)
+    lines = ["%s: %s%s" % (loss["table"], _counts(loss), _carrying(loss, options)) for loss in lossy]
     exact = all(loss["exact"] for loss in lossy)
-    return [
-        *lines,
-        "%s%d rows in all: refused unless -e rollback_accept_lost_rows=%s allows it. They are counted again when"
-        " writers are out, and kept in files." % ("" if exact else "at least ", total, total if exact else "N"),
-    ]
+    total = sum(map(_rows, lossy))
+    lost = total - (sum(map(options.carried, lossy)) if options.reapply == "apply" else 0)
+    told = "%s%d rows in all" % ("" if exact else "at least ", total)
+    if lost < total:
+        told += ", of which %d do not go over" % lost
+    accepted = options.accept_lost_rows
+    if lost > accepted:
+        told += ": refused unless -e rollback_accept_lost_rows=%s allows it" % (lost if exact else "N")
+    elif accepted:
+        told += ": accepted%s, %d may be lost" % ("" if exact else " if there are no more than that", accepted)
+    return [*lines, told + ". They are counted again when writers are out, and kept in files."]
+
+
+def _rows(loss: Dict[str, Any]) -> int:
+    return int(loss["inserted"] + loss["updated"] + loss["deleted"])
+
+
+def _carrying(loss: Dict[str, Any], options: Options) -> str:
+    """What rollback_reapply does about a loss; whether a row can really go over is proved when it does."""
+    if options.reapply == "off":
+        return ""
+    going = options.carried(loss)
+    would = "would go over" if options.reapply == "apply" else "could go over with rollback_reapply=apply"
+    if going == _rows(loss):
+        return "; all %s" % would
+    if not loss["in_backup"]:
+        return "; none %s: the backup does not have the table" % would
+    return "; the inserted and updated ones %s" % would

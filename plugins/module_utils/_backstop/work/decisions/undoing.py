@@ -20,7 +20,7 @@ from ..reverts.down import DOWN, how_to_undo
 from ..reverts.in_place import IN_PLACE
 from ..reverts.revert import SWAP, last_swap, manifest_at_swap, undoes
 from ..tables.table_restore import RESTORE, plan_table_undo, undoable_table_operations
-from .diagnosis import losses_since
+from .diagnosis import DEFAULTS, Options, losses_since
 from .plan import CODE, restored_in_place
 
 #: By what an operation changed the database or the release.
@@ -83,7 +83,7 @@ def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
     }
 
 
-def loss_of_undo(context: Context, plan: Dict[str, Any]) -> Dict[str, Any]:
+def loss_of_undo(context: Context, plan: Dict[str, Any], options: Options = DEFAULTS) -> Dict[str, Any]:
     """What an undo would lose now: ``losses`` and ``report`` as of a plan. The undo itself counts exactly.
 
     :param plan: of plan_undo()
@@ -98,7 +98,7 @@ def loss_of_undo(context: Context, plan: Dict[str, Any]) -> Dict[str, Any]:
         manifest = manifest_at_swap(undone, context.store.find_backup(backup_id))
     except BackstopError as error:
         return _not_known(str(error))
-    return losses_since(context, manifest)
+    return losses_since(context, manifest, options)
 
 
 def _not_known(why: str) -> Dict[str, Any]:

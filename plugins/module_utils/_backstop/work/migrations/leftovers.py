@@ -29,6 +29,7 @@ from ..context import Context, acting
 from ..loss.loss import HISTORY_TABLE, losses_of_dropping
 from ..loss.lost_rows import write_lost_rows
 from ..loss.own_work import mark
+from ..restarts import tried_again
 from ..sequences import sequences_behind
 from .migration import applied_since, backup_history, read_state, take_out_of_history, wind_up_predecessor
 
@@ -38,6 +39,7 @@ RESOLVE = "resolve"
 _DEPENDENT = ("2BP01",)
 
 
+@tried_again
 def clean_failed_migration(context: Context, place: BackupPlace, prisma: Prisma) -> Dict[str, Any]:
     """Drop what the migrations since a backup added, take the applied ones out of the history, and mark the failed ones
     as rolled back.

@@ -39,6 +39,7 @@ from ..loss.loss import TableLoss, losses_of_dropping
 from ..loss.own_work import mark
 from ..loss.reapply import Carried
 from ..migrations.migration import applied_since, backup_history, take_out_of_history, wind_up_predecessor
+from ..restarts import tried_again
 from ..restores.restore import build_database
 from .revert import Judgement, the_operation
 from .swap import fence_writers
@@ -348,6 +349,7 @@ def _wrong_columns(session: Session, remaining: Mapping[str, Table]) -> List[str
 # On the live database -------------------------------------------------------------------------------------------------
 
 
+@tried_again
 def take_out(context: Context, accept_lost_rows: int) -> Dict[str, Any]:
     """Run the down-SQL that this operation proved on the live database, in one transaction.
 
@@ -391,6 +393,7 @@ def _after_the_fact(operation: Operation, proof: Mapping[str, Any]) -> Dict[str,
     }
 
 
+@tried_again
 def settle(context: Context) -> Dict[str, Any]:
     """Find out from the database whether this operation took its migration out, after who did it has ended.
 

@@ -37,6 +37,7 @@ from ..loss.loss import HISTORY_TABLE, LARGE_OBJECTS, TableLoss, count_table_los
 from ..loss.own_work import mark
 from ..loss.reapply import Carried
 from ..pooled_clients import resume_left_behind, waiting
+from ..restarts import transaction_to_ask_for, tried_again
 from ..restores.restore import check_sequences
 from ..sequences import advance_sequences, sequence_values
 from .revert import Judgement, the_operation
@@ -49,6 +50,7 @@ COMMITTING = "in_place_commit"
 _LOCK_TIMEOUT = "10s"
 
 
+@tried_again
 def revert_in_place(
     context: Context,
     place: BackupPlace,
@@ -64,6 +66,7 @@ def revert_in_place(
     return _restore(context, place, place, accept_lost_rows, accept_changes_in, accept_unreadable)
 
 
+@tried_again
 def undo_in_place(
     context: Context, undone: Operation, accept_lost_rows: int, accept_unreadable: bool = False
 ) -> Dict[str, Any]:
@@ -167,6 +170,7 @@ def _done(operation: Operation, admin: Session) -> Optional[Dict[str, Any]]:
     return {**kept, **_counted(operation), "finished_after_interruption": True}
 
 
+@tried_again
 def settle(context: Context) -> Dict[str, Any]:
     """Find out from the server whether this operation's restore was committed, after its process has ended."""
     operation = the_operation(context)
@@ -261,7 +265,7 @@ def _transaction(
     operation.write(
         COMMITTING,
         "done",
-        transaction=str(session.value("SELECT pg_current_xact_id()::text")),
+        transaction=transaction_to_ask_for(context, session),
         **{key: facts[key] for key in ("backup", "emergency", "live_oid")},
     )
     reach("in-place.before-commit")

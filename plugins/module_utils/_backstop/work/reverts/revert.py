@@ -30,6 +30,7 @@ from ..loss.lost_rows import write_lost_rows
 from ..loss.own_work import mark
 from ..loss.reapply import Carried, Name, Reapply, carried_contents, carry_again, carry_over, take_back
 from ..pooled_clients import resume_left_behind, waiting
+from ..restarts import tried_again
 from ..restores.restore import build_database
 from ..sequences import advance_sequences, sequence_values
 from .swap import facts_of, swap
@@ -82,6 +83,7 @@ def swapped(context: Context, admin: Session, operation: Operation) -> bool:
     return server.database_oid(admin, retired_name(operation.id, context.database)) is not None
 
 
+@tried_again
 def revert(
     context: Context,
     place: BackupPlace,
@@ -161,6 +163,7 @@ def _take_over(
         return {"changed": True, **facts}
 
 
+@tried_again
 def settle(context: Context) -> Dict[str, Any]:
     """Find out from the databases whether this operation's swap is in force, after the process that swaps has ended.
 
@@ -346,6 +349,7 @@ def built_by(context: Context, oid: Optional[int]) -> Optional[Operation]:
     return found[-1] if found else None
 
 
+@tried_again
 def undo(
     context: Context,
     undone: Operation,

@@ -27,7 +27,7 @@ from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import qualified, quote_identifier
 from ...postgres import catalog, digests, replication, server
-from ...postgres.connection import Session
+from ...postgres.connection import DRIVER_ERRORS, Session
 from ..context import Context
 from ..loss.loss import TableLoss
 
@@ -240,7 +240,8 @@ class _Rename:
     def abandon(self) -> None:
         """Give up a rename that still waits, so that the session can be closed."""
         if self._thread.is_alive():
-            self._session.raw.cancel()
+            with contextlib.suppress(*DRIVER_ERRORS):  # of a connection that broke meanwhile
+                self._session.raw.cancel()
             self._thread.join(10)
 
 

@@ -104,11 +104,16 @@ class Difference:
         return {**dataclasses.asdict(self), "total": self.total}
 
     def __str__(self) -> str:
+        if not self.total:
+            return "%s is as in the backup" % self.table
         said = "%s: %d missing, %d changed, %d newer than the backup" % (
             self.table, self.missing, self.changed, self.newer,
         )
-        first = [", ".join("%s=%s" % pair for pair in key.items()) for key in self.samples.get("newer", [])[:3]]
-        return said + (" (such as %s)" % "; ".join(first) if first else "")
+        return said + "".join(map(self._such_as, ("missing", "changed", "newer")))
+
+    def _such_as(self, kind: str) -> str:
+        first = [", ".join("%s=%s" % pair for pair in key.items()) for key in self.samples.get(kind, [])[:3]]
+        return " (%s: such as %s)" % (kind, "; ".join(first)) if first else ""
 
 
 # Pairing --------------------------------------------------------------------------------------------------------------

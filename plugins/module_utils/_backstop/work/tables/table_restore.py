@@ -11,6 +11,7 @@ are changed. An undo is the same restore, from the backup that was made of the t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -21,7 +22,7 @@ from ...postgres import catalog, digests, references, server
 from ...postgres.catalog import TableFamily
 from ...postgres.connection import Session
 from ...postgres.damage import is_damage
-from ...postgres.table_summary import summary
+from ...postgres.table_summary import sentence, summary
 from ...prisma.sessions import end_backends
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
@@ -31,6 +32,7 @@ from ..backups.salvage import SAVED_ROWS, save_table
 from ..comparison import require_same_major
 from ..context import Context, acting
 from ..loss.lost_rows import referenced_first
+from ..restarts import transaction_to_ask_for, tried_again
 from .table_changes import advance_sequences, apply
 from .table_comparison import (
     REFUSES,
@@ -168,6 +170,7 @@ def _report(context: Context, work: _Work) -> Dict[str, Any]:
         if not work.wish.accept_unreadable or work.wish.mode != REPLACE:
             raise _damage(work, error) from error
         return {"damaged": error.found, "total": None, "lost_rows": 0, "differences": [], "effects": [],
+                "report": [_about_backup(work), "The table is damaged: %s" % error.found],
                 "backup_created": work.manifest["created"], "level": manifests.level_of(work.place)}
     return _told(work)
 
@@ -180,9 +183,20 @@ def _told(work: _Work) -> Dict[str, Any]:
         "lost_rows": sum(difference.newer for difference in work.found),
         "differences": [difference.to_json() for difference in work.found],
         "effects": work.effects,
+        "report": [_about_backup(work), *map(str, work.found), *_effect_lines(work.effects)],
         "in_backup": [summary(work.session, pair.stage, references.columns(work.session, pair.table.oid))
                       for pair in work.pairs],
     }
+
+
+def _about_backup(work: _Work) -> str:
+    return "Backup %s of %s, verified to level %s." % (
+        work.place.backup_id, work.manifest["created"], manifests.level_of(work.place) or "none",
+    )  # fmt: skip
+
+
+def _effect_lines(effects: Sequence[Dict[str, Any]]) -> List[str]:
+    return ["Other tables: " + _shown(effects)] if effects else []
 
 
 def _compare(work: _Work) -> None:
@@ -231,6 +245,7 @@ def _shown(effects: Sequence[Dict[str, Any]]) -> str:
 # Acting ---------------------------------------------------------------------------------------------------------------
 
 
+@tried_again
 def restore_table(
     context: Context, wish: Wish, backup_id: Optional[str] = None, *, again: bool = False
 ) -> Dict[str, Any]:
@@ -243,6 +258,7 @@ def restore_table(
     return _carry_out(context, wish, backup_id, None, again)
 
 
+@tried_again
 def undo_table(context: Context, undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Dict[str, Any]:
     """Give a table back what it held before another operation restored it: restore it from the backup made then."""
     wish, backup_id = _undoing(undone, accept_lost_rows, accept_cascade)
@@ -299,7 +315,8 @@ def _carry_out(
                 done = None if again else _done_before(context, session, facts)
                 changed = done is None and _act(context, work, undone, facts)
             except BaseException:
-                session.execute("ROLLBACK")
+                with contextlib.suppress(BackstopError):  # of a connection that broke
+                    session.execute("ROLLBACK")
                 raise
             session.execute("COMMIT" if changed else "ROLLBACK")
             reach("table.committed")
@@ -502,14 +519,14 @@ def _prove(work: _Work, expected: Dict[str, digests.Digest]) -> Dict[str, Any]:
         now[name] = found.to_json()
         summaries.append({"table": name, **live})
     reach("table.proved")
-    return {"digests": now, "now": summaries}
+    return {"digests": now, "now": summaries, "report": ["Now " + sentence(one) for one in summaries]}
 
 
 def _note_commit(context: Context, work: _Work, facts: Dict[str, Any]) -> None:
     """Write down which transaction it is, so that a later run can ask the server whether it was committed."""
     facts["database_oid"] = server.database_oid(work.session, context.database)
     if context.operation is not None:
-        transaction = work.session.value("SELECT pg_current_xact_id()::text")
+        transaction = transaction_to_ask_for(context, work.session)
         context.operation.write(RESTORE, "committing", transaction=transaction, **{**facts, "changed": True})
 
 

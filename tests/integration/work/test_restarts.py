@@ -1,0 +1,127 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""PostgreSQL restarts while an operation works on it: the operation ends as it would have."""
+from __future__ import annotations
+
+import threading
+from typing import Any, Dict, Iterator
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import retired_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import restarts
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import in_place, revert, swap
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables import table_restore
+
+ROW = """
+INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") VALUES ('late', 1, now(), 'u1')
+"""
+
+
+class Restarts:
+    """Restarts the server at places of the library; it comes back a moment after it has stopped."""
+
+    def __init__(self, cluster: Any, patch: pytest.MonkeyPatch) -> None:
+        self.cluster, self.patch = cluster, patch
+        self.left: Dict[str, int] = {}
+        self.starting = threading.Thread()
+
+    def at(self, module: Any, place: str, times: int = 1) -> None:
+        self.left[place] = times
+        self.patch.setattr(module, "reach", self.reach)
+
+    def reach(self, place: str) -> None:
+        if self.left.get(place):
+            self.left[place] -= 1
+            self.cluster.sql("CHECKPOINT")  # these servers do not flush
+            self.cluster.stop("immediate" if place.endswith("commit") else "fast")
+            self.starting = threading.Thread(target=self.cluster.start)
+            self.starting.start()
+
+    def over(self) -> None:
+        assert not any(self.left.values()), "never came to %s" % self.left
+        self.starting.join()
+
+
+@pytest.fixture
+def restarting(plain: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Restarts]:
+    found = Restarts(plain.cluster, monkeypatch)
+    yield found
+    if found.starting.ident:
+        found.starting.join()
+    plain.cluster.start()
+
+
+def equals(live: Any, place: Any) -> bool:
+    with live.context.connect() as session:
+        return not compare_tables(session, load(place)).tables
+
+
+@pytest.mark.parametrize("place", ["swap.renaming", "swap.before-commit", "swap.committed"])
+def test_during_a_swap(plain: Any, restarting: Restarts, place: str) -> None:
+    backup = plain.backup()
+    plain.execute(ROW)
+    context = plain.begun("rollback", {"backup": backup.backup_id})
+    revert.build_successor(context, backup)
+    restarting.at(swap, place)
+    result = revert.revert(context, backup, 1)
+    restarting.over()
+    assert result["lost_rows"] == 1 and result["changed"] == (place != "swap.committed")
+    assert equals(plain, backup)
+    assert plain.names() == [retired_name(context.operation.id, plain.name), plain.name]
+    assert context.operation.done(revert.SWAP)
+
+
+def test_twice(plain: Any, restarting: Restarts) -> None:
+    """The second time it is told; nothing is done, and settle() finds that out as soon as the server is back."""
+    backup = plain.backup()
+    context = plain.begun("rollback", {"backup": backup.backup_id})
+    revert.build_successor(context, backup)
+    restarting.at(swap, "swap.counted", times=2)
+    with pytest.raises(BackstopError, match="broke|refused a statement") as caught:
+        revert.revert(context, backup, 0)
+    assert caught.value.details["broken"]
+    assert revert.settle(context) == {"changed": False, "swapped": False}
+    restarting.over()
+    assert revert.revert(context, backup, 0)["changed"] and equals(plain, backup)
+
+
+def test_a_server_that_stays_away(plain: Any, restarting: Restarts, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup = plain.backup()
+    context = plain.begun("rollback", {"backup": backup.backup_id})
+    revert.build_successor(context, backup)
+    monkeypatch.setattr(restarts, "RESTART_SECONDS", 0.3)
+    monkeypatch.setattr(swap, "reach", lambda place: plain.cluster.stop("fast"))
+    with pytest.raises(BackstopError) as caught:
+        revert.revert(context, backup, 0)
+    assert caught.value.details["broken"]
+    plain.cluster.start()
+    assert plain.names() == ["backstop_scratch_%s_new" % context.operation.id.lower().replace("-", "_"), plain.name]
+
+
+@pytest.mark.parametrize("place", ["in-place.before-commit", "in-place.committed"])
+def test_in_place(plain: Any, restarting: Restarts, place: str) -> None:
+    backup = plain.backup()
+    plain.execute(ROW)
+    context = plain.begun("rollback", {"backup": backup.backup_id})
+    restarting.at(in_place, place)
+    result = in_place.revert_in_place(context, backup, 1)
+    restarting.over()
+    assert result["lost_rows"] == 1 and result["changed"] == (place != "in-place.committed")
+    assert equals(plain, backup)
+
+
+def test_one_table(plain: Any, restarting: Restarts) -> None:
+    backup = plain.backup()
+    plain.execute("""UPDATE "UserContribution" SET "id" = "id" || 'x'""")
+    context = plain.begun("rollback", {"backup": backup.backup_id})
+    restarting.at(table_restore, "table.before-commit")
+    wish = table_restore.Wish("UserContribution", accept_lost_rows=10**6)
+    result = table_restore.restore_table(context, wish, backup.backup_id)
+    restarting.over()
+    assert result["changed"] and result["total"]
+    assert equals(plain, backup)
