@@ -64,7 +64,8 @@ def test_the_old_release_on_the_new_schema(site: DemoSite) -> None:
     # The rehearsal proved it, but now it is ill: the newer release runs again, and is said to.
     sick = site.play(ROLLBACK, rollback_revision="never-healthy", application_health_timeout=5)
     sick.must_say("is unhealthy on the schema that is there", "did not become healthy", "The database was not touched",
-                  "release %s runs again" % site.commits["et-100"], "rollback_application_errors -e rollback_method=restore")
+                  "release %s runs again" % site.commits["et-100"],
+                  "ansible-playbook backstop.postgres.rollback_application_errors -e rollback_method=restore")
     assert site.condition() == deployed and site.outcomes() == ["done", "failed"]
     done(site.play(ROLLBACK))
     now = site.condition()

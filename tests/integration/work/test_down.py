@@ -124,8 +124,7 @@ def test_the_server_restarts_before_the_commit(drop, monkeypatch):
     def reach(place):
         if place in left:
             left.remove(place)
-            drop.live.cluster.sql("CHECKPOINT")
-            drop.live.cluster.stop("immediate")
+            drop.live.cluster.stop("fast")
             drop.live.cluster.start()
 
     monkeypatch.setattr(down_module, "reach", reach)
