@@ -11,7 +11,9 @@ short_description: Run the pending migrations on a copy
 version_added: "0.1.0"
 description:
   - Runs the pending migrations with the release's own Prisma on a scratch database that a drill left, and tells
-    how long each takes, which tables it locks and rewrites, and what it does to rows.
+    how long each takes, which tables it locks and rewrites, and what it destroys.
+  - It fails when the release's user, whom M(backstop.postgres.deploy_gates_info) was told, could not use a table that
+    the migrations make, or one that was there as before.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -74,9 +76,27 @@ seconds:
   returned: success
   type: float
 locked:
-  description: For each table that was there, the strongest lock that was seen on it.
+  description:
+    - For each table that was there, the strongest lock on it beyond reading. From the migrations' own transactions, as
+      M(backstop.postgres.deploy_gates_info) saw them, and from looking every 10 ms.
   returned: success
   type: dict
+every_lock:
+  description: Whether every lock is known, and not only those that were held longer than 10 ms.
+  returned: success
+  type: bool
+destroys:
+  description:
+    - One clause for each thing that the migrations destroy. Dropped columns with how many values they had, dropped tables
+      with their rows, other dropped objects, changed types with how many values change, deleted and updated rows.
+  returned: success
+  type: list
+  elements: str
+  sample: [drops User.name (125 values)]
+summary:
+  description: All that people should know of it, in one sentence.
+  returned: success
+  type: str
 rewritten:
   description: Tables that were there and were written anew as a whole.
   returned: success
@@ -84,6 +104,11 @@ rewritten:
   elements: str
 added_tables:
   description: Tables that were added.
+  returned: success
+  type: list
+  elements: str
+new_tables:
+  description: The same, in double quotes where an option that takes the name of a table needs them.
   returned: success
   type: list
   elements: str

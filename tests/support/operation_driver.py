@@ -65,6 +65,7 @@ class Driver:
         connection = Settings.from_url(given["url"])
         administration = Settings.from_url(given.get("administration", given["url"])).with_database("postgres")
         self.context = Context(connection, administration, Store(given["store"]), given.get("client_bin_dir"))
+        self.release = Settings.from_url(given.get("release_url", given["url"]))
         self.expected = given.get("expected", [])
         self.data_directory = given.get("data_directory")
         self.prisma = Prisma(
@@ -99,7 +100,7 @@ class Driver:
             Question(
                 files=history.read_folder(self.prisma.project.migrations()),
                 expected=self.expected,
-                release_connection=self.context.connection,
+                release_connection=self.release,
                 database_directory=self.data_directory,
                 applications={},
             ),

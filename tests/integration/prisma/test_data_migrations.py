@@ -43,13 +43,12 @@ INSERT INTO "Tariff" SELECT generate_series(1, 7);
 """
 
 
-@pytest.fixture
-def driver(database, tmp_path) -> Driver:
-    """A deploy of that migration, done."""
+def prepare(database, tmp_path, work=WORK, **given) -> Driver:
+    """A deploy of that migration, to be done."""
     project = PrismaProject.create(tmp_path / "release", {INIT: BEFORE})
     project.run("migrate", "deploy", url=database.url, accept=[0])
     database.execute(ROWS)
-    project.add(BACKFILL, WORK)
+    project.add(BACKFILL, work)
     made = Driver(
         {
             "url": database.url,
@@ -60,9 +59,16 @@ def driver(database, tmp_path) -> Driver:
             "node_bin_dir": str(tools().node.bin_dir),
             "prisma_environment": tools().environment,
             "expected": [BACKFILL],
+            **given,
         }
     )
     made.before = contents(database)
+    return made
+
+
+@pytest.fixture
+def driver(database, tmp_path) -> Driver:
+    made = prepare(database, tmp_path)
     assert made.deploy()["outcome"] == "done"
     return made
 
@@ -75,11 +81,23 @@ def contents(database):
     return {name: database.value(rows % name) for name in names if name != "_prisma_migrations"}
 
 
-def test_what_a_migration_did_is_no_loss(database, driver) -> None:
+def test_what_a_migration_did_is_told_and_no_loss(database, driver) -> None:
+    says_what_it_destroys(driver)
     assert [loss for loss in losses_of_revert(driver.context, gather(driver.context)) if loss_of(loss)] == []
     result = driver.revert()
     assert result["outcome"] == "done"
     assert contents(database) == driver.before
+
+
+def test_who_cannot_use_what_is_new_is_found_where_the_gates_could_not_look(database, tmp_path) -> None:
+    work = 'SELECT 1 / (SELECT count(*) FROM "User"); CREATE TABLE "Tariff" (id int);'
+    driver = prepare(
+        database, tmp_path, work, url=database.cluster.url(database.name), release_url=database.url
+    )
+    with pytest.raises(Refused, match="could not use what the migrations made") as refused:
+        driver.deploy()
+    assert "SELECT, INSERT, UPDATE, DELETE on public.Tariff (owner postgres)" in refused.value.found
+    assert not database.has("Tariff")
 
 
 def test_what_somebody_wrote_since_is(database, driver) -> None:
@@ -90,6 +108,24 @@ def test_what_somebody_wrote_since_is(database, driver) -> None:
     assert "public.Meter: " in found and "public.Tariff: 8 inserted" in found
     assert not [name for name in ("User", "Stale", "Old", "Still") if name in found]
     assert database.value('SELECT count(*) FROM "Tariff"') == 8
+
+
+def says_what_it_destroys(driver) -> None:
+    """And every lock, of which most are held for less than anybody could look."""
+    found = driver.context.operation.done("rehearsal")
+    assert found["destroys"] == [
+        "drops the table Old (5 rows)",
+        "updates 9 rows of Meter",
+        "deletes 5 rows of Stale",
+        "updates 30 rows of User",
+    ]
+    assert found["every_lock"] and found["locked"] == {
+        "public.Meter": "RowExclusiveLock",
+        "public.Old": "AccessExclusiveLock",
+        "public.Stale": "RowExclusiveLock",
+        "public.User": "AccessExclusiveLock",
+    }
+    assert found["summary"].startswith("adds public.Tariff; drops the table Old (5 rows); ")
 
 
 def loss_of(loss) -> int:

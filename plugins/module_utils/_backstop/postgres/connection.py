@@ -292,10 +292,14 @@ class Session:
         """Process id of the server's side."""
         return int(self.raw.get_backend_pid())
 
+    @property
+    def in_transaction(self) -> bool:
+        return bool(self.raw.info.transaction_status)
+
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
         """On an error only what the block did is rolled back; outside of a transaction there is nothing to keep."""
-        if not self.raw.info.transaction_status:
+        if not self.in_transaction:
             yield
             return
         self.execute("SAVEPOINT backstop")

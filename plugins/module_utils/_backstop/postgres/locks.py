@@ -11,6 +11,7 @@ fit into the one of a server that was never set up for it.
 from __future__ import annotations
 
 import dataclasses
+from typing import Dict, Mapping
 
 from ..base.errors import Refused
 from .connection import Session
@@ -94,3 +95,36 @@ def require_room(session: Session, needed: int, what: str, otherwise: str = "") 
             hint="nothing was changed. Set max_locks_per_transaction to %d and restart the server%s"
             % (table.setting_for(needed), otherwise),
         )
+
+
+#: From the weakest to the strongest.
+MODES = (
+    "AccessShareLock",
+    "RowShareLock",
+    "RowExclusiveLock",
+    "ShareUpdateExclusiveLock",
+    "ShareLock",
+    "ShareRowExclusiveLock",
+    "ExclusiveLock",
+    "AccessExclusiveLock",
+)
+#: Those that keep others from writing.
+BLOCKING = MODES[4:]
+
+
+def held_locks(session: Session, relations: Mapping[int, str]) -> Dict[str, str]:
+    """The strongest lock that this session's transaction holds on each of some relations, beyond reading them."""
+    found = session.rows(
+        "SELECT relation::bigint, mode FROM pg_locks WHERE locktype = 'relation' AND granted AND pid = pg_backend_pid()"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    held: Dict[str, str] = {}
+    for oid, mode in found:
+        if int(oid) in relations and mode in MODES[1:]:
+            note_lock(held, relations[int(oid)], str(mode))
+    return held
+
+
+def note_lock(held: Dict[str, str], name: str, mode: str) -> None:
+    """Keep the stronger one."""
+    held[name] = max(held.get(name, MODES[0]), mode, key=MODES.index)

@@ -19,6 +19,7 @@ from ...postgres.database_properties import drop_scratch_database, read_properti
 from ..backups.backup import locked_table, waits_for_lock
 from ..context import Context
 from ..scratch import name_for, scratch_database
+from .effects import look_ahead
 from .question import Question
 
 
@@ -127,8 +128,11 @@ def _rename(admin: Session, name: str, other: str) -> None:
         ) from None
 
 
-def restorable(context: Context, session: Session, _question: Question) -> str:
-    """Every entry of an archive can be restored by this role: tried with the definitions alone, no row is copied."""
+def restorable(context: Context, session: Session, question: Question) -> str:
+    """Every entry of an archive can be restored by this role: tried with the definitions alone, no row is copied.
+
+    What the pending migrations do is looked at in the same place.
+    """
     tools = _tools(context, session)
     with scratch_database(context, session, "restorable") as (_admin, name), tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "schema.dump")
@@ -150,6 +154,7 @@ def restorable(context: Context, session: Session, _question: Question) -> str:
                 hint="give a role that may make these objects (often their owner, or a superuser for extensions, event"
                 " triggers and publications) as backstop_connection",
             ) from None
+        question.foresight = look_ahead(context, session, question, name)
     return "all %d entries can be restored by %s" % (len(entries), context.connection.user or "this role")
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import socket
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 from ...postgres.connection import Session, Settings
 from ...prisma import history
 from ..context import Context
+from ..migrations.foresight import Foresight
 
 
 @dataclasses.dataclass
@@ -36,6 +37,8 @@ class Question:
     refuse_drift: bool = False
     #: gate name to reason
     waivers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    #: what the gate ``restorable`` foresaw of the pending migrations, or why it did not
+    foresight: Union[Foresight, str] = "the gate restorable did not come that far"
 
 
 #: Tells what it found, or raises what closes the gate.

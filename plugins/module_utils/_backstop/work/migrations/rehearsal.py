@@ -4,21 +4,23 @@
 
 """The rehearsal: the pending migrations run by Prisma on the drill's database.
 
-It tells how long each takes, which tables that were there it locks and rewrites, what it does to their rows, and what
-the catalog is afterwards, with which the live one is compared after the real migration.
+It tells how long each takes, which tables that were there it locks and rewrites, what it destroys, and what the catalog
+is afterwards, with which the live one is compared after the real migration.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ...base.durable_files import read_json, write_file, write_json
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
-from ...base.sql_names import is_scratch
+from ...base.sql_names import is_scratch, typed_name
 from ...postgres import catalog, definitions, digests, server
 from ...postgres.connection import Session
+from ...postgres.locks import BLOCKING, note_lock
+from ...postgres.role_rights import Rights, lacking, remedy, rights_of
 from ...prisma import history
 from ...prisma.cli import Prisma
 from ...prisma.failures import PrismaError
@@ -26,22 +28,14 @@ from ...prisma.sql_text import cluster_statements
 from ...store.operation import Operation
 from ..context import Context
 from ..loss.own_work import note_rehearsed
+from .destruction import Watch
+from .foresight import locks_told, noted_foresight
 from .migration import refuse_problems
 
 #: File of an operation with the definitions that the rehearsal left.
 EXPECTED_DEFINITIONS = "rehearsed-definitions.json"
 #: File of an operation with the URL of the rehearsed database, for trying the old release on it; it holds the password.
 ENVIRONMENT = "rehearsal.env"
-_MODES = [
-    "AccessShareLock",
-    "RowShareLock",
-    "RowExclusiveLock",
-    "ShareUpdateExclusiveLock",
-    "ShareLock",
-    "ShareRowExclusiveLock",
-    "ExclusiveLock",
-    "AccessExclusiveLock",
-]
 
 
 def rehearse(
@@ -63,8 +57,12 @@ def rehearse(
     with context.connect(scratch) as session:
         state = history.compare(files, history.read_rows(session.cursor(), context.connection.schema))
         refuse_problems(state, expected)
-        _refuse_cluster_statements([file for file in files if file.name in state.pending])
+        pending = [file for file in files if file.name in state.pending]
+        _refuse_cluster_statements(pending)
+        roles, foresight = noted_foresight(context.operation, pending)
         before = _facts(session)
+        watch = Watch(session, foresight.gone if foresight else None, context.connection.schema)
+        rights = {role: rights_of(session, role) for role in roles}
         context.progress.phase("rehearsing", database=scratch, migrations=state.pending)
         with _LockWatcher(context, scratch, {t.oid: t.full_name for t in before["tables"]}) as watcher:
             deployed = _deploy(context, prisma, session, scratch, lock_timeout_ms, timeout)
@@ -72,6 +70,8 @@ def rehearse(
         after = _facts(session)
         rows = history.read_rows(session.cursor(), context.connection.schema) or []
         found = definitions.definitions(session)
+        destroys = watch.destroyed(before["digests"], after["digests"])
+        _require_rights(context, session, rights)
     changes = _changes(before, after)
     if context.operation is not None:
         names = changes["added_tables"] + changes["changed_rows"] + changes["changed_columns"]
@@ -81,7 +81,11 @@ def rehearse(
         write_file(
             context.operation.file(ENVIRONMENT), ("DATABASE_URL=%s\n" % context.connection.url(scratch)).encode()
         )
-    return {
+    locked = dict(foresight.locks) if foresight else {}
+    for name, mode in watcher.locked.items():
+        note_lock(locked, name, mode)
+    own_transactions = foresight.own_transactions if foresight else []
+    result = {
         "database": scratch,
         "migrations": [
             {"name": row.migration_name, "seconds": _seconds(row)}
@@ -89,9 +93,42 @@ def rehearse(
             if row.migration_name in state.pending
         ],
         "seconds": round(deployed, 3),
-        "locked": watcher.locked,
+        "locked": locked,
+        "new_tables": [typed_name(t.schema, t.name) for t in after["tables"] if t.full_name in changes["added_tables"]],
+        "every_lock": foresight is not None and not own_transactions,
+        "destroys": destroys,
         **changes,
     }
+    return {**result, "summary": _told(result, locks_told(locked, own_transactions, foresight is not None))}
+
+
+def _told(result: Dict[str, Any], locks: str) -> str:
+    """A sentence for people."""
+    return "; ".join(
+        [
+            "adds " + (", ".join(result["added_tables"]) or "no table"),
+            *(result["destroys"] or ["destroys nothing"]),
+            "rewrites " + (", ".join(result["rewritten"]) or "no table"),
+            locks,
+        ]
+    )
+
+
+def _require_rights(context: Context, session: Session, before: Mapping[str, Rights]) -> None:
+    """The release's user must be able to use what is new, and what was there as before.
+
+    :raises Refused: it cannot, and the gate on that was not waived
+    """
+    gates = (context.operation.facts("gates") if context.operation else None) or {}
+    for role, rights in before.items():
+        found = lacking(rights, rights_of(session, role), history.TABLE)
+        if found and "application_rights" not in (gates.get("waived") or {}):
+            owners = sorted({one.owner for one in rights.values()})
+            raise Refused(
+                "The release's user could not use what the migrations made; the live database was not touched",
+                found="on the copy %s lacks %s" % (role, "; ".join(map(str, found))),
+                hint=remedy(role, found, owners) + "; or waive the gate application_rights with a reason",
+            )
 
 
 def _deploy(
@@ -216,5 +253,5 @@ class _LockWatcher:
                 return
             for relation, mode in rows:
                 name = self._tables[int(relation)]
-                if mode in _MODES[4:] and _MODES.index(mode) > _MODES.index(self.locked.get(name, _MODES[0])):
-                    self.locked[name] = mode
+                if mode in BLOCKING:
+                    note_lock(self.locked, name, str(mode))

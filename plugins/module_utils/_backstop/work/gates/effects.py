@@ -1,0 +1,72 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Gates on what the pending migrations do: what they destroy and lock, and who may use what they make."""
+
+from __future__ import annotations
+
+from typing import List, Union
+
+from ...base.errors import BackstopError, Refused
+from ...postgres import role_rights
+from ...postgres.connection import Session
+from ...prisma import history
+from ..context import Context
+from ..migrations.foresight import Foresight, foresee, locks_told, note_foresight
+from .question import Question
+
+
+def look_ahead(context: Context, live: Session, question: Question, scratch: str) -> Union[Foresight, str]:
+    """Run the pending migrations in a scratch database with the live one's definitions; or why that cannot be."""
+    foresight: Union[Foresight, str]
+    try:
+        rows = history.read_rows(live.cursor(), context.connection.schema)
+        pending = history.compare(question.files, rows).pending
+        files = [file for file in question.files if file.name in pending]
+        foresight = foresee(context, scratch, files, _roles(question), live)
+    except BackstopError as error:
+        foresight = error.message + (" (%s)" % error.found if error.found else "")
+    if context.operation is not None:
+        known = None if isinstance(foresight, str) else foresight
+        note_foresight(context.operation, _roles(question), known)
+    return foresight
+
+
+def _roles(question: Question) -> List[str]:
+    return [question.release_connection.user] if question.release_connection else []
+
+
+def destruction(_context: Context, _session: Session, question: Question) -> str:
+    """For people to know. It closes nothing: to destroy may be what a migration is for."""
+    foresight = question.foresight
+    if isinstance(foresight, str):
+        return "not known before the rehearsal: " + foresight
+    if not foresight.migrations:
+        return "no migration is pending"
+    told = foresight.destroys or ["drops nothing"]
+    return "; ".join([*told, locks_told(foresight.locks, foresight.own_transactions, True)])
+
+
+def application_rights(context: Context, session: Session, question: Question) -> str:
+    """A table belongs to the role that makes it: another one than the application's locks the application out."""
+    foresight = question.foresight
+    if question.release_connection is None:
+        return "the release's user is not known here: see the gate release_connection"
+    user = question.release_connection.user
+    owners = sorted({one.owner for one in role_rights.rights_of(session, user).values()})
+    who = "tables belong to %s, migrations run as %s, the release connects as %s" % (
+        ", ".join(owners) or "nobody yet",
+        context.connection.user,
+        user,
+    )
+    if isinstance(foresight, str):
+        return "%s; what is new is tried in the rehearsal (%s)" % (who, foresight)
+    if foresight.lacking:
+        raise Refused(
+            "The release's user could not use what the migrations make",
+            found="%s would lack %s; %s"
+            % (user, foresight.lacking[user], who),
+            hint=foresight.remedy + "; or waive the gate application_rights with a reason",
+        )
+    return who + (": it may use all that is new" if foresight.migrations else "")
