@@ -41,7 +41,7 @@ def test_a_purchase_survives_revert_and_undo(site: DemoSite) -> None:
 
     reverted = site.play("rollback_complete.yml", rollback_reapply="apply")
     assert reverted.status == 0, reverted.output
-    assert "Lost rows: 0. 1 rows were carried over from the former database, not carried: none." in reverted.text
+    assert "Lost rows: 0. 1 row was carried over from the former database, not carried: none." in reverted.text
     assert (site.running(), site.applied()) == (before, (FIRST,))
     assert ask(site, "GET", "/api/purchases/" + bought)["totalTokens"] == 12.5
 

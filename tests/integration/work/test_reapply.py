@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import random
+import re
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
@@ -258,6 +259,9 @@ def test_conflicts_are_told_and_not_guessed(shapes):
     losses = {loss["name"]: (loss["inserted"], loss["updated"], loss["deleted"]) for loss in result["losses"]}
     # The value in a column that the reverted database does not have is still lost, and counted.
     assert losses["numbered"] == (0, 1, 0) and losses["tree"] == (2, 0, 1)
+    told_rows = re.findall(r"(\d+) of public\.(\w+) \(", result["reapply"]["summary"])
+    assert sum(int(rows) for rows, _table in told_rows) == 11, result["reapply"]["summary"]
+    assert "1 of public.numbered (values in columns that" in result["reapply"]["summary"]
     path = pathlib.Path(context.operation.file("reapply-conflicts.jsonl"))
     told = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     assert {"table": "public.tree", "key": {"id": "33"}, "change": "insert",

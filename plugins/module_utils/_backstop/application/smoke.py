@@ -92,7 +92,7 @@ class _Runner:
             answer = self._ask(step)
         except NoAnswer as error:
             self._note(step, None, error.found or str(error), passed=False, skipped=False,
-                       seconds=time.monotonic() - started)
+                       seconds=round(time.monotonic() - started, 3))
             return False
         wrong = self._judge(step, answer)
         self._note(step, answer.status, wrong or "status %d" % answer.status, passed=not wrong, skipped=False,

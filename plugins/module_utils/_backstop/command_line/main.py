@@ -81,6 +81,12 @@ def in_words_of_hosts(text: str) -> str:
         (" (backstop_user), or choose another backstop_store", ""),
         ("the module pg_backup_info lists them", "backstop list"),
         ("pg_backup_info lists them with their level", "backstop list tells their level"),
+        ("pg_backup_info tells the scope of each", "backstop list tells the scope of each"),
+        ("set backstop_user, or drill", "run it as another user, or drill"),
+        ("rollback_corrupted_table.yml puts", "the playbook for a corrupted table puts"),
+        ("rollback_complete.yml goes", "the one for a complete rollback goes"),
+        ("With -e rollback_accept_unreadable=true both give up what cannot be read", "Neither can be done from here"),
+        ("with rollback_corrupted_table.yml, or choose", "by the playbook for a corrupted table, or choose"),
         ("for the Python that Ansible uses here", "for " + sys.executable),
         (", or point ansible_python_interpreter to one that has it", ""),
     ):

@@ -45,7 +45,7 @@ class Backup:
     @property
     def seconds(self) -> float:
         """How long it took to make, by a clock that does not jump."""
-        return float(sum(self.manifest.get("seconds", {}).values()))
+        return round(float(sum(self.manifest.get("seconds", {}).values())), 3)
 
     def to_json(self) -> Dict[str, Any]:
         return {

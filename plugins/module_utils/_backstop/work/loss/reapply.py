@@ -49,6 +49,8 @@ MODES = ("off", "report", "apply")
 #: Directory of an operation with the changes that it carried over, and its table of contents, written last.
 _FOLDER, _CONTENTS = "carried", "changes.json"
 _CONFLICTS = "reapply-conflicts.jsonl"
+#: States of a change whose row is as it should be.
+_IN_FORCE = ("applied", "same")
 
 #: Schema and name of a table.
 Name = Tuple[str, str]
@@ -324,6 +326,7 @@ class _Carry:
         left: List[TableLoss] = []
         tables: List[Dict[str, Any]] = []
         conflicts = list(self._refused)
+        partly: List[Dict[str, Any]] = []
         for loss in losses:
             name = (loss.schema, loss.name)
             changes = self._large_objects if name == LARGE_OBJECTS else self._of_loss.get(name)
@@ -347,6 +350,7 @@ class _Carry:
             rest = _rest(loss, counts, changes.left_hashes())
             if rest.total:
                 left.append(rest)
+            partly += _partly(loss, counts, rest)
         facts = {
             "mode": wanted.mode,
             "deletes": wanted.deletes,
@@ -354,6 +358,7 @@ class _Carry:
             "carried_rows": sum(entry["inserted"] + entry["updated"] + entry["deleted"] for entry in tables),
             "conflicts": conflicts,
             "conflict_rows": sum(entry["rows"] for entry in conflicts),
+            "partly": partly,
         }
         return Carried(left, {**facts, "summary": _summary(facts)})
 
@@ -438,27 +443,45 @@ def _why_not_without_key(loss: TableLoss, live: Table, target: Table, deletes: b
 
 def _summary(facts: Dict[str, Any]) -> str:
     """One sentence for the end of a run."""
-    left = ["%(rows)d of %(table)s (%(reason)s)" % entry for entry in facts["conflicts"]]
-    return "%d rows %s carried over from the former database, not carried: %s." % (
-        facts["carried_rows"],
-        "would be" if facts["mode"] == "report" else "were",
+    left = ["%(rows)d of %(table)s (%(reason)s)" % entry for entry in facts["conflicts"] + facts["partly"]]
+    rows = facts["carried_rows"]
+    return "%d %s carried over from the former database, not carried: %s." % (
+        rows,
+        "%s %s" % ("row" if rows == 1 else "rows", _were(rows, facts["mode"])),
         "; ".join(left) or "none",
     )
+
+
+def _were(rows: int, mode: str) -> str:
+    return "would be" if mode == "report" else "was" if rows == 1 else "were"
 
 
 def _sum(counts: Dict[Tuple[str, str, bool], int], how: str, states: Sequence[str]) -> int:
     return sum(count for (one, state, _beyond), count in counts.items() if one == how and state in states)
 
 
+def _beyond(counts: Dict[Tuple[str, str, bool], int]) -> int:
+    """Rows that are there now, but for values in columns that the other database does not have."""
+    return sum(count for (_how, state, beyond), count in counts.items() if beyond and state in _IN_FORCE)
+
+
+def _partly(loss: TableLoss, counts: Dict[Tuple[str, str, bool], int], rest: TableLoss) -> List[Dict[str, Any]]:
+    """What of a table does not go although nothing stands against it."""
+    kept = rest.deleted - _sum(counts, "delete", ("conflict",))
+    found = [
+        (_beyond(counts), "values in columns that the other database does not have"),
+        (kept, "deleted rows, which are only deleted there when that is asked for"),
+    ]
+    return [{"table": loss.full_name, "rows": rows, "reason": reason} for rows, reason in found if rows > 0]
+
+
 def _rest(loss: TableLoss, counts: Dict[Tuple[str, str, bool], int], hashes: Sequence[int]) -> TableLoss:
     """What is lost of a table nevertheless: conflicts, and values in columns that the other database does not have."""
-    in_force = ("applied", "same")
-    partly = sum(count for (how, state, beyond), count in counts.items() if beyond and state in in_force)
     return dataclasses.replace(
         loss,
         inserted=_sum(counts, "insert", ("conflict",)),
-        updated=_sum(counts, "update", ("conflict",)) + partly,
-        deleted=loss.deleted - _sum(counts, "delete", in_force),
+        updated=_sum(counts, "update", ("conflict",)) + _beyond(counts),
+        deleted=loss.deleted - _sum(counts, "delete", _IN_FORCE),
         keys=dict(Counter(hashes)),
     )
 
