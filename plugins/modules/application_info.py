@@ -141,6 +141,15 @@ elsewhere:
   type: list
   elements: str
   sample: [/opt/tokens]
+others:
+  description:
+    - What else runs here and no deploy restarts. The other applications of this pm2, and processes that work below O(root) or
+      were started from there. Of other users' processes only root sees where they are.
+    - None for O(commands), with which the application's own processes cannot be told from others.
+  returned: success
+  type: list
+  elements: str
+  sample: [worker (pm2, pid 4712) in /srv/electricity-tokens/releases/0a1b2c3d]
 status:
   description: What the process manager says; V(absent) when it knows no such application, V(mixed) when processes differ.
   returned: success
@@ -193,7 +202,7 @@ log_errors:
 """
 
 import re
-from typing import Any, Dict, List, Mapping, Pattern, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Pattern, Sequence
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import Request, run_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import web
@@ -205,6 +214,9 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.applic
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.releases import Releases
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.service_commands import (
     ServiceCommands,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.system_processes import (
+    others_below,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.systemd import SCOPES, Unit
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
@@ -218,6 +230,7 @@ def act(request: Request) -> Dict[str, Any]:
     (look,) = [_MANAGERS[name] for name in _MANAGERS if params[name] is not None]
     found = look(params, releases, pattern)
     places = found.pop("places")
+    beside = found.pop("beside")
     healthy, health = _health(params)
     return dict(
         found,
@@ -226,6 +239,7 @@ def act(request: Request) -> Dict[str, Any]:
         running=found.pop("up") and commit is not None and set(places) == {commit},
         running_commits=sorted({place for place in places if place}),
         elsewhere=_elsewhere(releases, found["processes"]),
+        others=beside + _below(params["root"], found["processes"], found.pop("known")),
         healthy=healthy,
         health=health,
         releases=[
@@ -239,12 +253,21 @@ def _elsewhere(releases: Releases, processes: Sequence[Mapping[str, Any]]) -> Li
     return sorted({path for path in running if releases.commit_at(path) is None})
 
 
-# Each of these tells status, whether all is up, the releases of what runs, processes and errors in the log.
+def _below(root: str, own: Sequence[Mapping[str, Any]], known: Optional[Sequence[int]]) -> List[str]:
+    if known is None:
+        return []
+    besides = [int(process["pid"]) for process in own if process["pid"]] + list(known)
+    return ["%s (pid %d) in %s" % (name, pid, cwd) for pid, name, cwd in others_below(root, besides)]
+
+
+# Each of these tells status, whether all is up, the releases of what runs, processes and errors in the log; what else the
+# manager keeps, and its pids (None where nobody can tell the application's own processes from others).
 
 
 def _under_pm2(params: Dict[str, Any], releases: Releases, pattern: Pattern[str]) -> Dict[str, Any]:
     options = params["pm2"]
-    found = Pm2(options["executable"], options["home"], options["node_bin_dir"]).processes(options["name"])
+    pm2 = Pm2(options["executable"], options["home"], options["node_bin_dir"])
+    found, others = pm2.processes_and_others(options["name"])
     positions = {str(path): int(size) for path, size in params["log_positions"].items()}
     return dict(
         status=status_of(found),
@@ -252,6 +275,8 @@ def _under_pm2(params: Dict[str, Any], releases: Releases, pattern: Pattern[str]
         places=[releases.commit_at(process.cwd) for process in found if process.running],
         processes=[process.facts() for process in found],
         log_errors=errors_in_logs(positions, pattern, found[0].cwd if found else releases.link),
+        beside=["%s (pm2, pid %d) in %s" % (one.name, one.pid, one.cwd) for one in others if one.running],
+        known=[one.pid for one in others],
     )
 
 
@@ -265,6 +290,8 @@ def _under_systemd(params: Dict[str, Any], releases: Releases, pattern: Pattern[
         places=[releases.commit_at(found.cwd)] if found.pid else [],
         processes=[found.facts()] if found.pid else [],
         log_errors=[] if cursor is None else unit.errors_since(cursor, pattern, releases.link),
+        beside=[],
+        known=[],
     )
 
 
@@ -279,6 +306,8 @@ def _by_commands(params: Dict[str, Any], releases: Releases, pattern: Pattern[st
         places=(found.commits or [releases.current()]) if found.running else [],
         processes=[],
         log_errors=[] if since is None else service.errors_since(since, pattern),
+        beside=[],
+        known=None,
     )
 
 

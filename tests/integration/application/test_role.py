@@ -199,7 +199,7 @@ def test_nothing_is_there_yet(host: Host) -> None:
     assert run.changed == 0
     assert run.kept["state"] == {
         "commit": None, "running": False, "healthy": False, "status": "absent", "running_commits": [],
-        "elsewhere": [], "releases": [],
+        "elsewhere": [], "others": [], "releases": [],
         "health": run.kept["state"]["health"],
     }
     assert "Connection refused" in run.kept["state"]["health"]

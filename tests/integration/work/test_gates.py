@@ -158,6 +158,19 @@ def test_prismas_lock(live):
         only_closed(ask(live), "prisma_lock", "prisma elsewhere", "pg_terminate_backend")
 
 
+def test_what_a_deploy_does_not_restart_is_told(live):
+    assert ask(live)["other_programs"].found == "none"
+    state = {"app1": {**HEALTHY["app1"], "others": ["worker (pm2, pid 7) in /srv/shop/releases/one"]}}
+    with live.session(user=APP) as one, live.session(user=APP) as two:
+        for cursor in (one, two):
+            cursor.execute("SET application_name = 'a worker'")
+        gate = ask(live, applications=state)["other_programs"]
+    assert gate.passed and gate.found == (
+        "not restarted by a deploy: app1: worker (pm2, pid 7) in /srv/shop/releases/one;"
+        " in the database now: shop_app (a worker) from the socket: 2"
+    )
+
+
 # Programs ------------------------------------------------------------------------------------------------------------
 
 

@@ -160,10 +160,16 @@ class Pm2:
 
     def processes(self, name: str) -> List[Process]:
         """The processes of an application; none when no daemon runs. Starts nothing."""
+        return self.processes_and_others(name)[0]
+
+    def processes_and_others(self, name: str) -> Tuple[List[Process], List[Process]]:
+        """The processes of an application, and those of the others that this daemon keeps."""
         _check_name(name)
-        if not self.daemon_runs():
-            return []
-        return [process for process in self._list() if process.name == name]
+        listed = self._list() if self.daemon_runs() else []
+        return (
+            [process for process in listed if process.name == name],
+            [process for process in listed if process.name != name],
+        )
 
     def _list(self) -> List[Process]:
         finished = self._pm2("jlist", check="pm2 could not list its processes")

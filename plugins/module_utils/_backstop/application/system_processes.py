@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from typing import Callable, List, Sequence
+from typing import Callable, Iterator, List, Mapping, Sequence, Tuple
 
 POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 5
@@ -75,6 +75,54 @@ def group_alive(group: int) -> bool:
     # The dead that nobody buries still count as members: where process 1 is no init, they stay for ever.
     members = (_stat(int(name)) for name in os.listdir("/proc") if name.isdigit())
     return any(stat[2:3] == [str(group)] and stat[0] != "Z" for stat in members)
+
+
+def others_below(root: str, besides: Sequence[int]) -> List[Tuple[int, str, str]]:
+    """Pid, program and directory of each process that works below a directory or was started from there.
+
+    Of other users' processes only root is told where they are.
+
+    :param besides: these and what they started are left out, as is what asks and the daemon of pm2
+    """
+    parents = {int(name): int((_stat(int(name)) + ["", "0"])[1]) for name in _processes()}
+    asking = {os.getpid(), *_ancestors(os.getpid(), parents)}
+    place = os.path.join(os.path.realpath(root), "")
+    found = []
+    for pid in parents:
+        cwd, program = _link(pid, "cwd"), _link(pid, "exe")
+        if not (cwd + "/").startswith(place) and not program.startswith(place):
+            continue
+        name = _name(pid)
+        known = pid in asking or set(besides) & {pid, *_ancestors(pid, parents)}
+        if not known and not name.startswith("PM2 "):
+            found.append((pid, name, cwd))
+    return sorted(found)
+
+
+def _processes() -> List[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit()] if os.path.isdir("/proc/self") else []
+
+
+def _ancestors(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
+    while parents.get(pid, 0) > 1:
+        pid = parents[pid]
+        yield pid
+
+
+def _link(pid: int, name: str) -> str:
+    try:
+        return os.readlink("/proc/%d/%s" % (pid, name))
+    except OSError:
+        return ""
+
+
+def _name(pid: int) -> str:
+    """The program's short name. Its arguments are not shown: one may be a secret."""
+    try:
+        with open("/proc/%d/comm" % pid, encoding="utf-8", errors="replace") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
 
 
 def _stat(pid: int) -> List[str]:

@@ -142,6 +142,7 @@ GATES: Sequence["tuple[str, str, Check]"] = (
     ("swappable", "no subscription, replication slot or prepared transaction", probe.swappable),
     ("other_operations", "no other operation of this database is open", surroundings.other_operations),
     ("application", "healthy on every host, where one runs", surroundings.application),
+    ("other_programs", "told for people to know", surroundings.other_programs),
     (
         "migrations",
         "exactly the expected migrations are pending, none failed, edited or unknown",

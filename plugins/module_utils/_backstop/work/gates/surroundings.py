@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import List
 
 from ...base.errors import CouldNotVerify, Refused
 from ...postgres import collations as collation_versions
-from ...postgres import replication
+from ...postgres import replication, server
 from ...postgres.connection import Session
 from ...prisma import history
 from ...store.operation import Operation, open_operations
@@ -91,6 +92,27 @@ def application(context: Context, session: Session, question: Question) -> str:
         )
     installed = [host for host, state in sorted(question.applications.items()) if state.get("commit")]
     return "healthy on " + ", ".join(installed) if installed else "no release runs yet"
+
+
+def other_programs(context: Context, session: Session, question: Question) -> str:
+    """For people to know: what a deploy does not restart keeps the release that it was started with.
+
+    And a session that is in the database when the application has stopped is ended, or waited for.
+    """
+    programs = [
+        "%s: %s" % (host, name)
+        for host, state in sorted((question.applications or {}).items())
+        for name in state.get("others") or []
+    ]
+    sessions = Counter(
+        "%s%s from %s" % (other.user, " (%s)" % other.application if other.application else "", other.address)
+        for other in server.other_sessions(session, context.database)
+        if not other.application.startswith("backstop")
+    )
+    told = ["not restarted by a deploy: " + ", ".join(programs)] if programs else []
+    if sessions:
+        told.append("in the database now: " + ", ".join("%s: %d" % pair for pair in sorted(sessions.items())))
+    return "; ".join(told) or "none"
 
 
 def standbys(context: Context, _session: Session, _question: Question) -> str:
