@@ -150,11 +150,11 @@ steps:
   description: Steps that are done, name to what the journal keeps of them.
   returned: success
   type: dict
-seconds_since:
-  description: Seconds since each step was last done.
+downtime:
+  description: Seconds for which the application was stopped, all windows of the operation together.
   returned: success
-  type: dict
-  sample: {stop: 3.2}
+  type: float
+  sample: 3.2
 began_steps:
   description: Names of the steps that began.
   returned: success
@@ -229,7 +229,7 @@ def _described(operation: Operation, changed: bool) -> Dict[str, Any]:
         "began": operation.header["began"],
         "facts": operation.header.get("facts", {}),
         "steps": {entry["step"]: entry for entry in operation.journal() if entry["event"] == "done"},
-        "seconds_since": operation.seconds_since(),
+        "downtime": operation.downtime(),
         "began_steps": sorted({entry["step"] for entry in operation.journal() if entry["event"] == "began"}),
     }
 

@@ -147,6 +147,7 @@ NAMES = frozenset(
         "rollback_chosen_backup",
         "rollback_cleaned",
         "rollback_cleanup",
+        "rollback_closed",
         "rollback_code",
         "rollback_commit",
         "rollback_committed",

@@ -12,6 +12,7 @@ import resource
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import parse_timestamp, utc_now
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
     Operation,
@@ -154,3 +155,24 @@ def test_a_step_that_was_done_once(operation):
     assert "has not done: backup" in caught.value.found
     with pytest.raises(Refused):
         operation.require(["backup", "drill"], "left out", once=True)
+
+
+def write_journal(operation, *entries):
+    lines = [json.dumps({"at": "2026-11-30T10:00:%sZ" % at, "step": step, "event": "done", "outcome": "done", **more})
+             for at, step, more in entries]  # fmt: skip
+    pathlib.Path(operation.file("journal.jsonl")).write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def test_every_window_counts_as_downtime(operation):
+    """A run that was cut off while the application was stopped leaves it stopped until the next one has started it."""
+    assert operation.downtime() == 0
+    closed = ("50.000", "operation", {"event": "closed"})
+    write_journal(operation, ("10.000", "stop", {}), ("12.250", "stop", {}), ("14.719", "started", {}), closed)
+    assert operation.downtime() == 4.7
+    write_journal(
+        operation, ("10.000", "stop", {}), ("11.000", "started", {}), ("20.000", "stop", {}), ("23.500", "started", {}),
+        ("40.000", "stop", {}), closed,
+    )  # fmt: skip
+    assert operation.downtime() == 1 + 3.5 + 10
+    write_journal(operation, ("10.000", "stop", {}))
+    assert operation.downtime() > 1 or parse_timestamp("2026-11-30T10:00:10.000Z") > utc_now()

@@ -21,6 +21,8 @@ from ..base.progress import Progress, parse_timestamp, timestamp, utc_now
 from .layout import Store, new_id
 
 KINDS = ("deploy", "rollback", "undo")
+#: Steps between which the application is stopped.
+STOP, STARTED = "stop", "started"
 #: What every line of a journal has; the rest are facts of the step.
 _OWN_KEYS = ("at", "step", "event", "pid")
 
@@ -152,14 +154,20 @@ class Operation:
         self.write(name, "done", **facts)
         reach("step.%s.done" % name)
 
-    def seconds_since(self) -> Dict[str, float]:
-        """Seconds that have passed since each step was last done."""
-        now = utc_now()
-        return {
-            str(entry["step"]): round((now - parse_timestamp(str(entry["at"]))).total_seconds(), 1)
-            for entry in self.journal()
-            if entry.get("event") == "done"
-        }
+    def downtime(self) -> float:
+        """Seconds for which the application was stopped: from each stop to the start after it, or to the operation's
+        end, before which it was started; one that has not come yet is now."""
+        total, since = 0.0, None
+        for entry in self.journal():
+            what = (entry["step"], entry["event"])
+            if what == (STOP, "done") and since is None:
+                since = parse_timestamp(str(entry["at"]))
+            elif what in ((STARTED, "done"), ("operation", "closed")) and since is not None:
+                total += (parse_timestamp(str(entry["at"])) - since).total_seconds()
+                since = None
+        if since is not None:
+            total += (utc_now() - since).total_seconds()
+        return round(total, 1)
 
     def require(self, steps: List[str], why: str, *, once: bool = False) -> None:
         """Refuse unless these steps are done.

@@ -18,10 +18,8 @@ from ..base.durable_files import FileLock
 from ..base.errors import Locked, Refused
 from ..base.progress import parse_timestamp, utc_now
 from ..store.layout import Store
-from ..store.operation import KINDS, Operation, open_operations
+from ..store.operation import KINDS, STOP, Operation, open_operations
 
-#: Step after which a deploy has touched what runs.
-STOP = "stop"
 #: How old the last line in the journal of a running operation may be, where its controller cannot be seen.
 FRESH_SECONDS = 3600
 #: How the playbooks call what stands in a request.

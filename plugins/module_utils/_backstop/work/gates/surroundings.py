@@ -14,9 +14,9 @@ from ...postgres import collations as collation_versions
 from ...postgres import replication, server
 from ...postgres.connection import Session
 from ...prisma import history
-from ...store.operation import Operation, open_operations
+from ...store.operation import STOP, Operation, open_operations
 from ..context import Context, lock_holder
-from ..lifecycle import STOP, is_alive, next_command
+from ..lifecycle import is_alive, next_command
 from .question import Question
 
 
