@@ -297,6 +297,7 @@ def test_what_this_role_cannot_restore(live):
     """A trusted schema is not enough for a function in C, nor for an event trigger."""
     live.execute("CREATE FUNCTION public.watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'")
     live.execute("CREATE EVENT TRIGGER watches ON ddl_command_end EXECUTE FUNCTION public.watch()")
+    live.execute("ALTER FUNCTION public.watch() OWNER TO " + OWNER)
     before = live.names()
     gates = ask(live, tried=TRIED)
     gate = only_closed(gates, "restorable", "event trigger", "backstop_connection")

@@ -17,8 +17,9 @@ from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Uni
 
 from ..base.encryption import Decrypting, Encrypted, Encrypting, Tee
 from ..base.errors import BackstopError
-from ..base.processes import Running, run
+from ..base.processes import Running, describe_failure, run
 from ..base.sql_names import qualified
+from . import restore_failures
 from .client_tools import ClientTools
 from .connection import Settings
 
@@ -339,6 +340,8 @@ def restore(
 
     An encrypted one is restored by one job: pg_restore reads it from a pipe, which cannot be read at two places.
     Subscriptions are left out: a restored one would take over the slot of the live one.
+
+    :raises BackstopError: names the object that failed, the cause, and what to do about it
     """
     argv = [
         tools.pg_restore,
@@ -351,12 +354,11 @@ def restore(
         argv.append("--jobs=%d" % jobs)
     if schema_only:
         argv.append("--schema-only")
-    run(
-        **_read_by(argv, source, keep_open),
-        environment=restore_environment(settings),
-        secrets=settings.secrets,
-        check="The archive could not be restored into %s" % settings.database,
+    done = run(
+        **_read_by(argv, source, keep_open), environment=restore_environment(settings), secrets=settings.secrets
     )
+    if done.status != 0:
+        raise restore_failures.explain(done.stderr, settings, describe_failure(argv[0], done.status, done.stderr))
 
 
 def start_script(

@@ -151,8 +151,7 @@ def restorable(context: Context, session: Session, question: Question) -> str:
             raise Refused(
                 "This role could not restore a backup",
                 found=str(error.found),
-                hint="give a role that may make these objects (often their owner, or a superuser for extensions, event"
-                " triggers and publications) as backstop_connection",
+                hint=error.hint,
             ) from None
         question.foresight = look_ahead(context, session, question, name)
     return "all %d entries can be restored by %s" % (len(entries), context.connection.user or "this role")
