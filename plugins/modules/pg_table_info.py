@@ -63,14 +63,14 @@ tables:
   elements: dict
   sample: [{schema: public, name: ReceiptData, rows: 0, key: [id]}]
 impact:
-  description: What DELETE of rows and C(TRUNCATE ... CASCADE) of each table do to every table that is listed or reached.
+  description: What DELETE of rows and C(TRUNCATE ... CASCADE) of each table do to it and to every table that they reach.
   returned: success
   type: list
   elements: dict
   sample:
     - action: DELETE
       table: public.TokenPurchase
-      effects: {public.TokenPurchase: rows deleted, public.ReceiptData: deletes rows, public.User: untouched}
+      effects: {public.TokenPurchase: rows deleted, public.ReceiptData: deletes rows}
 impact_text:
   description: The same as lines of a table for people.
   returned: success
@@ -89,14 +89,13 @@ def act(request: Request) -> Dict[str, Any]:
     params = request.params
     schema = request.connection.schema
     with connect(request.connection) as session:
-        if params["tables"]:
-            tables = [catalog.find_table(session, name, schema) for name in params["tables"]]
-        else:
-            tables = catalog.tables(session)
+        known, graph = catalog.tables(session), impact.ForeignKeyGraph(session)
+        tables = [catalog.find_table(session, name, schema, known) for name in params["tables"] or ()] or known
         if params["referenced"]:
-            tables = impact.with_referenced(session, tables)
-        described = [_described(session, table, params["counts"]) for table in tables]
-        reached = impact.impact_of(session, tables)
+            wanted = graph.with_referenced([table.oid for table in tables])
+            tables = [table for table in known if table.oid in wanted]
+        described = [_described(session, graph, table, params["counts"]) for table in tables]
+        reached = impact.impact_of(graph, tables)
     return {
         "changed": False,
         "tables": described,
@@ -105,13 +104,15 @@ def act(request: Request) -> Dict[str, Any]:
     }
 
 
-def _described(session: Session, table: catalog.Table, counts: bool) -> Dict[str, Any]:
+def _described(
+    session: Session, graph: impact.ForeignKeyGraph, table: catalog.Table, counts: bool
+) -> Dict[str, Any]:
     digest = digests.table_digest(session, table.source, table.columns) if counts else None
     return {
         **table.to_json(),
         **({"rows": digest.rows, "digest": digest.hash} if digest else {}),
-        "delete_reaches": catalog.reached_by_delete(session, table),
-        "truncate_reaches": catalog.reached_by_truncate(session, table),
+        "delete_reaches": graph.reached_by_delete(table),
+        "truncate_reaches": graph.reached_by_truncate(table),
     }
 
 

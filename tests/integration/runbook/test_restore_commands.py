@@ -11,7 +11,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests, impact
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.database_properties import (
     create_database,
     drop_scratch_database,
@@ -179,8 +179,9 @@ def test_truncate_cascade_empties_more_tables(live, shell):
     live.run("receipts.sql")
     with live.context.connect() as session:
         table = catalog.find_table(session, "TokenPurchase")
-        assert catalog.reached_by_truncate(session, table) == ["public.ReceiptData", "public.UserContribution"]
-        assert {entry["effect"] for entry in catalog.reached_by_delete(session, table)} == {"deletes rows"}
+        graph = impact.ForeignKeyGraph(session)
+        assert graph.reached_by_truncate(table) == ["public.ReceiptData", "public.UserContribution"]
+        assert {entry["effect"] for entry in graph.reached_by_delete(table)} == {"deletes rows"}
     heredoc = '<< EOF\nTRUNCATE TABLE "TokenPurchase" CASCADE;\nEOF'
     said = shell.run("psql -h localhost -U postgres -d electricity_tokens " + heredoc)
     assert said.returncode == 0 and live.value('SELECT count(*) FROM "UserContribution"') == 0

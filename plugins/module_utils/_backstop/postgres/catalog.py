@@ -151,13 +151,16 @@ def locked_by_dump(session: Session) -> "List[Relation]":
     return [(str(schema), str(name), int(oid)) for schema, name, oid in found]
 
 
-def find_table(session: Session, text: str, default_schema: str = "public") -> Table:
+def find_table(
+    session: Session, text: str, default_schema: str = "public", known: Optional[Sequence[Table]] = None
+) -> Table:
     """The table that a person means.
 
+    :param known: what tables() has just said
     :raises Refused: lists the near names when there is none
     """
     schema, name = parse_table_name(text)
-    known = tables(session)
+    known = tables(session) if known is None else known
     for table in known:
         if table.name == name and table.schema == (schema or default_schema):
             return table
@@ -321,33 +324,3 @@ def not_covered(session: Session) -> List[Dict[str, str]]:
         "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()",
     )
     return found
-
-
-_REFERENCES = """
-WITH RECURSIVE reached(oid, action) AS (
-  SELECT conrelid, confdeltype FROM pg_constraint WHERE contype = 'f' AND confrelid = %s::oid
-  UNION
-  SELECT k.conrelid, k.confdeltype FROM pg_constraint k JOIN reached r ON k.confrelid = r.oid
-  WHERE k.contype = 'f' AND {follow}
-)
-SELECT DISTINCT n.nspname || '.' || c.relname, r.action::text FROM reached r JOIN pg_class c ON c.oid = r.oid
-JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2
-"""
-_ACTIONS = {
-    "a": "refuses",
-    "r": "refuses",
-    "c": "deletes rows",
-    "n": "sets columns to NULL",
-    "d": "sets columns to their default",
-}
-
-
-def reached_by_delete(session: Session, table: Table) -> List[Dict[str, str]]:
-    """What a DELETE of rows does to other tables, through ON DELETE actions, however far away."""
-    found = session.rows(_REFERENCES.format(follow="r.action = 'c'"), (table.oid,))
-    return [{"table": str(name), "effect": _ACTIONS[str(action)]} for name, action in found]
-
-
-def reached_by_truncate(session: Session, table: Table) -> List[str]:
-    """Tables that TRUNCATE ... CASCADE empties too: all that refer to this one, whatever their ON DELETE says."""
-    return sorted({str(name) for name, _action in session.rows(_REFERENCES.format(follow="true"), (table.oid,))})

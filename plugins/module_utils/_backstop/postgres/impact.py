@@ -6,44 +6,80 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence
+from collections import defaultdict
+from typing import Any, DefaultDict, Dict, List, Sequence, Set, Tuple
 
 from ..postgres import catalog
 from .connection import Session
 
-_REFERENCED = """
-WITH RECURSIVE upwards(oid) AS (
-  SELECT unnest(%s::bigint[]::oid[])
-  UNION
-  SELECT k.confrelid FROM pg_constraint k JOIN upwards u ON k.conrelid = u.oid WHERE k.contype = 'f'
-)
-SELECT oid::bigint FROM upwards
+_FOREIGN_KEYS = """
+SELECT DISTINCT k.confrelid::bigint, k.conrelid::bigint, n.nspname || '.' || c.relname, k.confdeltype::text
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE k.contype = 'f'
 """
-UNTOUCHED = "untouched"
+_CASCADE = "c"
+_ACTIONS = {
+    "a": "refuses",
+    "r": "refuses",
+    _CASCADE: "deletes rows",
+    "n": "sets columns to NULL",
+    "d": "sets columns to their default",
+}
 
 
-def with_referenced(session: Session, tables: Sequence[catalog.Table]) -> List[catalog.Table]:
-    """These tables and all that they refer to, however far away."""
-    wanted = {int(oid) for (oid,) in session.rows(_REFERENCED, ([table.oid for table in tables],))}
-    return [table for table in catalog.tables(session) if table.oid in wanted]
+class ForeignKeyGraph:
+    """Which tables refer to which, read at once: asking the server for each table takes long where there are many."""
+
+    def __init__(self, session: Session) -> None:
+        self._children: DefaultDict[int, List[Tuple[int, str, str]]] = defaultdict(list)
+        self._parents: DefaultDict[int, List[int]] = defaultdict(list)
+        for parent, child, name, action in session.rows(_FOREIGN_KEYS):
+            self._children[int(parent)].append((int(child), str(name), str(action)))
+            self._parents[int(child)].append(int(parent))
+
+    def reached_by_delete(self, table: catalog.Table) -> List[Dict[str, str]]:
+        """What a DELETE of rows does to other tables, through ON DELETE actions, however far away."""
+        found = {(name, action) for _child, name, action in self._reached(table.oid, only_cascading=True)}
+        return [{"table": name, "effect": _ACTIONS[action]} for name, action in sorted(found)]
+
+    def reached_by_truncate(self, table: catalog.Table) -> List[str]:
+        """Tables that TRUNCATE ... CASCADE empties too: all that refer to this one, whatever their ON DELETE says."""
+        return sorted({name for _child, name, _action in self._reached(table.oid, only_cascading=False)})
+
+    def _reached(self, start: int, only_cascading: bool) -> Set[Tuple[int, str, str]]:
+        found: Set[Tuple[int, str, str]] = set()
+        followed, left = {start}, [start]
+        while left:
+            edges = self._children.get(left.pop(), [])
+            found.update(edges)
+            further = {child for child, _name, action in edges if action == _CASCADE or not only_cascading} - followed
+            followed |= further
+            left += further
+        return found
+
+    def with_referenced(self, oids: Sequence[int]) -> Set[int]:
+        """These tables and all that they refer to, however far away."""
+        found, left = set(oids), list(oids)
+        while left:
+            further = set(self._parents.get(left.pop(), [])) - found
+            found |= further
+            left += further
+        return found
 
 
-def impact_of(session: Session, tables: Sequence[catalog.Table]) -> List[Dict[str, Any]]:
-    """For each table what DELETE of its rows and TRUNCATE ... CASCADE do to every table that is listed or reached."""
+def impact_of(graph: ForeignKeyGraph, tables: Sequence[catalog.Table]) -> List[Dict[str, Any]]:
+    """For each table what DELETE of its rows and TRUNCATE ... CASCADE do to it and to every table that they reach."""
     found: List[Dict[str, Any]] = []
     for table in tables:
         effects: Dict[str, str] = {}
-        for reached in catalog.reached_by_delete(session, table):
+        for reached in graph.reached_by_delete(table):
             known = effects.get(reached["table"])
             effects[reached["table"]] = known + ", " + reached["effect"] if known else reached["effect"]
-        own = effects.get(table.full_name)
-        effects[table.full_name] = "rows deleted" + (", " + own if own else "")
+        own = effects.pop(table.full_name, None)
+        effects = {table.full_name: "rows deleted" + (", " + own if own else ""), **effects}
         found.append({"action": "DELETE", "table": table.full_name, "effects": effects})
-        emptied = dict.fromkeys([table.full_name, *catalog.reached_by_truncate(session, table)], "emptied")
+        emptied = dict.fromkeys([table.full_name, *graph.reached_by_truncate(table)], "emptied")
         found.append({"action": "TRUNCATE CASCADE", "table": table.full_name, "effects": emptied})
-    columns = sorted({name for row in found for name in row["effects"]})
-    for row in found:
-        row["effects"] = {name: row["effects"].get(name, UNTOUCHED) for name in columns}
     return found
 
 
@@ -55,11 +91,10 @@ def as_text(impact: Sequence[Dict[str, Any]], default_schema: str = "public") ->
     def short(name: str) -> str:
         return name[len(default_schema) + 1 :] if name.startswith(default_schema + ".") else name
 
-    columns = list(impact[0]["effects"])
-    lines = [["Action", *map(short, columns)]]
-    lines += [
-        ["%s %s" % (row["action"], short(row["table"])), *(row["effects"][name] for name in columns)] for row in impact
-    ]
-    widths = [max(len(line[number]) for line in lines) for number in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
-    return [" | ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+    lines = [("Action", "Effect")]
+    for row in impact:
+        effects = ("%s: %s" % (short(name), effect) for name, effect in row["effects"].items())
+        lines.append(("%s %s" % (row["action"], short(row["table"])), ", ".join(effects)))
+    width = max(len(action) for action, _effects in lines)
+    lines.insert(1, ("-" * width, "------"))
+    return ["%s | %s" % (action.ljust(width), effects) for action, effects in lines]

@@ -18,7 +18,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import qualified
-from ...postgres import catalog, digests, references, server
+from ...postgres import catalog, digests, impact, references, server
 from ...postgres.catalog import TableFamily
 from ...postgres.connection import Session
 from ...postgres.damage import is_damage
@@ -429,8 +429,9 @@ def _reached(work: _Work) -> List[str]:
     if not work.effects:
         return []
     names = {effect["table"] for effect in work.effects}
+    graph = impact.ForeignKeyGraph(work.session)
     for pair in work.pairs:
-        names |= {one["table"] for one in catalog.reached_by_delete(work.session, pair.table)
+        names |= {one["table"] for one in graph.reached_by_delete(pair.table)
                   if one["effect"] != REFUSES}
     own = {pair.table.full_name for pair in work.pairs}
     return sorted(qualified(table.schema, table.name) for table in catalog.tables(work.session)
