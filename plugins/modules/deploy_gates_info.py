@@ -43,7 +43,22 @@ options:
     elements: str
     required: true
   environment_file:
-    description: File with the release's own C(DATABASE_URL), for the gate that compares where it leads.
+    description:
+      - File with the release's own URL, for the gate that compares which database it reaches.
+      - Its variables are those of the Prisma schema (C(url) and C(directUrl)). Where the schema has none, it is C(DATABASE_URL) and those of
+        Prisma's configuration. Without O(project) it is C(DATABASE_URL), else each that holds a URL of PostgreSQL.
+    type: path
+  project:
+    description: Directory of the prepared release, where its Prisma schema is.
+    type: path
+  schema_path:
+    description: The Prisma schema, where it is not in one of Prisma's usual places; relative to O(project).
+    type: str
+  config_path:
+    description: Prisma's configuration, where it is not in one of its usual places; relative to O(project).
+    type: str
+  node_bin_dir:
+    description: Directory of C(node), which runs Prisma's configuration if there is one. Default is E(PATH).
     type: path
   environment_rules:
     description: How the application's start reads O(environment_file), as Node's packages dotenv and dotenv-expand or as systemd.
@@ -135,6 +150,7 @@ closed:
   elements: str
 """
 
+import functools
 from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
@@ -147,6 +163,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base i
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.connections import (
+    release_connections,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.evaluation import (
     evaluate,
     rollback_way,
@@ -185,12 +205,12 @@ def _question(request: Request) -> Question:
         files = history.from_mapping({name: str(sql).encode() for name, sql in params["migrations"].items()})
     else:
         files = history.read_folder(params["migrations_path"])
-    given = params["environment_file"]
-    url = environment_file.read(given, params["environment_rules"]).get("DATABASE_URL") if given else None
     return Question(
         files=files,
         expected=params["expected"],
-        release_connection=Settings.from_url(url) if url else None,
+        release_connections=functools.lru_cache(maxsize=1)(lambda: _release_connections(params))
+        if params["environment_file"]
+        else None,
         database_directory=params["database_directory"],
         database_free_bytes=params["database_free_bytes"],
         server_programs_version=params["server_programs_version"],
@@ -200,6 +220,13 @@ def _question(request: Request) -> Question:
     )
 
 
+def _release_connections(params: Dict[str, Any]) -> Dict[str, Settings]:
+    project = params["project"] and Project(
+        params["project"], params["schema_path"], params["config_path"], params["node_bin_dir"]
+    )
+    return release_connections(params["environment_file"], params["environment_rules"], project or None)
+
+
 def main() -> None:
     run_module(
         dict(
@@ -207,6 +234,10 @@ def main() -> None:
             migrations=dict(type="dict"),
             expected=dict(type="list", elements="str", required=True),
             environment_file=dict(type="path"),
+            project=dict(type="path"),
+            schema_path=dict(type="str"),
+            config_path=dict(type="str"),
+            node_bin_dir=dict(type="path"),
             environment_rules=dict(type="str", choices=list(environment_file.RULES), default="dotenv"),
             database_directory=dict(type="path"),
             database_free_bytes=dict(type="int"),
@@ -220,6 +251,7 @@ def main() -> None:
         act,
         connection=True,
         required_one_of=[("migrations_path", "migrations")],
+        required_by={"schema_path": "project", "config_path": "project"},
     )
 
 

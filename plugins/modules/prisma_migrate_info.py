@@ -10,7 +10,8 @@ module: prisma_migrate_info
 short_description: Read what state the migrations are in
 version_added: "0.1.0"
 description:
-  - Compares a migrations folder with the table C(_prisma_migrations), by the rules of C(prisma migrate deploy). Neither Prisma nor Node is needed.
+  - Compares a migrations folder with the table C(_prisma_migrations), by the rules of C(prisma migrate deploy). Prisma and Node are needed only where O(project) has a configuration
+    of Prisma, which is run.
   - >-
     C(prisma migrate status) cannot be used for this. It answers 0 when a migration was rolled back, when a file was edited and
     when the database is ahead of the folder, and 1 alike for pending, failed and running migrations.
@@ -35,6 +36,9 @@ options:
   config_path:
     description: Prisma's configuration, where it is not in one of its usual places; relative to O(project).
     type: str
+  node_bin_dir:
+    description: Directory of C(node), which runs Prisma's configuration if there is one. Default is E(PATH).
+    type: path
   migrations_path:
     description: The migrations folder, in place of O(project).
     type: path
@@ -223,7 +227,7 @@ def _files(params: Dict[str, Any]) -> List[history.MigrationFile]:
         return history.from_mapping({name: str(sql).encode() for name, sql in params["migrations"].items()})
     if params["migrations_path"]:
         return history.read_folder(params["migrations_path"])
-    project = Project(params["project"], params["schema_path"], params["config_path"])
+    project = Project(params["project"], params["schema_path"], params["config_path"], params["node_bin_dir"])
     return history.read_folder(project.migrations())
 
 
@@ -244,6 +248,7 @@ def main() -> None:
             project=dict(type="path"),
             schema_path=dict(type="str"),
             config_path=dict(type="str"),
+            node_bin_dir=dict(type="path"),
             migrations_path=dict(type="path"),
             migrations=dict(type="dict"),
             expected=dict(type="list", elements="str"),

@@ -100,7 +100,7 @@ class Driver:
             Question(
                 files=history.read_folder(self.prisma.project.migrations()),
                 expected=self.expected,
-                release_connection=self.release,
+                release_connections=lambda: {"DATABASE_URL": self.release},
                 database_directory=self.data_directory,
                 applications={},
             ),

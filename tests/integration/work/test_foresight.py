@@ -31,7 +31,10 @@ def gates(monkeypatch):
     def ask(live, sql, user=None, **changes):
         release = dataclasses.replace(live.context.connection, user=user) if user else live.context.connection
         question = Question(
-            files=history.from_mapping({NEXT: sql.encode()}), expected=[NEXT], release_connection=release, **changes
+            files=history.from_mapping({NEXT: sql.encode()}),
+            expected=[NEXT],
+            release_connections=lambda: {"DATABASE_URL": release},
+            **changes,
         )
         return {gate.name: gate for gate in evaluate(live.context, question)}
 

@@ -18,11 +18,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.s
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import database_lock
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import disk, programs
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import evaluation as gates_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.connections import (
+    release_connections,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.evaluation import (
     GATES,
     evaluate,
@@ -72,7 +76,7 @@ def ask(live, context=None, tried=(), **changes):
         **{
             "files": history.from_mapping(changes.pop("files", FILES)),
             "expected": [NEXT],
-            "release_connection": live.context.connection,
+            "release_connections": lambda: {"DATABASE_URL": live.context.connection},
             "database_directory": str(live.store.nearest_directory()),
             "applications": HEALTHY,
             **changes,
@@ -148,8 +152,39 @@ def test_a_waiver_of_an_unknown_gate_names_the_near_ones(live):
 
 def test_the_release_must_use_this_database(live, databases):
     other = databases.make("other")
-    only_closed(ask(live, release_connection=other.context.connection), "release_connection", "other", "shop")
-    only_closed(ask(live, release_connection=None), "release_connection", "application_environment_file")
+    elsewhere = {"DATABASE_URL": live.context.connection, "DIRECT_URL": other.context.connection}
+    only_closed(ask(live, release_connections=lambda: elsewhere), "release_connection", "DIRECT_URL", "other", "shop")
+    only_closed(ask(live, release_connections=None), "release_connection", "application_environment_file")
+
+
+PRISMA_SCHEMA = """datasource db {
+  provider  = "postgresql"
+  url       = env("POSTGRES_PRISMA_URL")
+  directUrl = env("POSTGRES_URL_NON_POOLING")
+}
+"""
+
+
+def test_the_release_names_its_urls_as_it_likes(live, databases, tmp_path):
+    """Behind a provider's integration there is no DATABASE_URL; one that is left over is another application's."""
+    (tmp_path / "schema.prisma").write_text(PRISMA_SCHEMA, "utf-8")
+    file, project = tmp_path / ".env", Project(str(tmp_path))
+    here, there = live.context.connection.url(), databases.make("other").context.connection.url()
+
+    def found(*lines, project=project):
+        file.write_text("\n".join(lines), "utf-8")
+        return ask(live, release_connections=lambda: release_connections(str(file), "dotenv", project))
+
+    both = ["POSTGRES_PRISMA_URL='%s' # pooled" % here, "POSTGRES_URL_NON_POOLING=${POSTGRES_PRISMA_URL}"]
+    gates = found(*both, "DATABASE_URL=" + there)
+    assert closed(gates) == [] and "POSTGRES_URL_NON_POOLING" in gates["release_connection"].found
+    only_closed(found(both[0], "POSTGRES_URL_NON_POOLING=" + there), "release_connection", "POSTGRES_URL_NON", "other")
+    only_closed(found(both[0]), "release_connection", "no POSTGRES_URL_NON_POOLING in %s" % file)
+    only_closed(found(), "release_connection", "nothing can be read in %s" % file)
+    # Before the release is prepared there is no schema: then values tell.
+    assert closed(found(*both, project=None)) == []
+    only_closed(found(*both, "OTHER=" + there, project=None), "release_connection", "OTHER", "other")
+    assert closed(found("DATABASE_URL=" + here, "OTHER=" + there, project=None)) == []
 
 
 def test_prismas_lock(live):

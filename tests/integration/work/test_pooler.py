@@ -268,7 +268,7 @@ def test_pools_that_are_not_what_was_said(plain, bouncer):
 
 def gates(context):
     asked = ("direct_connection", "administration_connection", "release_connection", "poolers")
-    question = Question(files=[], expected=[], release_connection=context.connection)
+    question = Question(files=[], expected=[], release_connections=lambda: {"DATABASE_URL": context.connection})
     with mock.patch.object(gates_module, "GATES", [gate for gate in GATES if gate[0] in asked]):
         return {gate.name: gate for gate in evaluate(context, question)}
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
@@ -76,60 +75,18 @@ def test_a_fixed_database_is_refused(tmp_path, field):
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["prisma.config.ts", "prisma.config.mjs", ".config/prisma.ts"])
-def test_datasource_in_the_configuration(tmp_path, name):
-    plain = 'export default defineConfig({ schema: "prisma/schema.prisma" }) // datasource: none'
-    project = make(tmp_path, {"prisma/schema.prisma": SCHEMA, name: plain})
-    assert project.configured_datasource() is None
-    make(tmp_path, {name: 'export default defineConfig({ datasource: { url: env("X") } })'})
-    assert project.configured_datasource() == str(tmp_path / name)
-
-
-CONFIG = """\
-import "dotenv/config"; // not read: datasource
-import path from "node:path";
-export default defineConfig({
-  schema: %s,
-  migrations: { seed: "tsx seed.ts", path: %s },
-  datasource: {
-    url: process.env.DIRECT_URL ?? process.env["POOLED_URL"] ?? env("PLAIN_URL"),
-    shadowDatabaseUrl: env<Env>('SHADOW_URL'),
-  },
-});
-"""
-
-
-@pytest.mark.parametrize("name, folder", [
-    ("prisma.config.ts", "."), (".config/prisma.ts", ".config"), ("deploy/own.config.ts", "deploy"),
-])
-@pytest.mark.parametrize("schema, migrations", [
-    ('"db/schema"', "'db/steps'"), ('path.join("db", "schema")', 'path.join(__dirname, "db", "steps")'),
-    ("`./db/schema`", 'join(import.meta.dirname, "db/steps")'),
-])
-def test_what_the_configuration_says(tmp_path, name, folder, schema, migrations):
-    files = {"%s/db/schema/base.prisma" % folder: 'datasource db {\n  provider = "postgresql"\n}\n'}
-    project = make(tmp_path, {name: CONFIG % (schema, migrations), "schema.prisma": SCHEMA, **files})
-    if folder == "deploy":
-        project = Project(project.path, config_path=name)
-    place = os.path.normpath(str(tmp_path / folder / "db"))
-    assert project.schema() == place + "/schema" and project.migrations() == place + "/steps"
-    assert project.configured_datasource() == project.config() == str(tmp_path / name)
-    assert project.url_variables() == ["DATABASE_URL", "DIRECT_URL", "POOLED_URL", "PLAIN_URL", "SHADOW_URL"]
-
-
 def test_a_file_for_prisma_seven_comes_first(tmp_path):
     project = make(tmp_path, {"prisma.config.ts": "", "prisma7.config.ts": "", "prisma.config.txt": ""})
     assert project.config() == str(tmp_path / "prisma7.config.ts")
 
 
-@pytest.mark.parametrize("key, written", [
-    ("schema", '{ schema: places.schema }'), ("path", '{ migrations: { path: `${here}/x` } }'),
-    ("schema", '{ schema: process.env.SCHEMA ?? "prisma/schema.prisma" }'), ("schema", '{ schema: "a" + "b" }'),
-])
-def test_a_configuration_that_only_running_it_could_tell(tmp_path, key, written):
-    project = make(tmp_path, {"schema.prisma": SCHEMA, "prisma.config.ts": "export default " + written})
-    with pytest.raises(Refused, match="without running it.*%s in .*no plain text" % key):
+def test_a_configuration_needs_the_prisma_of_the_release(tmp_path):
+    project = make(tmp_path, {"schema.prisma": SCHEMA, "prisma.config.ts": "export default {}"})
+    with pytest.raises(Refused, match="Prisma is not installed"):
         project.migrations()
+    make(tmp_path, {"node_modules/prisma/package.json": "{}"})
+    with pytest.raises(Refused, match="Node.js is missing"):
+        Project(str(tmp_path), node_bin_dir=str(tmp_path)).migrations()
 
 
 def test_no_such_configuration(tmp_path):
@@ -154,11 +111,11 @@ def test_no_schema(tmp_path):
 def release(tmp_path):
     """Makes a release with a Prisma of some version; nothing of it can be run."""
 
-    def create(version, config=None):
+    def create(version):
         project = make(tmp_path, {
             "prisma/schema.prisma": SCHEMA, "node_modules/prisma/build/index.js": "",
             "node_modules/prisma/package.json": json.dumps({"version": version}),
-            "node_modules/@prisma/engines/schema-engine-x": "", "bin/node": "", **(config or {}),
+            "node_modules/@prisma/engines/schema-engine-x": "", "bin/node": "",
         })
         for program in ("bin/node", "node_modules/@prisma/engines/schema-engine-x"):
             (tmp_path / program).chmod(0o755)
@@ -173,11 +130,6 @@ def test_a_version_that_was_not_tried_is_refused(release, version):
         Prisma(**release(version))
     assert caught.value.found == "Prisma " + version and caught.value.expected == "Prisma 6 or 7"
     assert version == "dev" or Prisma(**release(version), offline=True).version() == version
-
-
-def test_a_prisma_six_with_a_configuration_without_a_datasource(release):
-    config = {"prisma.config.ts": "export default defineConfig({ schema: 'prisma/schema.prisma' })"}
-    assert Prisma(**release("6.19.3", config)).version() == "6.19.3"
 
 
 def test_the_schema_as_sql_is_spelled_by_version():

@@ -15,11 +15,11 @@ import time
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from ..base.errors import BackstopError, Refused
-from ..base.processes import Running, find_program, redact
+from ..base.processes import Running, redact
+from .configuration import entry_of, find_node, find_prisma
 from .engine import find_engine, guarded, write_config
 from .failures import PrismaError, analyse, plain_text, started_migrations
 from .history import APPLIED, FAILED, ROLLED_BACK, compare, read_folder, read_rows
-from .packages import find_package
 from .project import Project
 from .sessions import Backend, end_backends
 from .urls import database_of, has_secret, schema_of, secrets_in, with_session_settings, without_password
@@ -83,33 +83,18 @@ class Prisma:
         relay: Optional[Relay] = None,
         offline: bool = False,
     ) -> None:
-        self.project = Project(project, schema_path, config_path)
-        package = find_package(self.project.path, "prisma")
-        if package is None:
-            raise Refused(
-                "Prisma is not installed in the release",
-                found="no package prisma in node_modules of %s or of a folder above" % self.project.path,
-                hint="run `npm ci` there; `npm ci --omit=dev` leaves Prisma out if it is a development dependency",
-            )
-        self._package = package
-        #: Started directly: npx takes three seconds more, and may ask the network.
-        self._entry = os.path.join(package, "build", "index.js")
-        node = find_program("node", [node_bin_dir] if node_bin_dir else [])
-        if node is None or (node_bin_dir and os.path.dirname(node) != node_bin_dir.rstrip("/")):
-            raise Refused(
-                "Node.js is missing",
-                found="no program node in " + (node_bin_dir or "PATH"),
-                hint="install Node.js 18.18 or newer, or give its directory as node_bin_dir",
-            )
-        self.node = node
+        self.project = Project(project, schema_path, config_path, node_bin_dir)
+        self._package = find_prisma(self.project.path)
+        self._entry = entry_of(self._package)
+        self.node = find_node(node_bin_dir)
         # An engine that is a script finds this Node too.
-        path = os.path.dirname(node) + os.pathsep + os.environ.get("PATH", os.defpath)
+        path = os.path.dirname(self.node) + os.pathsep + os.environ.get("PATH", os.defpath)
         self._environment = {"PATH": path, **_ENVIRONMENT, **(environment or {})}
         self._relay = relay
         self._offline = offline
         #: Prisma hands the URL to its engine as an argument.
-        self._configured = self._major() >= 7 or self.project.configured_datasource() is not None
-        self._engine = find_engine(self.project.path, package, self._environment)
+        self._configured = self._major() >= 7 or self.project.configuration().datasource
+        self._engine = find_engine(self.project.path, self._package, self._environment)
 
     def version(self) -> str:
         """Prisma's version, by its package: `prisma version` would start all its engines."""

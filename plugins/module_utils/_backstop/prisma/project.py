@@ -2,11 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where a Prisma project keeps its schema and migrations, and which variables its database's URL comes from.
-
-prisma.config.ts is a program. Here only its texts are read, so that asking for the history runs nothing; where Prisma
-itself loads it, it is compared with what was read here (see :mod:`.engine`).
-"""
+"""Where a Prisma project keeps its schema and migrations, and which variables its database's URL comes from."""
 from __future__ import annotations
 
 import json
@@ -16,21 +12,13 @@ from typing import Iterator, List, Optional
 
 from ..base.durable_files import file_error
 from ..base.errors import Refused
+from .configuration import Configuration, resolve
 
 _CONFIG = re.compile(r"prisma7?(?:\.config)?\.(?:[cm]?[jt]s)")
 _COMMENT = re.compile(r"//[^\n]*")
 _DATASOURCE = re.compile(r"^\s*datasource\s+\w+\s*\{(.*?)^\s*\}", re.DOTALL | re.MULTILINE)
 _FIELD = re.compile(r'^\s*(url|directUrl)\s*=\s*(?:env\(\s*"([^"]+)"\s*\)|(".*"))', re.MULTILINE)
-_CONFIG_DATASOURCE = re.compile(r"\bdatasource\s*[:,}]")
-_CONFIG_DATASOURCE_BLOCK = re.compile(r"\bdatasource\s*:\s*\{(.*?)\}", re.DOTALL)
-_CONFIG_MIGRATIONS_BLOCK = re.compile(r"\bmigrations\s*:\s*\{(.*?)\}", re.DOTALL)
-_CONFIG_VARIABLE = re.compile(r"""\benv(?:<\w+>)?\(\s*["'](\w+)["']|\bprocess\.env(?:\.(\w+)|\[\s*["'](\w+)["'])""")
-_TEXT = r"""(?:"[^"\\]*"|'[^'\\]*'|`[^`$\\]*`)"""
-#: A text, or texts joined; the folder of the file is where paths start anyway.
-_CONFIG_PATH = re.compile(
-    r"(?:(?:path\.)?join\(\s*(?:(?:__dirname|import\.meta\.dirname)\s*,\s*)?)?(%s(?:\s*,\s*%s)*)\s*[,)}\n]"
-    % (_TEXT, _TEXT)
-)
+USUAL_VARIABLE = "DATABASE_URL"
 
 
 class Project:
@@ -38,10 +26,19 @@ class Project:
 
     :param schema_path: schema file or folder, where it is not in one of Prisma's usual places
     :param config_path: Prisma's configuration, where it is not in one of those either
+    :param node_bin_dir: directory of ``node``, which runs that configuration if there is one; default is PATH
     """
 
-    def __init__(self, path: str, schema_path: Optional[str] = None, config_path: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        schema_path: Optional[str] = None,
+        config_path: Optional[str] = None,
+        node_bin_dir: Optional[str] = None,
+    ) -> None:
         self.path = os.path.abspath(path)
+        self._node_bin_dir = node_bin_dir
+        self._configuration: Optional[Configuration] = None
         if not os.path.isdir(self.path):
             raise Refused("There is no Prisma project", found="no directory " + self.path,
                           hint="give the directory of the release")
@@ -56,7 +53,7 @@ class Project:
         if self.schema_path:
             candidates = [self.schema_path]
         else:
-            named = self._configured_path("schema", _read_config(self.config())) or self._schema_of_package()
+            named = self.configuration().schema or self._schema_of_package()
             candidates = [named] if named else []
             candidates += [os.path.join(self.path, place) for place in ("schema.prisma", "prisma/schema.prisma")]
         for candidate in candidates:
@@ -78,8 +75,7 @@ class Project:
 
     def migrations(self) -> str:
         """The migrations folder: the configuration's, else beside the file that has the datasource."""
-        block = _CONFIG_MIGRATIONS_BLOCK.search(_read_config(self.config()))
-        configured = self._configured_path("path", block.group(1) + "}") if block else None
+        configured = self.configuration().migrations
         return configured or os.path.join(os.path.dirname(self._datasource_file()), "migrations")
 
     def _datasource_file(self) -> str:
@@ -91,7 +87,18 @@ class Project:
 
         :raises Refused: when the schema holds a URL itself: Prisma would migrate that database whatever it is told
         """
-        names = ["DATABASE_URL"]
+        configured = self.configuration()
+        names = [USUAL_VARIABLE, *self.schema_variables(), *configured.variables, *configured.shadow_variables]
+        return list(dict.fromkeys(names))
+
+    def configured_variables(self) -> List[str]:
+        """Variables that may hold the URL where the schema has none: the configuration's are those of Prisma's CLI, and
+        the application's code by custom reads DATABASE_URL."""
+        return list(dict.fromkeys([*self.configuration().variables, USUAL_VARIABLE]))
+
+    def schema_variables(self) -> List[str]:
+        """Variables that hold the URL of the release's database by its schema: the pooled one and the direct one."""
+        names = []
         block = _DATASOURCE.search(_without_comments(self._datasource_file()))
         for match in _FIELD.finditer(block.group(1) if block else ""):
             if match.group(3):
@@ -102,35 +109,20 @@ class Project:
                     hint="let it come from a variable, or it cannot be sent to another database",
                 )
             names.append(match.group(2))
-        configured = _CONFIG_DATASOURCE_BLOCK.search(_read_config(self.config()))
-        for match in _CONFIG_VARIABLE.finditer(configured.group(1) if configured else ""):
-            names.append(match.group(1) or match.group(2) or match.group(3))
-        return list(dict.fromkeys(names))
+        return names
+
+    def configuration(self) -> Configuration:
+        """What Prisma's configuration says, run once."""
+        if self._configuration is None:
+            file = self.config()
+            self._configuration = (
+                resolve(self.path, file, self.config_path is not None, self._node_bin_dir) if file else Configuration()
+            )
+        return self._configuration
 
     def config(self) -> Optional[str]:
         """The file of Prisma's configuration, if there is one."""
         return self.config_path or next(self._config_files(), None)
-
-    def configured_datasource(self) -> Optional[str]:
-        """The configuration file, if it has a datasource of its own, which overrides the schema's."""
-        file = self.config()
-        return file if file and _CONFIG_DATASOURCE.search(_without_comments(file)) else None
-
-    def _configured_path(self, key: str, text: str) -> Optional[str]:
-        """The path that the configuration gives for a key."""
-        named = re.search(r"\b%s\s*:\s*" % key, text)
-        if named is None:
-            return None
-        file = str(self.config())
-        value = _CONFIG_PATH.match(text, named.end())
-        if value is None:
-            raise Refused(
-                "Prisma's configuration cannot be read without running it",
-                found="%s in %s is no plain text" % (key, file),
-                expected='as %s: "prisma/..."' % key,
-            )
-        parts = [part[1:-1] for part in re.findall(_TEXT, value.group(1))]
-        return os.path.normpath(os.path.join(os.path.dirname(file), *parts))
 
     def _config_files(self) -> Iterator[str]:
         for folder, prefix in ((self.path, "prisma.config."), (os.path.join(self.path, ".config"), "prisma.")):
@@ -155,10 +147,6 @@ def _schema_files(path: str) -> Iterator[str]:
                 yield os.path.join(folder, name)
     if not found:
         raise Refused("The folder of the Prisma schema is empty", found="no .prisma file in " + path)
-
-
-def _read_config(path: Optional[str]) -> str:
-    return _without_comments(path) if path else ""
 
 
 def _without_comments(path: str) -> str:

@@ -6,10 +6,14 @@
 
 from __future__ import annotations
 
+from typing import Dict, List, Optional
+
+from ...base import environment_file
 from ...base.errors import CouldNotVerify, Refused
 from ...postgres import server
-from ...postgres.connection import Session, connect
+from ...postgres.connection import Session, Settings, connect
 from ...postgres.pgbouncer import console
+from ...prisma.project import USUAL_VARIABLE, Project
 from ...prisma.sessions import lock_holders
 from ..context import Context
 from .question import Question
@@ -45,22 +49,51 @@ def administration_connection(context: Context, session: Session, _question: Que
 
 
 def release_connection(context: Context, session: Session, question: Question) -> str:
-    if question.release_connection is None:
-        raise CouldNotVerify(
-            "The release's own DATABASE_URL is not known here",
-            hint="set application_environment_file to the file that holds it, or waive the gate with a reason",
-        )
+    if question.release_connections is None:
+        raise _unknown_url("no environment file was given")
+    found = question.release_connections()
     here = server.identity(session)
-    with connect(question.release_connection, name=context.session_name) as other:
-        there = server.identity(other)
-    if here != there:
-        raise Refused(
-            "The release uses another database than the one that would be migrated",
-            found="the release: %s (system %s)" % (there.database, there.system_identifier),
-            expected="%s (system %s)" % (here.database, here.system_identifier),
-            hint="make backstop_connection and the release's DATABASE_URL name the same database",
-        )
-    return "the release's URL reaches the same database"
+    for variable, settings in found.items():
+        with connect(settings, name=context.session_name) as other:
+            there = server.identity(other)
+        if here != there:
+            raise Refused(
+                "The release uses another database than the one that would be migrated",
+                found="the release's %s: %s (system %s)" % (variable, there.database, there.system_identifier),
+                expected="%s (system %s)" % (here.database, here.system_identifier),
+                hint="make backstop_connection and %s name the same database" % variable,
+            )
+    return "%s of the release: the same database" % ", ".join(found)
+
+
+def release_connections(file: str, rules: str, project: Optional[Project]) -> Dict[str, Settings]:
+    """The connections that an environment file gives a release, by their variables.
+
+    :param rules: how the file is read, see :mod:`...base.environment_file`
+    :param project: tells which variables; without it they are told by their values
+    """
+    given = environment_file.read(file, rules)
+    if not given:
+        raise _unknown_url("nothing can be read in " + file)
+    required: List[str] = []
+    if project is not None:
+        required = project.schema_variables()
+        names = required or project.configured_variables()
+    elif USUAL_VARIABLE in given:
+        names = [USUAL_VARIABLE]
+    else:
+        names = [name for name, value in given.items() if value.startswith(("postgresql://", "postgres://"))]
+    missing = [name for name in names if not given.get(name)]
+    if len(missing) == len(names) or (required and missing):
+        raise _unknown_url("no %s in %s" % (", ".join(missing) or "URL of PostgreSQL", file))
+    return {name: Settings.from_url(given[name]) for name in names if given.get(name)}
+
+
+def _unknown_url(found: str) -> CouldNotVerify:
+    return CouldNotVerify(
+        "The release's own URL is not known here", found=found,
+        hint="set application_environment_file to the file that holds it, or waive the gate with a reason",
+    )
 
 
 def poolers(context: Context, _session: Session, _question: Question) -> str:

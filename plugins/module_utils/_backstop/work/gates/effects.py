@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import List, Union
+from typing import Union
 
 from ...base.errors import BackstopError, Refused
 from ...postgres import role_rights
@@ -24,17 +24,13 @@ def look_ahead(context: Context, live: Session, question: Question, scratch: str
         rows = history.read_rows(live.cursor(), context.connection.schema)
         pending = history.compare(question.files, rows).pending
         files = [file for file in question.files if file.name in pending]
-        foresight = foresee(context, scratch, files, _roles(question), live)
+        foresight = foresee(context, scratch, files, question.release_users(), live)
     except BackstopError as error:
         foresight = error.message + (" (%s)" % error.found if error.found else "")
     if context.operation is not None:
         known = None if isinstance(foresight, str) else foresight
-        note_foresight(context.operation, _roles(question), known)
+        note_foresight(context.operation, question.release_users(), known)
     return foresight
-
-
-def _roles(question: Question) -> List[str]:
-    return [question.release_connection.user] if question.release_connection else []
 
 
 def destruction(_context: Context, _session: Session, question: Question) -> str:
@@ -51,22 +47,21 @@ def destruction(_context: Context, _session: Session, question: Question) -> str
 def application_rights(context: Context, session: Session, question: Question) -> str:
     """A table belongs to the role that makes it: another one than the application's locks the application out."""
     foresight = question.foresight
-    if question.release_connection is None:
+    users = question.release_users()
+    if not users:
         return "the release's user is not known here: see the gate release_connection"
-    user = question.release_connection.user
-    owners = sorted({one.owner for one in role_rights.rights_of(session, user).values()})
+    owners = sorted({one.owner for user in users for one in role_rights.rights_of(session, user).values()})
     who = "tables belong to %s, migrations run as %s, the release connects as %s" % (
         ", ".join(owners) or "nobody yet",
         context.connection.user,
-        user,
+        " and ".join(users),
     )
     if isinstance(foresight, str):
         return "%s; what is new is tried in the rehearsal (%s)" % (who, foresight)
     if foresight.lacking:
         raise Refused(
             "The release's user could not use what the migrations make",
-            found="%s would lack %s; %s"
-            % (user, foresight.lacking[user], who),
+            found="; ".join(["%s would lack %s" % each for each in sorted(foresight.lacking.items())] + [who]),
             hint=foresight.remedy + "; or waive the gate application_rights with a reason",
         )
     return who + (": it may use all that is new" if foresight.migrations else "")

@@ -120,7 +120,7 @@ GATES: Sequence["tuple[str, str, Check]"] = (
         "no pooler in between, and the same server",
         connections.administration_connection,
     ),
-    ("release_connection", "the release's DATABASE_URL reaches this database", connections.release_connection),
+    ("release_connection", "the release's own URL reaches this database", connections.release_connection),
     ("poolers", "each PgBouncer's console answers, its pools lead to this database", connections.poolers),
     (
         "client_tools",

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import socket
-from typing import Any, Callable, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Union
 
+from ...base.errors import BackstopError
 from ...postgres.connection import Session, Settings
 from ...prisma import history
 from ..context import Context
@@ -23,8 +24,8 @@ class Question:
 
     files: Sequence[history.MigrationFile]
     expected: Sequence[str]
-    #: the release's own connection, read from its environment file
-    release_connection: Optional[Settings] = None
+    #: finds the release's own connections, by the variable from which each comes
+    release_connections: Optional[Callable[[], Mapping[str, Settings]]] = None
     #: directory of the server's data on this host, for its free space
     database_directory: Optional[str] = None
     #: free space of the server's data, declared by the user, in bytes
@@ -39,6 +40,14 @@ class Question:
     waivers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     #: what the gate ``restorable`` foresaw of the pending migrations, or why it did not
     foresight: Union[Foresight, str] = "the gate restorable did not come that far"
+
+    def release_users(self) -> List[str]:
+        """The roles as which the release connects; none where that is not known, which its own gate tells."""
+        try:
+            found = self.release_connections() if self.release_connections else {}
+        except BackstopError:
+            return []
+        return sorted({settings.user for settings in found.values()})
 
 
 #: Tells what it found, or raises what closes the gate.

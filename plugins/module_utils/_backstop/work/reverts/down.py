@@ -107,7 +107,8 @@ def find_down_sql(
         return DownSql("\n".join(_read(path) for path in paths), ", ".join(paths))
     if old_release is None:
         raise Refused("There is no SQL that leads back", hint="give it as rollback_down_sql")
-    return DownSql(prisma.migrate_diff(url, Project(old_release).schema()), "prisma migrate diff")
+    old = Project(old_release, node_bin_dir=os.path.dirname(prisma.node))
+    return DownSql(prisma.migrate_diff(url, old.schema()), "prisma migrate diff")
 
 
 def _read(path: str) -> str:
