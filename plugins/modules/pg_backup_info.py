@@ -145,7 +145,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.r
 def act(request: Request) -> Dict[str, Any]:
     wanted = request.params["backup"]
     store = request.store
-    places = [store.find_backup(wanted)] if wanted else store.backups(request.params["kind"])
+    places = [store.find_backup(wanted)] if wanted else store.directories(request.params["kind"])
     good, bad = manifests.read_each(places)
     if wanted and bad:
         raise BackstopError("Backup %s cannot be read" % wanted, found=bad[0].reason)

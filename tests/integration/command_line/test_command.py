@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
 import stat
@@ -352,6 +353,43 @@ def test_the_scratch_database_of_a_killed_drill_is_dropped_by_the_next(backstop)
     assert len([name for name in backstop.live.names() if name.startswith("backstop_scratch_")]) == 1
     assert backstop("drill", "shop").status == OK
     assert backstop.live.names() == ["shop"]
+
+
+@pytest.mark.parametrize("next_run", [["backup", "shop"], ["drill", "shop"], ["restore", "shop", "--into", "beside"]])
+def test_the_scratch_database_of_a_killed_restore_is_dropped_by_the_next_run(backstop, next_run):
+    backstop("backup", "shop")
+    failpoint = {"BACKSTOP_FAILPOINT": "restore.before-rename"}
+    assert backstop.run("restore", "shop", "--into", "beside", environment=failpoint).status == -9
+    assert len([name for name in backstop.live.names() if name.startswith("backstop_scratch_")]) == 1
+    assert backstop(*next_run).status == OK
+    assert backstop.live.names() == (["beside", "shop"] if "restore" in next_run else ["shop"])
+
+
+def test_a_backup_without_its_manifest_does_not_vanish(backstop):
+    for _time in range(2):
+        backstop("backup", "shop")
+    lost, kept = [pathlib.Path(backup["path"]) for backup in backstop("list", "--json").json]
+    (lost / "manifest.json").unlink()
+    listed = backstop("list", "shop")
+    assert kept.name in listed.stdout and "%s cannot be used" % lost.name in listed.stderr
+    told = backstop("status", "shop")
+    assert told.status == OK and "manifest of %s cannot be read" % lost.name in told.stdout
+    assert backstop("prune", "shop").status == OK and (lost / "archive.dump").exists()
+
+
+def test_ready(backstop):
+    answer = backstop.folder / "answer.json"
+    assert backstop("ready", "shop", "--answer", answer).status == OK
+    said = json.loads(answer.read_text("utf-8"))
+    assert said["ready"] and said["uid"] == os.geteuid() and said["found"].startswith("server ")
+    os.chmod(backstop.live.store.root, 0o755)
+    assert backstop("ready", "shop", "--answer", answer).status == FAILED
+    assert "entered by other users" in json.loads(answer.read_text("utf-8"))["message"]
+    os.chmod(backstop.live.store.root, 0o700)
+    backstop.configure(client_bin_dir="/nowhere")
+    assert backstop("ready", "shop", "--answer", answer).status != OK
+    backstop.configure(connection={"port": 1})
+    assert backstop("ready", "shop").status != OK
 
 
 def test_no_password_anywhere(backstop):

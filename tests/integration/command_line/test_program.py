@@ -68,6 +68,10 @@ def test_a_host_without_the_driver(backstop):
     ended = backstop.run("backup", "shop", environment={"PYTHONPATH": ""})
     assert ended.status == 1 and "install python3-psycopg2" in ended.stderr and "ansible" not in ended.stderr
     assert backstop.run("list", environment={"PYTHONPATH": ""}).status == 0
+    answer = backstop.folder / "answer"
+    assert backstop.run("ready", "shop", "--answer", answer, environment={"PYTHONPATH": ""}).status == 1
+    said = json.loads(answer.read_text("utf-8"))
+    assert not said["ready"] and "python3-psycopg2" in said["message"]
 
 
 def test_killed_anywhere_nothing_is_listed(backstop):

@@ -23,6 +23,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.archive import start_dump
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups import backup as backup_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_form import Form
@@ -127,7 +128,7 @@ def test_everything_with_an_identity(secret, key):
     assert verify(context, place, "readable")["level"] == "readable"
     assert verify(context, place, "restored")["level"] == "restored"
     assert manifests.level_of(place) == "restored"
-    restored = restore_beside(context, place, "brought_back")["database"]
+    restored = restore_beside(context, place, "brought_back", new_id())["database"]
     with context.connect(restored) as session:
         assert compare_tables(session, manifests.load(place)).tables == []
 

@@ -226,6 +226,9 @@ def test_units():
             "drill": "OnCalendar=Sun *-*-* 05:00:00",
             "check": "OnCalendar=Sun,Mon,Tue,Wed,Thu,Fri,Sat *-*-* *:30:00",
         }[job["name"]]
+    arguments = Templar(DataLoader(), given).template(trust_as_template("{{ scheduled_backups_ready }}"))
+    ready = {"name": "ready", "what": "Trial", "arguments": arguments}
+    services["ready"] = render("job.service.j2", {**given, "scheduled_backups_job": ready}).splitlines()
     for lines in services.values():
         (command,) = [line for line in lines if line.startswith("ExecStart=")]
         assert make_parser().parse_args(command.replace("%i", "shop").split()[1:]).name == "shop"

@@ -206,7 +206,7 @@ def read_standing(configuration: Configuration, now: Optional[datetime.datetime]
 
     One whose manifest cannot be read is named, not fatal: it must not hide the good ones.
     """
-    good, bad = manifests.read_each(configuration.store.backups())
+    good, bad = manifests.read_each(configuration.store.directories())
     backups = [
         Backup(one.place, one.manifest, one.level)
         for one in good

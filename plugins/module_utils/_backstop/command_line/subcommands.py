@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+import sys
 from typing import Any, Callable, Dict, List, Tuple
 
+from ..base.durable_files import write_json
+from ..base.encryption import find_age
 from ..base.errors import BackstopError, CouldNotVerify, Locked, NotCopied, Refused
 from ..base.progress import Progress, parse_timestamp, timestamp
 from ..postgres import server
+from ..postgres.connection import require_driver
 from ..store import manifest as manifests
 from ..store.layout import KINDS, BackupPlace
 from ..store.retention import policy_of, row_days_of
@@ -23,7 +28,7 @@ from ..work.decisions.pruning import prune
 from ..work.decisions.row_files import prune_row_files
 from ..work.restores.cluster_drill import run_cluster_drill
 from ..work.restores.drill import verify
-from ..work.restores.restore import restore_beside
+from ..work.restores.restore import drop_left_restore, restore_beside
 from .configuration import Configuration, duration, load, names
 from .copying import copy_and_prune, remote_of, require_offsite
 from .exit_statuses import COULD_NOT_VERIFY, FAILED, NAGIOS, NAGIOS_WORDS, NOT_COPIED, OK, TOO_OLD, UsageError
@@ -186,8 +191,18 @@ def _run_drill(call: Call, configuration: Configuration) -> Dict[str, Any]:
         if call.options.where == "cluster":
             return _evaluated(lambda: run_cluster_drill(context, place, call.options.scratch_directory))
         _evaluated(lambda: _require_means(context))
-        scratch_id = RunRecords(configuration.store, configuration.database).scratch_id()
+        scratch_id = _tidied(configuration, context)
         return _evaluated(lambda: verify(context, place, "restored", scratch_id=scratch_id))
+
+
+def _tidied(configuration: Configuration, context: Context) -> str:
+    """Drop the scratch database of a restore that was killed; the id in the names of this database's scratch databases.
+
+    The lock of the database's runs is held: none is at work.
+    """
+    scratch_id = RunRecords(configuration.store, configuration.database).scratch_id()
+    drop_left_restore(context, scratch_id)
+    return scratch_id
 
 
 def _require_means(context: Context) -> Dict[str, Any]:
@@ -211,6 +226,10 @@ def _backup(call: Call) -> int:
         context = configuration.context(call.progress)
         with alone(context, call.options.wait):
             place = make_backup(context, call.options.kind)
+            try:
+                _tidied(configuration, context)
+            except BackstopError as error:
+                call.output.warn(str(error))
         return Backup(place, manifests.load(place), manifests.level_of(place)).to_json()
 
     facts = watched(configuration, "backup", act, call.output.warn)
@@ -304,7 +323,7 @@ def _restore(call: Call) -> int:
     place = call.place(read_standing(configuration))
     context = configuration.context(call.progress)
     with alone(context, call.options.wait, besides_operations=True):
-        facts = restore_beside(context, place, call.options.into)
+        facts = restore_beside(context, place, call.options.into, _tidied(configuration, context))
     call.output.result(
         facts,
         [
@@ -365,6 +384,43 @@ def _item_line(item: Dict[str, Any], gone: str) -> str:
     return "%s (%s) %s: %s" % (
         item["backup"], item["kind"], "kept" if item["decision"] == "keep" else gone, item["reason"],
     )
+
+
+def _ready(call: Call) -> int:
+    """Try what every job needs. The answer goes to a file too: a unit of systemd has no other way to hand it over."""
+    configuration = call.configuration()
+    answer: Dict[str, Any] = {"configuration": configuration.name, "python": sys.executable, "uid": os.geteuid()}
+    try:
+        answer["found"] = _tried(configuration, call)
+        answer["ready"] = True
+    except BackstopError as error:
+        answer.update(ready=False, message=str(error))
+        raise
+    finally:
+        if call.options.answer:
+            write_json(call.options.answer, answer)
+    call.output.result(answer, ["%s: the jobs can run here: %s" % (configuration.name, answer["found"])])
+    return OK
+
+
+def _tried(configuration: Configuration, call: Call) -> str:
+    require_driver()
+    configuration.store.prepare()
+    if configuration.age_recipients:
+        find_age()
+    try:
+        context = configuration.context(call.progress)
+    except BackstopError:
+        # systemd gives a credential to the units that are told to have it.
+        if configuration.password is None or configuration.password.key != "password_credential":
+            raise
+        return "a store that can be written; the server was not tried, for its password is a credential of the jobs"
+    with context.connect() as session:
+        tools = context.tools(session)
+        found = "server %s, client programs %s" % (server.major_version(session), tools.version)
+    if configuration.offsite is not None:
+        remote_of(configuration)
+    return found
 
 
 def _status(call: Call) -> int:
@@ -497,6 +553,10 @@ def _only_check(parser: _Parser) -> None:
     parser.add_argument("--check", action="store_true", help="decide only: show what would be deleted, and why")
 
 
+def _answer(parser: _Parser) -> None:
+    parser.add_argument("--answer", metavar="FILE", help="write the answer as JSON into this file as well")
+
+
 def _judging(parser: _Parser) -> None:
     parser.add_argument("--max-age", metavar="AGE", type=_duration, help="such as 26h; default: the configuration's")
     parser.add_argument("--nagios", action="store_true", help="end with 0, 2 or 3 as such programs want it")
@@ -544,5 +604,6 @@ SUBCOMMANDS = (
         (_one, _only_check, _patience),
     ),
     Subcommand("fetch", "bring a second copy back into the store", _fetch, (_one, _which_backup, _patience)),
+    Subcommand("ready", "try whether the jobs can run here, as this user", _ready, (_one, _answer)),
     Subcommand("status", "tell whether the backups are as they should be", _status, (_one_or_all, _judging)),
 )

@@ -34,6 +34,7 @@ from ..base.sql_names import near_names
 #: Roles and tablespaces as SQL, beside the archive of a backup.
 ROLES = "roles.sql"
 KINDS = ("daily", "weekly", "pre-migration", "post-migration", "emergency")
+MANIFEST = "manifest.json"
 PARTIAL_PREFIX = ".partial-"
 DELETED_PREFIX = ".deleted-"
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
@@ -131,6 +132,11 @@ class Store:
 
     def backups(self, kind: Optional[str] = None) -> List[BackupPlace]:
         """Every committed backup (a directory with a manifest), oldest id first within its kind."""
+        return [place for place in self.directories(kind) if os.path.isfile(os.path.join(place.path, MANIFEST))]
+
+    def directories(self, kind: Optional[str] = None) -> List[BackupPlace]:
+        """The same with directories that lack a manifest: no backup is made so, but one whose manifest was lost must
+        not vanish."""
         found: List[BackupPlace] = []
         for name in [kind] if kind else list(KINDS):
             folder = os.path.join(self.root, name)
@@ -138,7 +144,7 @@ class Store:
                 continue
             for entry in sorted(os.listdir(folder)):
                 path = os.path.join(folder, entry)
-                if not entry.startswith(".") and os.path.isfile(os.path.join(path, "manifest.json")):
+                if not entry.startswith(".") and os.path.isdir(path):
                     found.append(BackupPlace(name, entry, path))
         return found
 

@@ -16,11 +16,12 @@ from ...postgres import archive, server
 from ...postgres.connection import Session
 from ...postgres.database_properties import copy_properties, create_database, drop_scratch_database
 from ...store import manifest as manifests
-from ...store.layout import BackupPlace, new_id
+from ...store.layout import BackupPlace
 from ..comparison import Comparison, compare_catalog, compare_tables, require_same_major
 from ..context import Context
 from ..sequences import sequences_behind
 
+_RESTORE = "restore"
 #: Where rows differ another backup may be better.
 _HINT = "keep this backup for inspection and make a new one; where that differs too, look at these tables in the source"
 #: Where only definitions differ every later backup would fail alike.
@@ -88,9 +89,10 @@ def _build(context: Context, admin: Session, place: BackupPlace, manifest: Dict[
     }
 
 
-def restore_beside(context: Context, place: BackupPlace, name: str) -> Dict[str, Any]:
+def restore_beside(context: Context, place: BackupPlace, name: str, scratch_id: str) -> Dict[str, Any]:
     """Restore a backup into a new database of this name, which it gets when it is proved. Nothing is overwritten.
 
+    :param scratch_id: id in the name that it has until then; what a killed restore with it left is dropped
     :returns: facts of build_database()
     """
     if is_scratch(name) or name.startswith(RETIRED_PREFIX) or not 0 < len(name.encode()) <= MAX_NAME_BYTES:
@@ -99,7 +101,7 @@ def restore_beside(context: Context, place: BackupPlace, name: str) -> Dict[str,
             found=repr(name),
             expected="1 to %d bytes, not starting with backstop_scratch_ or backstop_retired_" % MAX_NAME_BYTES,
         )
-    scratch = scratch_name(new_id(), "restore")
+    scratch = scratch_name(scratch_id, _RESTORE)
     with context.administer() as admin:
         if server.database_oid(admin, name) is not None:
             raise Refused(
@@ -113,6 +115,12 @@ def restore_beside(context: Context, place: BackupPlace, name: str) -> Dict[str,
             drop_scratch_database(admin, scratch)
             raise
     return {**facts, "database": name}
+
+
+def drop_left_restore(context: Context, scratch_id: str) -> None:
+    """Drop what a killed restore left; the caller sees to it that none is at work."""
+    with context.administer() as admin:
+        drop_scratch_database(admin, scratch_name(scratch_id, _RESTORE))
 
 
 def compare(context: Context, session: Session, manifest: Dict[str, Any]) -> Comparison:
