@@ -134,6 +134,11 @@ taken_out:
   description: Whether this operation took a migration out of the live database by its down-SQL.
   returned: O(state=settle)
   type: bool
+retired:
+  description: How many retired databases there are, how much disk they occupy and since when, and what drops them.
+  returned: O(state=end)
+  type: str
+  sample: 2, 310 MB, the oldest 9.2 days old; the module pg_retired_prune drops those that are not needed
 directory:
   description: Where the operation's journal and files lie.
   returned: success
@@ -172,7 +177,12 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import down, in_place, revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import (
+    down,
+    in_place,
+    retired,
+    revert,
+)
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -190,7 +200,8 @@ def act(request: Request) -> Dict[str, Any]:
             operation.write(request.params["step"], "done", **request.params["facts"])
         else:
             operation.close(request.params["outcome"], **request.params["facts"])
-    return _described(operation, changed)
+    described = _described(operation, changed)
+    return {**described, "retired": retired.summary(request.context)} if request.params["state"] == "end" else described
 
 
 def _begin(request: Request) -> Dict[str, Any]:

@@ -33,6 +33,7 @@ NAMES = frozenset(
         "deploy_by_hand",
         "deploy_changed_database",
         "deploy_cleanup",
+        "deploy_closed",
         "deploy_commands_run",
         "deploy_contact_lines",
         "deploy_database_outcome",

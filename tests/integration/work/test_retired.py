@@ -170,11 +170,14 @@ def test_what_an_undo_retired_is_pruned_too(plain, reverted):
     _place, name = reverted
     with plain.context.administer() as admin:
         [one] = retired_databases(plain.context, admin)
+    told = retired_module.summary(plain.context)
+    assert told.startswith("1, ") and " MB, the oldest 0.0 days old; " in told and "pg_retired_prune" in told
     back = plain.begun("undo", {"undoes": one.operation.id})
     undo(back, one.operation, 0)
     back.operation.close("done")
     [(found, action, _reason)] = pruned(plain, window_days=0, level="readable", dump=True)
     assert found != name and action == "dropped" and plain.names() == [plain.name]
+    assert retired_module.summary(plain.context) == "none"
 
 
 def test_the_modules(plain, reverted, tmp_path):

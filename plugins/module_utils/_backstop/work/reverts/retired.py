@@ -87,6 +87,21 @@ def retired_databases(context: Context, admin: Session) -> List[Retired]:
     return found
 
 
+def summary(context: Context) -> str:
+    """How many retired databases there are, how much disk they occupy and since when, and what drops them."""
+    try:
+        with context.administer() as admin:
+            found = retired_databases(context, admin)
+    except BackstopError as error:
+        return "not counted (%s)" % error.message
+    if not found:
+        return "none"
+    ages = [(utc_now() - one.retired_at).total_seconds() / 86400 for one in found if one.retired_at]
+    oldest = "the oldest %.1f days old; " % max(ages) if ages else ""
+    size = sum(one.size for one in found) / 1e6
+    return "%d, %.0f MB, %sthe module pg_retired_prune drops those that are not needed" % (len(found), size, oldest)
+
+
 def _when(operation: Optional[Operation]) -> Optional[datetime.datetime]:
     """When an operation swapped; its journal may lack that line, then when it began."""
     if operation is None:
