@@ -85,6 +85,7 @@ def test_a_file_by_the_rules_of_its_program(tmp_path: pathlib.Path) -> None:
     ("URL=postgresql://u:p%40ss%2Fw@h/x", "p@ss/w"),
     ("URL=postgresql://u@h/x?password=p%40ss%2Fw", "p@ss/w"),
     ("URL=postgresql://u:pa/ss#w@h/x", "pa/ss#w"),
+    ("URL=postgresql://u:hunter22@h/x?application_name=a@b", "hunter22"),
     ("URL=postgresql://u:pa+ss@h/x", "pa%2Bss"),
     ("BROKEN=http://[::1:x:y@", "http://[::1:x:y@"),
     ("A='say \"friend\"'", '{"A":"say \\"friend\\""}'),

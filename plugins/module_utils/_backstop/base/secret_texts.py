@@ -12,16 +12,16 @@ from urllib.parse import quote, unquote
 
 #: Shorter values are words such as "on" and "1"; hiding them would make every message unreadable.
 SHORTEST = 4
-#: Up to the last @, for a password that somebody forgot to encode may hold one.
-_URL_PASSWORD = re.compile(r"^[^:/]+://[^:@/]*:(.*)@", re.DOTALL)
+#: Up to the first @; and up to the last, for a password that somebody forgot to encode may hold one.
+_URL_PASSWORDS = [re.compile(r"^[^:/]+://[^:@/]*:(%s)@" % text, re.DOTALL) for text in ("[^@]*", ".*")]
 _PARAMETER = re.compile(r"[?&](?:password|sslpassword)=([^&#]*)")
 
 
 def passwords_of_url(text: str) -> List[str]:
     """The passwords of a connection URL, as they are written in it."""
-    found = _URL_PASSWORD.search(text)
+    found = [match.group(1) for match in (pattern.search(text) for pattern in _URL_PASSWORDS) if match]
     named = _PARAMETER.findall(text) if "://" in text else []
-    return [password for password in [*([found.group(1)] if found else []), *named] if password]
+    return [password for password in dict.fromkeys(found + named) if password]
 
 
 def encoded_forms(text: str) -> Set[str]:

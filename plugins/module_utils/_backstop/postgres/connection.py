@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from ..base.errors import BackstopError, Refused
 from ..base.processes import redact
+from ..base.secret_texts import encoded_forms
 from ..base.sql_names import near_names
 
 try:
@@ -192,9 +193,7 @@ class Settings:
     @property
     def secrets(self) -> List[str]:
         """Every form in which the password can show."""
-        if not self.password:
-            return []
-        return sorted({self.password, quote(self.password, safe=""), quote(self.password)})
+        return sorted(encoded_forms(self.password)) if self.password else []
 
     def conninfo(self) -> str:
         """A libpq connection string without password, safe for argv whatever the database is called."""

@@ -10,6 +10,7 @@ from typing import List, Mapping, Optional, Tuple
 from urllib.parse import SplitResult, quote, unquote, unquote_plus, urlsplit
 
 from ..base.errors import Refused
+from ..base.secret_texts import encoded_forms, passwords_of_url
 
 _SECRET_PARAMETERS = ("password", "sslpassword")
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
@@ -96,15 +97,11 @@ def without_password(url: str) -> str:
 
 
 def has_secret(url: str) -> bool:
-    return len(secrets_in(url)) > 1
+    _split(url)
+    return bool(passwords_of_url(url))
 
 
 def secrets_in(url: str) -> List[str]:
     """Every form in which the URL's passwords can show: the URL, and each password as written, decoded and encoded."""
-    parts = _split(url)
-    written = [value for key, value in _pairs(parts.query) if key in _SECRET_PARAMETERS]
-    found = {url}
-    for text in filter(None, [parts.password, *written]):
-        plain = unquote(text)
-        found.update((text, plain, quote(plain, safe=""), quote(plain)))
-    return sorted(found)
+    _split(url)
+    return sorted({url}.union(*map(encoded_forms, passwords_of_url(url))))
