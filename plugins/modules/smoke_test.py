@@ -12,7 +12,6 @@ version_added: "0.1.0"
 description:
   - Waits until an application is healthy, when O(health_url) is given, then sends it the requests in O(steps) and compares the answers.
   - After the first answer that is wrong, only the steps with C(cleanup) are run, so that rows which the test made do not stay.
-  - With O(trial), the application is started first, by a plain command on a port of its own, and ended afterwards with all that it started.
   - Redirections are not followed and no proxy is asked.
 author:
   - The backstop.postgres contributors (@backstop)
@@ -29,9 +28,7 @@ attributes:
       - It changes nothing that stays.
 options:
   url:
-    description:
-      - Address of the application, without a path.
-      - With O(trial) it may be empty, which means V(http://127.0.0.1) with the port of the trial; V(${port}) in it stands for that port.
+    description: Address of the application, without a path.
     type: str
     default: ""
   steps:
@@ -54,7 +51,7 @@ options:
     type: float
     default: 10
   health_url:
-    description: Address to ask until it answers with a status from 200 to 299. V(${port}) stands for the port of the trial.
+    description: Address to ask until it answers with a status from 200 to 299.
     type: str
     default: ""
   health_expect:
@@ -62,53 +59,16 @@ options:
     type: dict
     default: {}
   health_timeout:
-    description: Seconds to wait for health, or for a trial to listen on its port.
+    description: Seconds to wait for health.
     type: float
     default: 60
-  trial:
-    description: Start the application for the test.
-    type: dict
-    suboptions:
-      command:
-        description: The command as a list of arguments; no shell.
-        type: list
-        elements: str
-        required: true
-      cwd:
-        description: Directory of the release.
-        type: path
-        required: true
-      environment:
-        description:
-          - Environment variables of the application. The values are taken for secrets and hidden wherever they occur in the result,
-            so plain settings are better kept in O(trial.environment_file).
-        type: dict
-        default: {}
-      environment_file:
-        description: File of lines C(NAME=value) with more environment variables. O(trial.environment) wins.
-        type: path
-      environment_rules:
-        description: How O(trial.environment_file) is read, as Node's packages dotenv and dotenv-expand or as systemd does.
-        type: str
-        choices: [dotenv, systemd]
-        default: dotenv
-      port:
-        description: Port to listen on; V(0) for any that is free.
-        type: int
-        default: 0
-      port_variable:
-        description: Environment variable that tells the application its port.
-        type: str
-        default: PORT
-      node_bin_dir:
-        description: Directory of the C(node) that the command finds first.
-        type: path
 notes:
   - "On failure: The message names each step with what was found and what was expected; RV(results) has all steps. Cleanup steps have been
-    run. After a failed trial, C(output) has the end of what the application said, without secrets."
+    run."
   - "How to undo: Nothing to undo where the steps clean up what they make. A cleanup step that fails is reported, with the request to send again."
 seealso:
   - module: backstop.postgres.pm2_process
+  - module: backstop.postgres.release_trial
 """
 
 EXAMPLES = r"""
@@ -137,15 +97,6 @@ EXAMPLES = r"""
         path: /api/purchases/${purchase}
         status: 204
         cleanup: true
-
-- name: Try a release on another database
-  backstop.postgres.smoke_test:
-    health_url: http://127.0.0.1:${port}/api/health
-    trial:
-      command: [node, dist/server.js]
-      cwd: /srv/electricity-tokens/current
-      environment:
-        DATABASE_URL: "{{ scratch_database_url }}"
 """
 
 RETURN = r"""
@@ -166,29 +117,17 @@ seconds:
   type: float
   sample: 0.4
 seconds_to_health:
-  description: How long it took until the application was healthy, or listened on its port.
+  description: How long it took until the application was healthy.
   returned: success
   type: float
   sample: 1.1
-output:
-  description: The last lines that the application wrote in a trial.
-  returned: failure of a trial
-  type: list
-  elements: str
-  sample: [listening]
 """
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import Request, run_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import (
-    smoke,
-    smoke_steps,
-    trial,
-    web,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import environment_file
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import smoke, smoke_steps, web
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -196,76 +135,25 @@ def act(request: Request) -> Dict[str, Any]:
     steps = smoke_steps.parse(params["steps"])
     if not steps and not params["health_url"]:
         raise Refused("There is nothing to test", expected="steps, a health_url, or both")
-    if steps and not params["url"] and params["trial"] is None:
-        raise Refused("The address of the application is missing", expected="url, or a trial that starts it")
+    if steps and not params["url"]:
+        raise Refused("The address of the application is missing", expected="url")
     if request.check_mode:
         return dict(changed=False, passed=None, results=[], seconds=0.0, seconds_to_health=0.0)
-    if params["trial"] is None:
-        return _test(params, steps, None)
-    return _try(params, steps)
-
-
-def _test(params: Dict[str, Any], steps: List[smoke_steps.Step], port: Optional[int]) -> Dict[str, Any]:
     waited = 0.0
-    if params["health_url"] and port is None:
+    if params["health_url"]:
         health = web.wait_healthy(params["health_url"], params["health_expect"], timeout=params["health_timeout"])
         waited = health.seconds
     if not steps:
         return dict(changed=False, passed=True, results=[], seconds=0.0, seconds_to_health=round(waited, 3))
-    report = smoke.run(
-        _with_port(params["url"], port) or "http://127.0.0.1:%d" % (port or 0),
-        steps,
-        timeout=params["timeout"],
-        headers={str(name): str(value) for name, value in params["headers"].items()},
-    )
-    results = report.facts()
-    if not report.passed:
-        raise BackstopError(
-            "%d of %d smoke tests failed" % (len(report.failed), len(steps)),
-            found=report.summary(),
-            details=dict(passed=False, results=results),
-        )
-    return dict(
-        changed=False, passed=True, results=results, seconds=round(report.seconds, 3), seconds_to_health=round(waited, 3)
-    )
+    report = smoke.run(params["url"], steps, timeout=params["timeout"], headers=_texts(params["headers"]))
+    return dict(changed=False, seconds_to_health=round(waited, 3), **report.require_passed())
 
 
-def _try(params: Dict[str, Any], steps: List[smoke_steps.Step]) -> Dict[str, Any]:
-    options = params["trial"]
-    port = options["port"] or trial.free_port()
-    given = options["environment_file"]
-    settings = environment_file.read(given, options["environment_rules"]) if given else {}
-    settings.update({str(name): str(value) for name, value in options["environment"].items()})
-    outcome = trial.run(
-        options["command"],
-        lambda: _test(params, steps, port),
-        health_url=_with_port(params["health_url"], port),
-        expect=params["health_expect"],
-        health_timeout=params["health_timeout"],
-        cwd=options["cwd"],
-        port=port,
-        port_variable=options["port_variable"],
-        environment=settings,
-        node_bin_dir=options["node_bin_dir"],
-    )
-    return {**outcome.value, "seconds_to_health": round(outcome.seconds_to_health, 3)}
-
-
-def _with_port(url: str, port: Optional[int]) -> str:
-    return url.replace("${port}", str(port)) if port else url
+def _texts(given: Dict[Any, Any]) -> Dict[str, str]:
+    return {str(name): str(value) for name, value in given.items()}
 
 
 def main() -> None:
-    trial_options = dict(
-        command=dict(type="list", elements="str", required=True),
-        cwd=dict(type="path", required=True),
-        environment=dict(type="dict", default={}, no_log=True),
-        environment_file=dict(type="path"),
-        environment_rules=dict(type="str", choices=list(environment_file.RULES), default="dotenv"),
-        port=dict(type="int", default=0),
-        port_variable=dict(type="str", default="PORT"),
-        node_bin_dir=dict(type="path"),
-    )
     run_module(
         dict(
             url=dict(type="str", default=""),
@@ -275,7 +163,6 @@ def main() -> None:
             health_url=dict(type="str", default=""),
             health_expect=dict(type="dict", default={}),
             health_timeout=dict(type="float", default=60),
-            trial=dict(type="dict", options=trial_options),
         ),
         act,
     )

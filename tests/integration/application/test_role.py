@@ -23,7 +23,7 @@ from support import bytecode
 from support.application_site import DATABASE_URL, PASSWORD, Site
 
 pytestmark = pytest.mark.serial
-KEPT = ["prepared", "activated", "started", "stopped", "health", "smoke", "trial", "state"]
+KEPT = ["prepared", "activated", "started", "stopped", "health", "smoke", "state"]
 
 
 @dataclass
@@ -276,29 +276,6 @@ def test_smoke_tests_that_fail(host: Host) -> None:
     assert checked.kept["smoke"]["passed"] is None
     run = host.run("smoke", application_smoke_tests=[{"name": "x", "path": "/", "stats": 200}], arguments=["--check"])
     assert "did you mean status" in run.text
-
-
-def test_a_trial_of_a_release(host: Host, tmp_path: pathlib.Path) -> None:
-    """On a port of its own, with other settings, while the old one runs."""
-    host.good("main", application_revision="one")
-    settings = tmp_path / "trial.env"
-    settings.write_text("BEHAVIOUR=\nDATABASE_URL=postgresql://u:hidden@127.0.0.1/scratch\n")
-    steps = [{"name": "version", "path": "/api/health", "expect": {"version": "2"}}]
-    run = host.good(
-        "prepare", "trial", application_revision="two", application_smoke_tests=steps,
-        application_trial_environment_file=str(settings),
-    )
-    assert run.kept["trial"]["passed"]
-    assert run.kept["trial"]["seconds_to_health"] > 0
-    assert host.version() == "1"
-    settings.write_text("BEHAVIOUR=crash\nDATABASE_URL=postgresql://u:hidden@127.0.0.1/scratch\n")
-    run = host.run(
-        "prepare", "trial", application_revision="two", application_trial_environment_file=str(settings),
-    )
-    assert run.status != 0
-    assert "ended during its trial" in run.text
-    assert "fatal: cannot connect with" in run.text
-    assert "hidden" not in run.text
 
 
 def test_errors_in_the_log(host: Host) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 from urllib.parse import quote
 
 from ..base.environment_file import secrets_by_name
+from ..base.errors import BackstopError
 from ..base.processes import redact
 from .smoke_steps import PLACEHOLDER, Step, fill
 from .web import Answer, NoAnswer, check_url, difference, request
@@ -49,6 +50,19 @@ class Report:
 
     def facts(self) -> List[Dict[str, Any]]:
         return [asdict(result) for result in self.results]
+
+    def require_passed(self) -> Dict[str, Any]:
+        """All steps as facts: ``passed``, ``results``, ``seconds``.
+
+        :raises BackstopError: a step failed
+        """
+        if not self.passed:
+            raise BackstopError(
+                "%d of %d smoke tests failed" % (len(self.failed), len(self.results)),
+                found=self.summary(),
+                details={"passed": False, "results": self.facts()},
+            )
+        return {"passed": True, "results": self.facts(), "seconds": round(self.seconds, 3)}
 
     def summary(self) -> str:
         return "; ".join("%s: %s, expected %s" % (one.name, one.found, one.expected) for one in self.failed)

@@ -33,8 +33,16 @@ def supervised(
 ) -> List[str]:
     """The argument list that runs a command under supervision; its output is on standard error.
 
-    :raises Refused: when there is no such program, or the command would show a secret to everybody on the host
+    :raises Refused: as :func:`check_command`
     """
+    check_command(command, cwd, environment, secrets)
+    return [sys.executable, "-c", _SOURCE, *command]
+
+
+def check_command(
+    command: Sequence[str], cwd: str, environment: Mapping[str, str], secrets: Iterable[str] = ()
+) -> None:
+    """:raises Refused: when there is no such program, or the command would show a secret to everybody on the host"""
     if not command:
         raise Refused("A command is empty", expected="a list such as [npm, run, build]")
     if any(gives_away(part, secret) for part in command for secret in secrets):
@@ -50,4 +58,3 @@ def supervised(
         known = find_program(program, environment.get("PATH", "").split(os.pathsep)) is not None
     if not known:
         raise Refused("A program could not be started", found="%s is no program that can be found" % program)
-    return [sys.executable, "-c", _SOURCE, *command]

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Trying a release: started by a plain command on a port of its own, asked, and ended with all that it started."""
+"""Trying a release: started by a plain command on a port of its own, asked, and ended with all that it started.
+
+It is closed off: it reaches no network and no server on this host but the one database that is carried to it.
+"""
 from __future__ import annotations
 
 import contextlib
@@ -11,17 +14,32 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Generic, Iterator, List, Mapping, Optional, Sequence, TypeVar
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Generic,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    TypeVar,
+)
 
+from ..base.closed_off import ClosedOff, let_in
 from ..base.environment_file import secrets_in, secrets_of_values
 from ..base.errors import BackstopError, Refused
 from ..base.processes import ERROR_TAIL, Running
 from .commands import search_path
-from .supervisor import supervised
+from .supervisor import check_command
 from .system_processes import POLL_SECONDS
 from .web import wait_healthy
 
 Value = TypeVar("Value")
+#: Serves the listeners that a release finds on the database's port, as long as the context lasts.
+Serve = Callable[[Sequence[socket.socket]], ContextManager[Any]]
 
 
 @dataclass
@@ -38,11 +56,14 @@ class Outcome(Generic[Value]):
     seconds: float
 
 
-def free_port() -> int:
+def free_port(other_than: int = 0) -> int:
     """A port on which nobody listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port != other_than:
+            return port
 
 
 def check_port(port: int) -> None:
@@ -71,8 +92,9 @@ def check_port(port: int) -> None:
 class Trial:
     """A release at work."""
 
-    def __init__(self, program: Running, command: Sequence[str], port: int) -> None:
+    def __init__(self, program: Running, inside: ClosedOff, command: Sequence[str], port: int) -> None:
         self._program = program
+        self._inside = inside
         self._port = port
         self._command = list(command)
 
@@ -91,7 +113,7 @@ class Trial:
         deadline = time.monotonic() + timeout
         while True:
             self.check_alive()
-            with socket.socket() as probe:
+            with contextlib.suppress(ConnectionError), self._inside.new_socket() as probe:
                 probe.settimeout(1)
                 if probe.connect_ex(("127.0.0.1", self._port)) == 0:
                     return
@@ -117,16 +139,42 @@ def started(
     port_variable: str = "PORT",
     environment: Optional[Mapping[str, str]] = None,
     node_bin_dir: Optional[str] = None,
+    database_port: int = 5432,
+    serve_database: Optional[Serve] = None,
 ) -> Iterator[Trial]:
-    """Start a release and end it, with all that it started, when the context is left."""
+    """Start a release, closed off, and end it, with all that it started, when the context is left.
+
+    :param database_port: of the loopback addresses, where it finds what ``serve_database`` serves
+    :param serve_database: without it there is no database
+    :raises NotClosedOff: it cannot be closed off here; it was not started
+    """
     if not os.path.isdir(cwd):
         raise Refused("The release to try does not exist", found="no directory " + cwd)
     check_port(port)
     settings: Dict[str, str] = {**(environment or {}), port_variable: str(port), "PATH": search_path(node_bin_dir)}
     secrets = [*secrets_of_values(environment or {}), *secrets_in(os.path.join(cwd, ".env"))]
-    argv = supervised(command, cwd, settings, secrets)
-    with Running(argv, environment=settings, cwd=cwd, stdout=subprocess.DEVNULL, secrets=secrets) as program:
-        yield Trial(program, command, port)
+    check_command(command, cwd, settings, secrets)
+    with contextlib.ExitStack() as stack:
+        inside = stack.enter_context(ClosedOff(database_port))
+        program = stack.enter_context(
+            Running(
+                inside.argv(command),
+                environment=settings,
+                cwd=cwd,
+                stdout=subprocess.DEVNULL,
+                secrets=secrets,
+                keep_open=[inside.keep_open],
+            )
+        )
+        listeners = inside.wait()
+        for listener in listeners:
+            stack.enter_context(listener)
+        if serve_database is not None:
+            stack.enter_context(serve_database(listeners))
+        stack.enter_context(let_in(inside, port))
+        # Ended first: what is carried to it ends with it.
+        stack.callback(program.stop)
+        yield Trial(program, inside, command, port)
 
 
 def run(

@@ -15,13 +15,13 @@ import contextlib
 import os
 import selectors
 import socket
-import ssl
 import struct
 import tempfile
 import threading
-from typing import Callable, Iterator, List, Tuple
+from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from ..base.carrying import carry
 from ..base.errors import BackstopError, Refused
 from ..base.private_directory import private_directory
 from .connection import Settings
@@ -35,10 +35,10 @@ _GSS_REQUEST, _CANCEL_REQUEST = 80877104, 80877102
 #: libpq's limit is the server's: MAX_STARTUP_PACKET_LENGTH.
 _LONGEST_STARTUP = 10000
 _LONGEST_PATH = 107
-_BLOCK = 65536
 #: How long a program may take for its startup message, and a connection to end.
 _PATIENCE = 10.0
-_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+#: Gets a program's startup message, returns the one that the server gets; raises to refuse.
+Admission = Callable[[bytes], bytes]
 
 
 @contextlib.contextmanager
@@ -62,11 +62,39 @@ def relayed(url: str) -> Iterator[str]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(path)
             listener.listen()
-            relay = _Relay(listener, settings)
-            try:
+            with _serving([listener], settings, lambda startup: _require_user(startup, settings.user)):
                 yield _through(url, settings.user, folder)
-            finally:
-                relay.close()
+
+
+@contextlib.contextmanager
+def only_to(listeners: Sequence[socket.socket], settings: Settings, also_called: str) -> Iterator[List[str]]:
+    """Keep a relay that leads to one database alone, for a program that has no other way to any.
+
+    :param listeners: TCP sockets that listen where only that program can connect
+    :param settings: the database; whoever connects works in it as its user
+    :param also_called: name of another database for which the program may take it
+    :returns: what was asked for and refused, as it comes
+    """
+    refused: List[str] = []
+
+    def admit(startup: bytes) -> bytes:
+        try:
+            return _for_copy(startup, settings, also_called)
+        except Refused as error:
+            refused.append(str(error.found))
+            raise
+
+    with _serving(listeners, settings, admit):
+        yield refused
+
+
+@contextlib.contextmanager
+def _serving(listeners: Sequence[socket.socket], settings: Settings, admit: Admission) -> Iterator[None]:
+    relay = _Relay(listeners, settings, admit)
+    try:
+        yield
+    finally:
+        relay.close()
 
 
 def _through(url: str, user: str, folder: str) -> str:
@@ -79,9 +107,10 @@ def _through(url: str, user: str, folder: str) -> str:
 class _Relay:
     """Listens in one thread and serves each connection in one of its own."""
 
-    def __init__(self, listener: socket.socket, settings: Settings) -> None:
-        self._listener = listener
+    def __init__(self, listeners: Sequence[socket.socket], settings: Settings, admit: Admission) -> None:
+        self._listeners = listeners
         self._settings = settings
+        self._admit = admit
         # Its other end is closed for all to see when the relay ends.
         self._alive, self._end = socket.socketpair()
         self._threads: List[threading.Thread] = []
@@ -100,14 +129,16 @@ class _Relay:
 
     def _listen(self) -> None:
         with selectors.DefaultSelector() as selector:
-            selector.register(self._listener, selectors.EVENT_READ)
-            selector.register(self._alive, selectors.EVENT_READ)
+            for source in (*self._listeners, self._alive):
+                selector.register(source, selectors.EVENT_READ)
             while True:
                 ready = [key.fileobj for key, _events in selector.select()]
                 if self._alive in ready:
                     return
-                client, _address = self._listener.accept()
-                self._start(self._serve, client)
+                for listener in self._listeners:
+                    if listener in ready:
+                        client, _address = listener.accept()
+                        self._start(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:
         # Whatever goes wrong with one connection is told to its program, if that still listens.
@@ -131,17 +162,17 @@ class _Relay:
             return
         if not startup:
             return
-        _require_user(startup, self._settings.user)
+        startup = self._admit(startup)
         with reach_server(self._settings) as server:
             if log_in(server, self._settings, startup, client.sendall):
                 # A side that breaks off ends both; each sees it by itself.
                 with contextlib.suppress(OSError):
-                    _carry(client, server, self._alive)
+                    carry(client, server, self._alive)
 
 
 def _is_ours(client: socket.socket) -> bool:
     """The directory lets nobody else in; the kernel is asked too, where it can be."""
-    if not hasattr(socket, "SO_PEERCRED"):
+    if client.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
         return True
     _pid, user, _group = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return bool(user == os.geteuid())
@@ -162,61 +193,33 @@ def _startup_message(client: socket.socket) -> Tuple[int, bytes]:
         client.sendall(b"N")
 
 
-def _require_user(startup: bytes, user: str) -> None:
+def _wanted(startup: bytes) -> Dict[bytes, bytes]:
     words = startup[8:].split(b"\0")
-    named = dict(zip(words[::2], words[1::2])).get(b"user", b"")
+    return dict(zip(words[::2], words[1::2]))
+
+
+def _require_user(startup: bytes, user: str) -> bytes:
+    named = _wanted(startup).get(b"user", b"")
     if named != user.encode():
         raise Refused("The relay is for another user", found=named.decode(errors="replace"), expected=user)
+    return startup
+
+
+def _for_copy(startup: bytes, settings: Settings, also_called: str) -> bytes:
+    """The startup message that asks for the one database, if this one may be taken for it."""
+    wanted = {key: value for key, value in _wanted(startup).items() if key}
+    name = wanted.get(b"database", wanted.get(b"user", b"")).decode(errors="replace")
+    if name not in (settings.database, also_called):
+        raise Refused("This relay leads to one database alone", found="database " + name, expected=settings.database)
+    # A walsender reads all databases, whatever it names.
+    if wanted.pop(b"replication", b"false") not in (b"false", b"off", b"no", b"0"):
+        raise Refused("This relay leads to one database alone", found="a connection for replication")
+    wanted.update({b"user": settings.user.encode(), b"database": settings.database.encode()})
+    content = startup[4:8] + b"".join(key + b"\0" + value + b"\0" for key, value in wanted.items()) + b"\0"
+    return struct.pack("!i", len(content) + 4) + content
 
 
 def _tell(client: socket.socket, text: str) -> None:
     fields = (b"SFATAL", b"VFATAL", b"C08006", b"M" + text.encode())
     with contextlib.suppress(OSError):
         client.sendall(pack(b"E", b"\0".join(fields) + b"\0\0"))
-
-
-class _Way:
-    """One direction of a connection; what was read is sent on before more is read."""
-
-    def __init__(self, source: socket.socket, target: socket.socket) -> None:
-        self.source, self.target = source, target
-        self.waiting = b""
-        self.ended = False
-
-    @property
-    def over(self) -> bool:
-        return self.ended and not self.waiting
-
-    def move(self) -> bool:
-        """Whether anything could be moved without waiting."""
-        moved = False
-        with contextlib.suppress(*_LATER):
-            if not self.waiting and not self.ended:
-                self.waiting = self.source.recv(_BLOCK)
-                self.ended = not self.waiting
-                moved = True
-        with contextlib.suppress(*_LATER):
-            if self.waiting:
-                self.waiting = self.waiting[self.target.send(self.waiting) :]
-                moved = True
-        return moved
-
-
-def _carry(client: socket.socket, server: socket.socket, alive: socket.socket) -> None:
-    """Carry bytes until one side ends, or the relay."""
-    client.setblocking(False)
-    server.setblocking(False)
-    there, back = _Way(client, server), _Way(server, client)
-    while not (there.over or back.over):
-        # Asked before waiting: TLS may hold bytes back of which a selector knows nothing.
-        if any([there.move(), back.move()]):
-            continue
-        with selectors.DefaultSelector() as selector:
-            selector.register(alive, selectors.EVENT_READ)
-            for incoming, outgoing in ((there, back), (back, there)):
-                events = 0 if incoming.waiting else selectors.EVENT_READ
-                events |= selectors.EVENT_WRITE if outgoing.waiting else 0
-                if events:
-                    selector.register(incoming.source, events)
-            if any(key.fileobj is alive for key, _events in selector.select()):
-                return

@@ -33,7 +33,15 @@ from ..loss.own_work import as_migrated
 from ..migrations.migration import MIGRATE, applied_since, backup_history
 from ..migrations.replay import missing_objects
 from ..reverts.revert import BUILD, successor_name
-from .plan import ReadFolder, backup_to_revert_to, last_deploy, old_release_proved, release_before, shown_objects
+from .plan import (
+    ReadFolder,
+    backup_to_revert_to,
+    last_deploy,
+    old_release_answer,
+    old_release_proved,
+    release_before,
+    shown_objects,
+)
 
 FAILED_MIGRATION, APPLICATION_ERRORS = "failed_migration", "application_errors"
 CORRUPTED_TABLE, COMPLETE = "corrupted_table", "complete"
@@ -583,8 +591,7 @@ def evidence(facts: Facts) -> List[str]:
     if facts.tables:
         lines.append("%d of %d tables hold exactly the rows of the backup" % (same, len(facts.tables)))
     if facts.deploy is not None and facts.applied_since:
-        proved = "works" if old_release_proved(facts.deploy) else "was not proved"
-        lines.append("the release before deploy %s %s on the new schema" % (facts.deploy.id, proved))
+        lines.append("the release before deploy %s %s" % (facts.deploy.id, old_release_answer(facts.deploy)))
     for operation, word in ((facts.open_operation, "was interrupted"), (facts.last_operation, "")):
         if operation is not None and (word or operation.id != getattr(facts.open_operation, "id", None)):
             lines.append(

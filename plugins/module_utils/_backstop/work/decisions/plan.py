@@ -18,6 +18,7 @@ from ...store.operation import Operation, operations
 from ..context import Context
 from ..migrations.leftovers import leftovers
 from ..migrations.migration import MIGRATE, applied_since, backup_history
+from ..migrations.old_release import OLD_RELEASE
 from ..migrations.replay import missing_objects
 from ..reverts.in_place import IN_PLACE, last_in_place
 from ..reverts.revert import SWAP, built_by, last_swap
@@ -180,16 +181,22 @@ def shown_objects(keys: Sequence[str]) -> List[str]:
 
 
 METHODS = ("code_only", "drop", "restore")
-#: Steps of a deploy and of a rollback that the roles note: the old release was tried on the new schema; the release was
-#: changed and the database left alone.
-OLD_RELEASE = "old_release"
+#: Step of a rollback that its role notes: the release was changed and the database left alone.
 CODE = "code"
 
 
 def old_release_proved(deploy: Optional[Operation]) -> bool:
     """Whether the rehearsal of a deploy proved the release before it on the new schema."""
-    tried = deploy.last(OLD_RELEASE) if deploy else None
-    return bool(tried and tried.get("works"))
+    return old_release_answer(deploy) == "works on the new schema"
+
+
+def old_release_answer(deploy: Optional[Operation]) -> str:
+    """What the rehearsal of a deploy found out about the release before it, to be said behind its name."""
+    tried = (deploy.last(OLD_RELEASE) if deploy else None) or {}
+    if tried.get("works"):
+        return "works on the new schema"
+    reason = ("" if tried.get("tried") else "not tried: ") + tried["reason"] if tried.get("reason") else ""
+    return "was not proved on the new schema" + (": " + reason if reason else "")
 
 
 def plan_application_errors(context: Context, method: str, backup_id: Optional[str]) -> Dict[str, Any]:

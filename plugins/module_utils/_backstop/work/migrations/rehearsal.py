@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from ...base.durable_files import read_json, write_file, write_json
+from ...base.durable_files import read_json, write_json
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import is_scratch, typed_name
@@ -26,6 +26,7 @@ from ...prisma.cli import Prisma
 from ...prisma.failures import PrismaError
 from ...prisma.sql_text import cluster_statements
 from ...store.operation import Operation
+from ..closed_copy import closed_copy, refuse_openings
 from ..context import Context
 from ..loss.own_work import note_rehearsed
 from .destruction import Watch
@@ -34,8 +35,6 @@ from .migration import refuse_problems
 
 #: File of an operation with the definitions that the rehearsal left.
 EXPECTED_DEFINITIONS = "rehearsed-definitions.json"
-#: File of an operation with the URL of the rehearsed database, for trying the old release on it; it holds the password.
-ENVIRONMENT = "rehearsal.env"
 
 
 def rehearse(
@@ -59,12 +58,14 @@ def rehearse(
         refuse_problems(state, expected)
         pending = [file for file in files if file.name in state.pending]
         _refuse_cluster_statements(pending)
+        refuse_openings((file.name, file.sql) for file in pending)
         roles, foresight = noted_foresight(context.operation, pending)
         before = _facts(session)
         watch = Watch(session, foresight.gone if foresight else None, context.connection.schema)
         rights = {role: rights_of(session, role) for role in roles}
         context.progress.phase("rehearsing", database=scratch, migrations=state.pending)
-        with _LockWatcher(context, scratch, {t.oid: t.full_name for t in before["tables"]}) as watcher:
+        watched = {t.oid: t.full_name for t in before["tables"]}
+        with closed_copy(context, scratch), _LockWatcher(context, scratch, watched) as watcher:
             deployed = _deploy(context, prisma, session, scratch, lock_timeout_ms, timeout)
         reach("rehearsal.migrated")
         after = _facts(session)
@@ -78,9 +79,6 @@ def rehearse(
         written = [table for table in after["tables"] if table.full_name in names]
         note_rehearsed(context.operation, written, after["digests"], changes["dropped_tables"])
         write_json(context.operation.file(EXPECTED_DEFINITIONS), found)
-        write_file(
-            context.operation.file(ENVIRONMENT), ("DATABASE_URL=%s\n" % context.connection.url(scratch)).encode()
-        )
     locked = dict(foresight.locks) if foresight else {}
     for name, mode in watcher.locked.items():
         note_lock(locked, name, mode)

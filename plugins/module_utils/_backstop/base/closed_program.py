@@ -1,0 +1,149 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Closes itself off from every network and every Unix socket, for good, then runs a command. For :mod:`.closed_off`.
+
+Its text is given to Python, so it imports nothing of ours. What closes it off is the kernel:
+
+- A network namespace of its own, which has a loopback interface and no other. It is made as root, or within a user
+  namespace, which Linux lets everybody make where it is not configured otherwise.
+- A filter of system calls (seccomp), which every program that it starts inherits and none can take off. A namespace
+  does not keep anybody from the sockets of servers in the file system, so only sockets of the internet protocols can
+  be made. io_uring would pass by the filter; setns would lead back, for root.
+
+Further sockets in the namespace are made for who started it, on request, over a pair of sockets.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import fcntl
+import os
+import platform
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from typing import List, NoReturn
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000  # clone(2)
+_DEATH_SIGNAL, _SECCOMP, _NO_NEW_PRIVILEGES = 1, 22, 38  # prctl(2)
+_GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1  # netdevice(7)
+#: What seccomp(2) calls the machine, and the numbers of its calls socket and setns; io_uring_setup is 425 on all.
+_MACHINES = {"x86_64": (0xC000003E, 41, 308), "aarch64": (0xC00000B7, 198, 268)}
+_IO_URING_SETUP = 425
+_ALLOW, _DENY = 0x7FFF0000, 0x00050000 | 1  # EPERM
+_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # classic BPF
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+
+def close_network() -> None:
+    """Enter a network namespace in which there is a loopback interface and nothing else."""
+    user, group = os.geteuid(), os.getegid()
+    flags = _NEW_NETWORK | (0 if user == 0 else _NEW_USER)
+    if _LIBC.unshare(flags) != 0:
+        raise OSError(ctypes.get_errno(), "unshare: " + os.strerror(ctypes.get_errno()))
+    if user != 0:
+        maps = (("setgroups", "deny"), ("uid_map", "%d %d 1" % (user, user)), ("gid_map", "%d %d 1" % (group, group)))
+        for name, text in maps:
+            with open("/proc/self/" + name, "w", encoding="ascii") as stream:
+                stream.write(text)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sh14x", b"lo", 0)
+        flags = struct.unpack("16sh14x", fcntl.ioctl(any_socket, _GET_FLAGS, request))[1]
+        fcntl.ioctl(any_socket, _SET_FLAGS, struct.pack("16sh14x", b"lo", flags | _UP))
+    found = [name for _index, name in socket.if_nameindex()]
+    if found != ["lo"]:
+        raise OSError("the namespace has the interfaces " + ", ".join(found))
+
+
+def close_sockets() -> None:
+    """Let only sockets of the internet protocols be made, and of netlink, by which a program lists its interfaces."""
+    machine = platform.machine()
+    if machine not in _MACHINES or sys.byteorder != "little" or struct.calcsize("P") != 8:
+        raise OSError("no filter of system calls is known for " + machine)
+    kind, make_socket, setns = _MACHINES[machine]
+    families = [int(socket.AF_INET), int(socket.AF_INET6), 16]
+    steps = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, kind), (_RETURN, 0, 0, _DENY), (_LOAD, 0, 0, 0)]
+    # Numbers from 2**30 on are those of another interface of x86_64.
+    for test, number in ((_AT_LEAST, 0x40000000), (_EQUAL, setns), (_EQUAL, _IO_URING_SETUP)):
+        steps += [(test, 0, 1, number), (_RETURN, 0, 0, _DENY)]
+    steps += [(_EQUAL, 1, 0, make_socket), (_RETURN, 0, 0, _ALLOW), (_LOAD, 0, 0, 16)]
+    for family in families:
+        steps += [(_EQUAL, 0, 1, family), (_RETURN, 0, 0, _ALLOW)]
+    steps += [(_RETURN, 0, 0, _DENY)]
+    code = b"".join(struct.pack("HBBI", *step) for step in steps)
+    program = _Program(len(steps), code)
+    if _LIBC.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) or _LIBC.prctl(_SECCOMP, 2, ctypes.byref(program), 0, 0):
+        raise OSError(ctypes.get_errno(), "seccomp: " + os.strerror(ctypes.get_errno()))
+    try:
+        socket.socket(socket.AF_UNIX).close()
+    except OSError:
+        return
+    raise OSError("the filter of system calls has no effect")
+
+
+def end(*_arguments: object) -> NoReturn:
+    os.killpg(0, signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def send(channel: socket.socket, text: bytes, sockets: List[socket.socket]) -> None:
+    rights = array.array("i", [one.fileno() for one in sockets])
+    channel.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if sockets else [])
+
+
+def serve(channel: socket.socket) -> None:
+    """Make sockets for who started us; end all when it is gone."""
+    while channel.recv(1):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as made:
+            send(channel, b"s", [made])
+    end()
+
+
+def listen(port: int) -> List[socket.socket]:
+    made = []
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        try:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.bind((address, port))
+        except OSError:
+            if family == socket.AF_INET:
+                raise
+            continue  # no IPv6 here
+        listener.listen(128)
+        made.append(listener)
+    return made
+
+
+def main(descriptor: str, port: str, *command: str) -> int:
+    channel = socket.socket(fileno=int(descriptor))
+    signal.signal(signal.SIGUSR1, end)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        close_network()
+        # Entering a user namespace takes back what the kernel was asked to do when the parent dies.
+        _LIBC.prctl(_DEATH_SIGNAL, int(signal.SIGUSR1), 0, 0, 0)
+        close_sockets()
+        listeners = listen(int(port))
+    except OSError as error:
+        send(channel, ("E" + (error.strerror or str(error))).encode(), [])
+        return 1
+    send(channel, b"R", listeners)
+    for listener in listeners:
+        listener.close()
+    threading.Thread(target=serve, args=(channel,), daemon=True).start()
+    status = subprocess.call(command, stdout=2)
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,141 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is tried on a copy of a database must not act on another one: ways out are closed, or named and refused."""
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import psycopg2
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Deployed
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.closed_copy import (
+    CannotBeClosed,
+    closed_copy,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import rehearse
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.down import rehearse_down
+from support.databases import OWNER, PASSWORD
+
+MIGRATION = "20251109000000_remote"
+OPTIONS = "SELECT srvoptions FROM pg_foreign_server WHERE srvname = 'elsewhere'"
+
+
+@pytest.fixture
+def live(databases, plain):
+    """As its superuser: nobody else restores these extensions."""
+    plain.execute("UPDATE _prisma_migrations SET checksum = encode(sha256(''), 'hex')")
+    return databases.existing(plain.name, user=None)
+
+
+@pytest.fixture
+def elsewhere(databases, live):
+    """Another database of the same server, and a foreign table of the live one that leads there."""
+    other = databases.make("other")
+    other.execute("CREATE TABLE received (note text); ALTER TABLE received OWNER TO " + OWNER)
+    with live.session() as cursor:
+        cursor.execute("CREATE EXTENSION postgres_fdw")
+        cursor.execute(
+            "CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host %s, port %s, dbname %s)",
+            ("127.0.0.1", str(live.context.connection.port), other.name),
+        )
+        cursor.execute(
+            "CREATE USER MAPPING FOR CURRENT_USER SERVER elsewhere OPTIONS (user %s, password %s)", (OWNER, PASSWORD)
+        )
+        cursor.execute("CREATE FOREIGN TABLE received (note text) SERVER elsewhere")
+        cursor.execute("INSERT INTO received VALUES ('live')")
+    return other
+
+
+def copy_of(live):
+    context = live.begun("deploy")
+    return context, verify(context, live.backup(), "restored", keep=True)["database"]
+
+
+def rehearsed(context, scratch, tmp_path, sql):
+    """Rehearse one migration. Prisma's part, which runs SQL and keeps the history, is the least that does so."""
+    migrations = tmp_path / "migrations"
+    with context.connect() as session:
+        applied = session.rows("SELECT migration_name FROM public._prisma_migrations")
+    for name, text in [*((name, "") for (name,) in applied), (MIGRATION, sql)]:
+        (migrations / name).mkdir(parents=True)
+        (migrations / name / "migration.sql").write_text(text)
+
+    def migrate(url, cursor, **_keywords):
+        connection = psycopg2.connect(url.partition("?")[0])
+        try:
+            with connection, connection.cursor() as there:
+                there.execute(sql)
+        except psycopg2.Error as error:
+            raise BackstopError("prisma migrate deploy failed", found=str(error)) from error
+        finally:
+            connection.close()
+        return Deployed([MIGRATION], 0.1, "")
+
+    prisma = SimpleNamespace(project=SimpleNamespace(migrations=lambda: str(migrations)), migrate_deploy=migrate)
+    return rehearse(context, scratch, prisma, expected=[MIGRATION], lock_timeout_ms=5000)
+
+
+def test_a_foreign_table_gets_no_row_from_a_rehearsal(live, elsewhere, tmp_path):
+    context, scratch = copy_of(live)
+    with pytest.raises(BackstopError, match="the live one was not touched.*could not connect to server"):
+        rehearsed(context, scratch, tmp_path, "INSERT INTO received VALUES ('migration')")
+    assert elsewhere.rows("SELECT note FROM received") == [("live",)]
+    assert sorted(live.value(OPTIONS, scratch)) == sorted(live.value(OPTIONS))
+
+
+def test_a_migration_that_opens_a_way_itself_is_refused(live, elsewhere, tmp_path):
+    context, scratch = copy_of(live)
+    with pytest.raises(Refused, match="20251109000000_remote line 2: creates or changes a way"):
+        rehearsed(context, scratch, tmp_path, "SELECT 1;\nCREATE USER MAPPING FOR PUBLIC SERVER elsewhere")
+
+
+def test_down_sql_is_not_tried_on_another_database(live, elsewhere):
+    before = live.backup()
+    live.run("receipts.sql")
+    context, now = live.begun("rollback", {"scenario": "application_errors"}), live.backup("emergency")
+    for sql, reason in (
+        ("INSERT INTO received VALUES ('down'); DROP TABLE \"ReceiptData\"", "could not connect to server"),
+        ("ALTER SERVER elsewhere OPTIONS (SET port '1')", "changes a way to a foreign server"),
+    ):
+        facts = rehearse_down(context, before, now, given=sql)
+        assert not facts["proved"] and reason in "; ".join(facts["reasons"]), facts
+    assert elsewhere.rows("SELECT note FROM received") == [("live",)]
+    proved = rehearse_down(context, before, now, given='DROP TABLE "ReceiptData"')
+    assert proved["proved"], "the closed server is open again before the copy is compared: %s" % proved["reasons"]
+
+
+def test_what_only_a_superuser_can_close_is_named(plain):
+    """As the owner, a REVOKE on dblink's functions only warns; and what its superuser took away counts."""
+    plain.execute(r"""
+        CREATE EXTENSION dblink;
+        CREATE LANGUAGE anything HANDLER plpgsql_call_handler;
+        CREATE FUNCTION able() RETURNS void LANGUAGE anything AS 'BEGIN END';
+        CREATE FUNCTION runs() RETURNS void LANGUAGE plpgsql AS $$BEGIN COPY (SELECT 1) TO PROGRAM 'true'; END$$;
+        CREATE EXTENSION file_fdw;
+        CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+        CREATE FOREIGN TABLE program (line text) SERVER files OPTIONS (program 'true');
+    """)
+    name = "backstop_scratch_20251109T000000Z-000000_drill"
+    plain.execute('CREATE DATABASE "%s" TEMPLATE %s OWNER %s' % (name, plain.name, OWNER))
+
+    def refused():
+        with pytest.raises(CannotBeClosed) as caught, closed_copy(plain.context, name):
+            raise AssertionError("it is open")
+        return str(caught.value)
+
+    said = refused()
+    for words in ("extension dblink", "1 functions in anything", "public.runs() runs a program", "server files"):
+        assert words in said
+    plain.execute("DROP FUNCTION able(), runs(); DROP SERVER files CASCADE", name)
+    with plain.session(user=OWNER, database=name) as cursor:
+        cursor.execute("REVOKE EXECUTE ON FUNCTION dblink(text, text) FROM PUBLIC")
+    assert refused().count("reaches") == 1
+    plain.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC", name)
+    with closed_copy(plain.context, name):
+        pass
+    with pytest.raises(Refused, match="Only a scratch database"), closed_copy(plain.context, plain.name):
+        raise AssertionError("the live database would be closed")
