@@ -14,6 +14,9 @@ description:
     how long each takes, which tables it locks and rewrites, and what it destroys.
   - It fails when the release's user, whom M(backstop.postgres.deploy_gates_info) was told, could not use a table that
     the migrations make, or one that was there as before.
+  - Nothing that a migration does there may reach another database or server. Meanwhile foreign servers of C(postgres_fdw) lead nowhere. Other
+    ways out (C(dblink), code in untrusted languages, further wrappers) cannot be closed in a scratch database. Then O(backup) is restored into
+    a PostgreSQL server of its own that can connect to nothing, if its programs are installed on this host; else it is refused by name.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -38,6 +41,9 @@ options:
     type: list
     elements: str
     required: true
+  backup:
+    description: The backup that O(database) was restored from, for a server of its own.
+    type: str
   lock_timeout:
     description: Seconds that a statement may wait for a lock.
     type: float
@@ -71,6 +77,10 @@ migrations:
   returned: success
   type: list
   elements: dict
+closed_server:
+  description: What leads out of the scratch database, where the rehearsal ran in a server of its own; O(database) was dropped then.
+  returned: success
+  type: str
 seconds:
   description: Duration of all of it.
   returned: success
@@ -142,18 +152,21 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import rehearse
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import (
+    rehearse_closed,
+)
 
 
 def act(request: Request) -> Dict[str, Any]:
     if request.check_mode:
         return {"changed": True}
-    context = request.context
+    context, backup = request.context, request.params["backup"]
     with acting(context, "rehearsal") as facts:
-        result = rehearse(
+        result = rehearse_closed(
             context,
             request.params["database"],
             request.prisma,
+            context.store.find_backup(backup) if backup else None,
             expected=request.params["expected"],
             lock_timeout_ms=int(request.params["lock_timeout"] * 1000),
             timeout=request.params["timeout"],
@@ -168,6 +181,7 @@ def main() -> None:
             **prisma_argument_spec(),
             database=dict(type="str", required=True),
             expected=dict(type="list", elements="str", required=True),
+            backup=dict(type="str"),
             lock_timeout=dict(type="float", default=5),
             timeout=dict(type="float"),
             **store_argument_spec(),

@@ -10,12 +10,15 @@ from types import SimpleNamespace
 import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Deployed
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.closed_copy import (
     CannotBeClosed,
     closed_copy,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import rehearse
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import (
+    rehearse_closed,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.down import rehearse_down
 from support.databases import OWNER, PASSWORD
@@ -51,11 +54,11 @@ def elsewhere(databases, live):
 
 
 def copy_of(live):
-    context = live.begun("deploy")
-    return context, verify(context, live.backup(), "restored", keep=True)["database"]
+    context, place = live.begun("deploy"), live.backup()
+    return context, verify(context, place, "restored", keep=True)["database"], place
 
 
-def rehearsed(context, scratch, tmp_path, sql):
+def rehearsed(context, scratch, tmp_path, sql, place=None):
     """Rehearse one migration. Prisma's part, which runs SQL and keeps the history, is the least that does so."""
     migrations = tmp_path / "migrations"
     with context.connect() as session:
@@ -65,10 +68,18 @@ def rehearsed(context, scratch, tmp_path, sql):
         (migrations / name / "migration.sql").write_text(text)
 
     def migrate(url, cursor, **_keywords):
-        connection = psycopg2.connect(url.partition("?")[0])
+        settings = Settings.from_url(url)
+        connection = psycopg2.connect(
+            host=settings.host, port=settings.port, user=settings.user, password=settings.password,
+            dbname=settings.database,
+        )  # fmt: skip
         try:
             with connection, connection.cursor() as there:
                 there.execute(sql)
+                there.execute(
+                    "INSERT INTO public._prisma_migrations SELECT 'm2', checksum, now(), %s, NULL, NULL, now(), 1"
+                    " FROM public._prisma_migrations LIMIT 1", (MIGRATION,)
+                )
         except psycopg2.Error as error:
             raise BackstopError("prisma migrate deploy failed", found=str(error)) from error
         finally:
@@ -76,33 +87,52 @@ def rehearsed(context, scratch, tmp_path, sql):
         return Deployed([MIGRATION], 0.1, "")
 
     prisma = SimpleNamespace(project=SimpleNamespace(migrations=lambda: str(migrations)), migrate_deploy=migrate)
-    return rehearse(context, scratch, prisma, expected=[MIGRATION], lock_timeout_ms=5000)
+    return rehearse_closed(context, scratch, prisma, place, expected=[MIGRATION], lock_timeout_ms=5000)
 
 
 def test_a_foreign_table_gets_no_row_from_a_rehearsal(live, elsewhere, tmp_path):
-    context, scratch = copy_of(live)
+    context, scratch, _place = copy_of(live)
     with pytest.raises(BackstopError, match="the live one was not touched.*could not connect to server"):
-        rehearsed(context, scratch, tmp_path, "INSERT INTO received VALUES ('migration')")
+        rehearsed(context, scratch, tmp_path / "a", "INSERT INTO received VALUES ('migration')")
+    with pytest.raises(Refused, match="20251109000000_remote line 2: creates or changes a way"):
+        rehearsed(context, scratch, tmp_path / "b", "SELECT 1;\nCREATE USER MAPPING FOR PUBLIC SERVER elsewhere")
     assert elsewhere.rows("SELECT note FROM received") == [("live",)]
     assert sorted(live.value(OPTIONS, scratch)) == sorted(live.value(OPTIONS))
 
 
-def test_a_migration_that_opens_a_way_itself_is_refused(live, elsewhere, tmp_path):
-    context, scratch = copy_of(live)
-    with pytest.raises(Refused, match="20251109000000_remote line 2: creates or changes a way"):
-        rehearsed(context, scratch, tmp_path, "SELECT 1;\nCREATE USER MAPPING FOR PUBLIC SERVER elsewhere")
+def test_what_cannot_be_closed_is_rehearsed_in_a_server_that_connects_to_nothing(live, elsewhere, tmp_path):
+    live.execute("CREATE EXTENSION dblink")
+    port = live.context.connection.port
+    reaching = "PERFORM dblink_connect('host=127.0.0.1 port=%d dbname=other user=%s password=x')" % (port, OWNER)
+    program = "COPY (SELECT 1) TO PROGRAM 'python3 -c \"import socket; socket.create_connection((''127.0.0.1'', %d))\"'"
+    no_server = "sqlclient_unable_to_establish_sqlconnection"
+    sql = 'CREATE TABLE "New" (id int);' + "".join(
+        "DO $$ BEGIN %s; RAISE 'it reached the server'; EXCEPTION WHEN %s THEN END $$;" % attempt
+        for attempt in (
+            (reaching, no_server),
+            (program % port, "external_routine_exception"),
+            ("INSERT INTO received VALUES ('x')", no_server),
+        )
+    )
+    context, scratch, place = copy_of(live)
+    with pytest.raises(CannotBeClosed, match="extension dblink reaches other databases"):
+        rehearsed(context, scratch, tmp_path / "refused", "SELECT 1")
+    # Written with strings that are put together, for a scratch database refuses what it can read.
+    hidden = "DO $x$ BEGIN EXECUTE convert_from(decode('%s', 'hex'), 'UTF8'); END $x$" % sql.encode().hex()
+    facts = rehearsed(context, scratch, tmp_path, hidden, place)
+    assert facts["closed_server"] == "extension dblink reaches other databases or servers"
+    assert facts["added_tables"] == ["public.New"]
+    assert elsewhere.rows("SELECT note FROM received") == [("live",)]
+    assert scratch not in live.names(), "it is not migrated, so nothing may be tried on it"
 
 
 def test_down_sql_is_not_tried_on_another_database(live, elsewhere):
     before = live.backup()
     live.run("receipts.sql")
     context, now = live.begun("rollback", {"scenario": "application_errors"}), live.backup("emergency")
-    for sql, reason in (
-        ("INSERT INTO received VALUES ('down'); DROP TABLE \"ReceiptData\"", "could not connect to server"),
-        ("ALTER SERVER elsewhere OPTIONS (SET port '1')", "changes a way to a foreign server"),
-    ):
-        facts = rehearse_down(context, before, now, given=sql)
-        assert not facts["proved"] and reason in "; ".join(facts["reasons"]), facts
+    sql = "INSERT INTO received VALUES ('down'); DROP TABLE \"ReceiptData\""
+    facts = rehearse_down(context, before, now, given=sql)
+    assert not facts["proved"] and "could not connect to server" in "; ".join(facts["reasons"]), facts
     assert elsewhere.rows("SELECT note FROM received") == [("live",)]
     proved = rehearse_down(context, before, now, given='DROP TABLE "ReceiptData"')
     assert proved["proved"], "the closed server is open again before the copy is compared: %s" % proved["reasons"]

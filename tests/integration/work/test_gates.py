@@ -22,7 +22,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import database_lock
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import disk, programs
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import disk, isolation, programs
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import evaluation as gates_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.connections import (
     release_connections,
@@ -483,6 +483,30 @@ def test_tables_without_a_history(live):
 def test_a_migration_beyond_its_database(live):
     files = {**FILES, NEXT: b"CREATE ROLE reporting;"}
     only_closed(ask(live, files=files), "cluster_statements", NEXT + " line 1", "by hand")
+
+
+def test_what_a_migration_sends_out_is_shown_or_refused(live):
+    live.execute("""
+        CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER told AFTER INSERT ON "User" EXECUTE FUNCTION tell();
+        CREATE EXTENSION postgres_fdw;
+        CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw;
+        CREATE FOREIGN TABLE received (note text) SERVER elsewhere;
+    """)
+
+    def asked(sql):
+        return ask(live, files={**FILES, NEXT: sql})["isolation"]
+
+    shown = asked(b"INSERT INTO \"User\" DEFAULT VALUES; NOTIFY orders")
+    assert shown.passed
+    assert "fires trigger told on public." in shown.found and NEXT + " sends notifications" in shown.found
+    far = asked(b"INSERT INTO public.received VALUES ('x')")
+    assert not far.passed and "received (server elsewhere)" in far.found and "by hand" in far.hint
+    live.execute("CREATE EXTENSION dblink")
+    assert "in a server of its own, because of: extension dblink" in asked(b"SELECT 1").found
+    with mock.patch.object(isolation, "require_programs", side_effect=Refused("missing", hint="install them")):
+        nowhere = asked(b"SELECT 1")
+    assert not nowhere.passed and "install them. Then it runs in a server of its own" in nowhere.hint
 
 
 def test_drift_is_shown_and_can_be_refused(live):

@@ -27,7 +27,7 @@ ROOMS: Dict[str, Set[str]] = {
     "backups": set(),
     "restores": set(),
     "loss": set(),
-    "migrations": {"loss"},
+    "migrations": {"loss", "restores"},
     "gates": {"backups", "migrations"},
     "reverts": {"backups", "restores", "migrations", "loss"},
     "tables": {"backups", "loss"},

@@ -22,6 +22,17 @@ from .errors import Refused
 _SECONDS_TO_CLOSE = 30
 
 
+def _program(role: str) -> List[str]:
+    return [sys.executable, "-c", inspect.getsource(closed_program), role]
+
+
+def closed_server(command: Sequence[str]) -> List[str]:
+    """The argument list that runs a server which can connect to nothing, as all that it starts; it listens on Unix
+    sockets alone. Every user may do so on Linux (x86_64, aarch64); elsewhere the server does not start.
+    """
+    return [*_program("server"), *command]
+
+
 class NotClosedOff(Refused):
     """This host does not let a program be closed off."""
 
@@ -48,8 +59,7 @@ class ClosedOff:
         return self._theirs.fileno()
 
     def argv(self, command: Sequence[str]) -> List[str]:
-        source = inspect.getsource(closed_program)
-        return [sys.executable, "-c", source, str(self.keep_open), str(self._port), *command]
+        return [*_program("client"), str(self.keep_open), str(self._port), *command]
 
     def wait(self) -> List[socket.socket]:
         """Wait until it is closed off; the command starts then. Returns the listeners inside.

@@ -2,9 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Closes itself off from every network and every Unix socket, for good, then runs a command. For :mod:`.closed_off`.
+"""Closes itself off, for good, then runs a command. For :mod:`.closed_off`.
 
-Its text is given to Python, so it imports nothing of ours. What closes it off is the kernel:
+Its text is given to Python, so it imports nothing of ours. What closes it off is the kernel.
+
+A server only listens on a Unix socket, so that a filter of system calls is enough: it can make no other socket and
+connect to none. A client must connect to what is carried to it, so for it there are two things:
 
 - A network namespace of its own, which has a loopback interface and no other. It is made as root, or within a user
   namespace, which Linux lets everybody make where it is not configured otherwise.
@@ -28,15 +31,20 @@ import struct
 import subprocess
 import sys
 import threading
-from typing import List, NoReturn
+from typing import Callable, List, NoReturn, Sequence
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000  # clone(2)
 _DEATH_SIGNAL, _SECCOMP, _NO_NEW_PRIVILEGES = 1, 22, 38  # prctl(2)
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1  # netdevice(7)
-#: What seccomp(2) calls the machine, and the numbers of its calls socket and setns; io_uring_setup is 425 on all.
-_MACHINES = {"x86_64": (0xC000003E, 41, 308), "aarch64": (0xC00000B7, 198, 268)}
+#: What seccomp(2) calls the machine, and the numbers of its calls; io_uring_setup is 425 on all.
+_MACHINES = {
+    "x86_64": (0xC000003E, {"socket": 41, "connect": 42, "setns": 308}),
+    "aarch64": (0xC00000B7, {"socket": 198, "connect": 203, "setns": 268}),
+}
 _IO_URING_SETUP = 425
+#: Address families that a client may use; by netlink (16) a program lists its interfaces.
+_CLIENT_FAMILIES = (int(socket.AF_INET), int(socket.AF_INET6), 16)
 _ALLOW, _DENY = 0x7FFF0000, 0x00050000 | 1  # EPERM
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # classic BPF
 
@@ -65,18 +73,17 @@ def close_network() -> None:
         raise OSError("the namespace has the interfaces " + ", ".join(found))
 
 
-def close_sockets() -> None:
-    """Let only sockets of the internet protocols be made, and of netlink, by which a program lists its interfaces."""
+def close_sockets(families: Sequence[int], denied: str) -> None:
+    """Let only sockets of these families be made, and one system call not at all."""
     machine = platform.machine()
     if machine not in _MACHINES or sys.byteorder != "little" or struct.calcsize("P") != 8:
         raise OSError("no filter of system calls is known for " + machine)
-    kind, make_socket, setns = _MACHINES[machine]
-    families = [int(socket.AF_INET), int(socket.AF_INET6), 16]
+    kind, calls = _MACHINES[machine]
     steps = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, kind), (_RETURN, 0, 0, _DENY), (_LOAD, 0, 0, 0)]
     # Numbers from 2**30 on are those of another interface of x86_64.
-    for test, number in ((_AT_LEAST, 0x40000000), (_EQUAL, setns), (_EQUAL, _IO_URING_SETUP)):
+    for test, number in ((_AT_LEAST, 0x40000000), (_EQUAL, calls[denied]), (_EQUAL, _IO_URING_SETUP)):
         steps += [(test, 0, 1, number), (_RETURN, 0, 0, _DENY)]
-    steps += [(_EQUAL, 1, 0, make_socket), (_RETURN, 0, 0, _ALLOW), (_LOAD, 0, 0, 16)]
+    steps += [(_EQUAL, 1, 0, calls["socket"]), (_RETURN, 0, 0, _ALLOW), (_LOAD, 0, 0, 16)]
     for family in families:
         steps += [(_EQUAL, 0, 1, family), (_RETURN, 0, 0, _ALLOW)]
     steps += [(_RETURN, 0, 0, _DENY)]
@@ -84,10 +91,16 @@ def close_sockets() -> None:
     program = _Program(len(steps), code)
     if _LIBC.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) or _LIBC.prctl(_SECCOMP, 2, ctypes.byref(program), 0, 0):
         raise OSError(ctypes.get_errno(), "seccomp: " + os.strerror(ctypes.get_errno()))
+
+
+def require_denied(attempt: Callable[[], object]) -> None:
+    """See that the filter is in force."""
     try:
-        socket.socket(socket.AF_UNIX).close()
-    except OSError:
+        attempt()
+    except PermissionError:
         return
+    except OSError:
+        pass
     raise OSError("the filter of system calls has no effect")
 
 
@@ -124,7 +137,15 @@ def listen(port: int) -> List[socket.socket]:
     return made
 
 
-def main(descriptor: str, port: str, *command: str) -> int:
+def run_server(*command: str) -> NoReturn:
+    close_sockets([int(socket.AF_UNIX)], "connect")
+    require_denied(lambda: socket.socket(socket.AF_INET))
+    require_denied(lambda: socket.socket(socket.AF_UNIX).connect("/nowhere"))
+    os.execv(command[0], command)
+    raise AssertionError("unreachable")
+
+
+def run_client(descriptor: str, port: str, *command: str) -> int:
     channel = socket.socket(fileno=int(descriptor))
     signal.signal(signal.SIGUSR1, end)
     signal.signal(signal.SIGTERM, lambda *_: None)
@@ -132,7 +153,8 @@ def main(descriptor: str, port: str, *command: str) -> int:
         close_network()
         # Entering a user namespace takes back what the kernel was asked to do when the parent dies.
         _LIBC.prctl(_DEATH_SIGNAL, int(signal.SIGUSR1), 0, 0, 0)
-        close_sockets()
+        close_sockets(_CLIENT_FAMILIES, "setns")
+        require_denied(lambda: socket.socket(socket.AF_UNIX))
         listeners = listen(int(port))
     except OSError as error:
         send(channel, ("E" + (error.strerror or str(error))).encode(), [])
@@ -146,4 +168,6 @@ def main(descriptor: str, port: str, *command: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    if sys.argv[1] == "server":
+        run_server(*sys.argv[2:])
+    sys.exit(run_client(*sys.argv[2:]))

@@ -16,6 +16,7 @@ import tempfile
 import time
 from typing import Iterator, List, Optional, Tuple
 
+from ..base.closed_off import closed_server
 from ..base.durable_files import file_error
 from ..base.errors import BackstopError, Refused
 from ..base.processes import Running, find_program, run
@@ -39,15 +40,18 @@ _SETTINGS = (
 
 
 @contextlib.contextmanager
-def scratch_server(tools: ClientTools, directory: Optional[str] = None) -> Iterator[Settings]:
+def scratch_server(
+    tools: ClientTools, directory: Optional[str] = None, *, closed: bool = False
+) -> Iterator[Settings]:
     """Run a server of the client tools' version; a superuser's connection to its database ``postgres``.
 
     It dies with this process. Root hands it to an unprivileged account: PostgreSQL refuses to run as root.
 
     :param directory: where its data may lie; default is the one for temporary files
+    :param closed: it and the programs that SQL starts in it can connect to nothing
     :raises Refused: the server's programs are not installed here
     """
-    initdb, postgres = (_program(tools, name) for name in ("initdb", "postgres"))
+    initdb, postgres = require_programs(tools)
     try:
         folder = tempfile.mkdtemp(prefix="backstop-drill-", dir=directory)
     except OSError as error:
@@ -72,7 +76,9 @@ def scratch_server(tools: ClientTools, directory: Optional[str] = None) -> Itera
         with open(os.path.join(data, "postgresql.conf"), "a", encoding="utf-8") as stream:
             stream.write("\n".join((*_SETTINGS, "unix_socket_directories = '%s'" % folder.replace("'", "''"))) + "\n")
         settings = Settings(host=folder, user=SUPERUSER, database="postgres")
-        with Running([*prefix, postgres, "-D", data], cwd=folder, stdout=subprocess.DEVNULL) as server:
+        command = [postgres, "-D", data]
+        command = [*prefix, *(closed_server(command) if closed else command)]
+        with Running(command, cwd=folder, stdout=subprocess.DEVNULL) as server:
             _wait_until_it_answers(server, settings)
             try:
                 yield settings
@@ -82,6 +88,14 @@ def scratch_server(tools: ClientTools, directory: Optional[str] = None) -> Itera
                     server.wait(_STOP_SECONDS)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def require_programs(tools: ClientTools) -> Tuple[str, str]:
+    """Paths of initdb and postgres.
+
+    :raises Refused: they are not installed here
+    """
+    return _program(tools, "initdb"), _program(tools, "postgres")
 
 
 def _program(tools: ClientTools, name: str) -> str:

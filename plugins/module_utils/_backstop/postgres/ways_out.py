@@ -9,7 +9,7 @@ A copy on the live server has all of it too, so what is tried there would be don
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Tuple
+from typing import Dict, List, Mapping, Sequence, Tuple
 
 from ..base.errors import BackstopError, Refused
 from ..base.sql_names import quote_identifier
@@ -26,7 +26,7 @@ _WORKERS = ("citus", "pg_cron", "pg_net", "pgagent", "pglogical", "timescaledb")
 #: Options of a server of postgres_fdw that say where it is.
 _PLACE = ("host", "hostaddr", "port", "dbname", "service")
 #: A directory for sockets that nobody has.
-_NOWHERE = "/backstop/closed"
+NOWHERE = "/backstop/closed"
 
 _UNTRUSTED = """
 SELECT l.lanname, count(*), min(p.oid::regprocedure::text) FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
@@ -78,6 +78,28 @@ def is_unconfined(session: Session) -> bool:
     )
 
 
+def foreign_tables(session: Session) -> Dict[str, str]:
+    """Name of each foreign table, without its schema, and its server."""
+    return dict(
+        session.rows(
+            "SELECT c.relname, s.srvname FROM pg_foreign_table t JOIN pg_class c ON c.oid = t.ftrelid"
+            " JOIN pg_foreign_server s ON s.oid = t.ftserver"
+        )
+    )
+
+
+def triggers(session: Session, tables: Sequence[str]) -> List[str]:
+    """Enabled triggers of people on tables of these names: "audit on shop.orders"."""
+    return [
+        "trigger %s on %s" % row
+        for row in session.rows(
+            "SELECT tgname, tgrelid::regclass::text FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid"
+            " WHERE NOT tgisinternal AND tgenabled <> 'D' AND c.relname = ANY(%s) ORDER BY 2, 1",
+            (list(tables),),
+        )
+    ]
+
+
 def close_servers(session: Session) -> Dict[str, List[str]]:
     """Let the servers of postgres_fdw lead nowhere; their options as they were, for :func:`reopen_servers`.
 
@@ -105,7 +127,7 @@ def _postgres_servers(session: Session) -> List[Tuple[str, List[str]]]:
 
 
 def _closed(options: List[str]) -> List[str]:
-    return ["host=" + _NOWHERE, *(option for option in options if option.partition("=")[0] not in _PLACE)]
+    return ["host=" + NOWHERE, *(option for option in options if option.partition("=")[0] not in _PLACE)]
 
 
 def _set_options(session: Session, name: str, options: List[str], wanted: List[str]) -> None:

@@ -14,7 +14,7 @@ from ...base.sql_names import near_names
 from ...postgres import server
 from ...postgres.connection import Session
 from ..context import Context
-from . import connections, disk, drift, effects, encryption, migrations, probe, programs, surroundings
+from . import connections, disk, drift, effects, encryption, isolation, migrations, probe, programs, surroundings
 from .question import Check, Question
 
 #: What a rollback would be.
@@ -151,6 +151,7 @@ GATES: Sequence["tuple[str, str, Check]"] = (
     ("cluster_statements", "no migration acts beyond its database", migrations.within_database),
     ("destruction", "told for people to know", effects.destruction),
     ("application_rights", "the release's user may use every table, old and new", effects.application_rights),
+    ("isolation", "what is tried on the copy acts on nothing else", isolation.isolation),
     ("drift", "the live schema is that of the migrations in force", drift.drift),
     ("prisma_lock", "nobody is migrating", connections.prisma_lock),
 )

@@ -10,6 +10,7 @@ is afterwards, with which the live one is compared after the real migration.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
@@ -19,16 +20,20 @@ from ...base.failpoints import reach
 from ...base.sql_names import is_scratch, typed_name
 from ...postgres import catalog, definitions, digests, server
 from ...postgres.connection import Session
+from ...postgres.database_properties import drop_scratch_database
 from ...postgres.locks import BLOCKING, note_lock
 from ...postgres.role_rights import Rights, lacking, remedy, rights_of
+from ...postgres.ways_out import NOWHERE
 from ...prisma import history
 from ...prisma.cli import Prisma
 from ...prisma.failures import PrismaError
 from ...prisma.sql_text import cluster_statements
+from ...store.layout import BackupPlace
 from ...store.operation import Operation
-from ..closed_copy import closed_copy, refuse_openings
+from ..closed_copy import CannotBeClosed, closed_copy, refuse_openings
 from ..context import Context
 from ..loss.own_work import note_rehearsed
+from ..restores.cluster_drill import closed_copy_in_cluster
 from .destruction import Watch
 from .foresight import locks_told, noted_foresight
 from .migration import refuse_problems
@@ -45,8 +50,11 @@ def rehearse(
     expected: Sequence[str],
     lock_timeout_ms: int,
     timeout: Optional[float] = None,
+    in_closed_server: bool = False,
 ) -> Dict[str, Any]:
     """Run the pending migrations on a scratch database that a drill left.
+
+    :param in_closed_server: no way leads out of the scratch database's server
 
     :raises BackstopError: the migration fails there; the live database was not touched
     """
@@ -58,14 +66,16 @@ def rehearse(
         refuse_problems(state, expected)
         pending = [file for file in files if file.name in state.pending]
         _refuse_cluster_statements(pending)
-        refuse_openings((file.name, file.sql) for file in pending)
+        if not in_closed_server:
+            refuse_openings((file.name, file.sql) for file in pending)
         roles, foresight = noted_foresight(context.operation, pending)
         before = _facts(session)
         watch = Watch(session, foresight.gone if foresight else None, context.connection.schema)
         rights = {role: rights_of(session, role) for role in roles}
         context.progress.phase("rehearsing", database=scratch, migrations=state.pending)
         watched = {t.oid: t.full_name for t in before["tables"]}
-        with closed_copy(context, scratch), _LockWatcher(context, scratch, watched) as watcher:
+        closed = contextlib.nullcontext() if in_closed_server else closed_copy(context, scratch)
+        with closed, _LockWatcher(context, scratch, watched) as watcher:
             deployed = _deploy(context, prisma, session, scratch, lock_timeout_ms, timeout)
         reach("rehearsal.migrated")
         after = _facts(session)
@@ -129,6 +139,35 @@ def _require_rights(context: Context, session: Session, before: Mapping[str, Rig
             )
 
 
+def rehearse_closed(
+    context: Context, scratch: str, prisma: Prisma, place: Optional[BackupPlace], **keywords: Any
+) -> Dict[str, Any]:
+    """Rehearse on the scratch database; where that has ways out which nobody here can close, in a closed server.
+
+    :param place: the backup that the scratch database was restored from; without one it is refused instead
+    :param keywords: of rehearse()
+    :returns: its facts, and ``closed_server``: why it ran there, else None. The scratch database, which is not migrated
+        then, is dropped
+    """
+    try:
+        return {**rehearse(context, scratch, prisma, **keywords), "closed_server": None}
+    except CannotBeClosed as open_ways:
+        if place is None:
+            raise
+        try:
+            with closed_copy_in_cluster(context, place) as there:
+                facts = rehearse(there, there.database, prisma, in_closed_server=True, **keywords)
+        except Refused as error:
+            raise Refused(
+                open_ways.message,
+                found=open_ways.found,
+                hint="%s. Or rehearse in a server of its own, which failed: %s" % (open_ways.hint, error),
+            ) from error
+        with context.administer() as admin:
+            drop_scratch_database(admin, scratch)
+        return {**facts, "database": scratch, "closed_server": open_ways.found}
+
+
 def _deploy(
     context: Context, prisma: Prisma, session: Session, scratch: str, lock_timeout_ms: int, timeout: Optional[float]
 ) -> float:
@@ -144,6 +183,8 @@ def _deploy(
         hint = error.hint
         if isinstance(error, PrismaError) and error.started:
             hint = (error.cause + " " if error.cause else "") + "mend the migration"
+        if NOWHERE in str(error):
+            hint = "it reaches a foreign server, which leads nowhere on the copy: do that part by hand"
         raise BackstopError(
             "%s on a copy of the database; the live one was not touched" % error.message,
             found=error.found,

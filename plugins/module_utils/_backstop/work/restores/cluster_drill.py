@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, Optional
 
 from ...base.encryption import SUFFIX, Encrypted, decrypt
 from ...base.errors import BackstopError, Refused
@@ -53,6 +54,27 @@ def run_cluster_drill(context: Context, place: BackupPlace, directory: Optional[
     result = {"passed": True, "method": METHOD, **who, **kept_facts(facts)}
     manifests.record_verification(place, "restored", result)
     return {**facts, **who, "backup": place.backup_id, "method": METHOD}
+
+
+@contextlib.contextmanager
+def closed_copy_in_cluster(context: Context, place: BackupPlace) -> Iterator[Context]:
+    """Restore a backup into a server of its own that can connect to nothing; yields the view of it, as its database,
+    with the live connection's role.
+
+    :raises Refused: the server's programs are not installed here, or the live server has tablespaces
+    """
+    manifest = manifests.load(place)
+    tools = find_client_tools(int(manifest["server"]["major"]), context.client_bin_dir)
+    roles = _roles(context, place, manifest)
+    name = scratch_name(context.operation.id if context.operation else new_id(), "closed")
+    with scratch_server(tools, closed=True) as settings:
+        there = dataclasses.replace(context, connection=settings, administration=settings, source=context)
+        with there.administer() as admin:
+            _make_roles(admin, roles)
+        build_database(there, place, name)
+        live = context.connection
+        own = dataclasses.replace(settings, user=live.user, schema=live.schema, database=name)
+        yield dataclasses.replace(there, connection=own)
 
 
 def _roles(context: Context, place: BackupPlace, manifest: Dict[str, Any]) -> str:
