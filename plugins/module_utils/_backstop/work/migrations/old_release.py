@@ -26,7 +26,7 @@ from ...base import environment_file
 from ...base.errors import BackstopError, Refused
 from ...postgres.connection import Settings, connect
 from ...postgres.relay import only_to
-from ...postgres.ways_out import is_unconfined
+from ...postgres.ways_out import is_unconfined, unclosable
 from ...prisma.project import Project
 from ..closed_copy import closed_copy
 from ..context import Context
@@ -67,7 +67,9 @@ def try_old_release(
     given: Dict[str, str] = {}
     for file in environment_files:
         given.update(environment_file.read(file))
-    found = {**_own_settings({release, project.path}), **given}
+    # What this process hands down is not given anew, so only what leads to a database counts.
+    inherited = {name: value for name, value in os.environ.items() if _URL.match(value)}
+    found = {**inherited, **_own_settings({release, project.path}), **given}
     copy = _login(context.connection.with_database(scratch), live.database, map(found.get, _names(project)))
     port = trial.free_port(other_than=live.port)
     asked_elsewhere: List[str] = []
@@ -123,11 +125,14 @@ def _login(copy: Settings, live: str, urls: Iterable[Optional[str]]) -> Settings
 
 def _require_confined(copy: Settings) -> None:
     with connect(copy) as session:
+        ways = unclosable(session)
         if is_unconfined(session):
+            ways = ["%s may run programs on the server (superuser or pg_execute_server_program)" % copy.user]
+        if ways:
             raise Refused(
                 "The release could leave the copy by SQL alone",
-                found="%s may run programs on the server (superuser or pg_execute_server_program)" % copy.user,
-                hint="let the release connect as the database's owner, without that right",
+                found="; ".join(ways),
+                hint="let the release connect as a user without that right",
             )
 
 
