@@ -56,6 +56,11 @@ options:
   environment_file:
     description: File of lines C(NAME=value) with more environment variables.
     type: path
+  environment_rules:
+    description: How O(environment_file) and the release's C(.env) are read, as Node's packages dotenv and dotenv-expand or as systemd does.
+    type: str
+    choices: [dotenv, systemd]
+    default: dotenv
   port_variable:
     description: Environment variable that tells the application its port.
     type: str
@@ -159,6 +164,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import smoke, smoke_steps
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.environment_file import RULES
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
@@ -190,6 +196,7 @@ def act(request: Request) -> Dict[str, Any]:
             command=params["command"],
             project=Project(params["project"] or params["release"], params["schema_path"], params["config_path"]),
             environment_files=[params["environment_file"]] if params["environment_file"] else [],
+            environment_rules=params["environment_rules"],
             port_variable=params["port_variable"],
             node_bin_dir=params["node_bin_dir"],
             health_path=params["health_path"],
@@ -210,6 +217,7 @@ def main() -> None:
             schema_path=dict(type="str"),
             config_path=dict(type="str"),
             environment_file=dict(type="path"),
+            environment_rules=dict(type="str", choices=list(RULES), default="dotenv"),
             port_variable=dict(type="str", default="PORT"),
             node_bin_dir=dict(type="path"),
             steps=dict(type="list", elements="dict", required=True),

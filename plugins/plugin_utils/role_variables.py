@@ -20,7 +20,6 @@ NAMES = frozenset(
         "application_state",
         "application_step",
         "application_stopped",
-        "application_trial",
         "application_trouble",
         "backup_release",
         "backup_result",

@@ -51,6 +51,7 @@ def try_old_release(
     command: Sequence[str],
     project: Project,
     environment_files: Iterable[str] = (),
+    environment_rules: str = "dotenv",
     health_path: str = "",
     **keywords: Any,
 ) -> Dict[str, Any]:
@@ -60,13 +61,15 @@ def try_old_release(
     :param callback: tests what listens on that port; raises where the release does not work
     :param project: where its Prisma works, whose schema and configuration name variables
     :param environment_files: more settings that it is given
+    :param environment_rules: how those and its ``.env`` are read
     :param keywords: of :func:`..application.trial.run`
     :returns: ``tried``, ``works``, and ``reason`` where it does not or was not tried; an answer, not a failure
     """
     live = context.connection
+    # Its manager may read the link ``.env`` for it; one that reads it itself keeps what it is given.
     given: Dict[str, str] = {}
-    for file in environment_files:
-        given.update(environment_file.read(file))
+    for file in (os.path.join(release, ".env"), *environment_files):
+        given.update(environment_file.read(file, environment_rules))
     # What this process hands down is not given anew, so only what leads to a database counts.
     inherited = {name: value for name, value in os.environ.items() if _URL.match(value)}
     found = {**inherited, **_own_settings({release, project.path}), **given}
