@@ -19,7 +19,9 @@ from ...base.sql_names import quote_identifier
 from ...postgres import definitions
 from ...postgres.connection import Session
 from ...postgres.database_properties import read_properties
+from ...postgres.ways_out import REACHING
 from ...prisma import history
+from ...prisma.outgoing import openings
 from ...prisma.sql_text import cluster_statements, statements
 from ...store.manifest import is_whole, readable
 from ..comparison import round_trip
@@ -68,7 +70,7 @@ def compare(
             "the history is not that of this release", hint="see the gate migrations, which tells what is wrong"
         )
     in_force = [file for file in files if file.name in state.applied]
-    if any(cluster_statements(file.sql) for file in in_force):
+    if any(cluster_statements(file.sql) or openings(file.sql, REACHING) for file in in_force):
         raise CouldNotVerify("a migration in force acts beyond its database, so it cannot be run in a scratch one")
     with scratch_database(context, session, "drift") as (_admin, name):
         _run_all(context, name, in_force)
