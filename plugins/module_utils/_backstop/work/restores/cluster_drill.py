@@ -68,7 +68,7 @@ def closed_copy_in_cluster(context: Context, place: BackupPlace) -> Iterator[Con
     roles = _roles(context, place, manifest)
     name = scratch_name(context.operation.id if context.operation else new_id(), "closed")
     with scratch_server(tools, closed=True) as settings:
-        there = dataclasses.replace(context, connection=settings, administration=settings, source=context)
+        there = dataclasses.replace(context, connection=settings, administration=settings)
         with there.administer() as admin:
             _make_roles(admin, roles)
         build_database(there, place, name)
