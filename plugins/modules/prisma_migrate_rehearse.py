@@ -159,7 +159,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.m
 
 def act(request: Request) -> Dict[str, Any]:
     if request.check_mode:
-        return {"changed": True}
+        return {"changed": True, "closed_server": None}
     context, backup = request.context, request.params["backup"]
     with acting(context, "rehearsal") as facts:
         result = rehearse_closed(
