@@ -16,8 +16,12 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
     find_client_tools,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import catalog_differences
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store, new_id
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import (
+    Comparison,
+    catalog_differences,
+    compare_catalog,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.cluster_drill import (
     run_cluster_drill,
 )
@@ -123,6 +127,18 @@ def test_an_odd_database_is_proved_and_what_is_left_out_is_named(restored):
         "invalid index public.half_made",
         "materialized view public.above",
     ]
+
+
+def test_within_a_transaction_our_own_queries_find_the_same(odd, restored, tmp_path):
+    """Where pg_dump cannot look, and no drill has proved anything."""
+    live, _place, manifest = odd
+    name, facts = restored
+    context = dataclasses.replace(live.context, store=Store(str(tmp_path)))
+    result = Comparison([], [])
+    with context.connect(name) as session:
+        compare_catalog(context, session, manifest, result, round_trips=False)
+    assert result.objects == []
+    assert set(facts["tolerated"]) <= set(result.tolerated)
 
 
 def test_a_drill_in_a_scratch_cluster_finds_the_same(odd, restored):
