@@ -108,6 +108,11 @@ FAILURES = {
         ["CREATE UNIQUE INDEX i ON public.t", "Key (a)=(1) is duplicated", "is corrupt", "REINDEX INDEX i"],
         "DELETE FROM t WHERE ctid = '(0,1)'; REINDEX INDEX i",
     ),
+    "taken out of its extension": (
+        "CREATE EXTENSION citext; ALTER EXTENSION citext DROP FUNCTION citext_eq(citext, citext)",
+        ["CREATE FUNCTION public.citext_eq", "taken out of"],
+        "ALTER EXTENSION citext ADD FUNCTION citext_eq(citext, citext)",
+    ),
     "NULL in a domain": (
         (
             "CREATE DOMAIN d AS integer; CREATE TABLE t (a d); INSERT INTO t VALUES (NULL); UPDATE pg_type SET"

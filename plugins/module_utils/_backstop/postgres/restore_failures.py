@@ -144,6 +144,13 @@ def _domain(failure: Failure, said: Match[str]) -> _Advice:
     return cause % (domain, where), _AGAIN + remedy
 
 
+def _brought_twice(_failure: Failure, said: Match[str]) -> _Advice:
+    return (
+        "something else creates it too, mostly an extension that it was taken out of",
+        _AGAIN + "ALTER EXTENSION ... ADD %s to the extension that it came with, or drop it" % said.group(1).strip('"'),
+    )
+
+
 def _owner(failure: Failure, said: Match[str]) -> _Advice:
     owner = said.group(1)
     remedy = "GRANT %s TO %s, give the object another owner in the source, or use a superuser as backstop_connection"
@@ -197,6 +204,7 @@ _RULES: Sequence[Tuple[str, Callable[[Failure, Match[str]], Optional[_Advice]], 
     (r'new row for relation "(.+?)" violates check constraint "(.+?)"', _check, BackstopError),
     (r"value for domain (.+?) violates check constraint", _domain, BackstopError),
     (r"domain (.+?) does not allow null values", _domain, BackstopError),
+    (r'(?:function|relation|type|operator) (".+?"|\S+) already exists', _brought_twice, BackstopError),
     (r'must be member of role "(.+?)"', _owner, BackstopError),
     (r'must be able to SET ROLE "(.+?)"', _owner, BackstopError),
     (r'permission denied to create extension "(.+?)"', _untrusted_extension, BackstopError),

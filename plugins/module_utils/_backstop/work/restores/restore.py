@@ -12,7 +12,7 @@ from typing import Any, Dict
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import MAX_NAME_BYTES, RETIRED_PREFIX, is_scratch, quote_identifier, scratch_name
-from ...postgres import archive, server
+from ...postgres import archive, catalog, server
 from ...postgres.connection import Session
 from ...postgres.database_properties import copy_properties, create_database, drop_scratch_database
 from ...store import manifest as manifests
@@ -71,7 +71,7 @@ def _build(context: Context, admin: Session, place: BackupPlace, manifest: Dict[
     reach("restore.restored")
     clock.lap("restore")
     with context.connect(name) as session:
-        session.execute("ANALYZE")
+        catalog.analyze(session)
         clock.lap("analyze")
         context.progress.phase("comparing", backup=place.backup_id, database=name)
         result = compare(context, session, manifest)

@@ -146,7 +146,7 @@ def _restore(
             _pin(session)
             if not facts["confirmed"]:
                 session.execute("SET synchronous_commit = local")
-            session.execute("ANALYZE")
+            catalog.analyze(session)
         return {"changed": True, **facts}
 
 
