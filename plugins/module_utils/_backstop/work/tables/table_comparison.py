@@ -10,8 +10,9 @@ All of it happens in the transaction that the caller has open, and goes with it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
@@ -256,10 +257,11 @@ def compare(session: Session, pair: Pair, condition: Optional[str] = None) -> Di
         chosen = "EXISTS (SELECT FROM (SELECT ctid AS place__ FROM %s %s WHERE (%s\n)) x__ WHERE x__.place__ = d__.%s)"
         # Under the table's own name, so that a condition may use it.
         alias = quote_identifier(pair.table.name)
-        session.execute("DELETE FROM %s d__ WHERE NOT %s AND NOT %s" % (
-            pair.difference, chosen % (pair.live, alias, condition, "live"),
-            chosen % (pair.stage, alias, condition, "staged"),
-        ))
+        with _condition_errors(pair.table):
+            session.execute("DELETE FROM %s d__ WHERE NOT %s AND NOT %s" % (
+                pair.difference, chosen % (pair.live, alias, condition, "live"),
+                chosen % (pair.stage, alias, condition, "staged"),
+            ))
     session.execute("ANALYZE %s" % pair.difference)
     counts = {str(kind): int(rows) for kind, rows in session.rows(
         "SELECT kind, count(*) FROM %s GROUP BY 1" % pair.difference)}
@@ -358,6 +360,22 @@ def selection(table: Table, where: Optional[str], keys: Sequence[Any]) -> Option
     return " OR ".join("(%s\n)" % condition for condition in conditions) or None
 
 
+@contextlib.contextmanager
+def _condition_errors(table: Table) -> Iterator[None]:
+    """The server reads the user's condition (SQLSTATE classes 22 and 42: data, syntax, names)."""
+    try:
+        yield
+    except BackstopError as error:
+        if (error.details.get("sqlstate") or "")[:2] not in ("22", "42"):
+            raise
+        raise Refused(
+            "The condition on the rows cannot be used",
+            found=error.found,
+            expected="what may stand after WHERE, on %s" % ", ".join(map(quote_identifier, table.columns)),
+            hint="nothing was changed. Correct rollback_where or rollback_keys",
+        ) from error
+
+
 def _condition(where: str) -> str:
     signs = [token.text for token in tokens(where) if token.kind == SIGN]
     depth = 0
@@ -367,7 +385,9 @@ def _condition(where: str) -> str:
             break
     if depth != 0 or ";" in signs or not where.strip():
         raise Refused(
-            "The condition on the rows is none", found=where[:200], expected="what may stand after WHERE, nothing else"
+            "The condition on the rows is not one condition",
+            found=where[:200],
+            expected="what may stand after WHERE, nothing else",
         )
     return where
 
