@@ -63,6 +63,14 @@ options:
     description: With O(reapply), whether deletions are carried over, too.
     type: bool
     default: false
+  revision:
+    description: The release that is to run afterwards, where it is not the one that ran before.
+    type: str
+  restore_method:
+    description: How a complete revert restores, as the role C(rollback) has it.
+    type: str
+    choices: [swap, in_place]
+    default: swap
   healthy:
     description: Whether the application is healthy. When it is not given nobody looked, which is a fact too.
     type: bool
@@ -225,7 +233,13 @@ def act(request: Request) -> Dict[str, Any]:
     context, params = request.context, request.params
     scenario = params["scenario"]
     options = Options(
-        params["accept_lost_rows"], params["reapply"], params["reapply_deletes"], params["backup"]
+        params["accept_lost_rows"],
+        params["reapply"],
+        params["reapply_deletes"],
+        params["backup"],
+        params["revision"],
+        None if params["method"] == "auto" else params["method"],
+        params["restore_method"] == "in_place",
     )
     if scenario == "undo":
         plan = plan_undo(context, params["undo"])
@@ -264,6 +278,8 @@ def main() -> None:
             backup=dict(type="str"),
             undo=dict(type="str"),
             method=dict(type="str", choices=["auto", "code_only", "drop", "restore"], default="auto"),
+            revision=dict(type="str"),
+            restore_method=dict(type="str", choices=["swap", "in_place"], default="swap"),
             accept_lost_rows=dict(type="int", default=0),
             reapply=dict(type="str", choices=list(MODES), default="off"),
             reapply_deletes=dict(type="bool", default=False),

@@ -98,11 +98,10 @@ def next_command(operation: Operation) -> str:
         return "run ansible-playbook with the deploy that was started again, as it was; it continues where it stopped"
     scenario = request.get("scenario", "complete")
     playbook = "undo_rollback" if operation.kind == "undo" else "rollback_%s" % scenario
-    given = {
-        "rollback_restore_method" if (scenario, key) == ("complete", "method") else _OPTIONS[key]: value
-        for key, value in sorted(request.items())
-        if key in _OPTIONS and value
-    }
+    given = {_OPTIONS[key]: value for key, value in sorted(request.items()) if key in _OPTIONS and value}
+    # A complete revert finds out by itself when the release alone is to change.
+    if scenario == "complete" and given.pop("rollback_method", None) == "in_place":
+        given["rollback_restore_method"] = "in_place"
     arguments = "".join(" -e %s" % _argument(name, value) for name, value in given.items())
     return "ansible-playbook backstop.postgres.%s%s, with the other options as before" % (playbook, arguments)
 

@@ -156,14 +156,26 @@ class Options:
     #: one of reapply.MODES
     reapply: str = "off"
     reapply_deletes: bool = False
-    #: the backup that was named
+    #: the backup, the release and the method that were named
     backup: Optional[str] = None
+    revision: Optional[str] = None
+    method: Optional[str] = None
+    #: a complete revert without a second database
+    in_place: bool = False
 
     def arguments(self, scenario: str) -> str:
         """Those that differ from the defaults, as a playbook takes them."""
-        given = {"rollback_backup": self.backup, "rollback_accept_lost_rows": self.accept_lost_rows}
+        given: Dict[str, Any] = {
+            "rollback_backup": self.backup,
+            "rollback_revision": self.revision,
+            "rollback_accept_lost_rows": self.accept_lost_rows,
+        }
         if scenario == COMPLETE and self.reapply != "off":
             given.update(rollback_reapply=self.reapply, rollback_reapply_deletes=self.reapply_deletes)
+        if scenario == COMPLETE and self.in_place:
+            given["rollback_restore_method"] = "in_place"
+        if scenario == APPLICATION_ERRORS:
+            given["rollback_method"] = self.method
         return "".join(" -e %s=%s" % (name, str(value).lower() if value is True else value)
                        for name, value in given.items() if value)  # fmt: skip
 
@@ -529,7 +541,8 @@ def diagnose(
         "found_scenario": verdict.scenario,
         "candidates": verdict.candidates,
         "evidence": [verdict.why] * bool(verdict.why) + evidence(facts),
-        "steps": details.get("steps") or _steps(wanted, method, facts),
+        "steps": (details.get("steps") if wanted == FAILED_MIGRATION else None)
+        or _steps(wanted, method, facts, options),
         "next": next_step(wanted, verdict, facts, " --check" if scenario == "auto" else "", options),
         "losses": [],
         "notes": notes(context, wanted),
@@ -600,9 +613,10 @@ def evidence(facts: Facts) -> List[str]:
     return lines + ["not known: " + text for text in facts.untold]
 
 
-def _steps(scenario: str, method: str, facts: Facts) -> List[str]:
-    commit = facts.manifest.get("release", {}).get("commit") or "(not recorded)"
-    former = (facts.deploy.header.get("facts", {}) if facts.deploy else {}).get("former_commit") or commit
+def _steps(scenario: str, method: str, facts: Facts, options: Options) -> List[str]:
+    commit = options.revision or facts.manifest.get("release", {}).get("commit") or "(not recorded)"
+    before = (facts.deploy.header.get("facts", {}) if facts.deploy else {}).get("former_commit")
+    former = options.revision or before or commit
     backup = facts.place.backup_id if facts.place else "(none)"
     restore = [
         "build a database from backup %s beside the live one and compare it with its manifest" % backup,
@@ -612,7 +626,17 @@ def _steps(scenario: str, method: str, facts: Facts) -> List[str]:
         "start release %s and check its health" % commit,
     ]
     if scenario == COMPLETE and facts.release_alone:
-        return ["stop the application", "start release %s and check its health" % facts.release_before]
+        release = options.revision or facts.release_before
+        return ["stop the application", "start release %s and check its health" % release]
+    if scenario == COMPLETE and options.in_place:
+        return [
+            "stop the application",
+            "make an emergency backup of the database as it is",
+            "fence everybody out, count what would be lost, refuse above the accepted number",
+            "empty the live database and restore backup %s in it, in one transaction that is proved before its COMMIT"
+            % backup,
+            restore[-1],
+        ]
     if scenario == COMPLETE:
         return restore
     if scenario == FAILED_MIGRATION:

@@ -71,7 +71,7 @@ def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
     """
     former = None if backup_id else release_before(context)
     if former is not None:
-        return {"needed": False, "backup": None, "commit": former, "history_differences": [], "steps": []}
+        return {"needed": False, "backup": None, "commit": former, "history_differences": []}
     place = backup_to_revert_to(context, backup_id)
     manifest = manifests.load(place)
     verified = manifests.verification(place) or {"levels": {}}
@@ -98,13 +98,6 @@ def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
         "history_differences": differences,
         "disk_needed": size,
         "last_swap": swap.id if swap else None,
-        "steps": [
-            "build a database from backup %s beside the live one and compare it with its manifest" % place.backup_id,
-            "stop the application",
-            "fence writers out, count what would be lost, refuse above the accepted number",
-            "give the live name to the new database; the former one is kept",
-            "start release %s and check its health" % (manifest.get("release", {}).get("commit") or "(not recorded)"),
-        ],
     }
 
 
