@@ -79,7 +79,7 @@ ROWS = [
 
 
 def contents(opened):
-    return {t.full_name: digests.table_digest(opened, t.schema, t.name, t.columns) for t in catalog.tables(opened)}
+    return {t.full_name: digests.table_digest(opened, t.source, t.columns) for t in catalog.tables(opened)}
 
 
 @pytest.fixture(scope="module")

@@ -451,10 +451,11 @@ def test_a_lock_held_from_another_store(live):
 def test_an_application_that_is_sick(live):
     states = {
         "app1": HEALTHY["app1"],
-        "app2": {"commit": "a" * 40, "running": True, "healthy": False},
+        "app2": {"commit": "a" * 40, "running": True, "healthy": False, "health": "GET http://a/helth: status 404"},
         "app3": {"commit": None, "running": False, "healthy": False},
     }
-    only_closed(ask(live, applications=states), "application", "app2 runs but is not healthy", "mend it first")
+    said = "app2 runs but is not healthy (GET http://a/helth: status 404)"
+    only_closed(ask(live, applications=states), "application", said, "mend it first")
     only_closed(ask(live, applications=None), "application", "Nobody looked")
     assert ask(live, applications={"app3": states["app3"]})["application"].found == "no release runs yet"
     other = {"app4": {"commit": None, "running": False, "healthy": True, "elsewhere": ["/opt/app"]}}

@@ -127,7 +127,13 @@ def _read(response: Any, deadline: float) -> bytes:
 def _no_answer(method: str, url: str, error: Exception) -> NoReturn:
     reason = getattr(error, "reason", None) or error
     text = str(getattr(reason, "strerror", None) or reason) or type(reason).__name__
-    raise NoAnswer("The application did not answer", found="%s %s: %s" % (method, url, text)) from error
+    raise NoAnswer("The application did not answer", found="%s %s: %s" % (method, shown(url), text)) from error
+
+
+def shown(url: str) -> str:
+    """An address for a message, without the password that it may hold."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def difference(expected: Any, found: Any, path: str = "") -> Optional[str]:
@@ -180,15 +186,18 @@ def check_health(url: str, expect: Optional[Any] = None, *, timeout: float = 5) 
     :raises NoAnswer, NotHealthy: saying what was found
     """
     answer = request(url, timeout=timeout)
+    said = "GET %s: %s" % (shown(url), answer.short())
     if not 200 <= answer.status <= 299:
-        raise NotHealthy("The application is not healthy", found=answer.short(), expected="a status from 200 to 299")
+        raise NotHealthy("The application is not healthy", found=said, expected="a status from 200 to 299")
     if expect:
         try:
             wrong = difference(expect, answer.json)
         except ValueError:
             wrong = "the answer is not JSON"
         if wrong:
-            raise NotHealthy("The application is not healthy", found="%s; %s" % (wrong, answer.short()))
+            raise NotHealthy(
+                "The application is not healthy", found="%s; %s" % (wrong, said), expected=shorten(expect)
+            )
     return answer
 
 
@@ -223,8 +232,8 @@ def wait_healthy(
             raise NotHealthy(
                 "The application did not become healthy in %g seconds" % timeout,
                 found=last.found,
-                expected="health at " + url,
-                hint="look at the application's log",
+                expected=last.expected or "an answer",
+                hint="look at the application's log, or correct the address of its health",
                 details={"attempts": attempts},
             )
         time.sleep(interval)

@@ -112,7 +112,7 @@ class OtherSession:
 def other_sessions(session: Session, database: str, besides: Tuple[int, ...] = ()) -> List[OtherSession]:
     """Clients connected to a database, without this session and those given."""
     found = session.rows(
-        "SELECT pid, coalesce(usename, ''), coalesce(application_name, ''), coalesce(client_addr::text, 'the socket'),"
+        "SELECT pid, coalesce(usename, ''), coalesce(application_name, ''), coalesce(host(client_addr), 'the socket'),"
         " coalesce(state, ''), extract(epoch FROM now() - xact_start)::float8"
         # Of other roles' sessions, a role without pg_read_all_stats sees neither this nor the state.
         " FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"

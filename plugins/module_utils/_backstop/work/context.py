@@ -104,7 +104,7 @@ def _advisory_key(database: str) -> int:
 def lock_holder(session: Session, database: str) -> Optional[str]:
     """Who holds the advisory lock of a live database's name; None when nobody does."""
     row = session.row(
-        "SELECT coalesce(a.application_name, ''), l.pid, coalesce(a.client_addr::text, 'the socket') FROM pg_locks l"
+        "SELECT coalesce(a.application_name, ''), l.pid, coalesce(host(a.client_addr), 'the socket') FROM pg_locks l"
         " LEFT JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid ="
         " %s::bigint AND l.granted",
         (_ADVISORY_CLASS, _advisory_key(database) % (1 << 32)),

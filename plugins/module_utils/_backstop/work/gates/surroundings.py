@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import List
+from typing import Any, List, Mapping
 
 from ...base.errors import CouldNotVerify, Refused
 from ...postgres import collations as collation_versions
@@ -79,7 +79,7 @@ def application(context: Context, session: Session, question: Question) -> str:
             " again. Or waive the gate application with a reason",
         )
     sick = [
-        "%s %s" % (host, "runs but is not healthy" if state.get("running") else "does not run")
+        "%s %s" % (host, _sick(state))
         for host, state in sorted(question.applications.items())
         if state.get("commit") and not (state.get("running") and state.get("healthy"))
     ]
@@ -92,6 +92,12 @@ def application(context: Context, session: Session, question: Question) -> str:
         )
     installed = [host for host, state in sorted(question.applications.items()) if state.get("commit")]
     return "healthy on " + ", ".join(installed) if installed else "no release runs yet"
+
+
+def _sick(state: Mapping[str, Any]) -> str:
+    if not state.get("running"):
+        return "does not run"
+    return "runs but is not healthy" + (" (%s)" % state["health"] if state.get("health") else "")
 
 
 def other_programs(context: Context, session: Session, question: Question) -> str:
