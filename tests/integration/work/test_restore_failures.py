@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import (
     BackstopError,
@@ -159,7 +160,8 @@ def restored(live, settings, tmp_path):
         dump.check("no dump")
     live.execute('CREATE DATABASE "%s" OWNER %s' % (name, OWNER), "postgres")
     try:
-        archive.restore(tools, settings.with_database(name), str(path))
+        # One by one, in the order of names: by several jobs it is chance which rows are loaded first.
+        archive.restore(tools, settings.with_database(name), str(path), jobs=1)
     finally:
         live.execute('DROP DATABASE "%s" WITH (FORCE)' % name, "postgres")
 
@@ -186,6 +188,10 @@ def fails_and_is_put_right(live, settings, tmp_path, told, remedy):
 def test_what_cannot_be_loaded_again(databases, tmp_path, case):
     made, told, remedy = FAILURES[case]
     live = databases.make("shop", template="template0", user=None)
+    if case == "materialized view" and live.cluster.major >= 17:
+        with pytest.raises(psycopg2.errors.UndefinedFunction):
+            make(live, made)  # since 17 the source does not allow it either
+        return
     make(live, made)
     fails_and_is_put_right(live, live.context.connection, tmp_path, told, remedy)
 

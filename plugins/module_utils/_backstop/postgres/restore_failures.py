@@ -172,7 +172,7 @@ def _missing_package(_failure: Failure, said: Match[str]) -> _Advice:
 
 def _rights(failure: Failure, _said: Match[str]) -> _Advice:
     remedy = "use a role that may (its owner, or a superuser) as backstop_connection, or drop the object in the source"
-    return "%s may not create this object" % failure.role, remedy
+    return "%s may not %s" % (failure.role, "write there" if failure.table else "create this object"), remedy
 
 
 def _no_role(_failure: Failure, said: Match[str]) -> _Advice:
