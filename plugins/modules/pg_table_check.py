@@ -165,7 +165,7 @@ def act(request: Request) -> Dict[str, Any]:
             measured.append(found)
             wrong += sentences
         if context.operation is not None and params["rehearsal"] and not request.check_mode:
-            wrong += check_against_rehearsal(context.operation, session)
+            wrong += check_against_rehearsal(context, session)
     if wrong:
         raise BackstopError(
             "The database is not as expected",

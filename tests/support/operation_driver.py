@@ -138,7 +138,7 @@ class Driver:
             self._back_up(operation)
         apply_migrations(self.context, self.prisma, expected=self.expected, lock_timeout_ms=LOCK_TIMEOUT_MS)
         with self.context.connect() as session:
-            wrong = check_against_rehearsal(operation, session)
+            wrong = check_against_rehearsal(self.context, session)
         if wrong:
             raise BackstopError("The catalog differs from the rehearsal's", found="; ".join(wrong))
 

@@ -57,6 +57,16 @@ def test_a_directory_has_the_same(cluster, archive, tmp_path):
     assert dumped_definitions.of_archive(str(tmp_path / "all")) == dumped_definitions.of_archive(str(archive))
 
 
+def test_drops_are_those_of_pg_restore_in_its_order_and_never_of_the_database(cluster, archive):
+    argv = [str(cluster.bin_dir / "pg_restore"), "--clean", "--schema-only", "--file=-", str(archive)]
+    script = run(argv, check="pg_restore").stdout
+    statements = [drop.statement for drop in dumped_definitions.drops(str(archive))]
+    positions = [script.index("\n%s\n" % statement) for statement in statements]
+    assert len(positions) > 50 and positions == sorted(positions)
+    assert len(positions) == len(re.findall(r"\n(?:DROP|ALTER TABLE .* DROP) ", script))
+    assert not [statement for statement in statements if statement.startswith("DROP DATABASE")]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -31,7 +31,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.r
     revert_in_place,
     undo_in_place,
 )
-from support.databases import APP, OWNER, REALISTIC
+from support.databases import APP, OWNER, REALISTIC, SQL
 
 EVERYTHING = 10**9
 PURCHASE = (
@@ -74,6 +74,7 @@ def inventory(live):
 def test_the_realistic_database_is_identical_afterwards(databases):
     """Every kind of object, whatever came since; settings and privileges of the database are not touched."""
     live = databases.make("it's \"the\" shop \\ 电", REALISTIC, user=None)
+    live.execute((SQL / "beyond_schemas.sql").read_text("utf-8"))
     place = live.backup()
     # Once restored, some definitions are printed otherwise, and stably from then on.
     reverted(live, place)
@@ -83,7 +84,8 @@ def test_the_realistic_database_is_identical_afterwards(databases):
         "CREATE SCHEMA later; CREATE TABLE later.t (id int REFERENCES parent); CREATE EXTENSION citext;"
         " ALTER TYPE \"MeterStatus\" ADD VALUE 'NEW'; DROP VIEW of_a_view; ALTER TABLE \"User\" DROP COLUMN \"name\";"
         " SELECT lo_from_bytea(99, 'x'), lo_unlink(424243); CREATE PUBLICATION late FOR TABLE child;"
-        " DROP EVENT TRIGGER watches_ddl; DROP TABLE numbered; CREATE CAST (text AS reading) WITH INOUT"
+        " DROP EVENT TRIGGER watches_ddl; DROP TABLE numbered; CREATE CAST (text AS reading) WITH INOUT;"
+        " CREATE ACCESS METHOD heap3 TYPE TABLE HANDLER heap_tableam_handler; CREATE TABLE on_heap3 () USING heap3"
     )
     live.execute("DELETE FROM no_key WHERE a = 1; UPDATE \"UserContribution\" SET \"amount\" = 0 WHERE \"id\" = 'c1'")
     context, result = reverted(live, place, EVERYTHING)

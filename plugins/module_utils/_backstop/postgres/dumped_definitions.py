@@ -141,17 +141,37 @@ def of_database(
     ) as program:
         content = program.stdout.read()
         program.check("pg_dump could not write the definitions of %s" % settings.database)
-    return _entries(_Contents(io.BytesIO(content)))
+    return _entries(_Contents(io.BytesIO(content)).entries())
 
 
 def of_archive(source: Source, keep_open: Sequence[int] = ()) -> Entries:
     """The definitions in an archive: a file, a directory, or an encrypted file."""
+    return _entries(_read(source, keep_open))
+
+
+def _read(source: Source, keep_open: Sequence[int]) -> List["_Entry"]:
     with contextlib.ExitStack() as stack:
         if isinstance(source, Encrypted):
             # Only the head is read: age may be cut off after it.
-            return _entries(_Contents(stack.enter_context(Decrypting(source, keep_open)).stdout))
+            return list(_Contents(stack.enter_context(Decrypting(source, keep_open)).stdout).entries())
         path = os.path.join(source, "toc.dat") if os.path.isdir(source) else source
-        return _entries(_Contents(stack.enter_context(open(path, "rb"))))
+        return list(_Contents(stack.enter_context(open(path, "rb"))).entries())
+
+
+class Drop(NamedTuple):
+    """How ``pg_restore --clean`` drops what an entry made."""
+
+    key: str
+    #: whether it is in a schema, with which it can be dropped
+    in_schema: bool
+    statement: str
+
+
+def drops(source: Source, keep_open: Sequence[int] = ()) -> List[Drop]:
+    """The statements of ``pg_restore --clean``, in its order: what was made last goes first. Many kinds have none, for
+    they go with another entry."""
+    found = [Drop(_key(entry), bool(entry.schema), entry.drop) for entry in _read(source, keep_open) if entry.drop]
+    return found[::-1]
 
 
 class _Entry(NamedTuple):
@@ -163,6 +183,7 @@ class _Entry(NamedTuple):
     name: str
     owner: str
     text: str
+    drop: str
 
 
 class _Contents:
@@ -191,14 +212,17 @@ class _Contents:
             self._text()
 
     def entries(self) -> Iterator[_Entry]:
-        for _number in range(self._integer()):
-            yield self._entry()
+        """Those that are compared: neither rows nor the database itself, which an archive would drop, too."""
+        for entry in [self._entry() for _number in range(self._integer())]:
+            elsewhere = entry.kind in _ABOUT and entry.name.startswith(_ABOUT_ELSEWHERE)
+            if entry.section != _DATA_SECTION and entry.kind not in _ELSEWHERE and not elsewhere:
+                yield entry
 
     def _entry(self) -> _Entry:
         self._integer(), self._integer()  # its number here; whether it has rows
         self._text(), self._text()  # oids
         name, kind, section = self._text(), self._text(), self._integer()
-        text, _drop, _copy = self._text(), self._text(), self._text()
+        text, drop, _copy = self._text(), self._text(), self._text()
         schema, tablespace = self._text(), self._text()
         method = self._text() if self._version >= _WITH_ACCESS_METHOD else ""
         if self._version >= _WITH_KIND_OF_RELATION:
@@ -216,7 +240,7 @@ class _Contents:
             lines.insert(0, "TABLESPACE " + tablespace)
         if method:
             lines.insert(0, "ACCESS METHOD " + method)
-        return _Entry(kind, section, schema, name, owner, "\n".join(lines))
+        return _Entry(kind, section, schema, name, owner, "\n".join(lines), drop.strip())
 
     def _bytes(self, size: int) -> bytes:
         found = self._stream.read(size)
@@ -238,13 +262,9 @@ class _Contents:
         return self._optional_text() or ""
 
 
-def _entries(contents: _Contents) -> Entries:
+def _entries(contents: Iterable[_Entry]) -> Entries:
     found: Entries = {}
-    for entry in contents.entries():
-        if entry.section == _DATA_SECTION or entry.kind in _ELSEWHERE:
-            continue
-        if entry.kind in _ABOUT and entry.name.startswith(_ABOUT_ELSEWHERE):
-            continue
+    for entry in contents:
         text = _rights(entry.text) if entry.kind in RIGHTS else entry.text
         key = _key(entry)
         found.setdefault(key, []).append({"owner": entry.owner if entry.kind in _OWNED else "", "text": text})

@@ -130,6 +130,8 @@ class CatalogDifferences:
 
     #: one sentence for each entry that differs
     objects: List[str] = dataclasses.field(default_factory=list)
+    #: those of them that are about what pg_dump's text does not carry
+    beside: List[str] = dataclasses.field(default_factory=list)
     #: what a dump does not carry, with the reason
     tolerated: List[str] = dataclasses.field(default_factory=list)
     #: what is the same though printed or named differently: both texts, None where there is none
@@ -225,7 +227,7 @@ class _Judge:
 
     def _without_ignored(self, found: Dict[str, List[str]]) -> Dict[str, List[str]]:
         return {
-            how: [key for key in keys if not any(_is_about(key, table) for table in self._ignore)]
+            how: [key for key in keys if not any(is_about(key, table) for table in self._ignore)]
             for how, keys in found.items()
         }
 
@@ -275,7 +277,7 @@ class _Judge:
                 reprinted = [key for key in _keys(self._result.dumped) if self._may_be_reprinted(key)]
                 left = _differing(reprinted, first.dumped, self._found.dumped)
                 if left:
-                    source = stack.enter_context(_schema_of_database(self._context, self._name))
+                    source = stack.enter_context(schema_of_database(self._context, self._name))
                     left = _differing(left, first.dumped, self._loaded(source, "trip2").dumped)
         except BackstopError as error:
             self._unsettled = str(error)
@@ -298,7 +300,8 @@ class _Judge:
             objects += [dumped_definitions.describe(key, how, wanted, found) for key in keys]
         for key in beside:
             before, now = (text or "none" for text in self._own_pair(key))
-            objects.append("%s is changed (%s, now %s)" % (key, before, now))
+            self._result.beside.append("%s is changed (%s, now %s)" % (key, before, now))
+        objects += self._result.beside
         if objects and self._unsettled:
             objects.append("whether they only read differently could not be proved: " + self._unsettled)
 
@@ -321,7 +324,7 @@ def _of_subscription(key: str) -> bool:
     return key.startswith(("SUBSCRIPTION ", "COMMENT SUBSCRIPTION ", "SECURITY LABEL SUBSCRIPTION "))
 
 
-def _is_about(key: str, table: str) -> bool:
+def is_about(key: str, table: str) -> bool:
     """Whether a key of either kind names this table (``schema.name``), something of it, or its primary key's index."""
     schema, name = (re.escape(part) for part in table.split(".", 1))
     return re.search(r'(?:^| )"?%s"?\."?%s(?:_pkey)?"?(?:$|[ .])' % (schema, name), key) is not None
@@ -365,13 +368,13 @@ def _schema_of_backup(context: Context, manifest: Dict[str, Any]) -> Iterator[ar
 
 
 @contextlib.contextmanager
-def _schema_of_database(context: Context, database: str) -> Iterator[archive.Source]:
+def schema_of_database(context: Context, database: str) -> Iterator[archive.Source]:
     """An archive of the definitions of a database."""
     with tempfile.TemporaryDirectory(prefix="backstop-schema-") as folder, context.connect(database) as session:
         path = os.path.join(folder, "schema.dump")
         settings = context.connection.with_database(database)
         with archive.start_dump(
-            context.tools(session), settings, path, schema_only=True, keep_open=context.keep_open
+            context.tools(session), settings, path, schema_only=True, comparable=True, keep_open=context.keep_open
         ) as dump:
             dump.check("pg_dump could not write the schema of %s" % database)
         yield path
@@ -381,25 +384,25 @@ def load_definitions(
     context: Context, source: archive.Source, properties: Dict[str, Any], purpose: str
 ) -> _Definitions:
     """The definitions of a scratch database into which those of an archive were loaded."""
+    with loaded(context, source, properties, purpose) as name, context.connect(name) as session:
+        settings = context.connection.with_database(name)
+        dumped = dumped_definitions.of_database(context.tools(session), settings, keep_open=context.keep_open)
+        return _Definitions(dumped, definitions.definitions(session))
+
+
+@contextlib.contextmanager
+def loaded(context: Context, source: archive.Source, properties: Dict[str, Any], purpose: str) -> Iterator[str]:
+    """The name of a scratch database into which the definitions of an archive were loaded; dropped afterwards."""
     name = scratch_name(context.operation.id if context.operation else new_id(), purpose)
     settings = context.connection.with_database(name)
     with context.administer() as admin:
-        tools = context.tools(admin)
         drop_scratch_database(admin, name)
         try:
             create_database(admin, name, properties)
-            archive.restore(tools, settings, source, schema_only=True, keep_open=context.keep_open)
-            dumped = dumped_definitions.of_database(tools, settings, keep_open=context.keep_open)
-            with context.connect(name) as session:
-                return _Definitions(dumped, definitions.definitions(session))
+            archive.restore(context.tools(admin), settings, source, schema_only=True, keep_open=context.keep_open)
+            yield name
         finally:
             drop_scratch_database(admin, name)
-
-
-def round_trip(context: Context, database: str, manifest: Dict[str, Any], purpose: str) -> definitions.Definitions:
-    """Definitions of a database, by our queries, after its schema was dumped and restored into a scratch database."""
-    with _schema_of_database(context, database) as source:
-        return load_definitions(context, source, manifest["database"]["properties"], purpose).own
 
 
 def compare_catalog(

@@ -8,24 +8,29 @@ What the migrations of a deploy left is compared with its backup: history, defin
 added objects, and no row of the tables that were there differs, these objects are dropped, and the migrations before
 the failed one are taken out of the history with them, in one transaction that is proved before its COMMIT. Anything
 else is left alone and reported: then the answer is a restore and a swap.
+
+How objects are dropped pg_dump knows: by the statements of ``pg_restore --clean``. That they lead back to the backup's
+definitions is proved first on a scratch copy of the live ones, where pg_dump can look, and again after the COMMIT.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
-from ...base.sql_names import qualified, quote_identifier
-from ...postgres import catalog, definitions
+from ...base.sql_names import qualified
+from ...postgres import archive, catalog, definitions, dumped_definitions
 from ...postgres.catalog import Table
 from ...postgres.connection import Session
+from ...postgres.definitions import is_beside
 from ...prisma import history
 from ...prisma.cli import Prisma
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
-from ..comparison import compare_tables
+from ..comparison import catalog_differences, compare_tables, is_about, loaded, schema_of_database
 from ..context import Context, acting
+from ..dropping import drop_each
 from ..loss.loss import HISTORY_TABLE, losses_of_dropping
 from ..loss.lost_rows import write_lost_rows
 from ..loss.own_work import mark
@@ -33,10 +38,13 @@ from ..restarts import tried_again
 from ..sequences import sequences_behind
 from .migration import applied_since, backup_history, read_state, take_out_of_history, wind_up_predecessor
 
+#: Kinds of entries in a dump that our queries do not ask for.
+_NOT_ASKED = (
+    "ACCESS METHOD", "FOREIGN DATA WRAPPER", "PROCEDURAL LANGUAGE", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA",
+    "ROW SECURITY", "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE", "TRANSFORM", "USER MAPPING",
+)  # fmt: skip
 CLEAN = "clean"
 RESOLVE = "resolve"
-#: Drops that find their object still needed by another one are tried again after it.
-_DEPENDENT = ("2BP01",)
 
 
 @tried_again
@@ -52,11 +60,12 @@ def clean_failed_migration(context: Context, place: BackupPlace, prisma: Prisma)
         found = leftovers(context, session, place)
         failed = read_state(session, prisma, context.connection.schema).failed
     if found["reasons"]:
-        return {"changed": False, "outcome": "restore_needed", **found, "resolved": []}
-    left, kept = bool(found["added"] or found["applied"]), 0
+        nothing = {"dropped": [], "taken_out": [], "kept_rows": 0, "resolved": []}
+        return {"changed": False, "outcome": "restore_needed", **nothing, "reasons": found["reasons"]}
+    left, kept = bool(found["statements"] or found["applied"]), 0
     if left:
         with acting(context, CLEAN) as facts, context.connect() as session:
-            facts["dropped"], kept = _drop_added(context, session, place)
+            facts["dropped"], kept = _drop_added(context, session, place, found["statements"])
             facts.update(kept_rows=kept, taken_out=found["applied"])
     if left or failed:
         with acting(context, RESOLVE) as facts, context.connect() as session:
@@ -69,21 +78,26 @@ def clean_failed_migration(context: Context, place: BackupPlace, prisma: Prisma)
 def leftovers(context: Context, session: Session, place: BackupPlace) -> Dict[str, List[str]]:
     """What the migrations since a backup left.
 
-    :returns: objects that they ``added``, migrations that are ``applied`` since, and the ``reasons`` why taking these
-        out would not do
+    :returns: objects that they ``added``, migrations that are ``applied`` since, the ``statements`` that drop the
+        objects, and the ``reasons`` why taking these out would not do
     :raises Refused: the backup was made after the migration had failed
     """
     manifest = manifests.load(place)
     applied, reasons = _history_since(context, session, place)
-    added, wrong = _objects_since(context, session, manifest)
-    reasons += wrong + ["%s cannot be dropped safely" % key for key in added if not _droppable(session, key, added)]
+    added, statements, wrong = _objects_since(context, session, manifest)
     # New columns are among the added objects; what they hold came from the migration.
-    tables = compare_tables(session, manifest, besides=[_history_table(context)], new_columns=True).tables
-    reasons += [sentence for sentence in tables if not sentence.endswith(" was not there")]
-    reasons += ["sequence " + sentence for sentence in sequences_behind(session, manifest)]
+    reasons += wrong + _rows_since(context, session, manifest)
     if applied and added and not reasons:
         reasons = _written_since(context, session, place, manifest)
-    return {"added": added, "applied": [row.migration_name for row in applied], "reasons": reasons}
+    names = [row.migration_name for row in applied]
+    return {"added": added, "applied": names, "statements": statements, "reasons": reasons}
+
+
+def _rows_since(context: Context, session: Session, manifest: Dict[str, Any]) -> List[str]:
+    """How rows and sequences that were there differ."""
+    tables = compare_tables(session, manifest, besides=[_history_table(context)], new_columns=True).tables
+    found = [sentence for sentence in tables if not sentence.endswith(" was not there")]
+    return found + ["sequence " + sentence for sentence in sequences_behind(session, manifest)]
 
 
 def _history_table(context: Context) -> str:
@@ -111,18 +125,43 @@ def _history_since(
     return applied, ["in the history of migrations " + sentence for sentence in differences]
 
 
-def _objects_since(context: Context, session: Session, manifest: Dict[str, Any]) -> Tuple[List[str], List[str]]:
-    """Objects that were added since, and how others differ."""
-    found = definitions.compare(manifest["definitions"], definitions.definitions(session))
-    wrong = ["%s is missing" % key for key in found["missing"]] + ["%s was changed" % key for key in found["changed"]]
-    return [key for key in found["added"] if not _is_of_history(context, key)], wrong
+def _objects_since(
+    context: Context, session: Session, manifest: Dict[str, Any]
+) -> Tuple[List[str], List[str], List[str]]:
+    """Objects that were added since, the statements that drop them, and what would differ then."""
+    history_table = _history_table(context)
+    found = catalog_differences(context, manifest, settle=False, ignore=[history_table])
+    own = found.own["added"]
+    added = own + [key for key in found.dumped["added"] if dumped_definitions.kind_of(key) in _NOT_ASKED]
+    if found.equal and not added:
+        return [], [], []
+    with schema_of_database(context, context.database) as source:
+        drops = dumped_definitions.drops(source, context.keep_open)
+        statements = [drop.statement for drop in drops if drop.key in found.dumped["added"]]
+        statements += _drops_of_our_own(session, own)
+        try:
+            left = _left_on_copy(context, source, manifest, statements)
+        except BackstopError as error:
+            left = ["whether it can be dropped could not be proved on a copy: %s" % error]
+    left += ["%s cannot be dropped in a transaction" % key for key in found.dumped["added"] if _is_subscription(key)]
+    # What pg_dump does not carry is not on the copy.
+    beside = ["%s is %s" % (key, how) for how in ("missing", "changed") for key in found.own[how] if is_beside(key)]
+    return added, statements, left + [one for one in beside if one not in left]
 
 
-def _is_of_history(context: Context, key: str) -> bool:
-    """Whether a definition is of Prisma's table, which a failed first migration makes; it stays."""
-    name = _history_table(context)
-    identity = _split(key)[1]
-    return identity == name or identity.startswith(name + ".") or identity == name + "_pkey"
+def _is_subscription(key: str) -> bool:
+    return key.startswith("SUBSCRIPTION ")
+
+
+def _left_on_copy(
+    context: Context, source: archive.Source, manifest: Dict[str, Any], statements: Sequence[str]
+) -> List[str]:
+    """How the live definitions would differ from the backup's after these statements."""
+    with loaded(context, source, manifest["database"]["properties"], "leftovers") as copy:
+        with context.connect(copy) as scratch, scratch.transaction():
+            drop_each(scratch, statements)
+        found = catalog_differences(context, manifest, copy, ignore=[_history_table(context)])
+    return [sentence for sentence in found.objects if sentence not in found.beside]
 
 
 def _written_since(
@@ -141,43 +180,42 @@ def _written_since(
 def _prove(context: Context, session: Session, place: BackupPlace) -> None:
     found = leftovers(context, session, place)
     left = ["%s is left" % key for key in found["added"]] + ["%s is applied" % name for name in found["applied"]]
-    if left or found["reasons"]:
+    _require_none(found["reasons"] + left)
+
+
+def _prove_inside(context: Context, session: Session, place: BackupPlace, manifest: Dict[str, Any]) -> None:
+    """The same in a transaction that pg_dump cannot see, by queries of ours."""
+    applied, wrong = _history_since(context, session, place)
+    found = definitions.compare(manifest["definitions"], definitions.definitions(session))
+    wrong += ["%s is applied" % row.migration_name for row in applied]
+    ours = _history_table(context)
+    wrong += ["%s is %s" % (key, how) for how, keys in found.items() for key in keys if not is_about(key, ours)]
+    _require_none(wrong + _rows_since(context, session, manifest))
+
+
+def _require_none(wrong: Sequence[str]) -> None:
+    if wrong:
         raise BackstopError(
             "The database is not as it was before the migration",
-            found="; ".join((found["reasons"] + left)[:10]),
+            found="; ".join(wrong[:10]),
             hint="revert completely: rollback_complete.yml",
         )
 
 
-def _drop_added(context: Context, session: Session, place: BackupPlace) -> Tuple[List[str], int]:
-    """Drop in one transaction, without CASCADE, each object once nothing needs it any more; the applied migrations go
-    from the history.
+def _drop_added(
+    context: Context, session: Session, place: BackupPlace, statements: Sequence[str]
+) -> Tuple[List[str], int]:
+    """Drop in one transaction what these statements drop; the applied migrations go from the history.
 
-    :returns: the statements, and how many rows went with it and are kept in files
+    :returns: the statements that dropped something, and how many rows went with it and are kept in files
     """
     manifest = manifests.load(place)
-    dropped: List[str] = []
     with session.transaction():
         session.execute("SET LOCAL lock_timeout = '5s'")
         kept = _keep_rows(context, session, manifest)
-        remaining = _objects_since(context, session, manifest)[0]
-        while remaining:
-            progress = False
-            for key in remaining:
-                progress = _try_drop(session, key, remaining, dropped) or progress
-            if not progress:
-                # Tables that refer to each other: without these constraints, each can go.
-                for key in [key for key in remaining if key.startswith("constraint ")]:
-                    progress = _try_drop(session, key, [], dropped) or progress
-            remaining = _objects_since(context, session, manifest)[0]
-            if not progress and remaining:
-                raise Refused(
-                    "What the migration left cannot be dropped",
-                    found=", ".join(remaining[:10]),
-                    hint="revert completely: rollback_complete.yml",
-                )
+        dropped = drop_each(session, statements)
         take_out_of_history(session, context.connection.schema, _history_since(context, session, place)[0])
-        _prove(context, session, place)
+        _prove_inside(context, session, place, manifest)
         reach("clean.before-commit")
     reach("clean.committed")
     return dropped, kept
@@ -202,23 +240,6 @@ def _keep_rows(context: Context, session: Session, manifest: Dict[str, Any]) -> 
     return sum(loss.total for loss in losses)
 
 
-def _try_drop(session: Session, key: str, added: Sequence[str], dropped: List[str]) -> bool:
-    statement = _drop_statement(session, key, added)
-    if not statement:
-        return False
-    session.execute("SAVEPOINT one")
-    try:
-        session.execute(statement)
-    except BackstopError as error:
-        if error.details.get("sqlstate") not in _DEPENDENT:
-            raise
-        session.execute("ROLLBACK TO SAVEPOINT one")
-        return False
-    session.execute("RELEASE SAVEPOINT one")
-    dropped.append(statement)
-    return True
-
-
 def _resolve(context: Context, session: Session, prisma: Prisma, failed: Sequence[str]) -> List[str]:
     for name in failed:
         prisma.migrate_resolve(context.connection.url(), cursor=session.cursor(), rolled_back=name)
@@ -229,112 +250,23 @@ def _resolve(context: Context, session: Session, prisma: Prisma, failed: Sequenc
     return list(failed)
 
 
-# Statements
-
-_RELATION_KINDS = {
-    "r": "TABLE",
-    "p": "TABLE",
-    "v": "VIEW",
-    "m": "MATERIALIZED VIEW",
-    "S": "SEQUENCE",
-    "f": "FOREIGN TABLE",
-}
-
-
-def _relation(session: Session, key: str, _added: Sequence[str]) -> Optional[str]:
-    row = session.row(
-        "SELECT c.relkind::text, format('%%I.%%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid ="
-        " c.relnamespace WHERE n.nspname || '.' || c.relname = %s",
-        (key,),
+def _drops_of_our_own(session: Session, keys: Sequence[str]) -> List[str]:
+    """Statements for what has no entry of its own in a dump: new columns and CHECK constraints of tables that were
+    there (one that is inherited goes with that of the parent), and indexes that CREATE INDEX CONCURRENTLY left
+    invalid."""
+    rows = session.rows(
+        "SELECT format('ALTER TABLE %%I.%%I DROP COLUMN %%I', n.nspname, c.relname, a.attname) FROM pg_attribute a"
+        " JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind <> 'c'"
+        " AND a.attislocal AND 'column ' || n.nspname || '.' || c.relname || '.' || a.attname = ANY(%s)"
+        " AND 'relation ' || n.nspname || '.' || c.relname <> ALL(%s)"
+        " UNION ALL SELECT format('ALTER TABLE %%I.%%I DROP CONSTRAINT %%I', n.nspname, c.relname, k.conname)"
+        " FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE k.contype = 'c' AND k.conislocal"
+        " AND 'constraint ' || n.nspname || '.' || c.relname || '.' || k.conname = ANY(%s)"
+        " AND 'relation ' || n.nspname || '.' || c.relname <> ALL(%s)"
+        " UNION ALL SELECT format('DROP INDEX %%I.%%I', n.nspname, c.relname) FROM pg_index i JOIN pg_class c"
+        " ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT i.indisvalid"
+        " AND 'index ' || n.nspname || '.' || c.relname = ANY(%s)",
+        (list(keys),) * 5,
     )
-    return "DROP %s %s" % (_RELATION_KINDS[row[0]], row[1]) if row else None
-
-
-def _part_of_relation(catalog_sql: str, statement: str) -> Callable[[Session, str, Sequence[str]], Optional[str]]:
-    """A dropper for parts of a relation; they go with their relation (or composite type) when that was added too."""
-
-    def drop(session: Session, key: str, added: Sequence[str]) -> Optional[str]:
-        row = session.row(catalog_sql, (key,))
-        if row is None or "relation " + row[0] in added or "type " + row[0] in added:
-            return None
-        return statement.format(relation=row[1], name=quote_identifier(row[2]))
-
-    return drop
-
-
-_ON_RELATION = (
-    "SELECT n.nspname || '.' || c.relname, format('%%%%I.%%%%I', n.nspname, c.relname), x.%s FROM %s x JOIN pg_class"
-    " c ON c.oid = x.%s"
-    " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname || '.' || c.relname || '.' || x.%s = %%s"
-)
-
-
-def _on_relation(name: str, table: str, relation: str) -> str:
-    return _ON_RELATION % (name, table, relation, name)
-
-
-def _named(sql: str) -> Callable[[Session, str, Sequence[str]], Optional[str]]:
-    def drop(session: Session, key: str, _added: Sequence[str]) -> Optional[str]:
-        value = session.value(sql, (key,))
-        return None if value is None else str(value)
-
-    return drop
-
-
-_DROPPERS: Dict[str, Callable[[Session, str, Sequence[str]], Optional[str]]] = {
-    "relation": _relation,
-    "column": _part_of_relation(
-        _on_relation("attname", "pg_attribute", "attrelid") + " AND c.relkind <> 'c'",
-        "ALTER TABLE {relation} DROP COLUMN {name}",
-    ),
-    "constraint": _part_of_relation(
-        _on_relation("conname", "pg_constraint", "conrelid"), "ALTER TABLE {relation} DROP CONSTRAINT {name}"
-    ),
-    "trigger": _part_of_relation(_on_relation("tgname", "pg_trigger", "tgrelid"), "DROP TRIGGER {name} ON {relation}"),
-    "policy": _part_of_relation(_on_relation("polname", "pg_policy", "polrelid"), "DROP POLICY {name} ON {relation}"),
-    "rule": _part_of_relation(_on_relation("rulename", "pg_rewrite", "ev_class"), "DROP RULE {name} ON {relation}"),
-    "index": _named(
-        "SELECT format('DROP INDEX %%I.%%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid ="
-        " c.relnamespace"
-        " WHERE c.relkind IN ('i', 'I') AND n.nspname || '.' || c.relname = %s"
-        " AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = c.oid)"
-    ),
-    "schema": _named("SELECT format('DROP SCHEMA %%I', nspname) FROM pg_namespace WHERE nspname = %s"),
-    "extension": _named("SELECT format('DROP EXTENSION %%I', extname) FROM pg_extension WHERE extname = %s"),
-    "function": _named(
-        "SELECT 'DROP ROUTINE ' || p.oid::regprocedure FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
-        " WHERE n.nspname || '.' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')' = %s"
-    ),
-    "type": _named(
-        "SELECT format('DROP TYPE %%I.%%I', n.nspname, t.typname) FROM pg_type t JOIN pg_namespace n ON n.oid ="
-        " t.typnamespace"
-        " WHERE n.nspname || '.' || t.typname = %s AND NOT EXISTS (SELECT 1 FROM pg_class c WHERE c.reltype = t.oid"
-        " AND c.relkind <> 'c')"
-    ),
-    "statistics": _named(
-        "SELECT format('DROP STATISTICS %%I.%%I', n.nspname, s.stxname) FROM pg_statistic_ext s JOIN pg_namespace n"
-        " ON n.oid = s.stxnamespace WHERE n.nspname || '.' || s.stxname = %s"
-    ),
-}
-
-
-def _split(key: str) -> "tuple[str, str]":
-    kind = definitions.kind_of(key)
-    return kind, key[len(kind) + 1 :]
-
-
-def _drop_statement(session: Session, key: str, added: Sequence[str]) -> Optional[str]:
-    kind, identity = _split(key)
-    dropper = _DROPPERS.get(kind)
-    return dropper(session, identity, added) if dropper else None
-
-
-def _droppable(session: Session, key: str, added: Sequence[str]) -> bool:
-    """Whether there is a statement for an object, or it goes with one that there is."""
-    kind, identity = _split(key)
-    if kind in _DROPPERS or kind == "sequence":
-        return True
-    # A comment goes with its object, which must itself be new.
-    return kind == "comment" and any(
-        _split(other)[1].replace('"', "") in identity.replace('"', "") for other in added if other != key
-    )
+    return [str(statement) for (statement,) in rows]

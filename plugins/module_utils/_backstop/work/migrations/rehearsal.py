@@ -18,9 +18,9 @@ from ...base.durable_files import read_json, write_json
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import is_scratch, typed_name
-from ...postgres import catalog, definitions, digests, server
+from ...postgres import catalog, digests, dumped_definitions, server
 from ...postgres.connection import Session
-from ...postgres.database_properties import drop_scratch_database
+from ...postgres.database_properties import drop_scratch_database, read_properties
 from ...postgres.locks import BLOCKING, note_lock
 from ...postgres.role_rights import Rights, lacking, remedy, rights_of
 from ...postgres.ways_out import NOWHERE
@@ -28,9 +28,11 @@ from ...prisma import history
 from ...prisma.cli import Prisma
 from ...prisma.failures import PrismaError
 from ...prisma.sql_text import cluster_statements
+from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation
 from ..closed_copy import CannotBeClosed, closed_copy, refuse_openings
+from ..comparison import load_definitions, schema_of_database
 from ..context import Context
 from ..loss.own_work import note_rehearsed
 from ..restores.cluster_drill import closed_copy_in_cluster
@@ -72,6 +74,7 @@ def rehearse(
         before = _facts(session)
         watch = Watch(session, foresight.gone if foresight else None, context.connection.schema)
         rights = {role: rights_of(session, role) for role in roles}
+        untouched = _entries(context, session)
         context.progress.phase("rehearsing", database=scratch, migrations=state.pending)
         watched = {t.oid: t.full_name for t in before["tables"]}
         closed = contextlib.nullcontext() if in_closed_server else closed_copy(context, scratch)
@@ -80,7 +83,6 @@ def rehearse(
         reach("rehearsal.migrated")
         after = _facts(session)
         rows = history.read_rows(session.cursor(), context.connection.schema) or []
-        found = definitions.definitions(session)
         destroys = watch.destroyed(before["digests"], after["digests"])
         _require_rights(context, session, rights)
     changes = _changes(before, after)
@@ -88,7 +90,7 @@ def rehearse(
         names = changes["added_tables"] + changes["changed_rows"] + changes["changed_columns"]
         written = [table for table in after["tables"] if table.full_name in names]
         note_rehearsed(context.operation, written, after["digests"], changes["dropped_tables"])
-        write_json(context.operation.file(EXPECTED_DEFINITIONS), found)
+        write_json(context.operation.file(EXPECTED_DEFINITIONS), _expected(context, scratch, untouched))
     locked = dict(foresight.locks) if foresight else {}
     for name, mode in watcher.locked.items():
         note_lock(locked, name, mode)
@@ -242,19 +244,64 @@ def _changes(before: Dict[str, Any], after: Dict[str, Any]) -> Dict[str, Any]:
     }
 
 
-def check_against_rehearsal(operation: Operation, session: Session) -> List[str]:
-    """How the live catalog differs from the one that the rehearsal left; empty when it is the same."""
+def _entries(context: Context, session: Session) -> dumped_definitions.Entries:
+    return dumped_definitions.of_database(context.tools(session), session.settings, keep_open=context.keep_open)
+
+
+def _expected(context: Context, scratch: str, untouched: dumped_definitions.Entries) -> Dict[str, Any]:
+    """Which definitions the migrations touched, all of them as they left them, and as they read after another load."""
+    with context.connect(scratch) as session:
+        after = _entries(context, session)
+        properties = read_properties(session, scratch)
+    with schema_of_database(context, scratch) as source:
+        again = load_definitions(context, source, properties, "trip1").dumped
+    return {
+        "touched": _differing(untouched, after),
+        "after": dumped_definitions.to_json(after),
+        "loaded": dumped_definitions.to_json(again),
+    }
+
+
+def check_against_rehearsal(context: Context, session: Session) -> List[str]:
+    """How the live definitions differ from those that the rehearsal left, by what pg_dump writes; empty when they are
+    the same.
+
+    What the migrations left alone in both may differ: the rehearsal's copy was restored. Where the copy only reads
+    differently, the live ones read like it once they are loaded.
+    """
+    operation = context.operation
+    if operation is None:
+        raise AssertionError("a rehearsal is of an operation")
     expected = read_json(operation.file(EXPECTED_DEFINITIONS), "catalog that the rehearsal left")
-    found = definitions.compare(expected, definitions.definitions(session))
-    # After its restore the rehearsal's database may print an expression otherwise than the live one.
-    changed = [
-        key for key in found["changed"] if definitions.kind_of(key) not in definitions.REPRINTED + ("extension",)
+    live = _entries(context, session)
+    touched = {*expected["touched"], *_touched(context, operation, live)}
+    left = [key for key in _differing(expected["after"], live) if key in touched]
+    if left:
+        with schema_of_database(context, context.database) as source:
+            properties = read_properties(session, context.database)
+            again = load_definitions(context, source, properties, "trip1").dumped
+        for entries in (expected["after"], expected["loaded"]):
+            differing = _differing(entries, again)
+            left = [key for key in left if key in differing]
+    told = {"missing": "missing", "added": "not expected", "changed": "changed"}
+    found = dumped_definitions.compare(expected["after"], live)
+    return [
+        dumped_definitions.describe(key, told[how], expected["after"], live)
+        for how, keys in found.items()
+        for key in keys
+        if key in left
     ]
-    return (
-        ["%s is missing" % key for key in found["missing"] if not key.startswith("comment on extension")]
-        + ["%s was not expected" % key for key in found["added"] if not key.startswith("comment on extension")]
-        + ["%s is otherwise" % key for key in changed]
-    )
+
+
+def _differing(before: dumped_definitions.Entries, after: dumped_definitions.Entries) -> List[str]:
+    return [key for keys in dumped_definitions.compare(before, after).values() for key in keys]
+
+
+def _touched(context: Context, operation: Operation, live: dumped_definitions.Entries) -> List[str]:
+    """What differs from the backup that was made right before the migrations; all where there is none to ask."""
+    done = operation.facts("backup")
+    manifest = manifests.load(context.store.find_backup(done["backup"])) if done else {}
+    return _differing(manifest["dumped"], live) if "dumped" in manifest else list(live)
 
 
 class _LockWatcher:

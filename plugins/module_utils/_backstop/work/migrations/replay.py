@@ -12,11 +12,11 @@ and both are compared object by object. Owners and privileges are not: they are 
 from __future__ import annotations
 
 import re
-from typing import Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from ...base.errors import BackstopError, CouldNotVerify
 from ...base.sql_names import quote_identifier
-from ...postgres import definitions
+from ...postgres import definitions, dumped_definitions
 from ...postgres.connection import Session
 from ...postgres.database_properties import read_properties
 from ...postgres.ways_out import REACHING
@@ -24,46 +24,25 @@ from ...prisma import history
 from ...prisma.outgoing import openings
 from ...prisma.sql_text import cluster_statements, statements
 from ...store.manifest import is_whole, readable
-from ..comparison import round_trip
+from ..comparison import is_about, load_definitions, schema_of_database
 from ..context import Context
 from ..scratch import scratch_database
 from .migration import backup_history
 
-_RIGHTS = re.compile(r"(?:; )?(?:owner [^;]*; )?privileges .*?(?=; |$)|^owner [^;]*(?:; |$)")
 _PARTITION = re.compile("; bound [^;]")
-#: Kinds that no migration decides.
-_NOT_COMPARED = ("default privileges", "large object", "extension")
-
-
-def differences(context: Context, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
-    """One sentence for each object that differs.
-
-    :raises BackstopError: the migrations cannot be run again, so nothing can be told
-    """
-    return sentences(compare(context, session, files)[2])
-
-
-def missing_objects(context: Context, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
-    """Tables, columns and types that the migrations in force make and the database does not have.
-
-    :raises BackstopError: the migrations cannot be run again, so nothing can be told
-    """
-    made, live, _found = compare(context, session, files)
-    return objects_gone(made, live)
-
-
-def sentences(found: Dict[str, List[str]]) -> List[str]:
-    return (
-        ["only in the database: " + key for key in found["added"]]
-        + ["only in the migrations: " + key for key in found["missing"]]
-        + ["otherwise than in the migrations: " + key for key in found["changed"]]
-    )
+#: What no migration decides.
+_NOT_COMPARED = ("EXTENSION ", "COMMENT EXTENSION ", "SUBSCRIPTION ", "COMMENT SUBSCRIPTION ")
+_OF_EVERY_DATABASE = ("SCHEMA public", "COMMENT SCHEMA public")
 
 
 def compare(
     context: Context, session: Session, files: Sequence[history.MigrationFile]
-) -> Tuple[definitions.Definitions, definitions.Definitions, Dict[str, List[str]]]:
-    """What the migrations in force make, what the database has, and how these differ."""
+) -> Tuple[List[str], List[str]]:
+    """Run the migrations in force in a scratch database and compare it with the live one, by what pg_dump writes.
+
+    :returns: one sentence for each object that differs; tables, columns and types that are made and not there
+    :raises BackstopError: the migrations cannot be run again, so nothing can be told
+    """
     state = history.compare(files, history.read_rows(session.cursor(), context.connection.schema))
     if state.unknown or state.edited or state.failed:
         raise CouldNotVerify(
@@ -72,17 +51,77 @@ def compare(
     in_force = [file for file in files if file.name in state.applied]
     if any(cluster_statements(file.sql) or openings(file.sql, REACHING) for file in in_force):
         raise CouldNotVerify("a migration in force acts beyond its database, so it cannot be run in a scratch one")
+    properties = read_properties(session, context.database)
     with scratch_database(context, session, "drift") as (_admin, name):
         _run_all(context, name, in_force)
         with context.connect(name) as scratch:
-            made = _comparable(context, definitions.definitions(scratch))
-        live = _comparable(context, definitions.definitions(session))
-        found = definitions.compare(made, live)
-        same = _printed_otherwise(context, session, name, found["changed"])
-    return made, live, {**found, "changed": [key for key in found["changed"] if key not in same]}
+            gone = objects_gone(_own(context, scratch), _own(context, session))
+        made, live = (_entries(context, database) for database in (name, context.database))
+        found = dumped_definitions.compare(made, live)
+        if any(found.values()):
+            found = _without_reprinted(context, name, properties, found, made, live)
+    return [
+        dumped_definitions.describe(key, how, made, live)
+        for told, how in (("added", "only in the database"), ("missing", "only in the migrations"), ("changed",) * 2)
+        for key in found[told]
+    ], gone
+
+
+def _entries(context: Context, database: str) -> dumped_definitions.Entries:
+    with context.connect(database) as session:
+        tools = context.tools(session)
+    settings = context.connection.with_database(database)
+    return _comparable(context, dumped_definitions.of_database(tools, settings, keep_open=context.keep_open))
+
+
+def _comparable(context: Context, entries: dumped_definitions.Entries) -> dumped_definitions.Entries:
+    own = "%s.%s" % (context.connection.schema, history.TABLE)
+    return {
+        key: several
+        for key, several in dumped_definitions.without_rights(entries).items()
+        if not key.startswith(_NOT_COMPARED) and key not in _OF_EVERY_DATABASE and not is_about(key, own)
+    }
+
+
+def _without_reprinted(
+    context: Context,
+    name: str,
+    properties: Dict[str, Any],
+    found: Dict[str, List[str]],
+    made: dumped_definitions.Entries,
+    live: dumped_definitions.Entries,
+) -> Dict[str, List[str]]:
+    """Less what only reads differently, because the live database was once restored: both are loaded once more.
+
+    Where this role cannot restore them that cannot be proved, so they stay differences.
+    """
+    try:
+        again = []
+        for number, database in enumerate((context.database, name), 1):
+            with schema_of_database(context, database) as source:
+                loaded = load_definitions(context, source, properties, "trip%d" % number).dumped
+            again.append(_comparable(context, loaded))
+    except BackstopError:
+        return found
+    left = dumped_definitions.compare(again[1], again[0])
+    mixed = dumped_definitions.compare(made, again[0])
+    return {how: [key for key in keys if key in left[how] and key in mixed[how]] for how, keys in found.items()}
 
 
 # Applied, but not there -----------------------------------------------------------------------------------------------
+
+
+def missing_objects(context: Context, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
+    """Tables, columns and types that the migrations in force make and the database does not have.
+
+    :raises BackstopError: the migrations cannot be run again, so nothing can be told
+    """
+    return compare(context, session, files)[1]
+
+
+def _own(context: Context, session: Session) -> definitions.Definitions:
+    ours = "%s.%s" % (context.connection.schema, history.TABLE)
+    return {key: text for key, text in definitions.definitions(session).items() if not is_about(key, ours)}
 
 
 def objects_gone(made: definitions.Definitions, live: definitions.Definitions) -> List[str]:
@@ -109,10 +148,10 @@ def missing_since_backup(context: Context, session: Session, files: Sequence[his
     ]
     if not same:
         return []
-    made = _comparable(context, min(same, key=lambda manifest: str(manifest["created"]))["definitions"])
+    made = min(same, key=lambda manifest: str(manifest["created"]))["definitions"]
     applied = history.compare(files, rows).applied
     text = "\n".join(file.sql for file in files if file.name in applied)
-    gone = objects_gone(made, _comparable(context, definitions.definitions(session)))
+    gone = objects_gone(made, _own(context, session))
     return [key for key in gone if re.search(r"\b%s\b" % re.escape(key.rsplit(".", 1)[-1]), text)]
 
 
@@ -135,31 +174,3 @@ def _run_all(context: Context, database: str, files: Sequence[history.MigrationF
                 raise CouldNotVerify(
                     "migration %s cannot be run on an empty database" % file.name, found=error.found
                 ) from None
-
-
-def _comparable(context: Context, found: definitions.Definitions) -> definitions.Definitions:
-    own = "%s.%s" % (context.connection.schema, history.TABLE)
-    return {
-        key: _RIGHTS.sub("", text)
-        for key, text in found.items()
-        if definitions.kind_of(key) not in _NOT_COMPARED
-        and not key.startswith("comment on extension")
-        and own not in key
-    }
-
-
-def _printed_otherwise(context: Context, session: Session, scratch: str, keys: Sequence[str]) -> List[str]:
-    """Which of these objects only read differently, because the live database was once restored.
-
-    Where this role cannot restore them that cannot be proved, so they stay differences.
-    """
-    keys = [key for key in keys if definitions.kind_of(key) in definitions.REPRINTED]
-    if not keys:
-        return []
-    about: Dict[str, Dict[str, object]] = {"database": {"properties": read_properties(session, context.database)}}
-    try:
-        first = _comparable(context, round_trip(context, context.database, about, "trip1"))
-        second = _comparable(context, round_trip(context, scratch, about, "trip2"))
-    except BackstopError:
-        return []
-    return [key for key in keys if key in first and first.get(key) == second.get(key)]

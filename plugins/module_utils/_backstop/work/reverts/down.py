@@ -34,7 +34,7 @@ from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation
 from ..closed_copy import closed_copy, refuse_openings
-from ..comparison import Comparison, compare_catalog, compare_tables
+from ..comparison import Comparison, catalog_differences, compare_catalog, compare_tables
 from ..context import Context, acting, alone
 from ..loss.loss import TableLoss, losses_of_dropping
 from ..loss.own_work import mark
@@ -442,6 +442,13 @@ def _take_out(
         reach("down.before-commit")
         session.execute("COMMIT")
         reach("down.committed")
+        found = catalog_differences(context, manifest, ignore=["%s.%s" % (context.connection.schema, history.TABLE)])
+        if not found.equal:
+            raise BackstopError(
+                "The migration was taken out, but the definitions are not all as before",
+                found="; ".join(found.objects[:10]),
+                hint="revert completely: rollback_complete.yml -e rollback_backup=%s" % before.backup_id,
+            )
     return {
         **facts,
         "losses": [loss.to_json() for loss in counted],

@@ -26,7 +26,7 @@ from ...store.layout import BackupPlace
 from ...store.operation import Operation, open_operations, operations
 from ..backups.backup import make_backup
 from ..closed_database import allow_connections, entered, opened
-from ..comparison import compare_tables
+from ..comparison import catalog_differences, compare_tables
 from ..context import Context, acting, database_lock
 from ..restores.drill import verify
 from .revert import KEEP, SWAP, last_swap, the_operation, undoes
@@ -243,12 +243,16 @@ def _dump(context: Context, admin: Session, one: Retired, level: str) -> BackupP
 
 
 def _differences(context: Context, admin: Session, one: Retired, place: BackupPlace) -> List[str]:
-    """What the database holds otherwise than the backup, looked at when nobody else can be in there."""
+    """What the database holds otherwise than the backup: what pg_dump writes of it, which needs it open; then, when
+    nobody else can be in there, rows and what our queries see."""
     manifest = manifests.load(place)
+    with opened(admin, one.name):
+        dumped = catalog_differences(_inside(context, one), manifest, settle=False).objects
     with entered(context, admin, one.name) as session:
         found = compare_tables(session, manifest).tables
         objects = definitions.compare(manifest["definitions"], definitions.definitions(session))
-    return found + ["%s is %s" % (key, how) for how in ("missing", "added", "changed") for key in objects[how]]
+    own = ["%s is %s" % (key, how) for how in ("missing", "added", "changed") for key in objects[how]]
+    return found + (dumped or own)
 
 
 def back_up_retired(context: Context, undone: Operation) -> Dict[str, Any]:

@@ -1,0 +1,45 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""After the migration the live definitions are those that its rehearsal left, however a restore prints them."""
+from __future__ import annotations
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import write_json
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations import rehearsal
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import build_database
+from support.databases import OWNER
+
+#: Reads differently once it was restored.
+CHECK = "CHECK (%s::varchar(9) IN ('a', 'b') OR true)"
+MIGRATION = 'ALTER TABLE "User" ADD COLUMN more text CONSTRAINT more %s; CREATE TABLE added (a int)' % CHECK % "more"
+
+
+def test_it_is_the_same_and_a_difference_is_seen(plain):
+    with plain.session(user=OWNER) as cursor:
+        cursor.execute('ALTER TABLE "User" ADD CONSTRAINT known ' + CHECK % "name")
+        cursor.execute('ALTER TABLE "TokenPurchase" ADD CONSTRAINT known ' + CHECK % '"createdBy"')
+    context = plain.begun("deploy")
+    place = plain.backup()
+    context.operation.write("backup", "done", backup=place.backup_id)
+    copy = scratch_name(context.operation.id, "drill")
+    build_database(context, place, copy)
+    # As a copy from which every way out was taken.
+    plain.execute('ALTER TABLE "UserContribution" DROP CONSTRAINT "UserContribution_userId_fkey"', database=copy)
+    with context.connect(copy) as session, plain.session(user=OWNER, database=copy) as cursor:
+        untouched = rehearsal._entries(context, session)
+        cursor.execute(MIGRATION)
+    write_json(context.operation.file(rehearsal.EXPECTED_DEFINITIONS), rehearsal._expected(context, copy, untouched))
+
+    def found():
+        with context.connect() as session:
+            return rehearsal.check_against_rehearsal(context, session)
+
+    assert any("table public.added is missing" in told for told in found())
+    with plain.session(user=OWNER) as cursor:
+        cursor.execute(MIGRATION)
+        assert found() == []
+        cursor.execute("ALTER TABLE added ALTER a SET STATISTICS 9; CREATE INDEX late ON added (a)")
+    told = found()
+    assert len(told) == 2 and told[0] == "index public.late is not expected" and "SET STATISTICS 9" in told[1], told
