@@ -83,6 +83,7 @@ def leftovers(context: Context, session: Session, place: BackupPlace) -> Dict[st
     :raises Refused: the backup was made after the migration had failed
     """
     manifest = manifests.load(place)
+    manifests.require_whole(manifest)
     applied, reasons = _history_since(context, session, place)
     added, statements, wrong = _objects_since(context, session, manifest)
     # New columns are among the added objects; what they hold came from the migration.
