@@ -242,6 +242,21 @@ def test_what_only_the_backup_has_no_sql_brings_back(plain, up, down, word):
     Drop(plain, up).refused(down, ["only the backup has", word])
 
 
+def test_what_only_pg_dump_sees_is_seen(plain):
+    """By queries of our own such down-SQL was believed."""
+    with plain.session(user=OWNER) as cursor:
+        cursor.execute(
+            "CREATE PUBLICATION p FOR TABLE \"User\" WHERE (id <> 'x');"
+            " CREATE TEXT SEARCH CONFIGURATION mine (COPY = simple)"
+        )
+    up = (
+        "ALTER PUBLICATION p SET TABLE \"User\"; ALTER TEXT SEARCH CONFIGURATION mine DROP MAPPING FOR url;"
+        ' ALTER TABLE "User" ALTER "name" SET COMPRESSION pglz, ALTER "email" SET STATISTICS 9'
+    )
+    words = ["publication table public.p User", "configuration public.mine", "SET COMPRESSION pglz", "SET STATISTICS 9"]
+    Drop(plain, up).refused("SELECT 1", words)
+
+
 def test_on_the_copy_of_a_rehearsal(plain):
     """A deploy proves the way back on the database on which it rehearsed the migration; it goes on using that."""
     drop = Drop.__new__(Drop)
