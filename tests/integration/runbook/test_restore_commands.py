@@ -162,7 +162,8 @@ def test_drop_cascade_takes_more_than_was_added(live, shell):
     """psql ... -c "DROP TABLE IF EXISTS \\"ReceiptData\\" CASCADE;"  when the migration also changed another table"""
     place = live.backup()
     live.run("receipts.sql")
-    live.execute('CREATE VIEW of_both AS SELECT p."id" FROM "TokenPurchase" p, "ReceiptData" r')
+    with live.session(user=OWNER) as cursor:
+        cursor.execute('CREATE VIEW of_both AS SELECT p."id" FROM "TokenPurchase" p, "ReceiptData" r')
     live.execute("UPDATE \"User\" SET \"name\" = upper(\"name\")")
     with live.context.connect() as session:
         found = leftovers(live.context, session, place)
