@@ -15,6 +15,7 @@ definitions is proved first on a scratch copy of the live ones, where pg_dump ca
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Dict, List, Sequence, Tuple
 
 from ...base.errors import BackstopError, Refused
@@ -28,6 +29,7 @@ from ...prisma import history
 from ...prisma.cli import Prisma
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
+from ..closed_copy import closed_copy
 from ..comparison import catalog_differences, compare_tables, is_about, loaded, schema_of_database
 from ..context import Context, acting
 from ..dropping import drop_each
@@ -159,7 +161,12 @@ def _left_on_copy(
 ) -> List[str]:
     """How the live definitions would differ from the backup's after these statements."""
     with loaded(context, source, manifest["database"]["properties"], "leftovers") as copy:
-        with context.connect(copy) as scratch, scratch.transaction():
+        with contextlib.ExitStack() as stack:
+            scratch = stack.enter_context(context.connect(copy))
+            if scratch.value("SELECT EXISTS (SELECT FROM pg_event_trigger)"):
+                # Their functions run at each DROP, and may reach other servers.
+                stack.enter_context(closed_copy(context, copy))
+            stack.enter_context(scratch.transaction())
             drop_each(scratch, statements)
         found = catalog_differences(context, manifest, copy, ignore=[_history_table(context)])
     return [sentence for sentence in found.objects if sentence not in found.beside]
