@@ -130,6 +130,13 @@ effects:
   returned: when anything was compared
   type: list
   elements: dict
+lacking:
+  description:
+    - Each table that refers to rows which come back and lacks rows of the backup that went with them, parents first.
+    - C(missing) counts those that are not there, C(emptied) those that do not refer to them any more, C(command) brings them back, C(told) says all this.
+  returned: when anything was compared, but for an undo, which brings them back itself
+  type: list
+  elements: dict
 would_change:
   description: Whether anything would be done.
   returned: in check mode

@@ -33,6 +33,7 @@ from ..comparison import require_same_major
 from ..context import Context, acting
 from ..loss.lost_rows import referenced_first
 from ..restarts import transaction_to_ask_for, tried_again
+from .lacking_children import lacking_children
 from .table_changes import advance_sequences, apply
 from .table_comparison import (
     REFUSES,
@@ -126,6 +127,8 @@ def plan(context: Context, wish: Wish, backup_id: Optional[str] = None, *, again
             facts = _request(work)
             done = None if again else _done_before(context, session, facts)
             report = _report(context, work)
+            report["lacking"] = [] if "damaged" in report else _lacking(work)
+            report["report"] += [entry["told"] for entry in report["lacking"]]
         finally:
             session.execute("ROLLBACK")
     acts = bool(report["total"] or report.get("damaged")) and not wish.only_reports and done is None
@@ -197,6 +200,23 @@ def _about_backup(work: _Work) -> str:
 
 def _effect_lines(effects: Sequence[Dict[str, Any]]) -> List[str]:
     return ["Other tables: " + _shown(effects)] if effects else []
+def _lacking(work: _Work) -> List[Dict[str, Any]]:
+    """What of other tables went with the rows that come back, and does not come with them."""
+    return lacking_children(work.context, work.session, work.place, work.manifest, work.pairs)
+
+
+def _lacking_ahead(work: _Work) -> List[Dict[str, Any]]:
+    """The same before the lock, for tables of the backup are read for it; what is staged for it goes again."""
+    work.session.execute("SAVEPOINT backstop_children")
+    try:
+        _compare(work)
+        return _lacking(work)
+    except BackstopError as error:
+        if not is_damage(error):
+            raise
+        return []
+    finally:
+        work.session.execute("ROLLBACK TO SAVEPOINT backstop_children")
 
 
 def _compare(work: _Work) -> None:
@@ -329,6 +349,8 @@ def _act(context: Context, work: _Work, undone: Optional[Operation], facts: Dict
     # Before the lock: the larger the table, the longer this takes.
     manifests.check_files(work.place, work.manifest)
     stage(context, work.session, work.place, work.manifest, work.pairs)
+    # An undo brings these back itself.
+    lacking = _lacking_ahead(work) if undone is None else []
     _lock(context, work)
     reach("table.locked")
     _look_for_damage(context, work, facts)
@@ -338,7 +360,7 @@ def _act(context: Context, work: _Work, undone: Optional[Operation], facts: Dict
     if not work.total:
         return False
     lost = _lost(context, work, undone)
-    facts.update(_told(work), lost_rows=lost, accepted={
+    facts.update(_told(work), lost_rows=lost, lacking=lacking, accepted={
         "lost_rows": work.wish.accept_lost_rows, "cascade": work.wish.accept_cascade,
         "unreadable": work.wish.accept_unreadable,
     })
