@@ -26,6 +26,8 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
+    details:
+      - What would be lost is counted while the application runs, and refused as it would be.
   diff_mode:
     support: none
 options:
@@ -95,13 +97,13 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.down import take_out
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.down import count_ahead, take_out
 
 
 def act(request: Request) -> Dict[str, Any]:
     context = request.context
     if request.check_mode:
-        return {"changed": True}
+        return {**count_ahead(context, request.params["accept_lost_rows"]), "changed": True}
     return take_out(context, request.params["accept_lost_rows"])
 
 

@@ -28,6 +28,8 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
+    details:
+      - What would be lost is counted while the application runs, and refused as it would be.
   diff_mode:
     support: none
 options:
@@ -41,6 +43,10 @@ options:
     type: str
   accept_lost_rows:
     description: How many rows may be lost, inserted, updated and deleted ones together.
+    type: int
+    default: 0
+  accept_lost_objects:
+    description: How many objects may go that were made or changed since the backup, and not by the migrations that are rolled back; see M(backstop.postgres.pg_swap).
     type: int
     default: 0
   accept_unreadable:
@@ -87,6 +93,15 @@ losses:
   returned: success
   type: list
   elements: dict
+lost_objects:
+  description: Objects that went and that the migrations did not make, each as kind and name.
+  returned: success
+  type: list
+  elements: str
+objects_of_unknown_origin:
+  description: Whether migrations were applied that no deploy rehearsed, so that RV(lost_objects) may be theirs.
+  returned: success
+  type: bool
 lost_rows:
   description: Their sum, without those that the migration itself did. Large objects are counted all together when one of them differs.
   returned: success
@@ -149,11 +164,12 @@ def act(request: Request) -> Dict[str, Any]:
     accept, unreadable = request.params["accept_lost_rows"], request.params["accept_unreadable"]
     undone = Operation.load(request.store, request.params["undo"]) if request.params["undo"] else None
     place = request.store.find_backup(request.params["backup"]) if request.params["backup"] else None
-    if request.check_mode:
-        return {"changed": True}
+    also = {"accept_lost_objects": request.params["accept_lost_objects"], "only_count": request.check_mode}
     if undone is not None:
-        return undo_in_place(context, undone, accept, unreadable)
-    return revert_in_place(context, cast(BackupPlace, place), accept, accept_unreadable=unreadable)
+        result = undo_in_place(context, undone, accept, unreadable, **also)
+    else:
+        result = revert_in_place(context, cast(BackupPlace, place), accept, accept_unreadable=unreadable, **also)
+    return {**result, "changed": True} if request.check_mode else result
 
 
 def main() -> None:
@@ -162,6 +178,7 @@ def main() -> None:
             backup=dict(type="str"),
             undo=dict(type="str"),
             accept_lost_rows=dict(type="int", default=0),
+            accept_lost_objects=dict(type="int", default=0),
             accept_unreadable=dict(type="bool", default=False),
             **pooler_argument_spec(),
             **store_argument_spec(operation=True),

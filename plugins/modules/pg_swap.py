@@ -26,6 +26,8 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
+    details:
+      - What would be lost is counted while the application runs, and refused as it would be. What must be built for that is built.
   diff_mode:
     support: none
 options:
@@ -39,6 +41,12 @@ options:
     type: str
   accept_lost_rows:
     description: How many rows may be lost, inserted, updated and deleted ones together.
+    type: int
+    default: 0
+  accept_lost_objects:
+    description:
+      - How many objects may go that were made or changed since the backup, and not by the migrations that are rolled back, such as an index, a view, a schema.
+      - What the migrations made is known from their rehearsal. Where a migration was applied that no deploy rehearsed, objects are named and need no consent.
     type: int
     default: 0
   accept_unreadable:
@@ -154,6 +162,15 @@ losses:
   returned: success
   type: list
   elements: dict
+lost_objects:
+  description: Objects that went and that the migrations did not make, each as kind and name; C((changed\)) follows those that the backup has otherwise.
+  returned: success
+  type: list
+  elements: str
+objects_of_unknown_origin:
+  description: Whether migrations were applied that no deploy rehearsed, so that RV(lost_objects) may be theirs.
+  returned: success
+  type: bool
 lost_rows:
   description: Their sum, without those that the migration itself did.
   returned: success
@@ -218,14 +235,16 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.r
 def act(request: Request) -> Dict[str, Any]:
     context = request.context
     accept, unreadable = request.params["accept_lost_rows"], request.params["accept_unreadable"]
+    also = {"accept_lost_objects": request.params["accept_lost_objects"], "only_count": request.check_mode}
     undone = Operation.load(request.store, request.params["undo"]) if request.params["undo"] else None
     place = request.store.find_backup(request.params["backup"]) if request.params["backup"] else None
-    if request.check_mode:
-        return {"changed": True}
     reapply = Reapply(request.params["reapply"], request.params["reapply_deletes"])
     if undone is not None:
-        return undo(context, undone, accept, reapply, unreadable)
-    return revert(context, cast(BackupPlace, place), accept, request.params["accept_changes_in"], reapply, unreadable)
+        result = undo(context, undone, accept, reapply, unreadable, **also)
+    else:
+        changes_in = request.params["accept_changes_in"]
+        result = revert(context, cast(BackupPlace, place), accept, changes_in, reapply, unreadable, **also)
+    return {**result, "changed": True} if request.check_mode else result
 
 
 def main() -> None:
@@ -234,6 +253,7 @@ def main() -> None:
             backup=dict(type="str"),
             undo=dict(type="str"),
             accept_lost_rows=dict(type="int", default=0),
+            accept_lost_objects=dict(type="int", default=0),
             accept_unreadable=dict(type="bool", default=False),
             accept_changes_in=dict(type="list", elements="str", default=[]),
             reapply=dict(type="str", choices=list(MODES), default="off"),

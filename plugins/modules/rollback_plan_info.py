@@ -54,6 +54,10 @@ options:
     description: How many rows the rollback may lose. The report tells whether that is enough.
     type: int
     default: 0
+  accept_lost_objects:
+    description: How many objects that the migrations did not make may go. The report tells whether that is enough.
+    type: int
+    default: 0
   reapply:
     description: Whether rows are to be carried over, as in M(backstop.postgres.pg_swap). The report tells which go.
     type: str
@@ -114,6 +118,15 @@ evidence:
   returned: as RV(scenario)
   type: list
   elements: str
+lost_objects:
+  description: Objects that would go and that the migrations did not make, each as kind and name.
+  returned: when the plan goes back to a backup
+  type: list
+  elements: str
+objects_of_unknown_origin:
+  description: Whether migrations were applied that no deploy rehearsed, so that RV(lost_objects) may be theirs.
+  returned: when the plan goes back to a backup
+  type: bool
 losses:
   description:
     - What would be lost, for each table. With V(exact) false the numbers are a bound ("at least"), made of row counts and of
@@ -234,6 +247,7 @@ def act(request: Request) -> Dict[str, Any]:
     scenario = params["scenario"]
     options = Options(
         params["accept_lost_rows"],
+        params["accept_lost_objects"],
         params["reapply"],
         params["reapply_deletes"],
         params["backup"],
@@ -281,6 +295,7 @@ def main() -> None:
             revision=dict(type="str"),
             restore_method=dict(type="str", choices=["swap", "in_place"], default="swap"),
             accept_lost_rows=dict(type="int", default=0),
+            accept_lost_objects=dict(type="int", default=0),
             reapply=dict(type="str", choices=list(MODES), default="off"),
             reapply_deletes=dict(type="bool", default=False),
             healthy=dict(type="bool"),

@@ -207,6 +207,7 @@ NAMES = frozenset(
         "rollback_undo_needed",
         "rollback_undo_told",
         "rollback_undoes_table",
+        "rollback_unknown_origin",
         "rollback_wanted",
         "rollback_what",
         "scheduled_backups_answer",

@@ -41,7 +41,7 @@ PURCHASE = (
 
 def reverted(live, place, accept=0):
     context = live.begun("rollback", {"backup": place.backup_id})
-    result = revert_in_place(context, place, accept)
+    result = revert_in_place(context, place, accept, accept_lost_objects=99)
     context.operation.close("done")
     return context, result
 

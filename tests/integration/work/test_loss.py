@@ -15,7 +15,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.s
     qualified,
     quote_identifier,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss import loss as loss_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss import differences
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.loss import count_losses
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.lost_rows import write_lost_rows
 from support.databases import OWNER
@@ -144,7 +144,7 @@ def test_random_changes_are_counted_exactly(pair, seed, monkeypatch):
     number = 0
     for _round in range(12):
         # One bucket and many must count the same.
-        monkeypatch.setattr(loss_module, "_BUCKET_ROWS", chance.choice([1, 7, 2000]))
+        monkeypatch.setattr(differences, "_BUCKET_BYTES", chance.choice([64, 1024, 16 << 10]))
         with live.session(user=OWNER) as cursor:
             for _change in range(chance.randrange(1, 12)):
                 number += 1

@@ -39,14 +39,14 @@ def begun(live, place):
 
 def reverted(live, place, reapply=APPLY, accept=0):
     context = begun(live, place)
-    result = revert(context, place, accept, reapply=reapply)
+    result = revert(context, place, accept, reapply=reapply, accept_lost_objects=99)
     context.operation.close("done")
     return context, result
 
 
 def undone(live, operation, reapply=APPLY, accept=0):
     context = live.begun("undo", {"undoes": operation.id})
-    result = undo(context, operation, accept, reapply)
+    result = undo(context, operation, accept, reapply, accept_lost_objects=99)
     context.operation.close("done")
     return context, result
 
@@ -240,9 +240,9 @@ def test_conflicts_are_told_and_not_guessed(shapes):
     )
     context = begun(shapes, place)
     with pytest.raises(Refused, match="11 rows would be lost") as caught:
-        revert(context, place, 0, reapply=APPLY)
+        revert(context, place, 0, reapply=APPLY, accept_lost_objects=99)
     assert "public.fresh: 2 rows, the other database has no such table" in caught.value.found
-    result = revert(context, place, 11, reapply=APPLY)
+    result = revert(context, place, 11, reapply=APPLY, accept_lost_objects=99)
     assert result["lost_rows"] == 11
     assert conflicts(result) == {
         ("stiff_one", "a row that it refers to is missing"): 1,
@@ -340,7 +340,7 @@ def test_rows_without_a_key_that_were_changed(keyless):
         revert(context, place, 0, reapply=APPLY)
     assert "public.log: 1 rows, " + why in caught.value.found
     before = multiset(keyless)
-    result = revert(context, place, 0, reapply=APPLY_ALL)
+    result = revert(context, place, 0, reapply=APPLY_ALL, accept_lost_objects=99)
     assert carried(result) == {"log": (1, 0, 2)} and multiset(keyless) == before
 
 
@@ -395,7 +395,7 @@ def test_large_objects_go_with_their_numbers(plain):
     context = begun(plain, place)
     with pytest.raises(Refused, match="1 rows would be lost.*pg_largeobject: 1 deleted"):
         revert(context, place, 0, reapply=APPLY)
-    result = revert(context, place, 0, reapply=APPLY_ALL)
+    result = revert(context, place, 0, reapply=APPLY_ALL, accept_lost_objects=99)
     assert carried(result) == {"pg_largeobject": (1, 1, 1), "pictures": (1, 0, 0)} and not conflicts(result)
     assert plain.rows(OBJECTS) == objects
     assert plain.value("SELECT lomacl::text FROM pg_largeobject_metadata WHERE oid = 910").count(APP + "=r/") == 1
@@ -491,7 +491,7 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
     def run(accept=0):
         if where == "undo":
             return undone(plain, context.operation, APPLY_ALL, accept)[1]
-        return revert(context, place, accept, reapply=APPLY_ALL)
+        return revert(context, place, accept, reapply=APPLY_ALL, accept_lost_objects=99)
 
     def cut_off(name):
         if name == "reapply.committed":

@@ -40,7 +40,7 @@ def reverted(plain):
         cursor.execute("INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
     context = plain.begun("rollback", {"backup": place.backup_id})
     build_successor(context, place)
-    result = revert(context, place, EVERYTHING)
+    result = revert(context, place, EVERYTHING, accept_lost_objects=EVERYTHING)
     context.operation.close("done")
     return place, result["retired"]
 

@@ -47,14 +47,14 @@ def prepared(live, place):
 
 def reverted(live, place, accept=0):
     context = prepared(live, place)
-    result = revert(context, place, accept)
+    result = revert(context, place, accept, accept_lost_objects=EVERYTHING)
     context.operation.close("done")
     return context, result
 
 
 def undone(live, operation, accept=0):
     context = live.begun("undo", {"undoes": operation.id})
-    result = undo(context, operation, accept)
+    result = undo(context, operation, accept, accept_lost_objects=EVERYTHING)
     context.operation.close("done")
     return context, result
 
@@ -381,8 +381,8 @@ def test_a_half_built_database_never_takes_over(plain):
 
 def test_sessions_of_others_that_may_not_be_ended(plain):
     """The owner cannot end another role's session, nor see much of it: told, and nothing changed."""
-    place = plain.backup()
     plain.execute('GRANT ALL ON ALL TABLES IN SCHEMA public TO %s' % APP)
+    place = plain.backup()
     context = prepared(plain, place)
     before = plain.names()
     with plain.session(user=APP) as other:

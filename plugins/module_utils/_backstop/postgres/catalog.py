@@ -44,6 +44,8 @@ class Table:
     size: int
     #: of an extension's table what pg_dump selects the rows by, such as "WHERE id > 100" or nothing; else None
     extension_filter: Optional[str] = None
+    #: attnum of each column, which stays when it is renamed; empty in manifests that do not have it
+    numbers: Tuple[int, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -75,6 +77,7 @@ class Table:
             tuple(value["key"]),
             int(value["size"]),
             value.get("extension_filter"),
+            tuple(column["number"] for column in columns if "number" in column),
         )
 
     def to_json(self) -> Dict[str, Any]:
@@ -84,7 +87,10 @@ class Table:
             "oid": self.oid,
             "filenode": self.filenode,
             "unlogged": self.unlogged,
-            "columns": [{"name": name, "type": kind} for name, kind in zip(self.columns, self.types)],
+            "columns": [
+                {"name": name, "type": kind, "number": number}
+                for name, kind, number in zip(self.columns, self.types, self.numbers)
+            ],
             "generated": list(self.generated),
             "key": list(self.key),
             "size": self.size,
@@ -105,7 +111,9 @@ SELECT c.oid::bigint, n.nspname, c.relname, coalesce(pg_relation_filenode(c.oid)
             WHERE i.indexrelid = best.indexrelid AND k.place <= i.indnkeyatts
               AND a.attrelid = c.oid AND a.attnum = k.number), '{{}}'),
   pg_total_relation_size(c.oid),
-  (SELECT x.extcondition[array_position(x.extconfig, c.oid)] FROM pg_extension x WHERE c.oid = ANY (x.extconfig))
+  (SELECT x.extcondition[array_position(x.extconfig, c.oid)] FROM pg_extension x WHERE c.oid = ANY (x.extconfig)),
+  coalesce((SELECT array_agg(a.attnum::integer ORDER BY a.attnum) FROM pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{{}}')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN LATERAL (
   SELECT i.indexrelid FROM pg_index i
@@ -124,21 +132,11 @@ def tables(session: Session) -> List[Table]:
     """Every table whose rows a dump carries, partitions included (the partitioned parents hold no rows)."""
     return [
         Table(
-            int(oid),
-            schema,
-            name,
-            int(filenode),
-            bool(unlogged),
-            tuple(columns),
-            tuple(types),
-            tuple(generated),
-            tuple(key),
-            int(size),
-            extension_filter,
+            int(oid), schema, name, int(filenode), bool(unlogged), tuple(columns), tuple(types), tuple(generated),
+            tuple(key), int(size), extension_filter, tuple(numbers),
         )
-        for oid, schema, name, filenode, unlogged, columns, types, generated, key, size, extension_filter in (
-            session.rows(_TABLES)
-        )
+        for oid, schema, name, filenode, unlogged, columns, types, generated, key, size, extension_filter, numbers
+        in session.rows(_TABLES)
     ]
 
 

@@ -29,10 +29,12 @@ from ...store.operation import Operation, operations
 from ..comparison import catalog_differences
 from ..context import Context
 from ..lifecycle import next_command
-from ..loss.loss import HISTORY_TABLE, TableLoss, count_losses, losses_of_dropping
+from ..loss.loss import TableLoss, count_losses, losses_of_dropping
 from ..loss.own_work import as_migrated
+from ..loss.pairing import Pair, is_history, known_by_oid, pair_up
 from ..migrations.migration import MIGRATE, applied_since, backup_history
 from ..migrations.replay import missing_objects
+from ..reverts.lost_objects import LostObjects, lost_objects
 from ..reverts.revert import BUILD, successor_name
 from .plan import (
     ReadFolder,
@@ -61,7 +63,6 @@ _INVALID_INDEXES = (
     + catalog.USER_SCHEMA
     + " ORDER BY 1"
 )
-_MOST_SHOWN = 8
 _RELEASE_ALONE = "The last deploy changed the release only; the application is ill since."
 Read = TypeVar("Read")
 
@@ -74,11 +75,17 @@ class TableFacts:
     rows_then: int
     #: the name as options take it
     typed_name: str = ""
+    #: what the table is called now; None where it is gone
+    name_now: Optional[str] = None
     rows_now: Optional[int] = None
     #: None: could not be compared
     same: Optional[bool] = None
     #: rows written since by their transaction numbers, where these tell anything
     written: Optional[int] = None
+
+    @property
+    def shown(self) -> str:
+        return self.name_now or self.name
 
     @property
     def gone(self) -> bool:
@@ -154,6 +161,7 @@ class Options:
     """What the user gave for the way back."""
 
     accept_lost_rows: int = 0
+    accept_lost_objects: int = 0
     #: one of reapply.MODES
     reapply: str = "off"
     reapply_deletes: bool = False
@@ -170,6 +178,7 @@ class Options:
             "rollback_backup": self.backup,
             "rollback_revision": self.revision,
             "rollback_accept_lost_rows": self.accept_lost_rows,
+            "rollback_accept_lost_objects": self.accept_lost_objects,
         }
         if scenario == COMPLETE and self.reapply != "off":
             given.update(rollback_reapply=self.reapply, rollback_reapply_deletes=self.reapply_deletes)
@@ -281,24 +290,26 @@ def _compare(context: Context, session: Session, facts: Facts) -> None:
     now = _told(facts, "the catalog", lambda: definitions.definitions(session))
     if now is not None:
         found = definitions.compare(facts.manifest["definitions"], now)
-        ours = context.connection.schema + "." + HISTORY_TABLE
+        ours = context.connection.schema + "." + history.TABLE
         facts.added, facts.missing, facts.changed = (
             [key for key in found[how] if ours not in key] for how in ("added", "missing", "changed")
         )
         before = facts.manifest["definitions"]
         facts.changed = [key for key in facts.changed if not definitions.only_moved_up(key, before[key], now[key])]
         _correct_by_dump(context, facts)
-    present = {table.full_name: table for table in catalog.tables(session)}
+    contents = {(entry["schema"], entry["name"]): entry["digest"] for entry in facts.manifest["tables"]}
     first = _first_transaction_after(session, facts.manifest)
-    for entry in facts.manifest["tables"]:
-        if entry["name"] != HISTORY_TABLE:
-            then = Table.from_json(entry)
-            facts.tables.append(_table(session, facts, then, present.get(then.full_name), entry["digest"], first))
+    known = known_by_oid(session, facts.manifest)
+    for pair in pair_up(catalog.tables(session), map(Table.from_json, facts.manifest["tables"]), known):
+        then = pair.base
+        if then is not None and not is_history(session, then):
+            facts.tables.append(_table(session, facts, then, pair, contents[then.schema, then.name], first))
+    facts.tables.sort(key=lambda table: table.name)
 
 
 def _correct_by_dump(context: Context, facts: Facts) -> None:
     """Our queries say what differs; whether anything does, pg_dump decides."""
-    ours = "%s.%s" % (context.connection.schema, HISTORY_TABLE)
+    ours = "%s.%s" % (context.connection.schema, history.TABLE)
     look = functools.partial(catalog_differences, context, facts.manifest, settle=False, ignore=[ours])
     found = _told(facts, "what pg_dump writes of the catalog", look)
     if found is not None and found.equal:
@@ -308,16 +319,19 @@ def _correct_by_dump(context: Context, facts: Facts) -> None:
 
 
 def _table(
-    session: Session, facts: Facts, then: Table, now: Optional[Table], digest: Any, first: Optional[int]
+    session: Session, facts: Facts, then: Table, pair: Pair, digest: Any, first: Optional[int]
 ) -> TableFacts:
     wanted = digests.Digest.from_json(digest)
+    now = pair.live
     table = TableFacts(then.full_name, wanted.rows, typed_name(then.schema, then.name))
-    if now is None or not set(then.columns) <= set(now.columns):
+    table.name_now = now.full_name if now is not None else None
+    here = {there: column for column, there in pair.columns.items()}
+    if now is None or not set(then.columns) <= set(here):
         table.same = False
-        table.rows_now = None if now is None else _told(facts, then.full_name, lambda: _count(session, then))
+        table.rows_now = None if now is None else _told(facts, then.full_name, lambda: _count(session, now))
         return table
     try:
-        found = digests.table_digest(session, now.source, then.columns)
+        found = digests.table_digest(session, now.source, [here[column] for column in then.columns])
     except BackstopError as error:
         facts.unreadable.append(table.typed_name)
         facts.untold.append("table %s: %s" % (then.full_name, error.found))
@@ -424,11 +438,11 @@ def losses_of_revert(context: Context, facts: Facts) -> List[Dict[str, Any]]:
     copy = _restored_copy(context, facts)
     if copy is not None:
         with context.connect() as live, context.connect(copy) as base:
-            return _exact(facts, _counting(context, facts, live, count_losses(live, base)))
+            losses = count_losses(live, base, known_by_oid(live, facts.manifest))
+            return _exact(facts, _counting(context, facts, live, losses))
     found = _bounds(context, facts)
-    known = {table.name: Table.from_json(entry) for table, entry in _entries(facts)}
     with context.connect() as live:
-        going = _told(facts, "what new tables and columns hold", lambda: losses_of_dropping(live, known)) or []
+        going = _told(facts, "what new tables and columns hold", lambda: _losses_of_dropping(live, facts)) or []
         going = _counting(context, facts, live, going)
     by_name = {loss["table"]: loss for loss in found}
     for loss in going:
@@ -442,14 +456,34 @@ def losses_of_revert(context: Context, facts: Facts) -> List[Dict[str, Any]]:
     return found
 
 
-def losses_since(context: Context, manifest: Dict[str, Any], options: Options) -> Dict[str, Any]:
-    """What was written since the live database held what a manifest says: ``losses`` and ``report`` as of a plan."""
+def _losses_of_dropping(live: Session, facts: Facts) -> List[TableLoss]:
+    remaining = {table.name: Table.from_json(entry) for table, entry in _entries(facts)}
+    return losses_of_dropping(live, remaining, known_by_oid(live, facts.manifest))
+
+
+def objects_of_revert(context: Context, place: Optional[BackupPlace], facts: Facts) -> Optional[LostObjects]:
+    """What goes besides rows; None when it cannot be told."""
+    if place is None:
+        return None
+    with context.connect() as live:
+        return _told(facts, "what was made since", lambda: lost_objects(context, live, place))
+
+
+def losses_since(
+    context: Context, manifest: Dict[str, Any], place: BackupPlace, options: Options
+) -> Dict[str, Any]:
+    """What was written since the live database held what a manifest says: ``losses`` and ``report`` as of a plan.
+
+    :param place: the backup of that manifest
+    """
     facts = Facts(manifest=manifest)
     with context.connect() as session:
         _compare(context, session, facts)
     losses = losses_of_revert(context, facts)
-    lines = ["Loss: " + text for text in _loss_lines(losses, options)]
-    return {"losses": losses, "report": lines + ["Note: not known: " + text for text in facts.untold]}
+    objects = objects_of_revert(context, place, facts)
+    lines = ["Loss: " + text for text in _told_losses(losses, objects, options)]
+    lines += ["Note: not known: " + text for text in facts.untold]
+    return {"losses": losses, **(objects or LostObjects()).to_json(), "report": lines}
 
 
 def _counting(context: Context, facts: Facts, live: Session, losses: Sequence[TableLoss]) -> List[TableLoss]:
@@ -467,9 +501,10 @@ def _as_migrated(context: Context, facts: Facts, live: Session, names: Sequence[
 
 def _bounds(context: Context, facts: Facts) -> List[Dict[str, Any]]:
     with context.connect() as live:
-        untouched = _as_migrated(context, facts, live, [table.name for table in facts.tables if table.same is False])
+        untouched = _as_migrated(context, facts, live, [table.shown for table in facts.tables if table.same is False])
     return [
-        _loss(table.name, 0, 0, 0, exact=True) if table.name in untouched else _bound(table) for table in facts.tables
+        _loss(table.shown, 0, 0, 0, exact=True) if table.shown in untouched else _bound(table)
+        for table in facts.tables
     ]
 
 
@@ -491,7 +526,7 @@ def _restored_copy(context: Context, facts: Facts) -> Optional[str]:
 
 def _exact(facts: Facts, losses: Sequence[TableLoss]) -> List[Dict[str, Any]]:
     counted = {loss.full_name: loss for loss in losses}
-    names = [table.name for table in facts.tables] + list(counted)
+    names = [table.shown for table in facts.tables] + list(counted)
     return [
         _loss(name, loss.inserted, loss.updated, loss.deleted, exact=True) if loss else _loss(name, 0, 0, 0, exact=True)
         for name in dict.fromkeys(names)
@@ -501,15 +536,15 @@ def _exact(facts: Facts, losses: Sequence[TableLoss]) -> List[Dict[str, Any]]:
 
 def _bound(table: TableFacts) -> Dict[str, Any]:
     if table.same:
-        return _loss(table.name, 0, 0, 0, exact=True)
+        return _loss(table.shown, 0, 0, 0, exact=True)
     if table.same is None:
-        return _loss(table.name, 0, 0, 0, exact=False)
+        return _loss(table.shown, 0, 0, 0, exact=False)
     now = table.rows_now or 0
     inserted, deleted = max(0, now - table.rows_then), max(0, table.rows_then - now)
     updated = max(0, (table.written or 0) - inserted)
     if not inserted + updated + deleted:
         updated = 1
-    return _loss(table.name, inserted, updated, deleted, exact=table.gone)
+    return _loss(table.shown, inserted, updated, deleted, exact=table.gone)
 
 
 def _loss(
@@ -558,6 +593,7 @@ def diagnose(
         or _steps(wanted, method, facts, options),
         "next": next_step(wanted, verdict, facts, " --check" if scenario == "auto" else "", options),
         "losses": [],
+        "objects": None,
         "notes": notes(context, wanted),
         **_costs(context, wanted, method, facts),
     }
@@ -565,10 +601,12 @@ def diagnose(
         found["method"] = method
     if wanted == COMPLETE and not facts.release_alone or wanted == APPLICATION_ERRORS and method == "restore":
         found["losses"] = losses_of_revert(context, facts)
+        found["objects"] = objects_of_revert(context, facts.place, facts)
     elif wanted == APPLICATION_ERRORS and method == "drop":
         found["losses"] = losses_of_drop(context, facts)
     found["report"] = report(found, options, runs)
-    return found
+    objects = found.pop("objects") or LostObjects()
+    return {**found, **objects.to_json()}
 
 
 def notes(context: Context, scenario: str) -> List[str]:
@@ -595,8 +633,7 @@ def evidence(facts: Facts) -> List[str]:
 
     def say(text: str, names: Sequence[str]) -> None:
         if names:
-            more = " and %d more" % (len(names) - _MOST_SHOWN) if len(names) > _MOST_SHOWN else ""
-            lines.append("%s: %s%s" % (text, ", ".join(names[:_MOST_SHOWN]), more))
+            lines.append("%s: %s" % (text, ", ".join(names)))
 
     health = {True: "is healthy", False: "is NOT healthy", None: "was not asked for its health"}
     lines.append("the application %s" % health[facts.healthy])
@@ -749,7 +786,7 @@ def report(plan: Dict[str, Any], options: Options, runs: bool) -> List[str]:
     if plan["steps"]:
         lines += _cost_lines(plan)
     if plan["scenario"] in (COMPLETE, APPLICATION_ERRORS):
-        lines += ["Loss: " + text for text in _loss_lines(plan["losses"], options)]
+        lines += ["Loss: " + text for text in _told_losses(plan["losses"], plan["objects"], options)]
     lines += ["Note: " + text for text in plan["notes"]]
     return lines if runs else [*lines, "RUN NEXT: " + plan["next"]]
 
@@ -768,6 +805,22 @@ def _cost_lines(plan: Dict[str, Any]) -> List[str]:
 def _counts(loss: Dict[str, Any]) -> str:
     told = ", ".join("%d %s" % (loss[how], how) for how in ("inserted", "updated", "deleted") if loss[how])
     return ("" if loss["exact"] else "at least ") + told if told else "not known"
+
+
+def _told_losses(losses: Sequence[Dict[str, Any]], objects: Optional[LostObjects], options: Options) -> List[str]:
+    rows, told = _loss_lines(losses, options), _object_lines(objects, options)
+    return told if told and rows == ["none"] else told + rows
+
+
+def _object_lines(objects: Optional[LostObjects], options: Options) -> List[str]:
+    """Every one: a list that ends in "and more" hides what goes."""
+    if objects is None or not objects.names:
+        return []
+    if objects.unknown:
+        return ["objects, made by hand or by migrations that no deploy rehearsed: " + ", ".join(objects.names)]
+    accepted = objects.total <= options.accept_lost_objects
+    consent = "accepted" if accepted else "refused unless -e rollback_accept_lost_objects=%d allows it" % objects.total
+    return ["objects that the migrations did not make: %s; %s" % (", ".join(objects.names), consent)]
 
 
 def _loss_lines(losses: Sequence[Dict[str, Any]], options: Options) -> List[str]:

@@ -95,10 +95,11 @@ def loss_of_undo(context: Context, plan: Dict[str, Any], options: Options = DEFA
     if not backup_id:
         return _not_known("operation %s has no backup to compare with" % undone.id)
     try:
-        manifest = manifest_at_swap(undone, context.store.find_backup(backup_id))
+        place = context.store.find_backup(backup_id)
+        manifest = manifest_at_swap(undone, place)
     except BackstopError as error:
         return _not_known(str(error))
-    return losses_since(context, manifest, options)
+    return losses_since(context, manifest, place, options)
 
 
 def _not_known(why: str) -> Dict[str, Any]:

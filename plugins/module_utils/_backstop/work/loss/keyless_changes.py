@@ -17,6 +17,7 @@ from ...base.sql_names import quote_identifier
 from ...postgres import digests
 from ...postgres.catalog import Table
 from ...postgres.connection import Session
+from .loss import TableLoss
 from .row_changes import OTHER_VALUES, REFERRED_TO, DoesNotFit, Reference, RowChanges, savepoint
 
 
@@ -29,15 +30,16 @@ class KeylessChanges(RowChanges):
         live_table: Table,
         base: Session,
         base_table: Table,
-        hashed: Sequence[str],
-        hashes: Sequence[int],
+        loss: TableLoss,
         *,
         deletes: bool,
         folder: str,
     ) -> None:
-        for session, table, name, side in ((live, live_table, "after", "a"), (base, base_table, "before", "b")):
+        here = self._rows_query(live_table, self._live_columns(loss), "false", loss.hashed, loss, deletes)
+        there = self._rows_query(base_table, self.columns, "false", loss.in_base(loss.hashed), loss, deletes)
+        for session, query, name, side in ((live, here, "after", "a"), (base, there, "before", "b")):
             with tempfile.SpooledTemporaryFile(max_size=self.SPOOL_BYTES, dir=folder) as spool:
-                session.copy_out(self._rows_query(table, "false", list(hashed), hashes), cast(IO[bytes], spool))
+                session.copy_out(query, cast(IO[bytes], spool))
                 self._copy_in(name, side, cast(IO[bytes], spool))
         after, before = self._fields("a"), self._fields("b")
         self._stage_difference("insert", "backstop_after", after, "backstop_before", before, after)

@@ -6,28 +6,26 @@
 
 Lost is what the live database holds and the base does not: rows inserted, updated or deleted since. The base is the
 database that takes over, or, for an undo, what the live one held when it took over. Equal digests mean nothing was
-lost; tables that differ are compared bucket by bucket of their keys' hashes, row by row only in buckets that differ.
+lost; which rows of other tables differ is found in differences.py, which table is which in pairing.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections import Counter
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ...base.errors import BackstopError, Refused
-from ...base.sql_names import quote_identifier, quote_literal
+from ...base.sql_names import qualified, quote_identifier, quote_literal
 from ...postgres import catalog, digests
 from ...postgres.catalog import Table
 from ...postgres.connection import Session
 from ...postgres.damage import is_damage
+from .differences import BaseSums, Side, differ, differing_keys, key_hash
+from .pairing import Name, Pair, is_history, pair_up
 
-#: Rows in a bucket, about, and how many buckets are read in one scan: what is held in memory at once.
-_BUCKET_ROWS = 2000
-_BUCKETS_AT_ONCE = 100
-#: Prisma's table of migrations: part of every revert, compared by effective state elsewhere.
-HISTORY_TABLE = "_prisma_migrations"
 #: Schema and name under which large objects are counted.
 LARGE_OBJECTS = ("pg_catalog", "pg_largeobject")
 #: A default that is the same whenever it is evaluated: a number, a quoted text, true, false; with casts.
@@ -40,9 +38,15 @@ class TableLoss:
 
     schema: str
     name: str
+    #: what the base calls it, and its columns that have other names there; None and empty: the same
+    former_schema: Optional[str] = None
+    former_name: Optional[str] = None
+    former_columns: Dict[str, str] = dataclasses.field(default_factory=dict)
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
+    #: of a new table under the name of one that was renamed: what that one is called now, quoted
+    replaces: Optional[str] = None
     #: the whole table is missing in the base
     whole_table: bool = False
     #: the table stays and keeps its rows; only the values of ``columns`` beside the key go
@@ -68,6 +72,15 @@ class TableLoss:
         return self.schema + "." + self.name
 
     @property
+    def base_name(self) -> Name:
+        """Schema and name in the base."""
+        return self.former_schema or self.schema, self.former_name or self.name
+
+    def in_base(self, columns: Iterable[str]) -> List[str]:
+        """What the base calls these columns."""
+        return [self.former_columns.get(column, column) for column in columns]
+
+    @property
     def total(self) -> int:
         return self.inserted + self.updated + self.deleted
 
@@ -77,71 +90,104 @@ class TableLoss:
         return {**facts, "table": self.full_name, "total": self.total}
 
     def __str__(self) -> str:
+        name = self.full_name
+        if self.former_name:
+            name += " (%s in the backup)" % ".".join(self.base_name)
         if self.unreadable:
-            return "%s: cannot be counted, the table is damaged (%s)" % (self.full_name, self.unreadable)
+            return "%s: cannot be counted, the table is damaged (%s)" % (name, self.unreadable)
         parts = [(self.inserted, "inserted"), (self.updated, "updated"), (self.deleted, "deleted")]
         said = ", ".join("%d %s" % part for part in parts if part[0])
         where = " (the whole table goes)" if self.whole_table else " (columns go)" if self.columns_only else ""
         whose = " by the migration itself" if self.by_migration else ""
-        return "%s: %s%s%s" % (self.full_name, said, whose, where)
+        return "%s: %s%s%s" % (name, said, whose, where)
 
 
-def count_losses(live: Session, base: Session) -> List[TableLoss]:
-    """Every table of the live database with rows that would be lost."""
-    based = {table.full_name: table for table in catalog.tables(base)}
-    losses = count_table_losses(live, catalog.tables(live), base, based)
+def count_losses(
+    live: Session,
+    base: Session,
+    known: Optional[Dict[int, Table]] = None,
+    kept: Optional[BaseSums] = None,
+) -> List[TableLoss]:
+    """Every table of the live database with rows that would be lost.
+
+    :param known: the base's tables by the oids that they have in the live database; see pairing.known_by_oid()
+    :param kept: sums of the base, which stays as it is
+    """
+    losses = count_table_losses(live, pair_up(catalog.tables(live), catalog.tables(base), known), base, kept)
     large = _large_objects(live, base)
     return losses + ([large] if large.total else [])
 
 
+def sum_up_base(live: Session, base: Session, known: Dict[int, Table], kept: BaseSums) -> None:
+    """Read the base, and which live tables differ from it, ahead of a count that must not take long."""
+    for pair in pair_up(catalog.tables(live), catalog.tables(base), known):
+        if pair.live is not None and pair.base is not None and not is_history(live, pair.live):
+            with contextlib.suppress(BackstopError), live.savepoint():
+                differ(*_sides(live, pair.live, base, pair.base, pair), kept)
+
+
 def count_table_losses(
-    live: Session, tables: Sequence[Table], base: Session, based: Dict[str, Table]
+    live: Session, pairs: Sequence[Pair], base: Session, kept: Optional[BaseSums] = None
 ) -> List[TableLoss]:
     """Those of some tables, without large objects.
 
-    :param based: the base's tables by the live tables' full names; they may have names of their own
+    :param base: session in which the pairs' base tables are
     """
-    based = dict(based)
     losses: List[TableLoss] = []
-    for table in tables:
-        if table.name == HISTORY_TABLE:
+    now = {(pair.base.schema, pair.base.name): pair.live for pair in pairs if pair.base is not None}
+    for pair in pairs:
+        table = pair.live or pair.base
+        if table is None or is_history(live, table):
             continue
-        loss = _readable_table_loss(live, table, base, based.pop(table.full_name, None))
+        if pair.live is None:
+            loss = _dropped_table(base, table, pair.rows_in or table)
+        else:
+            loss = _readable_table_loss(live, table, base, pair, kept or BaseSums())
+        renamed = now.get((table.schema, table.name)) if pair.base is None else None
+        if renamed is not None:
+            loss.replaces = qualified(renamed.schema, renamed.name)
         if loss.total or loss.unreadable:
             losses.append(loss)
-    for name, table in based.items():
-        # Dropped in the live database: all that the base still has of it counts as deleted.
-        rows = digests.table_digest(base, table.source, table.columns).rows
-        if rows and not name.endswith("." + HISTORY_TABLE):
-            losses.append(TableLoss(table.schema, table.name, deleted=rows, whole_table=True))
     return losses
 
 
+def _dropped_table(base: Session, table: Table, source: Table) -> TableLoss:
+    """All that the base still has of a table that is not there any more counts as deleted."""
+    rows = digests.table_digest(base, source.source, source.columns).rows
+    return TableLoss(table.schema, table.name, deleted=rows, whole_table=True)
+
+
 def losses_of_dropping(
-    live: Session, remaining: Mapping[str, Table], *, to_be_put_back: bool = True
+    live: Session,
+    remaining: Mapping[str, Table],
+    known: Optional[Dict[int, Table]] = None,
+    *,
+    to_be_put_back: bool = True,
 ) -> List[TableLoss]:
     """What goes when only these tables with these columns remain: rows of other tables, values in other columns.
 
+    :param remaining: by full name
+    :param known: as for count_losses(), where renamed tables and columns get their names back
     :param to_be_put_back: somebody may want the values again
     :raises Refused: values would go of a table without a key by which they could be put back
     """
     losses = []
-    for table in catalog.tables(live):
-        if table.name == HISTORY_TABLE:
+    for pair in pair_up(catalog.tables(live), remaining.values(), known):
+        table = pair.live
+        if table is None or is_history(live, table):
             continue
-        other = remaining.get(table.full_name)
-        loss = _whole_table(live, table) if other is None else _loss_of_columns(live, table, other, to_be_put_back)
+        loss = _whole_table(live, table) if pair.base is None else _loss_of_columns(live, table, pair, to_be_put_back)
         if loss.total:
             losses.append(loss)
     return losses
 
 
-def _loss_of_columns(live: Session, table: Table, other: Table, to_be_put_back: bool) -> TableLoss:
-    going = [column for column in table.writable_columns if column not in other.columns]
-    key = list(table.key) if set(table.key) <= set(other.columns) else []
-    common = [column for column in table.columns if column in other.columns]
-    loss = TableLoss(table.schema, table.name, columns=key + going, columns_only=True, hashed=key or common)
-    _add_new_columns(live, table, other, loss)
+def _loss_of_columns(live: Session, table: Table, pair: Pair, to_be_put_back: bool) -> TableLoss:
+    going = [column for column in table.writable_columns if column not in pair.columns]
+    key = list(table.key) if set(table.key) <= set(pair.columns) else []
+    loss = _loss_of(table, pair)
+    loss.columns, loss.columns_only, loss.hashed = key + going, True, key or pair.shared
+    _add_new_columns(live, table, pair, loss)
     if loss.total and not loss.keys and to_be_put_back:
         raise Refused(
             "Values could not be put back into table %s once its column is gone" % table.full_name,
@@ -151,120 +197,71 @@ def _loss_of_columns(live: Session, table: Table, other: Table, to_be_put_back: 
     return loss
 
 
+def _loss_of(table: Table, pair: Pair) -> TableLoss:
+    """Nothing yet, but with the names that the base has for it all, where these are others."""
+    loss = TableLoss(table.schema, table.name)
+    base = pair.base
+    if base is not None and (base.schema, base.name) != (table.schema, table.name):
+        loss.former_schema, loss.former_name = base.schema, base.name
+    loss.former_columns = {column: there for column, there in pair.columns.items() if column != there}
+    return loss
+
+
 def _whole_table(live: Session, table: Table) -> TableLoss:
     loss = TableLoss(table.schema, table.name, whole_table=True, columns=table.writable_columns)
     loss.inserted = digests.table_digest(live, table.source, table.columns).rows
     return loss
 
 
-def _readable_table_loss(live: Session, table: Table, base: Session, other: Optional[Table]) -> TableLoss:
+def _readable_table_loss(live: Session, table: Table, base: Session, pair: Pair, kept: BaseSums) -> TableLoss:
     try:
         with live.savepoint():
-            return _table_loss(live, table, base, other)
+            return _table_loss(live, table, base, pair, kept)
     except BackstopError as error:
         if not is_damage(error):
             raise
         return TableLoss(table.schema, table.name, unreadable=str(error.found))
 
 
-def _table_loss(live: Session, table: Table, base: Session, other: Optional[Table]) -> TableLoss:
+def _table_loss(live: Session, table: Table, base: Session, pair: Pair, kept: BaseSums) -> TableLoss:
+    other = pair.rows_in
     if other is None:
         return _whole_table(live, table)
-    loss = TableLoss(table.schema, table.name)
-    loss.columns = [column for column in table.writable_columns if column in other.writable_columns]
-    columns = [column for column in table.columns if column in other.columns]
-    loss.hashed = list(table.key) if table.key and set(table.key) <= set(columns) else columns
-    here = digests.table_digest(live, table.source, columns)
-    if here != digests.table_digest(base, other.source, columns):
-        count = max(1, here.rows // _BUCKET_ROWS)
-        differing = _differing_buckets(live, base, (table, other), loss.hashed, columns, count)
-        for start in range(0, len(differing), _BUCKETS_AT_ONCE):
-            chosen = differing[start : start + _BUCKETS_AT_ONCE]
-            _compare_buckets(live, base, (table, other), columns, chosen, count, loss)
-    _add_new_columns(live, table, other, loss)
+    loss = _loss_of(table, pair)
+    loss.columns = [
+        column
+        for column in table.writable_columns
+        if column in pair.columns and pair.columns[column] in other.writable_columns
+    ]
+    here, there = _sides(live, table, base, other, pair)
+    loss.hashed = list(here.key)
+    for key, more, less in differing_keys(here, there, kept):
+        updated = min(more, less)
+        loss.updated += updated
+        loss.inserted += more - updated
+        loss.deleted += less - updated
+        if more:
+            loss.keys[key] = more
+        if less > more:
+            loss.deleted_keys.append(key)
+    _add_new_columns(live, table, pair, loss)
     return loss
 
 
-def key_hash(columns: Sequence[str]) -> str:
-    """SQL for the hash by which a row is known: of its key, or of all of it."""
-    return "hashtextextended(%s, 0)" % digests.row_expression(columns)
-
-
-def _bucket_of(key: Sequence[str], count: int) -> str:
-    return "((%s %% %d) + %d) %% %d" % (key_hash(key), count, count, count)
-
-
-def _differing_buckets(
-    live: Session, base: Session, tables: Tuple[Table, Table], key: Sequence[str], columns: Sequence[str], count: int
-) -> List[int]:
-    """Numbers of the buckets whose rows are not the same on both sides."""
-    here, there = (
-        {
-            int(row[0]): row[1:]
-            for row in session.rows(
-                "SELECT %s, count(*), sum(%s)::text FROM %s r__ GROUP BY 1"
-                % (_bucket_of(key, count), digests.hash_expression(columns), table.source)
-            )
-        }
-        for session, table in zip((live, base), tables)
+def _sides(live: Session, table: Table, base: Session, other: Table, pair: Pair) -> Tuple[Side, Side]:
+    key = list(table.key) if table.key and set(table.key) <= set(pair.columns) else pair.shared
+    return (
+        Side(live, table, key, pair.shared),
+        Side(base, other, pair.there(key), pair.there(pair.shared)),
     )
-    return sorted(bucket for bucket in set(here) | set(there) if here.get(bucket) != there.get(bucket))
 
 
-def _compare_buckets(
-    live: Session,
-    base: Session,
-    tables: Tuple[Table, Table],
-    columns: Sequence[str],
-    buckets: Sequence[int],
-    count: int,
-    loss: TableLoss,
-) -> None:
-    """Compare the rows of some buckets; rows that share a key hash (in tables without key) are compared as
-    multisets."""
-    here, there = (
-        Counter(
-            session.rows(
-                "SELECT %s, %s FROM %s r__ WHERE %s = ANY('{%s}'::bigint[])"
-                % (
-                    key_hash(loss.hashed),
-                    key_hash(columns),
-                    table.source,
-                    _bucket_of(loss.hashed, count),
-                    ",".join(map(str, buckets)),
-                )
-            )
-        )
-        for session, table in zip((live, base), tables)
-    )
-    unmatched, gone = _surplus(here, there), _surplus(there, here)
-    for key, rows in unmatched.items():
-        updated = min(rows, gone.get(key, 0))
-        loss.updated += updated
-        loss.inserted += rows - updated
-        loss.keys[key] = rows
-    for key, rows in gone.items():
-        deleted = max(0, rows - unmatched.get(key, 0))
-        loss.deleted += deleted
-        loss.deleted_keys += [key] if deleted else []
-
-
-def _surplus(rows: "Counter[Tuple[Any, ...]]", other: "Counter[Tuple[Any, ...]]") -> Dict[int, int]:
-    """For each key hash, how many rows there are more than on the other side."""
-    found: Dict[int, int] = {}
-    for pair, times in rows.items():
-        more = times - other[pair]
-        if more > 0:
-            found[pair[0]] = found.get(pair[0], 0) + more
-    return found
-
-
-def _add_new_columns(live: Session, table: Table, other: Table, loss: TableLoss) -> None:
+def _add_new_columns(live: Session, table: Table, pair: Pair, loss: TableLoss) -> None:
     """Rows that hold something in a column which the base does not have count as updated.
 
     What the migration itself put there is no loss: the default that the column was added with, in rows of that time.
     """
-    new = [column for column in table.columns if column not in other.columns and column not in table.generated]
+    new = [column for column in table.writable_columns if column not in pair.columns]
     if not new:
         return
     where = " OR ".join(written_condition(live, table, column) for column in new)

@@ -19,7 +19,8 @@ from ...base.sql_names import qualified, quote_identifier, quote_literal
 from ...postgres import catalog
 from ...postgres.catalog import Table
 from ...postgres.connection import Session
-from .loss import LARGE_OBJECTS, TableLoss, key_hash
+from .differences import hash_among, key_hash
+from .loss import LARGE_OBJECTS, TableLoss
 
 _README = """\
 Rows that the live database held and the one that took over does not, or holds otherwise. For each table a file of
@@ -29,7 +30,9 @@ COPY and a script that puts its rows back, in one transaction. Tables that other
 
 The scripts run in psql, as the owner of the tables; give host, port and user by PGHOST, PGPORT and PGUSER. A table or a
 column that a migration made must be there for that: apply the migration first, else its values stay in the file and in
-the former database. Triggers fire. Rows that were deleted in the former database are not deleted again.
+the former database. Of a table or a column that a migration renamed, a script uses the name that it had before: run it
+before that migration is applied again. Triggers fire. Rows that were deleted in the former database are not deleted
+again.
 """
 _LARGE_OBJECTS = """\
 SELECT lo_from_bytea(id, '') FROM backstop_lost WHERE NOT EXISTS (SELECT FROM pg_largeobject_metadata WHERE oid = id);
@@ -97,18 +100,14 @@ def _rows_query(loss: TableLoss, table: Table) -> str:
     source = "%s r__" % table.source
     if loss.whole_table:
         return "SELECT %s FROM %s" % (columns, source)
-    return (
-        "SELECT %s FROM (SELECT *, %s AS hash__, row_number() OVER (PARTITION BY %s) AS number__ FROM %s) r__"
-        " JOIN unnest('{%s}'::bigint[], '{%s}'::bigint[]) k__(hash, times)"
-        " ON k__.hash = r__.hash__ AND r__.number__ <= k__.times"
-    ) % (
-        columns,
-        key_hash(loss.hashed),
-        key_hash(loss.hashed),
-        source,
-        ",".join(map(str, loss.keys)),
-        ",".join(map(str, loss.keys.values())),
+    wanted = "unnest('{%s}'::bigint[], '{%s}'::bigint[]) k__(hash, times)" % (
+        ",".join(map(str, loss.keys)), ",".join(map(str, loss.keys.values())),
     )
+    # Rows are numbered only among those that are wanted: the server would sort the whole table.
+    return (
+        "SELECT %s FROM (SELECT r__.*, k__.times AS times__, row_number() OVER (PARTITION BY k__.hash) AS number__"
+        " FROM %s JOIN %s ON k__.hash = %s WHERE %s) r__ WHERE r__.number__ <= r__.times__"
+    ) % (columns, source, wanted, key_hash(loss.hashed), hash_among(key_hash(loss.hashed), loss.keys))
 
 
 def _large_objects_query(loss: TableLoss) -> str:
@@ -117,22 +116,23 @@ def _large_objects_query(loss: TableLoss) -> str:
 
 
 def _script(live: Session, loss: TableLoss, table: Table) -> str:
-    target = qualified(table.schema, table.name)
-    columns = [quote_identifier(column) for column in loss.columns]
+    target = qualified(*loss.base_name)
+    there = dict(zip(map(quote_identifier, loss.columns), map(quote_identifier, loss.in_base(loss.columns))))
+    columns = list(there)
     key = [quote_identifier(column) for column in table.key if column in loss.columns]
     keyed = bool(key) and len(key) == len(table.key)
-    same = " AND ".join("t.%s = l.%s" % (column, column) for column in key)
-    statements = ""
+    same = " AND ".join("t.%s = l.%s" % (there[column], column) for column in key)
+    statements = _unless_replaced(loss)
     fixed = _always_identity(live, table)
     changed = [column for column in columns if column not in key and column not in fixed]
     if keyed and changed and not loss.whole_table:
-        statements = "UPDATE ONLY %s t SET %s FROM backstop_lost l WHERE %s;\n" % (
-            target, ", ".join("%s = l.%s" % (column, column) for column in changed), same,
+        statements += "UPDATE ONLY %s t SET %s FROM backstop_lost l WHERE %s;\n" % (
+            target, ", ".join("%s = l.%s" % (there[column], column) for column in changed), same,
         )
     if not loss.columns_only:
         unless = " WHERE NOT EXISTS (SELECT FROM ONLY %s t WHERE %s)" % (target, same) if keyed else ""
         statements += "INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM backstop_lost l%s;\n" % (
-            target, ", ".join(columns), ", ".join("l." + column for column in columns), unless,
+            target, ", ".join(there.values()), ", ".join("l." + column for column in columns), unless,
         )
     types = dict(zip(table.columns, table.types))
     definitions = [
@@ -140,6 +140,16 @@ def _script(live: Session, loss: TableLoss, table: Table) -> str:
         for column in _columns(loss, table)
     ]
     return _in_transaction(", ".join(definitions), str(loss.file), statements)
+
+
+def _unless_replaced(loss: TableLoss) -> str:
+    """Before the migration is applied again, the table of this name is another one: no row of it must go there."""
+    if not loss.replaces:
+        return ""
+    return (
+        "DO $backstop$ BEGIN IF to_regclass(%s) IS NULL THEN RAISE EXCEPTION 'apply the migration first: it makes table"
+        " %%', %s; END IF; END $backstop$;\n"
+    ) % (quote_literal(loss.replaces), quote_literal(loss.full_name))
 
 
 def _always_identity(live: Session, table: Table) -> Sequence[str]:

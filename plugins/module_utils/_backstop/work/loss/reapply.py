@@ -43,6 +43,7 @@ from .keyless_changes import KeylessChanges
 from .large_object_changes import LargeObjectChanges
 from .loss import LARGE_OBJECTS, TableLoss
 from .lost_rows import referenced_first
+from .pairing import Name
 from .row_changes import Reference, RowChanges, savepoint
 
 MODES = ("off", "report", "apply")
@@ -51,9 +52,6 @@ _FOLDER, _CONTENTS = "carried", "changes.json"
 _CONFLICTS = "reapply-conflicts.jsonl"
 #: States of a change whose row is as it should be.
 _IN_FORCE = ("applied", "same")
-
-#: Schema and name of a table.
-Name = Tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +81,7 @@ def carry_over(
     *,
     before: Optional[Dict[Name, digests.Digest]] = None,
     accept: Callable[[Carried], None],
+    only_count: bool = False,
 ) -> Carried:
     """Carry the changes between base and live database over to the target.
 
@@ -90,6 +89,7 @@ def carry_over(
     :param target: in a database that nobody else uses; the transaction is made here
     :param losses: of count_losses(live, base), those that are to be carried
     :param before: digest of each table of the target as it must be before; None takes them as they are
+    :param only_count: take everything back after ``accept``
     :param accept: raises to refuse what is lost nevertheless; then nothing has happened
     :returns: with mode ``report`` what would have been carried, and the losses unchanged
     """
@@ -111,6 +111,9 @@ def carry_over(
             accept(result)
             return result
         accept(result)
+        if only_count:
+            target.execute("ROLLBACK")
+            return result
         carry.write_conflicts()
         carry.save()
         reach("reapply.saved")
@@ -143,32 +146,23 @@ class _Carry:
         here = {(table.schema, table.name): table for table in catalog.tables(live)}
         there = {(table.schema, table.name): table for table in catalog.tables(base)}
         for loss in losses:
-            name = (loss.schema, loss.name)
+            name = loss.base_name
             rows = loss.inserted + loss.updated + (loss.deleted if deletes else 0)
             if name == LARGE_OBJECTS:
                 numbers = [*loss.keys, *(loss.deleted_keys if deletes else [])]
                 self._large_objects = LargeObjectChanges(self._target)
                 self._large_objects.stage(live, base, numbers, deletes=deletes, folder=self._operation.path)
                 continue
-            reason = _why_not(loss, here.get(name), there.get(name), self._tables.get(name), deletes)
+            live_table = here.get((loss.schema, loss.name))
+            reason = _why_not(loss, live_table, there.get(name), self._tables.get(name), deletes)
             if reason and rows:
                 self._refused.append({"table": loss.full_name, "rows": rows, "reason": reason})
-            if reason or not rows:
+            if reason or not rows or live_table is None:
                 continue
             table = self._tables[name]
-            shared = [column for column in loss.columns if column in table.writable_columns]
+            shared = [column for column in loss.in_base(loss.columns) if column in table.writable_columns]
             changes = _changes_of(self._target, table, shared, len(self._changes))
-            hashes = [*loss.keys, *(loss.deleted_keys if deletes else [])]
-            changes.stage(
-                live,
-                here[name],
-                base,
-                there[name],
-                loss.hashed,
-                hashes,
-                deletes=deletes,
-                folder=self._operation.path,
-            )
+            changes.stage(live, live_table, base, there[name], loss, deletes=deletes, folder=self._operation.path)
             self._add(name, changes)
 
     def load(self, folder: str) -> None:
@@ -210,7 +204,7 @@ class _Carry:
     @contextlib.contextmanager
     def triggers_off(self, losses: Sequence[TableLoss]) -> Iterator[None]:
         """Keep the users' triggers from firing: what they did in the live database is carried like all else."""
-        oids = [table.oid for name, table in self._tables.items() if name in {(o.schema, o.name) for o in losses}]
+        oids = [table.oid for name, table in self._tables.items() if name in {one.base_name for one in losses}]
         found = self._target.rows(
             "SELECT n.nspname, c.relname, t.tgname, t.tgenabled::text FROM pg_trigger t JOIN pg_class c ON c.oid ="
             " t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'"
@@ -328,9 +322,9 @@ class _Carry:
         conflicts = list(self._refused)
         partly: List[Dict[str, Any]] = []
         for loss in losses:
-            name = (loss.schema, loss.name)
+            name = loss.base_name
             changes = self._large_objects if name == LARGE_OBJECTS else self._of_loss.get(name)
-            if changes is None:
+            if changes is None or loss.whole_table:
                 left.append(loss)
                 continue
             counts = changes.counts()
@@ -418,13 +412,13 @@ def _why_not(
     """Why no row of this table can be carried; None when they can."""
     if loss.unreadable:
         return "the table is damaged"
-    if target is None or base is None:
+    if target is None or base is None or loss.whole_table and live is not None:
         return "the other database has no such table"
     if live is None:
         return "the live database has no such table any more"
     if not (live.key or base.key or target.key):
         return _why_not_without_key(loss, live, target, deletes)
-    if not live.key or loss.hashed != list(live.key) or set(live.key) != set(target.key):
+    if not live.key or loss.hashed != list(live.key) or set(loss.in_base(live.key)) != set(target.key):
         return "without a key that both databases have, rows cannot be told from each other"
     if not set(live.key) <= set(loss.columns):
         return "a column of its key is generated"
@@ -433,7 +427,9 @@ def _why_not(
 
 def _why_not_without_key(loss: TableLoss, live: Table, target: Table, deletes: bool) -> Optional[str]:
     """Without a key, rows can only be counted: so many equal ones more or less."""
-    if not live.writable_columns or set(live.writable_columns) != {*loss.columns} & {*target.writable_columns}:
+    if not live.writable_columns or set(loss.in_base(live.writable_columns)) != {
+        *loss.in_base(loss.columns)
+    } & {*target.writable_columns}:
         return "it has no key, and columns that the other database does not have"
     if loss.deleted and not deletes:
         # An update is one row less and one more: to add without taking away would double the row.

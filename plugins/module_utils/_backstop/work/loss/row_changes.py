@@ -20,7 +20,8 @@ from ...base.sql_names import qualified, quote_identifier, quote_literal
 from ...postgres import digests
 from ...postgres.catalog import Table
 from ...postgres.connection import Session
-from .loss import key_hash, written_condition
+from .differences import key_hash
+from .loss import TableLoss, written_condition
 
 #: Of one table, how many rows that conflict are told apart; above it those not yet applied are left as they are.
 _MOST_CONFLICTS = 1000
@@ -90,27 +91,25 @@ class RowChanges:
         live_table: Table,
         base: Session,
         base_table: Table,
-        hashed: Sequence[str],
-        hashes: Sequence[int],
+        loss: TableLoss,
         *,
         deletes: bool,
         folder: str,
     ) -> None:
-        """Stage the rows of these keys as they are in the live database and as they were in the base.
+        """Stage the rows of the loss's keys as they are in the live database and as they were in the base.
 
-        :param hashed: columns that the hashes are of; here the key
         :param deletes: stage rows that the live database lacks, too
         :param folder: private directory for what does not fit into memory on its way
         """
-        key = list(hashed)
-        new = [name for name in live_table.writable_columns if name not in self.columns]
+        here = self._live_columns(loss)
+        new = [name for name in live_table.writable_columns if name not in here]
         beyond = " OR ".join(written_condition(live, live_table, name) for name in new) or "false"
-        with tempfile.SpooledTemporaryFile(max_size=self.SPOOL_BYTES, dir=folder) as spool:
-            live.copy_out(self._rows_query(live_table, "(%s)" % beyond, key, hashes), cast(IO[bytes], spool))
-            self._copy_in("after", "a", cast(IO[bytes], spool))
-        with tempfile.SpooledTemporaryFile(max_size=self.SPOOL_BYTES, dir=folder) as spool:
-            base.copy_out(self._rows_query(base_table, "false", key, hashes), cast(IO[bytes], spool))
-            self._copy_in("before", "b", cast(IO[bytes], spool))
+        after = self._rows_query(live_table, here, "(%s)" % beyond, loss.hashed, loss, deletes)
+        before = self._rows_query(base_table, self.columns, "false", loss.in_base(loss.hashed), loss, deletes)
+        for session, query, name, side in ((live, after, "after", "a"), (base, before, "before", "b")):
+            with tempfile.SpooledTemporaryFile(max_size=self.SPOOL_BYTES, dir=folder) as spool:
+                session.copy_out(query, cast(IO[bytes], spool))
+                self._copy_in(name, side, cast(IO[bytes], spool))
         places = [self.columns.index(name) for name in self.table.key]
         same_key = " AND ".join("a.a%d = b.b%d" % (place, place) for place in places)
         self.session.execute(
@@ -128,14 +127,21 @@ class RowChanges:
         self.session.execute("DROP TABLE pg_temp.backstop_after, pg_temp.backstop_before")
         self.session.execute("ANALYZE " + self._stage)
 
-    def _rows_query(self, table: Table, beyond: str, key: List[str], hashes: Sequence[int]) -> str:
+    def _live_columns(self, loss: TableLoss) -> List[str]:
+        """What the live table calls these columns."""
+        here = dict(zip(loss.in_base(loss.columns), loss.columns))
+        return [here[column] for column in self.columns]
+
+    def _rows_query(
+        self, table: Table, columns: Sequence[str], beyond: str, hashed: Sequence[str], loss: TableLoss, deletes: bool
+    ) -> str:
         return "COPY (SELECT %s, %s, %s FROM %s r__ WHERE %s = ANY('{%s}'::bigint[])) TO STDOUT" % (
-            key_hash(key),
+            key_hash(hashed),
             beyond,
-            ", ".join("r__." + quote_identifier(column) for column in self.columns),
+            ", ".join("r__." + quote_identifier(column) for column in columns),
             table.source,
-            key_hash(key),
-            ",".join(map(str, hashes)),
+            key_hash(hashed),
+            ",".join(map(str, [*loss.keys, *(loss.deleted_keys if deletes else [])])),
         )
 
     def _copy_in(self, name: str, side: str, spool: IO[bytes]) -> None:

@@ -33,9 +33,10 @@ from ..closed_copy import closed_copy
 from ..comparison import catalog_differences, compare_tables, is_about, loaded, schema_of_database
 from ..context import Context, acting
 from ..dropping import drop_each
-from ..loss.loss import HISTORY_TABLE, losses_of_dropping
+from ..loss.loss import losses_of_dropping
 from ..loss.lost_rows import write_lost_rows
 from ..loss.own_work import mark
+from ..loss.pairing import is_history
 from ..restarts import tried_again
 from ..sequences import sequences_behind
 from .migration import applied_since, backup_history, read_state, take_out_of_history, wind_up_predecessor
@@ -235,7 +236,7 @@ def _keep_rows(context: Context, session: Session, manifest: Dict[str, Any]) -> 
     going = [
         qualified(table.schema, table.name)
         for table in catalog.tables(session)
-        if table.name != HISTORY_TABLE
+        if not is_history(session, table)
         and (table.full_name not in known or not set(table.columns) <= set(known[table.full_name].columns))
     ]
     if going:

@@ -85,7 +85,7 @@ def rehearse(
         rows = history.read_rows(session.cursor(), context.connection.schema) or []
         destroys = watch.destroyed(before["digests"], after["digests"])
         _require_rights(context, session, rights)
-    changes = _changes(before, after)
+    changes = _changes(before, after, "%s.%s" % (context.connection.schema, history.TABLE))
     if context.operation is not None:
         names = changes["added_tables"] + changes["changed_rows"] + changes["changed_columns"]
         written = [table for table in after["tables"] if table.full_name in names]
@@ -225,7 +225,7 @@ def _facts(session: Session) -> Dict[str, Any]:
     }
 
 
-def _changes(before: Dict[str, Any], after: Dict[str, Any]) -> Dict[str, Any]:
+def _changes(before: Dict[str, Any], after: Dict[str, Any], history_table: str) -> Dict[str, Any]:
     now = {table.full_name: table for table in after["tables"]}
     was = {table.full_name: table for table in before["tables"]}
     return {
@@ -235,7 +235,7 @@ def _changes(before: Dict[str, Any], after: Dict[str, Any]) -> Dict[str, Any]:
         "changed_rows": sorted(
             name
             for name in set(was) & set(now)
-            if name.rsplit(".", 1)[1] != "_prisma_migrations"
+            if name != history_table
             and was[name].columns == now[name].columns
             and before["digests"][name] != after["digests"][name]
         ),

@@ -38,6 +38,7 @@ from ..comparison import Comparison, catalog_differences, compare_catalog, compa
 from ..context import Context, acting, alone
 from ..loss.loss import TableLoss, losses_of_dropping
 from ..loss.own_work import mark
+from ..loss.pairing import is_history
 from ..loss.reapply import Carried
 from ..migrations.migration import applied_since, backup_history, take_out_of_history, wind_up_predecessor
 from ..restarts import tried_again
@@ -237,7 +238,7 @@ def _lead_back(
     losses = losses_of_dropping(session, remaining)
     judge(session, losses)
     reach("down.counted")
-    staying = _staying(there, remaining)
+    staying = _staying(session, there, remaining)
     contents = _contents(session, staying)
     _run(session, sql, schema)
     reach("down.ran")
@@ -292,12 +293,14 @@ def _refuse_what_only_the_backup_has(there: Mapping[str, Table], manifest: Dict[
         )
 
 
-def _staying(there: Mapping[str, Table], remaining: Mapping[str, Table]) -> Dict[str, List[str]]:
+def _staying(
+    session: Session, there: Mapping[str, Table], remaining: Mapping[str, Table]
+) -> Dict[str, List[str]]:
     """For each table that stays its columns that stay. The history is compared by its effect."""
     return {
         name: [column for column in table.columns if column in remaining[name].columns]
         for name, table in there.items()
-        if name in remaining and table.name != history.TABLE
+        if name in remaining and not is_history(session, table)
     }
 
 
@@ -379,6 +382,28 @@ def take_out(context: Context, accept_lost_rows: int) -> Dict[str, Any]:
             raise Refused("The down-SQL is not the one that was proved", found=operation.file(DOWN_FILE))
         facts.update(_take_out(context, sql, before, manifest, accept_lost_rows))
         return {"changed": True, **facts}
+
+
+def count_ahead(context: Context, accept_lost_rows: int) -> Dict[str, Any]:
+    """What take_out() would lose if nothing more was written, while the application runs; nothing changes.
+
+    :raises Refused: it is more than what was accepted
+    """
+    operation = the_operation(context)
+    proof = operation.facts(PROOF)
+    if not proof or not proof["proved"]:
+        raise Refused("The down-SQL was not proved", hint="run the whole playbook, without --tags or --start-at-task")
+    before = context.store.find_backup(proof["before"])
+    remaining = {table.full_name: table for table in map(Table.from_json, manifests.load(before)["tables"])}
+    judgement = Judgement(operation, accept_lost_rows, (), can_carry=False, only_count=True)
+    if not _is_out(context, before):
+        with context.connect() as session:
+            session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            losses = losses_of_dropping(session, remaining)
+            mark(session, losses, context.store, before)
+            judgement.settle_for(session, Carried(losses, {}))
+            session.execute("ROLLBACK")
+    return {"changed": False, **judgement.facts}
 
 
 def _is_out(context: Context, before: BackupPlace) -> bool:

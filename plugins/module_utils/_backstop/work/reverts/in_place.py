@@ -13,6 +13,7 @@ journal has the transaction's number, which the server tells the outcome of.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import tempfile
 import time
@@ -24,7 +25,7 @@ from ...base.sql_names import qualified, quote_identifier, quote_literal
 from ...postgres import archive, catalog, digests, dumped_definitions, locks, replication, server
 from ...postgres.catalog import Table
 from ...postgres.connection import PINNED_SETTINGS, Session
-from ...postgres.damage import is_damage
+from ...postgres.damage import damaged_tables, is_damage
 from ...postgres.script import CopyData, read_rows, run_script
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
@@ -42,13 +43,15 @@ from ..comparison import (
 )
 from ..context import Context, acting, alone
 from ..dropping import drop_each
-from ..loss.loss import HISTORY_TABLE, LARGE_OBJECTS, TableLoss, count_table_losses
+from ..loss.loss import LARGE_OBJECTS, TableLoss, count_table_losses
 from ..loss.own_work import mark
+from ..loss.pairing import Name, Pair, is_history, known_by_oid, pair_up
 from ..loss.reapply import Carried
 from ..pooled_clients import resume_left_behind, waiting
 from ..restarts import transaction_to_ask_for, tried_again
 from ..restores.restore import check_sequences
 from ..sequences import advance_sequences, sequence_values
+from .lost_objects import OF_OBJECTS, lost_objects
 from .revert import Judgement, the_operation
 from .swap import fence_writers
 
@@ -66,18 +69,39 @@ def revert_in_place(
     accept_lost_rows: int,
     accept_changes_in: Sequence[str] = (),
     accept_unreadable: bool = False,
+    *,
+    accept_lost_objects: int = 0,
+    only_count: bool = False,
 ) -> Dict[str, Any]:
     """Make the live database what the backup says.
 
+    :param only_count: refuse what would be refused, while the application still runs, and change nothing
     :param accept_unreadable: go on although a damaged table cannot be backed up; what can be read of it is saved
     :raises Refused: more rows would be lost than accepted, or it cannot be done here; nothing was changed
     """
-    return _restore(context, place, place, accept_lost_rows, accept_changes_in, accept_unreadable)
+    judgement = Judgement(
+        the_operation(context),
+        accept_lost_rows,
+        accept_changes_in,
+        can_carry=False,
+        accept_unreadable=accept_unreadable,
+        accept_lost_objects=accept_lost_objects,
+        only_count=only_count,
+    )
+    if only_count:
+        return _count_ahead(context, place, judgement)
+    return _restore(context, place, place, judgement, accept_unreadable)
 
 
 @tried_again
 def undo_in_place(
-    context: Context, undone: Operation, accept_lost_rows: int, accept_unreadable: bool = False
+    context: Context,
+    undone: Operation,
+    accept_lost_rows: int,
+    accept_unreadable: bool = False,
+    *,
+    accept_lost_objects: int = 0,
+    only_count: bool = False,
 ) -> Dict[str, Any]:
     """Make the live database what it was before another operation's revert in place.
 
@@ -97,7 +121,18 @@ def undo_in_place(
         )
     emergency = context.store.find_backup(facts["emergency"])
     base = context.store.find_backup(facts["backup"])
-    return _restore(context, emergency, base, accept_lost_rows, (), accept_unreadable)
+    judgement = Judgement(
+        the_operation(context),
+        accept_lost_rows,
+        (),
+        can_carry=False,
+        accept_unreadable=accept_unreadable,
+        accept_lost_objects=accept_lost_objects,
+        only_count=only_count,
+    )
+    if only_count:
+        return _count_ahead(context, base, judgement)
+    return _restore(context, emergency, base, judgement, accept_unreadable)
 
 
 def last_in_place(context: Context, oid: Optional[int]) -> Optional[Operation]:
@@ -115,8 +150,7 @@ def _restore(
     context: Context,
     place: BackupPlace,
     base: BackupPlace,
-    accept_lost_rows: int,
-    accept_changes_in: Sequence[str],
+    judgement: Judgement,
     accept_unreadable: bool,
 ) -> Dict[str, Any]:
     operation = the_operation(context)
@@ -144,9 +178,6 @@ def _restore(
         started = time.monotonic()
         facts.update(backup=place.backup_id, emergency=emergency.backup_id)
         facts["live_oid"] = server.database_oid(admin, context.database)
-        judgement = Judgement(
-            operation, accept_lost_rows, accept_changes_in, can_carry=False, accept_unreadable=accept_unreadable
-        )
         with context.connect() as session:
             with waiting(context, operation) as facts["pooled"]:
                 _transaction(context, operation, admin, session, (place, base, emergency), judgement, facts)
@@ -208,7 +239,8 @@ def settle(context: Context) -> Dict[str, Any]:
 
 def _counted(operation: Operation) -> Dict[str, Any]:
     counted = operation.facts("count") or {}
-    return {"losses": counted.get("losses", []), "lost_rows": counted.get("lost_rows", 0)}
+    found: Dict[str, Any] = {"losses": counted.get("losses", []), "lost_rows": counted.get("lost_rows", 0)}
+    return {**found, **{key: counted[key] for key in OF_OBJECTS if key in counted}}
 
 
 def _emergency_backup(context: Context, operation: Operation, accept_unreadable: bool) -> BackupPlace:
@@ -263,9 +295,7 @@ def _transaction(
     removed = manifests.load(emergency)
     _require_same_as(session, removed)
     context.progress.phase("counting", backup=base.backup_id)
-    losses = _losses(context, session, removed, base)
-    mark(session, losses, context.store, base)
-    judgement.settle_for(session, Carried(losses, {"mode": "off"}))
+    _judge(context, session, removed, base, judgement)
     reach("in-place.counted")
     values = sequence_values(session)
     drops = _drops_beyond_schemas(context)
@@ -392,6 +422,46 @@ def empty_database(session: Session, with_public: bool, beyond_schemas: Sequence
 
 # What would be lost
 
+
+def _judge(
+    context: Context, session: Session, removed: Dict[str, Any], base: BackupPlace, judgement: Judgement
+) -> None:
+    losses = _losses(context, session, removed, base)
+    mark(session, losses, context.store, base)
+    judgement.objects = lost_objects(context, session, base)
+    judgement.settle_for(session, Carried(losses, {"mode": "off"}))
+
+
+def _count_ahead(context: Context, base: BackupPlace, judgement: Judgement) -> Dict[str, Any]:
+    """What would be lost if nothing more was written.
+
+    :raises Refused: it is more than what was accepted
+    """
+    operation = the_operation(context)
+    with context.administer() as admin:
+        if _done(operation, admin) is not None:
+            return {"changed": False}
+    with context.connect() as session:
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        _judge(context, session, _as_it_is(session), base, judgement)
+        session.execute("ROLLBACK")
+    return {"changed": False, **judgement.facts}
+
+
+def _as_it_is(session: Session) -> Dict[str, Any]:
+    """What a backup's manifest would say of the tables that can be read."""
+    tables = catalog.tables(session)
+    damaged = damaged_tables(session, tables)
+    return {
+        "tables": [
+            {**table.to_json(), "digest": digests.table_digest(session, table.source, table.columns).to_json()}
+            for table in tables
+            if table.full_name not in damaged
+        ],
+        "large_objects": digests.large_objects_digest(session).to_json(),
+    }
+
+
 _TEMPORARY, _STAGED = "pg_temp", "backstop_base_"
 
 
@@ -404,17 +474,40 @@ def _losses(context: Context, session: Session, removed: Dict[str, Any], base: B
     manifest = manifests.load(base)
     here = {(entry["schema"], entry["name"]): entry for entry in removed["tables"]}
     there = {(entry["schema"], entry["name"]): entry for entry in manifest["tables"]}
-    same = [name for name in here if name in there and _contents(here[name]) == _contents(there[name])]
-    tables = [table for table in catalog.tables(session) if (table.schema, table.name) not in same]
-    entries = [entry for name, entry in there.items() if name not in same and name[1] != HISTORY_TABLE]
-    with _staged(context, session, base, entries) as based:
-        losses = count_table_losses(session, tables, session, based)
-    for loss in losses:
-        if loss.schema == _TEMPORARY:
-            # A table that was dropped: it was only there under the name that it was staged by.
-            entry = entries[int(loss.name[len(_STAGED) :])]
-            loss.schema, loss.name = entry["schema"], entry["name"]
+    tables = [_without_generated(Table.from_json(entry)) for entry in there.values()]
+    pairs = pair_up(catalog.tables(session), tables, known_by_oid(session, manifest))
+    pairs = [pair for pair in pairs if not _same_contents(session, pair, here, there)]
+    names = [(pair.base.schema, pair.base.name) for pair in pairs if pair.base is not None]
+    with _staged(context, session, base, [there[name] for name in names]) as staged:
+        wanted = [dataclasses.replace(pair, staged=staged.get(_name_of(pair.base))) for pair in pairs]
+        losses = count_table_losses(session, wanted, session)
     return losses + _large_objects(removed, session, manifest)
+
+
+def _without_generated(table: Table) -> Table:
+    """The archive has no values of generated columns."""
+    kept = [place for place, column in enumerate(table.columns) if column not in table.generated]
+    return dataclasses.replace(
+        table,
+        columns=tuple(table.columns[place] for place in kept),
+        types=tuple(table.types[place] for place in kept),
+        numbers=tuple(table.numbers[place] for place in kept if table.numbers),
+        generated=(),
+    )
+
+
+def _name_of(table: Optional[Table]) -> Name:
+    return (table.schema, table.name) if table is not None else ("", "")
+
+
+def _same_contents(session: Session, pair: Pair, here: Dict[Name, Any], there: Dict[Name, Any]) -> bool:
+    """Whether the loss of a table need not be counted: the emergency backup holds of it what the other one does."""
+    if is_history(session, cast(Table, pair.live or pair.base)):
+        return True
+    now, then = here.get(_name_of(pair.live)), there.get(_name_of(pair.base))
+    if now is None or then is None:
+        return False
+    return bool(_contents(now) == _contents(then))
 
 
 def _contents(entry: Dict[str, Any]) -> Any:
@@ -435,10 +528,10 @@ def _large_objects(removed: Dict[str, Any], session: Session, manifest: Dict[str
 @contextlib.contextmanager
 def _staged(
     context: Context, session: Session, base: BackupPlace, entries: List[Dict[str, Any]]
-) -> Iterator[Dict[str, Table]]:
-    """Rows of some of a backup's tables, as texts, in temporary tables; by the tables' full names."""
+) -> Iterator[Dict[Name, Table]]:
+    """Rows of some of a backup's tables, as texts, in temporary tables; by the tables' names."""
     manifest = manifests.load(base)
-    staged: Dict[str, Table] = {}
+    staged: Dict[Name, Table] = {}
     for number, entry in enumerate(entries):
         name = "%s%d" % (_STAGED, number)
         columns = [column["name"] for column in entry["columns"] if column["name"] not in entry["generated"]]
@@ -446,8 +539,7 @@ def _staged(
             "CREATE TEMPORARY TABLE %s (%s) ON COMMIT DROP"
             % (name, ", ".join(quote_identifier(column) + " text" for column in columns))
         )
-        full_name = "%s.%s" % (entry["schema"], entry["name"])
-        staged[full_name] = Table(
+        staged[entry["schema"], entry["name"]] = Table(
             0, _TEMPORARY, name, 0, False, tuple(columns), ("text",) * len(columns), (), tuple(entry["key"]), 0
         )
     if staged:
@@ -458,7 +550,7 @@ def _staged(
 
 
 def _load(
-    context: Context, session: Session, source: archive.Source, entries: List[Dict[str, Any]], staged: Dict[str, Table]
+    context: Context, session: Session, source: archive.Source, entries: List[Dict[str, Any]], staged: Dict[Name, Table]
 ) -> None:
     """Fill the temporary tables. The archive's entries come one by one, so it is known whose rows these are."""
     tools = context.tools(session)
@@ -476,7 +568,7 @@ def _load(
             chosen.write(lines[0] + "\n")
             chosen.flush()
             with archive.start_script(tools, source, data_of=chosen.name, keep_open=context.keep_open) as program:
-                read_rows(program.stdout, _into(session, staged[full_name]))
+                read_rows(program.stdout, _into(session, staged[entry["schema"], entry["name"]]))
                 program.check("The archive could not be read", hint="nothing was changed")
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ...base.errors import BackstopError, Refused
 from ...base.sql_names import retired_name, scratch_name
 from ...postgres import locks, replication, server
+from ...postgres.catalog import Table
 from ...postgres.connection import Session
 from ...postgres.database_properties import drop_scratch_database
 from ...postgres.digests import Digest
@@ -25,14 +27,17 @@ from ...store.operation import Operation, operations
 from ..closed_database import entered
 from ..comparison import compare_tables
 from ..context import Context, acting, alone
-from ..loss.loss import TableLoss, count_losses
+from ..loss.differences import BaseSums
+from ..loss.loss import TableLoss, count_losses, sum_up_base
 from ..loss.lost_rows import write_lost_rows
 from ..loss.own_work import mark
-from ..loss.reapply import Carried, Name, Reapply, carried_contents, carry_again, carry_over, take_back
+from ..loss.pairing import Name, known_by_oid
+from ..loss.reapply import Carried, Reapply, carried_contents, carry_again, carry_over, take_back
 from ..pooled_clients import resume_left_behind, waiting
 from ..restarts import tried_again
 from ..restores.restore import build_database
 from ..sequences import advance_sequences, sequence_values
+from .lost_objects import OF_OBJECTS, LostObjects, lost_objects
 from .swap import facts_of, swap
 
 BUILD = "build"
@@ -41,6 +46,16 @@ SWAP = "swap"
 FOLLOW_SECONDS = 5
 #: Step of an undo: the backup of the database that comes back, made before it does.
 KEEP = "keep"
+#: Step of an undo: what the live database held when it took over is restored, to count what was written since.
+BASE = "base"
+#: Facts of the count that a swap's have too, besides the losses themselves.
+_ALSO_COUNTED = ("reapply", *OF_OBJECTS)
+
+
+def kept_sums(operation: Operation, base: Session) -> BaseSums:
+    """Sums of a database that nobody writes to, read while the application runs."""
+    oid = server.database_oid(base, base.settings.database)
+    return BaseSums(os.path.join(operation.file("base-sums"), str(oid)))
 
 
 def successor_name(operation: Operation) -> str:
@@ -62,6 +77,9 @@ def build_successor(context: Context, place: BackupPlace) -> Dict[str, Any]:
             built = _already_built(context, admin, operation, place)
         if built is None:
             facts.update(build_database(context, place, successor_name(operation)), backup=place.backup_id)
+            with context.connect() as live, context.connect(successor_name(operation)) as base:
+                known = known_by_oid(live, manifests.load(place))
+                sum_up_base(live, base, known, kept_sums(operation, base))
         else:
             facts.update(built)
     return {"changed": built is None, **facts}
@@ -91,13 +109,17 @@ def revert(
     accept_changes_in: Sequence[str] = (),
     reapply: Optional[Reapply] = None,
     accept_unreadable: bool = False,
+    *,
+    accept_lost_objects: int = 0,
+    only_count: bool = False,
 ) -> Dict[str, Any]:
     """Swap in the database that build_successor() made. Counts the loss behind the fence, keeps it, then acts.
 
     :param accept_changes_in: tables whose differences are kept and not counted: a failed migration's own work
     :param reapply: what is carried over to the new database; it does not count as lost
     :param accept_unreadable: go on although a damaged table cannot be counted; the former database keeps it
-    :raises Refused: more rows would be lost than accepted; tells the count for each table, nothing was changed
+    :param only_count: refuse what would be refused, while the application still runs, and change nothing
+    :raises Refused: more would be lost than accepted; tells the count for each table, nothing was changed
     """
     operation = the_operation(context)
     # A build that was cut off leaves a database of this name that is only half of the backup.
@@ -105,21 +127,45 @@ def revert(
     manifest = manifests.load(place)
     successor = successor_name(operation)
     judgement = Judgement(
-        operation, accept_lost_rows, accept_changes_in, reapply, accept_unreadable=accept_unreadable
+        operation,
+        accept_lost_rows,
+        accept_changes_in,
+        reapply,
+        accept_unreadable=accept_unreadable,
+        accept_lost_objects=accept_lost_objects,
+        only_count=only_count,
     )
 
     def judge(live: Session) -> List[TableLoss]:
         with context.connect(successor) as base:
+            judgement.objects = lost_objects(context, live, place)
             take_back(context.store, base)
-            losses = count_losses(live, base)
+            losses = count_losses(live, base, known_by_oid(live, manifest), kept_sums(operation, base))
             mark(live, losses, context.store, place)
             before = {
                 (entry["schema"], entry["name"]): Digest.from_json(entry["digest"]) for entry in manifest["tables"]
             }
             return judgement.of(live, losses, base, lambda: base, before)
 
+    if only_count:
+        return _counted_ahead(context, operation, judgement, judge)
     limit = manifest["database"]["properties"]["connection_limit"]
     return _take_over(context, operation, successor, judge, limit, place.backup_id)
+
+
+def _counted_ahead(context: Context, operation: Operation, judgement: "Judgement", judge: Any) -> Dict[str, Any]:
+    """What would be lost if nothing more was written; the live database is read in one snapshot.
+
+    :raises Refused: it is more than what was accepted
+    """
+    with context.administer() as admin:
+        if swapped(context, admin, operation):
+            return {"changed": False}
+    with context.connect() as live:
+        live.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        judge(live)
+        live.execute("ROLLBACK")
+    return {"changed": False, **judgement.facts}
 
 
 def _take_over(
@@ -156,7 +202,8 @@ def _take_over(
                 settle=advance,
                 connection_limit=limit,
             )
-        facts.update(facts_of(result), reapply=(operation.facts("count") or {}).get("reapply"))
+        counted = operation.facts("count") or {}
+        facts.update(facts_of(result), **{key: counted[key] for key in _ALSO_COUNTED if key in counted})
         standbys = replication.follow(admin, FOLLOW_SECONDS)
         facts["standbys"] = [standby.to_json() for standby in standbys]
         facts["standbys_summary"] = replication.summary(standbys, result.confirmed)
@@ -192,7 +239,7 @@ def _after_the_fact(context: Context, admin: Session, operation: Operation, reti
         "backup": (operation.facts(BUILD) or operation.facts(KEEP) or {}).get("backup"),
         "losses": counted.get("losses", []),
         "lost_rows": counted.get("lost_rows", 0),
-        "reapply": counted.get("reapply"),
+        **{key: counted[key] for key in _ALSO_COUNTED if key in counted},
         "finished_after_interruption": True,
     }
 
@@ -209,8 +256,11 @@ class Judgement:
         *,
         can_carry: bool = True,
         accept_unreadable: bool = False,
+        accept_lost_objects: int = 0,
+        only_count: bool = False,
     ) -> None:
         """
+        :param only_count: keep and carry nothing; what there is to say is in ``facts``
         :param can_carry: False where no other database takes over that rows could go to
         :param accept_unreadable: what a damaged table loses cannot be counted, and need not be
         """
@@ -220,6 +270,10 @@ class Judgement:
         self._accept = accept
         self._accept_changes_in = accept_changes_in
         self._reapply = reapply or Reapply()
+        self._accept_lost_objects = accept_lost_objects
+        self._only_count = only_count
+        self.objects = LostObjects()
+        self.facts: Dict[str, Any] = {}
 
     def of(
         self,
@@ -247,7 +301,8 @@ class Judgement:
             self.settle_for(live, carried)
 
         return carry_over(
-            self._operation, live, base, target(), wanted, self._reapply, before=before, accept=accept
+            self._operation, live, base, target(), wanted, self._reapply, before=before, accept=accept,
+            only_count=self._only_count,
         ).losses
 
     def settle_for(self, live: Session, carried: Carried) -> None:
@@ -258,12 +313,16 @@ class Judgement:
             "losses": [loss.to_json() for loss in carried.losses],
             "lost_rows": lost,
             "reapply": carried.facts or {"mode": self._reapply.mode},
+            **self.objects.to_json(),
         }
+        self.facts = facts
         damaged = [loss for loss in carried.losses if loss.unreadable]
         if damaged and not self._accept_unreadable:
             raise self._refusal_of_damage(damaged, facts)
-        if lost > self._accept:
+        if lost > self._accept or self.objects.total > self._accept_lost_objects:
             raise self._refusal(counted, lost, facts)
+        if self._only_count:
+            return
         if damaged:
             facts["accepted_unreadable"] = [loss.full_name for loss in damaged]
         if carried.losses:
@@ -290,17 +349,29 @@ class Judgement:
 
     def _refusal(self, counted: List[TableLoss], lost: int, facts: Dict[str, Any]) -> Refused:
         conflicts = facts["reapply"].get("conflicts", [])
-        found = [str(loss) for loss in counted]
+        found = [str(loss) for loss in counted] * (lost > self._accept)
         found += ["not carried over in %(table)s: %(rows)d rows, %(reason)s" % entry for entry in conflicts]
         could_carry = self._can_carry and self._reapply.mode != "apply"
         carry = "carry over what goes with -e rollback_reapply=apply, " if could_carry else ""
         where = "the retired database" if self._can_carry else "the emergency backup"
+        too_many = []
+        options = []
+        if lost > self._accept:
+            too_many.append("%d rows would be lost, more than the accepted %d" % (lost, self._accept))
+            options.append("-e rollback_accept_lost_rows=%d" % lost)
+        if self.objects.total > self._accept_lost_objects:
+            too_many.append(
+                "%d objects that the migrations did not make would go, more than the accepted %d"
+                % (self.objects.total, self._accept_lost_objects)
+            )
+            options.append("-e rollback_accept_lost_objects=%d" % self.objects.total)
+            found.append(str(self.objects))
         return Refused(
-            "%d rows would be lost, more than the accepted %d" % (lost, self._accept),
+            " and ".join(too_many),
             found="; ".join(found),
-            expected="at most %d" % self._accept,
-            hint="nothing was changed. Save these rows first, %sor accept their loss with -e "
-            "rollback_accept_lost_rows=%d; they are kept in the store and in %s" % (carry, lost, where),
+            expected="at most %d rows, %d objects" % (self._accept, self._accept_lost_objects),
+            hint="nothing was changed. Save them first, %sor accept their loss with %s; %s keeps them%s"
+            % (carry, " ".join(options), where, " and the store the rows" if lost else ""),
             details=facts,
         )
 
@@ -356,11 +427,16 @@ def undo(
     accept_lost_rows: int,
     reapply: Optional[Reapply] = None,
     accept_unreadable: bool = False,
+    *,
+    accept_lost_objects: int = 0,
+    only_count: bool = False,
 ) -> Dict[str, Any]:
     """Give the live name back to the database that another operation retired.
 
     Lost is what was written since that operation: the live tables are compared with what they held when they took
     over. After a revert that is its backup; after an undo the one that back_up_retired() made in it.
+
+    :param only_count: as for revert(); what must be restored for it is kept for the undo itself
     """
     operation = the_operation(context)
     with context.administer() as admin:
@@ -383,7 +459,15 @@ def undo(
                 hint="it was undone already, or its retired database was dropped",
             )
         limit = int(admin.value("SELECT datconnlimit FROM pg_database WHERE datname = %s", (retired,)))
-    judgement = Judgement(operation, accept_lost_rows, (), reapply, accept_unreadable=accept_unreadable)
+    judgement = Judgement(
+        operation,
+        accept_lost_rows,
+        (),
+        reapply,
+        accept_unreadable=accept_unreadable,
+        accept_lost_objects=accept_lost_objects,
+        only_count=only_count,
+    )
     try:
         base.prepare()
 
@@ -393,12 +477,17 @@ def undo(
                 target = stack.enter_context(entered(context, admin, retired))
                 take_back(context.store, target)
                 there = stack.enter_context(base.session()) if base.built else None
+                if base.place is not None:
+                    judgement.objects = lost_objects(context, live, base.place)
                 return judgement.of(live, base.losses(live, there), there, lambda: target)
 
+        if only_count:
+            return _counted_ahead(context, operation, judgement, judge)
         kept = (operation.facts(KEEP) or {}).get("backup")
         return _take_over(context, operation, retired, judge, limit, kept)
     finally:
-        base.drop()
+        if not only_count:
+            base.drop()
 
 
 def manifest_at_swap(undone: Operation, place: BackupPlace) -> Dict[str, Any]:
@@ -421,7 +510,7 @@ class _Base:
         self._name = scratch_name(operation.id, "base")
         self.built = False
         backup_id = (undone.facts(SWAP) or {}).get("backup")
-        self._place = context.store.find_backup(backup_id) if backup_id else None
+        self.place = context.store.find_backup(backup_id) if backup_id else None
         self._undone = undone
         self._carried = carried_contents(undone)
 
@@ -432,23 +521,33 @@ class _Base:
         with self._context.connect() as live:
             if self._same(live):
                 return
-        if self._place is None:
+        if self.place is None:
             raise BackstopError(
                 "What was written since cannot be counted",
                 found="rows were written since operation %s, and it has no backup to compare with" % self._undone.id,
                 hint="make an emergency backup, compare by hand, or revert to a backup with rollback_complete.yml",
             )
-        build_database(self._context, self._place, self._name)
+        operation = the_operation(self._context)
         self.built = True
+        with self._context.administer() as admin:
+            there = server.database_oid(admin, self._name)
+            if there is not None and (operation.facts(BASE) or {}).get("oid") == there:
+                return
+        build_database(self._context, self.place, self._name)
         if self._carried is not None:
             with self.session() as session:
                 carry_again(self._undone, session)
+        with self._context.administer() as admin:
+            operation.write(BASE, "done", oid=server.database_oid(admin, self._name))
 
     def _same(self, live: Session) -> bool:
-        if self._place is None:
+        if self.place is None:
             return False
-        manifest = manifest_at_swap(self._undone, self._place)
+        manifest = manifest_at_swap(self._undone, self.place)
         return not compare_tables(live, manifest, besides=[self._history()]).tables
+
+    def _known(self, live: Session) -> Dict[int, Table]:
+        return known_by_oid(live, manifests.load(self.place)) if self.place is not None else {}
 
     def _history(self) -> str:
         return self._context.connection.schema + "._prisma_migrations"
@@ -456,7 +555,8 @@ class _Base:
     def losses(self, live: Session, there: Optional[Session]) -> List[TableLoss]:
         """:param there: a session in the base, where it was built"""
         if there is not None:
-            return count_losses(live, there)
+            operation = the_operation(self._context)
+            return count_losses(live, there, self._known(live), kept_sums(operation, there))
         if self._same(live):
             return []
         raise BackstopError(

@@ -1,0 +1,153 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What somebody else made since the backup is named, all of it, and goes only with consent; what the rolled-back
+migrations made goes without."""
+from __future__ import annotations
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import write_json
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
+    diagnose,
+    gather,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import (
+    EXPECTED_DEFINITIONS,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import revert_in_place
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
+    build_successor,
+    revert,
+    undo,
+)
+from support.databases import OWNER
+
+#: One of each kind that the issue was found with, and more than a list is usually cut at.
+OTHERS = """
+CREATE INDEX by_hand ON "TokenPurchase" ("purchaseDate");
+CREATE VIEW report AS SELECT "id" FROM "TokenPurchase";
+CREATE SCHEMA empty;
+CREATE SCHEMA other;
+CREATE TABLE other._prisma_migrations (id text PRIMARY KEY, migration_name text);
+CREATE TABLE other.orders (id serial PRIMARY KEY, v text);
+CREATE FUNCTION double(integer) RETURNS integer LANGUAGE sql AS 'SELECT $1 * 2';
+CREATE TYPE colour AS ENUM ('red');
+ALTER TABLE "User" ADD nickname text;
+ALTER TABLE "TokenPurchase" ADD CONSTRAINT positive CHECK ("totalTokens" > -1) NOT VALID;
+CREATE TRIGGER touched BEFORE UPDATE ON "User" FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+"""
+NAMED = {
+    "index public.by_hand", "view public.report", "schema empty", "schema other", "table other._prisma_migrations",
+    "table other.orders", "function public.double(integer)", "type public.colour", "column public.User.nickname",
+    "constraint public.TokenPurchase.positive", "trigger public.User.touched",
+}  # fmt: skip
+
+
+def as_owner(live, sql):
+    with live.session(user=OWNER) as cursor:
+        cursor.execute(sql)
+
+
+@pytest.fixture
+def deployed(plain):
+    """A backup, and the migration of ET-100 as a deploy rehearsed and applied it."""
+    place = plain.backup()
+    context = plain.begun("deploy")
+    plain.run("receipts.sql")
+    with plain.context.connect() as session:
+        write_json(context.operation.file(EXPECTED_DEFINITIONS), definitions.definitions(session))
+    context.operation.write("backup", "done", backup=place.backup_id)
+    migration = {"name": "20251108000000_add_receipt_data", "seconds": 0.1}
+    context.operation.write("rehearsal", "done", migrations=[migration])
+    context.operation.close("done")
+    return plain, place
+
+
+def begun(live, place, kind="rollback", **request):
+    return live.begun(kind, request or {"backup": place.backup_id})
+
+
+def test_every_object_that_the_migration_did_not_make_is_named(deployed):
+    live, place = deployed
+    as_owner(live, OTHERS)
+    facts = gather(live.context, backup_id=place.backup_id, healthy=True)
+    plan = diagnose(live.context, "complete", facts)
+    assert set(plan["lost_objects"]) == NAMED and not plan["objects_of_unknown_origin"]
+    told = "\n".join(plan["report"])
+    assert all(name in told for name in NAMED) and "rollback_accept_lost_objects=11" in told and " more" not in told
+    context = begun(live, place)
+    build_successor(context, place)
+    for ahead in (True, False):
+        with pytest.raises(Refused) as caught:
+            revert(context, place, 10, only_count=ahead, accept_lost_objects=10)
+        assert set(str(caught.value.found).split(", ")) == NAMED
+        assert caught.value.details["lost_objects"] == plan["lost_objects"]
+        assert "-e rollback_accept_lost_objects=11" in caught.value.hint
+        assert live.value("SELECT to_regclass('report') IS NOT NULL")
+    assert revert(context, place, 10, only_count=True, accept_lost_objects=11)["changed"] is False
+    result = revert(context, place, 10, accept_lost_objects=11)
+    assert set(result["lost_objects"]) == NAMED and live.value("SELECT to_regclass('report') IS NULL")
+    context.operation.close("done")
+    # What is made now, an undo would take away.
+    as_owner(live, "CREATE VIEW later AS SELECT 1")
+    back = begun(live, place, "undo", undoes=context.operation.id)
+    with pytest.raises(Refused, match="1 objects that the migrations did not make") as caught:
+        undo(back, context.operation, 0, only_count=True)
+    assert caught.value.found == "view public.later"
+    assert undo(back, context.operation, 0, accept_lost_objects=1)["changed"]
+    assert live.value("SELECT to_regclass('report') IS NOT NULL")
+
+
+def test_what_the_migrations_made_needs_no_consent(deployed):
+    live, place = deployed
+    context = begun(live, place)
+    build_successor(context, place)
+    result = revert(context, place, 0)
+    assert result["changed"] and result["lost_objects"] == []
+
+
+def test_changed_objects_and_a_restore_in_place(deployed):
+    live, place = deployed
+    as_owner(live, 'ALTER TABLE "User" ALTER "name" SET DEFAULT \'nobody\'')
+    context = begun(live, place)
+    for ahead in (True, False):
+        with pytest.raises(Refused) as caught:
+            revert_in_place(context, place, 0, only_count=ahead)
+        assert caught.value.found == "column public.User.name (changed)"
+    assert not [one for one in context.store.backups("emergency") if ahead] or not ahead
+    result = revert_in_place(context, place, 0, accept_lost_objects=1)
+    assert result["changed"] and result["lost_objects"] == ["column public.User.name (changed)"]
+
+
+def test_migrations_that_no_deploy_rehearsed(plain):
+    """Nobody knows then who made what: all of it is named, and consent to the rows is enough."""
+    place = plain.backup()
+    plain.run("receipts.sql")
+    as_owner(plain, "CREATE VIEW report AS SELECT 1")
+    context = begun(plain, place)
+    build_successor(context, place)
+    result = revert(context, place, 0)
+    assert result["objects_of_unknown_origin"] and {"table public.ReceiptData", "view public.report"} <= set(
+        result["lost_objects"]
+    )
+
+
+def test_the_history_of_another_application_is_a_table_like_others(deployed):
+    """Its rows are counted, compared and kept like all others."""
+    live, _place = deployed
+    as_owner(live, "CREATE SCHEMA other; CREATE TABLE other._prisma_migrations (id text PRIMARY KEY)")
+    place = live.backup()
+    as_owner(live, "INSERT INTO other._prisma_migrations VALUES ('theirs')")
+    facts = gather(live.context, backup_id=place.backup_id, healthy=True)
+    losses = {loss["table"]: loss["inserted"] for loss in diagnose(live.context, "complete", facts)["losses"]}
+    assert losses["other._prisma_migrations"] == 1 and "public._prisma_migrations" not in losses
+    context = begun(live, place)
+    with pytest.raises(Refused, match="1 rows would be lost"):
+        revert_in_place(context, place, 0)
+    build_successor(context, place)
+    with pytest.raises(Refused) as caught:
+        revert(context, place, 0)
+    assert "other._prisma_migrations: 1 inserted" in caught.value.found

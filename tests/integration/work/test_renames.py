@@ -1,0 +1,149 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A migration that renames a table or a column writes no row: only what was written since is lost, and goes back."""
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
+    gather,
+    losses_of_revert,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.loss import count_losses
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.lost_rows import write_lost_rows
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.pairing import known_by_oid
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.reapply import Reapply
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import revert_in_place
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
+    build_successor,
+    revert,
+)
+from support.databases import OWNER
+
+BEFORE = """
+CREATE TABLE item (id integer PRIMARY KEY, name text, price integer, note text);
+CREATE TABLE loose (a integer, b text);
+INSERT INTO item SELECT g, 'n' || g, g, 'o' || g FROM generate_series(1, 500) g;
+INSERT INTO loose SELECT g % 5, 'x' FROM generate_series(1, 50) g;
+"""
+#: What a migration does, what is written then, and what is lost of it.
+RENAMES = {
+    "table": ("ALTER TABLE item RENAME TO article", "INSERT INTO article VALUES (1000, 'new', 1, '')",
+              {"public.article": (1, 0, 0)}),
+    "schema": ("CREATE SCHEMA shop; ALTER TABLE item SET SCHEMA shop",
+               "DELETE FROM shop.item WHERE id = 3; UPDATE shop.item SET name = 'u' WHERE id = 4",
+               {"shop.item": (0, 1, 1)}),
+    "columns": ("ALTER TABLE item RENAME id TO number; ALTER TABLE item RENAME name TO title",
+                "UPDATE item SET title = 'other' WHERE number IN (7, 8)", {"public.item": (0, 2, 0)}),
+    "columns exchanged": (
+        "ALTER TABLE item RENAME name TO t; ALTER TABLE item RENAME note TO name; ALTER TABLE item RENAME t TO note",
+        "UPDATE item SET note = 'other' WHERE id = 9", {"public.item": (0, 1, 0)}),
+    "all at once": (
+        ("CREATE SCHEMA shop; ALTER TABLE item SET SCHEMA shop; ALTER TABLE shop.item RENAME TO article;"
+         " ALTER TABLE shop.article RENAME id TO number; ALTER TABLE shop.article ADD fresh text"),
+        "INSERT INTO shop.article VALUES (1000, 'new', 1, '', 'x'); UPDATE shop.article SET price = 0 WHERE number < 3",
+        {"shop.article": (1, 2, 0)}),
+    "without a key": ("ALTER TABLE loose RENAME TO free; ALTER TABLE free RENAME a TO c",
+                      "INSERT INTO free VALUES (1, 'y'), (1, 'y'), (1, 'x')", {"public.free": (3, 0, 0)}),
+    "two tables exchanged": (
+        ("CREATE TABLE item_2 (LIKE item INCLUDING ALL); ALTER TABLE item RENAME TO item_old;"
+         " ALTER TABLE item_2 RENAME TO item"),
+        "INSERT INTO item VALUES (1, 'a', 1, ''); INSERT INTO item_old VALUES (1000, 'new', 1, '')",
+        {"public.item": (1, 0, 0), "public.item_old": (1, 0, 0)}),
+}  # fmt: skip
+
+
+def as_owner(live, sql):
+    with live.session(user=OWNER) as cursor:
+        cursor.execute(sql)
+
+
+@pytest.fixture
+def site(plain):
+    as_owner(plain, BEFORE)
+    return plain
+
+
+def migrated(live, how):
+    """The backup from before, and what is lost after the migration and the writes."""
+    place = live.backup()
+    migration, writes, lost = RENAMES[how]
+    as_owner(live, migration)
+    as_owner(live, writes)
+    return place, lost
+
+
+def counted(losses):
+    return {loss.full_name: (loss.inserted, loss.updated, loss.deleted) for loss in losses}
+
+
+def contents(live, database):
+    names = live.rows("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname IN ('item', 'loose')", database)
+    return {
+        name: live.rows("SELECT t::text FROM %s t ORDER BY 1" % name, database) for (name,) in names
+    }
+
+
+@pytest.mark.parametrize("how", sorted(RENAMES))
+def test_only_what_was_written_is_lost_and_can_be_put_back(site, databases, tmp_path, how):
+    site.execute("CREATE DATABASE base TEMPLATE %s OWNER %s" % (site.name, OWNER), "postgres")
+    place, lost = migrated(site, how)
+    manifest = load(place)
+    with site.context.connect() as live, site.context.connect("base") as base:
+        known = known_by_oid(live, manifest)
+        losses = count_losses(live, base, known)
+        assert counted(losses) == lost
+        # By names alone every row would be.
+        assert sum(sum(one) for one in counted(count_losses(live, base)).values()) >= sum(map(sum, lost.values()))
+        write_lost_rows(live, losses, str(tmp_path / "kept"))
+    before = contents(site, "base")
+    for loss in losses:
+        script = str(tmp_path / "kept" / (loss.full_name + ".sql"))
+        done = subprocess.run(
+            [str(site.cluster.bin_dir / "psql"), "-X", "-d", "base", "-f", script],
+            env=site.cluster.environment("base", OWNER), capture_output=True, text=True, check=False,
+        )
+        # A new table under the old name: its rows are not put among those of the old one.
+        assert (done.returncode == 0) is (loss.replaces is None), done.stderr
+        assert loss.replaces is None or "apply the migration first" in done.stderr
+    with site.context.connect() as live, site.context.connect("base") as base:
+        left = [loss for loss in count_losses(live, base, known) if loss.replaces is None]
+    fresh = how == "all at once"  # a value of a column that the base does not have stays in the file
+    expected = {"shop.article": (0, 1, 0)} if fresh else {k: (0, 0, v[2]) for k, v in lost.items() if v[2]}
+    assert counted(left) == expected
+    assert contents(site, "base") != before
+
+
+@pytest.mark.parametrize("how", ["table", "all at once", "without a key", "two tables exchanged"])
+def test_rows_are_carried_over_to_the_old_name(site, how):
+    place, lost = migrated(site, how)
+    context = site.begun("rollback", {"backup": place.backup_id})
+    build_successor(context, place)
+    result = revert(context, place, 10, reapply=Reapply("apply"), accept_lost_objects=99)
+    total = sum(map(sum, lost.values()))
+    whole = {"two tables exchanged": 1, "all at once": 1}.get(how, 0)
+    assert (result["reapply"]["carried_rows"], result["lost_rows"]) == (total - whole + (how == "all at once"), whole)
+    if how == "without a key":
+        assert site.value("SELECT count(*) FROM loose WHERE b = 'y'") == 2
+    else:
+        assert site.value("SELECT name FROM item WHERE id = 1000") == "new"
+        assert site.value("SELECT count(*) FROM item") == 501
+
+
+def test_the_plan_and_a_restore_in_place_count_the_same(site):
+    place, lost = migrated(site, "all at once")
+    plan = {
+        loss["table"]: (loss["inserted"], loss["updated"], loss["deleted"])
+        for loss in losses_of_revert(site.context, gather(site.context, backup_id=place.backup_id))
+    }
+    # Of a table that got a column a plan without a copy knows bounds: never more rows than were written.
+    assert plan["shop.article"] <= lost["shop.article"] and "public.item" not in plan
+    context = site.begun("rollback", {"backup": place.backup_id})
+    ahead = revert_in_place(context, place, 3, accept_lost_objects=99, only_count=True)
+    assert ahead["lost_rows"] == 3 and site.value("SELECT count(*) FROM shop.article") == 501
+    result = revert_in_place(context, place, 3, accept_lost_objects=99)
+    assert result["lost_rows"] == 3 and site.value("SELECT count(*) FROM item") == 500
