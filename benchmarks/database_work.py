@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import resource
 import subprocess
 import tempfile
 import threading
@@ -144,12 +145,19 @@ class Bench:
         started = time.monotonic()
         build_successor(self.context, place)
         built = time.monotonic()
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         facts = revert(self.context, place, changed)
         ended = time.monotonic()
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
         assert facts["lost_rows"] == changed, facts
         self.context.operation.close("done")
         self.context.operation = None
-        return {"build": built - started, "swap": ended - built, "closed": facts["seconds_closed"]}
+        return {
+            "build": built - started,
+            "swap": ended - built,
+            "closed": facts["seconds_closed"],
+            "megabytes": grown,
+        }
 
 
 def main() -> None:
@@ -189,6 +197,7 @@ def report(bench: Bench, rows: int) -> None:
         ("20 clients that connect again, nothing written since: longest time without an answer", clients.longest_gap),
     ):
         print("| %s | %.2f |" % (what, seconds))
+    print("\nMemory that the swap with 1000 rows changed took beyond the one before: %.1f MB" % changed["megabytes"])
 
 
 if __name__ == "__main__":
