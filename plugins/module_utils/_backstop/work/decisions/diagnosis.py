@@ -809,7 +809,7 @@ def _counts(loss: Dict[str, Any]) -> str:
 
 def _told_losses(losses: Sequence[Dict[str, Any]], objects: Optional[LostObjects], options: Options) -> List[str]:
     rows, told = _loss_lines(losses, options), _object_lines(objects, options)
-    return told if told and rows == ["none"] else told + rows
+    return told if told and rows == ["none"] else [*rows[:-1], *told, rows[-1]]
 
 
 def _object_lines(objects: Optional[LostObjects], options: Options) -> List[str]:
