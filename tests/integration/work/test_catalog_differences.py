@@ -17,11 +17,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store, new_id
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import (
-    Comparison,
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.catalog_comparison import (
     catalog_differences,
     compare_catalog,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import Comparison
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.cluster_drill import (
     run_cluster_drill,
 )

@@ -26,7 +26,7 @@ from ...prisma.sessions import running_backends
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation, operations
-from ..comparison import catalog_differences
+from ..catalog_comparison import catalog_differences
 from ..context import Context
 from ..lifecycle import next_command
 from ..loss.loss import TableLoss, count_losses, losses_of_dropping

@@ -29,8 +29,9 @@ from ...prisma import history
 from ...prisma.cli import Prisma
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
+from ..catalog_comparison import catalog_differences, is_about, loaded, schema_of_database
 from ..closed_copy import closed_copy
-from ..comparison import catalog_differences, compare_tables, is_about, loaded, schema_of_database
+from ..comparison import compare_tables
 from ..context import Context, acting
 from ..dropping import drop_each
 from ..loss.loss import losses_of_dropping

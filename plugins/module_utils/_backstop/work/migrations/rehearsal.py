@@ -31,8 +31,8 @@ from ...prisma.sql_text import cluster_statements
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation
+from ..catalog_comparison import load_definitions, schema_of_database
 from ..closed_copy import CannotBeClosed, closed_copy, refuse_openings
-from ..comparison import load_definitions, schema_of_database
 from ..context import Context
 from ..loss.own_work import note_rehearsed
 from ..restores.cluster_drill import closed_copy_in_cluster

@@ -24,7 +24,7 @@ from ...prisma import history
 from ...prisma.outgoing import openings
 from ...prisma.sql_text import cluster_statements, statements
 from ...store.manifest import is_whole, readable
-from ..comparison import is_about, load_definitions, schema_of_database
+from ..catalog_comparison import is_about, load_definitions, schema_of_database
 from ..context import Context
 from ..scratch import scratch_database
 from .migration import backup_history

@@ -17,7 +17,8 @@ from ...postgres.connection import Session
 from ...postgres.database_properties import copy_properties, create_database, drop_scratch_database
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
-from ..comparison import Comparison, compare_catalog, compare_tables, require_same_major
+from ..catalog_comparison import compare_catalog
+from ..comparison import Comparison, compare_tables, require_same_major
 from ..context import Context
 from ..sequences import sequences_behind
 

@@ -33,8 +33,9 @@ from ...prisma.sql_text import cluster_statements, statements
 from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation
+from ..catalog_comparison import catalog_differences, compare_catalog
 from ..closed_copy import closed_copy, refuse_openings
-from ..comparison import Comparison, catalog_differences, compare_catalog, compare_tables
+from ..comparison import Comparison, compare_tables
 from ..context import Context, acting, alone
 from ..loss.loss import TableLoss, losses_of_dropping
 from ..loss.own_work import mark

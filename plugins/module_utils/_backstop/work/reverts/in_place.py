@@ -32,15 +32,8 @@ from ...store.layout import BackupPlace
 from ...store.operation import Operation, operations
 from ..backups.backup import make_backup
 from ..backups.salvage import SAVED_ROWS, save_what_can_be_read
-from ..comparison import (
-    Comparison,
-    catalog_differences,
-    compare_catalog,
-    compare_kept_tables,
-    compare_tables,
-    require_same_major,
-    schema_of_database,
-)
+from ..catalog_comparison import catalog_differences, compare_catalog, schema_of_database
+from ..comparison import Comparison, compare_kept_tables, compare_tables, require_same_major
 from ..context import Context, acting, alone
 from ..dropping import drop_each
 from ..loss.loss import LARGE_OBJECTS, TableLoss, count_table_losses

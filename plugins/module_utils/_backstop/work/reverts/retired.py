@@ -25,8 +25,9 @@ from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation, open_operations, operations
 from ..backups.backup import make_backup
+from ..catalog_comparison import catalog_differences
 from ..closed_database import allow_connections, entered, opened
-from ..comparison import catalog_differences, compare_tables
+from ..comparison import compare_tables
 from ..context import Context, acting, database_lock
 from ..restores.drill import verify
 from .revert import KEEP, SWAP, last_swap, the_operation, undoes
