@@ -15,7 +15,7 @@ description:
   - An extra variable whose name begins like those of a role, is no option, and is at most two edits away from one, is an error that names that option.
     Another unknown one that begins so is a warning.
   - A variable of the inventory causes a warning, and only when it is at most two edits away from an option.
-  - Facts, registered results and names that the roles use themselves are left alone, and so is what the variable C(backstop_known_variables), a list of names, holds.
+  - Facts, registered results and names that the roles use themselves are left alone, and so are the names in the list C(backstop_known_variables).
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:

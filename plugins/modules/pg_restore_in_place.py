@@ -46,7 +46,8 @@ options:
     type: int
     default: 0
   accept_lost_objects:
-    description: How many objects may go that were made or changed since the backup, and not by the migrations that are rolled back; see M(backstop.postgres.pg_swap).
+    description: How many objects may go that were made or changed since the backup, and not by the migrations that are rolled back; see
+      M(backstop.postgres.pg_swap).
     type: int
     default: 0
   accept_unreadable:

@@ -10,8 +10,8 @@ module: prisma_migrate_info
 short_description: Read what state the migrations are in
 version_added: "0.1.0"
 description:
-  - Compares a migrations folder with the table C(_prisma_migrations), by the rules of C(prisma migrate deploy). Prisma and Node are needed only where O(project) has a configuration
-    of Prisma, which is run.
+  - Compares a migrations folder with the table C(_prisma_migrations), by the rules of C(prisma migrate deploy).
+  - Prisma and Node are needed only where O(project) has a configuration of Prisma, which is run.
   - >-
     C(prisma migrate status) cannot be used for this. It answers 0 when a migration was rolled back, when a file was edited and
     when the database is ahead of the folder, and 1 alike for pending, failed and running migrations.

@@ -182,18 +182,24 @@ ROWS: Dict[str, _Row] = {
         "ALTER TABLE @p ATTACH PARTITION @ FOR VALUES IN (1)",
     ),
     "partition column default": (
-        ("CREATE TABLE @p (a integer DEFAULT 1) PARTITION BY LIST (a); CREATE TABLE @ PARTITION OF @p FOR VALUES"
-        " IN (1)"),
+        (
+            "CREATE TABLE @p (a integer DEFAULT 1) PARTITION BY LIST (a); CREATE TABLE @ PARTITION OF @p FOR VALUES"
+            " IN (1)"
+        ),
         "ALTER TABLE @ ALTER a SET DEFAULT 2",
     ),
     "partition trigger off": (
-        ("CREATE TABLE @p (a integer) PARTITION BY LIST (a); CREATE TABLE @ PARTITION OF @p FOR VALUES IN"
-        " (1);CREATE TRIGGER @t AFTER INSERT ON @p FOR EACH ROW EXECUTE FUNCTION touch()"),
+        (
+            "CREATE TABLE @p (a integer) PARTITION BY LIST (a); CREATE TABLE @ PARTITION OF @p FOR VALUES IN"
+            " (1);CREATE TRIGGER @t AFTER INSERT ON @p FOR EACH ROW EXECUTE FUNCTION touch()"
+        ),
         "ALTER TABLE @ DISABLE TRIGGER @t",
     ),
     "partition index of its own": (
-        ("CREATE TABLE @p (a integer) PARTITION BY LIST (a); CREATE TABLE @ PARTITION OF @p FOR VALUES IN"
-        " (1);CREATE INDEX @pi ON ONLY @p (a); CREATE INDEX @i ON @ (a)"),
+        (
+            "CREATE TABLE @p (a integer) PARTITION BY LIST (a); CREATE TABLE @ PARTITION OF @p FOR VALUES IN"
+            " (1);CREATE INDEX @pi ON ONLY @p (a); CREATE INDEX @i ON @ (a)"
+        ),
         "ALTER INDEX @pi ATTACH PARTITION @i",
     ),
     # Constraints
@@ -297,12 +303,16 @@ ROWS: Dict[str, _Row] = {
     "trigger replica": (_TRIGGER, "ALTER TABLE @ ENABLE REPLICA TRIGGER @t"),
     "trigger condition": (
         _TABLE + "; CREATE TRIGGER @t BEFORE INSERT ON @ FOR EACH ROW WHEN (NEW.a = 'x') EXECUTE FUNCTION touch()",
-        ("DROP TRIGGER @t ON @; CREATE TRIGGER @t BEFORE INSERT ON @ FOR EACH ROW WHEN (NEW.a = 'y') EXECUTE"
-        " FUNCTION touch()"),
+        (
+            "DROP TRIGGER @t ON @; CREATE TRIGGER @t BEFORE INSERT ON @ FOR EACH ROW WHEN (NEW.a = 'y') EXECUTE"
+            " FUNCTION touch()"
+        ),
     ),
     "trigger columns": (
-        ("CREATE TABLE @ (a text, b text); CREATE TRIGGER @t BEFORE UPDATE OF a ON @ FOR EACH ROW EXECUTE"
-        " FUNCTION touch()"),
+        (
+            "CREATE TABLE @ (a text, b text); CREATE TRIGGER @t BEFORE UPDATE OF a ON @ FOR EACH ROW EXECUTE"
+            " FUNCTION touch()"
+        ),
         "DROP TRIGGER @t ON @; CREATE TRIGGER @t BEFORE UPDATE OF b ON @ FOR EACH ROW EXECUTE FUNCTION touch()",
     ),
     "trigger argument": (
@@ -312,8 +322,10 @@ ROWS: Dict[str, _Row] = {
     "trigger comment": (_TRIGGER, "COMMENT ON TRIGGER @t ON @ IS 'new'"),
     "constraint trigger": (
         _TABLE + "; CREATE CONSTRAINT TRIGGER @t AFTER INSERT ON @ FOR EACH ROW EXECUTE FUNCTION touch()",
-        ("DROP TRIGGER @t ON @; CREATE CONSTRAINT TRIGGER @t AFTER INSERT ON @ DEFERRABLE FOR EACH ROW EXECUTE"
-        " FUNCTION touch()"),
+        (
+            "DROP TRIGGER @t ON @; CREATE CONSTRAINT TRIGGER @t AFTER INSERT ON @ DEFERRABLE FOR EACH ROW EXECUTE"
+            " FUNCTION touch()"
+        ),
     ),
     "rule": (_RULE, "CREATE OR REPLACE RULE @r AS ON DELETE TO @ DO ALSO NOTHING"),
     "rule off": (_RULE, "ALTER TABLE @ DISABLE RULE @r"),
@@ -477,16 +489,20 @@ ROWS: Dict[str, _Row] = {
         "DROP TYPE @; CREATE TYPE @ AS RANGE (subtype = float8, multirange_type_name = @m)", "", 14,
     ),
     "type storage": (
-        ("CREATE TYPE @; CREATE FUNCTION @in(cstring) RETURNS @ LANGUAGE internal IMMUTABLE STRICT AS"
-        " 'textin';CREATE FUNCTION @out(@) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS"
-        " 'textout';CREATE TYPE @ (INPUT = @in, OUTPUT = @out, STORAGE = extended)"),
+        (
+            "CREATE TYPE @; CREATE FUNCTION @in(cstring) RETURNS @ LANGUAGE internal IMMUTABLE STRICT AS"
+            " 'textin';CREATE FUNCTION @out(@) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS"
+            " 'textout';CREATE TYPE @ (INPUT = @in, OUTPUT = @out, STORAGE = extended)"
+        ),
         "ALTER TYPE @ SET (STORAGE = external)",
     ),
     "type function": (
-        ("CREATE TYPE @; CREATE FUNCTION @in(cstring) RETURNS @ LANGUAGE internal IMMUTABLE STRICT AS"
-        " 'textin';CREATE FUNCTION @out(@) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS"
-        " 'textout';CREATE TYPE @ (INPUT = @in, OUTPUT = @out); CREATE FUNCTION @send(@) RETURNS bytea LANGUAGE"
-        " internal IMMUTABLE STRICT AS 'textsend'"),
+        (
+            "CREATE TYPE @; CREATE FUNCTION @in(cstring) RETURNS @ LANGUAGE internal IMMUTABLE STRICT AS"
+            " 'textin';CREATE FUNCTION @out(@) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS"
+            " 'textout';CREATE TYPE @ (INPUT = @in, OUTPUT = @out); CREATE FUNCTION @send(@) RETURNS bytea LANGUAGE"
+            " internal IMMUTABLE STRICT AS 'textsend'"
+        ),
         "ALTER TYPE @ SET (SEND = @send)",
     ),
     "shell type gone": ("CREATE TYPE @", "DROP TYPE @"),
@@ -497,16 +513,22 @@ ROWS: Dict[str, _Row] = {
     # Operators, their classes and families, casts, conversions, collations, access methods
     "operator function": (
         "CREATE SCHEMA @; CREATE OPERATOR @.<=> (LEFTARG = integer, RIGHTARG = integer, FUNCTION = int4pl)",
-        ("DROP OPERATOR @.<=> (integer, integer); CREATE OPERATOR @.<=> (LEFTARG = integer, RIGHTARG = integer,"
-        " FUNCTION = int4mi)"),
+        (
+            "DROP OPERATOR @.<=> (integer, integer); CREATE OPERATOR @.<=> (LEFTARG = integer, RIGHTARG = integer,"
+            " FUNCTION = int4mi)"
+        ),
     ),
     "operator estimator": (_OPERATOR, "ALTER OPERATOR @.=== (integer, integer) SET (RESTRICT = eqsel)"),
     "operator join estimator": (_OPERATOR, "ALTER OPERATOR @.=== (integer, integer) SET (JOIN = eqjoinsel)"),
     "operator hashes": (
-        ("CREATE SCHEMA @; CREATE OPERATOR @.=== (LEFTARG = integer, RIGHTARG = integer, FUNCTION = int4eq,"
-        " COMMUTATOR = ===)"),
-        ("DROP OPERATOR @.=== (integer, integer); CREATE OPERATOR @.=== (LEFTARG = integer, RIGHTARG = integer,"
-        " FUNCTION = int4eq, COMMUTATOR = ===, HASHES)"),
+        (
+            "CREATE SCHEMA @; CREATE OPERATOR @.=== (LEFTARG = integer, RIGHTARG = integer, FUNCTION = int4eq,"
+            " COMMUTATOR = ===)"
+        ),
+        (
+            "DROP OPERATOR @.=== (integer, integer); CREATE OPERATOR @.=== (LEFTARG = integer, RIGHTARG = integer,"
+            " FUNCTION = int4eq, COMMUTATOR = ===, HASHES)"
+        ),
     ),
     "operator owner": (_OPERATOR, "ALTER OPERATOR @.=== (integer, integer) OWNER TO shop_app"),
     "operator comment": (_OPERATOR, "COMMENT ON OPERATOR @.=== (integer, integer) IS 'new'"),
@@ -523,15 +545,19 @@ ROWS: Dict[str, _Row] = {
     "operator family comment": (_FAMILY, "COMMENT ON OPERATOR FAMILY @ USING btree IS 'new'"),
     "operator class member": (
         _CLASS,
-        ("DROP OPERATOR FAMILY @ USING hash; CREATE OPERATOR CLASS @ FOR TYPE integer USING hash AS OPERATOR 1 =,"
-        " FUNCTION 1 hashint4(integer), FUNCTION 2 hashint4extended(integer, bigint)"),
+        (
+            "DROP OPERATOR FAMILY @ USING hash; CREATE OPERATOR CLASS @ FOR TYPE integer USING hash AS OPERATOR 1 =,"
+            " FUNCTION 1 hashint4(integer), FUNCTION 2 hashint4extended(integer, bigint)"
+        ),
     ),
     "operator class owner": (_CLASS, "ALTER OPERATOR CLASS @ USING hash OWNER TO shop_app"),
     "operator class comment": (_CLASS, "COMMENT ON OPERATOR CLASS @ USING hash IS 'new'"),
     "cast context": (_CAST, "DROP CAST (@ AS integer); CREATE CAST (@ AS integer) WITH INOUT AS ASSIGNMENT"),
     "cast function": (
-        ("CREATE TYPE @ AS ENUM (); CREATE FUNCTION @f(@) RETURNS integer LANGUAGE sql AS 'SELECT 1'; CREATE CAST"
-        " (@ AS integer) WITH INOUT"),
+        (
+            "CREATE TYPE @ AS ENUM (); CREATE FUNCTION @f(@) RETURNS integer LANGUAGE sql AS 'SELECT 1'; CREATE CAST"
+            " (@ AS integer) WITH INOUT"
+        ),
         "DROP CAST (@ AS integer); CREATE CAST (@ AS integer) WITH FUNCTION @f(@)",
     ),
     "cast gone": (_CAST, "DROP CAST (@ AS integer)"),
@@ -572,8 +598,10 @@ ROWS: Dict[str, _Row] = {
     ),
     "configuration mapping gone": (_CONFIGURATION, "ALTER TEXT SEARCH CONFIGURATION @ DROP MAPPING FOR email"),
     "configuration mapping order": (
-        ("CREATE TEXT SEARCH CONFIGURATION @ (COPY = simple);ALTER TEXT SEARCH CONFIGURATION @ ALTER MAPPING FOR"
-        " word WITH english_stem, simple"),
+        (
+            "CREATE TEXT SEARCH CONFIGURATION @ (COPY = simple);ALTER TEXT SEARCH CONFIGURATION @ ALTER MAPPING FOR"
+            " word WITH english_stem, simple"
+        ),
         "ALTER TEXT SEARCH CONFIGURATION @ ALTER MAPPING FOR word WITH simple, english_stem",
     ),
     "configuration owner": (_CONFIGURATION, "ALTER TEXT SEARCH CONFIGURATION @ OWNER TO shop_app"),
@@ -584,8 +612,10 @@ ROWS: Dict[str, _Row] = {
     ),
     "text search parser": (
         _PARSER,
-        ("DROP TEXT SEARCH PARSER @; CREATE TEXT SEARCH PARSER @ (START = prsd_start, GETTOKEN = prsd_nexttoken,"
-        " END = prsd_end, HEADLINE = prsd_headline, LEXTYPES = prsd_lextype)"),
+        (
+            "DROP TEXT SEARCH PARSER @; CREATE TEXT SEARCH PARSER @ (START = prsd_start, GETTOKEN = prsd_nexttoken,"
+            " END = prsd_end, HEADLINE = prsd_headline, LEXTYPES = prsd_lextype)"
+        ),
     ),
     "text search parser comment": (_PARSER, "COMMENT ON TEXT SEARCH PARSER @ IS 'new'"),
     # Foreign data
@@ -659,8 +689,10 @@ ROWS: Dict[str, _Row] = {
     "event trigger off": (_EVENT_TRIGGER, "ALTER EVENT TRIGGER @ DISABLE"),
     "event trigger tags": (
         "CREATE EVENT TRIGGER @ ON sql_drop WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION notice_ddl()",
-        ("DROP EVENT TRIGGER @; CREATE EVENT TRIGGER @ ON sql_drop WHEN TAG IN ('DROP VIEW') EXECUTE FUNCTION"
-        " notice_ddl()"),
+        (
+            "DROP EVENT TRIGGER @; CREATE EVENT TRIGGER @ ON sql_drop WHEN TAG IN ('DROP VIEW') EXECUTE FUNCTION"
+            " notice_ddl()"
+        ),
     ),
     "event trigger event": (
         _EVENT_TRIGGER,
@@ -685,8 +717,10 @@ ROWS: Dict[str, _Row] = {
     "transform": (_TRANSFORM, "DROP TRANSFORM FOR @ LANGUAGE sql"),
     "transform function": (
         _TRANSFORM,
-        ("DROP TRANSFORM FOR @ LANGUAGE sql; CREATE TRANSFORM FOR @ LANGUAGE sql (FROM SQL WITH FUNCTION"
-        " dsimple_init(internal))"),
+        (
+            "DROP TRANSFORM FOR @ LANGUAGE sql; CREATE TRANSFORM FOR @ LANGUAGE sql (FROM SQL WITH FUNCTION"
+            " dsimple_init(internal))"
+        ),
     ),
     # Languages
     "language handler": (

@@ -40,12 +40,12 @@ def asked(program, cases):
 
 
 def some(chance, pieces, most):
-    return "".join(chance.choice(pieces) for _ in range(chance.randrange(most)))
+    return "".join(chance.choice(pieces) for _number in range(chance.randrange(most)))
 
 
 def lines(chance):
     written = []
-    for _ in range(chance.randrange(1, 6)):
+    for _number in range(chance.randrange(1, 6)):
         quote = chance.choice(["", "'", '"', "`"])
         start = chance.choice(["", "export ", " "]) + chance.choice("ABC") + chance.choice(["=", " = ", ": ", "= "])
         written.append(start + quote + some(chance, PIECES, 8) + quote + chance.choice(["", " # c", " ", "#c"]))
@@ -72,7 +72,7 @@ def test_references_are_replaced_as_dotenv_expand_does(seed):
             made[name] = some(chance, pieces, 5)
         return made
 
-    cases = [settings() for _ in range(CASES)]
+    cases = [settings() for _number in range(CASES)]
     for case, expected in zip(cases, asked("e.expand({parsed:{...x},processEnv:{}}).parsed", cases)):
         assert expand(case) == expected, case
 

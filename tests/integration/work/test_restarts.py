@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Optional
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
@@ -28,7 +28,7 @@ class Restarts:
     def __init__(self, cluster: Any, patch: pytest.MonkeyPatch) -> None:
         self.cluster, self.patch = cluster, patch
         self.left: Dict[str, int] = {}
-        self.starting = threading.Thread()
+        self.starting: Optional[threading.Thread] = None
 
     def at(self, module: Any, place: str, times: int = 1) -> None:
         self.left[place] = times
@@ -43,14 +43,15 @@ class Restarts:
 
     def over(self) -> None:
         assert not any(self.left.values()), "never came to %s" % self.left
-        self.starting.join()
+        if self.starting:
+            self.starting.join()
 
 
 @pytest.fixture
 def restarting(plain: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Restarts]:
     found = Restarts(plain.cluster, monkeypatch)
     yield found
-    if found.starting.ident:
+    if found.starting:
         found.starting.join()
     plain.cluster.start()
 

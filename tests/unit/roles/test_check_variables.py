@@ -107,7 +107,8 @@ def test_the_nearest_option(name: str, meant: Optional[str]) -> None:
     "left, right, distance", [("", "ab", 2), ("abc", "abc", 0), ("abc", "acb", 1), ("abcd", "xbcy", 2), ("abc", "", 3)]
 )
 def test_edits(left: str, right: str, distance: int) -> None:
-    assert edits(left, right) == edits(right, left) == distance
+    pair = (left, right)
+    assert edits(*pair) == edits(*reversed(pair)) == distance
 
 
 @pytest.mark.parametrize(

@@ -170,4 +170,4 @@ def run_client(descriptor: str, port: str, *command: str) -> int:
 if __name__ == "__main__":
     if sys.argv[1] == "server":
         run_server(*sys.argv[2:])
-    sys.exit(run_client(*sys.argv[2:]))
+    raise SystemExit(run_client(*sys.argv[2:]))

@@ -58,6 +58,7 @@ class Foresight:
     def from_json(cls, value: Mapping[str, Any]) -> "Foresight":
         return cls(**{**value, "gone": Foreseen.from_json(value["gone"])})
 
+
 def _checksums(files: Sequence[history.MigrationFile]) -> Dict[str, str]:
     return {file.name: file.checksum for file in files}
 

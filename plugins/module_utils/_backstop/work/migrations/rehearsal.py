@@ -142,23 +142,41 @@ def _require_rights(context: Context, session: Session, before: Mapping[str, Rig
 
 
 def rehearse_closed(
-    context: Context, scratch: str, prisma: Prisma, place: Optional[BackupPlace], **keywords: Any
+    context: Context,
+    scratch: str,
+    prisma: Prisma,
+    place: Optional[BackupPlace],
+    *,
+    expected: Sequence[str],
+    lock_timeout_ms: int,
+    timeout: Optional[float] = None,
 ) -> Dict[str, Any]:
     """Rehearse on the scratch database; where that has ways out which nobody here can close, in a closed server.
 
     :param place: the backup that the scratch database was restored from; without one it is refused instead
-    :param keywords: of rehearse()
     :returns: its facts, and ``closed_server``: why it ran there, else None. The scratch database, which is not migrated
         then, is dropped
     """
+
+    def run(where: Context, database: str, in_closed_server: bool) -> Dict[str, Any]:
+        return rehearse(
+            where,
+            database,
+            prisma,
+            expected=expected,
+            lock_timeout_ms=lock_timeout_ms,
+            timeout=timeout,
+            in_closed_server=in_closed_server,
+        )
+
     try:
-        return {**rehearse(context, scratch, prisma, **keywords), "closed_server": None}
+        return {**run(context, scratch, False), "closed_server": None}
     except CannotBeClosed as open_ways:
         if place is None:
             raise
         try:
             with closed_copy_in_cluster(context, place) as there:
-                facts = rehearse(there, there.database, prisma, in_closed_server=True, **keywords)
+                facts = run(there, there.database, True)
         except Refused as error:
             raise Refused(
                 open_ways.message,

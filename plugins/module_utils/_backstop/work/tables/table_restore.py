@@ -200,6 +200,8 @@ def _about_backup(work: _Work) -> str:
 
 def _effect_lines(effects: Sequence[Dict[str, Any]]) -> List[str]:
     return ["Other tables: " + _shown(effects)] if effects else []
+
+
 def _lacking(work: _Work) -> List[Dict[str, Any]]:
     """What of other tables went with the rows that come back, and does not come with them."""
     return lacking_children(work.context, work.session, work.place, work.manifest, work.pairs)
