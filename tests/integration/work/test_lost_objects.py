@@ -7,16 +7,13 @@ migrations made goes without."""
 from __future__ import annotations
 
 import pytest
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import write_json
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
     diagnose,
     gather,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import (
-    EXPECTED_DEFINITIONS,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.own_work import note_objects
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import revert_in_place
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
     build_successor,
@@ -56,9 +53,11 @@ def deployed(plain):
     """A backup, and the migration of ET-100 as a deploy rehearsed and applied it."""
     place = plain.backup()
     context = plain.begun("deploy")
+    with plain.context.connect() as session:
+        before = definitions.definitions(session)
     plain.run("receipts.sql")
     with plain.context.connect() as session:
-        write_json(context.operation.file(EXPECTED_DEFINITIONS), definitions.definitions(session))
+        note_objects(context.operation, before, definitions.definitions(session))
     context.operation.write("backup", "done", backup=place.backup_id)
     migration = {"name": "20251108000000_add_receipt_data", "seconds": 0.1}
     context.operation.write("rehearsal", "done", migrations=[migration])

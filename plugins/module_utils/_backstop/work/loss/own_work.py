@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a migration did to rows by itself: nobody wrote it, so going back to before the migration does not lose it.
+"""What a migration did by itself: nobody else made or wrote it, so going back to before the migration does not lose it.
 
 A deploy notes what the tables hold that its migrations fill or change: once in the rehearsal, and once right after they
 ran on the live database. A table that still holds just that was not written by anybody since.
@@ -11,10 +11,10 @@ ran on the live database. A table that still holds just that was not written by 
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Iterable, List, Mapping, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ...base.durable_files import read_json, write_json
-from ...postgres import catalog, digests
+from ...postgres import catalog, definitions, digests
 from ...postgres.catalog import Table
 from ...postgres.connection import Session
 from ...postgres.digests import Digest
@@ -24,6 +24,7 @@ from .loss import TableLoss
 
 #: Files of an operation; a migration with now() or random ids leaves other rows than its rehearsal.
 REHEARSED, MIGRATED = "rehearsed-digests.json", "migrated-digests.json"
+OBJECTS = "rehearsed-objects.json"
 #: Bytes. The downtime waits for the digests of no larger tables: about half a second for one of this size.
 _MAX_BYTES = 64 << 20
 
@@ -37,6 +38,18 @@ def note_rehearsed(
     """Keep what the rehearsal left in tables that it made or changed, and which tables it dropped."""
     found = [_to_json(table, contents[table.full_name]) for table in tables]
     write_json(operation.file(REHEARSED), {"tables": found, "dropped": list(dropped)})
+
+
+def note_objects(operation: Operation, before: definitions.Definitions, after: definitions.Definitions) -> None:
+    """Keep which objects the rehearsed migrations made or changed, as keys of definitions."""
+    found = definitions.compare(before, after)
+    write_json(operation.file(OBJECTS), sorted(found["added"] + found["changed"]))
+
+
+def noted_objects(operation: Operation) -> Optional[Set[str]]:
+    """What note_objects() kept; None where the operation rehearsed nothing."""
+    path = operation.file(OBJECTS)
+    return set(read_json(path, "objects of the rehearsal")) if os.path.exists(path) else None
 
 
 def note_migrated(operation: Operation, session: Session) -> None:

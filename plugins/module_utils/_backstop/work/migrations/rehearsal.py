@@ -18,7 +18,7 @@ from ...base.durable_files import read_json, write_json
 from ...base.errors import BackstopError, Refused
 from ...base.failpoints import reach
 from ...base.sql_names import is_scratch, typed_name
-from ...postgres import catalog, digests, dumped_definitions, server
+from ...postgres import catalog, definitions, digests, dumped_definitions, server
 from ...postgres.connection import Session
 from ...postgres.database_properties import drop_scratch_database, read_properties
 from ...postgres.locks import BLOCKING, note_lock
@@ -34,7 +34,7 @@ from ...store.operation import Operation
 from ..catalog_comparison import load_definitions, schema_of_database
 from ..closed_copy import CannotBeClosed, closed_copy, refuse_openings
 from ..context import Context
-from ..loss.own_work import note_rehearsed
+from ..loss.own_work import note_objects, note_rehearsed
 from ..restores.cluster_drill import closed_copy_in_cluster
 from .destruction import Watch
 from .foresight import locks_told, noted_foresight
@@ -74,7 +74,7 @@ def rehearse(
         before = _facts(session)
         watch = Watch(session, foresight.gone if foresight else None, context.connection.schema)
         rights = {role: rights_of(session, role) for role in roles}
-        untouched = _entries(context, session)
+        untouched, objects = _entries(context, session), definitions.definitions(session)
         context.progress.phase("rehearsing", database=scratch, migrations=state.pending)
         watched = {t.oid: t.full_name for t in before["tables"]}
         closed = contextlib.nullcontext() if in_closed_server else closed_copy(context, scratch)
@@ -85,6 +85,8 @@ def rehearse(
         rows = history.read_rows(session.cursor(), context.connection.schema) or []
         destroys = watch.destroyed(before["digests"], after["digests"])
         _require_rights(context, session, rights)
+        if context.operation is not None:
+            note_objects(context.operation, objects, definitions.definitions(session))
     changes = _changes(before, after, "%s.%s" % (context.connection.schema, history.TABLE))
     if context.operation is not None:
         names = changes["added_tables"] + changes["changed_rows"] + changes["changed_columns"]

@@ -5,18 +5,14 @@
 """What a revert takes away besides rows: indexes, views, schemas, functions that somebody made since the backup.
 
 Going back to before a migration takes away what the migration made, and that is wanted. What it made is known from its
-rehearsal: the definitions that it left, without those that the backup of that deploy has. All else that was added or
-changed since, somebody else did.
+rehearsal. All else that was added or changed since, somebody else did.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any, Dict, List, Sequence, Set
 
-from ...base.durable_files import read_json
-from ...base.errors import BackstopError
 from ...postgres import definitions
 from ...postgres.connection import Session
 from ...prisma import history
@@ -24,8 +20,8 @@ from ...store import manifest as manifests
 from ...store.layout import BackupPlace
 from ...store.operation import Operation, operations
 from ..context import Context
+from ..loss.own_work import noted_objects
 from ..migrations.migration import backup_history
-from ..migrations.rehearsal import EXPECTED_DEFINITIONS
 
 #: Kinds whose identity begins with that of their relation, with which they go.
 _PARTS = ("column ", "constraint ", "trigger ", "rule ", "policy ")
@@ -92,15 +88,17 @@ def lost_objects(context: Context, live: Session, place: BackupPlace) -> LostObj
         return LostObjects()
     known = {row.id for row in backup_history(place) or ()}
     rows = history.read_rows(live.cursor(), context.connection.schema) or ()
-    names = {row.migration_name for row in rows if row.id not in known}
+    applied = {row.migration_name for row in rows if row.id not in known}
+    unknown = set(applied)
     made: Set[str] = set()
     for operation in operations(context.store):
-        rehearsed = _rehearsed(operation) if operation.header.get("database") == context.database else set()
-        if names & rehearsed:
-            names -= rehearsed
-            made |= _made(context, operation)
+        objects = noted_objects(operation) if operation.header.get("database") == context.database else None
+        rehearsed = _rehearsed(operation)
+        if objects is not None and applied & rehearsed:
+            unknown -= rehearsed
+            made |= objects
     left = [key for key in since if key not in made]
-    return LostObjects(_told(live, left, set(found["added"])), sorted(names))
+    return LostObjects(_told(live, left, set(found["added"])), sorted(unknown))
 
 
 def _counts(context: Context, key: str) -> bool:
@@ -113,22 +111,8 @@ def _counts(context: Context, key: str) -> bool:
 
 
 def _rehearsed(operation: Operation) -> Set[str]:
-    """Names of the migrations that a deploy rehearsed, where what they left is known."""
-    if operation.kind != "deploy" or not os.path.exists(operation.file(EXPECTED_DEFINITIONS)):
-        return set()
+    """Names of the migrations that a deploy rehearsed."""
     return {str(migration["name"]) for migration in (operation.facts("rehearsal") or {}).get("migrations", [])}
-
-
-def _made(context: Context, operation: Operation) -> Set[str]:
-    """Keys of what the migrations of a deploy added or changed; none where its backup is not there any more."""
-    backup = (operation.facts("drill") or operation.facts("backup") or {}).get("backup")
-    try:
-        before = manifests.load(context.store.find_backup(str(backup)))["definitions"]
-    except BackstopError:
-        return set()
-    after = read_json(operation.file(EXPECTED_DEFINITIONS), "catalog that the rehearsal left")
-    found = definitions.compare(before, after)
-    return {*found["added"], *found["changed"]}
 
 
 def _told(live: Session, keys: Sequence[str], added: Set[str]) -> List[str]:
