@@ -50,6 +50,13 @@ def test_nobody_there_and_nothing_changed(fenced):
     assert result["same"] and result["differences"] == [] and result["ended_sessions"] == [] and not result["changed"]
 
 
+def test_an_index_that_was_made_since_the_backup_is_told(fenced):
+    """A failed migration's leftovers are what the backup does not have: the index must be in one."""
+    live, context, place = fenced
+    live.execute('CREATE INDEX by_name ON "User" ("name")')
+    assert fence(context, place, 0)["differences"] == ["index public.by_name is added"]
+
+
 def test_what_was_written_since_the_backup_is_told(fenced):
     live, context, place = fenced
     live.execute("UPDATE \"User\" SET \"name\" = NULL WHERE \"id\" = 'u1'; CREATE TABLE new ()")

@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 
 from ...base.errors import Refused
 from ...base.failpoints import reach
-from ...postgres import server
+from ...postgres import definitions, server
 from ...postgres.connection import Session
 from ...postgres.database_properties import drop_scratch_database, scratch_databases
 from ...store import manifest as manifests
@@ -29,7 +29,7 @@ _GOING_SECONDS = 5
 
 
 def fence(context: Context, place: BackupPlace, wait_seconds: float) -> Dict[str, Any]:
-    """End idle sessions, wait for busy ones, then compare every table with the backup.
+    """End idle sessions, wait for busy ones, then compare every table and definition with the backup.
 
     :returns: ``same`` tells whether the backup is still exact; if not, ``differences`` says where
     :raises Refused: gates were left out; or sessions are still at work after the wait; names them
@@ -44,12 +44,21 @@ def fence(context: Context, place: BackupPlace, wait_seconds: float) -> Dict[str
         facts["ended_sessions"] = _clear(context, admin, wait_seconds)
         reach("fence.cleared")
         with context.connect() as live:
-            differences = [] if _partly_migrated(context, live, place) else compare_tables(live, manifest).tables
+            differences = [] if _partly_migrated(context, live, place) else _differences(live, manifest)
             back = server.other_sessions(admin, context.database, besides=(live.backend,))
         if back:
             raise _others(back, "none that comes back after it was ended")
         facts.update(backup=place.backup_id, same=not differences, differences=differences)
     return {"changed": bool(facts["ended_sessions"]), **facts}
+
+
+def _differences(live: Session, manifest: Dict[str, Any]) -> List[str]:
+    """What somebody wrote or made since the backup: a way back to it would take that away."""
+    found = compare_tables(live, manifest).tables
+    if found:
+        return found
+    changes = definitions.compare(manifest["definitions"], definitions.definitions(live))
+    return ["%s is %s" % (key, how) for how, keys in changes.items() for key in keys]
 
 
 def _partly_migrated(context: Context, live: Session, place: BackupPlace) -> bool:
