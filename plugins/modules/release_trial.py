@@ -13,9 +13,9 @@ description:
   - Starts a release on a port of its own, with a scratch database on which a rehearsal ran the migrations, waits for its health, sends it the
     smoke tests, and ends it with all that it started.
   - The release cannot reach the live database. It runs in a network namespace without any interface but the loopback one, and can make no Unix
-    sockets; at the database's port it finds a relay that leads to the scratch database alone. Where Linux does not allow that, the release is
+    sockets; at the database's port it finds a relay to the scratch database alone. Where Linux does not allow that, the release is
     not tried.
-  - Variables that lead to a database are pointed there. They are found by their values in the C(.env) files of the release and of O(project) and
+  - Variables that point to a database are redirected there. They are found by their values in the C(.env) files of the release and of O(project) and
     in O(environment_file), and by the names in the Prisma schema and configuration.
   - It is not tried either where SQL in the copy could act elsewhere, see RV(reason), nor as a superuser.
 author:

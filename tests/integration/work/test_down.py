@@ -113,7 +113,7 @@ def test_a_migration_is_taken_out(drop):
     assert result["dropped_tables"] == ["public.ReceiptData"]
     drop.is_as_before()
     assert take_out(context, 0)["changed"] is False
-    with pytest.raises(Refused, match="Deploy the release again.*rollback_backup=" + result["backup"]):
+    with pytest.raises(Refused, match="Deploy the fixed release.*rollback_backup=" + result["backup"]):
         plan_undo(drop.live.context, context.operation.id)
 
 

@@ -63,7 +63,7 @@ _INVALID_INDEXES = (
     + catalog.USER_SCHEMA
     + " ORDER BY 1"
 )
-_RELEASE_ALONE = "The last deploy changed the release only; the application is ill since."
+_RELEASE_ALONE = "The last deploy changed the release only; the application is unhealthy since."
 Read = TypeVar("Read")
 
 

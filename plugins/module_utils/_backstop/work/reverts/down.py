@@ -504,7 +504,7 @@ def how_to_undo(facts: Mapping[str, Any]) -> List[str]:
     """How a drop is undone, as sentences."""
     lost = "Then put the lost rows back with the commands in lost-rows/README.txt of the operation."
     return [
-        "Deploy the release again, mended: it applies the migration again.",
+        "Deploy the fixed release: it applies the migration again.",
         *([lost] if facts.get("losses") else []),
         "Or, to have the database exactly as it was: rollback_complete.yml -e rollback_backup=%s" % facts.get("backup"),
     ]
