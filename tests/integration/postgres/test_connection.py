@@ -114,7 +114,7 @@ def test_errors_of_statements_have_a_state_and_a_hint(plain):
     with plain.context.connect() as session:
         with pytest.raises(BackstopError, match="refused a statement") as caught:
             session.execute("SELECT * FROM nothing_there")
-        assert caught.value.details == {"sqlstate": "42P01"} and "nothing_there" in caught.value.found
+        assert caught.value.details == {"sqlstate": "42P01", "broken": False} and "nothing_there" in caught.value.found
         with pytest.raises(BackstopError) as caught:
             session.execute("CREATE ROLE another")
         assert caught.value.details["sqlstate"] == "42501" and caught.value.hint

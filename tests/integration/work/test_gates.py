@@ -424,7 +424,7 @@ def test_another_operation_that_is_open(live):
     assert closed(ask(live, rollback)) == []
     header = pathlib.Path(rollback.operation.file("operation.json"))
     header.write_text(header.read_text().replace('"pid": ', '"pid": 9999'))
-    only_closed(ask(live), "other_operations", "was interrupted", "rollback_complete.yml")
+    only_closed(ask(live), "other_operations", "was interrupted", "backstop.postgres.rollback_complete")
     rollback.operation.close("done")
     assert closed(ask(live)) == []
 

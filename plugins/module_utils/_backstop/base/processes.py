@@ -26,6 +26,8 @@ ERROR_TAIL = 2000
 HIDDEN = "********"
 #: How long output is read on after a program ended: what it started and left behind can keep its pipes open for ever.
 _DRAIN_SECONDS = 5.0
+#: The umask is the whole process's: two threads that start programs must not put back what the other set.
+_UMASK_LOCK = threading.Lock()
 
 
 @dataclass
@@ -38,6 +40,16 @@ class Finished:
     stderr: str
     #: what it wrote, byte for byte: secrets are hidden in the texts only, and may be part of a common word
     output: bytes = b""
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    with _UMASK_LOCK:
+        before = os.umask(mask)
+        try:
+            yield
+        finally:
+            os.umask(before)
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
@@ -105,27 +117,25 @@ class Running:
         self._secrets = list(secrets)
         if any(gives_away(part, secret) for part in self.argv for secret in self._secrets if secret):
             raise AssertionError("a secret in an argument list")
-        old_umask = os.umask(umask)
         try:
-            self.process = subprocess.Popen(
-                self.argv,
-                env=child_environment(environment),
-                cwd=cwd,
-                stdin=fed_by.stdout if fed_by is not None else stdin,
-                stdout=stdout,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                pass_fds=tuple(keep_open),
-                preexec_fn=_die_with_parent,
-            )
+            with _umask(umask):
+                self.process = subprocess.Popen(
+                    self.argv,
+                    env=child_environment(environment),
+                    cwd=cwd,
+                    stdin=fed_by.stdout if fed_by is not None else stdin,
+                    stdout=stdout,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                    pass_fds=tuple(keep_open),
+                    preexec_fn=_die_with_parent,
+                )
         except OSError as error:
             if fed_by is not None:
                 fed_by.__exit__()
             raise Refused(
                 "A program could not be started", found="%s: %s" % (self.argv[0], error.strerror or error)
             ) from error
-        finally:
-            os.umask(old_umask)
         if fed_by is not None:
             # The only reader is the program: what feeds it must see it go.
             fed_by.stdout.close()

@@ -343,9 +343,20 @@ def connect(settings: Settings, *, pinned: bool = True, name: str = "backstop") 
     session = Session(raw, settings)
     if pinned:
         known = [(name, value) for since, name, value in _NEWER_PINNED_SETTINGS if raw.server_version >= since]
-        # By SET, not by startup options: poolers refuse those.
+        _lift_statement_timeout(session)
         session.execute("; ".join("SET %s = '%s'" % pair for pair in [*PINNED_SETTINGS, *known]))
     return session
+
+
+def _lift_statement_timeout(session: Session) -> None:
+    """By SET, not by a startup option, which poolers refuse: so the database's own timeout may cut off even this."""
+    for attempts_left in reversed(range(10)):
+        try:
+            session.execute("SET statement_timeout = 0")
+            return
+        except BackstopError as error:
+            if error.details.get("sqlstate") != "57014" or not attempts_left:
+                raise
 
 
 def _arguments(settings: Settings, name: str) -> Dict[str, Any]:
