@@ -72,9 +72,9 @@ LATER: Task = {
 }
 #: Modules, whose examples come in their order; module and number of the example; tasks in between.
 STORY: List[Union[str, Task]] = [
-    "application_info", "prisma_migrate_info", "prisma_migrate_lint", "pg_table_info", "smoke_test:0",
-    "operation:0", "deploy_gates_info", "pg_dump:0", "pg_backup_info", "pg_backup_verify", DRILL,
-    "prisma_migrate_rehearse", "pg_scratch_database", "smoke_test:2", "application_release:0", "pm2_process:1",
+    "check_variables", "application_info", "prisma_migrate_info", "prisma_migrate_lint", "pg_table_info",
+    "smoke_test:0", "operation:0", "deploy_gates_info", "pg_dump:0", "pg_backup_info", "pg_backup_verify", DRILL,
+    "prisma_migrate_rehearse", "release_trial", "pg_scratch_database", "application_release:0", "pm2_process:1",
     "service_commands:0", "service_commands:1",
     "pg_fence", "prisma_migrate_deploy", "application_release:1", "pm2_process:0", "smoke_test:1",
     sql("Write a receipt", RECEIPT), "pg_table_check:0", "pg_table_check:1", AFTER, "pg_table_check:2",
