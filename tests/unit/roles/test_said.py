@@ -86,7 +86,7 @@ SWAPPED = """The database was swapped, but the application is unhealthy: it is i
   COMMAND."""
 OUT = """The migration was taken out of the database, but the application is unhealthy: it is ill Fix the application,
   then: THE COMMAND."""
-HALF = "What the failed migration left was not removed to the end: it is ill When that is fixed: THE COMMAND."
+HALF = "The clean-up after the failed migration was cut off: it is ill When that is fixed: THE COMMAND."
 NOTHING = "Nothing was rolled back: it is ill The database is as it was and the application runs again as before."
 
 
@@ -104,6 +104,11 @@ NOTHING = "Nothing was rolled back: it is ill The database is as it was and the 
 ])
 def test_a_rollback_says_what_is(journal, change, words) -> None:
     assert ending(rollback(journal, change)).startswith(" ".join(words.split()))
+
+
+def test_a_clean_up_that_was_killed_after_its_last_step_is_run_again() -> None:
+    known = rollback([*CLEAN, ("resolve", "done")], "clean.yml", rollback_cleanup={"failed": True})
+    assert ending(known).startswith(HALF)
 
 
 def test_an_undo_of_the_code_alone_offers_no_other_method() -> None:
