@@ -471,7 +471,7 @@ def read_log(path: str, start: int, secrets: Sequence[str], most: int = _LOG_TAI
             text = redact(stream.read().decode(errors="replace"), secrets)
     except OSError:
         return []
-    # The end of a secret, at whose beginning it was cut, is none that can be found.
+    # The end of a secret whose beginning was cut off cannot be found as one.
     text = text[max(map(len, secrets), default=0) if cut else 0:]
     return [line for line in text.splitlines() if line.strip()]
 

@@ -190,7 +190,7 @@ def _passing(_failure: Failure, _said: Match[str]) -> _Advice:
     return "this is no fault of the backup", "put that right on the server, then run this again"
 
 
-#: What the server says, what that means, and the kind of error. A failure of the server's own is none of the backup.
+#: What the server says, what it means, and the kind of error. A failure of the server says nothing against the backup.
 _RULES: Sequence[Tuple[str, Callable[[Failure, Match[str]], Optional[_Advice]], Type[BackstopError]]] = (
     (
         r'(?:relation|type|schema|text search \w+|collation) "(?P<name>.+?)" does not exist',
