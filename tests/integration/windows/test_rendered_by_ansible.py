@@ -13,7 +13,9 @@ import yaml
 from support.collection_files import ROLES
 from support.windows_templates import DEFAULTS, TEMPLATES, database, render
 
-ITEM = database(name="it's 电", connection={"port": 5433, "sslmode": "require"}, passfile="C:\\pass", keep_days=3)
+ITEM = database(
+    name="it's 电", connection={"port": 5433, "sslmode": "require"}, passfile="C:\\pass", retention={"keep_days": 3}
+)
 
 
 def test_the_same_text_and_no_password(tmp_path):

@@ -8,10 +8,11 @@ from __future__ import annotations
 import collections
 import re
 
+import jinja2
 import pytest
 import yaml
 from support.collection_files import ROLES
-from support.windows_templates import backup_script, database, render, settings_of
+from support.windows_templates import TEMPLATES, backup_script, database, render, settings_of
 
 EVERYTHING = {
     "connection": {
@@ -21,9 +22,7 @@ EVERYTHING = {
     "passfile": "C:\\ProgramData\\backstop\\pgpass.conf",
     "store": "D:\\Backups of us",
     "client_bin_dir": "C:\\Program Files\\PostgreSQL\\15\\bin",
-    "keep_days": 14,
-    "keep_weeks": 8,
-    "max_delete_share": 0.25,
+    "retention": {"keep_days": 14, "keep_weeks": 8, "max_delete_share": 0.25},
 }
 #: Commands of Windows PowerShell 5.1 that the scripts may call, beside their own functions.
 BUILT_IN = {
@@ -206,3 +205,20 @@ def test_the_tasks_write_what_the_tests_render():
     names = ["backup-database.ps1.j2", "register-tasks.ps1.j2"]
     assert [task[module]["src"] for task in tasks() if module in task] == ["windows/" + name for name in names]
     assert sorted(path.name for path in (ROLES / "scheduled_backups" / "templates" / "windows").iterdir()) == names
+
+
+def test_the_scripts_read_no_option_that_the_role_does_not_have():
+    """Validation refuses such an option before a script is written; what reads it would be dead."""
+    spec = yaml.safe_load((ROLES / "scheduled_backups" / "meta" / "argument_specs.yml").read_text("utf-8"))
+    options = spec["argument_specs"]["main"]["options"]
+    of_database = options["scheduled_backups_databases"]["options"]
+    known = {"rule": options["scheduled_backups_retention"]["options"], "item": of_database, "database": of_database}
+    read = []
+    for path in (TEMPLATES / "windows").iterdir():
+        for node in jinja2.Environment().parse(path.read_text("utf-8")).find_all(jinja2.nodes.Getattr):
+            of = node.node
+            if isinstance(of, jinja2.nodes.Name) and of.name in known:
+                read.append((node.attr, known[of.name]))
+            elif isinstance(of, jinja2.nodes.Getattr) and of.attr == "connection":
+                read.append((node.attr, of_database["connection"]["options"]))
+    assert len(read) > 10 and [name for name, there in read if name not in there] == []
