@@ -22,16 +22,13 @@ import time
 from typing import Callable, Dict, List
 
 import psycopg2
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import run_drill
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace, Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import run_drill
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
 from demo.postgres_server import Cluster
 
 DATABASE = "electricity_tokens"

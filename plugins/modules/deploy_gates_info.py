@@ -161,17 +161,17 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import environment_file
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.connections import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.connections import (
     release_connections,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.evaluation import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.evaluation import (
     evaluate,
     rollback_way,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.question import Question
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.inputs import GateInputs
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -199,13 +199,13 @@ def act(request: Request) -> Dict[str, Any]:
     return {"changed": False, **result}
 
 
-def _question(request: Request) -> Question:
+def _question(request: Request) -> GateInputs:
     params = request.params
     if params["migrations"] is not None:
         files = history.from_mapping({name: str(sql).encode() for name, sql in params["migrations"].items()})
     else:
         files = history.read_folder(params["migrations_path"])
-    return Question(
+    return GateInputs(
         files=files,
         expected=params["expected"],
         release_connections=functools.lru_cache(maxsize=1)(lambda: _release_connections(params))

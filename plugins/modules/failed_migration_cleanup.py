@@ -93,11 +93,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import (
     clean_failed_migration,
     leftovers,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -97,7 +97,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.down import count_ahead, take_out
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.down_sql import count_ahead, take_out
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -120,7 +120,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.down import rehearse_down
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.down_sql import rehearse_down
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -175,13 +175,17 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import (
-    down,
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import (
+    down_sql as down,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import (
     in_place,
     retired,
-    revert,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import (
+    swap as revert,
 )
 
 

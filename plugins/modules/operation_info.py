@@ -52,8 +52,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import next_command
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation, operations
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import next_command
 
 
 def act(request: Request) -> Dict[str, Any]:

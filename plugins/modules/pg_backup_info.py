@@ -136,7 +136,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.marks import mark_of
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.retired import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import (
     DEFAULT_WINDOW_DAYS,
     retired_databases,
 )

@@ -150,15 +150,13 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     Request,
     run_module,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.prune import prune
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.row_files import prune_row_files
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import (
     OPTIONS,
     Decision,
     policy_of,
     row_days_of,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.pruning import prune
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.row_files import (
-    prune_row_files,
 )
 
 

@@ -152,17 +152,12 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.cluster_drill import run_cluster_drill
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verified_before, verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.cluster_drill import (
-    run_cluster_drill,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import (
-    verified_before,
-    verify,
-)
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -176,7 +171,7 @@ def act(request: Request) -> Dict[str, Any]:
         earlier = verified_before(place, params["level"], params["max_age"])
     if request.check_mode:
         return {"changed": earlier is None, "level": params["level"], "backup": place.backup_id}
-    with acting(context, "drill") as facts:
+    with journaled_step(context, "drill") as facts:
         result = earlier or _verify(request, place)
         facts.update(result)
     return {"changed": earlier is None, "reused": earlier is not None, **result}

@@ -225,6 +225,9 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.options import BackupOptions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.reuse import reusable_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import read_tree
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.encryption import (
     find_age,
@@ -234,20 +237,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.catalog import find_family
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.relay import relayed
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_form import Form
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_reuse import (
-    reusable_backup,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
 
 
 def act(request: Request) -> Dict[str, Any]:
     context = request.context
     params = request.params
-    form = Form(
+    form = BackupOptions(
         format=params["format"],
         jobs=params["jobs"],
         schema_only=params["schema_only"],
@@ -259,8 +257,8 @@ def act(request: Request) -> Dict[str, Any]:
     if params["max_age"] > 0:
         found = reusable_backup(context, params["kind"], params["max_age"], form, params["commit"])
     if request.check_mode:
-        return _foretold(request, form, found)
-    with acting(context, params["step"]) as facts:
+        return predicted_result(request, form, found)
+    with journaled_step(context, params["step"]) as facts:
         place = found or make_backup(
             context,
             params["kind"],
@@ -297,7 +295,7 @@ def _prisma_schema(wanted: Optional[Dict[str, Any]], url: str) -> Optional[bytes
     ).schema_script(url)
 
 
-def _foretold(request: Request, form: Form, found: Optional[BackupPlace]) -> Dict[str, Any]:
+def predicted_result(request: Request, form: BackupOptions, found: Optional[BackupPlace]) -> Dict[str, Any]:
     if found is not None:
         return {"changed": False, **_described(found), "reused": True}
     require_recipients(request.context.recipients)

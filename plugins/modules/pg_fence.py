@@ -74,7 +74,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.fence import fence
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.fence import fence
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -82,7 +82,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import build_successor
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -154,7 +154,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import (
     revert_in_place,
     undo_in_place,
 )

@@ -76,7 +76,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.retired import back_up_retired
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import back_up_retired
 
 
 def act(request: Request) -> Dict[str, Any]:

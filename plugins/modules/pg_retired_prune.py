@@ -125,7 +125,7 @@ from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import Request, run_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.retired import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import (
     DEFAULT_WINDOW_DAYS,
     DUMP_LEVELS,
     prune,

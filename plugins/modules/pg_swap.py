@@ -226,10 +226,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import MODES, Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.reapply import MODES, Reapply
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import revert, undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import revert, undo
 
 
 def act(request: Request) -> Dict[str, Any]:

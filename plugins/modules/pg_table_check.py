@@ -143,11 +143,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import qualified
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import (
     check_against_rehearsal,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_checks import check_table
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.table_checks import check_table
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -176,8 +176,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
-    Wish,
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
+    TableRestoreRequest,
     plan,
     plan_undo_of,
     restore_table,
@@ -192,7 +192,7 @@ def act(request: Request) -> Dict[str, Any]:
         undone = Operation.load(request.store, params["undo"])
         carry_out = plan_undo_of if request.check_mode else undo_table
         return _told(request, carry_out(context, undone, params["accept_lost_rows"], params["accept_cascade"]))
-    wish = Wish(
+    wish = TableRestoreRequest(
         params["table"],
         params["mode"],
         params["where"],

@@ -101,13 +101,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.migration import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import (
     read_state,
     refuse_problems,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.migration_retry import (
-    apply_patiently,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.retry import apply_patiently
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -151,17 +151,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import (
-    rehearse_closed,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import rehearse_closed
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
 
 
 def act(request: Request) -> Dict[str, Any]:
     if request.check_mode:
         return {"changed": True, "closed_server": None}
     context, backup = request.context, request.params["backup"]
-    with acting(context, "rehearsal") as facts:
+    with journaled_step(context, "rehearsal") as facts:
         result = rehearse_closed(
             context,
             request.params["database"],

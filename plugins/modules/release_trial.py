@@ -166,12 +166,12 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import smoke, smoke_steps
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.environment_file import RULES
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.old_release import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.old_release import (
     OLD_RELEASE,
     try_old_release,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -187,7 +187,7 @@ def act(request: Request) -> Dict[str, Any]:
         report = smoke.run("http://127.0.0.1:%d" % port, steps, timeout=params["timeout"], headers=headers)
         return report.require_passed()
 
-    with acting(request.context, OLD_RELEASE) as facts:
+    with journaled_step(request.context, OLD_RELEASE) as facts:
         found = try_old_release(
             request.context,
             params["database"],

@@ -222,24 +222,21 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     Request,
     run_module,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import MODES
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import read_folder
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import (
     Options,
     diagnose,
     gather,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import (
     ReadFolder,
     plan_application_errors,
     plan_failed_migration,
     plan_revert,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import (
-    loss_of_undo,
-    plan_undo,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.reapply import MODES
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import loss_of_undo, plan_undo
 
 
 def act(request: Request) -> Dict[str, Any]:

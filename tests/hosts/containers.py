@@ -68,7 +68,7 @@ def holds(*arguments: str) -> bool:
 
 
 @contextlib.contextmanager
-def alone(what: str) -> Iterator[None]:
+def exclusive(what: str) -> Iterator[None]:
     """Scenarios that run side by side make an image once."""
     path = pathlib.Path(tempfile.gettempdir()) / ("backstop-hosts-%d-%s.lock" % (os.getuid(), what))
     with open(path, "w") as stream:
@@ -101,12 +101,12 @@ def site_image(kind: str) -> str:
 
 def image(kind: str) -> str:
     """The name of an image that is there."""
-    with alone("host"):
+    with exclusive("host"):
         host = host_image()
     if kind == "host":
         return host
     name = site_image(kind)
-    with alone(kind):
+    with exclusive(kind):
         if not holds("image", "exists", name):
             {"before": make_before, "after": make_after}[kind](host, name)
     return name

@@ -71,7 +71,7 @@ def make_repository(path: pathlib.Path) -> Repository:
 
 
 @contextlib.contextmanager
-def alone(name: str) -> Iterator[None]:
+def exclusive(name: str) -> Iterator[None]:
     """Only one of several test processes installs a thing."""
     with open(cache_folder() / (name + ".lock"), "w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

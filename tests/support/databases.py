@@ -23,13 +23,13 @@ from typing import Any, ContextManager, Dict, Iterator, List, Optional, Set
 
 import psycopg2
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import quote_identifier
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace, Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
 from demo.postgres_server import Cluster
 
 SQL = pathlib.Path(__file__).resolve().parent / "realistic_database"

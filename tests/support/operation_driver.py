@@ -15,45 +15,41 @@ import json
 import sys
 from typing import Any, Dict, Optional
 
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import (
+    apply_migrations,
+    read_state,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.fence import fence
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.evaluation import evaluate
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.inputs import GateInputs
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import (
+    clean_failed_migration,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import (
+    check_against_rehearsal,
+    rehearse,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.database_properties import (
     drop_scratch_database,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context, journaled_step
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
     Operation,
     open_operations,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context, acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_revert
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import plan_undo
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.evaluation import evaluate
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.question import Question
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.reapply import Reapply
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.fence import fence
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import (
-    clean_failed_migration,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.migration import (
-    apply_migrations,
-    read_state,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import (
-    check_against_rehearsal,
-    rehearse,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.retired import back_up_retired
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-    undo,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import back_up_retired
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
 
 LOCK_TIMEOUT_MS = 5000
 
@@ -97,7 +93,7 @@ class Driver:
     def _prove(self, operation: Operation) -> None:
         gates = evaluate(
             self.context,
-            Question(
+            GateInputs(
                 files=history.read_folder(self.prisma.project.migrations()),
                 expected=self.expected,
                 release_connections=lambda: {"DATABASE_URL": self.release},
@@ -113,9 +109,9 @@ class Driver:
             return
         self._back_up(operation)
         place = self.context.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]
-        with acting(self.context, "drill") as facts:
+        with journaled_step(self.context, "drill") as facts:
             facts.update(verify(self.context, place, "restored", keep=True))
-        with acting(self.context, "rehearsal") as rehearsal:
+        with journaled_step(self.context, "rehearsal") as rehearsal:
             rehearsal.update(
                 rehearse(
                     self.context,
@@ -129,7 +125,7 @@ class Driver:
             drop_scratch_database(admin, facts["database"])
 
     def _back_up(self, operation: Operation) -> None:
-        with acting(self.context, "backup") as facts:
+        with journaled_step(self.context, "backup") as facts:
             facts["backup"] = make_backup(self.context, "pre-migration").backup_id
 
     def _change(self, operation: Operation) -> None:

@@ -14,15 +14,15 @@ from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
     Operation,
     open_operations,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
-    Wish,
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
+    TableRestoreRequest,
     plan,
     plan_table_undo,
     restore_table,
@@ -41,7 +41,7 @@ def run(what: str, given: Dict[str, Any]) -> Dict[str, Any]:
         needed = bool(planned and planned["needed"])
     else:
         kind, request = "rollback", {"scenario": "corrupted_table", "table": given["table"]}
-        needed = bool(plan(context, Wish(given["table"]))["changed"])
+        needed = bool(plan(context, TableRestoreRequest(given["table"]))["changed"])
     if not needed and not interrupted:
         return {"outcome": "nothing"}
     operation, _adopted = begin(store, kind, context.database, request, this_controller())
@@ -49,7 +49,7 @@ def run(what: str, given: Dict[str, Any]) -> Dict[str, Any]:
     if what == "undo":
         undo_table(context, Operation.load(store, str(request["undoes"])), 0, False)
     else:
-        restore_table(context, Wish(given["table"]))
+        restore_table(context, TableRestoreRequest(given["table"]))
     operation.close("done")
     return {"outcome": "done"}
 

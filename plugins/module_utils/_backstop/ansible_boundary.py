@@ -20,9 +20,9 @@ from .postgres.connection import Settings, database_errors
 from .postgres.pgbouncer import END, REFUSE, Pooler
 from .postgres.relay import relayed
 from .prisma.cli import Prisma
+from .site import Context
 from .store.layout import Store
 from .store.operation import Operation
-from .work.context import Context
 
 
 def _connection_fields() -> Dict[str, Any]:

@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.pm2 import Pm2
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.system_processes import alive
 from demo.node_tools import Node, find_node
-from support.application_site import Repository, Site, alone, cache_folder, make_repository
+from support.application_site import Repository, Site, cache_folder, exclusive, make_repository
 
 PM2 = "pm2@6.0.13"
 
@@ -30,14 +30,14 @@ def repository(tmp_path: pathlib.Path) -> Repository:
 
 @pytest.fixture(scope="session")
 def node() -> Node:
-    with alone("node"):
+    with exclusive("node"):
         return find_node(cache_folder() / "node")
 
 
 @pytest.fixture(scope="session")
 def pm2_executable(node: Node) -> pathlib.Path:
     folder = cache_folder() / PM2
-    with alone(PM2):
+    with exclusive(PM2):
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()

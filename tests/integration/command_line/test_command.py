@@ -19,7 +19,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.d
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line import exit_statuses
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.main import make_parser
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.run_records import RunRecords
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import database_lock
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import database_lock
 from support.databases import APP, OWNER, PASSWORD, Workers
 
 OK, FAILED, USAGE, COULD_NOT_VERIFY, TOO_OLD, LOCKED, NOT_COPIED = range(7)

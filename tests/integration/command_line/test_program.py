@@ -32,7 +32,7 @@ def test_the_same_bytes_each_time():
     program = build_program("/usr/bin/python3")
     assert program.startswith(b"#!/usr/bin/python3 -I\n")
     names = zipfile.ZipFile(io.BytesIO(program)).namelist()
-    assert "__main__.py" in names and "_backstop/work/backups/backup.py" in names
+    assert "__main__.py" in names and "_backstop/backups/make.py" in names
     library = {str(path.relative_to(LIBRARY)) for path in LIBRARY.rglob("*.py")}
     assert {name.replace("_backstop/", "", 1) for name in names} == library - {"ansible_boundary.py"} | {"__main__.py"}
 

@@ -12,7 +12,12 @@ import pathlib
 import signal
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import failpoints
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import backup_history
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import (
+    clean_failed_migration,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
@@ -22,17 +27,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma
     FAILED,
     ROLLED_BACK,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import (
-    clean_failed_migration,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.migration import (
-    backup_history,
-)
 from support.prisma_project import PrismaProject
 
 pytestmark = pytest.mark.prisma

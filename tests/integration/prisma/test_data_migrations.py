@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
-    gather,
-    losses_of_revert,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import gather, losses_of_revert
 from support.operation_driver import Driver
 from support.prisma_project import PrismaProject, tools
 

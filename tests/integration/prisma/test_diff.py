@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.down import find_down_sql
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.down_sql import find_down_sql
 from support.prisma_database import PASSWORD
 from support.prisma_project import SCHEMA, PrismaProject
 

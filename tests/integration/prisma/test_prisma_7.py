@@ -11,13 +11,13 @@ import threading
 from urllib.parse import quote
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import rehearse
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import sessions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.failures import PrismaError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.urls import without_password
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import rehearse
 from support.prisma_database import PASSWORD, ROLE, until
 from support.prisma_project import PrismaProject, tools_of_prisma_7
 

@@ -13,10 +13,10 @@ import re
 import stat
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import archive, catalog, connection
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from support.databases import OWNER
 
 DUMP = """pg_dump -h localhost -U postgres -d electricity_tokens \\

@@ -9,8 +9,11 @@ Each docstring quotes the command; it runs as it stands there.
 from __future__ import annotations
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.comparison import compare_tables
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database, compare
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import leftovers
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests, impact
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.database_properties import (
     create_database,
@@ -18,16 +21,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import leftovers
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import (
-    build_database,
-    compare,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
 from support.databases import OWNER
 
 DUMP = (

@@ -12,10 +12,10 @@ import datetime
 import os
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.prune import prune
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import utc_now
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import Policy
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.pruning import prune
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from support.made_backups import made_backup
 
 CLEANUP = 'find backups/daily -name "backup-*.dump" -mtime +7 -delete'

@@ -12,22 +12,16 @@ import pathlib
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import Request
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.options import BackupOptions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.prune import prune
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.reuse import reusable_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.catalog import find_family
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import Policy
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_form import Form
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_reuse import (
-    reusable_backup,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
-    backup_to_revert_to,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.pruning import prune
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.retired import (
-    retired_databases,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_comparison import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import backup_to_revert_to
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import retired_databases
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table_comparison import (
     newest_backup_with,
 )
 from ansible_collections.backstop.postgres.plugins.modules import pg_backup_info
@@ -78,7 +72,7 @@ def test_nobody_who_does_not_need_them_is_stopped(among_broken):
         family = find_family(session, "TokenPurchase", live.context.connection.schema)
     assert backup_to_revert_to(live.context, None) == good
     assert newest_backup_with(live.context, family) == good
-    assert reusable_backup(live.context, "pre-migration", 3600, Form()) == good
+    assert reusable_backup(live.context, "pre-migration", 3600, BackupOptions()) == good
     with live.context.administer() as admin:
         assert retired_databases(live.context, admin) == []
     # Another one, made, restored and compared.

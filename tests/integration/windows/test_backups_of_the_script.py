@@ -17,6 +17,7 @@ import subprocess
 
 import jsonschema
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import (
     sha256_of,
     write_json,
@@ -30,7 +31,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
     decide,
     read_items,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from support.windows_templates import backup_script
 
 SCRIPT = backup_script()

@@ -15,11 +15,11 @@ import stat
 import threading
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import quote_identifier
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from support.databases import OWNER, PASSWORD, Workers
 from support.prisma_database import until
 
@@ -126,7 +126,7 @@ def test_files_are_private_whatever_the_umask(plain):
     old = os.umask(0)
     try:
         context = plain.begun("deploy")
-        with acting(context, "backup"):
+        with journaled_step(context, "backup"):
             plain.context = context
             place = plain.backup(migrations={"m1/migration.sql": b"SELECT 1;\n", "migration_lock.toml": b"x"})
         verify(context, place, "restored")
@@ -195,7 +195,7 @@ def test_no_password_where_others_can_see_it(plain):
     context = plain.begun("deploy")
     plain.context = context
     with Workers(look):
-        with acting(context, "backup"):
+        with journaled_step(context, "backup"):
             place = plain.backup()
         verify(context, place, "restored")
     assert programs >= {b"pg_dump ", b"pg_restore "}, "the programs were never seen"

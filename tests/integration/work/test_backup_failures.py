@@ -16,10 +16,10 @@ import sys
 import time
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from demo.postgres_server import default_wheel_directory, major_of
 from support.databases import OWNER, PASSWORD, Workers
 from support.prisma_database import until
@@ -30,8 +30,8 @@ import json, resource, sys
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
 url, store, tools, limit = sys.argv[1:]
 if int(limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))

@@ -13,32 +13,27 @@ import stat
 import subprocess
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verified_before, verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.options import BackupOptions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.reuse import reusable_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import timestamp, utc_now
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import (
     quote_identifier,
     scratch_name,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.fence import fence
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import leftovers
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_form import Form
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_reuse import (
-    reusable_backup,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import backup_to_revert_to
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.fence import fence
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import leftovers
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import (
-    verified_before,
-    verify,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import build_successor
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import backup_to_revert_to
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor
 from support.databases import OWNER, PASSWORD
 from support.module_runner import run_module
 from support.prisma_project import SCHEMA, PrismaProject, tools
 
-DIRECTORY = Form(format="directory", jobs=2)
+DIRECTORY = BackupOptions(format="directory", jobs=2)
 
 
 def test_a_directory_comes_back_as_a_file_does(realistic):
@@ -72,11 +67,11 @@ def test_a_file_of_a_directory_that_was_damaged_or_lost(plain):
 
 
 def test_jobs_need_a_directory(plain):
-    for form in (Form(jobs=2), Form(format="tar"), Form(format="directory", jobs=0)):
+    for form in (BackupOptions(jobs=2), BackupOptions(format="tar"), BackupOptions(format="directory", jobs=0)):
         with pytest.raises(Refused):
             plain.backup(form=form)
     with pytest.raises(Refused, match="not of both"):
-        plain.backup(form=Form(schema_only=True), tables=["User"])
+        plain.backup(form=BackupOptions(schema_only=True), tables=["User"])
     assert not os.path.exists(plain.store.root)
 
 
@@ -89,7 +84,7 @@ def psql(live, database, path):
 
 @pytest.mark.parametrize("format", ["custom", "directory"])
 def test_plain_sql_is_the_same_and_is_in_the_manifest(plain, format):
-    place = plain.backup(form=Form(format=format, plain=True))
+    place = plain.backup(form=BackupOptions(format=format, plain=True))
     manifest = manifests.load(place)
     assert manifest["archive"]["plain"] == "plain.sql" and "plain.sql" in manifest["files"]
     path = place.file("plain.sql")
@@ -129,7 +124,7 @@ def test_prismas_schema_is_kept_as_sql(plain, tmp_path):
 
 @pytest.fixture
 def schema(plain):
-    return plain.backup(form=Form(schema_only=True, plain=True))
+    return plain.backup(form=BackupOptions(schema_only=True, plain=True))
 
 
 def test_the_schema_alone_has_every_definition_and_no_row(plain, schema):
@@ -158,7 +153,7 @@ def test_the_schema_alone_is_never_taken_for_a_full_backup(plain, schema):
         fence(plain.context, schema, 0)
     with plain.context.connect() as session, pytest.raises(Refused, match=refused):
         leftovers(plain.context, session, schema)
-    assert reusable_backup(plain.context, "pre-migration", 3600, Form()) is None
+    assert reusable_backup(plain.context, "pre-migration", 3600, BackupOptions()) is None
     whole = plain.backup()
     assert backup_to_revert_to(plain.context, None).backup_id == whole.backup_id
 
@@ -176,7 +171,7 @@ def age(place, seconds):
 
 
 def reused(live, max_age=3600, form=None, kind="pre-migration", commit=None):
-    found = reusable_backup(live.context, kind, max_age, form or Form(), commit)
+    found = reusable_backup(live.context, kind, max_age, form or BackupOptions(), commit)
     return found.backup_id if found else None
 
 
@@ -185,7 +180,7 @@ def test_a_young_backup_is_used_again(plain):
     place = plain.backup()
     assert reused(plain) == place.backup_id
     assert reused(plain, kind="daily") is None and reused(plain, commit="a" * 40) is None
-    assert reused(plain, form=Form(plain=True)) is None and reused(plain, form=DIRECTORY) is None
+    assert reused(plain, form=BackupOptions(plain=True)) is None and reused(plain, form=DIRECTORY) is None
     age(place, 7200)
     assert reused(plain) is None and reused(plain, max_age=7300) == place.backup_id
 

@@ -10,6 +10,13 @@ import json
 
 import psycopg2
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.catalog_comparison import (
+    catalog_differences,
+    compare_catalog,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.cluster_drill import run_cluster_drill
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.comparison import Comparison
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import dumped_definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.client_tools import (
@@ -17,15 +24,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store, new_id
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.catalog_comparison import (
-    catalog_differences,
-    compare_catalog,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import Comparison
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.cluster_drill import (
-    run_cluster_drill,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import build_database
 from support.databases import OWNER
 
 #: Each was refused, or compared with another result, though a restore gives back all that there is.

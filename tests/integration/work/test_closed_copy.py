@@ -9,18 +9,16 @@ from types import SimpleNamespace
 
 import psycopg2
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Deployed
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.closed_copy import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.closed_copy import (
     CannotBeClosed,
     closed_copy,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.rehearsal import (
-    rehearse_closed,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.down import rehearse_down
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import rehearse_closed
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Deployed
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.down_sql import rehearse_down
 from support.databases import OWNER, PASSWORD
 
 MIGRATION = "20251109000000_remote"

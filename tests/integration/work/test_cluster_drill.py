@@ -12,6 +12,8 @@ import pathlib
 import tempfile
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.cluster_drill import run_cluster_drill
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.options import BackupOptions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.client_tools import (
     find_client_tools,
@@ -22,10 +24,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
     scratch_server,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_form import Form
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.cluster_drill import (
-    run_cluster_drill,
-)
 from support.databases import OWNER
 from support.module_runner import run_module
 
@@ -70,7 +68,7 @@ def test_the_server_is_private_and_leaves_nothing(cluster, folder):
 
 
 def test_a_realistic_database_comes_back_with_its_roles(realistic, folder):
-    place = realistic.backup(form=Form(format="directory", jobs=2))
+    place = realistic.backup(form=BackupOptions(format="directory", jobs=2))
     facts = run_cluster_drill(realistic.context, place, folder)
     manifest = manifests.load(place)
     assert facts["rows"] == sum(table["digest"]["rows"] for table in manifest["tables"])
@@ -105,7 +103,7 @@ def test_a_role_that_the_backup_lacks(plain, folder):
 
 def test_what_is_refused(plain, folder):
     with pytest.raises(Refused, match="the schema and no row"):
-        run_cluster_drill(plain.context, plain.backup(form=Form(schema_only=True)), folder)
+        run_cluster_drill(plain.context, plain.backup(form=BackupOptions(schema_only=True)), folder)
     place = plain.backup()
     with open(place.file("roles.sql"), "a") as stream:
         stream.write("CREATE TABLESPACE fast OWNER postgres LOCATION '/srv/fast';\n")

@@ -6,17 +6,13 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import surroundings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import collations
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import notes
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import surroundings
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import revert_in_place
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-    undo,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import notes
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from support.databases import OWNER
 
 VERSIONS = (

@@ -10,21 +10,21 @@ import pathlib
 import shutil
 
 import pytest
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.marks import set_mark
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.offsite import Offsite
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import Policy
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups import copies as copies_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.copies import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups import copies as copies_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.copies import (
     copy_missing,
     fetch,
     prune_copies,
     read_copies,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.marks import set_mark
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.offsite import Offsite
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import Policy
 from support.made_backups import made_backup, utc
 
 pytestmark = pytest.mark.offsite

@@ -14,21 +14,17 @@ import pathlib
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import leftovers
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import digests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import gather
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import leftovers
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import gather
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import (
     revert_in_place,
     undo_in_place,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-    undo,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
-    Wish,
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
+    TableRestoreRequest,
     plan,
     restore_table,
     undo_table,
@@ -61,20 +57,20 @@ def damaged(plain):
 
 def test_saved_and_restored_with_consent(damaged):
     context = damaged.begun("rollback", {"scenario": "corrupted_table"})
-    for way in (lambda: plan(damaged.context, Wish("documents")),
-                lambda: restore_table(damaged.context, Wish("documents", accept_unreadable=True))):
+    for way in (lambda: plan(damaged.context, TableRestoreRequest("documents")),
+                lambda: restore_table(damaged.context, TableRestoreRequest("documents", accept_unreadable=True))):
         with pytest.raises(Refused, match="cannot be read: it is damaged") as caught:
             way()
         assert "missing chunk" in caught.value.found
     with pytest.raises(Refused, match="2 of its rows cannot be read") as caught:
-        restore_table(context, Wish("documents"))
+        restore_table(context, TableRestoreRequest("documents"))
     saved = pathlib.Path(caught.value.details["file"])
     rows = saved.read_text("utf-8").splitlines()
     assert len(rows) == 38 and all(len(row.split("\t")[1]) == 6400 for row in rows)
     assert json.loads(saved.with_suffix(".json").read_text("utf-8"))["unreadable"] == 2
     assert oct(saved.stat().st_mode)[-3:] == "600"
 
-    wish = Wish("documents", accept_unreadable=True)
+    wish = TableRestoreRequest("documents", accept_unreadable=True)
     planned = plan(damaged.context, wish)
     assert planned["changed"] and "missing chunk" in planned["damaged"]
     result = restore_table(context, wish)
@@ -84,14 +80,14 @@ def test_saved_and_restored_with_consent(damaged):
         digests.table_digest(session, "ONLY public.documents", ["id", "body"])
     assert context.operation.facts("restore_table")["accepted"]["unreadable"] is True
     context.operation.close("done")
-    assert not restore_table(damaged.context, Wish("documents"))["changed"]
+    assert not restore_table(damaged.context, TableRestoreRequest("documents"))["changed"]
     with pytest.raises(Refused, match="cannot be undone"):
         undo_table(damaged.begun("undo", {"undoes": context.operation.id}), context.operation, 0, False)
 
 
 def test_no_other_failure_counts_as_damage(damaged, monkeypatch):
     """A backup that fails for another reason is never passed over."""
-    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables import table_restore
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import table as table_restore
 
     def fails(*_arguments, **_keywords):
         raise BackstopError("No space")
@@ -100,7 +96,7 @@ def test_no_other_failure_counts_as_damage(damaged, monkeypatch):
     damaged.execute("UPDATE \"User\" SET \"name\" = 'x'")
     context = damaged.begun("rollback")
     with pytest.raises(BackstopError, match="No space"):
-        restore_table(context, Wish("User", accept_unreadable=True))
+        restore_table(context, TableRestoreRequest("User", accept_unreadable=True))
     assert damaged.value("SELECT count(*) FROM \"User\" WHERE \"name\" = 'x'") == 20
 
 

@@ -6,11 +6,8 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.destruction import Foreseen, Watch
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests, inventory
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.destruction import (
-    Foreseen,
-    Watch,
-)
 from support.databases import OWNER
 
 MORE = """

@@ -10,23 +10,23 @@ import threading
 
 import psycopg2
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import read_folder
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import (
     Options,
     diagnose,
     gather,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import (
     plan_application_errors,
     plan_failed_migration,
     plan_revert,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import build_successor
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor
 from support.databases import APP, OWNER, SQL, session
 from support.prisma_database import until
 

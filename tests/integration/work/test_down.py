@@ -14,26 +14,23 @@ import signal
 import subprocess
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.comparison import compare_tables
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import failpoints
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_revert
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import plan_undo
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import down as down_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.down import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import down_sql as down_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.down_sql import (
     find_down_sql,
     rehearse_down,
     settle,
     take_out,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
 from support.databases import OWNER
 
 DOWN = 'DROP TABLE "ReceiptData"'

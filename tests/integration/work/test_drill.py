@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database, compare
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
@@ -14,10 +15,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import (
-    build_database,
-    compare,
-)
 from support.databases import ODD_ROLE, REALISTIC
 
 PROPERTIES_OF_ITS_OWN = ("allow_connections", "connection_limit")

@@ -15,6 +15,14 @@ import stat
 import tempfile
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups import make as backup_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.cluster_drill import run_cluster_drill
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.comparison import compare_tables
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.options import BackupOptions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import restore_beside
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.reuse import reusable_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import encryption
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import (
     BackstopError,
@@ -24,25 +32,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.archive import start_dump
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups import backup as backup_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup import make_backup
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_form import Form
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.backups.backup_reuse import (
-    reusable_backup,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.cluster_drill import (
-    run_cluster_drill,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import restore_beside
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import revert_in_place
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
-    Wish,
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
+    TableRestoreRequest,
     restore_table,
 )
 from support.age_keys import Key, make_key
@@ -156,7 +149,7 @@ def changed(live):
 def test_a_table_is_restored(secret, key):
     place = make_backup(secret.context, "daily")
     changed(secret)
-    wish = Wish("User", accept_lost_rows=10**9)
+    wish = TableRestoreRequest("User", accept_lost_rows=10**9)
     refused = secret.begun("rollback", {"scenario": "corrupted_table"})
     with pytest.raises(CouldNotVerify, match="no identity"):
         restore_table(refused, wish, place.backup_id)
@@ -244,7 +237,7 @@ def test_a_damaged_one(secret, key):
     assert manifests.level_of(place) is None
 
 
-@pytest.mark.parametrize("form", [Form(plain=True), Form(format="directory", jobs=2)])
+@pytest.mark.parametrize("form", [BackupOptions(plain=True), BackupOptions(format="directory", jobs=2)])
 def test_forms_that_cannot_be_encrypted(secret, form):
     with pytest.raises(Refused, match="An encrypted backup is one file"):
         make_backup(secret.context, "daily", form=form)
@@ -311,11 +304,11 @@ def test_pg_dump_fails(secret, monkeypatch):
 
 def test_only_one_encrypted_for_the_same_keys_is_used_again(secret, plain, key, tmp_path):
     place = make_backup(secret.context, "daily")
-    assert reusable_backup(secret.context, "daily", 3600, Form()) == place
-    assert reusable_backup(plain.context, "daily", 3600, Form()) is None
+    assert reusable_backup(secret.context, "daily", 3600, BackupOptions()) == place
+    assert reusable_backup(plain.context, "daily", 3600, BackupOptions()) is None
     other = make_key(tmp_path, "other.txt")
     both = dataclasses.replace(secret.context, recipients=(other.recipient, key.recipient))
-    assert reusable_backup(both, "daily", 3600, Form()) is None
+    assert reusable_backup(both, "daily", 3600, BackupOptions()) is None
 
 
 def test_two_recipients(plain, key, tmp_path):

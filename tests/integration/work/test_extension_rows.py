@@ -11,26 +11,18 @@ import pathlib
 import tempfile
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.cluster_drill import run_cluster_drill
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database, compare
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.reapply import Reapply
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.cluster_drill import (
-    run_cluster_drill,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import (
-    build_database,
-    compare,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import revert_in_place
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
-    Wish,
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
+    TableRestoreRequest,
     restore_table,
 )
 from support.databases import Databases, start_cluster
@@ -152,7 +144,7 @@ def test_one_of_their_tables_is_restored(live):
     written(live)
     for name in ("jobs.job", "jobs.tariff"):
         context = live.begun("rollback", {"scenario": "corrupted_table", "table": name})
-        assert restore_table(context, Wish(name, accept_lost_rows=1), place.backup_id)["changed"]
+        assert restore_table(context, TableRestoreRequest(name, accept_lost_rows=1), place.backup_id)["changed"]
         context.operation.close("done")
     jobs, tariffs = ours(live)
     assert jobs == [(1, "VACUUM"), (2, "ANALYZE"), (3, "REINDEX")]

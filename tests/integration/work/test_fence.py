@@ -8,8 +8,8 @@ from __future__ import annotations
 import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations import fence as module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.fence import fence
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations import fence as module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.fence import fence
 from support.databases import APP, OWNER, Workers
 from support.prisma_database import until
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import evaluation
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.evaluation import evaluate
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.inputs import GateInputs
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import evaluation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.evaluation import evaluate
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.question import Question
 from support.databases import APP, OWNER
 
 NEXT = "20251108000000_add_receipt_data"
@@ -30,7 +30,7 @@ def gates(monkeypatch):
 
     def ask(live, sql, user=None, **changes):
         release = dataclasses.replace(live.context.connection, user=user) if user else live.context.connection
-        question = Question(
+        question = GateInputs(
             files=history.from_mapping({NEXT: sql.encode()}),
             expected=[NEXT],
             release_connections=lambda: {"DATABASE_URL": release},

@@ -13,31 +13,37 @@ from unittest import mock
 
 import psycopg2
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import (
+    disk,
+    isolation,
+    programs,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import (
+    evaluation as gates_module,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.connections import (
+    release_connections,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.evaluation import (
+    GATES,
+    evaluate,
+    rollback_way,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.inputs import (
+    GateInputs,
+    is_local,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.replay import compare
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import database_lock
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import database_lock
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import disk, isolation, programs
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import evaluation as gates_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.connections import (
-    release_connections,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.evaluation import (
-    GATES,
-    evaluate,
-    rollback_way,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.question import (
-    Question,
-    is_local,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.replay import compare
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import build_database
 from support.age_keys import make_key
 from support.databases import APP, OWNER, PASSWORD, REPORT, session
 from support.databases import SQL as SQL_FILES
@@ -72,7 +78,7 @@ TRIED = ("swap_rights", "restorable", "drift")
 
 def ask(live, context=None, tried=(), **changes):
     """Gates by name, of a question that leaves them all open but for the changes."""
-    question = Question(
+    question = GateInputs(
         **{
             "files": history.from_mapping(changes.pop("files", FILES)),
             "expected": [NEXT],

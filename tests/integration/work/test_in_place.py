@@ -12,25 +12,21 @@ import stat
 
 import psycopg2
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.cluster_drill import run_cluster_drill
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.comparison import compare_tables
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.fence import fence
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.definitions import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_revert
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import plan_undo
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.fence import fence
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.cluster_drill import (
-    run_cluster_drill,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import (
-    in_place as in_place_module,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import in_place as in_place_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import (
     revert_in_place,
     undo_in_place,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
 from support.databases import APP, OWNER, REALISTIC, SQL
 
 EVERYTHING = 10**9

@@ -8,11 +8,11 @@ from __future__ import annotations
 import shlex
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables import lacking_children
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
-    Wish,
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import lacking_children
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
+    TableRestoreRequest,
     plan,
     restore_table,
 )
@@ -61,7 +61,7 @@ def follow(live, told):
     """Run what is told, in its order."""
     for entry in told:
         options = options_of(entry["command"])
-        wish = Wish(options["rollback_table"], options["rollback_mode"], options["rollback_where"])
+        wish = TableRestoreRequest(options["rollback_table"], options["rollback_mode"], options["rollback_where"])
         restore_table(live.begun("rollback"), wish, options["rollback_backup"])
         for operation in live.store.operation_ids():
             _close(live, operation)
@@ -92,7 +92,7 @@ def test_children_and_grandchildren_are_named_and_brought_back(site, mode, many,
     # Somebody deletes an order of a shop that is still there: that is no part of it.
     owner(live, "DELETE FROM line WHERE \"order\" = (SELECT min(id) FROM \"Order\")")
     gone = {name: len(before[name]) - len(rows) for name, rows in contents(live).items()}
-    wish = Wish("shop", mode, "region IN ('north', 'so uth')" if mode == "repair" else None)
+    wish = TableRestoreRequest("shop", mode, "region IN ('north', 'so uth')" if mode == "repair" else None)
     told = plan(live.context, wish, place.backup_id)["lacking"]
     result = restore_table(live.begun("rollback"), wish, place.backup_id)
     for operation in live.store.operation_ids():
@@ -120,9 +120,9 @@ def test_a_table_that_refers_to_itself(site):
     live, place = site
     before = contents(live)["person"]
     owner(live, "DELETE FROM person WHERE id = 2")
-    told = plan(live.context, Wish("person", "repair", "id = 2"), place.backup_id)["lacking"]
+    told = plan(live.context, TableRestoreRequest("person", "repair", "id = 2"), place.backup_id)["lacking"]
     assert [(entry["table"], entry["missing"], entry["emptied"]) for entry in told] == [("public.person", 0, 2)]
-    restore_table(live.begun("rollback"), Wish("person", "repair", "id = 2"), place.backup_id)
+    restore_table(live.begun("rollback"), TableRestoreRequest("person", "repair", "id = 2"), place.backup_id)
     for operation in live.store.operation_ids():
         _close(live, operation)
     follow(live, told)
@@ -132,4 +132,4 @@ def test_a_table_that_refers_to_itself(site):
 def test_nothing_is_said_where_nothing_came_back(site):
     live, place = site
     owner(live, "UPDATE shop SET name = 'changed'; DELETE FROM line WHERE id = 3")
-    assert plan(live.context, Wish("shop"), place.backup_id)["lacking"] == []
+    assert plan(live.context, TableRestoreRequest("shop"), place.backup_id)["lacking"] == []

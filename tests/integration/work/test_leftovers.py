@@ -9,10 +9,10 @@ import contextlib
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations import leftovers as module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import leftovers
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations import leftovers as module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import leftovers
 from support.databases import OWNER, REALISTIC, SQL
 
 #: Statements that only add; each with what the one after it may need.

@@ -13,17 +13,17 @@ import sys
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Locked, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import database_lock, journaled_step
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
-    Operation,
-    open_operations,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting, database_lock
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import (
     begin,
     is_alive,
     next_command,
     this_controller,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
+    Operation,
+    open_operations,
 )
 
 REQUEST = {"revision": "et-100"}
@@ -191,7 +191,7 @@ def test_unknown_kind(store):
 def test_two_operations_do_not_act_on_one_database(plain):
     """The lock is in the server: it holds across hosts and stores, and is gone with the session."""
     context = plain.begun("deploy")
-    with acting(context, "backup"):
+    with journaled_step(context, "backup"):
         with pytest.raises(Locked, match="Another operation is changing") as caught, database_lock(plain.context, 0.3):
             pass
         assert context.operation.id in caught.value.found
@@ -207,10 +207,10 @@ def test_another_database_is_free(databases):
 
 def test_what_failed_is_in_the_journal_and_the_locks_are_free(plain):
     context = plain.begun("deploy")
-    with pytest.raises(Refused), acting(context, "gates"):
+    with pytest.raises(Refused), journaled_step(context, "gates"):
         raise Refused("A gate is closed")
     assert context.operation.last("gates")["event"] == "failed" and context.operation.done("gates") is None
     assert context.keep_open == []
-    with acting(context, "gates") as facts:
+    with journaled_step(context, "gates") as facts:
         facts["closed"] = []
     assert context.operation.facts("gates") == {"closed": []}

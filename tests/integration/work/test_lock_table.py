@@ -6,18 +6,14 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.fence import fence
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import probe
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import locks
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions import diagnosis
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import probe
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.fence import fence
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import revert_in_place
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-    undo,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import diagnosis
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from demo.postgres_server import Cluster
 from support.databases import OWNER, PASSWORD, SQL, Databases, run_sql
 

@@ -15,9 +15,9 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.s
     qualified,
     quote_identifier,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss import differences
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.loss import count_losses
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.lost_rows import write_lost_rows
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss import differences
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.count import count_losses
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.kept_rows import write_lost_rows
 from support.databases import OWNER
 
 TABLES = """

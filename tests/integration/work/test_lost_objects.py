@@ -8,18 +8,11 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.migration_changes import note_objects
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
-    diagnose,
-    gather,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.own_work import note_objects
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import revert_in_place
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-    undo,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import diagnose, gather
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from support.databases import OWNER
 
 #: One of each kind that the issue was found with, and more than a list is usually cut at.

@@ -8,12 +8,10 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.retry import apply_patiently
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.failures import PrismaError
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.context import acting
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.migration_retry import (
-    apply_patiently,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
 from support.databases import SQL, Workers
 from support.prisma_database import until
 from support.prisma_project import PrismaProject
@@ -33,7 +31,7 @@ def deploy(plain, tmp_path):
     checksum = hashlib.sha256(MADE.encode()).hexdigest()
     plain.execute("UPDATE _prisma_migrations SET checksum = '%s'" % checksum)
     context = plain.begun("deploy")
-    with acting(context, "backup") as facts:
+    with journaled_step(context, "backup") as facts:
         facts["backup"] = plain.backup().backup_id
 
     def run(sql, lock_retries, context=context):

@@ -13,22 +13,22 @@ from types import SimpleNamespace
 import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import web
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import closed_program
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.old_release import (
+    pointed_to_copy,
+    try_old_release,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.relay import relayed
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import (
     old_release_answer,
     old_release_proved,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.old_release import (
-    pointed_to_copy,
-    try_old_release,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from support.databases import OWNER
 
 #: Answers POST by writing one row; how it reaches its database is given.

@@ -15,14 +15,19 @@ from unittest import mock
 import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import (
+    evaluation as gates_module,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.evaluation import (
+    GATES,
+    evaluate,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.inputs import GateInputs
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.pgbouncer import Pooler
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import evaluation as gates_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.evaluation import GATES, evaluate
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates.question import Question
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.pooled_clients import PAUSE
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import revert as revert_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import revert_in_place
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import swap as revert_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.pooled_clients import PAUSE
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import (
     build_successor,
     revert,
     settle,
@@ -268,7 +273,7 @@ def test_pools_that_are_not_what_was_said(plain, bouncer):
 
 def gates(context):
     asked = ("direct_connection", "administration_connection", "release_connection", "poolers")
-    question = Question(files=[], expected=[], release_connections=lambda: {"DATABASE_URL": context.connection})
+    question = GateInputs(files=[], expected=[], release_connections=lambda: {"DATABASE_URL": context.connection})
     with mock.patch.object(gates_module, "GATES", [gate for gate in GATES if gate[0] in asked]):
         return {gate.name: gate for gate in evaluate(context, question)}
 

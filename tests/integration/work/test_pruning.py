@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import datetime
 
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.prune import prune
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import utc_now
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import Policy
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_revert
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.pruning import prune
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-    undo,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from support.made_backups import made_backup
 
 HARDEST = Policy(days=1, weeks=1, pre_migration_days=1, post_migration_days=1)

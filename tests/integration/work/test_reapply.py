@@ -14,14 +14,10 @@ import re
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import retired_name
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss import reapply as reapply_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.reapply import Reapply
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import revert as revert_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-    undo,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss import reapply as reapply_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import swap as revert_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from support.databases import APP, OWNER
 
 APPLY, APPLY_ALL, REPORT = Reapply("apply"), Reapply("apply", deletes=True), Reapply("report")

@@ -5,10 +5,10 @@
 """After the migration the live definitions are those that its rehearsal left, however a restore prints them."""
 from __future__ import annotations
 
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import write_json
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations import rehearsal
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import build_database
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations import rehearse as rehearsal
 from support.databases import OWNER
 
 #: Reads differently once it was restored.

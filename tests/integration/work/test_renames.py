@@ -8,20 +8,14 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.count import count_losses
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.kept_rows import write_lost_rows
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.pairing import known_by_oid
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import (
-    gather,
-    losses_of_revert,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.loss import count_losses
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.lost_rows import write_lost_rows
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.pairing import known_by_oid
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.reapply import Reapply
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import revert_in_place
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import gather, losses_of_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
 from support.databases import OWNER
 
 BEFORE = """

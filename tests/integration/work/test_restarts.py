@@ -9,13 +9,21 @@ import threading
 from typing import Any, Dict, Iterator, Optional
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.comparison import compare_tables
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import retired_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import restarts
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work import restarts
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.comparison import compare_tables
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import in_place, revert, swap
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables import table_restore
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import (
+    handover as swap,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import (
+    in_place,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import (
+    swap as revert,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import table as table_restore
 
 ROW = """
 INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") VALUES ('late', 1, now(), 'u1')
@@ -120,7 +128,7 @@ def test_one_table(plain: Any, restarting: Restarts) -> None:
     plain.execute("""UPDATE "UserContribution" SET "id" = "id" || 'x'""")
     context = plain.begun("rollback", {"backup": backup.backup_id})
     restarting.at(table_restore, "table.before-commit")
-    wish = table_restore.Wish("UserContribution", accept_lost_rows=10**6)
+    wish = table_restore.TableRestoreRequest("UserContribution", accept_lost_rows=10**6)
     result = table_restore.restore_table(context, wish, backup.backup_id)
     restarting.over()
     assert result["changed"] and result["total"]

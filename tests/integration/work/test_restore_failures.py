@@ -9,6 +9,7 @@ import re
 
 import psycopg2
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import (
     BackstopError,
     CouldNotVerify,
@@ -17,7 +18,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.s
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import archive, restore_failures
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
 from support.databases import OWNER
 
 #: What is made as a superuser; what the error must say; a statement that the remedy means where it is not in it.

@@ -9,14 +9,11 @@ from __future__ import annotations
 import collections
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database, compare
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import (
-    build_database,
-    compare,
-)
 from support.sabotages import COMMON, ROWS, name_of, sabotages
 
 

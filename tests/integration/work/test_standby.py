@@ -10,20 +10,23 @@ import dataclasses
 
 import psycopg2
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import surroundings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import replication
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.diagnosis import notes
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.gates import surroundings
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.restore import build_database
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import in_place, retired, swap
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import revert as revert_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import (
+    handover as swap,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import (
+    in_place,
+    retired,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import swap as revert_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import notes
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
 from support.databases import session
 from support.prisma_database import until
 from support.standby import NAME, hot_standby

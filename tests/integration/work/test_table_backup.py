@@ -8,17 +8,17 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import run_drill, verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.fence import fence
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import leftovers
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import archive
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import (
     backup_to_revert_to,
     plan_revert,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.fence import fence
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.migrations.leftovers import leftovers
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import run_drill, verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import build_successor
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor
 from support.databases import REALISTIC
 
 

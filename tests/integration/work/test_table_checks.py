@@ -11,9 +11,9 @@ import random
 import time
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.table_checks import check_table
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, impact, measures
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_checks import check_table
 from support.databases import OWNER
 from support.module_runner import run_module
 

@@ -15,8 +15,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import qualified
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions, digests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
-    Wish,
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
+    TableRestoreRequest,
     plan,
     plan_table_undo,
     restore_table,
@@ -76,7 +76,7 @@ def tables_of(session):
 def restore(live, table="ReceiptData", place=None, **wish):
     """Restore in an operation of its own."""
     context = live.begun("rollback", {"scenario": "corrupted_table", "table": table, **wish_json(wish)})
-    result = restore_table(context, Wish(table, **wish), place.backup_id if place else None)
+    result = restore_table(context, TableRestoreRequest(table, **wish), place.backup_id if place else None)
     context.operation.close("done")
     return result
 
@@ -168,7 +168,7 @@ def test_newer_rows_need_consent(receipts):
     receipts.backup()
     owner(receipts, "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now())")
     before = state(receipts)
-    for act in (restore, lambda live: plan(live.context, Wish("ReceiptData"))):
+    for act in (restore, lambda live: plan(live.context, TableRestoreRequest("ReceiptData"))):
         with pytest.raises(Refused, match="1 rows would be lost") as caught:
             act(receipts)
         assert "id=new" in caught.value.found and "accept_lost_rows=1" in caught.value.hint
@@ -182,7 +182,7 @@ def test_a_writer_between_the_plan_and_the_act(receipts):
     """The plan counted nothing lost; what came since is counted again behind the lock, and needs consent."""
     place = receipts.backup()
     owner(receipts, CORRUPT)
-    assert plan(receipts.context, Wish("ReceiptData"), place.backup_id)["lost_rows"] == 0
+    assert plan(receipts.context, TableRestoreRequest("ReceiptData"), place.backup_id)["lost_rows"] == 0
     owner(receipts, "INSERT INTO \"ReceiptData\" VALUES ('late', 'p000201', NULL, 1, now())")
     before = state(receipts)
     with pytest.raises(Refused, match="1 rows would be lost"):
@@ -286,7 +286,7 @@ def test_a_cascade_needs_consent_and_comes_back_with_an_undo(receipts):
 
 def test_rows_of_others_that_are_touched_without_consent(receipts, monkeypatch):
     """The last net: whatever reached them, the server's own count says so before the COMMIT."""
-    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables import table_restore
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import table as table_restore
 
     def and_more(session, pair):
         apply(session, pair)
@@ -372,7 +372,7 @@ def test_tables_of_every_shape(databases):
         result = restore(live, table, place, accept_lost_rows=100)
         assert result["changed"], table
         assert state(live) == before, table
-        assert not plan(live.context, Wish(table), place.backup_id, again=True)["total"], table
+        assert not plan(live.context, TableRestoreRequest(table), place.backup_id, again=True)["total"], table
 
 
 def test_a_rule_in_the_way_is_found_by_the_proof(databases):
@@ -460,7 +460,7 @@ def test_rows_that_are_not_those_of_the_manifest(receipts, monkeypatch):
 
 def test_readers_go_on_and_a_writer_that_does_not_end_is_waited_for(receipts, monkeypatch):
     from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import connection
-    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables import table_restore
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import table as table_restore
 
     receipts.backup()
     owner(receipts, CORRUPT)
@@ -488,27 +488,27 @@ def test_readers_go_on_and_a_writer_that_does_not_end_is_waited_for(receipts, mo
 
 def test_backups_it_does_not_take(receipts, databases):
     with pytest.raises(Refused, match="no verified backup that holds table public.ReceiptData"):
-        plan(receipts.context, Wish("ReceiptData"))
+        plan(receipts.context, TableRestoreRequest("ReceiptData"))
     other = receipts.backup(tables=["User"])
     with pytest.raises(Refused, match="cannot give table public.ReceiptData back"):
-        plan(receipts.context, Wish("ReceiptData"), other.backup_id)
+        plan(receipts.context, TableRestoreRequest("ReceiptData"), other.backup_id)
     with pytest.raises(Refused, match="There is no table receipt_data"):
-        plan(receipts.context, Wish("receipt_data"), other.backup_id)
+        plan(receipts.context, TableRestoreRequest("receipt_data"), other.backup_id)
     elsewhere = databases.make("elsewhere")
     place = elsewhere.backup()
     with pytest.raises(Refused, match="is of another database"):
-        plan(receipts.context, Wish("User"), place.backup_id)
+        plan(receipts.context, TableRestoreRequest("User"), place.backup_id)
     with pytest.raises(Refused, match="no verified backup"):
-        plan(receipts.context, Wish("ReceiptData"))
+        plan(receipts.context, TableRestoreRequest("ReceiptData"))
 
 
 def test_without_an_operation(receipts):
     receipts.backup()
     before = state(receipts)
     owner(receipts, CORRUPT)
-    result = restore_table(receipts.context, Wish("ReceiptData"))
+    result = restore_table(receipts.context, TableRestoreRequest("ReceiptData"))
     assert result["changed"] and state(receipts) == before
-    assert not restore_table(receipts.context, Wish("ReceiptData"))["changed"]
+    assert not restore_table(receipts.context, TableRestoreRequest("ReceiptData"))["changed"]
     assert os.listdir(receipts.store.root + "/operations") == []
 
 
@@ -516,11 +516,11 @@ def test_check_has_no_effect(receipts):
     receipts.backup()
     owner(receipts, CORRUPT)
     before, files = state(receipts), sorted(os.listdir(receipts.store.root + "/emergency"))
-    report = plan(receipts.context, Wish("ReceiptData"))
+    report = plan(receipts.context, TableRestoreRequest("ReceiptData"))
     assert report["changed"] and counts(report) == (2, 3, 0) and report["level"] == "readable"
     assert report["in_backup"][0]["rows"] == 100
     assert state(receipts) == before and sorted(os.listdir(receipts.store.root + "/emergency")) == files
-    assert dataclasses.replace(Wish("x"), mode="repair").only_reports
+    assert dataclasses.replace(TableRestoreRequest("x"), mode="repair").only_reports
 
 
 def test_partitions_with_a_trigger_and_children(plain):
@@ -547,7 +547,7 @@ def test_partitions_with_a_trigger_and_children(plain):
     assert state(plain) == before
     owner(plain, "DELETE FROM uses; ALTER TABLE months DETACH PARTITION january")
     with pytest.raises(Refused, match="cannot give table public.months back") as caught:
-        plan(plain.context, Wish("months"), result["backup"])
+        plan(plain.context, TableRestoreRequest("months"), result["backup"])
     assert caught.value.found == "partition public.january of it is not there"
 
 

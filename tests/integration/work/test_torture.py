@@ -8,14 +8,10 @@ from __future__ import annotations
 import pathlib
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import quote_identifier
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.restores.drill import verify
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-    undo,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from support.databases import OWNER, REALISTIC, run_sql
 
 SQL = pathlib.Path(__file__).resolve().parents[2] / "support" / "torture_database"

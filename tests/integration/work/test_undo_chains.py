@@ -10,33 +10,23 @@ import dataclasses
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import retired_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.plan import plan_revert
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import (
-    loss_of_undo,
-    plan_undo,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.lifecycle import begin, this_controller
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.loss.reapply import Reapply
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts import retired as retired_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.in_place import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired as retired_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import (
     revert_in_place,
     undo_in_place,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.retired import (
-    back_up_retired,
-    prune,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-    undo,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.tables.table_restore import (
-    Wish,
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import back_up_retired, prune
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
+    TableRestoreRequest,
     restore_table,
     undo_table,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import loss_of_undo, plan_undo
 from support.databases import OWNER
 
 EVERYTHING = 10**9
@@ -325,7 +315,7 @@ def test_a_table_three_long(plain):
     zeros = 'SELECT count(*) FROM "UserContribution" WHERE "contributionAmount" = 0'
     wrong = plain.value(zeros)
     context = begun(plain, "rollback", scenario="corrupted_table")
-    assert restore_table(context, Wish("UserContribution"), place.backup_id)["changed"]
+    assert restore_table(context, TableRestoreRequest("UserContribution"), place.backup_id)["changed"]
     context.operation.close("done")
     chain = [context.operation]
     for expected in (wrong, 0, wrong):

@@ -8,11 +8,8 @@ from __future__ import annotations
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.undoing import plan_undo
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import (
-    build_successor,
-    revert,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
 
 
 def ended(live, kind, outcome="done", step="code", **request):

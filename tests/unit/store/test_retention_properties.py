@@ -192,10 +192,10 @@ def test_a_stalled_job_ages_nothing_out(world, policy, days):
 def test_what_is_not_counted_changes_nothing_for_others(world, policy):
     items, now, needed = world
     counted = [item for item in items if counts(item, now)]
-    alone = {decision.item.backup_id: decision for decision in decide(counted, policy, now, needed=needed)}
+    exclusive = {decision.item.backup_id: decision for decision in decide(counted, policy, now, needed=needed)}
     for decision in decide(items, policy, now, needed=needed):
-        assert decision == alone.get(decision.item.backup_id, decision)
-        assert decision.keep or decision.item.backup_id in alone
+        assert decision == exclusive.get(decision.item.backup_id, decision)
+        assert decision.keep or decision.item.backup_id in exclusive
 
 
 @bounded

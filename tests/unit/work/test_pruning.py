@@ -13,6 +13,8 @@ import subprocess
 import sys
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups import prune as pruning
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.prune import prune
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import FileLock
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Locked, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import utc_now
@@ -21,8 +23,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.marks import set_mark
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import Policy
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions import pruning
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.pruning import prune
 from support.made_backups import made_backup, utc
 
 POLICY = Policy(days=2, weeks=1, pre_migration_days=10, post_migration_days=10, zone=datetime.timezone.utc)
@@ -290,7 +290,7 @@ KILLED = """
 import sys
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import Policy
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.pruning import prune
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.prune import prune
 prune(Store(sys.argv[1]), Policy(days=2, weeks=1), max_share=1)
 """
 

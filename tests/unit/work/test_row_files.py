@@ -10,16 +10,14 @@ import pathlib
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import Request
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups import row_files
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.row_files import prune_row_files
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import utc_now
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import OPTIONS
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions import row_files
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.decisions.row_files import (
-    prune_row_files,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.work.reverts.revert import SWAP
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import SWAP
 from ansible_collections.backstop.postgres.plugins.modules import pg_backup_prune
 
 LATER = utc_now() + datetime.timedelta(days=91)

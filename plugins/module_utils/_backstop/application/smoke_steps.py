@@ -144,9 +144,9 @@ def _placeholders(value: Any) -> Iterable[str]:
 def fill(value: Any, saved: Mapping[str, Any]) -> Any:
     """Put saved values in the place of ``${name}``; a text that is nothing else takes the value's own type."""
     if isinstance(value, str):
-        alone = PLACEHOLDER.fullmatch(value)
-        if alone:
-            return saved[alone.group(1)]
+        exclusive = PLACEHOLDER.fullmatch(value)
+        if exclusive:
+            return saved[exclusive.group(1)]
         return PLACEHOLDER.sub(lambda match: str(saved[match.group(1)]), value)
     if isinstance(value, dict):
         return {fill(key, saved): fill(item, saved) for key, item in value.items()}

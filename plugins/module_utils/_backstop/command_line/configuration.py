@@ -18,10 +18,10 @@ from ..base.errors import BackstopError
 from ..base.progress import Progress
 from ..base.sql_names import near_names
 from ..postgres.connection import Settings
+from ..site import Context
 from ..store import retention
 from ..store.layout import Store
 from ..store.offsite import Offsite
-from ..work.context import Context
 from .exit_statuses import UsageError
 from .passwords import PasswordSource, read_private
 

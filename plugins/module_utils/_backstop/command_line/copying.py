@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from ..backups.copies import copy_missing, prune_copies
 from ..base.progress import timestamp
+from ..site import Context
 from ..store.offsite import Offsite
 from ..store.retention import policy_of
-from ..work.backups.copies import copy_missing, prune_copies
-from ..work.context import Context
 from .configuration import Configuration, OffsiteCopies
 from .exit_statuses import UsageError
 from .passwords import read_private

@@ -14,10 +14,10 @@ from ..base.durable_files import FileLock
 from ..base.errors import BackstopError, Locked
 from ..base.progress import timestamp
 from ..command_line import metrics
+from ..site import Context, database_lock
 from ..store.layout import Store
+from ..store.lifecycle import require_no_running
 from ..store.retention import read_items
-from ..work.context import Context, database_lock
-from ..work.lifecycle import require_no_running
 from .configuration import Configuration
 from .notification import notify
 from .run_records import RunRecords
@@ -27,7 +27,7 @@ Warn = Callable[[str], None]
 
 
 @contextlib.contextmanager
-def alone(context: Context, wait_seconds: float, *, besides_operations: bool = False) -> Iterator[None]:
+def exclusive(context: Context, wait_seconds: float, *, besides_operations: bool = False) -> Iterator[None]:
     """Hold the lock of this database's runs; child processes keep it open, so it is free when the last of them is gone.
 
     store.begin_backup() keeps two backups from taking each other for debris, not from being made at the same time.

@@ -12,27 +12,27 @@ import os
 import sys
 from typing import Any, Callable, Dict, List, Tuple
 
+from ..backups.cluster_drill import run_cluster_drill
+from ..backups.copies import fetch, read_copies
+from ..backups.drill import verify
+from ..backups.make import make_backup
+from ..backups.prune import prune
+from ..backups.restore import drop_left_restore, restore_beside
+from ..backups.row_files import prune_row_files
 from ..base.durable_files import write_json
 from ..base.encryption import find_age
 from ..base.errors import BackstopError, CouldNotVerify, Locked, NotCopied, Refused
 from ..base.progress import Progress, parse_timestamp, timestamp
 from ..postgres import server
 from ..postgres.connection import require_driver
+from ..site import Context
 from ..store import manifest as manifests
 from ..store.layout import KINDS, BackupPlace
 from ..store.retention import policy_of, row_days_of
-from ..work.backups.backup import make_backup
-from ..work.backups.copies import fetch, read_copies
-from ..work.context import Context
-from ..work.decisions.pruning import prune
-from ..work.decisions.row_files import prune_row_files
-from ..work.restores.cluster_drill import run_cluster_drill
-from ..work.restores.drill import verify
-from ..work.restores.restore import drop_left_restore, restore_beside
 from .configuration import Configuration, duration, load, names
 from .copying import copy_and_prune, remote_of, require_offsite
 from .exit_statuses import COULD_NOT_VERIFY, FAILED, NAGIOS, NAGIOS_WORDS, NOT_COPIED, OK, TOO_OLD, UsageError
-from .jobs import alone, alone_on_store, refresh_metrics, watched
+from .jobs import alone_on_store, exclusive, refresh_metrics, watched
 from .notification import notify
 from .output import Output, TerminalProgress, table
 from .run_records import RunRecords
@@ -187,7 +187,7 @@ def _drill(call: Call) -> int:
 def _run_drill(call: Call, configuration: Configuration) -> Dict[str, Any]:
     place = call.place(read_standing(configuration))
     context = configuration.context(call.progress)
-    with alone(context, call.options.wait, besides_operations=True):
+    with exclusive(context, call.options.wait, besides_operations=True):
         if call.options.where == "cluster":
             return _evaluated(lambda: run_cluster_drill(context, place, call.options.scratch_directory))
         _evaluated(lambda: _require_means(context))
@@ -224,7 +224,7 @@ def _backup(call: Call) -> int:
 
     def act() -> Dict[str, Any]:
         context = configuration.context(call.progress)
-        with alone(context, call.options.wait):
+        with exclusive(context, call.options.wait):
             place = make_backup(context, call.options.kind)
             try:
                 _tidied(configuration, context)
@@ -286,7 +286,7 @@ def _run_copy(call: Call, configuration: Configuration, only_check: bool = False
 
     def act() -> Dict[str, Any]:
         context = configuration.context(call.progress)
-        with alone(context, call.options.wait, besides_operations=True):
+        with exclusive(context, call.options.wait, besides_operations=True):
             return copy_and_prune(configuration, context, only_check=only_check)
 
     try:
@@ -309,7 +309,7 @@ def _fetch(call: Call) -> int:
     offsite = remote_of(configuration)
     context = configuration.context(call.progress)
     context.store.prepare()
-    with alone(context, call.options.wait, besides_operations=True):
+    with exclusive(context, call.options.wait, besides_operations=True):
         place = fetch(context, offsite, call.options.backup)
     facts = Backup(place, manifests.load(place), manifests.level_of(place)).to_json()
     _refresh(call, configuration)
@@ -322,7 +322,7 @@ def _restore(call: Call) -> int:
     configuration = call.configuration()
     place = call.place(read_standing(configuration))
     context = configuration.context(call.progress)
-    with alone(context, call.options.wait, besides_operations=True):
+    with exclusive(context, call.options.wait, besides_operations=True):
         facts = restore_beside(context, place, call.options.into, _tidied(configuration, context))
     call.output.result(
         facts,

@@ -42,7 +42,7 @@ SUPPORTED = (6, 7)
 
 
 @dataclasses.dataclass(frozen=True)
-class Said:
+class CommandResult:
     """What a Prisma that ended said."""
 
     status: int
@@ -189,7 +189,7 @@ class Prisma:
             raise analyse("prisma migrate diff", said.stdout, said.stderr)
         return said.stdout.strip() + "\n"
 
-    def migrate_status(self, url: str, timeout: Optional[float] = 60) -> Said:
+    def migrate_status(self, url: str, timeout: Optional[float] = 60) -> CommandResult:
         """Prisma's own report, for people: its exit status must decide nothing, see :mod:`.history`."""
         return self._run(["migrate", "status"], url, timeout, (), None)
 
@@ -216,7 +216,7 @@ class Prisma:
         timeout: Optional[float],
         keep_open: Sequence[int],
         on_line: Optional[Listener],
-    ) -> Said:
+    ) -> CommandResult:
         """Run a command that changes the database; raises unless it succeeds."""
         _require_same_database(cursor, url)
         what = "prisma " + " ".join(arguments[:2])
@@ -240,7 +240,7 @@ class Prisma:
         keep_open: Sequence[int],
         on_line: Optional[Listener],
         name_schema: bool = True,
-    ) -> Said:
+    ) -> CommandResult:
         argv = [self.node, self._entry, *arguments]
         if self.project.schema_path and name_schema:
             argv += ["--schema", self.project.schema_path]
@@ -264,7 +264,7 @@ class Prisma:
                 if on_line is not None:
                     on_line(line)
             status = program.wait()
-            return Said(status, "\n".join(output), redact(program.stderr_text, hidden))
+            return CommandResult(status, "\n".join(output), redact(program.stderr_text, hidden))
 
     @contextlib.contextmanager
     def _guarded(self, url: str) -> Iterator[Tuple[List[str], Dict[str, str]]]:
@@ -352,7 +352,7 @@ def _require_same_database(cursor: Any, url: str) -> None:
         )
 
 
-def _not_done(what: str, said: Said, found: str) -> PrismaError:
+def _not_done(what: str, said: CommandResult, found: str) -> PrismaError:
     """Prisma also ends with status 0 when its engine dies early: its promises are then never settled."""
     return PrismaError(
         "%s reported success without doing its work" % what,

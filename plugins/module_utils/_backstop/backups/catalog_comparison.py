@@ -1,0 +1,353 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Comparing the definitions of a database with those of a backup: what pg_dump writes decides."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import tempfile
+from typing import Any, Dict, Iterator, List, Optional, Sequence
+
+from ..base.errors import BackstopError
+from ..base.sql_names import scratch_name
+from ..postgres import archive, definitions, dumped_definitions
+from ..postgres.connection import Session
+from ..postgres.database_properties import create_database, drop_scratch_database
+from ..site import Context
+from ..store.layout import new_id
+from ..store.manifest import readable, verification
+from .comparison import Comparison
+
+
+@dataclasses.dataclass
+class CatalogDifferences:
+    """How the definitions of a database differ from those of a backup; ``objects`` decides."""
+
+    #: one sentence for each entry that differs
+    objects: List[str] = dataclasses.field(default_factory=list)
+    #: those of them that are about what pg_dump's text does not carry
+    beside: List[str] = dataclasses.field(default_factory=list)
+    #: what a dump does not carry, with the reason
+    tolerated: List[str] = dataclasses.field(default_factory=list)
+    #: what is the same though printed or named differently: both texts, None where there is none
+    reprinted: Dict[str, List[Any]] = dataclasses.field(default_factory=dict)
+    #: keys of dumped_definitions that count, as dumped_definitions.compare() has them
+    dumped: Dict[str, List[str]] = dataclasses.field(default_factory=dict)
+    #: all that the queries of definitions see, to say what changed in an entry that counts
+    own: Dict[str, List[str]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def equal(self) -> bool:
+        return not self.objects
+
+
+def catalog_differences(
+    context: Context,
+    manifest: Dict[str, Any],
+    database: Optional[str] = None,
+    *,
+    settle: bool = True,
+    ignore: Sequence[str] = (),
+) -> CatalogDifferences:
+    """Compare the definitions of a database, as they are committed, with those of a backup.
+
+    What pg_dump writes decides. An entry that reads differently is the same when the backup's definitions, loaded into
+    a scratch database, read like it there (PostgreSQL prints some expressions differently once they were loaded), or
+    when its own do, loaded likewise (it is the one that never was). What pg_dump does not carry is asked of the server.
+
+    :param database: default is the live one
+    :param settle: False where no scratch database may be made: then only what an earlier restore proved is the same
+    :param ignore: ``schema.name`` of tables that are left out with all that is theirs
+    """
+    name = context.database if database is None else database
+    with context.connect(name) as session:
+        tools = context.tools(session)
+        own = definitions.definitions(session)
+    settings = context.connection.with_database(name)
+    dumped = dumped_definitions.of_database(tools, settings, keep_open=context.keep_open)
+    judge = _Judge(context, manifest, name, _Definitions(dumped, own), ignore)
+    return judge.judge(settle)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Definitions:
+    """Both ways to see the definitions of one database."""
+
+    dumped: dumped_definitions.Entries
+    own: definitions.Definitions
+
+
+#: Kinds of entries that are never printed differently: a restore that only warned, or left them out, proves nothing.
+#: Nor are both texts kept of what can hold a password.
+_NEVER_REPRINTED = (*dumped_definitions.RIGHTS, *dumped_definitions.SECRET, "COMMENT", "SECURITY LABEL")
+
+
+class _Judge:
+    """Decides on each difference between a backup's definitions and those that were found."""
+
+    def __init__(
+        self, context: Context, manifest: Dict[str, Any], name: str, found: _Definitions, ignore: Sequence[str]
+    ) -> None:
+        self._context, self._manifest, self._name, self._found = context, manifest, name, found
+        self._wanted = _Definitions(_dumped_of(context, manifest), manifest["definitions"])
+        self._ignore = tuple(ignore)
+        self._result = CatalogDifferences()
+        #: why the backup's definitions could not be loaded
+        self._unsettled = ""
+
+    def judge(self, settle: bool) -> CatalogDifferences:
+        result, wanted, found = self._result, self._wanted, self._found
+        result.own = self._without_ignored(definitions.compare(wanted.own, found.own))
+        result.dumped = self._without_ignored(dumped_definitions.compare(wanted.dumped, found.dumped))
+        self._leave_out_subscriptions()
+        beside = [key for keys in result.own.values() for key in keys if definitions.is_beside(key)]
+        beside = [key for key in beside if not self._cannot_be_carried(key)]
+        pairs = self._pairs(beside)
+        known = _proved_before(self._context, pairs)
+        for key in known:
+            result.dumped = _less(result.dumped, [key])
+            if key in beside:
+                beside.remove(key)
+                self._tolerate(key)
+        if settle and (any(result.dumped.values()) or any(map(_made_by_a_load, beside))):
+            beside = self._settled(beside)
+        self._tell(beside)
+        if not result.objects:
+            # For use where pg_dump cannot look: the queries' differences that were none.
+            pairs.update({key: self._own_pair(key) for keys in result.own.values() for key in keys})
+        result.reprinted = {
+            key: pair for key, pair in pairs.items() if key not in beside and key not in _keys(result.dumped)
+        }
+        return result
+
+    def _without_ignored(self, found: Dict[str, List[str]]) -> Dict[str, List[str]]:
+        return {
+            how: [key for key in keys if not any(is_about(key, table) for table in self._ignore)]
+            for how, keys in found.items()
+        }
+
+    def _leave_out_subscriptions(self) -> None:
+        lost = [key for key in self._result.dumped["missing"] if _of_subscription(key)]
+        self._result.dumped = _less(self._result.dumped, lost)
+        self._result.tolerated += ["%s: is never brought back by a restore" % key for key in lost]
+
+    def _cannot_be_carried(self, key: str) -> bool:
+        """Tolerate what no restore could bring back, whatever the dump."""
+        wanted, found = self._own_pair(key)
+        kind = definitions.kind_of(key)
+        reason = _NOT_CARRIED.get(kind, "")
+        if kind == "materialized view":
+            carried = (wanted, found) != ("stale", "without rows")
+        else:
+            carried = kind not in _NOT_CARRIED or found is not None
+        if not carried:
+            self._result.tolerated.append("%s: %s" % (key, reason))
+        return not carried
+
+    def _pairs(self, beside: Sequence[str]) -> Dict[str, List[Any]]:
+        pairs = {key: self._own_pair(key) for key in beside}
+        for key in _keys(self._result.dumped):
+            if self._may_be_reprinted(key):
+                pairs[key] = [self._wanted.dumped.get(key), self._found.dumped.get(key)]
+        return pairs
+
+    def _own_pair(self, key: str) -> List[Any]:
+        return [self._wanted.own.get(key), self._found.own.get(key)]
+
+    def _may_be_reprinted(self, key: str) -> bool:
+        """Not where somebody else owns it: that no load decides."""
+        if dumped_definitions.kind_of(key) in _NEVER_REPRINTED:
+            return False
+        owners = [
+            sorted(entry["owner"] for entry in side.get(key, ())) for side in (self._wanted.dumped, self._found.dumped)
+        ]
+        return owners[0] == owners[1] or not all(owners)
+
+    def _settled(self, beside: Sequence[str]) -> List[str]:
+        """Load the definitions and compare again; what is left of those that pg_dump does not carry."""
+        try:
+            with contextlib.ExitStack() as stack:
+                source = stack.enter_context(_schema_of_backup(self._context, self._manifest))
+                first = self._loaded(source, "trip1")
+                reprinted = [key for key in _keys(self._result.dumped) if self._may_be_reprinted(key)]
+                left = _differing(reprinted, first.dumped, self._found.dumped)
+                if left:
+                    source = stack.enter_context(schema_of_database(self._context, self._name))
+                    left = _differing(left, first.dumped, self._loaded(source, "trip2").dumped)
+        except BackstopError as error:
+            self._unsettled = str(error)
+            return list(beside)
+        self._result.dumped = _less(self._result.dumped, [key for key in reprinted if key not in left])
+        same = [key for key in beside if _made_by_a_load(key) and first.own.get(key) == self._found.own.get(key)]
+        for key in same:
+            self._tolerate(key)
+        return [key for key in beside if key not in same]
+
+    def _loaded(self, source: archive.Source, purpose: str) -> _Definitions:
+        return load_definitions(self._context, source, self._manifest["database"]["properties"], purpose)
+
+    def _tolerate(self, key: str) -> None:
+        self._result.tolerated.append("%s: %s" % (key, _MADE_ANEW))
+
+    def _tell(self, beside: Sequence[str]) -> None:
+        wanted, found, objects = self._wanted.dumped, self._found.dumped, self._result.objects
+        for how, keys in self._result.dumped.items():
+            objects += [dumped_definitions.describe(key, how, wanted, found) for key in keys]
+        for key in beside:
+            before, now = (text or "none" for text in self._own_pair(key))
+            self._result.beside.append("%s is changed (%s, now %s)" % (key, before, now))
+        objects += self._result.beside
+        if objects and self._unsettled:
+            objects.append("whether they only read differently could not be proved: " + self._unsettled)
+
+
+#: Why a dump does not carry what is told of these kinds; a restore makes them as they usually are.
+_NOT_CARRIED = {
+    "invalid index": "a dump leaves it out; REINDEX or DROP it in the source",
+    "internal trigger": "a dump does not carry that the check is disabled; ALTER TABLE ... ENABLE TRIGGER ALL in the"
+    " source",
+    "materialized view": "cannot be filled by a restore, for it reads one without rows; REFRESH both in the source",
+}
+_MADE_ANEW = "a restore makes it anew: in the server's default version, with its own owners and comments"
+
+
+def _made_by_a_load(key: str) -> bool:
+    return definitions.kind_of(key) == "extension"
+
+
+def _of_subscription(key: str) -> bool:
+    return key.startswith(("SUBSCRIPTION ", "COMMENT SUBSCRIPTION ", "SECURITY LABEL SUBSCRIPTION "))
+
+
+def is_about(key: str, table: str) -> bool:
+    """Whether a key of either kind names this table (``schema.name``), something of it, or its primary key's index."""
+    schema, name = (re.escape(part) for part in table.split(".", 1))
+    return re.search(r'(?:^| )"?%s"?\."?%s(?:_pkey)?"?(?:$|[ .])' % (schema, name), key) is not None
+
+
+def _keys(found: Dict[str, List[str]]) -> List[str]:
+    return [key for keys in found.values() for key in keys]
+
+
+def _less(found: Dict[str, List[str]], keys: Sequence[str]) -> Dict[str, List[str]]:
+    return {how: [key for key in listed if key not in keys] for how, listed in found.items()}
+
+
+def _differing(
+    keys: Sequence[str], before: dumped_definitions.Entries, after: dumped_definitions.Entries
+) -> List[str]:
+    one, other = (dumped_definitions.only(keys, entries) for entries in (before, after))
+    return _keys(dumped_definitions.compare(one, other))
+
+
+def _dumped_of(context: Context, manifest: Dict[str, Any]) -> dumped_definitions.Entries:
+    """The entries of a backup; one of an earlier version has them only in its archive."""
+    if "dumped" in manifest:
+        return dict(manifest["dumped"])
+    place = context.store.find_backup(manifest["id"])
+    return dumped_definitions.of_archive(context.archive(place, manifest), context.keep_open)
+
+
+def _proved_before(context: Context, pairs: Dict[str, List[Any]]) -> List[str]:
+    """Which of these objects an earlier restore of any backup found to be the same, printed in these two ways."""
+    if not pairs:
+        return []
+    places = [backup.place for backup in readable(context.store.backups())]
+    proved = [(verification(place) or {}).get("reprinted", {}) for place in places]
+    return [key for key, pair in pairs.items() if any(known.get(key) == pair for known in proved)]
+
+
+@contextlib.contextmanager
+def _schema_of_backup(context: Context, manifest: Dict[str, Any]) -> Iterator[archive.Source]:
+    yield context.archive(context.store.find_backup(manifest["id"]), manifest)
+
+
+@contextlib.contextmanager
+def schema_of_database(context: Context, database: str) -> Iterator[archive.Source]:
+    """An archive of the definitions of a database."""
+    with tempfile.TemporaryDirectory(prefix="backstop-schema-") as folder, context.connect(database) as session:
+        path = os.path.join(folder, "schema.dump")
+        settings = context.connection.with_database(database)
+        with archive.start_dump(
+            context.tools(session), settings, path, schema_only=True, comparable=True, keep_open=context.keep_open
+        ) as dump:
+            dump.check("pg_dump could not write the schema of %s" % database)
+        yield path
+
+
+def load_definitions(
+    context: Context, source: archive.Source, properties: Dict[str, Any], purpose: str
+) -> _Definitions:
+    """The definitions of a scratch database into which those of an archive were loaded."""
+    with loaded(context, source, properties, purpose) as name, context.connect(name) as session:
+        settings = context.connection.with_database(name)
+        dumped = dumped_definitions.of_database(context.tools(session), settings, keep_open=context.keep_open)
+        return _Definitions(dumped, definitions.definitions(session))
+
+
+@contextlib.contextmanager
+def loaded(context: Context, source: archive.Source, properties: Dict[str, Any], purpose: str) -> Iterator[str]:
+    """The name of a scratch database into which the definitions of an archive were loaded; dropped afterwards."""
+    name = scratch_name(context.operation.id if context.operation else new_id(), purpose)
+    settings = context.connection.with_database(name)
+    with context.administer() as admin:
+        drop_scratch_database(admin, name)
+        try:
+            create_database(admin, name, properties)
+            archive.restore(context.tools(admin), settings, source, schema_only=True, keep_open=context.keep_open)
+            yield name
+        finally:
+            drop_scratch_database(admin, name)
+
+
+def compare_catalog(
+    context: Context, session: Session, manifest: Dict[str, Any], result: Comparison, *, round_trips: bool = True
+) -> None:
+    """Compare the definitions of a restored database with those of the manifest; adds to ``result``.
+
+    :param round_trips: False within a transaction, which pg_dump cannot see: by our queries alone. What only reads
+        differently is then tolerated, and named where no earlier restore proved it
+    """
+    if round_trips:
+        found = catalog_differences(context, manifest, session.settings.database)
+        result.objects += found.objects
+        result.tolerated += found.tolerated
+        result.reprinted.update(found.reprinted)
+    else:
+        _compare_within_transaction(context, session, manifest, result)
+
+
+def _compare_within_transaction(
+    context: Context, session: Session, manifest: Dict[str, Any], result: Comparison
+) -> None:
+    restored = definitions.definitions(session)
+    found = definitions.compare(manifest["definitions"], restored)
+    pairs = {key: [manifest["definitions"].get(key), restored.get(key)] for key in _keys(found)}
+    known = _proved_before(context, pairs)
+    result.reprinted.update({key: pairs[key] for key in known})
+    for how, keys in _less(found, known).items():
+        for key in keys:
+            reason = _tolerable(key, how, pairs[key])
+            if reason:
+                result.tolerated.append("%s: %s" % (key, reason))
+            else:
+                result.objects.append("%s is %s" % (key, how))
+
+
+def _tolerable(key: str, how: str, pair: Sequence[Optional[str]]) -> Optional[str]:
+    """Why a difference that our queries see need be none."""
+    kind = definitions.kind_of(key)
+    if how == "changed" and kind in definitions.REPRINTED:
+        return "is printed differently; no drill has proved that it is the same"
+    if kind == "extension":
+        return _MADE_ANEW
+    if kind == "index" and how == "missing" and "; valid false" in str(pair[0]):
+        return _NOT_CARRIED["invalid index"]
+    if kind in _NOT_CARRIED and (pair[1] is None or list(pair) == ["stale", "without rows"]):
+        return _NOT_CARRIED[kind]
+    return None

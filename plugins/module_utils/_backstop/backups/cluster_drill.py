@@ -1,0 +1,103 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The drill in a scratch cluster: the live server takes no part, so roles, owners and privileges are proved too."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from typing import Any, Dict, Iterator, Optional
+
+from ..base.encryption import SUFFIX, Encrypted, decrypt
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import scratch_name
+from ..postgres import server
+from ..postgres.client_tools import find_client_tools
+from ..postgres.connection import Session
+from ..postgres.scratch_server import scratch_server
+from ..site import Context
+from ..store import manifest as manifests
+from ..store.layout import ROLES, BackupPlace, new_id
+from .drill import kept_facts, recorded
+from .restore import build_database
+
+METHOD = "restored into a scratch cluster, with its roles, and compared"
+
+
+def run_cluster_drill(context: Context, place: BackupPlace, directory: Optional[str] = None) -> Dict[str, Any]:
+    """Verify a backup to level ``restored`` in a server that is made for it and removed afterwards.
+
+    The live server is not asked for anything.
+
+    :param directory: where the data of that server may lie
+    """
+    manifest = manifests.load(place)
+    manifests.require_whole(manifest)
+    tools = find_client_tools(int(manifest["server"]["major"]), context.client_bin_dir)
+    context.archive(place, manifest)
+    roles = _roles(context, place, manifest)
+    name = scratch_name(context.operation.id if context.operation else new_id(), "drill")
+    started = time.monotonic()
+    with scratch_server(tools, directory) as settings:
+        there = dataclasses.replace(context, connection=settings, administration=settings)
+        with there.administer() as admin:
+            who = {"role": server.rights(admin, "postgres").role, "server": server.version_text(admin)}
+            with recorded(place, "restored", **who):
+                _make_roles(admin, roles)
+                facts = build_database(there, place, name)
+    facts["recovery_seconds"] = round(time.monotonic() - started, 3)
+    reach("drill.compared")
+    result = {"passed": True, "method": METHOD, **who, **kept_facts(facts)}
+    manifests.record_verification(place, "restored", result)
+    return {**facts, **who, "backup": place.backup_id, "method": METHOD}
+
+
+@contextlib.contextmanager
+def closed_copy_in_cluster(context: Context, place: BackupPlace) -> Iterator[Context]:
+    """Restore a backup into a server of its own that can connect to nothing; yields the view of it, as its database,
+    with the live connection's role.
+
+    :raises Refused: the server's programs are not installed here, or the live server has tablespaces
+    """
+    manifest = manifests.load(place)
+    tools = find_client_tools(int(manifest["server"]["major"]), context.client_bin_dir)
+    roles = _roles(context, place, manifest)
+    name = scratch_name(context.operation.id if context.operation else new_id(), "closed")
+    with scratch_server(tools, closed=True) as settings:
+        there = dataclasses.replace(context, connection=settings, administration=settings)
+        with there.administer() as admin:
+            _make_roles(admin, roles)
+        build_database(there, place, name)
+        live = context.connection
+        own = dataclasses.replace(settings, user=live.user, schema=live.schema, database=name)
+        yield dataclasses.replace(there, connection=own)
+
+
+def _roles(context: Context, place: BackupPlace, manifest: Dict[str, Any]) -> str:
+    """The statements of ``roles.sql``, without the lines that are for psql alone."""
+    name = next(name for name in (ROLES, ROLES + SUFFIX) if name in manifest["files"])
+    source = context.source_of(place, manifest, name)
+    if isinstance(source, Encrypted):
+        content = decrypt(source, context.keep_open)
+    else:
+        with open(source, "rb") as stream:
+            content = stream.read()
+    lines = [line for line in content.decode().splitlines(True) if not line.startswith("\\")]
+    if any(line.startswith("CREATE TABLESPACE") for line in lines):
+        raise Refused(
+            "The backup's server has tablespaces, whose directories a scratch cluster must not touch",
+            found="%s of %s" % (ROLES, place.backup_id),
+            hint="drill in a scratch database",
+        )
+    return "".join(lines)
+
+
+def _make_roles(admin: Session, roles: str) -> None:
+    try:
+        admin.execute(roles)
+    except BackstopError as error:
+        raise BackstopError("The roles of the backup could not be made", found=error.found) from None

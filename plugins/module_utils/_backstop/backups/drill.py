@@ -1,0 +1,109 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The drill: a backup restored into a scratch database and compared with its manifest; how long that took is the
+measured recovery time."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any, Dict, Iterator, Optional
+
+from ..base.errors import BackstopError, CouldNotVerify, Locked, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import scratch_name
+from ..postgres import archive, server
+from ..postgres.database_properties import drop_scratch_database
+from ..site import Context
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace, new_id
+from .restore import build_database
+
+#: How a backup is verified to level ``restored``.
+METHOD = "restored into a scratch database and compared"
+
+
+def verify(
+    context: Context, place: BackupPlace, level: str, *, keep: bool = False, scratch_id: Optional[str] = None
+) -> Dict[str, Any]:
+    """Verify a backup to a level and record the result.
+
+    :param level: one of :data:`..store.manifest.LEVELS`
+    :param keep: with ``restored``, leave the scratch database
+    :param scratch_id: id in its name, where there is no operation; what an earlier drill with it left is dropped
+    """
+    manifest = manifests.load(place)
+    if level == "restored":
+        # That it is none for a drill says nothing against it, so it is not recorded.
+        manifests.require_whole(manifest)
+    with recorded(place, "checksum"):
+        manifests.check_files(place, manifest)
+    if level == "restored":
+        return {"level": level, **run_drill(context, place, keep=keep, scratch_id=scratch_id)}
+    method = "sha256 of every file"
+    if level == "readable":
+        method = "the whole archive was decoded"
+        with context.administer() as admin:
+            tools = context.tools(admin)
+        with recorded(place, level):
+            archive.decode(tools, context.archive(place, manifest), context.keep_open)
+    manifests.record_verification(place, level, {"passed": True, "method": method})
+    return {"level": level, "backup": place.backup_id, "method": method}
+
+
+def verified_before(place: BackupPlace, level: str, max_age: float) -> Optional[Dict[str, Any]]:
+    """What an earlier verification to this level found, if it is young enough and no file was changed since.
+
+    :param max_age: seconds since that verification
+    """
+    known = manifests.reached_since(place, level, max_age)
+    if known is None:
+        return None
+    with recorded(place, "checksum"):
+        manifests.check_files(place, manifests.load(place))
+    found = {key: value for key, value in known.items() if key not in ("at", "passed")}
+    return {"level": level, "backup": place.backup_id, "verified_at": known["at"], **found}
+
+
+@contextlib.contextmanager
+def recorded(place: BackupPlace, level: str, **facts: Any) -> Iterator[None]:
+    """Keep beside the backup that it failed at this level. A check that could not begin says nothing against it."""
+    try:
+        yield
+    except (CouldNotVerify, Locked, Refused):
+        raise
+    except BackstopError as error:
+        manifests.record_verification(place, level, {"passed": False, "reason": str(error), **facts})
+        raise
+
+
+def run_drill(
+    context: Context, place: BackupPlace, *, keep: bool = False, scratch_id: Optional[str] = None
+) -> Dict[str, Any]:
+    """Verify a backup to level ``restored`` and record it beside the backup.
+
+    :param keep: leave the scratch database for a rehearsal; else it is dropped
+    :param scratch_id: id in its name, where there is no operation
+    :returns: facts of build_database(), ``recovery_seconds``, role and server
+    """
+    manifests.require_whole(manifests.load(place))
+    name = scratch_name(context.operation.id if context.operation else scratch_id or new_id(), "drill")
+    started = time.monotonic()
+    with context.administer() as admin:
+        who = {"role": server.rights(admin, context.database).role, "server": server.version_text(admin)}
+        with recorded(place, "restored", **who):
+            facts = build_database(context, place, name)
+        facts["recovery_seconds"] = round(time.monotonic() - started, 3)
+        reach("drill.compared")
+        manifests.record_verification(
+            place, "restored", {"passed": True, "method": METHOD, **who, **kept_facts(facts)}
+        )
+        if not keep:
+            drop_scratch_database(admin, name)
+    return {**facts, **who, "backup": place.backup_id, "method": METHOD}
+
+
+def kept_facts(facts: Dict[str, Any]) -> Dict[str, Any]:
+    return {key: facts[key] for key in ("recovery_seconds", "seconds", "tables", "rows", "tolerated")}

@@ -1,0 +1,480 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Making a backup: one snapshot for the archive and for the digests it must give back.
+
+Locks come first, then the snapshot: TRUNCATE and table rewrites are not bound to snapshots, so without the locks
+pg_dump could write an empty table and still end with status 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
+
+from ..base import encryption
+from ..base.durable_files import file_error, make_private_directory, publish_directory, write_file, write_json
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.processes import Running
+from ..base.progress import timestamp
+from ..base.sql_names import qualified
+from ..postgres import archive, catalog, definitions, digests, dumped_definitions, locks, server
+from ..postgres.client_tools import ClientTools
+from ..postgres.connection import Session
+from ..postgres.damage import DamagedTable, is_damage
+from ..postgres.database_properties import read_properties
+from ..prisma import history
+from ..site import Context
+from ..store import manifest as manifests
+from ..store.layout import ROLES, BackupPlace
+from .options import ARCHIVES, PLAIN, PRISMA_SCHEMA, BackupOptions
+
+#: Times that the list of tables may change while they are being locked.
+_LOCK_ATTEMPTS = 5
+#: Times that pg_dump may find somebody queued for a lock before it, and seconds that it then waits.
+_DUMP_ATTEMPTS = 3
+_DUMP_LOCK_SECONDS = 2
+
+
+def make_backup(
+    context: Context,
+    kind: str,
+    *,
+    migrations: Optional[Mapping[str, bytes]] = None,
+    commit: Optional[str] = None,
+    tables: Optional[Sequence[str]] = None,
+    form: Optional[BackupOptions] = None,
+    prisma_schema: Optional[bytes] = None,
+) -> BackupPlace:
+    """Back the live database up to level ``readable`` and commit the result to the store.
+
+    :param migrations: files of the running release's migrations folder by relative path, kept in the backup
+    :param commit: the running release
+    :param tables: the only tables to be backed up, as a person types their names; then the backup is a partial one,
+        which is good for restoring these tables and for nothing else
+    :param form: in which form it is kept
+    :param prisma_schema: SQL that makes the running release's Prisma schema, kept in the backup
+    :raises BackstopError: nothing is left but a partial directory that the next backup removes
+    """
+    form = dataclasses.replace(form or BackupOptions(), tables=tables)
+    form.require_possible(bool(context.recipients))
+    encryption.require_recipients(context.recipients)
+    context.store.prepare()
+    backup_id = context.store.new_backup_id(context.database)
+    final = context.store.backup_path(kind, backup_id)
+    partial = context.store.partial_path(kind, backup_id)
+    try:
+        # Within: a signal may come as soon as the directory is made.
+        with begun(context, kind, backup_id):
+            manifest, written = _fill(context, partial, kind, backup_id, form)
+            manifest["release"] = {"commit": commit}
+            for path, content in (migrations or {}).items():
+                _write_below(partial, os.path.join("migrations", path), content)
+            if prisma_schema is not None:
+                _write_below(partial, PRISMA_SCHEMA, prisma_schema)
+            _finish(context, partial, final, manifest, written)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    place = BackupPlace(kind, backup_id, final)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(place.file("lock"))
+    method = "the whole archive was decoded" + (" while it was encrypted" if context.recipients else "")
+    manifests.record_verification(
+        place, "readable", {"passed": True, "method": method, "seconds": manifest["seconds"]["decode"]}
+    )
+    return place
+
+
+@contextlib.contextmanager
+def begun(context: Context, kind: str, backup_id: str) -> Iterator[None]:
+    """Make the directory, and hold the lock that tells it from debris; child processes hold it too."""
+    lock = context.store.begin_backup(kind, backup_id)
+    held = lock.fileno()
+    context.keep_open.append(held)
+    try:
+        yield
+    finally:
+        context.keep_open.remove(held)
+        lock.release()
+
+
+def _write_below(folder: str, path: str, content: bytes) -> None:
+    if os.path.isabs(path) or ".." in path.split("/"):
+        raise Refused("A migration file has a path that leaves its folder", found=path)
+    target = os.path.join(folder, path)
+    make_private_directory(os.path.dirname(target))
+    write_file(target, content)
+
+
+def _fill(
+    context: Context, partial: str, kind: str, backup_id: str, form: BackupOptions
+) -> Tuple[Dict[str, Any], Dict[str, str]]:
+    """Dump and digest in one snapshot; the manifest without its file list, and the sha256 of what age wrote."""
+    started = time.monotonic()
+    file_name = ARCHIVES[form.format] + (encryption.SUFFIX if context.recipients else "")
+    path = os.path.join(partial, file_name)
+    with context.connect() as session:
+        if form.tables is None:
+            locks.require_room(session, locks.to_read_everything(session), "to back the whole database up")
+        tools = context.tools(session)
+        compression = archive.choose_compression(tools)
+        facts, contents = _dump_with_locks(context, session, tools, path, compression, form)
+        dumped = time.monotonic()
+        major = server.major_version(session)
+        identity = server.identity(session)
+    reach("backup.dumped")
+    written = contents.pop("written")
+    _write_beside(context, partial, tools, path, form, contents.pop("history"), written)
+    manifest = {
+        "format": manifests.FORMAT,
+        "id": backup_id,
+        "kind": kind,
+        "scope": form.scope,
+        "created": facts.pop("at"),
+        "operation": context.operation.id if context.operation else None,
+        "server": {"system_identifier": identity.system_identifier, "major": major, **contents.pop("server")},
+        "archive": {
+            "file": file_name,
+            "format": form.format,
+            "jobs": form.jobs,
+            "plain": PLAIN if form.plain else None,
+            "compression": compression,
+            "tool": tools.version,
+            "size": archive.size_of(path),
+            "encryption": {"tool": "age", "recipients": list(context.recipients)} if context.recipients else None,
+        },
+        "snapshot": facts,
+        "seconds": {"dump": round(dumped - started, 3), "decode": round(time.monotonic() - dumped, 3)},
+        **contents,
+    }
+    return manifest, written
+
+
+def _write_beside(
+    context: Context,
+    partial: str,
+    tools: ClientTools,
+    path: str,
+    form: BackupOptions,
+    rows: Optional[List[Dict[str, Any]]],
+    written: Dict[str, str],
+) -> None:
+    """Read the archive back, and write roles and history. Of an encrypted backup the roles are encrypted too, for their
+    settings may hold anything, and the history lacks what failed migrations said of rows."""
+    context.progress.phase("reading the archive back", archive=path)
+    with ThreadPoolExecutor(1) as pool:
+        target = os.path.join(partial, PLAIN) if form.plain else os.devnull
+        decoding = None if written else pool.submit(archive.decode, tools, path, context.keep_open, target)
+        roles = archive.dump_roles(tools, context.connection, context.keep_open)
+        if written:
+            secret = os.path.join(partial, ROLES + encryption.SUFFIX)
+            written[os.path.basename(secret)] = encryption.encrypt(roles, secret, context.recipients, context.keep_open)
+            rows = None if rows is None else [{**row, "logs": None} for row in rows]
+        else:
+            write_file(os.path.join(partial, ROLES), roles)
+        write_json(os.path.join(partial, "history.json"), rows)
+        if decoding is not None:
+            decoding.result()
+
+
+def _dump_with_locks(
+    context: Context,
+    session: Session,
+    tools: ClientTools,
+    path: str,
+    compression: str,
+    form: BackupOptions,
+) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Dump and digest in one snapshot, again when pg_dump could not get its locks; facts of the snapshot and contents.
+
+    Our locks are held already. But pg_dump queues behind whoever waits for them (a TRUNCATE), who waits for us: only
+    giving way ends that.
+    """
+    attempts = _DUMP_ATTEMPTS
+    while True:
+        attempts -= 1
+        try:
+            with _snapshot(context, session, form.tables) as (facts, relations):
+                reach("backup.snapshot")
+                chosen = None if form.tables is None else relations
+                return facts, _dump(context, session, tools, path, compression, facts["exported"], form, chosen)
+        except _LockTaken as error:
+            # pg_dump refuses a directory that has something in it.
+            shutil.rmtree(path, ignore_errors=True)
+            if not attempts:
+                raise Refused(error.message, found=error.found, expected=error.expected, hint=error.hint) from None
+
+
+class _LockTaken(Refused):
+    """pg_dump waited for a lock."""
+
+
+def _dump(
+    context: Context,
+    session: Session,
+    tools: ClientTools,
+    path: str,
+    compression: str,
+    snapshot: str,
+    form: BackupOptions,
+    chosen: Optional[List[catalog.Relation]],
+) -> Dict[str, Any]:
+    """:param chosen: the relations of a partial backup"""
+    context.progress.phase("dumping", database=context.database)
+    # Before pg_dump reads them: what it writes may be further, never behind.
+    sequences = catalog.sequences(session)
+    # Not at the same time as the archive, for each holds a lock for every table; nor after it, when others may wait.
+    dumped = None if chosen is not None else _definitions(context, session, tools, snapshot)
+    with contextlib.ExitStack() as stack:
+        dump = stack.enter_context(_started(context, tools, path, compression, snapshot, form, chosen))
+        secret = None
+        if context.recipients:
+            secret = stack.enter_context(
+                archive.EncryptedDump(tools, dump, path, context.recipients, context.keep_open)
+            )
+        contents = _read_contents(session, context, form, chosen)
+        reach("backup.dumping")
+        if secret is not None:
+            secret.wait_for_target()
+        if dump.wait() != 0 and waits_for_lock(dump.stderr_text):
+            raise locked_table(session, dump.stderr_text, _LockTaken)
+        dump.check("pg_dump could not write the archive", hint="see what pg_dump said; nothing was kept of this backup")
+        contents["written"], entries = {}, None
+        if secret is not None:
+            contents["written"][os.path.basename(path)], entries = secret.finish()
+    if dumped is not None:
+        contents["dumped"] = dumped
+    if form.schema_only:
+        return {**contents, "sequences": {}}
+    if chosen is not None:
+        entries = archive.contents(tools, path) if entries is None else entries
+        for table in contents["tables"]:
+            archive.rows_of(entries, table["oid"], table["schema"], table["name"])
+        owned = catalog.owned_sequences(session, [relation[2] for relation in chosen])
+        sequences = {one.full_name: sequences[one.full_name] for one in owned}
+    return {**contents, "sequences": sequences}
+
+
+def _definitions(context: Context, session: Session, tools: ClientTools, snapshot: str) -> Any:
+    """What pg_dump writes of the definitions, in the same snapshot; an encrypted archive cannot be asked for them."""
+    try:
+        found = dumped_definitions.of_database(
+            tools,
+            context.connection,
+            snapshot=snapshot,
+            lock_wait_seconds=_DUMP_LOCK_SECONDS,
+            keep_open=context.keep_open,
+        )
+    except BackstopError as error:
+        if waits_for_lock(str(error.found)):
+            raise locked_table(session, str(error.found), _LockTaken) from None
+        raise
+    return dumped_definitions.to_json(found)
+
+
+def _started(
+    context: Context,
+    tools: ClientTools,
+    path: str,
+    compression: str,
+    snapshot: str,
+    form: BackupOptions,
+    chosen: Optional[List[catalog.Relation]],
+) -> Running:
+    return archive.start_dump(
+        tools,
+        context.connection,
+        None if context.recipients else path,
+        snapshot=snapshot,
+        compression=compression,
+        schema_only=form.schema_only,
+        jobs=form.jobs if form.format == "directory" else 0,
+        relations=None if chosen is None else [relation[:2] for relation in chosen],
+        lock_wait_seconds=_DUMP_LOCK_SECONDS,
+        keep_open=context.keep_open,
+    )
+
+
+def _finish(
+    context: Context, partial: str, final: str, manifest: Dict[str, Any], written: Mapping[str, str]
+) -> None:
+    """Describe the files, write the manifest last, sync and rename.
+
+    :param written: sha256 of files that cannot be read back here, as they were meant to be written
+    """
+    names: List[str] = []
+    for folder, _folders, files in os.walk(partial):
+        names += [os.path.relpath(os.path.join(folder, name), partial) for name in files if name != "lock"]
+    try:
+        for name in names:
+            os.chmod(os.path.join(partial, name), 0o600)
+        manifest["files"] = manifests.describe_files(partial, sorted(names))
+        differing = [name for name, digest in written.items() if manifest["files"][name]["sha256"] != digest]
+        if differing:
+            raise BackstopError("A file on disk is not what was written", found=os.path.join(partial, differing[0]))
+        manifest["finished"] = timestamp()
+        reach("backup.before-manifest")
+        write_json(os.path.join(partial, "manifest.json"), manifest)
+        reach("backup.before-rename")
+        publish_directory(partial, final)
+    except OSError as error:
+        raise file_error("The backup could not be committed", partial, error) from error
+    reach("backup.committed")
+    context.progress.phase("backed up", backup=manifest["id"])
+
+
+@contextlib.contextmanager
+def _snapshot(
+    context: Context, session: Session, names: Optional[Sequence[str]]
+) -> Iterator[Tuple[Dict[str, Any], List[catalog.Relation]]]:
+    """A read-only snapshot in which no table can be truncated or rewritten; its facts, and what is locked."""
+    for _attempt in range(_LOCK_ATTEMPTS):
+        before = _to_be_dumped(context, session, names)
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            if _lock_tables(session, before):
+                row = session.one(
+                    "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()"
+                    " ELSE pg_current_wal_lsn() END::text, pg_current_snapshot()::text, now()"
+                )
+                if before == _to_be_dumped(context, session, names):
+                    yield {"exported": row[0], "lsn": row[1], "transactions": row[2], "at": timestamp(row[3])}, before
+                    return
+        finally:
+            with contextlib.suppress(BackstopError):
+                session.execute("ROLLBACK")
+    raise BackstopError(
+        "The tables of %s keep changing" % context.database,
+        found="%d attempts to lock them all" % _LOCK_ATTEMPTS,
+        hint="wait until nobody creates or drops tables, then run this again",
+    )
+
+
+def _to_be_dumped(context: Context, session: Session, names: Optional[Sequence[str]]) -> List[catalog.Relation]:
+    """Every table, or those that were named, each once; a partitioned one with all its partitions.
+
+    :raises Refused: a name is that of no table
+    """
+    if names is None:
+        return catalog.locked_by_dump(session)
+    if not names:
+        raise Refused("No table is named", expected="at least one table, or none of this option for a full backup")
+    families = [catalog.find_family(session, name, context.connection.schema) for name in names]
+    return sorted({relation for family in families for relation in family.relations})
+
+
+def _lock_tables(session: Session, names: Sequence[Tuple[str, str, int]]) -> bool:
+    """False when one of them was dropped meanwhile."""
+    if not names:
+        return True
+    listed = ", ".join("ONLY " + qualified(schema, name) for schema, name, _oid in names)
+    try:
+        session.execute("LOCK TABLE %s IN ACCESS SHARE MODE" % listed)
+    except BackstopError as error:
+        if error.details.get("sqlstate") == "42P01":
+            return False
+        if error.details.get("sqlstate") == "55P03":
+            session.execute("ROLLBACK")
+            raise locked_table(session, str(error.found)) from None
+        raise
+    return True
+
+
+def waits_for_lock(said: str) -> bool:
+    """Whether pg_dump gave up because of another session's lock, and not because there was no room for its own."""
+    return "Query was: LOCK TABLE" in said and "out of shared memory" not in said
+
+
+def locked_table(session: Session, said: str, kind: Type[Refused] = Refused) -> Refused:
+    """Which table another session keeps from being read, and which session that is; one that waits for it does, too."""
+    row = session.row(
+        "SELECT n.nspname || '.' || c.relname, CASE WHEN l.granted THEN 'locked' ELSE 'wanted' END, l.pid,"
+        " coalesce(a.usename, ''), coalesce(a.application_name, ''), coalesce(a.state, ''),"
+        " coalesce(left(a.query, 100), '')"
+        " FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.mode = 'AccessExclusiveLock' AND c.relkind IN ('r', 'p')"
+        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " ORDER BY l.granted DESC, a.xact_start LIMIT 1"
+    )
+    found = "table %s is %s by backend %d (%s %s, %s: %s)" % row if row else "it is free now"
+    return kind(
+        "A table is locked by another session",
+        found="%s; PostgreSQL said: %s" % (found, " ".join(said.split())),
+        expected="all tables readable within %d seconds" % archive.LOCK_WAIT_SECONDS,
+        hint="let that session finish or end it with pg_terminate_backend, then run this again",
+    )
+
+
+def _read_contents(
+    session: Session, context: Context, form: BackupOptions, chosen: Optional[List[catalog.Relation]]
+) -> Dict[str, Any]:
+    """All that the manifest says of the database, read in the open snapshot while pg_dump runs.
+
+    :param chosen: the relations of a partial backup
+    """
+    oids = None if chosen is None else {relation[2] for relation in chosen}
+    tables = []
+    for table in [] if form.schema_only else catalog.tables(session):
+        if oids is not None and table.oid not in oids:
+            continue
+        try:
+            digest = digests.table_digest(session, table.source, table.columns)
+        except BackstopError as error:
+            if is_damage(error):
+                raise DamagedTable(table.full_name, error, "a table of which a backup can be made") from error
+            raise
+        tables.append({**table.to_json(), "digest": digest.to_json()})
+    rows = history.read_rows(session.cursor(), context.connection.schema)
+    oid = server.database_oid(session, context.database)
+    return {
+        "database": {
+            "name": context.database,
+            "oid": oid,
+            "size": server.database_size(session, context.database),
+            "properties": read_properties(session, context.database),
+        },
+        "server": {"version": server.version_text(session)},
+        "tables": tables,
+        **_beside_the_tables(session, form, chosen),
+        "history": None if rows is None else [row.to_json() for row in rows],
+    }
+
+
+def _beside_the_tables(
+    session: Session, form: BackupOptions, chosen: Optional[List[catalog.Relation]]
+) -> Dict[str, Any]:
+    if form.schema_only:
+        return {
+            "large_objects": digests.Digest(0, "0").to_json(),
+            "definitions": definitions.definitions(session),
+            "extensions": catalog.extensions(session),
+            "not_covered": [
+                {"kind": "database", "name": "every row", "reason": "this backup is of the schema alone"}
+            ],
+        }
+    if chosen is None:
+        return {
+            "large_objects": digests.large_objects_digest(session).to_json(),
+            "definitions": definitions.definitions(session),
+            "extensions": catalog.extensions(session),
+            "not_covered": catalog.not_covered(session),
+        }
+    rest = {
+        "kind": "database",
+        "name": "everything but the tables that are named",
+        "reason": "this backup is of single tables; types and functions that they use are not in it",
+    }
+    return {
+        "large_objects": digests.Digest(0, "0").to_json(),
+        "definitions": definitions.of_relations(session, chosen),
+        "extensions": {},
+        "not_covered": [rest],
+    }

@@ -1,0 +1,62 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a backup is of, and in which form it is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional, Sequence
+
+from ..base.errors import Refused
+from ..store import manifest as manifests
+
+#: The archive by its format.
+ARCHIVES = {"custom": "archive.dump", "directory": "archive"}
+#: The same as plain SQL.
+PLAIN = "plain.sql"
+#: SQL that makes the release's Prisma schema in an empty database.
+PRISMA_SCHEMA = "prisma-schema.sql"
+
+
+@dataclasses.dataclass(frozen=True)
+class BackupOptions:
+    """What a backup is of, and in which form it is kept."""
+
+    #: a key of ARCHIVES
+    format: str = "custom"
+    #: tables that are dumped at the same time, which only the format ``directory`` can
+    jobs: int = 1
+    #: definitions without a row
+    schema_only: bool = False
+    #: keep the same as plain SQL beside the archive
+    plain: bool = False
+    #: the only tables, as a person types their names
+    tables: Optional[Sequence[str]] = None
+
+    @property
+    def scope(self) -> str:
+        if self.schema_only:
+            return manifests.SCHEMA
+        return manifests.WHOLE if self.tables is None else manifests.TABLES
+
+    def require_possible(self, encrypted: bool = False) -> None:
+        """:param encrypted: it is to be encrypted while it is written"""
+        if encrypted and (self.format != "custom" or self.plain):
+            raise Refused(
+                "An encrypted backup is one file",
+                found="plain SQL beside it" if self.plain else "format " + self.format,
+                expected="format custom, without plain SQL",
+                hint="leave encryption, or plain and jobs, out",
+            )
+        if self.schema_only and self.tables is not None:
+            raise Refused("A backup is of the schema or of single tables, not of both")
+        if self.format not in ARCHIVES:
+            raise Refused("There is no such format of an archive", found=self.format, expected=", ".join(ARCHIVES))
+        if self.jobs < 1 or (self.jobs > 1 and self.format != "directory"):
+            raise Refused(
+                "An archive of one file is written by one job",
+                found="%d jobs, format %s" % (self.jobs, self.format),
+                expected="format directory for more than one job",
+            )

@@ -1,0 +1,157 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Restoring a backup into a new database and proving that it is what was backed up. The live one is only read."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict
+
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import MAX_NAME_BYTES, RETIRED_PREFIX, is_scratch, quote_identifier, scratch_name
+from ..postgres import archive, catalog, server
+from ..postgres.connection import Session
+from ..postgres.database_properties import copy_properties, create_database, drop_scratch_database
+from ..postgres.sequences import sequences_behind
+from ..site import Context
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+from .catalog_comparison import compare_catalog
+from .comparison import Comparison, compare_tables, require_same_major
+
+_RESTORE = "restore"
+#: Where rows differ another backup may be better.
+_HINT = "keep this backup for inspection and make a new one; where that differs too, look at these tables in the source"
+#: Where only definitions differ every later backup would fail alike.
+_HINT_OF_DEFINITIONS = (
+    "a dump and restore does not give these objects back as they are, in any backup: make them anew in the source, or"
+    " change there what is named"
+)
+
+
+def build_database(context: Context, place: BackupPlace, name: str) -> Dict[str, Any]:
+    """Build a scratch database from a backup: restored, analysed, equal to the manifest, with the source's properties.
+
+    One of that name is dropped first. On an error nothing is left of it.
+
+    :returns: seconds of each phase, number of tables and rows compared, oid of the database
+    """
+    manifest = manifests.load(place)
+    manifests.require_whole(manifest)
+    with context.administer() as admin:
+        require_same_major(manifest, server.major_version(admin))
+        manifests.require_contents(manifest)
+        context.archive(place, manifest)
+        context.progress.phase("checking the files", backup=place.backup_id)
+        manifests.check_files(place, manifest)
+        drop_scratch_database(admin, name)
+        try:
+            return _build(context, admin, place, manifest, name)
+        except BackstopError:
+            drop_scratch_database(admin, name)
+            raise
+
+
+def _build(context: Context, admin: Session, place: BackupPlace, manifest: Dict[str, Any], name: str) -> Dict[str, Any]:
+    clock = _Clock()
+    create_database(admin, name, manifest["database"]["properties"])
+    reach("restore.created")
+    context.progress.phase("restoring", backup=place.backup_id, database=name)
+    tools = context.tools(admin)
+    settings = context.connection.with_database(name)
+    archive.restore(
+        tools,
+        settings,
+        context.archive(place, manifest),
+        jobs=max(2, manifest["archive"].get("jobs", 1)),
+        keep_open=context.keep_open,
+    )
+    reach("restore.restored")
+    clock.lap("restore")
+    with context.connect(name) as session:
+        catalog.analyze(session)
+        clock.lap("analyze")
+        context.progress.phase("comparing", backup=place.backup_id, database=name)
+        result = compare(context, session, manifest)
+        manifests.record_reprinted(place, result.reprinted)
+        clock.lap("compare")
+    copy_properties(admin, manifest["database"]["properties"], name)
+    reach("restore.compared")
+    return {
+        "database": name,
+        "oid": server.database_oid(admin, name),
+        "seconds": clock.laps,
+        "tables": result.compared_tables,
+        "rows": result.compared_rows,
+        "tolerated": result.tolerated,
+    }
+
+
+def restore_beside(context: Context, place: BackupPlace, name: str, scratch_id: str) -> Dict[str, Any]:
+    """Restore a backup into a new database of this name, which it gets when it is proved. Nothing is overwritten.
+
+    :param scratch_id: id in the name that it has until then; what a killed restore with it left is dropped
+    :returns: facts of build_database()
+    """
+    if is_scratch(name) or name.startswith(RETIRED_PREFIX) or not 0 < len(name.encode()) <= MAX_NAME_BYTES:
+        raise Refused(
+            "A restored database cannot be called so",
+            found=repr(name),
+            expected="1 to %d bytes, not starting with backstop_scratch_ or backstop_retired_" % MAX_NAME_BYTES,
+        )
+    scratch = scratch_name(scratch_id, _RESTORE)
+    with context.administer() as admin:
+        if server.database_oid(admin, name) is not None:
+            raise Refused(
+                "Nothing is overwritten", found="database %s exists already" % name, hint="choose another name"
+            )
+        facts = build_database(context, place, scratch)
+        reach("restore.before-rename")
+        try:
+            admin.execute("ALTER DATABASE %s RENAME TO %s" % (quote_identifier(scratch), quote_identifier(name)))
+        except BackstopError:
+            drop_scratch_database(admin, scratch)
+            raise
+    return {**facts, "database": name}
+
+
+def drop_left_restore(context: Context, scratch_id: str) -> None:
+    """Drop what a killed restore left; the caller sees to it that none is at work."""
+    with context.administer() as admin:
+        drop_scratch_database(admin, scratch_name(scratch_id, _RESTORE))
+
+
+def compare(context: Context, session: Session, manifest: Dict[str, Any]) -> Comparison:
+    """Compare a restored database with the manifest.
+
+    :raises BackstopError: tells what differs
+    """
+    result = compare_tables(session, manifest)
+    compare_catalog(context, session, manifest, result)
+    hint = _HINT if result.tables else _HINT_OF_DEFINITIONS
+    result.require_equal("The restored backup differs from its source", hint)
+    check_sequences(session, manifest)
+    return result
+
+
+def check_sequences(session: Session, manifest: Dict[str, Any]) -> None:
+    """Refuse a restored database in which a sequence would give out numbers again."""
+    behind = sequences_behind(session, manifest)
+    if behind:
+        raise BackstopError("A restored sequence is behind its source", found="; ".join(behind[:10]), hint=_HINT)
+
+
+class _Clock:
+    """Seconds of consecutive phases."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self.laps: Dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name] = round(now - self._last, 3)
+        self._last = now

@@ -1,0 +1,85 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Using a backup again that is young enough, in place of making another."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Sequence
+
+from ..base.durable_files import read_json
+from ..base.errors import BackstopError
+from ..postgres import server
+from ..prisma import history
+from ..site import Context
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+from .options import BackupOptions
+
+
+def reusable_backup(
+    context: Context, kind: str, max_age: float, form: BackupOptions, commit: Optional[str] = None
+) -> Optional[BackupPlace]:
+    """The newest backup of this database that is as good as a new one; None when there is none.
+
+    That is one of the same form and release, young enough, its files unharmed, with the history of migrations that the
+    database has now. Rows may have been written since.
+
+    :param max_age: seconds since its snapshot
+    """
+    with context.connect() as session:
+        identity = server.identity(session)
+        rows = history.read_rows(session.cursor(), context.connection.schema)
+    known = manifests.readable(context.store.backups(kind))
+    for backup in sorted(known, key=lambda backup: str(backup.manifest["created"]), reverse=True):
+        place, manifest = backup.place, backup.manifest
+        same = (
+            _is_of(manifest, identity)
+            and _has_form(manifest, form)
+            and _is_for(manifest, context.recipients)
+            and (manifest.get("release") or {}).get("commit") == commit
+            and manifests.age_seconds(manifest["created"]) <= max_age
+            and backup.level in ("readable", "restored")
+        )
+        if same and not _history_changed(place, rows) and _files_hold(place, manifest):
+            return place
+    return None
+
+
+def _is_of(manifest: Dict[str, Any], identity: server.Identity) -> bool:
+    return bool(
+        manifest["server"]["system_identifier"] == identity.system_identifier
+        and manifest["database"]["oid"] == identity.database_oid
+        and manifest["database"]["name"] == identity.database
+    )
+
+
+def _has_form(manifest: Dict[str, Any], form: BackupOptions) -> bool:
+    """Of single tables none is taken for another: which they are is not compared."""
+    found = manifest["archive"]
+    return (
+        form.tables is None
+        and manifest.get("scope", manifests.WHOLE) == form.scope
+        and found["format"] == form.format
+        and (not form.plain or bool(found.get("plain")))
+    )
+
+
+def _is_for(manifest: Dict[str, Any], recipients: Sequence[str]) -> bool:
+    """Whether it is encrypted as a new one would be, for the same keys."""
+    return set((manifest["archive"].get("encryption") or {}).get("recipients", ())) == set(recipients)
+
+
+def _history_changed(place: BackupPlace, rows: Optional[List[history.HistoryRow]]) -> bool:
+    kept = read_json(place.file("history.json"), "history of migrations in backup " + place.backup_id)
+    before = None if kept is None else [history.HistoryRow.from_json(row) for row in kept]
+    return bool(history.history_differences(before, rows))
+
+
+def _files_hold(place: BackupPlace, manifest: Dict[str, Any]) -> bool:
+    try:
+        manifests.check_files(place, manifest)
+    except BackstopError:
+        return False
+    return True

@@ -1,0 +1,153 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Changes of a table without a key: rows are not told from each other, but counted.
+
+What went from one state of such a table to another is a difference of multisets: so many equal rows more, so many
+less. It can be applied to any other state exactly: so many are added, so many equal ones are taken away.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import IO, Any, Dict, List, Sequence, Tuple, cast
+
+from ..base.sql_names import quote_identifier
+from ..postgres import digests
+from ..postgres.catalog import Table
+from ..postgres.connection import Session
+from .count import TableLoss
+from .row_changes import OTHER_VALUES, REFERRED_TO, DoesNotFit, Reference, RowChanges, savepoint
+
+
+class KeylessChanges(RowChanges):
+    """The changes of one table without a key. Each staged row is one row more or one row less."""
+
+    def stage(
+        self,
+        live: Session,
+        live_table: Table,
+        base: Session,
+        base_table: Table,
+        loss: TableLoss,
+        *,
+        deletes: bool,
+        folder: str,
+    ) -> None:
+        here = self._rows_query(live_table, self._live_columns(loss), "false", loss.hashed, loss, deletes)
+        there = self._rows_query(base_table, self.columns, "false", loss.in_base(loss.hashed), loss, deletes)
+        for session, query, name, side in ((live, here, "after", "a"), (base, there, "before", "b")):
+            with tempfile.SpooledTemporaryFile(max_size=self.SPOOL_BYTES, dir=folder) as spool:
+                session.copy_out(query, cast(IO[bytes], spool))
+                self._copy_in(name, side, cast(IO[bytes], spool))
+        after, before = self._fields("a"), self._fields("b")
+        self._stage_difference("insert", "backstop_after", after, "backstop_before", before, after)
+        if deletes:
+            self._stage_difference("delete", "backstop_before", before, "backstop_after", after, before)
+        self.session.execute("DROP TABLE pg_temp.backstop_after, pg_temp.backstop_before")
+        self.session.execute("ANALYZE " + self._stage)
+
+    def _stage_difference(self, how: str, more: str, fields: str, less: str, other: str, target: str) -> None:
+        self.session.execute(
+            "INSERT INTO %s (how, hash, %s) SELECT '%s', d.* FROM (SELECT hash, %s FROM pg_temp.%s EXCEPT ALL"
+            " SELECT hash, %s FROM pg_temp.%s) d" % (self._stage, target, how, fields, more, other, less)
+        )
+
+    def _fields(self, side: str) -> str:
+        return ", ".join("%s%d" % (side, index) for index in range(len(self.columns)))
+
+    # SQL
+
+    def _text(self, alias: str) -> str:
+        """The row as a text, by which equal ones are told."""
+        return digests.row_expression(self.columns, alias)
+
+    def _staged_text(self, side: str) -> str:
+        return "ROW(%s)::text" % ", ".join("s.%s%d" % (side, index) for index in range(len(self.columns)))
+
+    def _among(self, side: str, chosen: str) -> str:
+        """Condition that row t reads as one of the chosen changes."""
+        return "%s IN (SELECT %s FROM %s s WHERE %s)" % (self._text("t"), self._staged_text(side), self._stage, chosen)
+
+    def _count(self, side: str, chosen: str) -> int:
+        sql = "SELECT count(*) FROM ONLY %s t WHERE %s" % (self.target, self._among(side, chosen))
+        return int(self.session.value(sql))
+
+    # Applying
+
+    def classify(self) -> None:
+        """Set aside rows that are to go and are not there, or not so many of them."""
+        numbered = (
+            "SELECT s.number, row_number() OVER (PARTITION BY %s ORDER BY s.number) AS copy, %s AS text FROM %s s"
+            " WHERE s.how = 'delete'"
+        ) % (self._staged_text("b"), self._staged_text("b"), self._stage)
+        there = "SELECT %s AS text, count(*) AS copies FROM ONLY %s t GROUP BY 1" % (self._text("t"), self.target)
+        missing = (
+            "SELECT n.number FROM (%s) n LEFT JOIN (%s) o ON o.text = n.text WHERE n.copy > coalesce(o.copies, 0)"
+        ) % (numbered, there)
+        self._set("conflict", "the row was deleted there", "number IN (%s)" % missing)
+
+    def delete(self, references: Sequence[Reference]) -> int:
+        refers = " OR ".join(reference.exists() for reference in references)
+        if refers:
+            wanted = "SELECT %s FROM ONLY %s t WHERE %s" % (self._text("t"), self.target, refers)
+            self._set("waiting", REFERRED_TO, "how = 'delete' AND %s IN (%s)" % (self._staged_text("b"), wanted))
+        statement = (
+            "DELETE FROM ONLY %s WHERE ctid IN (SELECT x.ctid FROM (SELECT t.ctid, %s AS text, row_number() OVER"
+            " (PARTITION BY %s) AS copy FROM ONLY %s t) x JOIN (SELECT %s AS text, count(*) AS copies FROM %s s"
+            " WHERE \0 GROUP BY 1) y ON x.text = y.text AND x.copy <= y.copies)"
+        ) % (
+            self.target, self._text("t"), self._text("t"), self.target, self._staged_text("b"), self._stage,
+        )
+        return self._apply("delete", statement)
+
+    # In statements \\0 stands for the condition on the changes: no name of a column has that.
+
+    def upsert(self) -> int:
+        statement = "INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s s WHERE \0" % (
+            self.target,
+            ", ".join(map(quote_identifier, self.columns)),
+            ", ".join(self._cast("a", index) for index in range(len(self.columns))),
+            self._stage,
+        )
+        return self._apply("insert", statement)
+
+    def _apply_chosen(self, how: str, statement: str, chosen: str) -> int:
+        """As many rows more, or less, that read as the changes say."""
+        wanted = int(self.session.value("SELECT count(*) FROM %s s WHERE %s" % (self._stage, chosen)))
+        if not wanted:
+            return 0
+        side, sign = ("b", -1) if how == "delete" else ("a", 1)
+        with savepoint(self.session):
+            before = self._count(side, chosen)
+            self.session.execute(statement.replace("\0", chosen))
+            if self._count(side, chosen) - before != sign * wanted:
+                raise DoesNotFit(OTHER_VALUES)
+            return self.session.execute(
+                "UPDATE %s s SET state = 'applied', reason = NULL WHERE %s" % (self._stage, chosen)
+            )
+
+    # What became of them
+
+    def touched(self) -> Tuple[int, int]:
+        row = self.session.one(
+            "SELECT count(*), coalesce(sum(%s), 0) FROM %s t WHERE %s OR %s"
+            % (
+                digests.hash_expression(self.table.columns, "t"), self.table.source,
+                self._among("a", "how = 'insert'"), self._among("b", "how = 'delete'"),
+            )
+        )
+        return int(row[0]), int(row[1])
+
+    def conflicts(self) -> List[Dict[str, Any]]:
+        """Each conflict with its row, for a private file."""
+        values = ", ".join("coalesce(s.a%d, s.b%d)" % (index, index) for index in range(len(self.columns)))
+        found = self.session.rows(
+            "SELECT how, reason%s FROM %s s WHERE state = 'conflict' ORDER BY number"
+            % (", " + values if values else "", self._stage)
+        )
+        return [
+            {"table": self.full_name, "row": dict(zip(self.columns, row)), "change": how, "reason": reason}
+            for how, reason, *row in found
+        ]

@@ -1,0 +1,548 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Carrying over what was written since: rows of the live database, into the one that is about to take over.
+
+Behind the fence, in one transaction of the database that nobody uses yet, before the renames: rows that were inserted
+or updated (deleted ones only when asked for) go over by key, on the columns that both have, in the order of foreign
+keys. What does not go is a conflict with its reason. Before the COMMIT, every table's digest must be the one of before
+plus the rows that were carried.
+
+The changes are kept in the operation's directory before the COMMIT. A run that was cut off between it and the renames
+is so taken back by the next one, which counts afresh.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections import Counter
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+
+from ..base.durable_files import (
+    PRIVATE_FILE,
+    fsync_directory,
+    make_private_directory,
+    read_json,
+    write_file,
+    write_json,
+)
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import quote_identifier
+from ..postgres import catalog, digests, server
+from ..postgres.catalog import Table
+from ..postgres.connection import Session
+from ..store.layout import Store
+from ..store.operation import Operation, operations
+from .count import LARGE_OBJECTS, TableLoss
+from .kept_rows import referenced_first
+from .keyless_changes import KeylessChanges
+from .large_object_changes import LargeObjectChanges
+from .pairing import Name
+from .row_changes import Reference, RowChanges, savepoint
+
+MODES = ("off", "report", "apply")
+#: Directory of an operation with the changes that it carried over, and its table of contents, written last.
+_FOLDER, _CONTENTS = "carried", "changes.json"
+_CONFLICTS = "reapply-conflicts.jsonl"
+#: States of a change whose row is as it should be.
+_IN_FORCE = ("applied", "same")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reapply:
+    """What the user asked for."""
+
+    mode: str = "off"
+    deletes: bool = False
+
+
+@dataclasses.dataclass
+class Carried:
+    """What was, or would be, carried over."""
+
+    #: what is lost nevertheless
+    losses: List[TableLoss]
+    facts: Dict[str, Any]
+
+
+def carry_over(
+    operation: Operation,
+    live: Session,
+    base: Session,
+    target: Session,
+    losses: Sequence[TableLoss],
+    wanted: Reapply,
+    *,
+    before: Optional[Dict[Name, digests.Digest]] = None,
+    accept: Callable[[Carried], None],
+    only_count: bool = False,
+) -> Carried:
+    """Carry the changes between base and live database over to the target.
+
+    :param base: what the live database is compared with; for a revert the target itself
+    :param target: in a database that nobody else uses; the transaction is made here
+    :param losses: of count_losses(live, base), those that are to be carried
+    :param before: digest of each table of the target as it must be before; None takes them as they are
+    :param only_count: take everything back after ``accept``
+    :param accept: raises to refuse what is lost nevertheless; then nothing has happened
+    :returns: with mode ``report`` what would have been carried, and the losses unchanged
+    """
+    target.execute("BEGIN")
+    try:
+        target.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        carry = _Carry(operation, target)
+        before = before if before is not None else _digests(target)
+        with carry.triggers_off(losses):
+            carry.stage(live, base, losses, wanted.deletes)
+            touched = carry.touched()
+            carry.apply()
+        carry.prove(before, touched)
+        result = carry.result(losses, wanted)
+        reach("reapply.proved")
+        if wanted.mode == "report":
+            target.execute("ROLLBACK")
+            result.losses = list(losses)
+            accept(result)
+            return result
+        accept(result)
+        if only_count:
+            target.execute("ROLLBACK")
+            return result
+        carry.write_conflicts()
+        carry.save()
+        reach("reapply.saved")
+        target.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(BackstopError):
+            target.execute("ROLLBACK")
+        raise
+    reach("reapply.committed")
+    return result
+
+
+class _Carry:
+    """One transaction that applies changes to the tables of a database."""
+
+    def __init__(self, operation: Operation, target: Session) -> None:
+        self._operation = operation
+        self._target = target
+        self._tables = {(table.schema, table.name): table for table in catalog.tables(target)}
+        #: parents first
+        self._changes: List[RowChanges] = []
+        self._of_loss: Dict[Name, RowChanges] = {}
+        self._large_objects: Optional[LargeObjectChanges] = None
+        #: table, number of rows and reason, where a whole table cannot be carried
+        self._refused: List[Dict[str, Any]] = []
+
+    # Which rows
+
+    def stage(self, live: Session, base: Session, losses: Sequence[TableLoss], deletes: bool) -> None:
+        here = {(table.schema, table.name): table for table in catalog.tables(live)}
+        there = {(table.schema, table.name): table for table in catalog.tables(base)}
+        for loss in losses:
+            name = loss.base_name
+            rows = loss.inserted + loss.updated + (loss.deleted if deletes else 0)
+            if name == LARGE_OBJECTS:
+                numbers = [*loss.keys, *(loss.deleted_keys if deletes else [])]
+                self._large_objects = LargeObjectChanges(self._target)
+                self._large_objects.stage(live, base, numbers, deletes=deletes, folder=self._operation.path)
+                continue
+            live_table = here.get((loss.schema, loss.name))
+            reason = _why_not(loss, live_table, there.get(name), self._tables.get(name), deletes)
+            if reason and rows:
+                self._refused.append({"table": loss.full_name, "rows": rows, "reason": reason})
+            if reason or not rows or live_table is None:
+                continue
+            table = self._tables[name]
+            shared = [column for column in loss.in_base(loss.columns) if column in table.writable_columns]
+            changes = _changes_of(self._target, table, shared, len(self._changes))
+            changes.stage(live, live_table, base, there[name], loss, deletes=deletes, folder=self._operation.path)
+            self._add(name, changes)
+
+    def load(self, folder: str) -> None:
+        """Stage the changes that an operation kept."""
+        contents = read_json(os.path.join(folder, _CONTENTS), "list of carried changes")
+        for number, entry in enumerate(contents["tables"]):
+            name = (entry["schema"], entry["name"])
+            if name not in self._tables:
+                raise BackstopError("A table that rows were carried to is gone", found=".".join(name))
+            changes = _changes_of(self._target, self._tables[name], entry["columns"], number)
+            with open(os.path.join(folder, entry["file"]), "rb") as stream:
+                changes.load(stream)
+            self._add(name, changes)
+        if contents.get("large_objects"):
+            self._large_objects = LargeObjectChanges(self._target)
+            with open(os.path.join(folder, contents["large_objects"]), "rb") as stream:
+                self._large_objects.load(stream)
+
+    def invert(self) -> None:
+        for changes in self._all():
+            changes.invert()
+
+    def _all(self) -> List[Union[RowChanges, LargeObjectChanges]]:
+        return [*self._changes, *([self._large_objects] if self._large_objects else [])]
+
+    def reasons(self) -> List[Tuple[str, int]]:
+        """Why changes were not applied, and how many."""
+        return [found for changes in self._all() for found in changes.reasons()]
+
+    def _add(self, name: Name, changes: RowChanges) -> None:
+        self._changes.append(changes)
+        self._of_loss[name] = changes
+        by_name = {table.full_name: table for table in self._tables.values()}
+        order = {full_name: place for place, full_name in enumerate(referenced_first(self._target, by_name))}
+        self._changes.sort(key=lambda one: order[one.full_name])
+
+    # Applying
+
+    @contextlib.contextmanager
+    def triggers_off(self, losses: Sequence[TableLoss]) -> Iterator[None]:
+        """Keep the users' triggers from firing: what they did in the live database is carried like all else."""
+        oids = [table.oid for name, table in self._tables.items() if name in {one.base_name for one in losses}]
+        found = self._target.rows(
+            "SELECT n.nspname, c.relname, t.tgname, t.tgenabled::text FROM pg_trigger t JOIN pg_class c ON c.oid ="
+            " t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'"
+            " AND t.tgrelid = ANY(%s::oid[])",
+            (oids,),
+        )
+        self._alter(found, lambda _state: "DISABLE")
+        yield
+        self._alter(found, lambda state: {"R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}.get(state, "ENABLE"))
+
+    def _alter(self, triggers: Sequence[Tuple[Any, ...]], how: Callable[[str], str]) -> None:
+        for schema, table, name, state in triggers:
+            self._target.execute(
+                "ALTER TABLE ONLY %s.%s %s TRIGGER %s"
+                % (quote_identifier(schema), quote_identifier(table), how(str(state)), quote_identifier(name))
+            )
+
+    def apply(self) -> None:
+        """Apply, as often as something goes that did not before: a parent that is there now, a unique value that is
+        free now."""
+        if self._large_objects:
+            self._large_objects.apply()
+        references = {changes.full_name: self._references(changes.table) for changes in self._changes}
+        for changes in self._changes:
+            changes.classify()
+            if self._large_objects:
+                changes.refuse_references(self._large_objects.left_hashes())
+        while self._round(references):
+            for changes in self._changes:
+                changes.begin_round()
+        self._apply_deferred()
+        for changes in self._changes:
+            changes.give_up()
+
+    def _round(self, references: Dict[str, List[Reference]]) -> int:
+        applied = 0
+        for changes in reversed(self._changes):
+            applied += changes.delete(references[changes.full_name])
+        for changes in self._changes:
+            applied += changes.upsert()
+        return applied
+
+    def _apply_deferred(self) -> None:
+        """Rows that need each other go together, where their foreign keys are deferrable."""
+        waiting = [changes for changes in self._changes if changes.waiting_for_others()]
+        if not waiting:
+            return
+        with contextlib.suppress(_StillBroken), savepoint(self._target):
+            self._target.execute("SET CONSTRAINTS ALL DEFERRED")
+            while True:
+                for changes in waiting:
+                    changes.begin_round()
+                # Not all of them need be deferrable: what went may let others go.
+                if not sum(changes.upsert() for changes in waiting):
+                    break
+            try:
+                self._target.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            except BackstopError as error:
+                if not str(error.details.get("sqlstate")).startswith("23"):
+                    raise
+                raise _StillBroken(error.message) from error
+        self._target.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+    def _references(self, table: Table) -> List[Reference]:
+        found = self._target.rows(
+            "SELECT k.conrelid::bigint, format('%%I.%%I', n.nspname, c.relname),"
+            " array_agg(a.attname::text ORDER BY p.place), array_agg(b.attname::text ORDER BY p.place),"
+            " array_agg(format_type(b.atttypid, b.atttypmod) ORDER BY p.place)"
+            " FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace,"
+            " unnest(k.conkey, k.confkey) WITH ORDINALITY p(one, two, place)"
+            " JOIN pg_attribute a ON true JOIN pg_attribute b ON true"
+            " WHERE k.contype = 'f' AND k.confrelid = %s::oid AND a.attrelid = k.conrelid AND a.attnum = p.one"
+            " AND b.attrelid = k.confrelid AND b.attnum = p.two GROUP BY k.oid, k.conrelid, n.nspname, c.relname",
+            (table.oid,),
+        )
+        return [
+            Reference(str(child), list(zip(ones, twos, kinds)), int(oid) == table.oid, table.key)
+            for oid, child, ones, twos, kinds in found
+        ]
+
+    # Proving
+
+    def touched(self) -> Dict[str, Tuple[int, int]]:
+        return {changes.full_name: changes.touched() for changes in self._changes}
+
+    def prove(self, before: Dict[Name, digests.Digest], touched: Dict[str, Tuple[int, int]]) -> None:
+        """Each table holds what it held before, but for the rows that were carried.
+
+        :raises BackstopError: names the tables of which that is not true
+        """
+        wrong = []
+        for name, found in _digests(self._target).items():
+            rows, total = 0, 0
+            changes = self._of_loss.get(name)
+            if changes is not None:
+                was, now = touched[changes.full_name], changes.touched()
+                rows, total = now[0] - was[0], now[1] - was[1]
+            start = before.get(name)
+            if start is None or (found.rows, int(found.hash)) != (start.rows + rows, int(start.hash) + total):
+                wrong.append(".".join(name))
+        wrong += [".".join(name) for name in before if name not in self._tables]
+        if self._large_objects and not self._large_objects.prove():
+            wrong.append("large objects")
+        if wrong:
+            raise BackstopError(
+                "The database that is to take over does not hold what was backed up and carried over, and only that",
+                found="other rows in " + ", ".join(wrong[:10]),
+                hint="nothing was changed. A rule, a foreign key's ON UPDATE action or another session changed them: "
+                "run this again with rollback_reapply=off, and put the rows back with the scripts in lost-rows",
+            )
+
+    def result(self, losses: Sequence[TableLoss], wanted: Reapply) -> Carried:
+        left: List[TableLoss] = []
+        tables: List[Dict[str, Any]] = []
+        conflicts = list(self._refused)
+        partly: List[Dict[str, Any]] = []
+        for loss in losses:
+            name = loss.base_name
+            changes = self._large_objects if name == LARGE_OBJECTS else self._of_loss.get(name)
+            if changes is None or loss.whole_table:
+                left.append(loss)
+                continue
+            counts = changes.counts()
+            carried = {how: _sum(counts, how, ("applied",)) for how in ("insert", "update", "delete")}
+            if any(carried.values()):
+                tables.append(
+                    {
+                        "table": loss.full_name,
+                        "inserted": carried["insert"],
+                        "updated": carried["update"],
+                        "deleted": carried["delete"],
+                    }
+                )
+            conflicts += [
+                {"table": loss.full_name, "rows": rows, "reason": reason} for reason, rows in changes.reasons()
+            ]
+            rest = _rest(loss, counts, changes.left_hashes())
+            if rest.total:
+                left.append(rest)
+            partly += _partly(loss, counts, rest)
+        facts = {
+            "mode": wanted.mode,
+            "deletes": wanted.deletes,
+            "carried": tables,
+            "carried_rows": sum(entry["inserted"] + entry["updated"] + entry["deleted"] for entry in tables),
+            "conflicts": conflicts,
+            "conflict_rows": sum(entry["rows"] for entry in conflicts),
+            "partly": partly,
+        }
+        return Carried(left, {**facts, "summary": _summary(facts)})
+
+    # Keeping
+
+    def write_conflicts(self) -> None:
+        """Each row that was not carried, with its key and the reason, in a private file."""
+        lines = [json.dumps(found, sort_keys=True) for changes in self._all() for found in changes.conflicts()]
+        if lines:
+            write_file(self._operation.file(_CONFLICTS), ("\n".join(lines) + "\n").encode())
+
+    def save(self) -> None:
+        """Write the changes that were applied, the list of them last."""
+        folder = self._operation.file(_FOLDER)
+        shutil.rmtree(folder, ignore_errors=True)
+        make_private_directory(folder)
+        entries = []
+        for number, changes in enumerate(self._changes):
+            file = "%d.copy" % number
+            _write(os.path.join(folder, file), changes)
+            table = changes.table
+            digest = digests.table_digest(self._target, table.source, table.columns)
+            entries.append(
+                {
+                    "schema": table.schema,
+                    "name": table.name,
+                    "columns": changes.columns,
+                    "file": file,
+                    "digest": digest.to_json(),
+                }
+            )
+        objects = "large-objects.copy" if self._large_objects else None
+        if self._large_objects:
+            _write(os.path.join(folder, str(objects)), self._large_objects)
+        fsync_directory(folder)
+        database = self._target.settings.database
+        contents = {
+            "database": database,
+            "oid": server.database_oid(self._target, database),
+            "tables": entries,
+            "large_objects": objects,
+        }
+        write_json(os.path.join(folder, _CONTENTS), contents)
+
+
+class _StillBroken(BackstopError):
+    """Deferred foreign keys that do not hold in the end."""
+
+
+def _changes_of(target: Session, table: Table, columns: Sequence[str], number: int) -> RowChanges:
+    return (RowChanges if table.key else KeylessChanges)(target, table, columns, number)
+
+
+def _why_not(
+    loss: TableLoss, live: Optional[Table], base: Optional[Table], target: Optional[Table], deletes: bool
+) -> Optional[str]:
+    """Why no row of this table can be carried; None when they can."""
+    if loss.unreadable:
+        return "the table is damaged"
+    if target is None or base is None or loss.whole_table and live is not None:
+        return "the other database has no such table"
+    if live is None:
+        return "the live database has no such table any more"
+    if not (live.key or base.key or target.key):
+        return _why_not_without_key(loss, live, target, deletes)
+    if not live.key or loss.hashed != list(live.key) or set(loss.in_base(live.key)) != set(target.key):
+        return "without a key that both databases have, rows cannot be told from each other"
+    if not set(live.key) <= set(loss.columns):
+        return "a column of its key is generated"
+    return None
+
+
+def _why_not_without_key(loss: TableLoss, live: Table, target: Table, deletes: bool) -> Optional[str]:
+    """Without a key, rows can only be counted: so many equal ones more or less."""
+    if not live.writable_columns or set(loss.in_base(live.writable_columns)) != {
+        *loss.in_base(loss.columns)
+    } & {*target.writable_columns}:
+        return "it has no key, and columns that the other database does not have"
+    if loss.deleted and not deletes:
+        # An update is one row less and one more: to add without taking away would double the row.
+        return "it has no key, so rows that were deleted and rows that were changed cannot be told apart"
+    return None
+
+
+def _summary(facts: Dict[str, Any]) -> str:
+    """One sentence for the end of a run."""
+    left = ["%(rows)d of %(table)s (%(reason)s)" % entry for entry in facts["conflicts"] + facts["partly"]]
+    rows = facts["carried_rows"]
+    return "%d %s carried over from the former database, not carried: %s." % (
+        rows,
+        "%s %s" % ("row" if rows == 1 else "rows", _were(rows, facts["mode"])),
+        "; ".join(left) or "none",
+    )
+
+
+def _were(rows: int, mode: str) -> str:
+    return "would be" if mode == "report" else "was" if rows == 1 else "were"
+
+
+def _sum(counts: Dict[Tuple[str, str, bool], int], how: str, states: Sequence[str]) -> int:
+    return sum(count for (one, state, _beyond), count in counts.items() if one == how and state in states)
+
+
+def _beyond(counts: Dict[Tuple[str, str, bool], int]) -> int:
+    """Rows that are there now, but for values in columns that the other database does not have."""
+    return sum(count for (_how, state, beyond), count in counts.items() if beyond and state in _IN_FORCE)
+
+
+def _partly(loss: TableLoss, counts: Dict[Tuple[str, str, bool], int], rest: TableLoss) -> List[Dict[str, Any]]:
+    """What of a table does not go although nothing stands against it."""
+    kept = rest.deleted - _sum(counts, "delete", ("conflict",))
+    found = [
+        (_beyond(counts), "values in columns that the other database does not have"),
+        (kept, "deleted rows, which are only deleted there when that is asked for"),
+    ]
+    return [{"table": loss.full_name, "rows": rows, "reason": reason} for rows, reason in found if rows > 0]
+
+
+def _rest(loss: TableLoss, counts: Dict[Tuple[str, str, bool], int], hashes: Sequence[int]) -> TableLoss:
+    """What is lost of a table nevertheless: conflicts, and values in columns that the other database does not have."""
+    return dataclasses.replace(
+        loss,
+        inserted=_sum(counts, "insert", ("conflict",)),
+        updated=_sum(counts, "update", ("conflict",)) + _beyond(counts),
+        deleted=loss.deleted - _sum(counts, "delete", _IN_FORCE),
+        keys=dict(Counter(hashes)),
+    )
+
+
+def _digests(session: Session) -> Dict[Name, digests.Digest]:
+    return {
+        (table.schema, table.name): digests.table_digest(session, table.source, table.columns)
+        for table in catalog.tables(session)
+    }
+
+
+def _write(path: str, changes: Union[RowChanges, LargeObjectChanges]) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+    with os.fdopen(descriptor, "wb") as stream:
+        changes.save(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+# Taking back and doing again what was carried
+
+
+def take_back(store: Store, target: Session) -> None:
+    """Take back what a run that was cut off, or refused by the server, carried into this database before its swap.
+
+    Such a database still has the name under which it was written to: a swap gives it another one.
+    """
+    name = target.settings.database
+    here = {"database": name, "oid": server.database_oid(target, name)}
+    for operation in operations(store):
+        folder = operation.file(_FOLDER)
+        contents = carried_contents(operation)
+        if contents is not None and {key: contents[key] for key in here} == here:
+            _replay(operation, target, inverse=True)
+            os.unlink(os.path.join(folder, _CONTENTS))
+            shutil.rmtree(folder)
+
+
+def carried_contents(operation: Operation) -> Optional[Dict[str, Any]]:
+    """What an operation kept of what it carried: database, oid, and tables with their digests afterwards."""
+    path = os.path.join(operation.file(_FOLDER), _CONTENTS)
+    return read_json(path, "list of carried changes") if os.path.isfile(path) else None
+
+
+def carry_again(operation: Operation, target: Session) -> None:
+    """Make the changes of an operation in another copy of the database that it made them in."""
+    _replay(operation, target, inverse=False)
+
+
+def _replay(operation: Operation, target: Session, inverse: bool) -> None:
+    with target.transaction():
+        target.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        carry = _Carry(operation, target)
+        carry.load(operation.file(_FOLDER))
+        if inverse:
+            carry.invert()
+        names = [TableLoss(changes.table.schema, changes.table.name) for changes in carry._changes]
+        with carry.triggers_off(names):
+            carry.apply()
+        conflicts = carry.reasons()
+        if conflicts:
+            raise Refused(
+                "What operation %s carried into database %s cannot be %s"
+                % (operation.id, target.settings.database, "taken back" if inverse else "made again"),
+                found="; ".join("%d rows: %s" % (rows, reason) for reason, rows in conflicts),
+                hint="somebody wrote to that database meanwhile: compare it with the changes in "
+                + operation.file(_FOLDER),
+            )

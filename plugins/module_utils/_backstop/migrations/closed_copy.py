@@ -1,0 +1,66 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A scratch copy out of which nothing leads, for what is only tried. Databases that will live are never closed so."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Dict, Iterable, Iterator, List, Tuple
+
+from ..base.errors import BackstopError, Refused
+from ..base.sql_names import is_scratch
+from ..postgres.ways_out import REACHING, close_servers, reopen_servers, unclosable
+from ..prisma.outgoing import openings
+from ..site import Context
+
+
+class CannotBeClosed(Refused):
+    """A copy on the live server has ways out that nobody here can close."""
+
+
+@contextlib.contextmanager
+def closed_copy(context: Context, scratch: str) -> Iterator[None]:
+    """Close the ways out of a scratch copy while something is tried in it. Afterwards it is again as it was restored.
+
+    :raises CannotBeClosed: names the ways that cannot be closed; nothing was tried
+    """
+    if not is_scratch(scratch):
+        raise Refused("Only a scratch database is closed for a trial", found=scratch)
+    with context.connect(scratch) as session:
+        found = unclosable(session)
+        if found:
+            raise CannotBeClosed(
+                "What is tried on the copy could act on other databases or servers",
+                found="; ".join(found),
+                hint="drop what is not needed, or take EXECUTE on the extension's functions from PUBLIC as their owner",
+            )
+        was = close_servers(session)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(BackstopError):
+            _reopen(context, scratch, was)
+        raise
+    _reopen(context, scratch, was)
+
+
+def _reopen(context: Context, scratch: str, was: Dict[str, List[str]]) -> None:
+    if was:
+        with context.connect(scratch) as session:
+            reopen_servers(session, was)
+
+
+def refuse_openings(named: Iterable[Tuple[str, str]]) -> None:
+    """Refuse SQL that opens a way out, which closing the copy before does not keep from it.
+
+    :param named: name and text of each SQL
+    """
+    found = ["%s %s" % (name, opening) for name, sql in named for opening in openings(sql, REACHING)]
+    if found:
+        raise CannotBeClosed(
+            "SQL that is to be tried on the copy opens a way to other servers",
+            found="; ".join(found),
+            hint="do that part by hand, or in a migration of its own deployed with prisma",
+        )

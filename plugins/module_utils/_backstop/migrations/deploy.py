@@ -1,0 +1,160 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Applying the pending migrations to the live database, and waiting for what an earlier run left at work there."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, List, Optional, Sequence
+
+from ..base.durable_files import read_json
+from ..base.errors import BackstopError, Locked, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import qualified
+from ..loss.migration_changes import note_migrated
+from ..postgres import catalog, server
+from ..postgres.connection import Session
+from ..prisma import history
+from ..prisma.cli import Prisma
+from ..prisma.failures import PrismaError
+from ..prisma.sessions import end_backends, lock_holders
+from ..site import Context, journaled_step
+from ..store.layout import BackupPlace
+from ..store.steps import MIGRATE
+
+#: Steps without which nothing is migrated.
+GATES = ("gates", "backup", "drill", "rehearsal", "fence")
+
+
+def read_state(session: Session, prisma: Prisma, schema: str) -> history.MigrationState:
+    files = history.read_folder(prisma.project.migrations())
+    return history.compare(files, history.read_rows(session.cursor(), schema))
+
+
+def backup_history(place: BackupPlace) -> Optional[List[history.HistoryRow]]:
+    """The history of migrations at the time of a backup; None when there was none."""
+    rows = read_json(place.file("history.json"), "history of backup " + place.backup_id)
+    return None if rows is None else [history.HistoryRow.from_json(row) for row in rows]
+
+
+def applied_since(place: BackupPlace, rows: Optional[Sequence[history.HistoryRow]]) -> List[history.HistoryRow]:
+    """The rows of migrations in force that the backup does not know, in the order in which they were applied."""
+    known = {row.id for row in backup_history(place) or ()}
+    return [row for row in rows or () if row.state == history.APPLIED and row.id not in known]
+
+
+def take_out_of_history(session: Session, schema: str, rows: Sequence[history.HistoryRow]) -> None:
+    """Delete these rows, in the transaction in which what their migrations did is undone."""
+    table = qualified(schema, history.TABLE).replace("%", "%%")
+    deleted = session.execute("DELETE FROM " + table + " WHERE id = ANY(%s)", ([row.id for row in rows],))
+    if deleted != len(rows):
+        raise Refused("The history of migrations is not as it was", found="%d rows of %d" % (deleted, len(rows)))
+
+
+def prisma_session_name(context: Context) -> str:
+    """application_name of Prisma's session in this operation."""
+    return "prisma of " + context.session_name
+
+
+def apply_migrations(
+    context: Context,
+    prisma: Prisma,
+    *,
+    expected: Sequence[str],
+    lock_timeout_ms: int,
+    statement_timeout_ms: Optional[int] = None,
+    timeout: Optional[float] = None,
+    required_steps: Sequence[str] = GATES,
+) -> Dict[str, Any]:
+    """Run ``prisma migrate deploy`` on the live database and verify the history afterwards.
+
+    :param expected: the only migrations that may be pending
+    :param required_steps: steps that the operation's journal must hold before anything is migrated
+    """
+    with context.connect() as session:
+        state = read_state(session, prisma, context.connection.schema)
+        if state.up_to_date:
+            return {"changed": False, "applied": [], "seconds": 0.0}
+    if context.operation is not None:
+        context.operation.require(list(required_steps), "The migration is not applied: gates were left out")
+    with journaled_step(context, MIGRATE) as facts, context.connect() as session:
+        wind_up_predecessor(context, session)
+        state = read_state(session, prisma, context.connection.schema)
+        refuse_problems(state, expected)
+        before = {table.full_name: table.filenode for table in catalog.tables(session)}
+        context.progress.phase("migrating", migrations=state.pending)
+        reach("migrate.before")
+        try:
+            deployed = prisma.migrate_deploy(
+                context.connection.url(),
+                cursor=session.cursor(),
+                lock_timeout_ms=lock_timeout_ms,
+                statement_timeout_ms=statement_timeout_ms,
+                timeout=timeout,
+                application_name=prisma_session_name(context),
+                keep_open=context.keep_open,
+            )
+        except PrismaError as error:
+            if context.operation is not None and error.started:
+                # The operation puts the database right itself; what is left to a person is the cause.
+                error.hint = error.cause or None
+            raise
+        reach("migrate.after")
+        after = read_state(session, prisma, context.connection.schema)
+        if after.pending or after.failed:
+            raise BackstopError(
+                "Prisma ended with status 0 but the history is not complete",
+                found="pending: %s; failed: %s"
+                % (", ".join(after.pending) or "none", ", ".join(after.failed) or "none"),
+            )
+        if context.operation is not None:
+            note_migrated(context.operation, session)
+        rewritten = [t.full_name for t in catalog.tables(session) if before.get(t.full_name, t.filenode) != t.filenode]
+        facts.update(applied=state.pending, seconds=round(deployed.seconds, 3), rewritten=rewritten)
+    return {"changed": True, **facts}
+
+
+def refuse_problems(state: history.MigrationState, expected: Optional[Sequence[str]]) -> None:
+    problems = state.problems(expected)
+    if problems:
+        first = problems[0]
+        raise Refused(
+            first.message, found=", ".join(first.names), hint=first.hint, details={"kinds": [p.kind for p in problems]}
+        )
+
+
+def wind_up_predecessor(context: Context, session: Session, wait_seconds: float = 30) -> List[str]:
+    """End what a killed run of this operation left at work on the server, and wait until Prisma's lock is free.
+
+    The server rolls back the transaction of a session that is ended; without that it would go on and commit.
+
+    :returns: the sessions that were ended
+    :raises Locked: a migration that is not ours is running
+    """
+    ended: List[str] = []
+    for other in server.other_sessions(session, context.database):
+        if context.operation is not None and other.application == prisma_session_name(context)[:63]:
+            ended.append(str(other))
+    if ended:
+        left = end_backends(session.cursor(), prisma_session_name(context), wait_seconds)
+        if left:
+            raise Locked(
+                "A migration of an interrupted run is still at work on the server",
+                found="backend %d: %s" % (left[0].pid, left[0].query[:100]),
+                hint="wait for it to end, then run this again",
+            )
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        holders = lock_holders(session.cursor())
+        if not holders:
+            return ended
+        if time.monotonic() > deadline:
+            raise Locked(
+                "Another Prisma is migrating this database",
+                found="backend %d (%s, %s) holds Prisma's lock"
+                % (holders[0].pid, holders[0].application_name, holders[0].user),
+                hint="wait for it, or end it if its program is gone: SELECT pg_terminate_backend(%d)" % holders[0].pid,
+            )
+        session.execute("SELECT pg_sleep(0.1)")

@@ -1,0 +1,112 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The fence of a deploy: nobody but us is left in the database, and it is still what was backed up."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, List
+
+from ..backups.comparison import compare_tables
+from ..base.errors import Refused
+from ..base.failpoints import reach
+from ..postgres import definitions, server
+from ..postgres.connection import Session
+from ..postgres.database_properties import drop_scratch_database, scratch_databases
+from ..site import Context, journaled_step
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+from ..store.steps import MIGRATE
+from .leftovers import leftovers
+
+FENCE = "fence"
+#: Steps without which nobody's session is ended: nothing would be migrated, or taken out, afterwards.
+PROOFS = {"deploy": ("gates", "backup", "drill", "rehearsal"), "rollback": ("emergency_backup", "down_proof")}
+#: How long ended sessions may take to go.
+_GOING_SECONDS = 5
+
+
+def fence(context: Context, place: BackupPlace, wait_seconds: float) -> Dict[str, Any]:
+    """End idle sessions, wait for busy ones, then compare every table and definition with the backup.
+
+    :returns: ``same`` tells whether the backup is still exact; if not, ``differences`` says where
+    :raises Refused: gates were left out; or sessions are still at work after the wait; names them
+    """
+    manifest = manifests.load(place)
+    if context.operation is not None:
+        why = "The database is not cleared of other sessions: something was left out"
+        # A final backup behind an earlier fence may have been cut off; what it replaced was proved all the same.
+        context.operation.require(list(PROOFS.get(context.operation.kind, ())), why, once=True)
+    with journaled_step(context, FENCE) as facts, context.administer() as admin:
+        _drop_debris(context, admin)
+        facts["ended_sessions"] = _clear(context, admin, wait_seconds)
+        reach("fence.cleared")
+        with context.connect() as live:
+            differences = [] if _partly_migrated(context, live, place) else _differences(live, manifest)
+            back = server.other_sessions(admin, context.database, besides=(live.backend,))
+        if back:
+            raise _others(back, "none that comes back after it was ended")
+        facts.update(backup=place.backup_id, same=not differences, differences=differences)
+    return {"changed": bool(facts["ended_sessions"]), **facts}
+
+
+def _differences(live: Session, manifest: Dict[str, Any]) -> List[str]:
+    """What somebody wrote or made since the backup: a way back to it would take that away."""
+    found = compare_tables(live, manifest).tables
+    if found:
+        return found
+    changes = definitions.compare(manifest["definitions"], definitions.definitions(live))
+    return ["%s is %s" % (key, how) for how, keys in changes.items() for key in keys]
+
+
+def _partly_migrated(context: Context, live: Session, place: BackupPlace) -> bool:
+    """Whether an earlier run of this deploy applied some of its migrations and was cut off.
+
+    The backup from before stays the one to go back to: a new one would hold what this deploy did.
+
+    :raises Refused: these migrations, or somebody since, did more than add objects
+    """
+    if context.operation is None or context.operation.last(MIGRATE) is None:
+        return False
+    found = leftovers(context, live, place)
+    if found["applied"] and found["reasons"]:
+        raise Refused(
+            "This deploy was cut off after some of its migrations, and the database holds more than these added",
+            found="applied: %s; %s" % (", ".join(found["applied"]), "; ".join(found["reasons"])),
+        )
+    return bool(found["applied"])
+
+
+def _drop_debris(context: Context, admin: Session) -> None:
+    """A run that was killed right after its rehearsal left the copy behind."""
+    if context.operation is not None:
+        for name in scratch_databases(admin, context.operation.id):
+            drop_scratch_database(admin, name)
+
+
+def _clear(context: Context, admin: Session, wait_seconds: float) -> List[str]:
+    """Sessions that do nothing lose nothing when they are ended; the others are given time to finish."""
+    ended: Dict[int, str] = {}
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        others = server.other_sessions(admin, context.database)
+        if not others:
+            return list(ended.values())
+        idle = [other for other in others if other.idle]
+        server.terminate(admin, idle)
+        ended.update({other.pid: str(other) for other in idle})
+        # An idle session that was ended takes a moment to go; a pool that still runs opens another one for it.
+        if time.monotonic() > deadline + (_GOING_SECONDS if len(idle) == len(others) else 0):
+            raise _others(others, "none %g seconds after the application stopped" % wait_seconds)
+        admin.execute("SELECT pg_sleep(0.05)")
+
+
+def _others(sessions: List[server.OtherSession], expected: str) -> Refused:
+    return Refused(
+        "Other sessions are at work in the database",
+        found="; ".join(str(session) for session in sessions),
+        expected="no session but those of this deploy; " + expected,
+        hint="stop those programs, or end their sessions with pg_terminate_backend, then run this again",
+    )

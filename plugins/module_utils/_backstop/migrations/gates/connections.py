@@ -1,0 +1,125 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Gates on the connections: reached directly, all of them the same server, nobody migrating through them."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional
+
+from ...base import environment_file
+from ...base.errors import CouldNotVerify, Refused
+from ...postgres import server
+from ...postgres.connection import Session, Settings, connect
+from ...postgres.pgbouncer import console
+from ...prisma.project import USUAL_VARIABLE, Project
+from ...prisma.sessions import lock_holders
+from ...site import Context
+from .inputs import GateInputs
+
+
+def direct_connection(_context: Context, session: Session, _question: GateInputs) -> str:
+    _refuse_pooler(session, "backstop_connection")
+    return "the server itself answers"
+
+
+def _refuse_pooler(session: Session, variable: str) -> None:
+    # A pooler makes up the process id that it tells the client; the server's own differs.
+    if session.backend != session.value("SELECT pg_backend_pid()"):
+        raise Refused(
+            "The connection goes through a pooler",
+            found="%s answers for another process than its own" % session.settings.masked,
+            hint="give the direct address of the server as " + variable,
+        )
+
+
+def administration_connection(context: Context, session: Session, _question: GateInputs) -> str:
+    with context.administer() as admin:
+        _refuse_pooler(admin, "backstop_administration")
+        here, there = server.identity(session), server.identity(admin)
+        if here.system_identifier != there.system_identifier:
+            raise Refused(
+                "The administration connection reaches another server than the database's",
+                found="%s (system %s)" % (context.administration.masked, there.system_identifier),
+                expected="system %s" % here.system_identifier,
+                hint="correct backstop_administration",
+            )
+    return "%s, the same server" % context.administration.masked
+
+
+def release_connection(context: Context, session: Session, question: GateInputs) -> str:
+    if question.release_connections is None:
+        raise _unknown_url("no environment file was given")
+    found = question.release_connections()
+    here = server.identity(session)
+    for variable, settings in found.items():
+        with connect(settings, name=context.session_name) as other:
+            there = server.identity(other)
+        if here != there:
+            raise Refused(
+                "The release uses another database than the one that would be migrated",
+                found="the release's %s: %s (system %s)" % (variable, there.database, there.system_identifier),
+                expected="%s (system %s)" % (here.database, here.system_identifier),
+                hint="make backstop_connection and %s name the same database" % variable,
+            )
+    return "%s of the release: the same database" % ", ".join(found)
+
+
+def release_connections(file: str, rules: str, project: Optional[Project]) -> Dict[str, Settings]:
+    """The connections that an environment file gives a release, by their variables.
+
+    :param rules: how the file is read, see :mod:`...base.environment_file`
+    :param project: tells which variables; without it they are told by their values
+    """
+    given = environment_file.read(file, rules)
+    if not given:
+        raise _unknown_url("nothing can be read in " + file)
+    required: List[str] = []
+    if project is not None:
+        required = project.schema_variables()
+        names = required or project.configured_variables()
+    elif USUAL_VARIABLE in given:
+        names = [USUAL_VARIABLE]
+    else:
+        names = [name for name, value in given.items() if value.startswith(("postgresql://", "postgres://"))]
+    missing = [name for name in names if not given.get(name)]
+    if len(missing) == len(names) or (required and missing):
+        raise _unknown_url("no %s in %s" % (", ".join(missing) or "URL of PostgreSQL", file))
+    return {name: Settings.from_url(given[name]) for name in names if given.get(name)}
+
+
+def _unknown_url(found: str) -> CouldNotVerify:
+    return CouldNotVerify(
+        "The release's own URL is not known here", found=found,
+        hint="set application_environment_file to the file that holds it, or waive the gate with a reason",
+    )
+
+
+def poolers(context: Context, _session: Session, _question: GateInputs) -> str:
+    """A rollback pauses their pools: that is found out before it is needed."""
+    found = []
+    for pooler in context.poolers:
+        with console(pooler) as there:
+            wait = there.setting("query_wait_timeout")
+            for pool in there.pools_of(context.database):
+                if pool.paused:
+                    raise Refused(
+                        "The pool %s of PgBouncer at %s is paused" % (pool.name, pooler.address),
+                        found="its clients wait",
+                        hint="if nobody wants it so, say RESUME in its console",
+                    )
+                most = " for %s seconds at most" % wait if wait not in ("", "0") else ""
+                found.append("%s at %s (%s pooling; its clients wait%s)" % (pool.name, pooler.address, pool.mode, most))
+    return "; ".join(found) or "none declared"
+
+
+def prisma_lock(_context: Context, session: Session, _question: GateInputs) -> str:
+    holders = lock_holders(session.cursor())
+    if holders:
+        raise Refused(
+            "Prisma's migration lock is held",
+            found="backend %d (%s)" % (holders[0].pid, holders[0].application_name),
+            hint="wait for that migration; if its program is gone, SELECT pg_terminate_backend(%d)" % holders[0].pid,
+        )
+    return "free"

@@ -1,0 +1,47 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The gate on drift: whether the live schema is the one that the migrations in force make."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from ...base.errors import BackstopError, Refused
+from ...postgres.connection import Session
+from ...prisma import history
+from ...site import Context
+from ..replay import compare, missing_since_backup
+from .inputs import GateInputs
+
+_HINT = (
+    "put what is in the database only into a migration and mark it as applied, or take it back; or waive the gate drift"
+    " with a reason"
+)
+
+
+def drift(context: Context, session: Session, question: GateInputs) -> str:
+    """Shown; it closes the gate only where that was asked for, or where what a migration in force made is missing."""
+    try:
+        told, gone = compare(context, session, question.files)
+    except BackstopError as error:
+        _refuse_missing(missing_since_backup(context, session, question.files))
+        if question.refuse_drift:
+            raise
+        return "not compared: " + error.message
+    _refuse_missing(gone)
+    if told and question.refuse_drift:
+        raise Refused("The live schema is not the one of its migrations", found="; ".join(told[:10]), hint=_HINT)
+    more = "; and %d more" % (len(told) - 10) if len(told) > 10 else ""
+    return "; ".join(told[:10]) + more if told else "the live schema is that of the migrations in force"
+
+
+def _refuse_missing(gone: Sequence[str]) -> None:
+    if gone:
+        raise Refused(
+            "The history says that migrations are applied, but what they made is not there",
+            found=", ".join(gone),
+            hint="see rollback_plan.yml, which tells the way back; or take the migration out of %s, so that the next"
+            " deploy applies it again" % history.TABLE,
+        )

@@ -1,0 +1,67 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Gates on what the pending migrations do: what they destroy and lock, and who may use what they make."""
+
+from __future__ import annotations
+
+from typing import Union
+
+from ...base.errors import BackstopError, Refused
+from ...postgres import role_rights
+from ...postgres.connection import Session
+from ...prisma import history
+from ...site import Context
+from ..foresight import Foresight, foresee, locks_told, note_foresight
+from .inputs import GateInputs
+
+
+def look_ahead(context: Context, live: Session, question: GateInputs, scratch: str) -> Union[Foresight, str]:
+    """Run the pending migrations in a scratch database with the live one's definitions; or why that cannot be."""
+    foresight: Union[Foresight, str]
+    try:
+        rows = history.read_rows(live.cursor(), context.connection.schema)
+        pending = history.compare(question.files, rows).pending
+        files = [file for file in question.files if file.name in pending]
+        foresight = foresee(context, scratch, files, question.release_users(), live)
+    except BackstopError as error:
+        foresight = error.message + (" (%s)" % error.found if error.found else "")
+    if context.operation is not None:
+        known = None if isinstance(foresight, str) else foresight
+        note_foresight(context.operation, question.release_users(), known)
+    return foresight
+
+
+def destruction(_context: Context, _session: Session, question: GateInputs) -> str:
+    """For people to know. It closes nothing: to destroy may be what a migration is for."""
+    foresight = question.foresight
+    if isinstance(foresight, str):
+        return "not known before the rehearsal: " + foresight
+    if not foresight.migrations:
+        return "no migration is pending"
+    told = foresight.destroys or ["drops nothing"]
+    return "; ".join([*told, locks_told(foresight.locks, foresight.own_transactions, True)])
+
+
+def application_rights(context: Context, session: Session, question: GateInputs) -> str:
+    """A table belongs to the role that makes it: another one than the application's locks the application out."""
+    foresight = question.foresight
+    users = question.release_users()
+    if not users:
+        return "the release's user is not known here: see the gate release_connection"
+    owners = sorted({one.owner for user in users for one in role_rights.rights_of(session, user).values()})
+    who = "tables belong to %s, migrations run as %s, the release connects as %s" % (
+        ", ".join(owners) or "nobody yet",
+        context.connection.user,
+        " and ".join(users),
+    )
+    if isinstance(foresight, str):
+        return "%s; what is new is tried in the rehearsal (%s)" % (who, foresight)
+    if foresight.lacking:
+        raise Refused(
+            "The release's user could not use what the migrations make",
+            found="; ".join(["%s would lack %s" % each for each in sorted(foresight.lacking.items())] + [who]),
+            hint=foresight.remedy + "; or waive the gate application_rights with a reason",
+        )
+    return who + (": it may use all that is new" if foresight.migrations else "")

@@ -1,0 +1,37 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The gate on encrypted backups: a deploy drills its backup, so it must be able to read what it writes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+from ...base.encryption import Encrypted, decrypt, encrypt, require_identity
+from ...base.errors import Refused
+from ...postgres.connection import Session
+from ...site import Context
+from .inputs import GateInputs
+
+_PROBE = b"backstop"
+
+
+def backup_encryption(context: Context, _session: Session, _question: GateInputs) -> str:
+    """Proved with a few bytes: encrypted for the recipients, decrypted with the identity."""
+    if not context.recipients:
+        return "backups are not encrypted"
+    if context.identity is None:
+        raise Refused(
+            "Backups are to be encrypted, and a deploy cannot drill what it cannot read",
+            found="recipients without an identity on this host",
+            hint="give backstop_age_identity for as long as the deploy runs, or deploy without backstop_age_recipients",
+        )
+    identity = require_identity(context.identity)
+    with tempfile.TemporaryDirectory(prefix="backstop-age-") as folder:
+        path = os.path.join(folder, "probe.age")
+        encrypt(_PROBE, path, context.recipients)
+        if decrypt(Encrypted(path, identity)) != _PROBE:
+            raise Refused("age does not give back what was encrypted", found="other bytes")
+    return "for %d recipients, and the identity opens it" % len(context.recipients)

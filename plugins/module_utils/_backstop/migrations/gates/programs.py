@@ -1,0 +1,116 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Gates on PostgreSQL's programs: the client tools, and the server's own on disk."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Optional
+
+from ...base.errors import BackstopError, CouldNotVerify, Refused
+from ...postgres import server
+from ...postgres.client_tools import program_version
+from ...postgres.connection import Session
+from ...site import Context
+from .inputs import GateInputs, is_local
+
+
+def client_tools(context: Context, session: Session, _question: GateInputs) -> str:
+    tools = context.tools(session)
+    return "%s of version %s" % (os.path.dirname(tools.pg_dump), tools.version)
+
+
+def server_programs(context: Context, session: Session, question: GateInputs) -> str:
+    """An upgraded package under a running server breaks what loads a library from disk: the first function of a
+    restore, in a new session, fails with an undefined symbol, while a dump still works."""
+    running = _plain_version(server.version_text(session))
+    _load_a_library(context)
+    on_disk = _version_on_disk(context, session)
+    how = "on disk too"
+    if on_disk is None and question.server_programs_version:
+        on_disk, how = _declared(question.server_programs_version), "declared to be on disk too"
+    if on_disk is None:
+        raise CouldNotVerify(
+            "The server's programs on disk cannot be seen from here",
+            found="version %s runs, and a new session can load its libraries" % running,
+            hint="set backstop_server_programs_version to what `postgres --version` says there, or waive the gate"
+            " server_programs with a reason, such as a server that its provider keeps",
+        )
+    if on_disk != running:
+        raise Refused(
+            "The server's programs on disk are of another version than the server that runs",
+            found="%s on disk" % on_disk,
+            expected=running,
+            hint="restart the server before the deploy: new sessions load the libraries of the other version",
+        )
+    return "version %s runs (%s), and a new session can load its libraries" % (running, how)
+
+
+def _declared(text: str) -> str:
+    """The version in what a person copied: ``postgres (PostgreSQL) 15.18 (Debian ...)``, or that alone."""
+    match = re.search(r"\d+(?:\.\d+|[a-z]+\d+)*", text)
+    if match is None:
+        raise Refused(
+            "The declared version of the server's programs is none",
+            found=text,
+            expected="such as 15.18",
+            hint="correct backstop_server_programs_version",
+        )
+    return match.group()
+
+
+def _load_a_library(context: Context) -> None:
+    """In a session of its own: one that loaded it before the upgrade would not notice."""
+    try:
+        with context.connect() as session:
+            session.execute("DO $$ BEGIN END $$ LANGUAGE plpgsql")
+    except BackstopError as error:
+        if error.details.get("sqlstate") == "42704":  # the database was made without plpgsql
+            return
+        raise Refused(
+            "The server cannot load its own library in a new session",
+            found=str(error.found),
+            hint="restart the server: its programs on disk were probably exchanged while it ran",
+        ) from None
+
+
+def _version_on_disk(context: Context, session: Session) -> Optional[str]:
+    path = _program_of(session.backend) if is_local(context.connection) else None
+    found = program_version(path) if path else None
+    return _plain_version(found) if found else None
+
+
+def _program_of(backend: int) -> Optional[str]:
+    """Path of the program that the server of this backend was started from; None where that cannot be told.
+
+    A backend names itself "postgres: ..."; the command line of its parent, which everybody may read, has the path.
+    """
+    said = _command(backend)
+    if said.startswith("postgres:"):
+        said = _command(_parent(backend))
+    return said if os.path.isabs(said) and os.path.basename(said) in ("postgres", "postmaster") else None
+
+
+def _command(pid: int) -> str:
+    try:
+        with open("/proc/%d/cmdline" % pid, encoding="utf-8", errors="replace") as stream:
+            return stream.read().split("\0", 1)[0]
+    except OSError:
+        return ""
+
+
+def _parent(pid: int) -> int:
+    try:
+        with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as stream:
+            return int(stream.read().rsplit(")", 1)[1].split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _plain_version(text: str) -> str:
+    """Without what a packager adds: ``15.18 (Debian 15.18-1)``."""
+    match = re.match(r"[\d.]+(?:[a-z]+\d+)?", text)
+    return match.group() if match else text

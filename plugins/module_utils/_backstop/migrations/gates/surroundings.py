@@ -1,0 +1,140 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Gates on what else is going on: other operations, the application's health, standbys."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, List, Mapping
+
+from ...base.errors import CouldNotVerify, Refused
+from ...postgres import collations as collation_versions
+from ...postgres import replication, server
+from ...postgres.connection import Session
+from ...prisma import history
+from ...site import Context, lock_holder
+from ...store.lifecycle import is_alive, next_command
+from ...store.operation import STOP, Operation, open_operations
+from .inputs import GateInputs
+
+
+def other_operations(context: Context, session: Session, _question: GateInputs) -> str:
+    """One that the same deploy left behind is none other: it is taken up, or set aside."""
+    others = _open_operations(context)
+    for operation in others:
+        alive = is_alive(operation.header.get("controller") or {})
+        if alive is False and operation.kind == "deploy":
+            continue
+        how = {True: "is running", None: "may be running", False: "was interrupted"}[alive]
+        raise Refused(
+            "Another operation of this database is open",
+            found="the %s %s %s" % (operation.kind, operation.id, how),
+            hint=next_command(operation) if alive is False else "wait for it to end",
+        )
+    holder = lock_holder(session, context.database)
+    if holder:
+        raise Refused(
+            "Another operation is changing this database", found=holder, hint="wait for it to end, then run this again"
+        )
+    return "none" if not others else "none but the interrupted deploy " + ", ".join(one.id for one in others)
+
+
+def _open_operations(context: Context) -> List[Operation]:
+    """Open operations of this database, besides our own."""
+    own = context.operation.id if context.operation else None
+    return [
+        operation
+        for operation in open_operations(context.store)
+        if operation.id != own and operation.header.get("database") == context.database
+    ]
+
+
+def application(context: Context, session: Session, question: GateInputs) -> str:
+    """Before a migration: afterwards one could not tell what made it sick. A deploy without one may be its cure."""
+    if question.applications is None:
+        raise CouldNotVerify(
+            "Nobody looked whether the application is healthy",
+            hint="give the state of every application host, or waive the gate with a reason",
+        )
+    if not history.compare(
+        question.files, history.read_rows(session.cursor(), context.connection.schema)
+    ).pending:
+        return "no migration is pending: the deploy may mend it"
+    ours = ([context.operation] if context.operation else []) + _open_operations(context)
+    if any(operation.last(STOP) for operation in ours if operation.kind == "deploy"):
+        return "it was stopped by this deploy"
+    elsewhere = [
+        "%s runs in %s" % (host, ", ".join(state["elsewhere"]))
+        for host, state in sorted(question.applications.items())
+        if state.get("elsewhere")
+    ]
+    if elsewhere:
+        raise Refused(
+            "What runs is no release, so a deploy that fails could not bring it back",
+            found="; ".join(elsewhere),
+            hint="deploy the revision that runs now first (ansible-playbook backstop.postgres.deploy -e"
+            " deploy_revision=REVISION): with it no migration is pending, it only becomes a release. Then run this"
+            " again. Or waive the gate application with a reason",
+        )
+    sick = [
+        "%s %s" % (host, _sick(state))
+        for host, state in sorted(question.applications.items())
+        if state.get("commit") and not (state.get("running") and state.get("healthy"))
+    ]
+    if sick:
+        raise Refused(
+            "The application is not healthy before the deploy",
+            found="; ".join(sick),
+            hint="mend it first, or waive the gate application with a reason: what is broken now must not be taken for"
+            " an effect of the migration",
+        )
+    installed = [host for host, state in sorted(question.applications.items()) if state.get("commit")]
+    return "healthy on " + ", ".join(installed) if installed else "no release runs yet"
+
+
+def _sick(state: Mapping[str, Any]) -> str:
+    if not state.get("running"):
+        return "does not run"
+    return "runs but is not healthy" + (" (%s)" % state["health"] if state.get("health") else "")
+
+
+def other_programs(context: Context, session: Session, question: GateInputs) -> str:
+    """For people to know: what a deploy does not restart keeps the release that it was started with.
+
+    And a session that is in the database when the application has stopped is ended, or waited for.
+    """
+    programs = [
+        "%s: %s" % (host, name)
+        for host, state in sorted((question.applications or {}).items())
+        for name in state.get("others") or []
+    ]
+    sessions = Counter(
+        "%s%s from %s" % (other.user, " (%s)" % other.application if other.application else "", other.address)
+        for other in server.other_sessions(session, context.database)
+        if not other.application.startswith("backstop")
+    )
+    told = ["not restarted by a deploy: " + ", ".join(programs)] if programs else []
+    if sessions:
+        told.append("in the database now: " + ", ".join("%s: %d" % pair for pair in sorted(sessions.items())))
+    return "; ".join(told) or "none"
+
+
+def standbys(context: Context, _session: Session, _question: GateInputs) -> str:
+    """For people to know: a standby follows all of this, and a session on it outlives a swap. Closed where a COMMIT
+    would wait for one that is gone."""
+    with context.administer() as admin:
+        replication.require_confirming(admin)
+        found = [str(standby) for standby in replication.standbys(admin)]
+        unused = ["unused slot " + name for name in replication.unused_slots(admin)]
+    after = ["after a rollback by swap " + replication.SESSIONS_THERE] if found else []
+    return "; ".join([*found, *unused, *after]) or "none"
+
+
+def collations(_context: Context, session: Session, _question: GateInputs) -> str:
+    """For people to know: the drill proves that a backup can be restored, with the versions of today."""
+    found = collation_versions.mismatches(session)
+    if not found:
+        return "of the versions that the system has"
+    return "%s; indexes may be corrupt: %s" % ("; ".join(found), collation_versions.ADVICE)

@@ -1,0 +1,282 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Scenario 1: putting a database back after a migration that failed, or was cut off.
+
+What the migrations of a deploy left is compared with its backup: history, definitions and rows together. If they only
+added objects, and no row of the tables that were there differs, these objects are dropped, and the migrations before
+the failed one are taken out of the history with them, in one transaction that is proved before its COMMIT. Anything
+else is left alone and reported: then the answer is a restore and a swap.
+
+How objects are dropped pg_dump knows: by the statements of ``pg_restore --clean``. That they lead back to the backup's
+definitions is proved first on a scratch copy of the live ones, where pg_dump can look, and again after the COMMIT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Dict, List, Sequence, Tuple
+
+from ..backups.catalog_comparison import catalog_differences, is_about, loaded, schema_of_database
+from ..backups.comparison import compare_tables
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import qualified
+from ..loss.count import losses_of_dropping
+from ..loss.kept_rows import write_lost_rows
+from ..loss.migration_changes import mark
+from ..loss.pairing import is_history
+from ..postgres import archive, catalog, definitions, dumped_definitions
+from ..postgres.catalog import Table
+from ..postgres.connection import Session
+from ..postgres.definitions import is_beside
+from ..postgres.dropping import drop_each
+from ..postgres.restarts import tried_again
+from ..postgres.sequences import sequences_behind
+from ..prisma import history
+from ..prisma.cli import Prisma
+from ..site import Context, journaled_step
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+from .closed_copy import closed_copy
+from .deploy import applied_since, backup_history, read_state, take_out_of_history, wind_up_predecessor
+
+#: Kinds of entries in a dump that our queries do not ask for.
+_NOT_ASKED = (
+    "ACCESS METHOD", "FOREIGN DATA WRAPPER", "PROCEDURAL LANGUAGE", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA",
+    "ROW SECURITY", "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE", "TRANSFORM", "USER MAPPING",
+)  # fmt: skip
+CLEAN = "clean"
+RESOLVE = "resolve"
+
+
+@tried_again
+def clean_failed_migration(context: Context, place: BackupPlace, prisma: Prisma) -> Dict[str, Any]:
+    """Drop what the migrations since a backup added, take the applied ones out of the history, and mark the failed ones
+    as rolled back.
+
+    :returns: ``outcome``: ``clean`` (nothing was left), ``dropped``, or ``restore_needed`` with the reasons and nothing
+        changed
+    """
+    with context.connect() as session:
+        wind_up_predecessor(context, session)
+        found = leftovers(context, session, place)
+        failed = read_state(session, prisma, context.connection.schema).failed
+    if found["reasons"]:
+        nothing = {"dropped": [], "taken_out": [], "kept_rows": 0, "resolved": []}
+        return {"changed": False, "outcome": "restore_needed", **nothing, "reasons": found["reasons"]}
+    left, kept = bool(found["statements"] or found["applied"]), 0
+    if left:
+        with journaled_step(context, CLEAN) as facts, context.connect() as session:
+            facts["dropped"], kept = _drop_added(context, session, place, found["statements"])
+            facts.update(kept_rows=kept, taken_out=found["applied"])
+    if left or failed:
+        with journaled_step(context, RESOLVE) as facts, context.connect() as session:
+            facts["resolved"] = _resolve(context, session, prisma, failed)
+            _prove(context, session, place)
+    done = {"dropped": found["added"], "taken_out": found["applied"], "kept_rows": kept, "resolved": failed}
+    return {"changed": left or bool(failed), "outcome": "dropped" if left else "clean", **done, "reasons": []}
+
+
+def leftovers(context: Context, session: Session, place: BackupPlace) -> Dict[str, List[str]]:
+    """What the migrations since a backup left.
+
+    :returns: objects that they ``added``, migrations that are ``applied`` since, the ``statements`` that drop the
+        objects, and the ``reasons`` why taking these out would not do
+    :raises Refused: the backup was made after the migration had failed
+    """
+    manifest = manifests.load(place)
+    manifests.require_whole(manifest)
+    applied, reasons = _history_since(context, session, place)
+    added, statements, wrong = _objects_since(context, session, manifest)
+    # New columns are among the added objects; what they hold came from the migration.
+    reasons += wrong + _rows_since(context, session, manifest)
+    if applied and added and not reasons:
+        reasons = _written_since(context, session, place, manifest)
+    names = [row.migration_name for row in applied]
+    return {"added": added, "applied": names, "statements": statements, "reasons": reasons}
+
+
+def _rows_since(context: Context, session: Session, manifest: Dict[str, Any]) -> List[str]:
+    """How rows and sequences that were there differ."""
+    tables = compare_tables(session, manifest, besides=[_history_table(context)], new_columns=True).tables
+    found = [sentence for sentence in tables if not sentence.endswith(" was not there")]
+    return found + ["sequence " + sentence for sentence in sequences_behind(session, manifest)]
+
+
+def _history_table(context: Context) -> str:
+    return "%s.%s" % (context.connection.schema, history.TABLE)
+
+
+def _history_since(
+    context: Context, session: Session, place: BackupPlace
+) -> Tuple[List[history.HistoryRow], List[str]]:
+    """The rows of migrations that were applied since, and how the history would differ without them and those that
+    failed."""
+    before = backup_history(place)
+    failed = history.compare([], before).failed
+    if failed:
+        raise Refused(
+            "The backup was made after the migration had failed",
+            found="%s is marked as failed in backup %s" % (", ".join(failed), place.backup_id),
+            hint="name an earlier one with -e rollback_backup=ID",
+        )
+    rows = history.read_rows(session.cursor(), context.connection.schema)
+    applied = applied_since(place, rows)
+    going = {row.id for row in applied}
+    staying = [row for row in rows or () if row.id not in going and row.state != history.FAILED]
+    differences = history.history_differences(before, staying)
+    return applied, ["in the history of migrations " + sentence for sentence in differences]
+
+
+def _objects_since(
+    context: Context, session: Session, manifest: Dict[str, Any]
+) -> Tuple[List[str], List[str], List[str]]:
+    """Objects that were added since, the statements that drop them, and what would differ then."""
+    history_table = _history_table(context)
+    found = catalog_differences(context, manifest, settle=False, ignore=[history_table])
+    own = found.own["added"]
+    added = own + [key for key in found.dumped["added"] if dumped_definitions.kind_of(key) in _NOT_ASKED]
+    if found.equal and not added:
+        return [], [], []
+    with schema_of_database(context, context.database) as source:
+        drops = dumped_definitions.drops(source, context.keep_open)
+        statements = [drop.statement for drop in drops if drop.key in found.dumped["added"]]
+        statements += _drops_of_our_own(session, own)
+        try:
+            left = _left_on_copy(context, source, manifest, statements)
+        except BackstopError as error:
+            left = ["whether it can be dropped could not be proved on a copy: %s" % error]
+    left += ["%s cannot be dropped in a transaction" % key for key in found.dumped["added"] if _is_subscription(key)]
+    # What pg_dump does not carry is not on the copy.
+    beside = ["%s is %s" % (key, how) for how in ("missing", "changed") for key in found.own[how] if is_beside(key)]
+    return added, statements, left + [one for one in beside if one not in left]
+
+
+def _is_subscription(key: str) -> bool:
+    return key.startswith("SUBSCRIPTION ")
+
+
+def _left_on_copy(
+    context: Context, source: archive.Source, manifest: Dict[str, Any], statements: Sequence[str]
+) -> List[str]:
+    """How the live definitions would differ from the backup's after these statements."""
+    with loaded(context, source, manifest["database"]["properties"], "leftovers") as copy:
+        with contextlib.ExitStack() as stack:
+            scratch = stack.enter_context(context.connect(copy))
+            if scratch.value("SELECT EXISTS (SELECT FROM pg_event_trigger)"):
+                # Their functions run at each DROP, and may reach other servers.
+                stack.enter_context(closed_copy(context, copy))
+            stack.enter_context(scratch.transaction())
+            drop_each(scratch, statements)
+        found = catalog_differences(context, manifest, copy, ignore=[_history_table(context)])
+    return [sentence for sentence in found.objects if sentence not in found.beside]
+
+
+def _written_since(
+    context: Context, session: Session, place: BackupPlace, manifest: Dict[str, Any]
+) -> List[str]:
+    """Which new tables and columns hold more than the migrations put there: somebody worked with those that succeeded.
+
+    What would be lost with them is counted, and consented to, by the swap.
+    """
+    known = {table.full_name: table for table in map(Table.from_json, manifest["tables"])}
+    losses = losses_of_dropping(session, known, to_be_put_back=False)
+    mark(session, losses, context.store, place)
+    return ["%s, since an applied migration made room for them" % loss for loss in losses if not loss.by_migration]
+
+
+def _prove(context: Context, session: Session, place: BackupPlace) -> None:
+    found = leftovers(context, session, place)
+    left = ["%s is left" % key for key in found["added"]] + ["%s is applied" % name for name in found["applied"]]
+    _require_none(found["reasons"] + left)
+
+
+def _prove_inside(context: Context, session: Session, place: BackupPlace, manifest: Dict[str, Any]) -> None:
+    """The same in a transaction that pg_dump cannot see, by queries of ours."""
+    applied, wrong = _history_since(context, session, place)
+    found = definitions.compare(manifest["definitions"], definitions.definitions(session))
+    wrong += ["%s is applied" % row.migration_name for row in applied]
+    ours = _history_table(context)
+    wrong += ["%s is %s" % (key, how) for how, keys in found.items() for key in keys if not is_about(key, ours)]
+    _require_none(wrong + _rows_since(context, session, manifest))
+
+
+def _require_none(wrong: Sequence[str]) -> None:
+    if wrong:
+        raise BackstopError(
+            "The database is not as it was before the migration",
+            found="; ".join(wrong[:10]),
+            hint="revert completely: rollback_complete.yml",
+        )
+
+
+def _drop_added(
+    context: Context, session: Session, place: BackupPlace, statements: Sequence[str]
+) -> Tuple[List[str], int]:
+    """Drop in one transaction what these statements drop; the applied migrations go from the history.
+
+    :returns: the statements that dropped something, and how many rows went with it and are kept in files
+    """
+    manifest = manifests.load(place)
+    with session.transaction():
+        session.execute("SET LOCAL lock_timeout = '5s'")
+        kept = _keep_rows(context, session, manifest)
+        dropped = drop_each(session, statements)
+        take_out_of_history(session, context.connection.schema, _history_since(context, session, place)[0])
+        _prove_inside(context, session, place, manifest)
+        reach("clean.before-commit")
+    reach("clean.committed")
+    return dropped, kept
+
+
+def _keep_rows(context: Context, session: Session, manifest: Dict[str, Any]) -> int:
+    """Write what goes with new tables and columns into files, behind locks: nobody adds to it from here on."""
+    known = {table.full_name: table for table in map(Table.from_json, manifest["tables"])}
+    going = [
+        qualified(table.schema, table.name)
+        for table in catalog.tables(session)
+        if not is_history(session, table)
+        and (table.full_name not in known or not set(table.columns) <= set(known[table.full_name].columns))
+    ]
+    if going:
+        listed = ", ".join("ONLY " + name for name in going)
+        session.execute("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE" % listed)
+    losses = losses_of_dropping(session, known, to_be_put_back=False)
+    if losses and context.operation is not None:
+        write_lost_rows(session, losses, context.operation.file("lost-rows"))
+        reach("clean.kept")
+    return sum(loss.total for loss in losses)
+
+
+def _resolve(context: Context, session: Session, prisma: Prisma, failed: Sequence[str]) -> List[str]:
+    for name in failed:
+        prisma.migrate_resolve(context.connection.url(), cursor=session.cursor(), rolled_back=name)
+        reach("resolve.one")
+    left = history.compare([], history.read_rows(session.cursor(), context.connection.schema)).failed
+    if left:
+        raise BackstopError("Migrations are still marked as failed", found=", ".join(left))
+    return list(failed)
+
+
+def _drops_of_our_own(session: Session, keys: Sequence[str]) -> List[str]:
+    """Statements for what has no entry of its own in a dump: new columns and CHECK constraints of tables that were
+    there (one that is inherited goes with that of the parent), and indexes that CREATE INDEX CONCURRENTLY left
+    invalid."""
+    rows = session.rows(
+        "SELECT format('ALTER TABLE %%I.%%I DROP COLUMN %%I', n.nspname, c.relname, a.attname) FROM pg_attribute a"
+        " JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind <> 'c'"
+        " AND a.attislocal AND 'column ' || n.nspname || '.' || c.relname || '.' || a.attname = ANY(%s)"
+        " AND 'relation ' || n.nspname || '.' || c.relname <> ALL(%s)"
+        " UNION ALL SELECT format('ALTER TABLE %%I.%%I DROP CONSTRAINT %%I', n.nspname, c.relname, k.conname)"
+        " FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE k.contype = 'c' AND k.conislocal"
+        " AND 'constraint ' || n.nspname || '.' || c.relname || '.' || k.conname = ANY(%s)"
+        " AND 'relation ' || n.nspname || '.' || c.relname <> ALL(%s)"
+        " UNION ALL SELECT format('DROP INDEX %%I.%%I', n.nspname, c.relname) FROM pg_index i JOIN pg_class c"
+        " ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT i.indisvalid"
+        " AND 'index ' || n.nspname || '.' || c.relname = ANY(%s)",
+        (list(keys),) * 5,
+    )
+    return [str(statement) for (statement,) in rows]

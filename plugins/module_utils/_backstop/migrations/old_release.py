@@ -1,0 +1,200 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Trying the old release on the rehearsed copy: does it work on the new schema?
+
+"Works" is only said of a trial that could not have reached the live database. So the release runs closed off from every
+network and socket; what it finds at the database's port is a relay that leads to the copy alone, whatever database it
+asks for. Its variables are pointed there too, or it would only find that the live server does not answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+import os
+import re
+import socket
+from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from ..application import trial
+from ..application.trial import Outcome
+from ..base import environment_file
+from ..base.errors import BackstopError, Refused
+from ..postgres.connection import Settings, connect
+from ..postgres.relay import only_to
+from ..postgres.ways_out import is_unconfined, unclosable
+from ..prisma.project import Project
+from ..site import Context
+from .closed_copy import closed_copy
+
+#: Step of a deploy: the old release was tried on the new schema.
+OLD_RELEASE = "old_release"
+_ADDRESS = "127.0.0.1"
+_URL = re.compile(r"(?:jdbc:)?postgres(?:ql)?(?:\+\w+)?://")
+#: Parameters of a URL that say where the server is and how to talk to it there.
+_WAY = (
+    "host", "hostaddr", "port", "dbname", "user", "password", "service", "passfile", "gssencmode", "channel_binding",
+    "target_session_attrs", "requiressl",
+)  # fmt: skip
+
+
+def try_old_release(
+    context: Context,
+    scratch: str,
+    release: str,
+    callback: Callable[[int], Dict[str, Any]],
+    *,
+    command: Sequence[str],
+    project: Project,
+    environment_files: Iterable[str] = (),
+    environment_rules: str = "dotenv",
+    health_path: str = "",
+    **keywords: Any,
+) -> Dict[str, Any]:
+    """Start the release on a scratch copy and have it tested.
+
+    :param release: its directory, whose ``.env`` files are read too
+    :param callback: tests what listens on that port; raises where the release does not work
+    :param project: where its Prisma works, whose schema and configuration name variables
+    :param environment_files: more settings that it is given
+    :param environment_rules: how those and its ``.env`` are read
+    :param keywords: of :func:`..application.trial.run`
+    :returns: ``tried``, ``works``, and ``reason`` where it does not or was not tried; an answer, not a failure
+    """
+    live = context.connection
+    # Its manager may read the link ``.env`` for it; one that reads it itself keeps what it is given.
+    given: Dict[str, str] = {}
+    for file in (os.path.join(release, ".env"), *environment_files):
+        given.update(environment_file.read(file, environment_rules))
+    # What this process hands down is not given anew, so only what leads to a database counts.
+    inherited = {name: value for name, value in os.environ.items() if _URL.match(value)}
+    found = {**inherited, **_own_settings({release, project.path}), **given}
+    copy = _login(context.connection.with_database(scratch), live.database, map(found.get, _names(project)))
+    port = trial.free_port(other_than=live.port)
+    asked_elsewhere: List[str] = []
+
+    def serve(listeners: Sequence[socket.socket]) -> ContextManager[Any]:
+        return _relay(listeners, copy, live.database, asked_elsewhere)
+
+    try:
+        _require_confined(copy)
+        with closed_copy(context, scratch):
+            try:
+                outcome: Outcome[Dict[str, Any]] = trial.run(
+                    command,
+                    lambda: callback(port),
+                    cwd=release,
+                    port=port,
+                    environment={**given, **pointed_to_copy(found, _names(project), live, copy)},
+                    database_port=live.port,
+                    serve_database=serve,
+                    health_url="http://127.0.0.1:%d%s" % (port, health_path) if health_path else "",
+                    **keywords,
+                )
+            except Refused:
+                raise
+            except BackstopError as error:
+                reason = "; ".join([str(error), *("it asked for " + name for name in asked_elsewhere)])
+                return {"tried": True, "works": False, "reason": reason, **error.details}
+    except Refused as error:
+        return {"tried": False, "works": False, "reason": str(error)}
+    return {"tried": True, "works": True, **outcome.value, "seconds_to_health": round(outcome.seconds_to_health, 3)}
+
+
+@contextlib.contextmanager
+def _relay(listeners: Sequence[socket.socket], copy: Settings, live: str, refused: List[str]) -> Iterator[None]:
+    with only_to(listeners, copy, also_called=live) as names:
+        try:
+            yield
+        finally:
+            refused.extend(dict.fromkeys(names))
+
+
+def _login(copy: Settings, live: str, urls: Iterable[Optional[str]]) -> Settings:
+    """The copy as the user of the release's own connection to the live database, else as ours."""
+    for url in filter(None, urls):
+        with contextlib.suppress(BackstopError):
+            own = Settings.from_url(url)
+            if own.database == live:
+                its = dataclasses.replace(copy, user=own.user, password=own.password)
+                connect(its).close()
+                return its
+    return copy
+
+
+def _require_confined(copy: Settings) -> None:
+    with connect(copy) as session:
+        ways = unclosable(session)
+        if is_unconfined(session):
+            ways = ["%s may run programs on the server (superuser or pg_execute_server_program)" % copy.user]
+        if ways:
+            raise Refused(
+                "The release could leave the copy by SQL alone",
+                found="; ".join(ways),
+                hint="let the release connect as a user without that right",
+            )
+
+
+def _own_settings(folders: Iterable[str]) -> Dict[str, str]:
+    """What the ``.env`` files in these folders say, of which the release reads those that it likes."""
+    found: Dict[str, str] = {}
+    for folder in folders:
+        for file in sorted(glob.glob(os.path.join(glob.escape(folder), ".env*"))):
+            found.update(environment_file.read(file))
+    return found
+
+
+def _names(project: Project) -> List[str]:
+    # One with a fixed URL has no names to tell; the trial shows where it leads.
+    with contextlib.suppress(Refused):
+        return project.url_variables()
+    return ["DATABASE_URL"]
+
+
+def pointed_to_copy(found: Mapping[str, str], names: Iterable[str], live: Settings, copy: Settings) -> Dict[str, str]:
+    """What must be set otherwise for a release to work on the copy: variables that lead to a database, by their value.
+
+    :param found: what the release's environment files say
+    :param names: variables that hold a URL, whether they are set or not
+    """
+    address = "%s:%d" % (_ADDRESS, live.port)
+    hosts = {live.host, "localhost", "::1"}
+    changed = {"PGHOST": _ADDRESS, "PGHOSTADDR": _ADDRESS, "PGPORT": str(live.port), "PGDATABASE": copy.database}
+    changed["PGUSER"] = copy.user
+    url = "postgresql://%s:trial@%s/%s" % (quote(copy.user, safe=""), address, quote(copy.database, safe=""))
+    if copy.schema != "public":
+        url += "?schema=" + quote(copy.schema, safe="")
+    for name, value in found.items():
+        text = value.strip()
+        if _URL.match(text):
+            changed[name] = _url_to_copy(text, address, copy) or url
+        elif text in hosts:
+            changed[name] = _ADDRESS
+        elif text in {"%s:%d" % (host, live.port) for host in hosts}:
+            changed[name] = address
+        elif text == live.database and re.search(r"DB|DATABASE|POSTGRES|PG", name, re.IGNORECASE):
+            changed[name] = copy.database
+    for name in names:
+        changed.setdefault(name, url)
+    return changed
+
+
+def _url_to_copy(url: str, address: str, copy: Settings) -> str:
+    """The same URL to the copy; empty where it cannot be read."""
+    try:
+        parts = urlsplit(url[len("jdbc:") :] if url.startswith("jdbc:") else url)
+    except ValueError:
+        return ""
+    pairs = [
+        pair
+        for pair in parse_qsl(parts.query, keep_blank_values=True)
+        if pair[0] not in _WAY and not pair[0].startswith("ssl")
+    ]
+    query = "?" + urlencode(pairs, quote_via=quote) if pairs else ""
+    prefix = "jdbc:" if url.startswith("jdbc:") else ""
+    where = "%s/%s%s" % (address, quote(copy.database, safe=""), query)
+    return "%s%s://%s:trial@%s" % (prefix, parts.scheme, quote(copy.user, safe=""), where)

@@ -1,0 +1,363 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The rehearsal: the pending migrations run by Prisma on the drill's database.
+
+It tells how long each takes, which tables that were there it locks and rewrites, what it destroys, and what the catalog
+is afterwards, with which the live one is compared after the real migration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from ..backups.catalog_comparison import load_definitions, schema_of_database
+from ..backups.cluster_drill import closed_copy_in_cluster
+from ..base.durable_files import read_json, write_json
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import is_scratch, typed_name
+from ..loss.migration_changes import note_objects, note_rehearsed
+from ..postgres import catalog, definitions, digests, dumped_definitions, server
+from ..postgres.connection import Session
+from ..postgres.database_properties import drop_scratch_database, read_properties
+from ..postgres.locks import BLOCKING, note_lock
+from ..postgres.role_rights import Rights, lacking, remedy, rights_of
+from ..postgres.ways_out import NOWHERE
+from ..prisma import history
+from ..prisma.cli import Prisma
+from ..prisma.failures import PrismaError
+from ..prisma.sql_text import cluster_statements
+from ..site import Context
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+from ..store.operation import Operation
+from .closed_copy import CannotBeClosed, closed_copy, refuse_openings
+from .deploy import refuse_problems
+from .destruction import Watch
+from .foresight import locks_told, noted_foresight
+
+#: File of an operation with the definitions that the rehearsal left.
+EXPECTED_DEFINITIONS = "rehearsed-definitions.json"
+
+
+def rehearse(
+    context: Context,
+    scratch: str,
+    prisma: Prisma,
+    *,
+    expected: Sequence[str],
+    lock_timeout_ms: int,
+    timeout: Optional[float] = None,
+    in_closed_server: bool = False,
+) -> Dict[str, Any]:
+    """Run the pending migrations on a scratch database that a drill left.
+
+    :param in_closed_server: no way leads out of the scratch database's server
+
+    :raises BackstopError: the migration fails there; the live database was not touched
+    """
+    if not is_scratch(scratch):
+        raise Refused("A rehearsal runs on a scratch database only", found=scratch)
+    files = history.read_folder(prisma.project.migrations())
+    with context.connect(scratch) as session:
+        state = history.compare(files, history.read_rows(session.cursor(), context.connection.schema))
+        refuse_problems(state, expected)
+        pending = [file for file in files if file.name in state.pending]
+        _refuse_cluster_statements(pending)
+        if not in_closed_server:
+            refuse_openings((file.name, file.sql) for file in pending)
+        roles, foresight = noted_foresight(context.operation, pending)
+        before = _facts(session)
+        watch = Watch(session, foresight.gone if foresight else None, context.connection.schema)
+        rights = {role: rights_of(session, role) for role in roles}
+        untouched, objects = _entries(context, session), definitions.definitions(session)
+        context.progress.phase("rehearsing", database=scratch, migrations=state.pending)
+        watched = {t.oid: t.full_name for t in before["tables"]}
+        closed = contextlib.nullcontext() if in_closed_server else closed_copy(context, scratch)
+        with closed, _LockWatcher(context, scratch, watched) as watcher:
+            deployed = _deploy(context, prisma, session, scratch, lock_timeout_ms, timeout)
+        reach("rehearsal.migrated")
+        after = _facts(session)
+        rows = history.read_rows(session.cursor(), context.connection.schema) or []
+        destroys = watch.destroyed(before["digests"], after["digests"])
+        _require_rights(context, session, rights)
+        if context.operation is not None:
+            note_objects(context.operation, objects, definitions.definitions(session))
+    changes = _changes(before, after, "%s.%s" % (context.connection.schema, history.TABLE))
+    if context.operation is not None:
+        names = changes["added_tables"] + changes["changed_rows"] + changes["changed_columns"]
+        written = [table for table in after["tables"] if table.full_name in names]
+        note_rehearsed(context.operation, written, after["digests"], changes["dropped_tables"])
+        write_json(context.operation.file(EXPECTED_DEFINITIONS), _expected(context, scratch, untouched))
+    locked = dict(foresight.locks) if foresight else {}
+    for name, mode in watcher.locked.items():
+        note_lock(locked, name, mode)
+    own_transactions = foresight.own_transactions if foresight else []
+    result = {
+        "database": scratch,
+        "migrations": [
+            {"name": row.migration_name, "seconds": _seconds(row)}
+            for row in rows
+            if row.migration_name in state.pending
+        ],
+        "seconds": round(deployed, 3),
+        "locked": locked,
+        "new_tables": [typed_name(t.schema, t.name) for t in after["tables"] if t.full_name in changes["added_tables"]],
+        "every_lock": foresight is not None and not own_transactions,
+        "destroys": destroys,
+        **changes,
+    }
+    return {**result, "summary": _told(result, locks_told(locked, own_transactions, foresight is not None))}
+
+
+def _told(result: Dict[str, Any], locks: str) -> str:
+    """A sentence for people."""
+    return "; ".join(
+        [
+            "adds " + (", ".join(result["added_tables"]) or "no table"),
+            *(result["destroys"] or ["destroys nothing"]),
+            "rewrites " + (", ".join(result["rewritten"]) or "no table"),
+            locks,
+        ]
+    )
+
+
+def _require_rights(context: Context, session: Session, before: Mapping[str, Rights]) -> None:
+    """The release's user must be able to use what is new, and what was there as before.
+
+    :raises Refused: it cannot, and the gate on that was not waived
+    """
+    gates = (context.operation.facts("gates") if context.operation else None) or {}
+    for role, rights in before.items():
+        found = lacking(rights, rights_of(session, role), history.TABLE)
+        if found and "application_rights" not in (gates.get("waived") or {}):
+            owners = sorted({one.owner for one in rights.values()})
+            raise Refused(
+                "The release's user could not use what the migrations made; the live database was not touched",
+                found="on the copy %s lacks %s" % (role, "; ".join(map(str, found))),
+                hint=remedy(role, found, owners) + "; or waive the gate application_rights with a reason",
+            )
+
+
+def rehearse_closed(
+    context: Context,
+    scratch: str,
+    prisma: Prisma,
+    place: Optional[BackupPlace],
+    *,
+    expected: Sequence[str],
+    lock_timeout_ms: int,
+    timeout: Optional[float] = None,
+) -> Dict[str, Any]:
+    """Rehearse on the scratch database; where that has ways out which nobody here can close, in a closed server.
+
+    :param place: the backup that the scratch database was restored from; without one it is refused instead
+    :returns: its facts, and ``closed_server``: why it ran there, else None. The scratch database, which is not migrated
+        then, is dropped
+    """
+
+    def run(where: Context, database: str, in_closed_server: bool) -> Dict[str, Any]:
+        return rehearse(
+            where,
+            database,
+            prisma,
+            expected=expected,
+            lock_timeout_ms=lock_timeout_ms,
+            timeout=timeout,
+            in_closed_server=in_closed_server,
+        )
+
+    try:
+        return {**run(context, scratch, False), "closed_server": None}
+    except CannotBeClosed as open_ways:
+        if place is None:
+            raise
+        try:
+            with closed_copy_in_cluster(context, place) as there:
+                facts = run(there, there.database, True)
+        except Refused as error:
+            raise Refused(
+                open_ways.message,
+                found=open_ways.found,
+                hint="%s. Or rehearse in a server of its own, which failed: %s" % (open_ways.hint, error),
+            ) from error
+        with context.administer() as admin:
+            drop_scratch_database(admin, scratch)
+        return {**facts, "database": scratch, "closed_server": open_ways.found}
+
+
+def _deploy(
+    context: Context, prisma: Prisma, session: Session, scratch: str, lock_timeout_ms: int, timeout: Optional[float]
+) -> float:
+    try:
+        return prisma.migrate_deploy(
+            context.connection.url(scratch),
+            cursor=session.cursor(),
+            lock_timeout_ms=lock_timeout_ms,
+            timeout=timeout,
+            keep_open=context.keep_open,
+        ).seconds
+    except BackstopError as error:
+        hint = error.hint
+        if isinstance(error, PrismaError) and error.started:
+            hint = (error.cause + " " if error.cause else "") + "mend the migration"
+        if NOWHERE in str(error):
+            hint = "it reaches a foreign server, which leads nowhere on the copy: do that part by hand"
+        raise BackstopError(
+            "%s on a copy of the database; the live one was not touched" % error.message,
+            found=error.found,
+            hint=hint,
+            details=error.details,
+        ) from error
+
+
+def _seconds(row: history.HistoryRow) -> Optional[float]:
+    if row.finished_at is None or row.started_at is None:
+        return None
+    return round((row.finished_at - row.started_at).total_seconds(), 3)
+
+
+def _refuse_cluster_statements(files: Sequence[history.MigrationFile]) -> None:
+    """What a migration does to the whole cluster would be done for good by a rehearsal in a scratch database."""
+    found = [
+        "%s line %d: %s (%s)" % (file.name, statement.line, statement.text, statement.why)
+        for file in files
+        for statement in cluster_statements(file.sql)
+    ]
+    if found:
+        raise Refused(
+            "A migration changes the whole server, so it cannot be rehearsed in a scratch database",
+            found="; ".join(found[:5]),
+            hint="do that part by hand, or in a migration of its own deployed with prisma",
+        )
+
+
+def _facts(session: Session) -> Dict[str, Any]:
+    tables = catalog.tables(session)
+    return {
+        "tables": tables,
+        "digests": {t.full_name: digests.table_digest(session, t.source, t.columns) for t in tables},
+        "size": server.database_size(session, session.settings.database),
+    }
+
+
+def _changes(before: Dict[str, Any], after: Dict[str, Any], history_table: str) -> Dict[str, Any]:
+    now = {table.full_name: table for table in after["tables"]}
+    was = {table.full_name: table for table in before["tables"]}
+    return {
+        "added_tables": sorted(set(now) - set(was)),
+        "dropped_tables": sorted(set(was) - set(now)),
+        "rewritten": sorted(name for name in set(was) & set(now) if was[name].filenode != now[name].filenode),
+        "changed_rows": sorted(
+            name
+            for name in set(was) & set(now)
+            if name != history_table
+            and was[name].columns == now[name].columns
+            and before["digests"][name] != after["digests"][name]
+        ),
+        "changed_columns": sorted(name for name in set(was) & set(now) if was[name].columns != now[name].columns),
+        "added_bytes": after["size"] - before["size"],
+    }
+
+
+def _entries(context: Context, session: Session) -> dumped_definitions.Entries:
+    return dumped_definitions.of_database(context.tools(session), session.settings, keep_open=context.keep_open)
+
+
+def _expected(context: Context, scratch: str, untouched: dumped_definitions.Entries) -> Dict[str, Any]:
+    """Which definitions the migrations touched, all of them as they left them, and as they read after another load."""
+    with context.connect(scratch) as session:
+        after = _entries(context, session)
+        properties = read_properties(session, scratch)
+    with schema_of_database(context, scratch) as source:
+        again = load_definitions(context, source, properties, "trip1").dumped
+    return {
+        "touched": _differing(untouched, after),
+        "after": dumped_definitions.to_json(after),
+        "loaded": dumped_definitions.to_json(again),
+    }
+
+
+def check_against_rehearsal(context: Context, session: Session) -> List[str]:
+    """How the live definitions differ from those that the rehearsal left, by what pg_dump writes; empty when they are
+    the same.
+
+    What the migrations left alone in both may differ: the rehearsal's copy was restored. Where the copy only reads
+    differently, the live ones read like it once they are loaded.
+    """
+    operation = context.operation
+    if operation is None:
+        raise AssertionError("a rehearsal is of an operation")
+    expected = read_json(operation.file(EXPECTED_DEFINITIONS), "catalog that the rehearsal left")
+    live = _entries(context, session)
+    touched = {*expected["touched"], *_touched(context, operation, live)}
+    left = [key for key in _differing(expected["after"], live) if key in touched]
+    if left:
+        with schema_of_database(context, context.database) as source:
+            properties = read_properties(session, context.database)
+            again = load_definitions(context, source, properties, "trip1").dumped
+        for entries in (expected["after"], expected["loaded"]):
+            differing = _differing(entries, again)
+            left = [key for key in left if key in differing]
+    told = {"missing": "missing", "added": "not expected", "changed": "changed"}
+    found = dumped_definitions.compare(expected["after"], live)
+    return [
+        dumped_definitions.describe(key, told[how], expected["after"], live)
+        for how, keys in found.items()
+        for key in keys
+        if key in left
+    ]
+
+
+def _differing(before: dumped_definitions.Entries, after: dumped_definitions.Entries) -> List[str]:
+    return [key for keys in dumped_definitions.compare(before, after).values() for key in keys]
+
+
+def _touched(context: Context, operation: Operation, live: dumped_definitions.Entries) -> List[str]:
+    """What differs from the backup that was made right before the migrations; all where there is none to ask."""
+    done = operation.facts("backup")
+    manifest = manifests.load(context.store.find_backup(done["backup"])) if done else {}
+    return _differing(manifest["dumped"], live) if "dumped" in manifest else list(live)
+
+
+class _LockWatcher:
+    """Looks every 10 ms which locks are held on tables; a lock that is held for less can be missed."""
+
+    def __init__(self, context: Context, database: str, tables: Dict[int, str]) -> None:
+        self._context = context
+        self._database = database
+        self._tables = tables
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.locked: Dict[str, str] = {}
+
+    def __enter__(self) -> "_LockWatcher":
+        self._session = self._context.administer()
+        self._oid = server.database_oid(self._session, self._database)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._session.close()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.01):
+            try:
+                rows = self._session.rows(
+                    "SELECT DISTINCT relation::bigint, mode FROM pg_locks WHERE locktype = 'relation' AND database ="
+                    " %s::oid"
+                    " AND granted AND relation = ANY(%s::oid[])",
+                    (self._oid, list(self._tables)),
+                )
+            except BackstopError:
+                return
+            for relation, mode in rows:
+                name = self._tables[int(relation)]
+                if mode in BLOCKING:
+                    note_lock(self.locked, name, str(mode))

@@ -1,0 +1,176 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether the database has what the migrations in force make.
+
+Prisma's own answer (``migrate diff --from-migrations``) knows neither views nor functions nor triggers, asks for a
+shadow database of its own and takes seconds. So the migrations' SQL is run in a scratch database, as Prisma runs it,
+and both are compared object by object. Owners and privileges are not: they are set outside of migrations, mostly.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Dict, List, Sequence, Tuple
+
+from ..backups.catalog_comparison import is_about, load_definitions, schema_of_database
+from ..backups.scratch import scratch_database
+from ..base.errors import BackstopError, CouldNotVerify
+from ..base.sql_names import quote_identifier
+from ..postgres import definitions, dumped_definitions
+from ..postgres.connection import Session
+from ..postgres.database_properties import read_properties
+from ..postgres.ways_out import REACHING
+from ..prisma import history
+from ..prisma.outgoing import openings
+from ..prisma.sql_text import cluster_statements, statements
+from ..site import Context
+from ..store.manifest import is_whole, readable
+from .deploy import backup_history
+
+_PARTITION = re.compile("; bound [^;]")
+#: What no migration decides.
+_NOT_COMPARED = ("EXTENSION ", "COMMENT EXTENSION ", "SUBSCRIPTION ", "COMMENT SUBSCRIPTION ")
+_OF_EVERY_DATABASE = ("SCHEMA public", "COMMENT SCHEMA public")
+
+
+def compare(
+    context: Context, session: Session, files: Sequence[history.MigrationFile]
+) -> Tuple[List[str], List[str]]:
+    """Run the migrations in force in a scratch database and compare it with the live one, by what pg_dump writes.
+
+    :returns: one sentence for each object that differs; tables, columns and types that are made and not there
+    :raises BackstopError: the migrations cannot be run again, so nothing can be told
+    """
+    state = history.compare(files, history.read_rows(session.cursor(), context.connection.schema))
+    if state.unknown or state.edited or state.failed:
+        raise CouldNotVerify(
+            "the history is not that of this release", hint="see the gate migrations, which tells what is wrong"
+        )
+    in_force = [file for file in files if file.name in state.applied]
+    if any(cluster_statements(file.sql) or openings(file.sql, REACHING) for file in in_force):
+        raise CouldNotVerify("a migration in force acts beyond its database, so it cannot be run in a scratch one")
+    properties = read_properties(session, context.database)
+    with scratch_database(context, session, "drift") as (_admin, name):
+        _run_all(context, name, in_force)
+        with context.connect(name) as scratch:
+            gone = objects_gone(_own(context, scratch), _own(context, session))
+        made, live = (_entries(context, database) for database in (name, context.database))
+        found = dumped_definitions.compare(made, live)
+        if any(found.values()):
+            found = _without_reprinted(context, name, properties, found, made, live)
+    return [
+        dumped_definitions.describe(key, how, made, live)
+        for told, how in (("added", "only in the database"), ("missing", "only in the migrations"), ("changed",) * 2)
+        for key in found[told]
+    ], gone
+
+
+def _entries(context: Context, database: str) -> dumped_definitions.Entries:
+    with context.connect(database) as session:
+        tools = context.tools(session)
+    settings = context.connection.with_database(database)
+    return _comparable(context, dumped_definitions.of_database(tools, settings, keep_open=context.keep_open))
+
+
+def _comparable(context: Context, entries: dumped_definitions.Entries) -> dumped_definitions.Entries:
+    own = "%s.%s" % (context.connection.schema, history.TABLE)
+    return {
+        key: several
+        for key, several in dumped_definitions.without_rights(entries).items()
+        if not key.startswith(_NOT_COMPARED) and key not in _OF_EVERY_DATABASE and not is_about(key, own)
+    }
+
+
+def _without_reprinted(
+    context: Context,
+    name: str,
+    properties: Dict[str, Any],
+    found: Dict[str, List[str]],
+    made: dumped_definitions.Entries,
+    live: dumped_definitions.Entries,
+) -> Dict[str, List[str]]:
+    """Less what only reads differently, because the live database was once restored: both are loaded once more.
+
+    Where this role cannot restore them that cannot be proved, so they stay differences.
+    """
+    try:
+        again = []
+        for number, database in enumerate((context.database, name), 1):
+            with schema_of_database(context, database) as source:
+                loaded = load_definitions(context, source, properties, "trip%d" % number).dumped
+            again.append(_comparable(context, loaded))
+    except BackstopError:
+        return found
+    left = dumped_definitions.compare(again[1], again[0])
+    mixed = dumped_definitions.compare(made, again[0])
+    return {how: [key for key in keys if key in left[how] and key in mixed[how]] for how, keys in found.items()}
+
+
+# Applied, but not there -----------------------------------------------------------------------------------------------
+
+
+def missing_objects(context: Context, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
+    """Tables, columns and types that the migrations in force make and the database does not have.
+
+    :raises BackstopError: the migrations cannot be run again, so nothing can be told
+    """
+    return compare(context, session, files)[1]
+
+
+def _own(context: Context, session: Session) -> definitions.Definitions:
+    ours = "%s.%s" % (context.connection.schema, history.TABLE)
+    return {key: text for key, text in definitions.definitions(session).items() if not is_about(key, ours)}
+
+
+def objects_gone(made: definitions.Definitions, live: definitions.Definitions) -> List[str]:
+    """What is made and not there, of the kinds without which an application fails; a partition may come and go."""
+    missing = definitions.compare(made, live)["missing"]
+    partitions = [key for key in missing if _PARTITION.search(made[key])]
+    gone = [key for key in missing if definitions.kind_of(key) in ("relation", "type") and key not in partitions]
+    whole = tuple("%s." % key.split(" ", 1)[1] for key in gone + partitions)
+    columns = [key for key in missing if definitions.kind_of(key) == "column"]
+    return gone + [key for key in columns if not key[len("column ") :].startswith(whole)]
+
+
+def missing_since_backup(context: Context, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
+    """The same where the migrations cannot be run again: objects that the first backup with this very history has, and
+    that a migration in force names."""
+    rows = history.read_rows(session.cursor(), context.connection.schema)
+    known = [backup for backup in readable(context.store.backups()) if is_whole(backup.manifest)]
+    same = [
+        backup.manifest
+        for backup in known
+        if backup.manifest["database"]["name"] == context.database
+        and rows
+        and not history.history_differences(backup_history(backup.place), rows)
+    ]
+    if not same:
+        return []
+    made = min(same, key=lambda manifest: str(manifest["created"]))["definitions"]
+    applied = history.compare(files, rows).applied
+    text = "\n".join(file.sql for file in files if file.name in applied)
+    gone = objects_gone(made, _own(context, session))
+    return [key for key in gone if re.search(r"\b%s\b" % re.escape(key.rsplit(".", 1)[-1]), text)]
+
+
+# Running the migrations again -----------------------------------------------------------------------------------------
+
+
+def _run_all(context: Context, database: str, files: Sequence[history.MigrationFile]) -> None:
+    """Each script as one query, as Prisma sends it."""
+    with context.connect(database, pinned=False) as session:
+        schema = quote_identifier(context.connection.schema)
+        session.execute("SET statement_timeout = 0; SET lock_timeout = '10s'")
+        session.execute("CREATE SCHEMA IF NOT EXISTS %s" % schema)
+        session.execute("SET search_path TO %s" % schema)
+        for file in files:
+            if not any(statements(file.sql)):
+                continue
+            try:
+                session.execute(file.sql)
+            except BackstopError as error:
+                raise CouldNotVerify(
+                    "migration %s cannot be run on an empty database" % file.name, found=error.found
+                ) from None

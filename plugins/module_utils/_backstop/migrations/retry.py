@@ -1,0 +1,74 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Trying again when a migration failed only because it waited too long for a lock.
+
+Whether it left nothing is proved, not assumed: a script may hold a COMMIT of its own. The live database is compared
+with the backup of the operation, definitions and rows. Only where nothing differs is the migration marked as rolled
+back and tried again; in every other case it failed, and the answer is scenario 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Sequence
+
+from ..base.errors import BackstopError
+from ..base.failpoints import reach
+from ..prisma.cli import Prisma
+from ..prisma.failures import PrismaError
+from ..site import Context
+from .deploy import apply_migrations, wind_up_predecessor
+from .leftovers import clean_failed_migration, leftovers
+
+#: Step that holds the backup with which the database is compared.
+_BACKUP = "backup"
+_LOCK_TIMEOUT = "55P03"
+
+
+def apply_patiently(
+    context: Context,
+    prisma: Prisma,
+    *,
+    lock_retries: int,
+    expected: Sequence[str],
+    lock_timeout_ms: int,
+    **keywords: Any,
+) -> Dict[str, Any]:
+    """As apply_migrations(), tried again up to ``lock_retries`` times.
+
+    :returns: facts of the attempt that succeeded, with ``lock_retries``, how many were needed
+    """
+    attempt = 0
+    while True:
+        try:
+            done = apply_migrations(context, prisma, expected=expected, lock_timeout_ms=lock_timeout_ms, **keywords)
+            return {**done, "lock_retries": attempt}
+        except PrismaError as error:
+            if attempt >= lock_retries or not _only_waited(error) or not _put_right(context, prisma):
+                raise
+        attempt += 1
+        reach("migrate.again")
+
+
+def _only_waited(error: PrismaError) -> bool:
+    """A statement of a migration ran into the lock timeout; waiting for Prisma's own lock is another case."""
+    return bool(error.started) and error.sqlstate == _LOCK_TIMEOUT
+
+
+def _put_right(context: Context, prisma: Prisma) -> bool:
+    """Mark the failed migration as rolled back, if it is proved that it left nothing; False where it is not."""
+    done = context.operation.facts(_BACKUP) if context.operation else None
+    if not done:
+        return False
+    place = context.store.find_backup(done["backup"])
+    try:
+        with context.connect() as session:
+            wind_up_predecessor(context, session)
+            found = leftovers(context, session, place)
+    except BackstopError:  # who holds the lock may keep us from reading, too
+        return False
+    if any(found.values()):  # also where one before it was applied: taken out and run again it might do its work twice
+        return False
+    clean_failed_migration(context, place, prisma)
+    return True

@@ -1,0 +1,69 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A server that restarts while an operation works on it: its sessions break, whatever they were doing."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any, Callable, Protocol, TypeVar, cast
+
+from ..base.errors import BackstopError
+from .connection import Session
+
+#: How long a server may take to answer again.
+RESTART_SECONDS = 60.0
+_POLL_SECONDS = 0.2
+
+
+class Administered(Protocol):
+    """What can open a session in the maintenance database."""
+
+    def administer(self) -> Session: ...
+
+
+Work = TypeVar("Work", bound=Callable[..., Any])
+
+
+def tried_again(work: Work) -> Work:
+    """Call the function once more when its connection broke and the server answers again.
+
+    Only for what may be called again like a killed run: it asks the server first whether its transaction was committed.
+    """
+
+    @functools.wraps(work)
+    def call(site: Administered, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            return work(site, *arguments, **keywords)
+        except BackstopError as error:
+            if not error.details.get("broken") or not _answers_again(site):
+                raise
+        return work(site, *arguments, **keywords)
+
+    return cast(Work, call)
+
+
+def transaction_to_ask_for(site: Administered, session: Session) -> str:
+    """The number of a transaction that has written something, by which pg_xact_status() tells later what became of it.
+
+    A crash forgets a number of which no WAL was flushed, and it is given again: another session's COMMIT flushes.
+    """
+    number = str(session.value("SELECT pg_current_xact_id()::text"))
+    with site.administer() as other, other.transaction():
+        other.execute("SET LOCAL synchronous_commit = local")
+        other.execute("SELECT pg_logical_emit_message(true, 'backstop', '')")
+    return number
+
+
+def _answers_again(site: Administered) -> bool:
+    deadline = time.monotonic() + RESTART_SECONDS
+    while True:
+        try:
+            site.administer().close()
+            return True
+        except BackstopError as error:
+            if not error.details.get("broken") or time.monotonic() > deadline:
+                return False
+        time.sleep(_POLL_SECONDS)

@@ -1,0 +1,161 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What every piece of work needs at hand, and how one acts: alone, journalled, in a process that holds the locks."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import zlib
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from .base.encryption import Encrypted, require_identity
+from .base.errors import BackstopError, CouldNotVerify, Locked
+from .base.progress import Progress
+from .postgres import server
+from .postgres.archive import Source
+from .postgres.client_tools import ClientTools, find_client_tools
+from .postgres.connection import Session, Settings, connect
+from .postgres.pgbouncer import Pooler
+from .store.layout import BackupPlace, Store
+from .store.manifest import is_encrypted
+from .store.operation import Operation
+
+#: First key of our advisory locks: "back" in ASCII. The second is a checksum of the live database's name, which unlike
+#: its oid stays the same through a swap.
+_ADVISORY_CLASS = 0x6261636B
+#: How long to wait for a predecessor that was cut off and still winds up, in seconds.
+PREDECESSOR_SECONDS = 60
+
+
+@dataclasses.dataclass
+class Context:
+    """The database, the store, and the operation that is being carried out."""
+
+    connection: Settings
+    administration: Settings
+    store: Store
+    client_bin_dir: Optional[str] = None
+    operation: Optional[Operation] = None
+    #: those that the application's clients go through
+    poolers: Sequence[Pooler] = ()
+    #: descriptors of locks that child processes keep open
+    keep_open: List[int] = dataclasses.field(default_factory=list)
+    #: who is told how far work without an operation is
+    watched_by: Optional[Progress] = None
+    #: public keys for which every backup is encrypted; none means not at all
+    recipients: Tuple[str, ...] = ()
+    #: file of the private key that opens encrypted backups
+    identity: Optional[str] = None
+
+    @property
+    def database(self) -> str:
+        return self.connection.database
+
+    @property
+    def progress(self) -> Progress:
+        return self.operation.progress if self.operation else self.watched_by or Progress()
+
+    def connect(self, database: Optional[str] = None, *, pinned: bool = True) -> Session:
+        """A session in the live database, or in another one of the server."""
+        settings = self.connection if database is None else self.connection.with_database(database)
+        return connect(settings, pinned=pinned, name=self.session_name)
+
+    def administer(self) -> Session:
+        """A session in the maintenance database."""
+        return connect(self.administration, name=self.session_name)
+
+    @property
+    def session_name(self) -> str:
+        """application_name of our sessions, by which people and later runs know them."""
+        return "backstop " + self.operation.id if self.operation else "backstop"
+
+    def tools(self, session: Session) -> ClientTools:
+        return find_client_tools(server.major_version(session), self.client_bin_dir)
+
+    def archive(self, place: BackupPlace, manifest: Dict[str, Any]) -> Source:
+        """The archive of a backup, to be read by pg_restore.
+
+        :raises CouldNotVerify: it is encrypted, and there is no identity here
+        """
+        return self.source_of(place, manifest, str(manifest["archive"]["file"]))
+
+    def source_of(self, place: BackupPlace, manifest: Dict[str, Any], name: str) -> Source:
+        """A file of a backup; see archive()."""
+        if not is_encrypted(manifest):
+            return place.file(name)
+        if self.identity is None:
+            raise CouldNotVerify(
+                "Backup %s is encrypted and cannot be read here" % place.backup_id,
+                found="no identity; it is for " + ", ".join(manifest["archive"]["encryption"]["recipients"]),
+                expected="the identity of one of them",
+                hint="give the file with that private key as backstop_age_identity",
+            )
+        return Encrypted(place.file(name), require_identity(self.identity))
+
+
+def _advisory_key(database: str) -> int:
+    key = zlib.crc32(database.encode())
+    return key - (1 << 32) if key >= 1 << 31 else key
+
+
+def lock_holder(session: Session, database: str) -> Optional[str]:
+    """Who holds the advisory lock of a live database's name; None when nobody does."""
+    row = session.row(
+        "SELECT coalesce(a.application_name, ''), l.pid, coalesce(host(a.client_addr), 'the socket') FROM pg_locks l"
+        " LEFT JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid ="
+        " %s::bigint AND l.granted",
+        (_ADVISORY_CLASS, _advisory_key(database) % (1 << 32)),
+    )
+    return "%s, backend %d, from %s" % row if row else None
+
+
+@contextlib.contextmanager
+def database_lock(context: Context, wait_seconds: float = PREDECESSOR_SECONDS) -> Iterator[Session]:
+    """Hold the advisory lock of the live database's name; yields the session in the maintenance database.
+
+    :raises Locked: names the holder
+    """
+    key = _advisory_key(context.database)
+    with context.administer() as session:
+        session.execute("SET lock_timeout = '%dms'" % int(wait_seconds * 1000))
+        try:
+            session.execute("SELECT pg_advisory_lock(%s, %s)", (_ADVISORY_CLASS, key))
+        except BackstopError as error:
+            if error.details.get("sqlstate") != "55P03":
+                raise
+            raise Locked(
+                "Another operation is changing database %s" % context.database,
+                found=lock_holder(session, context.database) or "a session that just left",
+                hint="wait for it to end, then run this again",
+            ) from None
+        session.execute("SET lock_timeout = '10s'")
+        yield session
+
+
+@contextlib.contextmanager
+def exclusive(context: Context, operation: Operation) -> Iterator[None]:
+    """Wait for a predecessor of this operation that still runs, then hold the locks."""
+    with contextlib.ExitStack() as stack:
+        lock = operation.lock
+        context.keep_open.append(lock.acquire(PREDECESSOR_SECONDS))
+        stack.callback(lock.release)
+        stack.callback(context.keep_open.clear)
+        stack.enter_context(database_lock(context))
+        yield
+
+
+@contextlib.contextmanager
+def journaled_step(context: Context, step: str) -> Iterator[Dict[str, Any]]:
+    """Carry out one step of an operation: alone, and journal its begin and end. What the body puts into the yielded
+    dict is kept in the journal.
+
+    Without an operation there is nothing to journal and nothing to lock.
+    """
+    if context.operation is None:
+        yield {}
+        return
+    with exclusive(context, context.operation), context.operation.step(step) as facts:
+        yield facts

@@ -1,0 +1,206 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Beginning operations: what an open one means for the next."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+from typing import Any, Dict, Optional, Tuple
+
+from ..base.durable_files import FileLock
+from ..base.errors import Locked, Refused
+from ..base.progress import parse_timestamp, utc_now
+from .layout import Store
+from .operation import KINDS, STOP, Operation, open_operations
+
+#: How old the last line in the journal of a running operation may be, where its controller cannot be seen.
+FRESH_SECONDS = 3600
+#: How the playbooks call what stands in a request.
+_OPTIONS = {
+    "backup": "rollback_backup",
+    "keys": "rollback_keys",
+    "method": "rollback_method",
+    "mode": "rollback_mode",
+    "table": "rollback_table",
+    "undoes": "rollback_operation",
+    "where": "rollback_where",
+}
+
+
+def begin(
+    store: Store,
+    kind: str,
+    database: str,
+    request: Dict[str, Any],
+    controller: Dict[str, Any],
+    *,
+    take_over: bool = False,
+    facts: Optional[Dict[str, Any]] = None,
+) -> Tuple[Operation, bool]:
+    """Begin an operation, or go on with the open one that asked for the same.
+
+    :param request: what is asked for; equal requests of a kind are the same operation
+    :param controller: process that runs the playbook: host, boot_id, pid, start
+    :param facts: how things are at the beginning; kept in the header
+    :param take_over: go on although it cannot be told whether the earlier run is still alive
+    :returns: the operation, and whether it was there already
+    :raises Locked: the earlier run is alive
+    """
+    if kind not in KINDS:
+        raise Refused("There is no such kind of operation", found=kind, expected=", ".join(KINDS))
+    store.prepare()
+    with FileLock(os.path.join(store.root, "operations", "lock")).held(10):
+        _remove_debris(store)
+        for operation in open_operations(store):
+            if operation.header.get("database") != database:
+                continue
+            _require_dead(operation, controller, take_over)
+            if operation.kind == kind and operation.header.get("request") == request:
+                operation.write("operation", "adopted", controller=controller)
+                return operation, True
+            _set_aside(operation, kind)
+        header = {"database": database, "request": request, "controller": controller, "facts": facts or {}}
+        return Operation.create(store, kind, header), False
+
+
+def _remove_debris(store: Store) -> None:
+    """A run that was killed before it wrote its operation's header left a directory that says nothing."""
+    for operation_id in store.operation_ids():
+        path = store.operation_path(operation_id)
+        if not os.path.exists(os.path.join(path, "operation.json")):
+            shutil.rmtree(path)
+
+
+def _set_aside(operation: Operation, kind: str) -> None:
+    """Close an open operation of a dead run that asked for something else, where that leaves nothing half done."""
+    if operation.kind == "deploy" and (kind != "deploy" or operation.last(STOP) is None):
+        operation.close("abandoned", reason="another operation began")
+        return
+    raise Refused(
+        "Operation %s was interrupted and asked for something else" % operation.id,
+        found="%s of %s: %s"
+        % (operation.kind, operation.header.get("database"), _shown(operation.header.get("request"))),
+        hint=next_command(operation),
+    )
+
+
+def next_command(operation: Operation) -> str:
+    """The one command that goes on with an open operation: its playbook and the options that make the same request."""
+    request = operation.header.get("request") or {}
+    if operation.kind not in ("rollback", "undo"):
+        return "run ansible-playbook with the deploy that was started again, as it was; it continues where it stopped"
+    scenario = request.get("scenario", "complete")
+    playbook = "undo_rollback" if operation.kind == "undo" else "rollback_%s" % scenario
+    given = {_OPTIONS[key]: value for key, value in sorted(request.items()) if key in _OPTIONS and value}
+    # A complete revert finds out by itself when the release alone is to change.
+    if scenario == "complete" and given.pop("rollback_method", None) == "in_place":
+        given["rollback_restore_method"] = "in_place"
+    arguments = "".join(" -e %s" % _argument(name, value) for name, value in given.items())
+    return "ansible-playbook backstop.postgres.%s%s, with the other options as before" % (playbook, arguments)
+
+
+def _argument(name: str, value: Any) -> str:
+    """An extra variable, in JSON where a plain one would be read as something else."""
+    plain = isinstance(value, str) and re.fullmatch(r"[\w.-]+", value)
+    return "%s=%s" % (name, value) if plain else shlex.quote(json.dumps({name: value}, ensure_ascii=False))
+
+
+def _shown(request: Any) -> str:
+    return ", ".join("%s=%s" % pair for pair in sorted(request.items())) if isinstance(request, dict) else str(request)
+
+
+def holder_of(operation: Operation) -> Dict[str, Any]:
+    """The controller that began an operation or took it up last."""
+    entries = [entry for entry in operation.journal() if entry.get("event") == "adopted"]
+    return dict(entries[-1]["controller"] if entries else operation.header.get("controller") or {})
+
+
+def require_no_running(store: Store, database: str) -> None:
+    """Refuse while an operation on this database runs, also between its steps, when it holds no lock.
+
+    One that another host began cannot be seen from here; it counts as running while its journal is fresh.
+
+    :raises Locked: names the operation
+    """
+    for operation in open_operations(store):
+        if operation.header.get("database") != database:
+            continue
+        alive = is_alive(holder_of(operation))
+        if alive is None:
+            moments = [parse_timestamp(entry["at"]) for entry in operation.journal()[-1:]]
+            moments = moments or [parse_timestamp(operation.header["began"])]
+            alive = abs((utc_now() - moments[-1]).total_seconds()) < FRESH_SECONDS
+        if alive:
+            raise Locked(
+                "A %s of database %s is running" % (operation.kind, database),
+                found="operation %s; its progress is in %s" % (operation.id, operation.file("progress.json")),
+                hint="wait for it to end, then run this again",
+            )
+
+
+def _require_dead(operation: Operation, controller: Dict[str, Any], take_over: bool) -> None:
+    holder = holder_of(operation)
+    if _same_process(holder, controller):
+        return
+    alive = is_alive(holder)
+    if alive is False or (alive is None and take_over):
+        return
+    if alive:
+        raise Locked(
+            "Another %s of database %s is running" % (operation.kind, operation.header.get("database")),
+            found="operation %s, process %s on %s" % (operation.id, holder.get("pid"), holder.get("host")),
+            hint="wait for it to end; its progress is in %s" % operation.file("progress.json"),
+        )
+    raise Locked(
+        "Another %s of database %s may be running" % (operation.kind, operation.header.get("database")),
+        found="operation %s, begun from host %s; from here it cannot be seen" % (operation.id, holder.get("host")),
+        hint="run this from that host, or, when you know that it is dead, with -e backstop_take_over=true",
+    )
+
+
+def _same_process(one: Dict[str, Any], other: Dict[str, Any]) -> bool:
+    keys = ("host", "boot_id", "pid", "start")
+    return all(one.get(key) == other.get(key) for key in keys)
+
+
+def this_controller(pid: Optional[int] = None) -> Dict[str, Any]:
+    """How a process (default: this one) is told from all others, also after a reboot."""
+    pid = os.getpid() if pid is None else pid
+    return {"host": socket.gethostname(), "boot_id": _boot_id(), "pid": pid, "start": _start_time(pid)}
+
+
+def is_alive(controller: Dict[str, Any]) -> Optional[bool]:
+    """Whether a controller still runs; None when it runs on another host, which cannot be seen from here."""
+    if not controller:
+        return False
+    if controller.get("host") != socket.gethostname():
+        return None
+    if controller.get("boot_id") != _boot_id():
+        return False
+    started = _start_time(int(controller["pid"]))
+    return started is not None and started == controller.get("start")
+
+
+def _boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def _start_time(pid: int) -> Optional[str]:
+    """Start time of a process in clock ticks since boot: field 22 of /proc/<pid>/stat; None when it is gone."""
+    try:
+        with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as stream:
+            fields = stream.read().rsplit(")", 1)[1].split()
+    except (OSError, IndexError):
+        return None
+    return None if fields[0] == "Z" else fields[19]

@@ -1,0 +1,65 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Getting into a database that accepts no connections: a retired one."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Iterator
+
+from ..base.errors import BackstopError, Refused
+from ..base.sql_names import quote_identifier
+from ..postgres import server
+from ..postgres.connection import Session
+from ..site import Context
+
+
+@contextlib.contextmanager
+def connect_exclusively(context: Context, admin: Session, name: str) -> Iterator[Session]:
+    """A session in a database; one that accepts no connections accepts this one and no other.
+
+    :raises Refused: somebody else came in meanwhile
+    """
+    closed = not admin.value("SELECT datallowconn FROM pg_database WHERE datname = %s", (name,))
+    with contextlib.ExitStack() as stack:
+        if closed:
+            allow_connections(admin, name, True)
+            # Not for long: nobody but us may come in.
+            stack.callback(_close_again, admin, name)
+        session = stack.enter_context(context.connect(name))
+        if closed:
+            allow_connections(admin, name, False)
+            others = server.other_sessions(admin, name, besides=(session.backend,))
+            if others:
+                raise Refused(
+                    "Somebody else is in database %s" % name,
+                    found="; ".join(str(other) for other in others),
+                    hint="end these sessions, then run this again; nothing was changed",
+                )
+        yield session
+
+
+@contextlib.contextmanager
+def opened(admin: Session, name: str) -> Iterator[None]:
+    """Let a database accept connections while a program needs several; closed again afterwards.
+
+    Whoever knows its name could come in meanwhile: what it holds must be compared afterwards, in entered().
+    """
+    allow_connections(admin, name, True)
+    try:
+        yield
+    finally:
+        _close_again(admin, name)
+
+
+def allow_connections(admin: Session, name: str, allowed: bool) -> None:
+    admin.execute(
+        "ALTER DATABASE %s ALLOW_CONNECTIONS %s" % (quote_identifier(name), "true" if allowed else "false")
+    )
+
+
+def _close_again(admin: Session, name: str) -> None:
+    with contextlib.suppress(BackstopError):
+        allow_connections(admin, name, False)

@@ -1,0 +1,510 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Scenario 2, ``drop``: an applied migration is taken out again by SQL that leads back, the down-SQL.
+
+Down-SQL is believed only after a proof: on a copy of the database as it is now it must lead to exactly the catalog that
+the backup from before the migration has, and leave every row of the tables that stay. Then it runs on the live database
+in one transaction, which proves the same again before its COMMIT, and takes the migration out of Prisma's history, so
+that a later deploy applies it again. What goes with tables and columns is counted and kept as files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+
+from ..backups.catalog_comparison import catalog_differences, compare_catalog
+from ..backups.comparison import Comparison, compare_tables
+from ..backups.restore import build_database
+from ..base.durable_files import file_error, write_file
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import is_scratch, quote_identifier, scratch_name
+from ..loss.count import TableLoss, losses_of_dropping
+from ..loss.migration_changes import mark
+from ..loss.pairing import is_history
+from ..loss.reapply import Carried
+from ..migrations.closed_copy import closed_copy, refuse_openings
+from ..migrations.deploy import applied_since, backup_history, take_out_of_history, wind_up_predecessor
+from ..postgres import catalog, definitions, digests
+from ..postgres.catalog import Table
+from ..postgres.connection import PINNED_SETTINGS, Session
+from ..postgres.database_properties import drop_scratch_database
+from ..postgres.restarts import tried_again
+from ..prisma import history
+from ..prisma.cli import Prisma
+from ..prisma.failures import PrismaError
+from ..prisma.project import Project
+from ..prisma.sql_text import cluster_statements, statements
+from ..site import Context, exclusive, journaled_step
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+from ..store.operation import Operation
+from .handover import fence_writers
+from .swap import LossPolicy, the_operation
+
+PROOF = "down_proof"
+DOWN = "down"
+#: Step of the backup that must hold all that is there right before the down-SQL runs.
+EMERGENCY = "emergency_backup"
+#: File beside a migration.sql that leads back, and file of an operation with the SQL that was proved.
+DOWN_FILE = "down.sql"
+_LOCK_TIMEOUT = "5s"
+#: First words of statements that would end the one transaction, or need one of their own.
+_NOT_IN_A_TRANSACTION = (
+    "BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE", "VACUUM", "CLUSTER",
+)  # fmt: skip
+
+Judge = Callable[[Session, List[TableLoss]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class DownSql:
+    """SQL that leads back, and where it came from."""
+
+    text: str = dataclasses.field(repr=False)
+    source: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+# Finding it -----------------------------------------------------------------------------------------------------------
+
+
+def find_down_sql(
+    migrations: Sequence[str],
+    *,
+    given: Optional[str] = None,
+    file: Optional[str] = None,
+    prisma: Optional[Prisma] = None,
+    old_release: Optional[str] = None,
+    url: str = "",
+) -> DownSql:
+    """The down-SQL for these migrations: given, else beside each of them, else by comparing both releases' schemas.
+
+    :param migrations: names in the order in which they were applied
+    :param prisma: of the release that brought them
+    :param old_release: directory of the release before it
+    """
+    if given:
+        return DownSql(given, "given")
+    if file:
+        return DownSql(_read(file), file)
+    if prisma is None:
+        raise Refused("There is no SQL that leads back", hint="give it as rollback_down_sql")
+    paths = [os.path.join(prisma.project.migrations(), name, DOWN_FILE) for name in reversed(migrations)]
+    there = [path for path in paths if os.path.isfile(path)]
+    if there:
+        if there != paths:
+            raise Refused(
+                "Not every migration has SQL that leads back",
+                found="no " + ", ".join(sorted(set(paths) - set(there))),
+                hint="write the missing files, or give all of the SQL as rollback_down_sql",
+            )
+        return DownSql("\n".join(_read(path) for path in paths), ", ".join(paths))
+    if old_release is None:
+        raise Refused("There is no SQL that leads back", hint="give it as rollback_down_sql")
+    old = Project(old_release, node_bin_dir=os.path.dirname(prisma.node))
+    return DownSql(prisma.migrate_diff(url, old.schema()), "prisma migrate diff")
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError):
+            raise file_error("The down-SQL cannot be read", path, error) from error
+        raise Refused("The down-SQL is not UTF-8", found=path) from None
+
+
+def refuse_unfit(sql: DownSql) -> None:
+    """Refuse SQL that would leave the one transaction or the one database."""
+    for statement in statements(sql.text):
+        words = [token.word for token in statement]
+        if words[0] in _NOT_IN_A_TRANSACTION or "CONCURRENTLY" in words:
+            line = sql.text.count("\n", 0, statement[0].position) + 1
+            raise Refused(
+                "The down-SQL cannot run in one transaction",
+                found="line %d: %s" % (line, " ".join(token.text for token in statement)[:100]),
+                hint="take that statement out: all of the SQL runs in one transaction, which is begun and ended here",
+            )
+    reaching = ["line %d: %s (%s)" % (one.line, one.text, one.why) for one in cluster_statements(sql.text)]
+    if reaching:
+        raise Refused("The down-SQL changes the whole server", found="; ".join(reaching[:5]))
+
+
+def rehearse_down(
+    context: Context,
+    before: BackupPlace,
+    now: Optional[BackupPlace] = None,
+    *,
+    scratch: Optional[str] = None,
+    **sources: Any,
+) -> Dict[str, Any]:
+    """Find the down-SQL of what was applied since the backup ``before`` and prove it on a copy.
+
+    :param now: backup of the database as it is, to make the copy from
+    :param scratch: the copy, where a rehearsal left one with the migration applied
+    :param sources: keywords of find_down_sql()
+    :returns: ``proved``, and ``reasons`` when it is not; an answer, not a failure
+    """
+    operation = the_operation(context)
+    with context.connect(scratch) as session:
+        rows = _rows_to_take_out(session, context.connection.schema, before)
+    with journaled_step(context, PROOF) as facts:
+        facts.update(proved=False, before=before.backup_id, source="none", sha256="")
+        try:
+            sql = find_down_sql([row.migration_name for row in rows], url=context.connection.url(scratch), **sources)
+            facts.update(source=sql.source, sha256=sql.sha256)
+            write_file(operation.file(DOWN_FILE), sql.text.encode())
+            refuse_unfit(sql)
+            found = _prove_on(context, scratch, sql, before) if scratch else _prove_on_copy(context, sql, before, now)
+            facts.update(proved=True, reasons=[], **found)
+        except _NotProved as error:
+            facts["reasons"] = error.reasons
+        except (Refused, PrismaError) as error:
+            facts["reasons"] = [str(error)]
+    return {"changed": True, **facts}
+
+
+# Proving it -----------------------------------------------------------------------------------------------------------
+
+
+def _prove_on_copy(
+    context: Context, sql: DownSql, before: BackupPlace, now: Optional[BackupPlace]
+) -> Dict[str, Any]:
+    if now is None:
+        raise AssertionError("give a backup or a scratch database")
+    name = scratch_name(the_operation(context).id, "down")
+    try:
+        build_database(context, now, name)
+        return _prove_on(context, name, sql, before)
+    finally:
+        with context.administer() as admin:
+            drop_scratch_database(admin, name)
+
+
+class _NotProved(BackstopError):
+    """The down-SQL does not do what it should."""
+
+    def __init__(self, reasons: List[str]) -> None:
+        super().__init__("The down-SQL does not lead back", found="; ".join(reasons[:10]), hint="nothing was changed")
+        self.reasons = reasons
+
+
+def _prove_on(context: Context, scratch: str, sql: DownSql, before: BackupPlace) -> Dict[str, Any]:
+    """Run the down-SQL on a scratch database that has the migration applied, and compare the outcome.
+
+    :raises _NotProved: it does not lead back
+    """
+    if not is_scratch(scratch):
+        raise Refused("Down-SQL is proved on a scratch database only", found=scratch)
+    manifest = manifests.load(before)
+    refuse_openings([(sql.source, sql.text)])
+    with context.connect(scratch) as session:
+        with closed_copy(context, scratch):
+            session.execute("BEGIN")
+            facts = _lead_back(context, session, sql, before, manifest, lambda _session, _losses: None)
+            session.execute("COMMIT")
+        reach("down.proved")
+        result = Comparison([], [])
+        compare_catalog(context, session, manifest, result)
+        if not result.equal:
+            raise _NotProved(result.tables + result.objects)
+    return facts
+
+
+# What both have in common ---------------------------------------------------------------------------------------------
+
+
+def _lead_back(
+    context: Context, session: Session, sql: DownSql, place: BackupPlace, manifest: Dict[str, Any], judge: Judge
+) -> Dict[str, Any]:
+    """Within the open transaction: count, run, take out of the history, and prove that what stays is untouched.
+
+    :param judge: is given what would go, before anything is done; raises to refuse
+    """
+    schema = context.connection.schema
+    rows = _rows_to_take_out(session, schema, place)
+    remaining = {table.full_name: table for table in map(Table.from_json, manifest["tables"])}
+    there = {table.full_name: table for table in catalog.tables(session)}
+    _refuse_what_only_the_backup_has(there, manifest)
+    losses = losses_of_dropping(session, remaining)
+    judge(session, losses)
+    reach("down.counted")
+    staying = _staying(session, there, remaining)
+    contents = _contents(session, staying)
+    _run(session, sql, schema)
+    reach("down.ran")
+    take_out_of_history(session, schema, rows)
+    reasons = [
+        "the rows of table %s would change" % name
+        for name, digest in _contents(session, staying, catalog.tables(session)).items()
+        if digest != contents[name]
+    ]
+    reasons += _wrong_columns(session, remaining)
+    reasons += history.history_differences(backup_history(place), history.read_rows(session.cursor(), schema))
+    if reasons:
+        raise _NotProved(reasons)
+    return {
+        "migrations": [row.migration_name for row in rows],
+        "dropped_tables": sorted(set(there) - set(remaining)),
+        "dropped_columns": [
+            "%s.%s" % (name, column)
+            for name, table in sorted(there.items())
+            for column in table.columns
+            if name in remaining and column not in remaining[name].columns
+        ],
+    }
+
+
+def _rows_to_take_out(session: Session, schema: str, place: BackupPlace) -> List[history.HistoryRow]:
+    rows = history.read_rows(session.cursor(), schema)
+    failed = history.compare([], rows).failed
+    if failed:
+        raise Refused(
+            "A migration is marked as failed",
+            found=", ".join(failed),
+            hint="run rollback_failed_migration.yml, which puts that right",
+        )
+    return applied_since(place, rows)
+
+
+def _refuse_what_only_the_backup_has(there: Mapping[str, Table], manifest: Dict[str, Any]) -> None:
+    """Down-SQL can make a table or column again, but not what was in it."""
+    lost = []
+    for entry in manifest["tables"]:
+        table = there.get("%s.%s" % (entry["schema"], entry["name"]))
+        gone = [c["name"] for c in entry["columns"] if table is None or c["name"] not in table.columns]
+        if gone and entry["digest"]["rows"]:
+            what = "table %s.%s" if table is None else "columns of %s.%s: " + ", ".join(gone)
+            lost.append(what % (entry["schema"], entry["name"]))
+    if lost:
+        raise Refused(
+            "The migration removed something that only the backup has",
+            found="; ".join(lost),
+            hint="no SQL brings that back: restore instead (rollback_method=restore)",
+        )
+
+
+def _staying(
+    session: Session, there: Mapping[str, Table], remaining: Mapping[str, Table]
+) -> Dict[str, List[str]]:
+    """For each table that stays its columns that stay. The history is compared by its effect."""
+    return {
+        name: [column for column in table.columns if column in remaining[name].columns]
+        for name, table in there.items()
+        if name in remaining and not is_history(session, table)
+    }
+
+
+def _contents(
+    session: Session, staying: Mapping[str, Sequence[str]], present: Optional[Sequence[Table]] = None
+) -> Dict[str, Optional[digests.Digest]]:
+    """Digest of each table on the columns that stay, and of the large objects; None where it is not there any more."""
+    known = {table.full_name: table for table in (catalog.tables(session) if present is None else present)}
+    found: Dict[str, Optional[digests.Digest]] = {"of large objects": digests.large_objects_digest(session)}
+    for name, columns in staying.items():
+        table = known.get(name)
+        whole = table is not None and set(columns) <= set(table.columns)
+        found[name] = digests.table_digest(session, table.source, columns) if table and whole else None
+    return found
+
+
+def _run(session: Session, sql: DownSql, schema: str) -> None:
+    """Run the SQL as Prisma would: unqualified names are of Prisma's schema. Afterwards the session is pinned again."""
+    session.execute("SET LOCAL lock_timeout = '%s'" % _LOCK_TIMEOUT)
+    session.execute("SET LOCAL search_path TO %s" % quote_identifier(schema))
+    ours = session.value("SELECT pg_catalog.txid_current()")
+    if statements(sql.text):
+        try:
+            session.execute(sql.text)
+            session.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        except BackstopError as error:
+            state = error.details.get("sqlstate")
+            # 08001 is a foreign server's, which leads nowhere on a copy.
+            if state is None or (state.startswith(("08", "53", "57")) and state != "08001"):
+                raise
+            hint = "another session holds a lock: end it, then run this again" if state == "55P03" else None
+            raise Refused(
+                "The down-SQL failed", found=error.found, hint=hint, details={"sqlstate": state}
+            ) from error
+    if session.value("SELECT pg_catalog.txid_current()") != ours:
+        raise Refused("The down-SQL ended the transaction that it ran in", hint="take COMMIT and ROLLBACK out of it")
+    for name, value in PINNED_SETTINGS:
+        session.execute("SET LOCAL %s = '%s'" % (name, value))
+
+
+def _wrong_columns(session: Session, remaining: Mapping[str, Table]) -> List[str]:
+    now = {table.full_name: table.columns for table in catalog.tables(session)}
+    return (
+        ["table %s would be left" % name for name in sorted(set(now) - set(remaining))]
+        + ["table %s would be missing" % name for name in sorted(set(remaining) - set(now))]
+        + [
+            "table %s would have the columns %s" % (name, ", ".join(now[name]))
+            for name in sorted(set(now) & set(remaining))
+            if set(now[name]) != set(remaining[name].columns)
+        ]
+    )
+
+
+# On the live database -------------------------------------------------------------------------------------------------
+
+
+@tried_again
+def take_out(context: Context, accept_lost_rows: int) -> Dict[str, Any]:
+    """Run the down-SQL that this operation proved on the live database, in one transaction.
+
+    :raises Refused: more rows would go than accepted, or something is not as it was proved; nothing was changed
+    """
+    operation = the_operation(context)
+    proof = operation.facts(PROOF)
+    if not proof or not proof["proved"]:
+        raise Refused("The down-SQL was not proved", hint="run the whole playbook, without --tags or --start-at-task")
+    before = context.store.find_backup(proof["before"])
+    manifest = manifests.load(before)
+    done = operation.facts(DOWN)
+    if done and _is_out(context, before):
+        return {"changed": False, **done}
+    with journaled_step(context, DOWN) as facts:
+        if _is_out(context, before):
+            # By the run that this one waited for, or by one that was killed right after its COMMIT.
+            facts.update(operation.facts(DOWN) or _after_the_fact(operation, proof))
+            return {"changed": False, **facts}
+        sql = DownSql(_read(operation.file(DOWN_FILE)), proof["source"])
+        if sql.sha256 != proof["sha256"]:
+            raise Refused("The down-SQL is not the one that was proved", found=operation.file(DOWN_FILE))
+        facts.update(_take_out(context, sql, before, manifest, accept_lost_rows))
+        return {"changed": True, **facts}
+
+
+def count_ahead(context: Context, accept_lost_rows: int) -> Dict[str, Any]:
+    """What take_out() would lose if nothing more was written, while the application runs; nothing changes.
+
+    :raises Refused: it is more than what was accepted
+    """
+    operation = the_operation(context)
+    proof = operation.facts(PROOF)
+    if not proof or not proof["proved"]:
+        raise Refused("The down-SQL was not proved", hint="run the whole playbook, without --tags or --start-at-task")
+    before = context.store.find_backup(proof["before"])
+    remaining = {table.full_name: table for table in map(Table.from_json, manifests.load(before)["tables"])}
+    judgement = LossPolicy(operation, accept_lost_rows, (), can_carry=False, only_count=True)
+    if not _is_out(context, before):
+        with context.connect() as session:
+            session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            losses = losses_of_dropping(session, remaining)
+            mark(session, losses, context.store, before)
+            judgement.settle_for(session, Carried(losses, {}))
+            session.execute("ROLLBACK")
+    return {"changed": False, **judgement.facts}
+
+
+def _is_out(context: Context, before: BackupPlace) -> bool:
+    """Whether the history is that of the backup: told from the database alone, which both went with in one COMMIT."""
+    with context.connect() as session:
+        rows = history.read_rows(session.cursor(), context.connection.schema)
+    return not history.history_differences(backup_history(before), rows)
+
+
+def _after_the_fact(operation: Operation, proof: Mapping[str, Any]) -> Dict[str, Any]:
+    """Facts of a down-SQL that is in force but not in the journal."""
+    return {
+        **{key: proof[key] for key in ("migrations", "dropped_tables", "dropped_columns")},
+        **(operation.facts("count") or {}),
+        "backup": (operation.facts(EMERGENCY) or {}).get("backup"),
+        "finished_after_interruption": True,
+    }
+
+
+@tried_again
+def settle(context: Context) -> Dict[str, Any]:
+    """Find out from the database whether this operation took its migration out, after who did it has ended.
+
+    One that was killed right after its COMMIT did not write so; the journal is made to say what is.
+    """
+    operation = the_operation(context)
+    proof = operation.facts(PROOF)
+    if operation.last(DOWN) is None or not proof:
+        return {"changed": False, "taken_out": False}
+    with exclusive(context, operation):
+        if not _is_out(context, context.store.find_backup(proof["before"])):
+            return {"changed": False, "taken_out": False}
+        known = operation.done(DOWN) is not None
+        if not known:
+            with operation.step(DOWN) as facts:
+                facts.update(operation.facts(DOWN) or _after_the_fact(operation, proof))
+    return {"changed": not known, "taken_out": True}
+
+
+def _take_out(
+    context: Context, sql: DownSql, before: BackupPlace, manifest: Dict[str, Any], accept: int
+) -> Dict[str, Any]:
+    operation = the_operation(context)
+    counted: List[TableLoss] = []
+
+    def judge(session: Session, losses: List[TableLoss]) -> None:
+        mark(session, losses, context.store, before)
+        LossPolicy(operation, accept, (), can_carry=False).settle_for(session, Carried(losses, {}))
+        counted.extend(losses)
+
+    with context.administer() as ending, context.connect() as session:
+        wind_up_predecessor(context, session)
+        ended = fence_writers(session, ending, context.database)
+        reach("down.fenced")
+        emergency = _require_current_backup(context, session)
+        facts = _lead_back(context, session, sql, before, manifest, judge)
+        wrong = definitions.compare(manifest["definitions"], definitions.definitions(session))
+        reasons = ["%s would be %s" % (key, how) for how, keys in sorted(wrong.items()) for key in keys]
+        if reasons:
+            raise _NotProved(reasons)
+        reach("down.before-commit")
+        session.execute("COMMIT")
+        reach("down.committed")
+        found = catalog_differences(context, manifest, ignore=["%s.%s" % (context.connection.schema, history.TABLE)])
+        if not found.equal:
+            raise BackstopError(
+                "The migration was taken out, but the definitions are not all as before",
+                found="; ".join(found.objects[:10]),
+                hint="revert completely: rollback_complete.yml -e rollback_backup=%s" % before.backup_id,
+            )
+    return {
+        **facts,
+        "losses": [loss.to_json() for loss in counted],
+        "lost_rows": sum(loss.total for loss in counted),
+        "ended_sessions": ended,
+        "backup": emergency,
+    }
+
+
+def _require_current_backup(context: Context, session: Session) -> str:
+    """The operation's last emergency backup, which must hold all that is there now."""
+    done = the_operation(context).facts(EMERGENCY)
+    if not done:
+        raise Refused("There is no backup of the database as it is", hint="run the whole playbook")
+    place = context.store.find_backup(done["backup"])
+    differences = compare_tables(session, manifests.load(place)).tables
+    if differences:
+        raise Refused(
+            "Rows were written since the emergency backup",
+            found="; ".join(differences[:5]),
+            hint="run this again: it makes a new one",
+        )
+    return str(done["backup"])
+
+
+def how_to_undo(facts: Mapping[str, Any]) -> List[str]:
+    """How a drop is undone, as sentences."""
+    lost = "Then put the lost rows back with the commands in lost-rows/README.txt of the operation."
+    return [
+        "Deploy the fixed release: it applies the migration again.",
+        *([lost] if facts.get("losses") else []),
+        "Or, to have the database exactly as it was: rollback_complete.yml -e rollback_backup=%s" % facts.get("backup"),
+    ]

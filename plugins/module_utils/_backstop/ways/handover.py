@@ -1,0 +1,272 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The swap: another database takes over the live name, in one transaction, and nobody writes in between.
+
+Writers are fenced out without a moment in which the live name refuses connections for good or is missing:
+
+1. a session in the live database locks every table against writing; what would be lost is counted and kept;
+2. a second session begins the transaction with ``ALTER DATABASE live RENAME``. It takes the lock on the database, so
+   newcomers queue, and then waits (5 seconds at most, CountOtherDBBackends in PostgreSQL) for those inside to go;
+3. a third session ends those inside, the first session's last: its table locks hold until nobody else is left;
+4. the second session renames the successor, sets who may connect, and commits.
+
+Killed anywhere before the COMMIT, everything is as before; after it, the swap is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import qualified, quote_identifier
+from ..loss.count import TableLoss
+from ..postgres import catalog, digests, replication, server
+from ..postgres.connection import DRIVER_ERRORS, Session
+from ..site import Context
+
+#: Attempts, each with a new count: a session that does not die within 5 seconds makes PostgreSQL give the rename up.
+_ATTEMPTS = 3
+#: PostgreSQL gives the rename up after 5 seconds: large objects that take longer than this are not read twice.
+_QUICK_SECONDS = 1
+#: How long the fence waits for the tables' locks, at each attempt.
+_LOCK_SECONDS = (2, 5, 10)
+
+
+@dataclasses.dataclass
+class SwapResult:
+    """What the swap did. Seconds in which newcomers had to wait."""
+
+    losses: List[TableLoss]
+    ended_sessions: List[str]
+    seconds_closed: float
+    attempts: int
+    #: False when no synchronous standby has confirmed it in time; it is done all the same
+    confirmed: bool = True
+
+
+def swap(
+    context: Context,
+    admin: Session,
+    *,
+    successor: str,
+    retire_as: str,
+    judge: Callable[[Session], List[TableLoss]],
+    settle: Callable[[Session], None],
+    connection_limit: int = -1,
+) -> SwapResult:
+    """Give the live database's name to the successor; the former one keeps all it has under the name ``retire_as``.
+
+    :param admin: session in the maintenance database, which holds the operation's locks
+    :param judge: counts and keeps what would be lost, given a session in the fenced live database; raises to refuse
+    :param settle: does the last thing in the successor, given that session when nobody else is left; must be quick
+    :param connection_limit: of the successor from now on
+    """
+    _require_swappable(admin, context.database, successor)
+    replication.require_confirming(admin)
+    last = BackstopError("")
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            result = _attempt(context, successor, retire_as, judge, settle, connection_limit)
+            result.attempts = attempt
+            return result
+        except BackstopError as error:
+            if not isinstance(error, _Uncounted) and error.details.get("sqlstate") != "55006":
+                raise
+            last = error
+    if isinstance(last, _Uncounted):
+        raise BackstopError(
+            "The loss could not be counted: somebody goes on writing",
+            found=last.message,
+            hint="stop that program and run this again; nothing was changed",
+        )
+    others = "; ".join(str(other) for other in server.other_sessions(admin, context.database))
+    raise BackstopError(
+        "The database could not be renamed: sessions in it did not end",
+        found=others or last.found,
+        hint="end them (pg_terminate_backend) and run this again; nothing was changed",
+    )
+
+
+def _require_swappable(admin: Session, live: str, successor: str) -> None:
+    for name in (live, successor):
+        if server.database_oid(admin, name) is None:
+            raise Refused("There is no database %s" % name, hint="nothing was changed")
+    obstacles = server.obstacles_to_rename(admin, live)
+    if obstacles:
+        raise Refused(
+            "The database cannot be swapped",
+            found=", ".join(obstacles),
+            expected="no subscription, replication slot or prepared transaction in " + live,
+            hint="these would stay with the former database: move or drop them first",
+        )
+
+
+def _attempt(
+    context: Context,
+    successor: str,
+    retire_as: str,
+    judge: Callable[[Session], List[TableLoss]],
+    settle: Callable[[Session], None],
+    limit: int,
+) -> SwapResult:
+    live = context.database
+    with contextlib.ExitStack() as stack:
+        renaming = stack.enter_context(context.administer())
+        ending = stack.enter_context(context.administer())
+        inside = stack.enter_context(context.connect())
+        fenced = fence_writers(inside, ending, live)
+        reach("swap.fenced")
+        begun = time.monotonic()
+        before = _beyond_locks(inside, contents=True)
+        quick = time.monotonic() - begun < _QUICK_SECONDS
+        losses = judge(inside)
+        reach("swap.counted")
+        started = time.monotonic()
+        rename = _Rename(renaming, live, retire_as)
+        stack.callback(rename.abandon)
+        rename.wait_for_lock(ending, live)
+        reach("swap.renaming")
+        ended = _end_sessions(ending, [live, successor], besides=inside.backend)
+        if _beyond_locks(inside, contents=quick) != (before if quick else before[:2]):
+            raise _Uncounted("Tables or large objects were made or changed after the count")
+        settle(inside)
+        inside.close()
+        rename.finish()
+        for statement in (
+            "ALTER DATABASE %s ALLOW_CONNECTIONS true" % quote_identifier(successor),
+            "ALTER DATABASE %s CONNECTION LIMIT %d" % (quote_identifier(successor), limit),
+            "ALTER DATABASE %s RENAME TO %s" % (quote_identifier(successor), quote_identifier(live)),
+            "ALTER DATABASE %s ALLOW_CONNECTIONS false" % quote_identifier(retire_as),
+        ):
+            renaming.execute(statement)
+        reach("swap.before-commit")
+        confirmed = replication.commit(renaming)
+        seconds = time.monotonic() - started
+        reach("swap.committed")
+    return SwapResult(losses, fenced + ended, round(seconds, 3), 1, confirmed)
+
+
+class _Uncounted(BackstopError):
+    """Something was written behind the fence."""
+
+
+def _beyond_locks(inside: Session, contents: bool) -> Tuple[Any, ...]:
+    """What locks on the tables do not keep anybody from writing: new tables, and large objects.
+
+    :param contents: read the large objects too; else only which there are
+    """
+    found = (
+        [table.oid for table in catalog.tables(inside)],
+        inside.rows("SELECT oid::bigint FROM pg_largeobject_metadata ORDER BY 1"),
+    )
+    return (*found, digests.large_objects_digest(inside)) if contents else found
+
+
+def fence_writers(inside: Session, ending: Session, database: str) -> List[str]:
+    """Lock every table against writing, in a transaction of the session that stays open. Readers go on.
+
+    Where a session holds a lock in the way, all others are ended: which of them it is may change meanwhile. The server
+    rolls their transactions back.
+
+    :returns: the sessions that were ended
+    """
+    names = [qualified(table.schema, table.name) for table in catalog.tables(inside)]
+    ended: List[str] = []
+    inside.execute("BEGIN")
+    if not names:
+        return ended
+    statement = "LOCK TABLE %s IN SHARE MODE" % ", ".join("ONLY " + name for name in names)
+    for left, seconds in zip(reversed(range(len(_LOCK_SECONDS))), _LOCK_SECONDS):
+        inside.execute("SAVEPOINT unlocked")
+        inside.execute("SET LOCAL lock_timeout = '%ds'" % seconds)
+        try:
+            inside.execute(statement)
+            break
+        except BackstopError as error:
+            # A lock timeout, or a deadlock with somebody who locks in another order.
+            if not left or error.details.get("sqlstate") not in ("55P03", "40P01"):
+                raise
+        inside.execute("ROLLBACK TO SAVEPOINT unlocked")
+        others = server.other_sessions(ending, database, besides=(inside.backend,))
+        server.terminate(ending, others)
+        ended += [str(other) for other in others]
+    return ended
+
+
+class _Rename:
+    """``ALTER DATABASE ... RENAME`` in a thread: it waits for sessions that others must end meanwhile."""
+
+    def __init__(self, session: Session, old: str, new: str) -> None:
+        self._session = session
+        self._error: Optional[BaseException] = None
+        session.execute("BEGIN")
+        session.execute("SET LOCAL lock_timeout = '10s'")
+        statement = "ALTER DATABASE %s RENAME TO %s" % (quote_identifier(old), quote_identifier(new))
+        self._thread = threading.Thread(target=self._run, args=(statement,), daemon=True)
+        self._thread.start()
+
+    def _run(self, statement: str) -> None:
+        try:
+            self._session.execute(statement)
+        except BaseException as error:  # handed to finish(), which raises it in the caller's thread
+            self._error = error
+
+    def wait_for_lock(self, observer: Session, database: str) -> None:
+        """Return when newcomers to the database queue behind the rename."""
+        oid = server.database_oid(observer, database)
+        while self._thread.is_alive():
+            held = observer.value(
+                "SELECT 1 FROM pg_locks WHERE pid = %s AND locktype = 'object' AND classid = 'pg_database'::regclass"
+                " AND objid = %s::oid AND mode = 'AccessExclusiveLock' AND granted",
+                (self._session.backend, oid),
+            )
+            if held:
+                return
+            self._thread.join(0.01)
+        self.finish()
+
+    def finish(self) -> None:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def abandon(self) -> None:
+        """Give up a rename that still waits, so that the session can be closed."""
+        if self._thread.is_alive():
+            with contextlib.suppress(*DRIVER_ERRORS):  # of a connection that broke meanwhile
+                self._session.raw.cancel()
+            self._thread.join(10)
+
+
+def _end_sessions(ending: Session, databases: List[str], besides: int) -> List[str]:
+    """End the clients in these databases; returns when they are gone."""
+    ended: Dict[int, str] = {}
+    deadline = time.monotonic() + 4.5
+    while True:
+        others = [
+            other for database in databases for other in server.other_sessions(ending, database, besides=(besides,))
+        ]
+        if not others or time.monotonic() > deadline:
+            return list(ended.values())
+        new = [other for other in others if other.pid not in ended]
+        server.terminate(ending, new)
+        ended.update({other.pid: str(other) for other in new})
+        ending.execute("SELECT pg_sleep(0.01)")
+
+
+def facts_of(result: SwapResult) -> Dict[str, Any]:
+    return {
+        "losses": [loss.to_json() for loss in result.losses],
+        "lost_rows": sum(loss.total for loss in result.losses if not loss.by_migration),
+        "ended_sessions": result.ended_sessions,
+        "seconds_closed": result.seconds_closed,
+        "attempts": result.attempts,
+        "confirmed": result.confirmed,
+    }

@@ -1,0 +1,575 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The complete revert inside the live database, for servers where no second one may be made. And its undo.
+
+One transaction: writers are fenced out, the loss is counted and kept, the database is emptied, the backup's script is
+run, tables and catalog are compared with the manifest, and only then comes our COMMIT. Before it stands a fresh
+emergency backup of what is removed; the undo goes back to that one. Killed anywhere, it is as before or done; the
+journal has the transaction's number, which the server tells the outcome of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import tempfile
+import time
+from typing import IO, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, cast
+
+from ..backups.catalog_comparison import catalog_differences, compare_catalog, schema_of_database
+from ..backups.comparison import Comparison, compare_kept_tables, compare_tables, require_same_major
+from ..backups.make import make_backup
+from ..backups.restore import check_sequences
+from ..backups.salvage import SAVED_ROWS, save_what_can_be_read
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import qualified, quote_identifier, quote_literal
+from ..loss.count import LARGE_OBJECTS, TableLoss, count_table_losses
+from ..loss.migration_changes import mark
+from ..loss.pairing import Name, Pair, is_history, known_by_oid, pair_up
+from ..loss.reapply import Carried
+from ..postgres import archive, catalog, digests, dumped_definitions, locks, replication, server
+from ..postgres.catalog import Table
+from ..postgres.connection import PINNED_SETTINGS, Session
+from ..postgres.damage import damaged_tables, is_damage
+from ..postgres.dropping import drop_each
+from ..postgres.restarts import transaction_to_ask_for, tried_again
+from ..postgres.script import CopyData, read_rows, run_script
+from ..postgres.sequences import advance_sequences, sequence_values
+from ..site import Context, exclusive, journaled_step
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+from ..store.operation import Operation, operations
+from .handover import fence_writers
+from .lost_objects import OF_OBJECTS, lost_objects
+from .pooled_clients import resume_left_behind, waiting
+from .swap import LossPolicy, the_operation
+
+EMERGENCY = "emergency"
+IN_PLACE = "in_place"
+#: Journalled before the COMMIT, with the number of the transaction.
+COMMITTING = "in_place_commit"
+_LOCK_TIMEOUT = "10s"
+
+
+@tried_again
+def revert_in_place(
+    context: Context,
+    place: BackupPlace,
+    accept_lost_rows: int,
+    accept_changes_in: Sequence[str] = (),
+    accept_unreadable: bool = False,
+    *,
+    accept_lost_objects: int = 0,
+    only_count: bool = False,
+) -> Dict[str, Any]:
+    """Make the live database what the backup says.
+
+    :param only_count: refuse what would be refused, while the application still runs, and change nothing
+    :param accept_unreadable: go on although a damaged table cannot be backed up; what can be read of it is saved
+    :raises Refused: more rows would be lost than accepted, or it cannot be done here; nothing was changed
+    """
+    judgement = LossPolicy(
+        the_operation(context),
+        accept_lost_rows,
+        accept_changes_in,
+        can_carry=False,
+        accept_unreadable=accept_unreadable,
+        accept_lost_objects=accept_lost_objects,
+        only_count=only_count,
+    )
+    if only_count:
+        return _count_ahead(context, place, judgement)
+    return _restore(context, place, place, judgement, accept_unreadable)
+
+
+@tried_again
+def undo_in_place(
+    context: Context,
+    undone: Operation,
+    accept_lost_rows: int,
+    accept_unreadable: bool = False,
+    *,
+    accept_lost_objects: int = 0,
+    only_count: bool = False,
+) -> Dict[str, Any]:
+    """Make the live database what it was before another operation's revert in place.
+
+    Lost is what was written since: the live tables are compared with the backup that they came from.
+    """
+    facts = undone.facts(IN_PLACE)
+    if facts is None:
+        raise Refused("Operation %s cannot be undone" % undone.id, found="it did not restore in place")
+    if context.database != undone.header.get("database"):
+        raise Refused("That operation was about another database", found=str(undone.header.get("database")))
+    saved = (undone.facts(EMERGENCY) or {}).get("saved")
+    if saved:
+        raise Refused(
+            "Operation %s cannot be undone: no whole backup could be made of what it removed" % undone.id,
+            found="damaged were: " + ", ".join(one["table"] for one in saved),
+            hint="what could be read is in %s and in backup %s" % (undone.file(SAVED_ROWS), facts["emergency"]),
+        )
+    emergency = context.store.find_backup(facts["emergency"])
+    base = context.store.find_backup(facts["backup"])
+    judgement = LossPolicy(
+        the_operation(context),
+        accept_lost_rows,
+        (),
+        can_carry=False,
+        accept_unreadable=accept_unreadable,
+        accept_lost_objects=accept_lost_objects,
+        only_count=only_count,
+    )
+    if only_count:
+        return _count_ahead(context, base, judgement)
+    return _restore(context, emergency, base, judgement, accept_unreadable)
+
+
+def last_in_place(context: Context, oid: Optional[int]) -> Optional[Operation]:
+    """The newest operation that restored this database in place."""
+    found = [
+        operation
+        for operation in operations(context.store)
+        if operation.header.get("database") == context.database
+        and (operation.facts(IN_PLACE) or {}).get("live_oid") == oid
+    ]
+    return found[-1] if found else None
+
+
+def _restore(
+    context: Context,
+    place: BackupPlace,
+    base: BackupPlace,
+    judgement: LossPolicy,
+    accept_unreadable: bool,
+) -> Dict[str, Any]:
+    operation = the_operation(context)
+    manifest = manifests.load(place)
+    with context.administer() as admin:
+        done = _done(operation, admin)
+        if done is not None:
+            _resume_pools(context, operation)
+            return {"changed": False, **done}
+        require_same_major(manifest, server.major_version(admin))
+        replication.require_confirming(admin)
+    context.progress.phase("checking the files", backup=place.backup_id)
+    manifests.check_files(place, manifest)
+    context.archive(place, manifest)
+    with context.connect() as session:
+        require_room_for_locks(session, manifest)
+    emergency = _emergency_backup(context, operation, accept_unreadable)
+    with journaled_step(context, IN_PLACE) as facts, context.administer() as admin:
+        found = _done(operation, admin)
+        if found is not None:
+            # By the run that this one waited for, or by one that was killed right after its COMMIT.
+            resume_left_behind(context)
+            facts.update(found)
+            return {"changed": False, **facts}
+        started = time.monotonic()
+        facts.update(backup=place.backup_id, emergency=emergency.backup_id)
+        facts["live_oid"] = server.database_oid(admin, context.database)
+        with context.connect() as session:
+            with waiting(context, operation) as facts["pooled"]:
+                _transaction(context, operation, admin, session, (place, base, emergency), judgement, facts)
+            facts["seconds"] = round(time.monotonic() - started, 3)
+            facts.update(_counted(operation))
+            _pin(session)
+            if not facts["confirmed"]:
+                session.execute("SET synchronous_commit = local")
+            catalog.analyze(session)
+        _compare_committed(context, manifest, facts)
+        return {"changed": True, **facts}
+
+
+def _compare_committed(context: Context, manifest: Dict[str, Any], facts: Dict[str, Any]) -> None:
+    """By what pg_dump writes, which could not look into the transaction."""
+    found = catalog_differences(context, manifest)
+    facts["tolerated"] = sorted({*facts["tolerated"], *found.tolerated})
+    if not found.equal:
+        raise BackstopError(
+            "The database was restored, but its definitions are not all those of the backup",
+            found="; ".join(found.objects[:10]),
+            hint="look whether the application can live with that, or undo it: undo_rollback.yml",
+        )
+
+
+def _resume_pools(context: Context, operation: Operation) -> None:
+    with exclusive(context, operation):
+        resume_left_behind(context)
+
+
+def _done(operation: Operation, admin: Session) -> Optional[Dict[str, Any]]:
+    """Facts of this operation's restore when it is done, whatever the journal missed."""
+    facts = operation.facts(IN_PLACE)
+    if facts is not None:
+        return facts
+    last = operation.last(COMMITTING)
+    if last is None:
+        return None
+    status = admin.value("SELECT pg_xact_status(%s::text::xid8)", (last["transaction"],))
+    if status != "committed":
+        return None
+    kept = {key: last[key] for key in ("backup", "emergency", "live_oid")}
+    return {**kept, **_counted(operation), "finished_after_interruption": True}
+
+
+@tried_again
+def settle(context: Context) -> Dict[str, Any]:
+    """Find out from the server whether this operation's restore was committed, after its process has ended."""
+    operation = the_operation(context)
+    with exclusive(context, operation), context.administer() as admin:
+        resume_left_behind(context)
+        found = _done(operation, admin)
+        known = operation.done(IN_PLACE) is not None
+        if found is not None and not known:
+            with operation.step(IN_PLACE) as facts:
+                facts.update(found)
+    return {"changed": found is not None and not known, "restored": found is not None}
+
+
+def _counted(operation: Operation) -> Dict[str, Any]:
+    counted = operation.facts("count") or {}
+    found: Dict[str, Any] = {"losses": counted.get("losses", []), "lost_rows": counted.get("lost_rows", 0)}
+    return {**found, **{key: counted[key] for key in OF_OBJECTS if key in counted}}
+
+
+def _emergency_backup(context: Context, operation: Operation, accept_unreadable: bool) -> BackupPlace:
+    """A backup of what will be removed. Always a new one: the application may have written since the last."""
+    with journaled_step(context, EMERGENCY) as facts:
+        try:
+            place = make_backup(context, "emergency")
+        except BackstopError as error:
+            if not is_damage(error):
+                raise
+            place, saved = save_what_can_be_read(context, operation.file(SAVED_ROWS), accept_unreadable)
+            facts.update(saved=saved, accepted={"unreadable": accept_unreadable})
+        facts["backup"] = place.backup_id
+    return place
+
+
+# Before it
+
+
+def require_room_for_locks(session: Session, manifest: Dict[str, Any]) -> None:
+    """Each object that is dropped or made needs a lock until the end of the transaction.
+
+    :raises Refused: the server's lock table cannot be trusted to hold them
+    """
+    kinds = [key.split(" ", 1)[0] for key in manifest["definitions"]]
+    # A table brings its rows' overflow table and that one's index.
+    made = kinds.count("relation") + kinds.count("index") + 2 * len(manifest["tables"])
+    locks.require_room(
+        session,
+        locks.to_drop_everything(session) + made,
+        "to restore in place",
+        ", or use rollback_restore_method=swap",
+    )
+
+
+# The transaction
+
+
+def _transaction(
+    context: Context,
+    operation: Operation,
+    admin: Session,
+    session: Session,
+    places: Tuple[BackupPlace, BackupPlace, BackupPlace],
+    judgement: LossPolicy,
+    facts: Dict[str, Any],
+) -> None:
+    place, base, emergency = places
+    manifest = manifests.load(place)
+    facts["ended_sessions"] = fence_writers(session, admin, context.database)
+    reach("in-place.fenced")
+    removed = manifests.load(emergency)
+    _require_same_as(session, removed)
+    context.progress.phase("counting", backup=base.backup_id)
+    _judge(context, session, removed, base, judgement)
+    reach("in-place.counted")
+    values = sequence_values(session)
+    drops = _drops_beyond_schemas(context)
+    _lock_out_readers(context, admin, session)
+    context.progress.phase("restoring", backup=place.backup_id)
+    empty_database(session, "schema public" in manifest["definitions"], drops)
+    reach("in-place.emptied")
+    tools = context.tools(session)
+    with archive.start_script(
+        tools, context.archive(place, manifest), keep_open=context.keep_open
+    ) as program:
+        run_script(session, program.stdout)
+        program.check("The archive could not be read", hint="nothing was changed")
+    reach("in-place.restored")
+    _pin(session)
+    context.progress.phase("comparing", backup=place.backup_id)
+    compared = _prove(context, session, manifest)
+    facts.update(tables=compared.compared_tables, rows=compared.compared_rows, tolerated=compared.tolerated)
+    facts["advanced_sequences"] = advance_sequences(values, session)
+    operation.write(
+        COMMITTING,
+        "done",
+        transaction=transaction_to_ask_for(context, session),
+        **{key: facts[key] for key in ("backup", "emergency", "live_oid")},
+    )
+    reach("in-place.before-commit")
+    facts["confirmed"] = replication.commit(session)
+    reach("in-place.committed")
+
+
+def _prove(context: Context, session: Session, manifest: Dict[str, Any]) -> Comparison:
+    result = compare_tables(session, manifest)
+    compare_catalog(context, session, manifest, result, round_trips=False)
+    hint = "nothing was changed; the backup does not give back what it was made from here"
+    result.require_equal("What was restored differs from the backup's source", hint)
+    check_sequences(session, manifest)
+    return result
+
+
+def _require_same_as(session: Session, manifest: Dict[str, Any]) -> None:
+    """The emergency backup must hold what is about to be removed: nobody wrote between it and the fence."""
+    whole = manifests.is_whole(manifest)
+    different = compare_tables(session, manifest).tables if whole else compare_kept_tables(session, manifest)
+    if different:
+        raise Refused(
+            "Rows were written after the emergency backup",
+            found="; ".join(different[:10]),
+            hint="nothing was changed. Stop the program that writes and run this again",
+        )
+
+
+def _lock_out_readers(context: Context, admin: Session, session: Session) -> None:
+    """From here to the COMMIT nobody reads either.
+
+    :raises Refused: names the sessions that are in the way
+    """
+    names = [qualified(schema, name) for schema, name, _oid in catalog.locked_by_dump(session)]
+    if not names:
+        return
+    session.execute("SET LOCAL lock_timeout = '%s'" % _LOCK_TIMEOUT)
+    try:
+        session.execute("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE" % ", ".join("ONLY " + name for name in names))
+    except BackstopError as error:
+        if error.details.get("sqlstate") not in ("55P03", "40P01"):
+            raise
+        others = server.other_sessions(admin, context.database, besides=(session.backend,))
+        raise Refused(
+            "Other sessions keep tables in use",
+            found="; ".join(str(other) for other in others) or str(error.found),
+            expected="nobody who reads or writes for %s" % _LOCK_TIMEOUT,
+            hint="nothing was changed. End these sessions (pg_terminate_backend), then run this again",
+        ) from None
+
+
+def _pin(session: Session) -> None:
+    """The script set what a restore needs; rows and definitions are read under these settings."""
+    session.execute("; ".join("SET %s = %s" % (name, quote_literal(value)) for name, value in PINNED_SETTINGS))
+
+
+# Emptying
+
+#: Queries that yield a statement for each thing with which most of what is there goes.
+_DROPS = (
+    "SELECT format('DROP EXTENSION %I CASCADE', extname) FROM pg_extension WHERE extname <> 'plpgsql'",
+    (
+        "SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace"
+        " WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
+    ),
+    "SELECT format('SELECT lo_unlink(%s)', oid) FROM pg_largeobject_metadata",
+)
+
+
+def _drops_beyond_schemas(context: Context) -> List[str]:
+    """The statements of ``pg_restore --clean`` for what is in no schema, event triggers first; the rest goes with its
+    schema."""
+    with schema_of_database(context, context.database) as source:
+        drops = dumped_definitions.drops(source, context.keep_open)
+    return [drop.statement for drop in drops if not drop.in_schema and not drop.key.startswith("SUBSCRIPTION ")]
+
+
+def empty_database(session: Session, with_public: bool, beyond_schemas: Sequence[str]) -> None:
+    """Drop all that a dump brings back, and make what it counts on.
+
+    :param with_public: the schema public, which a dump never makes
+    :param beyond_schemas: statements for what is in no schema
+    """
+    session.execute("SET LOCAL client_min_messages = error")
+    drop_each(session, beyond_schemas)
+    for query in _DROPS:
+        statements = [str(statement) for (statement,) in session.rows(query)]
+        if statements:
+            session.execute("; ".join(statements))
+    # What was needed by something in a schema.
+    drop_each(session, beyond_schemas)
+    if with_public:
+        if server.major_version(session) >= 15:
+            owner, rights = "pg_database_owner", "USAGE"
+        else:
+            owner, rights = str(session.value("SELECT rolname FROM pg_roles WHERE oid = 10")), "ALL"
+        session.execute("CREATE SCHEMA public AUTHORIZATION " + quote_identifier(owner))
+        session.execute("GRANT %s ON SCHEMA public TO PUBLIC" % rights)
+        session.execute("COMMENT ON SCHEMA public IS 'standard public schema'")
+
+
+# What would be lost
+
+
+def _judge(
+    context: Context, session: Session, removed: Dict[str, Any], base: BackupPlace, judgement: LossPolicy
+) -> None:
+    losses = _losses(context, session, removed, base)
+    mark(session, losses, context.store, base)
+    judgement.objects = lost_objects(context, session, base)
+    judgement.settle_for(session, Carried(losses, {"mode": "off"}))
+
+
+def _count_ahead(context: Context, base: BackupPlace, judgement: LossPolicy) -> Dict[str, Any]:
+    """What would be lost if nothing more was written.
+
+    :raises Refused: it is more than what was accepted
+    """
+    operation = the_operation(context)
+    with context.administer() as admin:
+        if _done(operation, admin) is not None:
+            return {"changed": False}
+    with context.connect() as session:
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        _judge(context, session, _as_it_is(session), base, judgement)
+        session.execute("ROLLBACK")
+    return {"changed": False, **judgement.facts}
+
+
+def _as_it_is(session: Session) -> Dict[str, Any]:
+    """What a backup's manifest would say of the tables that can be read."""
+    tables = catalog.tables(session)
+    damaged = damaged_tables(session, tables)
+    return {
+        "tables": [
+            {**table.to_json(), "digest": digests.table_digest(session, table.source, table.columns).to_json()}
+            for table in tables
+            if table.full_name not in damaged
+        ],
+        "large_objects": digests.large_objects_digest(session).to_json(),
+    }
+
+
+_TEMPORARY, _STAGED = "pg_temp", "backstop_base_"
+
+
+def _losses(context: Context, session: Session, removed: Dict[str, Any], base: BackupPlace) -> List[TableLoss]:
+    """Exactly what the live tables hold and the backup does not: rows of tables that differ are read from its archive
+    into temporary tables.
+
+    :param removed: manifest of the emergency backup, which the live tables are equal to
+    """
+    manifest = manifests.load(base)
+    here = {(entry["schema"], entry["name"]): entry for entry in removed["tables"]}
+    there = {(entry["schema"], entry["name"]): entry for entry in manifest["tables"]}
+    tables = [_without_generated(Table.from_json(entry)) for entry in there.values()]
+    pairs = pair_up(catalog.tables(session), tables, known_by_oid(session, manifest))
+    pairs = [pair for pair in pairs if not _same_contents(session, pair, here, there)]
+    names = [(pair.base.schema, pair.base.name) for pair in pairs if pair.base is not None]
+    with _staged(context, session, base, [there[name] for name in names]) as staged:
+        wanted = [dataclasses.replace(pair, staged=staged.get(_name_of(pair.base))) for pair in pairs]
+        losses = count_table_losses(session, wanted, session)
+    return losses + _large_objects(removed, session, manifest)
+
+
+def _without_generated(table: Table) -> Table:
+    """The archive has no values of generated columns."""
+    kept = [place for place, column in enumerate(table.columns) if column not in table.generated]
+    return dataclasses.replace(
+        table,
+        columns=tuple(table.columns[place] for place in kept),
+        types=tuple(table.types[place] for place in kept),
+        numbers=tuple(table.numbers[place] for place in kept if table.numbers),
+        generated=(),
+    )
+
+
+def _name_of(table: Optional[Table]) -> Name:
+    return (table.schema, table.name) if table is not None else ("", "")
+
+
+def _same_contents(session: Session, pair: Pair, here: Dict[Name, Any], there: Dict[Name, Any]) -> bool:
+    """Whether the loss of a table need not be counted: the emergency backup holds of it what the other one does."""
+    if is_history(session, cast(Table, pair.live or pair.base)):
+        return True
+    now, then = here.get(_name_of(pair.live)), there.get(_name_of(pair.base))
+    if now is None or then is None:
+        return False
+    return bool(_contents(now) == _contents(then))
+
+
+def _contents(entry: Dict[str, Any]) -> Any:
+    return entry["digest"], [column["name"] for column in entry["columns"]]
+
+
+def _large_objects(removed: Dict[str, Any], session: Session, manifest: Dict[str, Any]) -> List[TableLoss]:
+    """The manifest knows them only together: if they differ, all that there are count."""
+    whole = manifests.is_whole(removed)
+    now = removed["large_objects"] if whole else digests.large_objects_digest(session).to_json()
+    if now == manifest["large_objects"]:
+        return []
+    oids = [int(oid) for (oid,) in session.rows("SELECT oid::bigint FROM pg_largeobject_metadata")]
+    gone = max(0, int(manifest["large_objects"]["rows"]) - len(oids))
+    return [TableLoss(*LARGE_OBJECTS, updated=len(oids), deleted=gone, keys=dict.fromkeys(oids, 1))]
+
+
+@contextlib.contextmanager
+def _staged(
+    context: Context, session: Session, base: BackupPlace, entries: List[Dict[str, Any]]
+) -> Iterator[Dict[Name, Table]]:
+    """Rows of some of a backup's tables, as texts, in temporary tables; by the tables' names."""
+    manifest = manifests.load(base)
+    staged: Dict[Name, Table] = {}
+    for number, entry in enumerate(entries):
+        name = "%s%d" % (_STAGED, number)
+        columns = [column["name"] for column in entry["columns"] if column["name"] not in entry["generated"]]
+        session.execute(
+            "CREATE TEMPORARY TABLE %s (%s) ON COMMIT DROP"
+            % (name, ", ".join(quote_identifier(column) + " text" for column in columns))
+        )
+        staged[entry["schema"], entry["name"]] = Table(
+            0, _TEMPORARY, name, 0, False, tuple(columns), ("text",) * len(columns), (), tuple(entry["key"]), 0
+        )
+    if staged:
+        _load(context, session, context.archive(base, manifest), entries, staged)
+    yield staged
+    if staged:
+        session.execute("DROP TABLE " + ", ".join("pg_temp." + table.name for table in staged.values()))
+
+
+def _load(
+    context: Context, session: Session, source: archive.Source, entries: List[Dict[str, Any]], staged: Dict[Name, Table]
+) -> None:
+    """Fill the temporary tables. The archive's entries come one by one, so it is known whose rows these are."""
+    tools = context.tools(session)
+    contents = archive.contents(tools, source)
+    for entry in entries:
+        full_name = "%s.%s" % (entry["schema"], entry["name"])
+        # By its oid: names in the list may hold anything.
+        mark = re.compile(r"\d+; 0 %d TABLE DATA " % entry["oid"])
+        lines = [found.line for found in contents if mark.match(found.line)]
+        if len(lines) != 1:
+            raise BackstopError(
+                "The rows of table %s are not to be found in the backup" % full_name, found="%d entries" % len(lines)
+            )
+        with tempfile.NamedTemporaryFile("w", dir=context.store.root, prefix=".list-", encoding="utf-8") as chosen:
+            chosen.write(lines[0] + "\n")
+            chosen.flush()
+            with archive.start_script(tools, source, data_of=chosen.name, keep_open=context.keep_open) as program:
+                read_rows(program.stdout, _into(session, staged[entry["schema"], entry["name"]]))
+                program.check("The archive could not be read", hint="nothing was changed")
+
+
+def _into(session: Session, table: Table) -> Callable[[bytes, CopyData], None]:
+    columns = " (%s)" % ", ".join(map(quote_identifier, table.columns)) if table.columns else ""
+    statement = "COPY %s.%s%s FROM STDIN" % (_TEMPORARY, table.name, columns)
+
+    def copy(_statement: bytes, data: CopyData) -> None:
+        session.copy_in(statement, cast(IO[bytes], data))
+
+    return copy

@@ -1,0 +1,193 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Rows that went with the rows of a table that is restored, and do not come back with them.
+
+When a row is deleted, foreign keys delete the rows that refer to it, or empty the columns by which they do. A restore
+brings the row back, and nothing that hung on it. Here every table that lacks such rows of the backup is found, however
+far away, with the command that repairs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from ..base.errors import BackstopError, Refused
+from ..base.sql_names import qualified, quote_identifier, typed_name
+from ..loss.kept_rows import referenced_first
+from ..postgres import catalog, digests, references
+from ..postgres.catalog import Table, TableFamily
+from ..postgres.connection import Session
+from ..postgres.damage import is_damage
+from ..site import Context
+from ..store.layout import BackupPlace
+from .table_comparison import Pair, compare, pair_up, stage
+
+#: So many values of a foreign key stand in a command; above it, it takes all that refer to a row that is there.
+_MOST_VALUES = 200
+_RESTORED, _LACKING = "d__.kind = 'missing'", "d__.kind = 'missing' AND d__.how = 'lacking'"
+
+
+@dataclasses.dataclass
+class _Child:
+    """A table that refers to restored rows; those of its rows that went with them are marked in its difference."""
+
+    pair: Pair
+    #: foreign keys by which rows are marked, with the table that each refers to
+    keys: Dict[str, Tuple[references.ForeignKey, "_Parent"]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class _Parent:
+    pair: Pair
+    #: which of its differences come back
+    condition: str
+
+    def rows(self) -> str:
+        """SQL for the backup's rows that come back."""
+        return "(SELECT s__.* FROM %s d__ JOIN %s s__ ON s__.ctid = d__.staged WHERE %s)" % (
+            self.pair.difference, self.pair.stage, self.condition,
+        )
+
+
+def lacking_children(
+    context: Context, session: Session, place: BackupPlace, manifest: Dict[str, Any], restored: Sequence[Pair]
+) -> List[Dict[str, Any]]:
+    """For each table that lacks rows of the backup which refer to restored rows: how many, and how to get them back.
+
+    :param session: in a transaction in which the pairs are staged and compared; all that is staged here stays in it
+    """
+    search = _Search(context, session, place, manifest, restored)
+    waiting = [_Parent(pair, _RESTORED) for pair in restored if _any(session, pair, _RESTORED)]
+    while waiting:
+        waiting += search.children_of(waiting.pop())
+    return search.result()
+
+
+def _any(session: Session, pair: Pair, condition: str) -> bool:
+    return bool(session.value("SELECT EXISTS (SELECT FROM %s d__ WHERE %s)" % (pair.difference, condition)))
+
+
+class _Search:
+    def __init__(
+        self,
+        context: Context,
+        session: Session,
+        place: BackupPlace,
+        manifest: Dict[str, Any],
+        restored: Sequence[Pair],
+    ) -> None:
+        self._context, self._session = context, session
+        self._place, self._manifest = place, manifest
+        self._tables = {table.oid: table for table in catalog.tables(session)}
+        self._restored = {pair.table.oid: pair for pair in restored}
+        self._children: Dict[int, _Child] = {}
+        #: tables of which it cannot be told, with the reason
+        self._unknown: Dict[str, str] = {}
+
+    def children_of(self, parent: _Parent) -> List[_Parent]:
+        """Mark the rows that went with the parent's; those tables of which more rows are marked than before."""
+        more = []
+        for key in references.foreign_keys_to(self._session, parent.pair.table.oid):
+            child = self._child(key.oid)
+            if child is not None and self._mark(child, key, parent):
+                child.keys[key.name] = (key, parent)
+                if _any(self._session, child.pair, _LACKING):
+                    more.append(_Parent(child.pair, _LACKING))
+        return more
+
+    def _child(self, oid: int) -> Optional[_Child]:
+        table = self._tables.get(oid)
+        if table is None or table.full_name in self._unknown:
+            return None
+        if oid not in self._children:
+            try:
+                with self._session.savepoint():
+                    self._children[oid] = _Child(self._staged(table))
+            except Refused as error:
+                self._unknown[table.full_name] = str(error.found or error.message)
+            except BackstopError as error:
+                if not is_damage(error):
+                    raise
+                self._unknown[table.full_name] = "it is damaged: %s" % error.found
+        return self._children.get(oid)
+
+    def _staged(self, table: Table) -> Pair:
+        family = TableFamily(table.schema, table.name, table.oid, (table,), ((table.schema, table.name, table.oid),))
+        (pair,) = pair_up(family, self._manifest, "lacking%d_" % len(self._children))
+        stage(self._context, self._session, self._place, self._manifest, [pair])
+        compare(self._session, pair)
+        own = self._restored.get(table.oid)
+        if own is not None:
+            # Of a table that refers to itself, what comes back anyway is not lacking.
+            self._session.execute(
+                "DELETE FROM %s d__ USING %s s__ WHERE s__.ctid = d__.staged AND %s IN (SELECT %s FROM %s r__)"
+                % (
+                    pair.difference, pair.stage, digests.row_expression(pair.columns, "s__"),
+                    digests.row_expression(pair.columns), _Parent(own, "true").rows(),
+                )
+            )
+        return pair
+
+    def _mark(self, child: _Child, key: references.ForeignKey, parent: _Parent) -> int:
+        """Rows of the backup that refer to a parent's which come back, and are gone or do not refer to it any more."""
+        columns = list(key.columns)
+        return self._session.execute(
+            "UPDATE {d} d__ SET how = 'lacking' FROM {s} c__ WHERE c__.ctid = d__.staged AND d__.how <> 'lacking'"
+            " AND EXISTS (SELECT FROM {p} p__ WHERE {same}) AND (d__.kind = 'missing' OR d__.kind = 'changed'"
+            " AND EXISTS (SELECT FROM {l} l__ WHERE l__.ctid = d__.live AND {there} IS DISTINCT FROM {here}))".format(
+                d=child.pair.difference, s=child.pair.stage, p=parent.rows(), l=child.pair.live,
+                same=key.matches("p__", "c__"), there=digests.row_expression(columns, "c__"),
+                here=digests.row_expression(columns, "l__"),
+            )
+        )
+
+    # What came of it
+
+    def result(self) -> List[Dict[str, Any]]:
+        """Parents first, as the commands have to be run."""
+        known = {table.full_name: table for table in self._tables.values()}
+        order = referenced_first(self._session, known)
+        lacking = [child for child in self._children.values() if child.keys]
+        lacking.sort(key=lambda child: order.index(child.pair.table.full_name))
+        return [self._told(child) for child in lacking] + [
+            {"table": name, "missing": None, "emptied": None, "command": "",
+             "told": "%s refers to restored rows; what it lacks is not known: %s" % (name, why)}
+            for name, why in sorted(self._unknown.items())
+        ]
+
+    def _told(self, child: _Child) -> Dict[str, Any]:
+        counts = dict(self._session.rows(
+            "SELECT kind, count(*) FROM %s WHERE how = 'lacking' GROUP BY 1" % child.pair.difference))
+        where = " OR ".join(self._condition(child, *one) for one in child.keys.values())
+        table = child.pair.table
+        options = {
+            "rollback_table": typed_name(table.schema, table.name),
+            "rollback_backup": self._place.backup_id, "rollback_mode": "repair", "rollback_where": where,
+        }
+        command = "ansible-playbook backstop.postgres.rollback_corrupted_table " + " ".join(
+            "-e " + shlex.quote("%s=%s" % (name, shlex.quote(value))) for name, value in options.items())
+        missing, emptied = int(counts.get("missing", 0)), int(counts.get("changed", 0))
+        what = ["%d rows are missing" % missing] * bool(missing)
+        what += ["%d rows no longer refer to them" % emptied] * bool(emptied)
+        told = "%s refers to restored rows: %s. Bring them back with: %s" % (table.full_name, ", ".join(what), command)
+        return {"table": table.full_name, "missing": missing, "emptied": emptied, "command": command, "told": told}
+
+    def _condition(self, child: _Child, key: references.ForeignKey, parent: _Parent) -> str:
+        """On rows of the child: they refer to one of the rows that come back."""
+        columns = "(%s)" % ", ".join(map(quote_identifier, key.columns))
+        values = ", ".join("quote_literal(format('%%s', c__.%s))" % quote_identifier(one) for one in key.columns)
+        found = self._session.rows(
+            "SELECT DISTINCT concat_ws(', ', %s) FROM %s d__ JOIN %s c__ ON c__.ctid = d__.staged"
+            " WHERE d__.how = 'lacking' AND EXISTS (SELECT FROM %s p__ WHERE %s) ORDER BY 1 LIMIT %d"
+            % (values, child.pair.difference, child.pair.stage, parent.rows(), key.matches("p__", "c__"),
+               _MOST_VALUES + 1)
+        )
+        if len(found) <= _MOST_VALUES:
+            return "%s IN (%s)" % (columns, ", ".join("(%s)" % value for (value,) in found))
+        target = parent.pair.table
+        referred = ", ".join(map(quote_identifier, key.target_columns))
+        return "%s IN (SELECT %s FROM %s)" % (columns, referred, qualified(target.schema, target.name))

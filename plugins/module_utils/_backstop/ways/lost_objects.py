@@ -1,0 +1,139 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a revert takes away besides rows: indexes, views, schemas, functions that somebody made since the backup.
+
+Going back to before a migration takes away what the migration made, and that is wanted. What it made is known from its
+rehearsal. All else that was added or changed since, somebody else did.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, List, Sequence, Set
+
+from ..loss.migration_changes import noted_objects
+from ..migrations.deploy import backup_history
+from ..postgres import definitions
+from ..postgres.connection import Session
+from ..prisma import history
+from ..site import Context
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+from ..store.operation import Operation, operations
+
+#: Kinds whose identity begins with that of their relation, with which they go.
+_PARTS = ("column ", "constraint ", "trigger ", "rule ", "policy ")
+_RELATIONS = """
+SELECT n.nspname || '.' || c.relname,
+  CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
+    WHEN 'f' THEN 'foreign table' ELSE 'table' END,
+  (SELECT m.nspname || '.' || t.relname FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid
+    JOIN pg_namespace m ON m.oid = t.relnamespace
+    WHERE c.relkind IN ('i', 'I', 'S') AND d.classid = 'pg_class'::regclass AND d.objid = c.oid
+    AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') LIMIT 1),
+  (SELECT m.nspname || '.' || t.relname FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid
+    JOIN pg_namespace m ON m.oid = t.relnamespace WHERE i.indexrelid = c.oid),
+  EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = c.oid AND k.contype IN ('p', 'u', 'x'))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'i', 'I')
+"""
+
+
+#: Facts that a count of losses has of them.
+OF_OBJECTS = ("lost_objects", "objects_of_unknown_origin")
+
+
+@dataclasses.dataclass
+class LostObjects:
+    """Objects that the rolled-back migrations did not make, each as kind and name."""
+
+    names: List[str] = dataclasses.field(default_factory=list)
+    #: migrations that no deploy of this store rehearsed: the objects may be theirs
+    unknown: List[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """How many need consent: none where nobody knows who made them."""
+        return 0 if self.unknown else len(self.names)
+
+    def to_json(self) -> Dict[str, Any]:
+        return dict(zip(OF_OBJECTS, (self.names, bool(self.unknown and self.names))))
+
+    def __str__(self) -> str:
+        text = ", ".join(self.names)
+        if self.unknown and self.names:
+            text += " (made by hand, or by the migrations %s, which no deploy rehearsed)" % ", ".join(self.unknown)
+        return text
+
+
+def lost_objects(context: Context, live: Session, place: BackupPlace) -> LostObjects:
+    """What going back to this backup takes away that the migrations since did not make.
+
+    Objects of the backup that are gone come back, and are not lost.
+    """
+    manifest = manifests.load(place)
+    then, now = manifest["definitions"], definitions.definitions(live)
+    found = definitions.compare(then, now)
+    proved = (manifests.verification(place) or {}).get("reprinted", {})
+    changed = [key for key in found["changed"] if not definitions.only_moved_up(key, then[key], now[key])]
+    since = [
+        key
+        for key in found["added"] + changed
+        # A live database that was restored may print, or name, the same thing differently; a restore proved which.
+        if _counts(context, key) and proved.get(key) not in ([then.get(key), now[key]], [now[key], then.get(key)])
+    ]
+    if not since:
+        return LostObjects()
+    known = {row.id for row in backup_history(place) or ()}
+    rows = history.read_rows(live.cursor(), context.connection.schema) or ()
+    applied = {row.migration_name for row in rows if row.id not in known}
+    unknown = set(applied)
+    made: Set[str] = set()
+    for operation in operations(context.store):
+        objects = noted_objects(operation) if operation.header.get("database") == context.database else None
+        rehearsed = _rehearsed(operation)
+        if objects is not None and applied & rehearsed:
+            unknown -= rehearsed
+            made |= objects
+    left = [key for key in since if key not in made]
+    return LostObjects(_told(live, left, set(found["added"])), sorted(unknown))
+
+
+def _counts(context: Context, key: str) -> bool:
+    """Not the configured schema's own history; not what is counted as rows, or is the server's own after a restore."""
+    kind = definitions.kind_of(key)
+    identity = key[len(kind) + 1 :]
+    own = "%s.%s" % (context.connection.schema, history.TABLE)
+    of_history = identity == own or identity.startswith((own + ".", own + "_"))
+    return not of_history and kind not in ("large object", "extension") and not key.startswith("comment on extension")
+
+
+def _rehearsed(operation: Operation) -> Set[str]:
+    """Names of the migrations that a deploy rehearsed."""
+    return {str(migration["name"]) for migration in (operation.facts("rehearsal") or {}).get("migrations", [])}
+
+
+def _told(live: Session, keys: Sequence[str], added: Set[str]) -> List[str]:
+    """Objects as people call them, without those that are part of one that is named itself."""
+    kinds, tables, of_constraint = {}, {}, set()
+    for name, kind, owner, table, constraint in live.rows(_RELATIONS):
+        kinds[str(name)] = str(kind)
+        tables[str(name)] = str(table or owner or "")
+        if constraint:
+            of_constraint.add(str(name))
+    new = {key.split(" ", 1)[1] for key in keys if key.startswith("relation ") and key in added}
+    starts = tuple(name + "." for name in new)
+    told = []
+    for key in keys:
+        kind = definitions.kind_of(key)
+        name = key[len(kind) + 1 :]
+        whole = tables.get(name, "") in new or key.startswith(_PARTS) and name.startswith(starts)
+        if key in added and (whole or kind == "sequence" or kind == "index" and name in of_constraint):
+            continue
+        if kind == "comment" and any(one in name.replace('"', "") for one in new):
+            continue
+        shown = "%s %s" % (kinds.get(name, kind) if kind == "relation" else kind, name)
+        told.append(shown if key in added else shown + " (changed)")
+    return told

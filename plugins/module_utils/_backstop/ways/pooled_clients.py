@@ -1,0 +1,163 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Clients behind PgBouncer see a wait in place of errors while the live name changes hands.
+
+Their pools are paused before the fence goes up, so that no session of them is left to be ended, and resumed afterwards
+whatever happened. The journal knows which were paused, before they are: whoever acts on this database next, after a
+run that was killed in between, resumes them first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any, Dict, Iterator, List, Tuple
+
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import quote_identifier
+from ..postgres.pgbouncer import END, Pooler, console
+from ..site import Context
+from ..store.operation import Operation, operations
+
+PAUSE = "pause_pools"
+#: Event of that step: a person was told to resume the pools.
+TOLD = "told"
+#: Address of a PgBouncer and name of its pool.
+_Place = Tuple[str, str]
+
+
+@contextlib.contextmanager
+def waiting(context: Context, operation: Operation) -> Iterator[Dict[str, Any]]:
+    """Pooled clients wait while the block runs. Must be entered with the database's lock held.
+
+    :returns: facts: the pools, and who kept a session all the same; ``seconds`` when the block has ended
+    :raises Refused: clients keep their sessions, or a pool is not what was said; nothing is paused any more
+    :raises BackstopError: after the block, when pools could not be resumed; tells the commands that do
+    """
+    resume_left_behind(context)
+    facts: Dict[str, Any] = {"pools": [], "held": []}
+    if not context.poolers:
+        yield facts
+        return
+    places = _places(context)
+    facts["pools"] = ["%s at %s" % (name, address) for address, name in places]
+    operation.write(PAUSE, "began", pools=places)
+    started = time.monotonic()
+    try:
+        for pooler in context.poolers:
+            facts["held"] += _pause(context, pooler)
+        reach("pooler.paused")
+        yield facts
+    except BaseException as error:
+        left = _resume(context, operation, places)
+        if left and isinstance(error, BackstopError):
+            error.hint = "; ".join(filter(None, [error.hint, _command(left)]))
+        raise
+    left = _resume(context, operation, places)
+    facts["seconds"] = round(time.monotonic() - started, 3)
+    if left:
+        raise BackstopError(
+            "The work is done, but clients of PgBouncer still wait",
+            found="; ".join("%s at %s: %s" % (name, address, why) for (address, name), why in left.items()),
+            hint=_command(left),
+        )
+
+
+def _command(left: Dict[_Place, str]) -> str:
+    commands = ["at %s: RESUME %s;" % (address, quote_identifier(name)) for address, name in left]
+    return "run this again, which resumes the pools, or say in the console of PgBouncer " + " ".join(commands)
+
+
+def _places(context: Context) -> List[_Place]:
+    """Every pool that is to be paused.
+
+    :raises Refused: one of them is paused already: by somebody who wants it so, and who would not want it resumed
+    """
+    found: List[_Place] = []
+    for pooler in context.poolers:
+        with console(pooler) as session:
+            for pool in session.pools_of(context.database):
+                if pool.paused:
+                    raise Refused(
+                        "The pool %s of PgBouncer at %s is paused already" % (pool.name, pooler.address),
+                        found="somebody else paused it",
+                        hint="say RESUME in its console, or leave this PgBouncer out of backstop_poolers",
+                    )
+                found.append((pooler.address, pool.name))
+    return found
+
+
+def _pause(context: Context, pooler: Pooler) -> List[str]:
+    """Pause the pools of one PgBouncer; the clients that keep a session all the same."""
+    kept: List[str] = []
+    with console(pooler) as session:
+        for pool in session.pools_of(context.database):
+            context.progress.phase("pausing pool %s" % pool.name)
+            if session.pause(pool.name):
+                continue
+            holders = session.holders(pool.name)
+            if pooler.held != END:
+                raise Refused(
+                    "Clients of PgBouncer keep their sessions in the database",
+                    found="pool %s at %s (%s pooling): %s"
+                    % (pool.name, pooler.address, pool.mode, "; ".join(holders) or "they just went"),
+                    expected="every session given back within %g seconds" % pooler.wait_seconds,
+                    hint="nothing was changed, the pool goes on. Stop these clients (with session pooling one keeps"
+                    " its session for as long as it is connected), or give this PgBouncer 'held: end' in"
+                    " backstop_poolers: then their sessions are ended and they alone see an error",
+                )
+            kept += holders
+    return kept
+
+
+def _resume(context: Context, operation: Operation, places: List[_Place]) -> Dict[_Place, str]:
+    """Resume pools; those that could not be, with the reason."""
+    left: Dict[_Place, str] = {}
+    by_address = {pooler.address: pooler for pooler in context.poolers}
+    for address, name in places:
+        try:
+            if address not in by_address:
+                raise Refused("it is not in backstop_poolers any more")
+            with console(by_address[address]) as session:
+                session.resume(name)
+        except BackstopError as error:
+            left[(address, name)] = error.found or error.message
+    if not left:
+        operation.write(PAUSE, "done", pools=places)
+    return left
+
+
+def _is_known(context: Context, left: Dict[_Place, str]) -> bool:
+    """Whether one of the PgBouncers of these places can be asked again."""
+    return bool({address for address, _name in left} & {pooler.address for pooler in context.poolers})
+
+
+def resume_left_behind(context: Context) -> List[str]:
+    """Resume what a run that was killed left paused. Must be called with the database's lock held.
+
+    What lies at a PgBouncer that nobody knows any more is told once: it must not stand in the way for good.
+
+    :raises BackstopError: it cannot be resumed; tells the command
+    """
+    resumed: List[str] = []
+    for operation in operations(context.store):
+        last = operation.last(PAUSE) if operation.header.get("database") == context.database else None
+        if last is None or last["event"] == "done":
+            continue
+        places = [(str(address), str(name)) for address, name in last["pools"]]
+        left = _resume(context, operation, places)
+        if left and not _is_known(context, left):
+            if last["event"] == TOLD:
+                continue
+            operation.write(PAUSE, TOLD, pools=places)
+        if left:
+            raise BackstopError(
+                "Clients of PgBouncer wait since operation %s was cut off" % operation.id,
+                found="; ".join("%s at %s: %s" % (name, address, why) for (address, name), why in left.items()),
+                hint=_command(left),
+            )
+        resumed += ["%s at %s" % (name, address) for address, name in places]
+    return resumed

@@ -1,0 +1,327 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Retired databases: which there are, and dropping those that nobody needs any more.
+
+One is dropped only when its undo window has passed, no operation is open, and a verified dump of this very database
+holds all that it holds: that is compared right before, when nobody but us can get in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+from typing import Any, Dict, List, Optional
+
+from ..backups.catalog_comparison import catalog_differences
+from ..backups.comparison import compare_tables
+from ..backups.drill import verify
+from ..backups.make import make_backup
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.progress import parse_timestamp, timestamp, utc_now
+from ..base.sql_names import RETIRED_PREFIX, quote_identifier, retired_name
+from ..postgres import definitions, replication, server
+from ..postgres.connection import Session
+from ..site import Context, database_lock, journaled_step
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+from ..store.operation import Operation, open_operations, operations
+from ..store.steps import SWAP
+from .closed_database import allow_connections, connect_exclusively, opened
+from .swap import KEEP, last_swap, the_operation, undoes
+
+#: Levels of verification that a dump may be asked to have before its database goes.
+DUMP_LEVELS = ("readable", "restored")
+DEFAULT_WINDOW_DAYS = 7
+
+
+@dataclasses.dataclass
+class Retired:
+    """A former live database."""
+
+    name: str
+    oid: int
+    size: int
+    accepts_connections: bool
+    #: what retired it; None when no operation of the store did
+    operation: Optional[Operation]
+    retired_at: Optional[datetime.datetime]
+    dump: Optional[BackupPlace]
+
+    def to_json(self, window_days: float) -> Dict[str, Any]:
+        ends = self.retired_at + datetime.timedelta(days=window_days) if self.retired_at else None
+        age = (utc_now() - self.retired_at).total_seconds() / 86400 if self.retired_at else None
+        return {
+            "name": self.name,
+            "operation": self.operation.id if self.operation else None,
+            "database": self.operation.header.get("database") if self.operation else None,
+            "retired_at": timestamp(self.retired_at) if self.retired_at else None,
+            "age_days": None if age is None else round(age, 2),
+            "size": self.size,
+            "dump": self.dump.backup_id if self.dump else None,
+            "dump_level": manifests.level_of(self.dump) if self.dump else None,
+            "undo_window_end": timestamp(ends) if ends else None,
+        }
+
+
+def retired_databases(context: Context, admin: Session) -> List[Retired]:
+    """Those of this database, and those that no operation of the store knows; oldest first."""
+    known = {
+        retired_name(operation.id, str(operation.header.get("database"))): operation
+        for operation in operations(context.store)
+    }
+    identifier = server.identity(admin).system_identifier
+    dumps = _dumps_by_oid(context, identifier)
+    found = []
+    for name, oid, size, open_ in admin.rows(
+        "SELECT datname, oid::bigint, pg_database_size(oid), datallowconn FROM pg_database"
+        " WHERE starts_with(datname, %s) ORDER BY 1",
+        (RETIRED_PREFIX,),
+    ):
+        operation = known.get(str(name))
+        if operation is None or operation.header.get("database") == context.database:
+            retired_at = _when(operation)
+            dump = _best_dump(dumps.get(int(oid), []), retired_at)
+            found.append(Retired(str(name), int(oid), int(size), bool(open_), operation, retired_at, dump))
+    return found
+
+
+def summary(context: Context) -> str:
+    """How many retired databases there are, how much disk they occupy and since when, and what drops them."""
+    try:
+        with context.administer() as admin:
+            found = retired_databases(context, admin)
+    except BackstopError as error:
+        return "not counted (%s)" % error.message
+    if not found:
+        return "none"
+    ages = [(utc_now() - one.retired_at).total_seconds() / 86400 for one in found if one.retired_at]
+    oldest = "the oldest %.1f days old; " % max(ages) if ages else ""
+    size = sum(one.size for one in found) / 1e6
+    return "%d, %.0f MB, %sthe module pg_retired_prune drops those that are not needed" % (len(found), size, oldest)
+
+
+def _when(operation: Optional[Operation]) -> Optional[datetime.datetime]:
+    """When an operation swapped; its journal may lack that line, then when it began."""
+    if operation is None:
+        return None
+    last = operation.last(SWAP) or {"at": operation.header["began"]}
+    return parse_timestamp(str(last["at"]))
+
+
+def _dumps_by_oid(context: Context, identifier: str) -> Dict[int, List[manifests.Readable]]:
+    """The backups of each database of this server.
+
+    A database keeps its oid through renames, and no other one of the server ever had it while it is there.
+    """
+    found: Dict[int, List[manifests.Readable]] = {}
+    for backup in manifests.readable(context.store.backups()):
+        if identifier and backup.manifest["server"]["system_identifier"] == identifier:
+            found.setdefault(int(backup.manifest["database"]["oid"]), []).append(backup)
+    return found
+
+
+def _best_dump(
+    backups: List[manifests.Readable], since: Optional[datetime.datetime]
+) -> Optional[BackupPlace]:
+    """The backup of highest level, then the newest, of those that were made after the database was retired."""
+    best, place = None, None
+    for one in backups:
+        created = str(one.manifest["created"])
+        rank = (manifests.LEVELS.index(one.level) if one.level else -1, created)
+        if since is not None and parse_timestamp(created) >= since and (best is None or rank > best):
+            best, place = rank, one.place
+    return place
+
+
+def prune(
+    context: Context,
+    *,
+    window_days: float = DEFAULT_WINDOW_DAYS,
+    level: str = "restored",
+    dump: bool = False,
+    check: bool = False,
+) -> List[Dict[str, Any]]:
+    """Drop retired databases that nobody needs any more.
+
+    :param level: to which a dump must be verified, one of DUMP_LEVELS
+    :param dump: make the dump, verified to that level, where there is none
+    :param check: say what would be done, and do nothing
+    :returns: facts of each, with ``action`` (kept or dropped) and ``reason``
+    """
+    with contextlib.ExitStack() as stack:
+        admin = stack.enter_context(context.administer() if check else database_lock(context))
+        found = []
+        for one in retired_databases(context, admin):
+            if one.accepts_connections and one.operation is not None and not check:
+                # A run that was cut off left it open.
+                allow_connections(admin, one.name, False)
+            decided = _decide(context, admin, one, window_days, level, dump, check)
+            found.append({**one.to_json(window_days), **decided})
+        return found
+
+
+def _decide(
+    context: Context, admin: Session, one: Retired, window_days: float, level: str, dump: bool, check: bool
+) -> Dict[str, Any]:
+    reason = _why_keep(context, admin, one, window_days)
+    if reason:
+        return {"action": "kept", "reason": reason}
+    place = one.dump if _reaches(one.dump, level) else None
+    if place is None and not dump:
+        return {"action": "kept", "reason": "no backup of it is verified to level %s" % level}
+    if check:
+        what = "a dump of it would be made and verified" if place is None else "backup %s has it" % place.backup_id
+        what += ", to level %s; that nothing differs is compared first" % level
+        return {"action": "dropped", "reason": what + _told_of_standbys(admin)}
+    different = _differences(context, admin, one, place) if place is not None else ["not dumped yet"]
+    if different and dump:
+        # There is none, or an older one, or somebody wrote meanwhile.
+        place = _dump(context, admin, one, level)
+        different = _differences(context, admin, one, place)
+    if place is None or different:
+        name = place.backup_id if place else "none"
+        return {"action": "kept", "reason": "backup %s does not hold the same: %s" % (name, different[0])}
+    _drop(admin, one, place, level)
+    return {
+        "action": "dropped",
+        "reason": "backup %s holds the same, verified to level %s%s"
+        % (place.backup_id, manifests.level_of(place), _told_of_standbys(admin)),
+        "dump": place.backup_id,
+        "dump_level": manifests.level_of(place),
+    }
+
+
+def _told_of_standbys(admin: Session) -> str:
+    """A session that was open there when the name went to another database is in this one still."""
+    names = ", ".join(standby.name for standby in replication.standbys(admin))
+    return "; sessions in it on standbys (%s) end when they replay the drop" % names if names else ""
+
+
+def _why_keep(context: Context, admin: Session, one: Retired, window_days: float) -> Optional[str]:
+    if one.operation is None or one.retired_at is None:
+        return "no operation of this store retired it"
+    busy = [operation for operation in open_operations(context.store) if operation.id != _own_id(context)]
+    if busy:
+        return "operation %s is open" % busy[0].id
+    ends = one.retired_at + datetime.timedelta(days=window_days)
+    if utc_now() < ends:
+        return "its undo window ends at " + timestamp(ends)
+    obstacles = server.obstacles_to_rename(admin, one.name)
+    if obstacles:
+        return "it has a " + ", ".join(obstacles)
+    return None
+
+
+def _own_id(context: Context) -> Optional[str]:
+    return context.operation.id if context.operation else None
+
+
+def _reaches(place: Optional[BackupPlace], level: str) -> bool:
+    reached = manifests.level_of(place) if place else None
+    return reached is not None and manifests.LEVELS.index(reached) >= manifests.LEVELS.index(level)
+
+
+def _inside(context: Context, one: Retired) -> Context:
+    """The library's view of the retired database; no operation, whose scratch databases are about the live one."""
+    return dataclasses.replace(
+        context, connection=context.connection.with_database(one.name), operation=None, keep_open=[]
+    )
+
+
+def _dump(context: Context, admin: Session, one: Retired, level: str) -> BackupPlace:
+    """Dump the database into the store. Programs need to connect to it, so it is open meanwhile; see _differences()."""
+    inside = _inside(context, one)
+    with opened(admin, one.name):
+        reach("retired.opened")
+        place = make_backup(inside, "emergency")
+        if level == "restored":
+            verify(inside, place, level)
+    reach("retired.dumped")
+    return place
+
+
+def _differences(context: Context, admin: Session, one: Retired, place: BackupPlace) -> List[str]:
+    """What the database holds otherwise than the backup: what pg_dump writes of it, which needs it open; then, when
+    nobody else can be in there, rows and what our queries see."""
+    manifest = manifests.load(place)
+    with opened(admin, one.name):
+        dumped = catalog_differences(_inside(context, one), manifest, settle=False).objects
+    with connect_exclusively(context, admin, one.name) as session:
+        found = compare_tables(session, manifest).tables
+        objects = definitions.compare(manifest["definitions"], definitions.definitions(session))
+    own = ["%s is %s" % (key, how) for how in ("missing", "added", "changed") for key in objects[how]]
+    return found + (dumped or own)
+
+
+def back_up_retired(context: Context, undone: Operation) -> Dict[str, Any]:
+    """Back up the database that an operation retired, before an undo gives it the live name back.
+
+    What is written to it from then on can so be counted, exactly, when that undo is undone. The application goes on
+    meanwhile. A backup that holds the same, made since it was retired, does as well.
+    """
+    operation = the_operation(context)
+    done = operation.facts(KEEP) or {}
+    newest = last_swap(context)
+    if newest is not None and undoes(newest) == undone.id:
+        # By this operation, or by one that was given up after its swap.
+        return {"changed": False, **done}
+    with context.administer() as admin:
+        if done and _holds(context, admin, undone, done["backup"]):
+            return {"changed": False, **done}
+    with journaled_step(context, KEEP) as facts, context.administer() as admin:
+        one = _retired_by(context, admin, undone)
+        if one.accepts_connections:
+            # A run that was cut off left it open.
+            allow_connections(admin, one.name, False)
+        known = one.dump if one.dump is not None and not _differences(context, admin, one, one.dump) else None
+        place = known or _dump(context, admin, one, "readable")
+        different = [] if known else _differences(context, admin, one, place)
+        if different:
+            raise BackstopError(
+                "Database %s changed while it was backed up" % one.name,
+                found=different[0],
+                hint="somebody wrote to the retired database; end these sessions and run this again",
+            )
+        facts.update(backup=place.backup_id, retired=one.name)
+        return {"changed": True, **facts}
+
+
+def _holds(context: Context, admin: Session, undone: Operation, backup_id: str) -> bool:
+    one = _retired_by(context, admin, undone)
+    known = [place for place in context.store.backups() if place.backup_id == backup_id]
+    return bool(known) and not _differences(context, admin, one, known[0])
+
+
+def _retired_by(context: Context, admin: Session, operation: Operation) -> Retired:
+    for one in retired_databases(context, admin):
+        if one.operation is not None and one.operation.id == operation.id:
+            return one
+    raise Refused(
+        "Operation %s cannot be undone" % operation.id,
+        found="no database %s" % retired_name(operation.id, context.database),
+        hint="it was undone already, or its retired database was dropped",
+    )
+
+
+def _drop(admin: Session, one: Retired, place: BackupPlace, level: str) -> None:
+    """Drop one database. It accepts no connections, so nobody writes to it after the comparison."""
+    operation = one.operation
+    if operation is None or not one.name.startswith(RETIRED_PREFIX):
+        raise AssertionError("only a database that an operation retired is ever dropped here")
+    reach("prune.before-drop")
+    if server.database_oid(admin, one.name) != one.oid:
+        raise Refused("Database %s is not the one that was looked at" % one.name, hint="run this again")
+    try:
+        admin.execute("DROP DATABASE %s" % quote_identifier(one.name))
+    except BackstopError as error:
+        raise BackstopError(
+            "The retired database %s could not be dropped" % one.name,
+            found=error.found,
+            hint=error.hint or "its backup %s is kept; run this again" % place.backup_id,
+        ) from error
+    reach("prune.dropped")
+    operation.write("prune", "done", dropped=one.name, dump=place.backup_id, level=level)

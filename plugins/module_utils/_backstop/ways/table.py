@@ -1,0 +1,699 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Scenario 3: putting a table right from a backup, in one transaction that is proved before its COMMIT.
+
+The application may go on: readers are not held up; who writes to the table, or to one that refers to it, waits. Behind
+that lock the table is backed up as it is, its rows are compared with those of the backup, and only rows that differ
+are changed. An undo is the same restore, from the backup that was made of the table before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from ..backups.comparison import require_same_major
+from ..backups.make import make_backup
+from ..backups.salvage import SAVED_ROWS, save_table
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import qualified
+from ..loss.kept_rows import referenced_first
+from ..postgres import catalog, digests, impact, references, server
+from ..postgres.catalog import TableFamily
+from ..postgres.connection import Session
+from ..postgres.damage import is_damage
+from ..postgres.restarts import transaction_to_ask_for, tried_again
+from ..postgres.table_summary import sentence, summary
+from ..prisma.sessions import end_backends
+from ..site import Context, journaled_step
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+from ..store.operation import Operation, operations
+from .lacking_children import lacking_children
+from .table_changes import advance_sequences, apply
+from .table_comparison import (
+    REFUSES,
+    Difference,
+    Pair,
+    compare,
+    family_of,
+    newest_backup_with,
+    pair_up,
+    selection,
+    stage,
+)
+
+RESTORE = "restore_table"
+REPLACE, REPAIR = "replace", "repair"
+SCENARIO = "corrupted_table"
+_REVERT = "revert completely: rollback_complete.yml"
+
+
+@dataclasses.dataclass(frozen=True)
+class TableRestoreRequest:
+    """What a person asks for."""
+
+    #: the table, as a person types its name
+    table: str
+    #: ``replace``: the live table becomes the backup's; ``repair``: only the rows of ``where`` and ``keys`` do
+    mode: str = REPLACE
+    where: Optional[str] = None
+    keys: Sequence[Any] = ()
+    #: rows that may be deleted because the backup does not have them
+    accept_lost_rows: int = 0
+    accept_cascade: bool = False
+    accept_unreadable: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode == REPLACE and (self.where or self.keys):
+            raise Refused(
+                "Rows are chosen, but the whole table is to be replaced",
+                expected="mode repair with where or keys, or mode replace without them",
+            )
+
+    @property
+    def only_reports(self) -> bool:
+        return self.mode == REPAIR and not self.where and not self.keys
+
+
+@dataclasses.dataclass
+class _Work:
+    """A restore within its transaction."""
+
+    context: Context
+    session: Session
+    family: TableFamily
+    place: BackupPlace
+    manifest: Dict[str, Any]
+    wish: TableRestoreRequest
+    pairs: List[Pair]
+    before: Dict[str, digests.Digest] = dataclasses.field(default_factory=dict)
+    found: List[Difference] = dataclasses.field(default_factory=list)
+    #: schema and name of tables that refer to it, however far away
+    referring: Dict[int, Tuple[str, str]] = dataclasses.field(default_factory=dict)
+    #: tables that a cascade emptied of rows; an undo brings their missing rows back
+    children: List[Pair] = dataclasses.field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return sum(difference.total for difference in self.found)
+
+    @property
+    def effects(self) -> List[Dict[str, Any]]:
+        return [effect for difference in self.found for effect in difference.effects]
+
+    @property
+    def damaged(self) -> bool:
+        return any(pair.unreadable for pair in self.pairs)
+
+
+# Planning -------------------------------------------------------------------------------------------------------------
+
+
+def plan(
+    context: Context, wish: TableRestoreRequest, backup_id: Optional[str] = None, *, again: bool = False
+) -> Dict[str, Any]:
+    """What a restore would do now; without effect.
+
+    :param backup_id: the backup; default is the newest verified one that holds the table
+    :param again: act although an earlier operation did the same
+    """
+    with context.connect() as session:
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        try:
+            work = _prepare(context, session, wish, backup_id)
+            facts = _request(work)
+            done = None if again else _done_before(context, session, facts)
+            report = _report(context, work)
+            report["lacking"] = [] if "damaged" in report else _lacking(work)
+            report["report"] += [entry["told"] for entry in report["lacking"]]
+        finally:
+            session.execute("ROLLBACK")
+    acts = bool(report["total"] or report.get("damaged")) and not wish.only_reports and done is None
+    if acts:
+        _consent(work, wish.accept_lost_rows, report["lost_rows"])
+    return {"changed": acts, **facts, "done_before": done.id if done else None, **report}
+
+
+def _prepare(context: Context, session: Session, wish: TableRestoreRequest, backup_id: Optional[str]) -> _Work:
+    family = family_of(context, session, wish.table)
+    place = context.store.find_backup(backup_id) if backup_id else newest_backup_with(context, family)
+    manifest = manifests.load(place)
+    if manifest["database"]["name"] != context.database:
+        raise Refused(
+            "Backup %s is of another database" % place.backup_id,
+            found=manifest["database"]["name"],
+            expected=context.database,
+        )
+    require_same_major(manifest, server.major_version(session))
+    context.archive(place, manifest)
+    return _Work(context, session, family, place, manifest, wish, pair_up(family, manifest))
+
+
+def _request(work: _Work) -> Dict[str, Any]:
+    return {
+        "table": work.family.full_name,
+        "backup": work.place.backup_id,
+        "mode": work.wish.mode,
+        "where": work.wish.where,
+        "keys": list(work.wish.keys),
+    }
+
+
+def _report(context: Context, work: _Work) -> Dict[str, Any]:
+    manifests.check_files(work.place, work.manifest)
+    stage(context, work.session, work.place, work.manifest, work.pairs)
+    try:
+        _compare(work)
+    except BackstopError as error:
+        if not is_damage(error):
+            raise
+        if not work.wish.accept_unreadable or work.wish.mode != REPLACE:
+            raise _damage(work, error) from error
+        return {"damaged": error.found, "total": None, "lost_rows": 0, "differences": [], "effects": [],
+                "report": [_about_backup(work), "The table is damaged: %s" % error.found],
+                "backup_created": work.manifest["created"], "level": manifests.level_of(work.place)}
+    return _told(work)
+
+
+def _told(work: _Work) -> Dict[str, Any]:
+    return {
+        "backup_created": work.manifest["created"],
+        "level": manifests.level_of(work.place),
+        "total": work.total,
+        "lost_rows": sum(difference.newer for difference in work.found),
+        "differences": [difference.to_json() for difference in work.found],
+        "effects": work.effects,
+        "report": [_about_backup(work), *map(str, work.found), *_effect_lines(work.effects)],
+        "in_backup": [summary(work.session, pair.stage, references.columns(work.session, pair.table.oid))
+                      for pair in work.pairs],
+    }
+
+
+def _about_backup(work: _Work) -> str:
+    return "Backup %s of %s, verified to level %s." % (
+        work.place.backup_id, work.manifest["created"], manifests.level_of(work.place) or "none",
+    )  # fmt: skip
+
+
+def _effect_lines(effects: Sequence[Dict[str, Any]]) -> List[str]:
+    return ["Other tables: " + _shown(effects)] if effects else []
+
+
+def _lacking(work: _Work) -> List[Dict[str, Any]]:
+    """What of other tables went with the rows that come back, and does not come with them."""
+    return lacking_children(work.context, work.session, work.place, work.manifest, work.pairs)
+
+
+def _lacking_ahead(work: _Work) -> List[Dict[str, Any]]:
+    """The same before the lock, for tables of the backup are read for it; what is staged for it goes again."""
+    work.session.execute("SAVEPOINT backstop_children")
+    try:
+        _compare(work)
+        return _lacking(work)
+    except BackstopError as error:
+        if not is_damage(error):
+            raise
+        return []
+    finally:
+        work.session.execute("ROLLBACK TO SAVEPOINT backstop_children")
+
+
+def _compare(work: _Work) -> None:
+    wish = work.wish
+    work.found = [
+        compare(work.session, pair, selection(pair.table, wish.where, wish.keys)) for pair in work.pairs
+    ]
+
+
+def _consent(work: _Work, accepted: int, lost: int) -> None:
+    """:raises Refused: the restore would touch more than was accepted"""
+    effects = work.effects
+    refusing = [effect for effect in effects if effect["effect"] == REFUSES]
+    if refusing:
+        raise Refused(
+            "Other rows need rows that the backup does not have",
+            found=_shown(refusing),
+            hint="delete or change these rows first, or repair only some rows of %s" % work.family.full_name,
+            details={"effects": effects},
+        )
+    if effects and not work.wish.accept_cascade:
+        raise Refused(
+            "Rows of other tables would be touched",
+            found=_shown(effects),
+            hint="accept that with -e rollback_accept_cascade=true (these tables are backed up before), or repair only"
+            " some rows of %s" % work.family.full_name,
+            details={"effects": effects},
+        )
+    if lost > accepted:
+        raise Refused(
+            "%d rows would be lost, more than the accepted %d" % (lost, accepted),
+            found="; ".join(map(str, work.found)),
+            expected="at most %d" % accepted,
+            hint="nothing was changed. Repair only the bad rows, or accept it with -e rollback_accept_lost_rows=%d;"
+            " they are kept in an emergency backup" % lost,
+            details={"differences": [difference.to_json() for difference in work.found], "lost_rows": lost},
+        )
+
+
+def _shown(effects: Sequence[Dict[str, Any]]) -> str:
+    return "; ".join(
+        "%(rows)d rows of %(table)s (%(constraint)s, on %(on)s: %(effect)s)" % effect for effect in effects
+    )
+
+
+# Acting ---------------------------------------------------------------------------------------------------------------
+
+
+@tried_again
+def restore_table(
+    context: Context, wish: TableRestoreRequest, backup_id: Optional[str] = None, *, again: bool = False
+) -> Dict[str, Any]:
+    """Put the table right. A second run finds nothing to do.
+
+    :raises Refused: more would be touched than was accepted; nothing was changed
+    """
+    if wish.only_reports:
+        return plan(context, wish, backup_id)
+    return _carry_out(context, wish, backup_id, None, again)
+
+
+@tried_again
+def undo_table(context: Context, undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Dict[str, Any]:
+    """Give a table back what it held before another operation restored it: restore it from the backup made then."""
+    wish, backup_id = _undoing(undone, accept_lost_rows, accept_cascade)
+    return _carry_out(context, wish, backup_id, undone, True)
+
+
+def plan_undo_of(context: Context, undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Dict[str, Any]:
+    """What undo_table() would find and change; without effect."""
+    wish, backup_id = _undoing(undone, accept_lost_rows, accept_cascade)
+    with context.connect() as session:
+        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        try:
+            work = _prepare(context, session, wish, backup_id)
+            report = _report(context, work)
+            for pair in work.pairs:
+                work.before[pair.table.full_name] = digests.table_digest(session, pair.live, pair.columns)
+            report["lost_rows"] = _lost(context, work, undone)
+        finally:
+            session.execute("ROLLBACK")
+    if report["total"]:
+        _consent(work, accept_lost_rows, report["lost_rows"])
+    return {"changed": bool(report["total"]), **_request(work), "done_before": None, **report}
+
+
+def _undoing(undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Tuple[TableRestoreRequest, str]:
+    """The wish and the backup by which an operation is undone."""
+    facts = undone.facts(RESTORE) or {}
+    if not facts.get("emergency"):
+        raise Refused(
+            "Operation %s cannot be undone" % undone.id,
+            found="no backup of table %s as it was before" % facts.get("table", "(none)"),
+            hint="what could be read of a damaged table is in %s" % undone.file(SAVED_ROWS),
+        )
+    wish = TableRestoreRequest(facts["name"], accept_lost_rows=accept_lost_rows, accept_cascade=accept_cascade)
+    return wish, str(facts["emergency"])
+
+
+def _carry_out(
+    context: Context, wish: TableRestoreRequest, backup_id: Optional[str], undone: Optional[Operation], again: bool
+) -> Dict[str, Any]:
+    with journaled_step(context, RESTORE) as facts:
+        with context.connect() as session:
+            if context.operation is not None:
+                # We hold the operation's lock, so whoever is there under its name belongs to a run that was killed.
+                end_backends(session.cursor(), context.session_name)
+                finished = _committed(session, context.operation)
+                if finished is not None:
+                    facts.update(finished, finished_after_interruption=True)
+                    return {**facts, "changed": False}
+            session.execute("BEGIN")
+            try:
+                work = _prepare(context, session, wish, backup_id)
+                facts.update(_request(work), name=qualified(work.family.schema, work.family.name))
+                done = None if again else _done_before(context, session, facts)
+                changed = done is None and _act(context, work, undone, facts)
+            except BaseException:
+                with contextlib.suppress(BackstopError):  # of a connection that broke
+                    session.execute("ROLLBACK")
+                raise
+            session.execute("COMMIT" if changed else "ROLLBACK")
+            reach("table.committed")
+        facts.update(changed=changed, done_before=done.id if done else None)
+    return dict(facts)
+
+
+def _act(context: Context, work: _Work, undone: Optional[Operation], facts: Dict[str, Any]) -> bool:
+    """Stage, lock, compare, back up, change, prove; False when nothing differs. The caller commits."""
+    # Before the lock: the larger the table, the longer this takes.
+    manifests.check_files(work.place, work.manifest)
+    stage(context, work.session, work.place, work.manifest, work.pairs)
+    # An undo brings these back itself.
+    lacking = _lacking_ahead(work) if undone is None else []
+    _lock(context, work)
+    reach("table.locked")
+    _look_for_damage(context, work, facts)
+    _compare(work)
+    if undone is not None:
+        _pair_children(context, work)
+    if not work.total:
+        return False
+    lost = _lost(context, work, undone)
+    facts.update(_told(work), lost_rows=lost, lacking=lacking, accepted={
+        "lost_rows": work.wish.accept_lost_rows, "cascade": work.wish.accept_cascade,
+        "unreadable": work.wish.accept_unreadable,
+    })
+    _consent(work, work.wish.accept_lost_rows, lost)
+    reached = _reached(work)
+    facts["emergency"] = None if work.damaged else _back_up(context, work, reached)
+    reach("table.backed-up")
+    context.progress.phase("changing the table", table=work.family.full_name)
+    expected = _expected(work)
+    for pair in work.pairs + work.children:
+        apply(work.session, pair)
+    facts["sequences"] = advance_sequences(
+        work.session, work.pairs, catalog.owned_sequences(work.session, [one[2] for one in work.family.relations])
+    )
+    facts["cascaded"] = _touched(work)
+    facts.update(_prove(work, expected))
+    _note_commit(context, work, facts)
+    reach("table.before-commit")
+    return True
+
+
+def _lock(context: Context, work: _Work) -> None:
+    """Nobody writes to the table, or to one whose rows a foreign key would let us touch; readers go on."""
+    relations = {one[2]: one[:2] for one in work.family.relations}
+    own = set(relations)
+    waiting = [pair.table.oid for pair in work.pairs]
+    while waiting:
+        for key in references.foreign_keys_to(work.session, waiting.pop()):
+            if key.oid not in relations:
+                relations[key.oid] = (key.schema, key.table)
+                waiting.append(key.oid)
+    work.referring = {oid: names for oid, names in relations.items() if oid not in own}
+    # By oid, so that two of us never wait for each other.
+    listed = ", ".join("ONLY " + qualified(*relations[oid]) for oid in sorted(relations))
+    context.progress.phase("waiting for the lock", table=work.family.full_name)
+    try:
+        work.session.execute("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE" % listed)
+    except BackstopError as error:
+        if error.details.get("sqlstate") != "55P03":
+            raise
+        raise Refused(
+            "The table is being written to by a transaction that does not end",
+            found="%s within 10 seconds" % error.found,
+            hint="nothing was changed. See pg_stat_activity, end that session or wait, then run this again",
+        ) from error
+
+
+def _look_for_damage(context: Context, work: _Work, facts: Dict[str, Any]) -> None:
+    """Digest the live table; of one that cannot be read save what can be, and go on only with consent."""
+    for pair in work.pairs:
+        try:
+            with work.session.savepoint():
+                work.before[pair.table.full_name] = digests.table_digest(work.session, pair.live, pair.columns)
+        except BackstopError as error:
+            if not is_damage(error):
+                raise
+            facts.setdefault("saved", []).append(_save(context, work, pair, error))
+
+
+def _save(context: Context, work: _Work, pair: Pair, error: BackstopError) -> Dict[str, Any]:
+    if context.operation is None or work.wish.mode != REPLACE:
+        raise _damage(work, error)
+    with context.connect() as reader:
+        saved, pair.unreadable = save_table(reader, pair.table, context.operation.file(SAVED_ROWS), str(error.found))
+    if not work.wish.accept_unreadable:
+        raise Refused(
+            "Table %s is damaged: %d of its rows cannot be read" % (pair.table.full_name, len(pair.unreadable)),
+            found="%s; all other rows were saved to %s" % (error.found, saved["file"]),
+            hint="copy the server's files first if you can. Then give the unreadable rows up with"
+            " -e rollback_accept_unreadable=true; the backup's take their places",
+            details=saved,
+        )
+    return saved
+
+
+def _damage(work: _Work, error: BackstopError) -> Refused:
+    return Refused(
+        "Table %s cannot be read: it is damaged" % work.family.full_name,
+        found=error.found,
+        expected="a table of which a backup can be made before it is changed",
+        hint="copy the server's files first if you can; then run rollback_corrupted_table.yml with"
+        " -e rollback_accept_unreadable=true: it saves what can be read",
+    )
+
+
+def _reached(work: _Work) -> List[str]:
+    """Names, quoted, of the tables of which accepted actions touch rows."""
+    if not work.effects:
+        return []
+    names = {effect["table"] for effect in work.effects}
+    graph = impact.ForeignKeyGraph(work.session)
+    for pair in work.pairs:
+        names |= {one["table"] for one in graph.reached_by_delete(pair.table)
+                  if one["effect"] != REFUSES}
+    own = {pair.table.full_name for pair in work.pairs}
+    return sorted(qualified(table.schema, table.name) for table in catalog.tables(work.session)
+                  if table.full_name in names - own)
+
+
+def _touched(work: _Work) -> Dict[str, int]:
+    """How many rows of other tables this transaction touched, as the server counted.
+
+    :raises BackstopError: it did without consent
+    """
+    counts = "pg_stat_get_xact_tuples_%s(%d)"
+    children = {pair.table.oid for pair in work.children}
+    found = {}
+    for oid, (schema, name) in work.referring.items():
+        sql = "SELECT " + " + ".join(counts % (what, oid) for what in ("updated", "deleted"))
+        rows = int(work.session.value(sql))
+        if rows and oid not in children:
+            found["%s.%s" % (schema, name)] = rows
+    if found and not work.effects:
+        raise BackstopError(
+            "Rows of other tables would have been touched; nothing was changed",
+            found=", ".join("%d of %s" % (rows, name) for name, rows in found.items()),
+            hint=_REVERT,
+        )
+    return found
+
+
+def _back_up(context: Context, work: _Work, reached: Sequence[str]) -> str:
+    """Back the table up as it is, with all that will be touched, behind the lock: exactly what is there."""
+    context.progress.phase("backing up the table as it is", table=work.family.full_name)
+    names = [qualified(work.family.schema, work.family.name), *reached]
+    place = make_backup(context, "emergency", tables=names)
+    saved = {"%s.%s" % (entry["schema"], entry["name"]): entry["digest"] for entry in manifests.load(place)["tables"]}
+    wrong = [name for name, digest in work.before.items() if digests.Digest.from_json(saved[name]) != digest]
+    if wrong:
+        raise BackstopError(
+            "The backup of the table as it is differs from the table", found=", ".join(wrong),
+            hint="nothing was changed; run this again",
+        )
+    return place.backup_id
+
+
+# Proving --------------------------------------------------------------------------------------------------------------
+
+
+def _expected(work: _Work) -> Dict[str, digests.Digest]:
+    """What each table must hold afterwards: the backup's rows, or the live ones with the chosen ones exchanged."""
+    if work.wish.mode == REPLACE:
+        return {pair.table.full_name: pair.wanted for pair in work.pairs}
+    expected = {}
+    for pair in work.pairs:
+        before = work.before[pair.table.full_name]
+        gone = _part(work.session, pair, pair.live, "live")
+        come = _part(work.session, pair, pair.stage, "staged")
+        total = int(before.hash) - int(gone.hash) + int(come.hash)
+        expected[pair.table.full_name] = digests.Digest(before.rows - gone.rows + come.rows, str(total))
+    return expected
+
+
+def _part(session: Session, pair: Pair, source: str, place: str) -> digests.Digest:
+    row = session.one(
+        "SELECT count(*), coalesce(sum(%s), 0)::text FROM %s r__ JOIN %s d__ ON r__.ctid = d__.%s"
+        % (digests.hash_expression(pair.columns), source, pair.difference, place)
+    )
+    return digests.Digest(int(row[0]), str(row[1]))
+
+
+def _prove(work: _Work, expected: Dict[str, digests.Digest]) -> Dict[str, Any]:
+    """Count, digest, earliest, latest and sums of what is there now, which must be what was wanted."""
+    now: Dict[str, Any] = {}
+    summaries = []
+    for pair in work.pairs:
+        name = pair.table.full_name
+        found = digests.table_digest(work.session, pair.live, pair.columns)
+        columns = references.columns(work.session, pair.table.oid)
+        live = summary(work.session, pair.live, columns)
+        same = work.wish.mode != REPLACE or live == summary(work.session, pair.stage, columns)
+        if found != expected[name] or not same:
+            raise BackstopError(
+                "Table %s would not be as it should; nothing was changed" % name,
+                found="%d rows, digest %s" % (found.rows, found.hash),
+                expected="%d rows, digest %s" % (expected[name].rows, expected[name].hash),
+                hint=_REVERT,
+            )
+        now[name] = found.to_json()
+        summaries.append({"table": name, **live})
+    reach("table.proved")
+    return {"digests": now, "now": summaries, "report": ["Now " + sentence(one) for one in summaries]}
+
+
+def _note_commit(context: Context, work: _Work, facts: Dict[str, Any]) -> None:
+    """Write down which transaction it is, so that a later run can ask the server whether it was committed."""
+    facts["database_oid"] = server.database_oid(work.session, context.database)
+    if context.operation is not None:
+        transaction = transaction_to_ask_for(context, work.session)
+        context.operation.write(RESTORE, "committing", transaction=transaction, **{**facts, "changed": True})
+
+
+def _committed(session: Session, operation: Operation) -> Optional[Dict[str, Any]]:
+    """Facts of this operation's transaction when the server says that it was committed."""
+    for entry in reversed(operation.journal()):
+        if entry["step"] == RESTORE and entry["event"] == "committing":
+            if session.value("SELECT pg_xact_status(%s::text::xid8)", (entry["transaction"],)) != "committed":
+                return None
+            own = ("at", "step", "event", "pid", "transaction")
+            return {key: value for key, value in entry.items() if key not in own}
+    return None
+
+
+# Undo -----------------------------------------------------------------------------------------------------------------
+
+
+def _lost(context: Context, work: _Work, undone: Optional[Operation]) -> int:
+    """How many rows go that the restore is not meant to take away.
+
+    Of a restore: rows that the backup does not have. Of an undo: what was written since the operation that is undone.
+    """
+    if undone is None:
+        return sum(difference.newer for difference in work.found)
+    facts = undone.facts(RESTORE) or {}
+    if all(name in work.before and work.before[name].to_json() == digest for name, digest in facts["digests"].items()):
+        return 0
+    known = [place for place in context.store.backups() if place.backup_id == facts["backup"]]
+    if not known:
+        return sum(difference.newer + difference.changed for difference in work.found)
+    manifest = manifests.load(known[0])
+    sources = pair_up(work.family, manifest, "source_")
+    stage(context, work.session, known[0], manifest, sources)
+    return sum(_written_since(work.session, *pairs) for pairs in zip(work.pairs, sources))
+
+
+def _written_since(session: Session, pair: Pair, source: Pair) -> int:
+    """Live rows that would go and are not what the undone operation put there, and rows that were deleted since."""
+    text, known = digests.row_expression(pair.columns, "r__"), digests.row_expression(pair.columns, "k__")
+    written = session.value(
+        "SELECT count(*) FROM %s r__ JOIN %s d__ ON r__.ctid = d__.live WHERE NOT EXISTS (SELECT FROM %s k__ WHERE %s)"
+        % (pair.live, pair.difference, source.stage, "%s = %s" % (known, text))
+    )
+    same = pair.same_key(session, "r__", "k__") if pair.table.key else "%s = %s" % (known, text)
+    deleted = session.value(
+        "SELECT count(*) FROM %s r__ JOIN %s d__ ON r__.ctid = d__.staged WHERE d__.kind = 'missing'"
+        " AND EXISTS (SELECT FROM %s k__ WHERE %s)" % (pair.stage, pair.difference, source.stage, same)
+    )
+    return int(written) + int(deleted)
+
+
+def _pair_children(context: Context, work: _Work) -> None:
+    """The tables that the undone operation's cascade deleted rows of: what they lack comes back, nothing else."""
+    own = {(pair.table.schema, pair.table.name) for pair in work.pairs}
+    others = [entry for entry in work.manifest["tables"] if (entry["schema"], entry["name"]) not in own]
+    known = {table.full_name: table for table in catalog.tables(work.session)}
+    order = referenced_first(work.session, known)
+    names = {"%s.%s" % (entry["schema"], entry["name"]): entry for entry in others}
+    for number, name in enumerate(name for name in order if name in names):
+        table = known[name]
+        family = TableFamily(table.schema, table.name, table.oid, (table,), ((table.schema, table.name, table.oid),))
+        pairs = pair_up(family, work.manifest, "child%d_" % number)
+        stage(context, work.session, work.place, work.manifest, pairs)
+        for pair in pairs:
+            compare(work.session, pair)
+            work.session.execute("DELETE FROM %s WHERE kind <> 'missing'" % pair.difference)
+        work.children += pairs
+
+
+def table_operations(context: Context) -> List[Operation]:
+    """Operations that changed a table of this database, oldest first."""
+    return [
+        operation for operation in operations(context.store)
+        if operation.header.get("database") == context.database
+        and (operation.facts(RESTORE) or {}).get("changed")
+    ]
+
+
+def _done_before(context: Context, session: Session, facts: Dict[str, Any]) -> Optional[Operation]:
+    """The operation that did the very same to this table, when nothing was done to it since and it was not undone."""
+    found = [operation for operation in table_operations(context)
+             if (operation.facts(RESTORE) or {})["table"] == facts["table"]
+             and (context.operation is None or operation.id != context.operation.id)]
+    if not found or found[-1].kind == "undo":
+        return None
+    done = found[-1].facts(RESTORE) or {}
+    same = all(done[key] == facts[key] for key in ("backup", "mode", "where", "keys"))
+    here = done["database_oid"] == server.database_oid(session, context.database)
+    return found[-1] if same and here else None
+
+
+def undoable_table_operations(context: Context) -> List[Operation]:
+    """The newest restore of each table of the live database, where a backup of what was before was made."""
+    with context.connect() as session:
+        oid = server.database_oid(session, context.database)
+    newest = {(operation.facts(RESTORE) or {})["table"]: operation for operation in table_operations(context)}
+    return [
+        operation for operation in newest.values()
+        if (operation.facts(RESTORE) or {})["database_oid"] == oid and (operation.facts(RESTORE) or {}).get("emergency")
+    ]
+
+
+def plan_table_undo(
+    context: Context, operation_id: Optional[str], since: Optional[str] = None
+) -> Optional[Dict[str, Any]]:
+    """Which restore of a table an undo would undo; None when it would undo something else.
+
+    :param operation_id: default is the newest, unless that is an undo already; of each table only the newest can be
+    :param since: without an id, only what began after this moment counts
+    """
+    done = table_operations(context)
+    if operation_id:
+        found = [operation for operation in done if operation.id == operation_id]
+    else:
+        found = [operation for operation in done[-1:] if since is None or str(operation.header["began"]) > since]
+    if not found:
+        return None
+    named = found[-1]
+    facts = named.facts(RESTORE) or {}
+    with context.connect() as session:
+        if facts["database_oid"] != server.database_oid(session, context.database):
+            raise Refused(
+                "Operation %s was about a database that is not live any more" % named.id,
+                found="another database bears the name %s" % context.database,
+                hint="undo what made it live first",
+            )
+    newest = [operation for operation in done if (operation.facts(RESTORE) or {})["table"] == facts["table"]][-1]
+    undoes = str(newest.header["request"]["undoes"]) if newest.kind == "undo" else None
+    if not operation_id and undoes:
+        named = next(operation for operation in done if operation.id == undoes)
+    if named.id not in (newest.id, undoes):
+        raise Refused(
+            "Only the newest restore of table %s can be undone" % facts["table"],
+            found="operation %s came after %s" % (newest.id, named.id),
+            hint="undo that one: -e rollback_operation=" + newest.id,
+        )
+    return {
+        "needed": named is newest,
+        "undoes": named.id,
+        "undone_by": None if named is newest else newest.id,
+        "table": facts["table"],
+        "backup": (named.facts(RESTORE) or {})["emergency"],
+    }

@@ -1,0 +1,242 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Making a live table equal to staged rows: only rows that differ are touched, and rows of other tables are not.
+
+Two rows that swapped a unique value cannot be updated one after the other. A row that nobody refers to is deleted and
+inserted again; one that others refer to first gives its value up for another that is free, because deleting it would
+set ON DELETE actions off. A foreign key on such a value is deferred meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import secrets
+from typing import Dict, Iterator, List, Sequence, Set
+
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import qualified, quote_identifier, quote_literal
+from ..postgres import digests, references
+from ..postgres.catalog import OwnedSequence
+from ..postgres.connection import Session
+from .table_comparison import Pair
+
+
+def apply(session: Session, pair: Pair) -> None:
+    """Delete, update and insert what the pair's ``difference`` says; triggers of the users do not fire.
+
+    The caller holds the locks, and proves the result.
+    """
+    plan = _plan(session, pair)
+    with _triggers_off(session, pair), _deferred(session, pair, plan.deferred):
+        if plan.parked:
+            _park(session, pair, plan)
+        _update(session, pair, "d__.live = l__.ctid AND d__.kind = 'changed' AND d__.how = 'update'")
+        reach("table.updated")
+        _execute(session, "DELETE FROM %s l__ USING %s d__ WHERE l__.ctid = d__.live"
+                 " AND (d__.kind = 'newer' OR d__.how = 'replace')" % (pair.target, pair.difference))
+        reach("table.deleted")
+        if plan.parked:
+            _update(session, pair, "d__.how = 'park' AND " + pair.same_key(session, "l__", "s__"))
+        _insert(session, pair)
+        reach("table.inserted")
+        _execute(session, "SET CONSTRAINTS ALL IMMEDIATE")
+
+
+@dataclasses.dataclass
+class _Plan:
+    #: columns whose values must not be met twice while rows are being updated, with the value that is free for each
+    parked: Dict[str, str]
+    #: foreign keys to be checked at the end
+    deferred: List[references.ForeignKey]
+
+
+def _plan(session: Session, pair: Pair) -> _Plan:
+    """Tell the rows that can be updated at once from those that cannot."""
+    columns = {column.name: column for column in references.columns(session, pair.table.oid)}
+    indexes = [index for index in references.unique_indexes(session, pair.table.oid)
+               if not set(index.columns) <= set(pair.table.key)]
+    fixed = [name for name in pair.writable if columns[name].always_identity]
+    watched = sorted({name for index in indexes for name in index.columns} | set(fixed))
+    own_keys = references.foreign_keys_of(session, pair.table.oid)
+    # A row may come to refer to one of this table that is inserted later.
+    deferred = [key for key in own_keys if key.target == pair.table.oid and not key.deferrable]
+    parked: Dict[str, str] = {}
+    if watched and _mark_moving(session, pair, watched):
+        for index in indexes:
+            free = [name for name in index.columns if name in parked]
+            if not free:
+                parked.update(_free_value(pair, index, columns, own_keys))
+        _refuse_fixed(session, pair, fixed)
+    names = {key.name for key in deferred}
+    deferred += [key for key in own_keys
+                 if set(key.columns) & set(parked) and not key.deferrable and key.name not in names]
+    return _Plan(parked, deferred)
+
+
+def _mark_moving(session: Session, pair: Pair, watched: Sequence[str]) -> bool:
+    """Mark changed rows whose watched values differ: ``replace``, or ``park`` where others refer to them, if any."""
+    source = "%s l__, %s s__" % (pair.live, pair.stage)
+    _execute(session, "UPDATE %s d__ SET how = 'replace' FROM %s WHERE d__.kind = 'changed' AND l__.ctid = d__.live"
+             " AND s__.ctid = d__.staged AND %s IS DISTINCT FROM %s" % (
+                 pair.difference, source, digests.row_expression(watched, "l__"),
+                 digests.row_expression(watched, "s__")))
+    for key in references.foreign_keys_to(session, pair.table.oid):
+        # A row of the table itself may come to refer to it before it goes.
+        sources = [key.source] + [pair.stage] * (key.oid == pair.table.oid)
+        for source in sources:
+            _execute(session, "UPDATE %s d__ SET how = 'park' FROM %s l__ WHERE d__.how = 'replace'"
+                     " AND l__.ctid = d__.live AND EXISTS (SELECT FROM %s c__ WHERE %s)" % (
+                         pair.difference, pair.live, source, key.matches("l__", "c__")))
+    return bool(session.value("SELECT EXISTS (SELECT FROM %s WHERE how = 'park')" % pair.difference))
+
+
+def _free_value(
+    pair: Pair,
+    index: references.UniqueIndex,
+    columns: Dict[str, references.Column],
+    own_keys: Sequence[references.ForeignKey],
+) -> Dict[str, str]:
+    """A column of an index, and an expression over ``n__`` for values of it that no row has."""
+    referring: Set[str] = {name for key in own_keys for name in key.columns}
+    candidates = [columns[name] for name in index.columns
+                  if name not in pair.table.key and name in pair.writable and not columns[name].always_identity]
+    for column in candidates:
+        if not column.not_null and index.nulls_distinct:
+            return {column.name: "NULL"}
+    for column in sorted(candidates, key=lambda column: column.name in referring):
+        value = _value_beside(pair, column)
+        if value:
+            return {column.name: value}
+    raise Refused(
+        "Rows of table %s exchanged unique values, and other rows refer to them" % pair.table.full_name,
+        found="index %s over %s has no column that can take another value meanwhile"
+        % (index.name, ", ".join(index.columns)),
+        hint="nothing was changed. Revert completely: rollback_complete.yml",
+    )
+
+
+def _value_beside(pair: Pair, column: references.Column) -> str:
+    """SQL for a value that neither the live nor the staged rows have."""
+    name = quote_identifier(column.name)
+    if column.category == "S":
+        return quote_literal("~" + secrets.token_hex(3)).strip() + " || d__.n__"
+    if column.type == "uuid":
+        return "gen_random_uuid()"
+    steps = {"date": "d__.n__::integer", "timestamp": "d__.n__ * interval '1 second'",
+             "timestamptz": "d__.n__ * interval '1 second'"}
+    if column.category != "N" and column.type not in steps:
+        return ""
+    most = "(SELECT max(m__) FROM (SELECT %s FROM %s r__ UNION ALL SELECT %s FROM %s) x__(m__))" % (
+        name, pair.live, name, pair.stage)
+    return "%s + %s" % (most, steps.get(column.type, "d__.n__"))
+
+
+def _refuse_fixed(session: Session, pair: Pair, fixed: Sequence[str]) -> None:
+    """A column GENERATED ALWAYS AS IDENTITY cannot be updated, and its row cannot be deleted and inserted."""
+    if fixed and session.value(
+        "SELECT EXISTS (SELECT FROM %s d__ JOIN %s l__ ON l__.ctid = d__.live JOIN %s s__ ON s__.ctid = d__.staged"
+        " WHERE d__.how = 'park' AND %s IS DISTINCT FROM %s)"
+        % (pair.difference, pair.live, pair.stage, digests.row_expression(fixed, "l__"),
+           digests.row_expression(fixed, "s__"))
+    ):
+        raise Refused(
+            "Table %s has other values in a column that cannot be updated" % pair.table.full_name,
+            found="%s is GENERATED ALWAYS AS IDENTITY, and others refer to rows that differ in it" % ", ".join(fixed),
+            hint="nothing was changed. Revert completely: rollback_complete.yml",
+        )
+
+
+# Statements -----------------------------------------------------------------------------------------------------------
+
+
+def _execute(session: Session, sql: str) -> int:
+    """Run a statement on the live table; what a constraint says is told as what it means here."""
+    try:
+        return session.execute(sql)
+    except BackstopError as error:
+        hints = {
+            "23503": "a row of the backup refers to one that is not there any more, or the other way round: bring that"
+            " back first, or repair only the rows that have all they need",
+            "23505": "a row that is not to be repaired has a value that is needed: repair that row too",
+            "42501": "the table must belong to this role: use its owner, or a superuser",
+        }
+        state = str(error.details.get("sqlstate"))
+        if state not in hints:
+            raise
+        raise Refused(
+            "The table cannot be put right; nothing was changed",
+            found=error.found, hint=hints[state], details=error.details,
+        ) from error
+
+
+def _park(session: Session, pair: Pair, plan: _Plan) -> None:
+    assignments = ", ".join("%s = %s" % (quote_identifier(name), value) for name, value in plan.parked.items())
+    _execute(session, "UPDATE %s l__ SET %s FROM (SELECT live, row_number() OVER () AS n__ FROM %s WHERE how = 'park')"
+             " d__ WHERE l__.ctid = d__.live" % (pair.target, assignments, pair.difference))
+    reach("table.parked")
+
+
+def _update(session: Session, pair: Pair, condition: str) -> None:
+    fixed = {column.name for column in references.columns(session, pair.table.oid) if column.always_identity}
+    columns = [quote_identifier(name) for name in pair.writable if name not in fixed]
+    if columns and pair.table.key:
+        _execute(session, "UPDATE %s l__ SET (%s) = ROW(%s) FROM %s d__ JOIN %s s__ ON s__.ctid = d__.staged WHERE %s"
+                 % (pair.target, ", ".join(columns), ", ".join("s__." + column for column in columns),
+                    pair.difference, pair.stage, condition))
+
+
+def _insert(session: Session, pair: Pair) -> None:
+    columns = [quote_identifier(name) for name in pair.writable]
+    _execute(session, "INSERT INTO %s%s OVERRIDING SYSTEM VALUE SELECT %s FROM %s d__ JOIN %s s__"
+             " ON s__.ctid = d__.staged WHERE d__.kind = 'missing' OR d__.how = 'replace'" % (
+                 qualified(pair.table.schema, pair.table.name),
+                 " (%s)" % ", ".join(columns) if columns else "",
+                 ", ".join("s__." + column for column in columns), pair.difference, pair.stage))
+
+
+@contextlib.contextmanager
+def _triggers_off(session: Session, pair: Pair) -> Iterator[None]:
+    """Each trigger comes back as it was: ENABLE TRIGGER USER would switch on those that were off before."""
+    table = "ALTER TABLE ONLY %s " % qualified(pair.table.schema, pair.table.name)
+    triggers = references.live_triggers(session, pair.table.oid)
+    for name, _back in triggers:
+        _execute(session, "%s DISABLE TRIGGER %s" % (table, quote_identifier(name)))
+    yield
+    for name, back in triggers:
+        _execute(session, "%s %s TRIGGER %s" % (table, back, quote_identifier(name)))
+
+
+@contextlib.contextmanager
+def _deferred(session: Session, pair: Pair, keys: Sequence[references.ForeignKey]) -> Iterator[None]:
+    """Check the foreign keys at the end; those that cannot be deferred are made so meanwhile (readers wait then)."""
+    table = "ALTER TABLE ONLY %s ALTER CONSTRAINT %%s " % qualified(pair.table.schema, pair.table.name)
+    for key in keys:
+        _execute(session, table % quote_identifier(key.name) + "DEFERRABLE")
+    _execute(session, "SET CONSTRAINTS ALL DEFERRED")
+    yield
+    for key in keys:
+        _execute(session, table % quote_identifier(key.name) + "NOT DEFERRABLE")
+
+
+def advance_sequences(session: Session, pairs: Sequence[Pair], sequences: Sequence[OwnedSequence]) -> List[str]:
+    """Set each sequence at least as far as its column, so that it gives no number out again; those that were behind."""
+    advanced = []
+    for sequence in sequences:
+        furthest = "max" if sequence.increment > 0 else "min"
+        column = quote_identifier(sequence.column)
+        found = [session.value("SELECT %s(%s)::numeric FROM %s r__" % (furthest, column, pair.live)) for pair in pairs
+                 if sequence.column in pair.columns]
+        values = [int(value) for value in found if value is not None]
+        if not values:
+            continue
+        value = max(values) if sequence.increment > 0 else min(values)
+        last = sequence.last_value
+        if last is None or (last < value if sequence.increment > 0 else last > value):
+            name = quote_literal(qualified(sequence.schema, sequence.name)).strip()
+            session.execute("SELECT setval(%s::regclass, %d)" % (name, value))
+            advanced.append(sequence.full_name)
+    return advanced

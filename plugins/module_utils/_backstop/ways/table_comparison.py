@@ -1,0 +1,451 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One live table beside the rows that a backup has of it: what differs, and what putting it right would touch.
+
+The backup's rows are staged in a temporary table, proved to be those of the manifest, and compared with the live ones.
+All of it happens in the transaction that the caller has open, and goes with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+
+from ..base.errors import BackstopError, Refused
+from ..base.failpoints import reach
+from ..base.sql_names import qualified, quote_identifier, quote_literal
+from ..postgres import archive, catalog, digests, references
+from ..postgres.catalog import Table, TableFamily
+from ..postgres.connection import Session
+from ..prisma.sql_text import SIGN, tokens
+from ..site import Context
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+
+#: Keys of differing rows that a report shows, of each kind.
+SAMPLES = 5
+#: What a foreign key does to the rows that refer to one that goes, or whose value changes.
+_ON_DELETE = {"c": "deletes rows", "n": "sets columns to NULL", "d": "sets columns to their default"}
+_ON_UPDATE = {**_ON_DELETE, "c": "follows the new value"}
+REFUSES = "refuses"
+
+
+@dataclasses.dataclass
+class Pair:
+    """A live table, and the backup's rows of it in a temporary table."""
+
+    table: Table
+    #: the table's place in the manifest; None for a partition that the backup does not know
+    entry: Optional[Dict[str, Any]]
+    #: temporary tables: the backup's rows, and what differs
+    stage: str
+    difference: str
+    #: columns in the order of the digests
+    columns: List[str]
+    #: live rows that cannot be read, by their place in the table
+    unreadable: List[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def live(self) -> str:
+        """What to read the live rows from; to write them is for ``target``."""
+        return self.table.source
+
+    @property
+    def target(self) -> str:
+        return "ONLY " + qualified(self.table.schema, self.table.name)
+
+    @property
+    def wanted(self) -> digests.Digest:
+        """What the backup has of it."""
+        return digests.Digest.from_json(self.entry["digest"]) if self.entry else digests.Digest(0, "0")
+
+    @property
+    def writable(self) -> List[str]:
+        return [column for column in self.columns if column not in self.table.generated]
+
+    def live_text(self, alias: str) -> str:
+        """SQL for the text of a live row; NULL for one that cannot be read."""
+        text = digests.row_expression(self.columns, alias)
+        if not self.unreadable:
+            return text
+        return "CASE WHEN %s.ctid = ANY('{%s}'::tid[]) THEN NULL ELSE %s END" % (
+            alias, ",".join('"%s"' % place for place in self.unreadable), text,
+        )
+
+    def same_key(self, session: Session, one: str, other: str) -> str:
+        """Condition that the rows of two aliases have the same key."""
+        operators = references.equality_operators(session, self.table.oid, self.table.key)
+        return " AND ".join(
+            "%s.%s %s %s.%s" % (one, quote_identifier(column), operator, other, quote_identifier(column))
+            for column, operator in zip(self.table.key, operators)
+        )
+
+
+@dataclasses.dataclass
+class Difference:
+    """How a live table differs from a backup."""
+
+    table: str
+    missing: int = 0
+    changed: int = 0
+    newer: int = 0
+    #: keys of the first rows of each kind
+    samples: Dict[str, List[Dict[str, Any]]] = dataclasses.field(default_factory=dict)
+    #: what foreign keys would do to rows of other tables
+    effects: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return self.missing + self.changed + self.newer
+
+    def to_json(self) -> Dict[str, Any]:
+        return {**dataclasses.asdict(self), "total": self.total}
+
+    def __str__(self) -> str:
+        if not self.total:
+            return "%s is as in the backup" % self.table
+        said = "%s: %d missing, %d changed, %d newer than the backup" % (
+            self.table, self.missing, self.changed, self.newer,
+        )
+        return said + "".join(map(self._such_as, ("missing", "changed", "newer")))
+
+    def _such_as(self, kind: str) -> str:
+        first = [", ".join("%s=%s" % pair for pair in key.items()) for key in self.samples.get(kind, [])[:3]]
+        return " (%s: such as %s)" % (kind, "; ".join(first)) if first else ""
+
+
+# Pairing --------------------------------------------------------------------------------------------------------------
+
+
+def pair_up(family: TableFamily, manifest: Dict[str, Any], prefix: str = "") -> List[Pair]:
+    """The live tables of a family, each with its place in the manifest.
+
+    :param prefix: tells the temporary tables from those of another backup
+    :raises Refused: the backup has nothing of them, or not the columns that they have
+    """
+    entries = {(entry["schema"], entry["name"]): entry for entry in manifest["tables"]}
+    pairs = []
+    for number, table in enumerate(family.leaves):
+        entry = entries.get((table.schema, table.name))
+        if entry is not None:
+            _require_same_columns(table, entry, manifest["id"])
+        names = ["pg_temp.backstop_%s%s_%d" % (prefix, what, number) for what in ("rows", "diff")]
+        columns = [column["name"] for column in entry["columns"]] if entry else list(table.columns)
+        pairs.append(Pair(table, entry, names[0], names[1], columns))
+    gone = _partitions_of(family, manifest) - {table.full_name for table in family.leaves}
+    if not any(pair.entry for pair in pairs) or gone:
+        what = "partition %s of it is not there" % ", ".join(sorted(gone)) if gone else "nothing of this table"
+        raise Refused(
+            "Backup %s cannot give table %s back" % (manifest["id"], family.full_name),
+            found=what if gone else "%s among its %d tables" % (what, len(entries)),
+            hint="make the partition first" if gone else "choose another backup; pg_backup_info lists what each holds",
+        )
+    return pairs
+
+
+def _partitions_of(family: TableFamily, manifest: Dict[str, Any]) -> Set[str]:
+    """Full names of the tables that were the family's partitions when the backup was made."""
+    if not family.partitioned:
+        return set()
+    parents = {family.full_name}
+    found: Set[str] = set()
+    definitions = {key[len("relation "):]: text for key, text in manifest["definitions"].items()
+                   if key.startswith("relation ")}
+    rows = {"%s.%s" % (entry["schema"], entry["name"]) for entry in manifest["tables"]}
+    while True:
+        children = {name for name, text in definitions.items()
+                    if any(text.endswith("; parents " + parent) for parent in parents)} - parents - found
+        if not children:
+            return found
+        found |= children & rows
+        parents |= children - rows
+
+
+def _require_same_columns(table: Table, entry: Dict[str, Any], backup: str) -> None:
+    live = dict(zip(table.columns, table.types))
+    saved = {column["name"]: column["type"] for column in entry["columns"]}
+    if live == saved and set(table.generated) == set(entry["generated"]):
+        return
+    differing = ["no %s" % name for name in saved if name not in live]
+    differing += ["%s is new" % name for name in live if name not in saved]
+    differing += ["%s is %s, was %s" % (name, live[name], saved[name]) for name in live
+                  if name in saved and live[name] != saved[name]]
+    raise Refused(
+        "Table %s has other columns than in backup %s" % (table.full_name, backup),
+        found="; ".join(differing) or "other generated columns",
+        expected="the columns of the backup",
+        hint="choose a backup from after that change, or revert completely: rollback_complete.yml",
+    )
+
+
+# Staging --------------------------------------------------------------------------------------------------------------
+
+
+def stage(context: Context, session: Session, place: BackupPlace, manifest: Dict[str, Any], pairs: List[Pair]) -> None:
+    """Load the backup's rows into temporary tables and prove that they are those of the manifest."""
+    tools = context.tools(session)
+    source = context.archive(place, manifest)
+    entries = archive.contents(tools, source)
+    for pair in pairs:
+        session.execute(
+            "CREATE TEMPORARY TABLE %s (LIKE %s INCLUDING GENERATED) ON COMMIT DROP"
+            % (pair.stage.split(".", 1)[1], qualified(pair.table.schema, pair.table.name))
+        )
+        if pair.entry is not None:
+            context.progress.phase("reading the backup", backup=place.backup_id, table=pair.table.full_name)
+            rows = archive.rows_of(entries, pair.entry["oid"], pair.table.schema, pair.table.name)
+            with archive.rows_to_copy(tools, source, rows, context.keep_open) as block:
+                _copy(session, pair, block)
+        _prove_stage(session, pair, place)
+        reach("table.staged")
+
+
+def _copy(session: Session, pair: Pair, block: archive.CopyBlock) -> None:
+    columns = pair.writable
+    if block.columns != columns and (block.encoding == "UTF8" or len(block.columns) != len(columns)):
+        raise BackstopError(
+            "The archive has other columns of table %s than its manifest" % pair.table.full_name,
+            found=", ".join(block.columns) or "no rows of a table",
+            expected=", ".join(columns),
+            hint="use another backup",
+        )
+    listed = " (%s)" % ", ".join(map(quote_identifier, columns)) if columns else ""
+    sql = "COPY %s%s FROM STDIN WITH (ENCODING %s)" % (pair.stage, listed, quote_literal(block.encoding).strip())
+    session.copy_in(sql, block)
+
+
+def _prove_stage(session: Session, pair: Pair, place: BackupPlace) -> None:
+    found = digests.table_digest(session, pair.stage, pair.columns)
+    if found != pair.wanted:
+        raise BackstopError(
+            "The rows of table %s in backup %s are not those of its manifest" % (pair.table.full_name, place.backup_id),
+            found="%d rows, digest %s" % (found.rows, found.hash),
+            expected="%d rows, digest %s" % (pair.wanted.rows, pair.wanted.hash),
+            hint="use another backup; nothing was changed",
+        )
+    if pair.table.key:
+        listed = ", ".join(quote_identifier(column) for column in pair.table.key)
+        try:
+            session.execute("CREATE UNIQUE INDEX ON %s (%s)" % (pair.stage, listed))
+        except BackstopError as error:
+            raise Refused(
+                "Rows of the backup have the same key, by which table %s tells rows now" % pair.table.full_name,
+                found=error.found,
+                hint="revert completely: rollback_complete.yml",
+            ) from error
+    session.execute("ANALYZE %s" % pair.stage)
+
+
+# Comparing ------------------------------------------------------------------------------------------------------------
+
+
+def compare(session: Session, pair: Pair, condition: Optional[str] = None) -> Difference:
+    """Find the rows that differ; they are in the pair's temporary table ``difference`` then.
+
+    :param condition: only rows that meet it, in the live table or in the backup
+    """
+    # live and staged are the places (ctid) of a row, or NULL; nobody else writes to either table meanwhile.
+    session.execute(
+        "CREATE TEMPORARY TABLE %s ON COMMIT DROP AS %s"
+        % (pair.difference.split(".", 1)[1],
+           _by_key(session, pair) if pair.table.key else _as_multisets(pair))
+    )
+    if condition:
+        chosen = "EXISTS (SELECT FROM (SELECT ctid AS place__ FROM %s %s WHERE (%s\n)) x__ WHERE x__.place__ = d__.%s)"
+        # Under the table's own name, so that a condition may use it.
+        alias = quote_identifier(pair.table.name)
+        with _condition_errors(pair.table):
+            session.execute("DELETE FROM %s d__ WHERE NOT %s AND NOT %s" % (
+                pair.difference, chosen % (pair.live, alias, condition, "live"),
+                chosen % (pair.stage, alias, condition, "staged"),
+            ))
+    session.execute("ANALYZE %s" % pair.difference)
+    counts = {str(kind): int(rows) for kind, rows in session.rows(
+        "SELECT kind, count(*) FROM %s GROUP BY 1" % pair.difference)}
+    found = Difference(pair.table.full_name, counts.get("missing", 0), counts.get("changed", 0), counts.get("newer", 0))
+    found.samples = {kind: _samples(session, pair, kind) for kind in sorted(counts)} if pair.table.key else {}
+    found.effects = effects(session, pair)
+    return found
+
+
+_KINDS = "CASE WHEN %s IS NULL THEN 'missing' WHEN %s IS NULL THEN 'newer' ELSE 'changed' END AS kind, 'update' AS how"
+
+
+def _by_key(session: Session, pair: Pair) -> str:
+    return (
+        "SELECT l__.ctid AS live, s__.ctid AS staged, %s FROM %s l__ FULL JOIN %s s__ ON %s"
+        " WHERE l__.ctid IS NULL OR s__.ctid IS NULL OR %s IS DISTINCT FROM %s"
+    ) % (
+        _KINDS % ("l__.ctid", "s__.ctid"), pair.live, pair.stage, pair.same_key(session, "l__", "s__"),
+        pair.live_text("l__"), digests.row_expression(pair.columns, "s__"),
+    )
+
+
+def _as_multisets(pair: Pair) -> str:
+    """A table without key: of equal rows as many as one side has more."""
+    numbered = (
+        "SELECT place__, text__, row_number() OVER (PARTITION BY text__) AS number__"
+        " FROM (SELECT r__.ctid AS place__, %s AS text__ FROM %s r__) t__"
+    )
+    return (
+        "SELECT l__.place__ AS live, s__.place__ AS staged, %s FROM (%s) l__ FULL JOIN (%s) s__"
+        " ON l__.text__ = s__.text__ AND l__.number__ = s__.number__"
+        " WHERE l__.place__ IS NULL OR s__.place__ IS NULL"
+    ) % (
+        _KINDS % ("l__.place__", "s__.place__"), numbered % (pair.live_text("r__"), pair.live),
+        numbered % (digests.row_expression(pair.columns), pair.stage),
+    )
+
+
+def _samples(session: Session, pair: Pair, kind: str) -> List[Dict[str, Any]]:
+    source, place = (pair.live, "live") if kind == "newer" else (pair.stage, "staged")
+    key = ["r__." + quote_identifier(column) for column in pair.table.key]
+    rows = session.rows(
+        "SELECT %s FROM %s d__ JOIN %s r__ ON r__.ctid = d__.%s WHERE d__.kind = '%s' ORDER BY %s LIMIT %d"
+        % (", ".join(column + "::text" for column in key),
+           pair.difference, source, place, kind, ", ".join(key), SAMPLES)
+    )
+    return [dict(zip(pair.table.key, row)) for row in rows]
+
+
+def effects(session: Session, pair: Pair) -> List[Dict[str, Any]]:
+    """What foreign keys would do to rows of other tables, were the live table made equal; only what would happen."""
+    found: List[Dict[str, Any]] = []
+    for key in references.foreign_keys_to(session, pair.table.oid):
+        for event, actions, rows in (
+            ("delete", _ON_DELETE, _referring(session, pair, key, "d__.kind = 'newer'")),
+            ("update", _ON_UPDATE, _referring(session, pair, key, _other_value(key))),
+        ):
+            if rows:
+                action = key.on_delete if event == "delete" else key.on_update
+                found.append({
+                    "table": key.full_name, "constraint": key.name, "on": event, "rows": rows,
+                    "effect": actions.get(action, REFUSES),
+                })
+    return found
+
+
+def _other_value(key: references.ForeignKey) -> str:
+    return "d__.kind = 'changed' AND %s IS DISTINCT FROM %s" % (
+        digests.row_expression(key.target_columns, "l__"), digests.row_expression(key.target_columns, "s__"),
+    )
+
+
+def _referring(session: Session, pair: Pair, key: references.ForeignKey, condition: str) -> int:
+    """How many rows refer to live rows that meet a condition; of the table itself only those that stay as they are."""
+    itself = " AND NOT EXISTS (SELECT FROM %s x__ WHERE x__.live = c__.ctid)" % pair.difference
+    return int(session.value(
+        "SELECT count(*) FROM %s c__ WHERE EXISTS (SELECT FROM %s d__ JOIN %s l__ ON l__.ctid = d__.live"
+        " LEFT JOIN %s s__ ON s__.ctid = d__.staged WHERE %s AND %s)%s"
+        % (key.source, pair.difference, pair.live, pair.stage, condition, key.matches("l__", "c__"),
+           itself if key.oid == pair.table.oid else "")
+    ))
+
+
+# Which rows -----------------------------------------------------------------------------------------------------------
+
+
+def selection(table: Table, where: Optional[str], keys: Sequence[Any]) -> Optional[str]:
+    """The condition on the rows of a repair; None for all rows.
+
+    :param where: a condition in SQL
+    :param keys: keys of rows: values of the one key column, or mappings of the key's columns to values
+    """
+    conditions = [_condition(where)] if where else []
+    if keys:
+        conditions.append(_key_condition(table, keys))
+    return " OR ".join("(%s\n)" % condition for condition in conditions) or None
+
+
+@contextlib.contextmanager
+def _condition_errors(table: Table) -> Iterator[None]:
+    """The server reads the user's condition (SQLSTATE classes 22 and 42: data, syntax, names)."""
+    try:
+        yield
+    except BackstopError as error:
+        if (error.details.get("sqlstate") or "")[:2] not in ("22", "42"):
+            raise
+        raise Refused(
+            "The condition on the rows cannot be used",
+            found=error.found,
+            expected="what may stand after WHERE, on %s" % ", ".join(map(quote_identifier, table.columns)),
+            hint="nothing was changed. Correct rollback_where or rollback_keys",
+        ) from error
+
+
+def _condition(where: str) -> str:
+    signs = [token.text for token in tokens(where) if token.kind == SIGN]
+    depth = 0
+    for sign in signs:
+        depth += {"(": 1, ")": -1}.get(sign, 0)
+        if depth < 0:
+            break
+    if depth != 0 or ";" in signs or not where.strip():
+        raise Refused(
+            "The condition on the rows is not one condition",
+            found=where[:200],
+            expected="what may stand after WHERE, nothing else",
+        )
+    return where
+
+
+def _key_condition(table: Table, keys: Sequence[Any]) -> str:
+    if not table.key:
+        raise Refused(
+            "Rows of table %s cannot be named by keys" % table.full_name,
+            found="it has no primary key and no unique index over columns that are never NULL",
+            hint="give a condition on the rows instead",
+        )
+    rows = ["(%s)" % ", ".join(map(_literal, _key_values(table.key, key))) for key in keys]
+    return "(%s) IN (%s)" % (", ".join(map(quote_identifier, table.key)), ", ".join(rows))
+
+
+def _key_values(key: Tuple[str, ...], given: Any) -> List[Any]:
+    if not isinstance(given, dict) and len(key) == 1:
+        given = {key[0]: given}
+    if not isinstance(given, dict) or set(given) != set(key) or None in given.values():
+        raise Refused(
+            "This is not the key of a row",
+            found=repr(given)[:200],
+            expected="a value for each of " + ", ".join(key),
+            hint="names keep their capitals",
+        )
+    return [given[column] for column in key]
+
+
+def _literal(value: Any) -> str:
+    # A literal of no type takes that of the column.
+    return quote_literal(str(value).lower() if isinstance(value, bool) else str(value)).strip()
+
+
+def family_of(context: Context, session: Session, name: str) -> TableFamily:
+    return catalog.find_family(session, name, context.connection.schema)
+
+
+def holds(manifest: Dict[str, Any], family: TableFamily) -> bool:
+    """Whether a backup has rows of this table (or of one of its partitions)."""
+    names = {(table.schema, table.name) for table in family.leaves}
+    return any((entry["schema"], entry["name"]) in names for entry in manifest["tables"])
+
+
+def newest_backup_with(context: Context, family: TableFamily) -> BackupPlace:
+    """The newest verified backup of this database that holds a table.
+
+    Emergency backups are left out: they are of what was thought to be bad.
+    """
+    found: List[Tuple[str, BackupPlace]] = []
+    for backup in manifests.readable(context.store.backups()):
+        if backup.place.kind == "emergency" or backup.level in (None, "checksum"):
+            continue
+        if backup.manifest["database"]["name"] == context.database and holds(backup.manifest, family):
+            found.append((str(backup.manifest["created"]), backup.place))
+    if not found:
+        raise Refused(
+            "There is no verified backup that holds table %s" % family.full_name,
+            found="%d backups in %s" % (len(context.store.backups()), context.store.root),
+            hint="name one with -e rollback_backup=ID; pg_backup_info lists them all with what they hold",
+        )
+    return max(found, key=lambda pair: (pair[0], pair[1].backup_id))[1]

@@ -1,0 +1,244 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What an undo undoes. Only the newest change of the database and the release can be undone, and the newest restore of
+each table. An undo is a change like any other: by its id it can be undone too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, List, Optional, cast
+
+from ..base.errors import BackstopError, Refused
+from ..base.sql_names import retired_name
+from ..postgres import server
+from ..site import Context
+from ..store.operation import Operation, operations
+from ..store.steps import SWAP
+from .diagnosis import DEFAULTS, Options, losses_since
+from .down_sql import DOWN, how_to_undo
+from .in_place import IN_PLACE
+from .plan import CODE, restored_in_place
+from .swap import last_swap, manifest_at_swap, undoes
+from .table import RESTORE, plan_table_undo, undoable_table_operations
+
+#: By what an operation changed the database or the release.
+SWAPPED, IN_PLACE_METHOD, CODE_ONLY, DROP, TABLE = "swap", "in_place", "code_only", "drop", "table"
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """An operation whose change is in force, and by what it changed."""
+
+    operation: Operation
+    method: str
+
+    @property
+    def id(self) -> str:
+        return self.operation.id
+
+    @property
+    def undoes(self) -> Optional[str]:
+        """The operation that it undid; None when it is no undo."""
+        return undoes(self.operation)
+
+    def __str__(self) -> str:
+        what = "undo of %s" % self.undoes if self.undoes else self.operation.kind
+        return "%s (%s, %s)" % (self.id, what, self.method)
+
+
+def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
+    """Which operation an undo would undo, and how.
+
+    :param operation_id: the one that is meant; default is the newest change, unless that is an undo already
+    :returns: ``needed`` is False when it was undone already, then ``undone_by`` tells by what. ``method`` is ``swap``,
+        ``in_place``, after a rollback of the code alone ``code_only``, or ``table``: then ``table`` names it
+    :raises Refused: it cannot be undone; names what can be
+    """
+    named = _load(context, operation_id) if operation_id else None
+    newest = newest_change(context)
+    if named is None or named.facts(RESTORE):
+        since = None if newest is None else str(newest.operation.header["began"])
+        table = plan_table_undo(context, operation_id, since=since)
+        if table is not None:
+            return {**table, "method": TABLE, "commit": None, "retired": None}
+    source = _source(context, named, newest)
+    if source.method == DROP:
+        raise Refused(
+            "Operation %s cannot be undone by itself: it took a migration out of the live database" % source.id,
+            hint=" ".join(how_to_undo(source.operation.facts(DOWN) or {})),
+        )
+    _require_no_deploy_since(context, source)
+    undone = newest is not None and newest.undoes == source.id
+    return {
+        # Of the release alone it is seen on the hosts whether it must change.
+        "needed": not undone and source.method != CODE_ONLY,
+        "method": source.method,
+        "undoes": source.id,
+        "undone_by": newest.id if newest is not None and undone else None,
+        "table": None,
+        "commit": source.operation.header.get("facts", {}).get("former_commit"),
+        "retired": retired_name(source.id, context.database) if source.method == SWAPPED else None,
+    }
+
+
+def loss_of_undo(context: Context, plan: Dict[str, Any], options: Options = DEFAULTS) -> Dict[str, Any]:
+    """What an undo would lose now: ``losses`` and ``report`` as of a plan. The undo itself counts exactly.
+
+    :param plan: of plan_undo()
+    """
+    if not plan["needed"] or plan["method"] not in (SWAPPED, IN_PLACE_METHOD):
+        return {"losses": [], "report": []}
+    undone = Operation.load(context.store, plan["undoes"])
+    backup_id = (undone.facts(SWAP if plan["method"] == SWAPPED else IN_PLACE) or {}).get("backup")
+    if not backup_id:
+        return _not_known("operation %s has no backup to compare with" % undone.id)
+    try:
+        place = context.store.find_backup(backup_id)
+        manifest = manifest_at_swap(undone, place)
+    except BackstopError as error:
+        return _not_known(str(error))
+    return losses_since(context, manifest, place, options)
+
+
+def _not_known(why: str) -> Dict[str, Any]:
+    return {"losses": [], "report": ["Note: what was written since is not known: " + why]}
+
+
+def newest_change(context: Context) -> Optional[Change]:
+    """The newest change of the database or the release that is in force."""
+    swap = last_swap(context)
+    with context.connect() as session:
+        oid = server.database_oid(session, context.database)
+    found = [
+        Change(operation, method)
+        for operation, method in (
+            (swap, SWAPPED),
+            (restored_in_place(context, oid, swap), IN_PLACE_METHOD),
+            (_last_code_change(context), CODE_ONLY),
+            (_last_drop(context), DROP),
+        )
+        if operation is not None
+    ]
+    return max(found, key=lambda change: (str(change.operation.header["began"]), change.id)) if found else None
+
+
+def _ours(context: Context) -> List[Operation]:
+    return [one for one in operations(context.store) if one.header.get("database") == context.database]
+
+
+def _last_code_change(context: Context) -> Optional[Operation]:
+    """The newest rollback or undo that changed the release and left the database alone."""
+    found = [
+        operation
+        for operation in _ours(context)
+        if operation.kind != "deploy" and operation.done(CODE) and operation.outcome in (None, "done")
+    ]
+    return found[-1] if found else None
+
+
+def _last_drop(context: Context) -> Optional[Operation]:
+    found = [operation for operation in _ours(context) if operation.facts(DOWN)]
+    return found[-1] if found else None
+
+
+def _load(context: Context, operation_id: str) -> Operation:
+    if operation_id not in context.store.operation_ids():
+        raise Refused(
+            "There is no operation %s" % operation_id,
+            found="none of that id in " + context.store.root,
+            hint=what_can_be_undone(context),
+        )
+    operation = Operation.load(context.store, operation_id)
+    if operation.header.get("database") != context.database:
+        raise Refused(
+            "Operation %s was about another database" % operation_id,
+            found=str(operation.header.get("database")),
+            expected=context.database,
+            hint=what_can_be_undone(context),
+        )
+    return operation
+
+
+def _source(context: Context, named: Optional[Operation], newest: Optional[Change]) -> Change:
+    """The change that is to be undone.
+
+    :raises Refused: it is not in force, or another one came after it
+    """
+    if named is None and newest is None:
+        raise Refused(
+            "There is nothing to undo",
+            found="no retired database of %s, and no restored table" % context.database,
+            hint="an undo gives the live name back to the database that a revert retired, or a table what it held",
+        )
+    if newest is not None:
+        wanted = named.id if named is not None else newest.undoes or newest.id
+        if wanted == newest.id:
+            return newest
+        if wanted == newest.undoes:
+            return Change(Operation.load(context.store, wanted), newest.method)
+    raise _not_in_force(context, cast(Operation, named), newest)
+
+
+def _not_in_force(context: Context, named: Operation, newest: Optional[Change]) -> Refused:
+    """Why an operation that is not the newest change cannot be undone."""
+    hint = what_can_be_undone(context)
+    if named.facts(DOWN):
+        return Refused(
+            "Operation %s cannot be undone by itself: it took a migration out of the live database" % named.id,
+            hint=" ".join([*how_to_undo(named.facts(DOWN) or {}), hint]),
+        )
+    changed = [step for step in (SWAP, IN_PLACE, CODE) if named.facts(step) is not None]
+    if not changed:
+        return Refused(
+            "Operation %s changed nothing that an undo could take back" % named.id,
+            found="a %s that ended: %s" % (named.kind, named.outcome or "not yet"),
+            hint=hint,
+        )
+    pruned = named.facts("prune")
+    if pruned:
+        return Refused(
+            "Operation %s cannot be undone any more: the database that it retired was dropped" % named.id,
+            found="%s, of which backup %s holds all" % (pruned["dropped"], pruned["dump"]),
+            hint="rollback_complete.yml -e rollback_backup=%s goes back to it. %s" % (pruned["dump"], hint),
+        )
+    if newest is not None and str(newest.operation.header["began"]) > str(named.header["began"]):
+        return Refused(
+            "Only the newest change can be undone",
+            found="operation %s came after %s" % (newest, named.id),
+            hint=hint,
+        )
+    return Refused(
+        "Operation %s cannot be undone any more" % named.id,
+        found="no database %s" % retired_name(named.id, context.database),
+        hint=hint,
+    )
+
+
+def _require_no_deploy_since(context: Context, source: Change) -> None:
+    """A deploy that ended well is what people want now; taking back what came before it would take it away too."""
+    later = [
+        operation.id
+        for operation in _ours(context)
+        if operation.kind == "deploy"
+        and operation.outcome == "done"
+        and str(operation.header["began"]) > str(source.operation.header["began"])
+    ]
+    if later:
+        raise Refused(
+            "There is nothing to undo",
+            found="deploy %s came after %s" % (later[-1], source.id),
+            hint="to go back to before that deploy: rollback_plan.yml tells how",
+        )
+
+
+def what_can_be_undone(context: Context) -> str:
+    """All that can be undone now, as a sentence for people."""
+    newest = newest_change(context)
+    found = [] if newest is None or newest.method == DROP else [newest]
+    found += [Change(operation, TABLE) for operation in undoable_table_operations(context)]
+    if not found:
+        return "nothing can be undone now"
+    return "what can be undone now: " + "; ".join("-e rollback_operation=%s" % change for change in found)
