@@ -13,9 +13,9 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.comman
 from support.collection_files import LIBRARY, name_of, python_files
 
 #: Files whose errors the command can meet: what it does is to back up, drill, restore and list.
-_MET = ("base", "postgres", "store", "command_line", "work/backups", "work/restores")
-#: What only a fence of a swap meets, and what keeps a swap's emergency backup.
-_NOT_MET = ("postgres/pgbouncer.py", "work/backups/salvage.py", "command_line/main.py")
+_MET = ("base", "postgres", "store", "command_line", "site", "backups")
+#: What only a fence of a swap meets, what keeps a swap's emergency backup, and what begins operations.
+_NOT_MET = ("postgres/pgbouncer.py", "store/lifecycle.py", "backups/salvage.py", "command_line/main.py")
 _OF_ANSIBLE = re.compile(
     r"\b(?:backstop_(?!scratch|retired|drill|lost)|rollback_|deploy_|ansible|pg_backup_|pg_table_)\w+"
     r"|(?<!\w)-e \w|\.yml"
