@@ -11,6 +11,7 @@ import dataclasses
 import zlib
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from .base import sqlstates
 from .base.encryption import Encrypted, require_identity
 from .base.errors import BackstopError, CouldNotVerify, Locked
 from .base.progress import Progress
@@ -124,7 +125,7 @@ def database_lock(context: Context, wait_seconds: float = PREDECESSOR_SECONDS) -
         try:
             session.execute("SELECT pg_advisory_lock(%s, %s)", (_ADVISORY_CLASS, key))
         except BackstopError as error:
-            if error.details.get("sqlstate") != "55P03":
+            if error.sqlstate != sqlstates.LOCK_NOT_AVAILABLE:
                 raise
             raise Locked(
                 "Another operation is changing database %s" % context.database,

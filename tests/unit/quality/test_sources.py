@@ -12,6 +12,8 @@ import re
 from typing import List
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import sqlstates
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from support.collection_files import ROOT, name_of, python_files, tracked_files
 
 FILES = tracked_files()
@@ -69,6 +71,24 @@ def test_no_program_is_run_through_a_shell(path: pathlib.Path) -> None:
 @pytest.mark.parametrize("path", python_files(ROOT / "plugins"), ids=name_of)
 def test_plugins_are_written_in_the_python_of_the_targets(path: pathlib.Path) -> None:
     ast.parse(path.read_text("utf-8"), feature_version=TARGET_PYTHON)
+
+
+#: Texts with a meaning of their own that the library has once, as a constant, and the file that has it.
+ONLY_IN = {
+    **{value: "base/sqlstates.py" for value in vars(sqlstates).values() if re.fullmatch(r"\w{5}", str(value))},
+    history.TABLE: "prisma/history.py",
+}
+
+
+@pytest.mark.parametrize("path", python_files(ROOT / "plugins/module_utils"), ids=name_of)
+def test_constants_stand_once(path: pathlib.Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, documented)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in docstrings:
+            found = [text for text, home in ONLY_IN.items() if text in node.value and not name_of(path).endswith(home)]
+            assert not found, "line %d: %r stands in %s" % (node.lineno, found[0], ONLY_IN[found[0]])
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.suffix == ".py" and path.stat().st_size], ids=name_of)

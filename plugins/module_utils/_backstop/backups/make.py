@@ -18,7 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
-from ..base import encryption
+from ..base import encryption, sqlstates
 from ..base.durable_files import file_error, make_private_directory, publish_directory, write_file, write_json
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
@@ -379,9 +379,9 @@ def _lock_tables(session: Session, names: Sequence[Tuple[str, str, int]]) -> boo
     try:
         session.execute("LOCK TABLE %s IN ACCESS SHARE MODE" % listed)
     except BackstopError as error:
-        if error.details.get("sqlstate") == "42P01":
+        if error.sqlstate == sqlstates.UNDEFINED_TABLE:
             return False
-        if error.details.get("sqlstate") == "55P03":
+        if error.sqlstate == sqlstates.LOCK_NOT_AVAILABLE:
             session.execute("ROLLBACK")
             raise locked_table(session, str(error.found)) from None
         raise

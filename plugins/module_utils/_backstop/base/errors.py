@@ -38,6 +38,16 @@ class BackstopError(Exception):
         self.hint = hint
         self.details: Dict[str, Any] = details or {}
 
+    @property
+    def sqlstate(self) -> Optional[str]:
+        """The server's code of the error (see sqlstates.py); None where it was not the server that refused."""
+        state = self.details.get("sqlstate")
+        return str(state) if state else None
+
+    @property
+    def sqlstate_class(self) -> str:
+        return (self.sqlstate or "")[:2]
+
     def __str__(self) -> str:
         parts = [self.message]
         if self.found:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 from typing import IO, Any, Dict, List, Sequence, Tuple, cast
 
+from ..base import sqlstates
 from ..base.errors import BackstopError
 from ..base.sql_names import quote_identifier, quote_literal
 from ..postgres.connection import Session
@@ -142,7 +143,7 @@ class LargeObjectChanges:
                 for grant in self._grants_of(number):
                     self.session.execute(grant)
         except BackstopError as error:
-            if error.details.get("sqlstate") not in ("42501", "42704"):
+            if error.sqlstate not in (sqlstates.INSUFFICIENT_PRIVILEGE, sqlstates.UNDEFINED_OBJECT):
                 raise
             self.session.execute(
                 "UPDATE %s SET state = 'conflict', reason = %s WHERE id = %d"

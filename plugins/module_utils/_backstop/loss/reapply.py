@@ -23,6 +23,7 @@ import shutil
 from collections import Counter
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
+from ..base import sqlstates
 from ..base.durable_files import (
     PRIVATE_FILE,
     fsync_directory,
@@ -263,7 +264,7 @@ class _Carry:
             try:
                 self._target.execute("SET CONSTRAINTS ALL IMMEDIATE")
             except BackstopError as error:
-                if not str(error.details.get("sqlstate")).startswith("23"):
+                if error.sqlstate_class != sqlstates.INTEGRITY_CONSTRAINT_VIOLATION:
                     raise
                 raise _StillBroken(error.message) from error
         self._target.execute("SET CONSTRAINTS ALL IMMEDIATE")

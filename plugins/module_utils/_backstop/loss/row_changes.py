@@ -15,6 +15,7 @@ import contextlib
 import tempfile
 from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, cast
 
+from ..base import sqlstates
 from ..base.errors import BackstopError
 from ..base.sql_names import qualified, quote_identifier, quote_literal
 from ..postgres import digests
@@ -25,19 +26,18 @@ from .differences import key_hash
 
 #: Of one table, how many rows that conflict are told apart; above it those not yet applied are left as they are.
 _MOST_CONFLICTS = 1000
-#: SQLSTATE classes that mean that a row does not go, whatever is tried: data exception, integrity constraint violation,
-#: with check option violation.
-_ROW_ERRORS = ("22", "23", "44")
+#: Classes of errors that mean that a row does not go, whatever is tried.
+_ROW_ERRORS = (
+    sqlstates.DATA_EXCEPTION, sqlstates.INTEGRITY_CONSTRAINT_VIOLATION, sqlstates.WITH_CHECK_OPTION_VIOLATION,
+)  # fmt: skip
 _REASONS = {
-    "23503": "a row that it refers to is missing",
-    "23505": "a unique value is taken by another row",
-    "23502": "a column that must have a value would have none",
+    sqlstates.FOREIGN_KEY_VIOLATION: "a row that it refers to is missing",
+    sqlstates.UNIQUE_VIOLATION: "a unique value is taken by another row",
+    sqlstates.NOT_NULL_VIOLATION: "a column that must have a value would have none",
 }
 OTHER_VALUES = "it would not keep its values: a column has another type or a rule changes it"
 REFERRED_TO = "other rows refer to it"
 NO_LARGE_OBJECT = "a large object that it refers to is not carried over"
-#: SQLSTATE of a broken foreign key: the row may go once others are there.
-FOREIGN_KEY = "23503"
 
 
 class DoesNotFit(BackstopError):
@@ -242,7 +242,7 @@ class RowChanges:
         return int(
             self.session.value(
                 "SELECT count(*) FROM %s WHERE state = 'waiting' AND reason = %%s" % self._stage,
-                (_REASONS[FOREIGN_KEY],),
+                (_REASONS[sqlstates.FOREIGN_KEY_VIOLATION],),
             )
         )
 
@@ -408,8 +408,8 @@ def _reason(error: BackstopError) -> str:
     """
     if isinstance(error, DoesNotFit):
         return error.message
-    state = str(error.details.get("sqlstate"))
-    if state[:2] not in _ROW_ERRORS:
+    state = error.sqlstate or ""
+    if error.sqlstate_class not in _ROW_ERRORS:
         raise error
     diagnosis = getattr(error.__cause__, "diag", None)
     return _REASONS.get(state) or str(getattr(diagnosis, "message_primary", None) or "SQLSTATE " + state)

@@ -16,6 +16,7 @@ import dataclasses
 import os
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ..base import sqlstates
 from ..base.durable_files import read_json, write_json
 from ..base.errors import BackstopError, CouldNotVerify
 from ..base.sql_names import quote_identifier
@@ -164,7 +165,7 @@ def _run_and_look(
     try:
         session.execute(file.sql)
     except BackstopError as error:
-        if error.details.get("sqlstate") != "25001":
+        if error.sqlstate != sqlstates.ACTIVE_SQL_TRANSACTION:
             raise
         session.execute("ROLLBACK")
         raise _OutsideOfTransactions() from None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Sequence
 
+from ..base import sqlstates
 from ..base.errors import BackstopError
 from ..base.failpoints import reach
 from ..prisma.cli import Prisma
@@ -23,7 +24,6 @@ from .leftovers import clean_failed_migration, leftovers
 
 #: Step that holds the backup with which the database is compared.
 _BACKUP = "backup"
-_LOCK_TIMEOUT = "55P03"
 
 
 def apply_patiently(
@@ -53,7 +53,7 @@ def apply_patiently(
 
 def _only_waited(error: PrismaError) -> bool:
     """A statement of a migration ran into the lock timeout; waiting for Prisma's own lock is another case."""
-    return bool(error.started) and error.sqlstate == _LOCK_TIMEOUT
+    return bool(error.started) and error.sqlstate == sqlstates.LOCK_NOT_AVAILABLE
 
 
 def _put_right(context: Context, prisma: Prisma) -> bool:

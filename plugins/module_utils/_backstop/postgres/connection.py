@@ -17,6 +17,7 @@ import time
 from typing import IO, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.processes import redact
 from ..base.secret_texts import encoded_forms
@@ -355,7 +356,7 @@ def _lift_statement_timeout(session: Session) -> None:
             session.execute("SET statement_timeout = 0")
             return
         except BackstopError as error:
-            if error.details.get("sqlstate") != "57014" or not attempts_left:
+            if error.sqlstate != sqlstates.QUERY_CANCELED or not attempts_left:
                 raise
 
 
@@ -487,8 +488,8 @@ def _missing_database(said: str, settings: Settings) -> Refused:
 
 @contextlib.contextmanager
 def database_errors() -> Iterator[None]:
-    """Turn errors of the driver into ours; :attr:`BackstopError.details` keeps the SQLSTATE as ``sqlstate``, and in
-    ``broken`` whether the connection is lost, as when the server restarts: it may be there again soon."""
+    """Turn errors of the driver into ours; :attr:`BackstopError.sqlstate` is the server's code, ``details`` keep
+    in ``broken`` whether the connection is lost, as when the server restarts: it may be there again soon."""
     try:
         yield
     except DRIVER_ERRORS as error:
@@ -496,20 +497,22 @@ def database_errors() -> Iterator[None]:
 
 
 #: The session was ended: by an administrator or a shutdown, by a crash, or before it began.
-_ENDED_STATES = ("57P01", "57P02", "57P03")
+_ENDED_STATES = (sqlstates.ADMIN_SHUTDOWN, sqlstates.CRASH_SHUTDOWN, sqlstates.CANNOT_CONNECT_NOW)
 #: What libpq says of a server that is down, restarts, or went away meanwhile.
 _NOT_THERE = (
     "Connection refused", "No such file or directory", "the database system is", "server closed the connection",
     "Connection reset", "terminating connection",
 )  # fmt: skip
 _STATE_HINTS = {
-    "42501": "give this role the right, or use a role that has it",
-    "55P03": "another session holds a lock: see pg_stat_activity, end it or wait, then run this again",
-    "57014": "a timeout or a person cancelled the statement: see statement_timeout and lock_timeout of this role",
-    "53100": "the server's disk is full: free space there",
-    "53200": "raise max_locks_per_transaction on the server (a restart), or its memory",
-    "57P01": "the session was terminated on the server: look who did, then run this again",
-    "55006": "other sessions use the database: see pg_stat_activity",
+    sqlstates.INSUFFICIENT_PRIVILEGE: "give this role the right, or use a role that has it",
+    sqlstates.LOCK_NOT_AVAILABLE: "another session holds a lock: see pg_stat_activity, end it or wait, then run this"
+    " again",
+    sqlstates.QUERY_CANCELED: "a timeout or a person cancelled the statement: see statement_timeout and lock_timeout of"
+    " this role",
+    sqlstates.DISK_FULL: "the server's disk is full: free space there",
+    sqlstates.OUT_OF_MEMORY: "raise max_locks_per_transaction on the server (a restart), or its memory",
+    sqlstates.ADMIN_SHUTDOWN: "the session was terminated on the server: look who did, then run this again",
+    sqlstates.OBJECT_IN_USE: "other sessions use the database: see pg_stat_activity",
 }
 
 
@@ -523,11 +526,12 @@ def _statement_error(error: Any) -> BackstopError:
         message = "The connection to the database broke"
     else:
         message = "The database refused a statement"
+    broken = lost or state in _ENDED_STATES or (state or "").startswith(sqlstates.CONNECTION_EXCEPTION)
     return BackstopError(
         message,
         found="%s%s%s" % (said, " (" + detail + ")" if detail else "", " [%s]" % state if state else ""),
         hint=_STATE_HINTS.get(state or ""),
-        details={"sqlstate": state, "broken": lost or state in _ENDED_STATES or (state or "").startswith("08")},
+        details={"sqlstate": state, "broken": broken},
     )
 
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from typing import Dict, Sequence
 
+from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from . import digests
 from .catalog import Table
 from .connection import Session
 
-#: data_corrupted, index_corrupted, io_error: the server cannot read what it wrote.
-DAMAGED = ("XX001", "XX002", "58030")
+#: The server cannot read what it wrote.
+DAMAGED = (sqlstates.DATA_CORRUPTED, sqlstates.INDEX_CORRUPTED, sqlstates.IO_ERROR)
 
 
 def is_damage(error: BackstopError) -> bool:
     """Whether an error says that the server could not read a table's own data."""
-    return error.details.get("sqlstate") in DAMAGED
+    return error.sqlstate in DAMAGED
 
 
 class DamagedTable(Refused):
@@ -33,7 +34,7 @@ class DamagedTable(Refused):
             hint="copy the server's files first if you can. rollback_corrupted_table.yml puts the table right from a"
             " backup; rollback_complete.yml goes back to one and keeps this database. With -e"
             " rollback_accept_unreadable=true both give up what cannot be read",
-            details={"table": table, "sqlstate": error.details.get("sqlstate")},
+            details={"table": table, "sqlstate": error.sqlstate},
         )
 
 

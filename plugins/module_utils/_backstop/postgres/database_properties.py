@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, Optional
 
+from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.sql_names import belongs_to, is_scratch, quote_identifier, quote_literal
 from .connection import Session
@@ -176,7 +177,7 @@ def drop_scratch_database(session: Session, name: str) -> bool:
     try:
         session.execute(statement + " WITH (FORCE)")
     except BackstopError as error:
-        if error.details.get("sqlstate") != "42501":
+        if error.sqlstate != sqlstates.INSUFFICIENT_PRIVILEGE:
             raise
         # FORCE asks for the right to end an autovacuum worker too, which only a superuser has (seen with version 15).
         # Without it the server ends those by itself, and we end the clients.

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import List, Sequence
 
+from ..base import sqlstates
 from ..base.errors import BackstopError
 from .connection import Session
 
-_NEEDED_BY_ANOTHER = "2BP01"
-#: Undefined table, object, function, schema or column: it went with another.
-_GONE = ("42P01", "42704", "42883", "3F000", "42703")
+#: It went with another.
+_GONE = (
+    sqlstates.UNDEFINED_TABLE, sqlstates.UNDEFINED_OBJECT, sqlstates.UNDEFINED_FUNCTION, sqlstates.INVALID_SCHEMA_NAME,
+    sqlstates.UNDEFINED_COLUMN,
+)  # fmt: skip
 
 
 def drop_each(session: Session, statements: Sequence[str]) -> List[str]:
@@ -36,8 +39,8 @@ def _is_gone(session: Session, statement: str, dropped: List[str]) -> bool:
     try:
         session.execute(statement)
     except BackstopError as error:
-        state = error.details.get("sqlstate")
-        if state != _NEEDED_BY_ANOTHER and state not in _GONE:
+        state = error.sqlstate
+        if state != sqlstates.DEPENDENT_OBJECTS_STILL_EXIST and state not in _GONE:
             raise
         session.execute("ROLLBACK TO SAVEPOINT one")
         return state in _GONE

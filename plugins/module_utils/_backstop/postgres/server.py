@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Dict, List, Optional, Tuple
 
+from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from .connection import Session
 
@@ -133,7 +134,7 @@ def terminate(session: Session, others: List[OtherSession]) -> None:
         try:
             session.execute("SELECT pg_terminate_backend(%s)", (other.pid,))
         except BackstopError as error:
-            if error.details.get("sqlstate") != "42501":
+            if error.sqlstate != sqlstates.INSUFFICIENT_PRIVILEGE:
                 raise
             raise Refused(
                 "This role may not end a session of another one",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
+from ..base import sqlstates
 from ..base.errors import BackstopError
 
 
@@ -41,8 +42,6 @@ class PrismaError(BackstopError):
         self.code = code
         #: The migration that it was about.
         self.migration = migration
-        #: The server's number of the error, where Prisma tells it.
-        self.sqlstate = sqlstate
         #: The server's own words.
         self.database_message = database_message
         #: True when it is certain that the database is as it was.
@@ -94,13 +93,15 @@ _KNOWN: Dict[str, _Known] = {
 }
 _LOCKED = "wait for the other migration to end (prisma_migrate_info shows who holds the lock), then run this again"
 _STATES = {
-    "55P03": "another session holds a lock on the table: end it (pg_stat_activity) or raise the lock timeout. ",
-    "57014": "the statement was cancelled, by a statement_timeout or by a person. ",
-    "57P01": "the session was ended on the server. ",
-    "42501": "the migration's role lacks a right. ",
-    "42P07": "what it creates exists already: was it made by hand, or by a run that was cut off? ",
-    "25001": "such a statement needs a migration file of its own. ",
-    "25P02": "the migration has a BEGIN of its own, which hides the first error: see the server's log. ",
+    sqlstates.LOCK_NOT_AVAILABLE: "another session holds a lock on the table: end it (pg_stat_activity) or raise the"
+    " lock timeout. ",
+    sqlstates.QUERY_CANCELED: "the statement was cancelled, by a statement_timeout or by a person. ",
+    sqlstates.ADMIN_SHUTDOWN: "the session was ended on the server. ",
+    sqlstates.INSUFFICIENT_PRIVILEGE: "the migration's role lacks a right. ",
+    sqlstates.DUPLICATE_TABLE: "what it creates exists already: was it made by hand, or by a run that was cut off? ",
+    sqlstates.ACTIVE_SQL_TRANSACTION: "such a statement needs a migration file of its own. ",
+    sqlstates.IN_FAILED_SQL_TRANSACTION: "the migration has a BEGIN of its own, which hides the first error: see the"
+    " server's log. ",
 }
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -117,12 +118,12 @@ _ENGINE = re.compile(
 _PLAIN = re.compile(r"Error:\s*(?:db error:\s*)?(ERROR: [^\n]*)")
 #: Errors that Prisma passes on without a number, by the server's words.
 _PLAIN_STATES = (
-    ("current transaction is aborted", "25P02"),
-    ("canceling statement due to lock timeout", "55P03"),
-    ("canceling statement due to statement timeout", "57014"),
-    ("canceling statement due to user request", "57014"),
-    ("terminating connection due to administrator command", "57P01"),
-    ("permission denied", "42501"),
+    ("current transaction is aborted", sqlstates.IN_FAILED_SQL_TRANSACTION),
+    ("canceling statement due to lock timeout", sqlstates.LOCK_NOT_AVAILABLE),
+    ("canceling statement due to statement timeout", sqlstates.QUERY_CANCELED),
+    ("canceling statement due to user request", sqlstates.QUERY_CANCELED),
+    ("terminating connection due to administrator command", sqlstates.ADMIN_SHUTDOWN),
+    ("permission denied", sqlstates.INSUFFICIENT_PRIVILEGE),
 )
 
 
@@ -181,7 +182,7 @@ def _is_lock_wait(code: Optional[str], said: str, state: Optional[str], started:
     """True when Prisma only waited for its own advisory lock: its 10 seconds ended, or our lock_timeout did."""
     if started:
         return False
-    return (code == "P1002" and "advisory lock" in said) or (code is None and state == "55P03")
+    return (code == "P1002" and "advisory lock" in said) or (code is None and state == sqlstates.LOCK_NOT_AVAILABLE)
 
 
 def _first(pattern: "re.Pattern[str]", text: str) -> Optional[str]:

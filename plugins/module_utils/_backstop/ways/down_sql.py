@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 from ..backups.catalog_comparison import catalog_differences, compare_catalog
 from ..backups.comparison import Comparison, compare_tables
 from ..backups.restore import build_database
+from ..base import sqlstates
 from ..base.durable_files import file_error, write_file
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
@@ -54,6 +55,11 @@ EMERGENCY = "emergency_backup"
 #: File beside a migration.sql that leads back, and file of an operation with the SQL that was proved.
 DOWN_FILE = "down.sql"
 _LOCK_TIMEOUT = "5s"
+#: Classes of errors for which the SQL is not to blame; a foreign server that it asks leads nowhere on a copy.
+_NOT_BY_THE_SQL = (
+    sqlstates.CONNECTION_EXCEPTION, sqlstates.INSUFFICIENT_RESOURCES, sqlstates.OPERATOR_INTERVENTION,
+)  # fmt: skip
+_FOREIGN_SERVER = sqlstates.SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
 #: First words of statements that would end the one transaction, or need one of their own.
 _NOT_IN_A_TRANSACTION = (
     "BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE", "VACUUM", "CLUSTER",
@@ -328,11 +334,11 @@ def _run(session: Session, sql: DownSql, schema: str) -> None:
             session.execute(sql.text)
             session.execute("SET CONSTRAINTS ALL IMMEDIATE")
         except BackstopError as error:
-            state = error.details.get("sqlstate")
-            # 08001 is a foreign server's, which leads nowhere on a copy.
-            if state is None or (state.startswith(("08", "53", "57")) and state != "08001"):
+            state = error.sqlstate
+            if state is None or (error.sqlstate_class in _NOT_BY_THE_SQL and state != _FOREIGN_SERVER):
                 raise
-            hint = "another session holds a lock: end it, then run this again" if state == "55P03" else None
+            locked = state == sqlstates.LOCK_NOT_AVAILABLE
+            hint = "another session holds a lock: end it, then run this again" if locked else None
             raise Refused(
                 "The down-SQL failed", found=error.found, hint=hint, details={"sqlstate": state}
             ) from error

@@ -23,6 +23,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.sql_names import qualified, quote_identifier
@@ -77,7 +78,7 @@ def swap(
             result.attempts = attempt
             return result
         except BackstopError as error:
-            if not isinstance(error, _Uncounted) and error.details.get("sqlstate") != "55006":
+            if not isinstance(error, _Uncounted) and error.sqlstate != sqlstates.OBJECT_IN_USE:
                 raise
             last = error
     if isinstance(last, _Uncounted):
@@ -191,7 +192,7 @@ def fence_writers(inside: Session, ending: Session, database: str) -> List[str]:
             break
         except BackstopError as error:
             # A lock timeout, or a deadlock with somebody who locks in another order.
-            if not left or error.details.get("sqlstate") not in ("55P03", "40P01"):
+            if not left or error.sqlstate not in (sqlstates.LOCK_NOT_AVAILABLE, sqlstates.DEADLOCK_DETECTED):
                 raise
         inside.execute("ROLLBACK TO SAVEPOINT unlocked")
         others = server.other_sessions(ending, database, besides=(inside.backend,))

@@ -24,6 +24,7 @@ from ..backups.comparison import Comparison, compare_kept_tables, compare_tables
 from ..backups.make import make_backup
 from ..backups.restore import check_sequences
 from ..backups.salvage import SAVED_ROWS, save_what_can_be_read
+from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.sql_names import qualified, quote_identifier, quote_literal
@@ -352,7 +353,7 @@ def _lock_out_readers(context: Context, admin: Session, session: Session) -> Non
     try:
         session.execute("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE" % ", ".join("ONLY " + name for name in names))
     except BackstopError as error:
-        if error.details.get("sqlstate") not in ("55P03", "40P01"):
+        if error.sqlstate not in (sqlstates.LOCK_NOT_AVAILABLE, sqlstates.DEADLOCK_DETECTED):
             raise
         others = server.other_sessions(admin, context.database, besides=(session.backend,))
         raise Refused(

@@ -31,6 +31,7 @@ from ..postgres.database_properties import drop_scratch_database
 from ..postgres.digests import Digest
 from ..postgres.restarts import tried_again
 from ..postgres.sequences import advance_sequences, sequence_values
+from ..prisma import history
 from ..site import Context, exclusive, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
@@ -550,7 +551,7 @@ class _Base:
         return known_by_oid(live, manifests.load(self.place)) if self.place is not None else {}
 
     def _history(self) -> str:
-        return self._context.connection.schema + "._prisma_migrations"
+        return "%s.%s" % (self._context.connection.schema, history.TABLE)
 
     def losses(self, live: Session, there: Optional[Session]) -> List[TableLoss]:
         """:param there: a session in the base, where it was built"""

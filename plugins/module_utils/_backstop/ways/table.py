@@ -18,6 +18,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from ..backups.comparison import require_same_major
 from ..backups.make import make_backup
 from ..backups.salvage import SAVED_ROWS, save_table
+from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.sql_names import qualified
@@ -403,7 +404,7 @@ def _lock(context: Context, work: _Work) -> None:
     try:
         work.session.execute("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE" % listed)
     except BackstopError as error:
-        if error.details.get("sqlstate") != "55P03":
+        if error.sqlstate != sqlstates.LOCK_NOT_AVAILABLE:
             raise
         raise Refused(
             "The table is being written to by a transaction that does not end",

@@ -16,6 +16,7 @@ import dataclasses
 import secrets
 from typing import Dict, Iterator, List, Sequence, Set
 
+from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.sql_names import qualified, quote_identifier, quote_literal
@@ -159,12 +160,13 @@ def _execute(session: Session, sql: str) -> int:
         return session.execute(sql)
     except BackstopError as error:
         hints = {
-            "23503": "a row of the backup refers to one that is not there any more, or the other way round: bring that"
-            " back first, or repair only the rows that have all they need",
-            "23505": "a row that is not to be repaired has a value that is needed: repair that row too",
-            "42501": "the table must belong to this role: use its owner, or a superuser",
+            sqlstates.FOREIGN_KEY_VIOLATION: "a row of the backup refers to one that is not there any more, or the"
+            " other way round: bring that back first, or repair only the rows that have all they need",
+            sqlstates.UNIQUE_VIOLATION: "a row that is not to be repaired has a value that is needed: repair that row"
+            " too",
+            sqlstates.INSUFFICIENT_PRIVILEGE: "the table must belong to this role: use its owner, or a superuser",
         }
-        state = str(error.details.get("sqlstate"))
+        state = error.sqlstate or ""
         if state not in hints:
             raise
         raise Refused(

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
+from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.sql_names import qualified, quote_identifier, quote_literal
@@ -362,11 +363,13 @@ def selection(table: Table, where: Optional[str], keys: Sequence[Any]) -> Option
 
 @contextlib.contextmanager
 def _condition_errors(table: Table) -> Iterator[None]:
-    """The server reads the user's condition (SQLSTATE classes 22 and 42: data, syntax, names)."""
+    """The server reads the user's condition: its errors are about data, syntax and names."""
     try:
         yield
     except BackstopError as error:
-        if (error.details.get("sqlstate") or "")[:2] not in ("22", "42"):
+        if error.sqlstate_class not in (
+            sqlstates.DATA_EXCEPTION, sqlstates.SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
+        ):
             raise
         raise Refused(
             "The condition on the rows cannot be used",

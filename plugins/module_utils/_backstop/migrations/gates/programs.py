@@ -10,6 +10,7 @@ import os
 import re
 from typing import Optional
 
+from ...base import sqlstates
 from ...base.errors import BackstopError, CouldNotVerify, Refused
 from ...postgres import server
 from ...postgres.client_tools import program_version
@@ -68,7 +69,7 @@ def _load_a_library(context: Context) -> None:
         with context.connect() as session:
             session.execute("DO $$ BEGIN END $$ LANGUAGE plpgsql")
     except BackstopError as error:
-        if error.details.get("sqlstate") == "42704":  # the database was made without plpgsql
+        if error.sqlstate == sqlstates.UNDEFINED_OBJECT:  # the database was made without plpgsql
             return
         raise Refused(
             "The server cannot load its own library in a new session",
