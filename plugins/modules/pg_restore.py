@@ -72,6 +72,11 @@ rows:
   description: Number of rows in them.
   returned: success
   type: int
+tolerated:
+  description: Differences that a dump and restore cannot avoid, with the reason.
+  returned: success
+  type: list
+  elements: str
 """
 
 from typing import Any, Dict

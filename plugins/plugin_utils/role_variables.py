@@ -180,6 +180,7 @@ NAMES = frozenset(
         "rollback_missing",
         "rollback_needed",
         "rollback_next",
+        "rollback_not_restored",
         "rollback_open_requests",
         "rollback_operations",
         "rollback_people",

@@ -735,6 +735,15 @@ ROWS: Dict[str, _Row] = {
         "SELECT 1",
         "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC", "privileges on LANGUAGE plpgsql",
     ),
+    "privileges of a built-in language": (
+        "SELECT 1", "REVOKE USAGE ON LANGUAGE sql FROM PUBLIC", "privileges on language sql",
+    ),
+    "privileges in information_schema": (
+        "SELECT 1", "GRANT SELECT ON information_schema.sql_features TO shop_app", "information_schema.sql_features",
+    ),
+    "privileges of information_schema": (
+        "SELECT 1", "REVOKE USAGE ON SCHEMA information_schema FROM PUBLIC", "schema information_schema",
+    ),
     # Schemas and privileges
     "schema owner": ("CREATE SCHEMA @", "ALTER SCHEMA @ OWNER TO shop_app"),
     "schema granted": ("CREATE SCHEMA @", "GRANT USAGE ON SCHEMA @ TO shop_app"),

@@ -18,7 +18,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.comparison import Comparison
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import dumped_definitions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, dumped_definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.client_tools import (
     find_client_tools,
 )
@@ -95,6 +95,10 @@ CREATE SERVER far FOREIGN DATA WRAPPER elsewhere OPTIONS (host 'far.example');
 CREATE USER MAPPING FOR shop_app SERVER far OPTIONS (password 'hunter2');
 """
 
+SYSTEM_OBJECTS = [
+    "language sql", "table column information_schema.sql_features.comments", "view information_schema.tables",
+]
+
 
 @pytest.fixture(scope="module")
 def odd(shared_databases):
@@ -107,6 +111,10 @@ def odd(shared_databases):
         live.execute("CREATE UNIQUE INDEX CONCURRENTLY half_attached ON split_1 (a)")
     live.execute("ALTER INDEX split_a ATTACH PARTITION half_attached")
     live.execute(FOREIGN)
+    live.execute(
+        "REVOKE USAGE ON LANGUAGE sql FROM PUBLIC; REVOKE SELECT ON information_schema.tables FROM PUBLIC;"
+        " GRANT SELECT (comments) ON information_schema.sql_features TO shop_app"
+    )
     place = live.backup()
     return live, place, manifests.load(place)
 
@@ -124,7 +132,17 @@ def test_an_odd_database_is_proved_and_what_is_left_out_is_named(restored):
         "invalid index public.half_attached",
         "invalid index public.half_made",
         "materialized view public.above",
+        *("privileges on " + name for name in SYSTEM_OBJECTS),
     ]
+
+
+def test_privileges_that_no_dump_carries_are_named(odd):
+    """Those of the server's own objects; a new database has none that differ from what they usually are."""
+    live, _place, manifest = odd
+    found = [entry["name"] for entry in manifest["not_covered"] if entry["kind"] == "privileges on"]
+    assert found == SYSTEM_OBJECTS
+    with live.context.connect("postgres") as session:
+        assert catalog.not_covered(session) == []
 
 
 def test_within_a_transaction_our_own_queries_find_the_same(odd, restored, tmp_path):

@@ -157,6 +157,15 @@ def test_a_change_needs_a_restore_and_nothing_is_dropped(left, change, reason):
         assert definitions.definitions(session) == before
 
 
+def test_privileges_that_no_dump_carries_need_a_restore(left):
+    """A new database has none of them."""
+    live, place = left
+    live.execute("GRANT SELECT ON information_schema.sql_parts TO shop_app")
+    with looked_at(live) as session:
+        reasons = leftovers(live.context, session, place)["reasons"]
+    assert reasons == ["privileges on table information_schema.sql_parts are added"]
+
+
 def test_prismas_table_is_left_alone(databases):
     """A failed first migration makes the history; its row is Prisma's to resolve."""
     live = databases.make("fresh", "template0")

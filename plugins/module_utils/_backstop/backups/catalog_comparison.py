@@ -211,6 +211,7 @@ _NOT_CARRIED = {
     "invalid index": "a dump leaves it out; REINDEX or DROP it in the source",
     "internal trigger": "a dump does not carry that the check is disabled; ALTER TABLE ... ENABLE TRIGGER ALL in the"
     " source",
+    "privileges on": "a dump does not carry them; a restored database has those of a new one: grant and revoke again",
     "materialized view": "cannot be filled by a restore, for it reads one without rows; REFRESH both in the source",
 }
 _MADE_ANEW = "a restore makes it anew: in the server's default version, with its own owners and comments"

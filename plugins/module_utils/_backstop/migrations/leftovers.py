@@ -151,6 +151,7 @@ def _objects_since(
     left += ["%s cannot be dropped in a transaction" % key for key in found.dumped["added"] if _is_subscription(key)]
     # What pg_dump does not carry is not on the copy.
     beside = ["%s is %s" % (key, how) for how in ("missing", "changed") for key in found.own[how] if is_beside(key)]
+    beside += ["%s are added" % key for key in own if key.startswith("privileges on ")]
     return added, statements, left + [one for one in beside if one not in left]
 
 

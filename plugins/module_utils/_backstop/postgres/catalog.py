@@ -286,12 +286,36 @@ def extensions(session: Session) -> Dict[str, str]:
     return dict(session.rows("SELECT extname::text, extversion FROM pg_extension ORDER BY 1"))
 
 
+#: Objects of the server's own whose privileges pg_dump does not write, where they are not those that initdb gave: the
+#: built-in languages and information_schema. Those of pg_catalog it writes (both seen with 15).
+SYSTEM_PRIVILEGES = """
+WITH objects(classid, objid, part, acl, usual) AS (
+  SELECT 'pg_language'::regclass, oid, 0, lanacl, acldefault('l', lanowner) FROM pg_language WHERE NOT lanispl
+  UNION ALL SELECT 'pg_namespace'::regclass, oid, 0, nspacl,
+    acldefault('n', nspowner) || makeaclitem(0, nspowner, 'USAGE', false) FROM pg_namespace
+    WHERE nspname = 'information_schema'
+  UNION ALL SELECT 'pg_class'::regclass, oid, 0, relacl,
+    acldefault('r', relowner) || makeaclitem(0, relowner, 'SELECT', false) FROM pg_class
+    WHERE relnamespace = 'information_schema'::regnamespace
+  UNION ALL SELECT 'pg_class'::regclass, c.oid, a.attnum, a.attacl, acldefault('c', c.relowner) FROM pg_class c
+    JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relnamespace = 'information_schema'::regnamespace
+  UNION ALL SELECT 'pg_proc'::regclass, oid, 0, proacl, acldefault('f', proowner) FROM pg_proc
+    WHERE pronamespace = 'information_schema'::regnamespace
+  UNION ALL SELECT 'pg_type'::regclass, oid, 0, typacl, acldefault('T', typowner) FROM pg_type
+    WHERE typnamespace = 'information_schema'::regnamespace)
+SELECT i.type || ' ' || i.identity, array_to_string(ARRAY(SELECT a::text FROM unnest(o.acl) a ORDER BY 1), ', ')
+FROM objects o, LATERAL pg_identify_object(o.classid, o.objid, o.part) i
+WHERE NOT (o.acl @> o.usual AND o.acl <@ o.usual)
+ORDER BY 1
+"""
+
+
 def not_covered(session: Session) -> List[Dict[str, str]]:
     """What is in the archive or the database but not compared by digest, each with the reason."""
     found: List[Dict[str, str]] = []
 
     def note(kind: str, reason: str, sql: str) -> None:
-        found.extend({"kind": kind, "name": str(name), "reason": reason} for (name,) in session.rows(sql))
+        found.extend({"kind": kind, "name": str(row[0]), "reason": reason} for row in session.rows(sql))
 
     relation = (
         "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE "
@@ -332,5 +356,10 @@ def not_covered(session: Session) -> List[Dict[str, str]]:
         "replication slot",
         "stays with the database that it was made in",
         "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()",
+    )
+    note(
+        "privileges on",
+        "pg_dump does not write them: a restored database has those of a new one; grant and revoke again",
+        SYSTEM_PRIVILEGES,
     )
     return found

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Dict, List, Sequence, Tuple
 
-from .catalog import NOT_OF_EXTENSION, USER_SCHEMA, Relation
+from .catalog import NOT_OF_EXTENSION, SYSTEM_PRIVILEGES, USER_SCHEMA, Relation
 from .connection import Session
 
 #: Key "kind identity", value the normalised text.
@@ -247,6 +247,7 @@ _QUERIES: List[Tuple[str, str]] = [
     ),
 ]
 _BESIDE: List[Tuple[str, str]] = [
+    ("privileges on", SYSTEM_PRIVILEGES),
     (
         "internal trigger",
         "SELECT %s || ' ' || coalesce(pg_get_constraintdef(k.oid), '') || ' ' || t.tgfoid::regproc, 'enabled ' ||"
