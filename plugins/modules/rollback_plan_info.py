@@ -225,17 +225,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import MODES
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import read_folder
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import (
-    Options,
-    diagnose,
-    gather,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.baseline import ReadFolder
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import gather
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import (
-    ReadFolder,
+    diagnose,
     plan_application_errors,
     plan_failed_migration,
     plan_revert,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.report import Options
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import loss_of_undo, plan_undo
 
 

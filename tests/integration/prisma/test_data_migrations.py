@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import gather, losses_of_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import gather
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.forecast import losses_of_revert
 from support.operation_driver import Driver
 from support.prisma_project import PrismaProject, tools
 

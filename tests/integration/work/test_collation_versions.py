@@ -10,8 +10,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import surroundings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import collations
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import notes
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import notes
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from support.databases import OWNER
 

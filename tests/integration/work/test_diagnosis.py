@@ -16,16 +16,14 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import read_folder
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import (
-    Options,
-    diagnose,
-    gather,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import gather
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import (
+    diagnose,
     plan_application_errors,
     plan_failed_migration,
     plan_revert,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.report import Options
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor
 from support.databases import APP, OWNER, SQL, session
 from support.prisma_database import until

@@ -10,8 +10,9 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.migration_changes import note_objects
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import diagnose, gather
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import gather
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import diagnose
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from support.databases import OWNER
 

@@ -25,7 +25,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.baseline import (
     old_release_answer,
     old_release_proved,
 )

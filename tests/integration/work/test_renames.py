@@ -13,7 +13,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.k
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.pairing import known_by_oid
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import gather, losses_of_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import gather
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.forecast import losses_of_revert
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
 from support.databases import OWNER

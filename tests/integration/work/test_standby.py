@@ -25,7 +25,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways i
     retired,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import swap as revert_module
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import notes
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import notes
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
 from support.databases import session
 from support.prisma_database import until

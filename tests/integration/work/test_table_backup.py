@@ -14,10 +14,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import leftovers
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import archive
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import (
-    backup_to_revert_to,
-    plan_revert,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.baseline import backup_to_revert_to
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_revert
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor
 from support.databases import REALISTIC
 

@@ -2,66 +2,34 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Choosing: which backup a complete revert goes to, whether there is anything left to do, what an undo would undo."""
+"""Plans: what each way back would do now, and whether there is anything left to do. Reads only."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional
 
 from ..base.errors import Refused
 from ..migrations.deploy import applied_since, backup_history
 from ..migrations.leftovers import leftovers
-from ..migrations.old_release import OLD_RELEASE
 from ..migrations.replay import missing_objects
-from ..postgres import server
+from ..postgres import collations, replication, server
 from ..postgres.connection import Session
 from ..prisma import history
 from ..site import Context
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
-from ..store.operation import Operation, operations
-from ..store.steps import MIGRATE, SWAP
+from ..store.operation import Operation
+from ..store.steps import SWAP
+from .baseline import ReadFolder, backup_to_revert_to, last_deploy, old_release_proved, release_before
+from .choose import ASKED, DOWN_SQL, PLAN, RELEASE, Situation, choose
+from .choose import SWAP as RESTORE
+from .diagnosis import APPLICATION_ERRORS, COMPLETE, FAILED_MIGRATION, judge
+from .facts import Facts, compare_with_backup
+from .forecast import costs, losses_of_drop, losses_of_revert, objects_of_revert
 from .in_place import IN_PLACE, last_in_place
+from .lost_objects import LostObjects
+from .report import DEFAULTS, Options, evidence, next_step, report, shown_objects, steps_of, told_losses
 from .swap import built_by, last_swap
-
-ReadFolder = Callable[[], List[history.MigrationFile]]
-
-
-def last_deploy(context: Context) -> Optional[Operation]:
-    """The newest deploy of this database that applied migrations."""
-    found = [
-        operation
-        for operation in operations(context.store)
-        if operation.kind == "deploy"
-        and operation.header.get("database") == context.database
-        and operation.last(MIGRATE)
-    ]
-    return found[-1] if found else None
-
-
-def backup_to_revert_to(context: Context, backup_id: Optional[str]) -> BackupPlace:
-    """The backup that was named, else the last one that was made before the last deploy migrated."""
-    deploy = None if backup_id else last_deploy(context)
-    done = deploy.done("backup") if deploy else None
-    if done:
-        backup_id = done["backup"]
-    if backup_id:
-        place = context.store.find_backup(backup_id)
-        manifests.require_whole(manifests.load(place))
-        return place
-    known = manifests.readable(context.store.backups("pre-migration"))
-    usable = [backup for backup in known if _is_of(context, backup.manifest)]
-    if not usable:
-        raise Refused(
-            "There is no backup to revert to",
-            found="no pre-migration backup of %s in %s" % (context.database, context.store.root),
-            hint="name one with -e rollback_backup=ID; pg_backup_info lists all",
-        )
-    return max(usable, key=lambda backup: str(backup.manifest["created"])).place
-
-
-def _is_of(context: Context, manifest: Dict[str, Any]) -> bool:
-    return bool(manifest["database"]["name"] == context.database) and manifests.is_whole(manifest)
 
 
 def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
@@ -100,24 +68,6 @@ def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
         "disk_needed": size,
         "last_swap": swap.id if swap else None,
     }
-
-
-def release_before(context: Context) -> Optional[str]:
-    """The release to go back to where the last change was a deploy without a migration, or its revert; else None."""
-    done = [
-        one
-        for one in operations(context.store)
-        if one.header.get("database") == context.database and one.outcome == "done"
-    ]
-    if not done:
-        return None
-    last = done[-1]
-    if last.kind == "deploy" and last.last(MIGRATE) is None:
-        return last.header.get("facts", {}).get("former_commit") or None
-    request = last.header.get("request") or {}
-    if last.kind == "rollback" and request.get("scenario") == "complete" and not request.get("backup"):
-        return (last.facts(CODE) or {}).get("commit")
-    return None
 
 
 def plan_failed_migration(
@@ -167,45 +117,14 @@ def _without_trace(
     return not known & set(found["applied"]) or bool(missing_objects(context, session, files))
 
 
-def shown_objects(keys: Sequence[str]) -> List[str]:
-    """Keys of definitions for people: without the columns and constraints of relations that are listed themselves."""
-    relations = tuple(key[len("relation ") :] + "." for key in keys if key.startswith("relation "))
-    parts = ("column ", "constraint ", "trigger ")
-    return [key for key in keys if not (key.startswith(parts) and key.split(" ", 1)[1].startswith(relations))]
-
-
-METHODS = ("code_only", "drop", "restore")
-#: Step of a rollback that its role notes: the release was changed and the database left alone.
-CODE = "code"
-
-
-def old_release_proved(deploy: Optional[Operation]) -> bool:
-    """Whether the rehearsal of a deploy proved the release before it on the new schema."""
-    return old_release_answer(deploy) == "works on the new schema"
-
-
-def old_release_answer(deploy: Optional[Operation]) -> str:
-    """What the rehearsal of a deploy found out about the release before it, to be said behind its name."""
-    tried = (deploy.last(OLD_RELEASE) if deploy else None) or {}
-    if tried.get("works"):
-        return "works on the new schema"
-    reason = ("" if tried.get("tried") else "not tried: ") + tried["reason"] if tried.get("reason") else ""
-    return "was not proved on the new schema" + (": " + reason if reason else "")
-
-
 def plan_application_errors(context: Context, method: str, backup_id: Optional[str]) -> Dict[str, Any]:
     """How the application gets well again after a migration that succeeded; reads only.
 
-    :param method: one of METHODS, or ``auto``: the first of them that loses nothing by what is proved
+    :param method: one of choose.METHODS, or ``auto``
     """
     deploy = last_deploy(context)
-    proved = old_release_proved(deploy)
-    if method == "code_only" and not proved:
-        raise Refused(
-            "The old release was not proved on the new schema, so the code alone cannot go back",
-            found="no deploy in %s whose rehearsal tried it with success" % context.store.root,
-            hint="use rollback_method=drop or restore",
-        )
+    situation = Situation(old_release_works=old_release_proved(deploy))
+    chosen = choose(situation, ASKED, None if method == "auto" else method)
     place = backup_to_revert_to(context, backup_id)
     with context.connect() as session:
         rows = history.read_rows(session.cursor(), context.connection.schema)
@@ -216,7 +135,6 @@ def plan_application_errors(context: Context, method: str, backup_id: Optional[s
             found=", ".join(failed),
             hint="run rollback_failed_migration.yml, which puts that right",
         )
-    chosen = method if method != "auto" else "code_only" if proved else "drop"
     facts = {
         "method": chosen,
         "backup": place.backup_id,
@@ -224,9 +142,9 @@ def plan_application_errors(context: Context, method: str, backup_id: Optional[s
         "deployed_commit": deploy.header.get("request", {}).get("commit") if deploy else None,
         "commit": manifests.load(place).get("release", {}).get("commit"),
     }
-    if chosen == "code_only" and deploy is not None:
+    if chosen == RELEASE and deploy is not None:
         return {**facts, "needed": False, "commit": deploy.header.get("facts", {}).get("former_commit")}
-    if chosen == "restore":
+    if chosen == RESTORE:
         return {**facts, "needed": plan_revert(context, place.backup_id)["needed"]}
     return {**facts, "needed": bool(history.history_differences(backup_history(place), rows))}
 
@@ -237,3 +155,80 @@ def restored_in_place(context: Context, oid: Optional[int], swap: Optional[Opera
     if here is None or swap is None:
         return here
     return here if (str(here.header["began"]), here.id) > (str(swap.header["began"]), swap.id) else None
+
+
+def diagnose(
+    context: Context,
+    scenario: str,
+    facts: Facts,
+    chosen: Optional[Dict[str, Any]] = None,
+    options: Options = DEFAULTS,
+    *,
+    runs: bool = False,
+) -> Dict[str, Any]:
+    """The plan for a scenario, ``auto`` for the one that the facts point to, with a report for people.
+
+    :param chosen: what the entry point of that scenario decided (method, backup, steps)
+    :param runs: this very scenario runs now, so that nothing is to be run next
+    """
+    verdict = judge(facts)
+    wanted = verdict.scenario if scenario == "auto" else scenario
+    details = chosen or {}
+    method = details.get("method") or choose(_situation(facts), PLAN)
+    found = {
+        "scenario": wanted,
+        "found_scenario": verdict.scenario,
+        "candidates": verdict.candidates,
+        "evidence": [verdict.why] * bool(verdict.why) + evidence(facts),
+        "steps": (details.get("steps") if wanted == FAILED_MIGRATION else None)
+        or steps_of(wanted, method, facts, options),
+        "next": next_step(wanted, verdict, facts, " --check" if scenario == "auto" else "", options),
+        "losses": [],
+        "objects": None,
+        "notes": notes(context, wanted),
+        **costs(context, wanted, method, facts),
+    }
+    if wanted == APPLICATION_ERRORS:
+        found["method"] = method
+    if wanted == COMPLETE and not facts.release_alone or wanted == APPLICATION_ERRORS and method == RESTORE:
+        found["losses"] = losses_of_revert(context, facts)
+        found["objects"] = objects_of_revert(context, facts.place, facts)
+    elif wanted == APPLICATION_ERRORS and method == DOWN_SQL:
+        found["losses"] = losses_of_drop(context, facts)
+    found["report"] = report(found, options, runs)
+    objects = found.pop("objects") or LostObjects()
+    return {**found, **objects.to_json()}
+
+
+def _situation(facts: Facts) -> Situation:
+    """Of a migration that succeeded, by what a diagnosis found."""
+    return Situation(old_release_works=old_release_proved(facts.deploy), only_added=facts.only_added)
+
+
+def notes(context: Context, scenario: str) -> List[str]:
+    """What else a person should know of the server."""
+    with context.connect() as session:
+        found = [text + "; indexes may be corrupt: " + collations.ADVICE for text in collations.mismatches(session)]
+        there = replication.standbys(session)
+    if there:
+        found.append("standbys: " + ", ".join(map(str, there)))
+        if scenario == COMPLETE:
+            found.append("after the swap " + replication.SESSIONS_THERE)
+    return found
+
+
+def losses_since(
+    context: Context, manifest: Dict[str, Any], place: BackupPlace, options: Options
+) -> Dict[str, Any]:
+    """What was written since the live database held what a manifest says: ``losses`` and ``report`` as of a plan.
+
+    :param place: the backup of that manifest
+    """
+    facts = Facts(manifest=manifest)
+    with context.connect() as session:
+        compare_with_backup(context, session, facts)
+    losses = losses_of_revert(context, facts)
+    objects = objects_of_revert(context, place, facts)
+    lines = ["Loss: " + text for text in told_losses(losses, objects, options)]
+    lines += ["Note: not known: " + text for text in facts.unavailable]
+    return {"losses": losses, **(objects or LostObjects()).to_json(), "report": lines}

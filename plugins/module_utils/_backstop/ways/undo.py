@@ -17,10 +17,11 @@ from ..postgres import server
 from ..site import Context
 from ..store.operation import Operation, operations
 from ..store.steps import SWAP
-from .diagnosis import DEFAULTS, Options, losses_since
+from .baseline import CODE
 from .down_sql import DOWN, how_to_undo
 from .in_place import IN_PLACE
-from .plan import CODE, restored_in_place
+from .plan import losses_since, restored_in_place
+from .report import DEFAULTS, Options
 from .swap import last_swap, manifest_at_swap, undoes
 from .table import RESTORE, plan_table_undo, undoable_table_operations
 

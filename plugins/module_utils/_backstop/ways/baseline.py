@@ -1,0 +1,91 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a way back goes back to: the last deploy, its backup, and the release before it. Reads only."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Optional
+
+from ..base.errors import Refused
+from ..migrations.old_release import OLD_RELEASE
+from ..prisma import history
+from ..site import Context
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+from ..store.operation import Operation, operations
+from ..store.steps import MIGRATE
+
+ReadFolder = Callable[[], List[history.MigrationFile]]
+#: Step of a rollback: the release was changed and the database left alone.
+CODE = "code"
+
+
+def last_deploy(context: Context) -> Optional[Operation]:
+    """The newest deploy of this database that applied migrations."""
+    found = [
+        operation
+        for operation in operations(context.store)
+        if operation.kind == "deploy"
+        and operation.header.get("database") == context.database
+        and operation.last(MIGRATE)
+    ]
+    return found[-1] if found else None
+
+
+def backup_to_revert_to(context: Context, backup_id: Optional[str]) -> BackupPlace:
+    """The backup that was named, else the last one that was made before the last deploy migrated."""
+    deploy = None if backup_id else last_deploy(context)
+    done = deploy.done("backup") if deploy else None
+    if done:
+        backup_id = done["backup"]
+    if backup_id:
+        place = context.store.find_backup(backup_id)
+        manifests.require_whole(manifests.load(place))
+        return place
+    known = manifests.readable(context.store.backups("pre-migration"))
+    usable = [backup for backup in known if _is_of(context, backup.manifest)]
+    if not usable:
+        raise Refused(
+            "There is no backup to revert to",
+            found="no pre-migration backup of %s in %s" % (context.database, context.store.root),
+            hint="name one with -e rollback_backup=ID; pg_backup_info lists all",
+        )
+    return max(usable, key=lambda backup: str(backup.manifest["created"])).place
+
+
+def _is_of(context: Context, manifest: Dict[str, Any]) -> bool:
+    return bool(manifest["database"]["name"] == context.database) and manifests.is_whole(manifest)
+
+
+def release_before(context: Context) -> Optional[str]:
+    """The release to go back to where the last change was a deploy without a migration, or its revert; else None."""
+    done = [
+        one
+        for one in operations(context.store)
+        if one.header.get("database") == context.database and one.outcome == "done"
+    ]
+    if not done:
+        return None
+    last = done[-1]
+    if last.kind == "deploy" and last.last(MIGRATE) is None:
+        return last.header.get("facts", {}).get("former_commit") or None
+    request = last.header.get("request") or {}
+    if last.kind == "rollback" and request.get("scenario") == "complete" and not request.get("backup"):
+        return (last.facts(CODE) or {}).get("commit")
+    return None
+
+
+def old_release_proved(deploy: Optional[Operation]) -> bool:
+    """Whether the rehearsal of a deploy proved the release before it on the new schema."""
+    return old_release_answer(deploy) == "works on the new schema"
+
+
+def old_release_answer(deploy: Optional[Operation]) -> str:
+    """What the rehearsal of a deploy found out about the release before it, to be said behind its name."""
+    tried = (deploy.last(OLD_RELEASE) if deploy else None) or {}
+    if tried.get("works"):
+        return "works on the new schema"
+    reason = ("" if tried.get("tried") else "not tried: ") + tried["reason"] if tried.get("reason") else ""
+    return "was not proved on the new schema" + (": " + reason if reason else "")

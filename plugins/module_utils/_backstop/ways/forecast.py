@@ -1,0 +1,177 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a way back would lose and cost, as far as that can be told while the application runs. Reads only.
+
+A rollback itself counts exactly, behind the fence.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Sequence, Set
+
+from ..base.progress import parse_timestamp
+from ..loss.count import TableLoss, count_losses, losses_of_dropping
+from ..loss.migration_changes import as_migrated
+from ..loss.pairing import known_by_oid
+from ..postgres import server
+from ..postgres.catalog import Table
+from ..postgres.connection import Session
+from ..site import Context
+from ..store import manifest as manifests
+from ..store.layout import BackupPlace
+from ..store.operation import Operation
+from ..store.steps import MIGRATE
+from .diagnosis import APPLICATION_ERRORS, COMPLETE, FAILED_MIGRATION
+from .facts import Facts, TableFacts, told
+from .lost_objects import LostObjects, lost_objects
+from .swap import BUILD, successor_name
+
+
+def losses_of_revert(context: Context, facts: Facts) -> List[Dict[str, Any]]:
+    """What going back to the backup would lose, for each table; ``exact`` tells a count from a bound ("at least")."""
+    copy = _restored_copy(context, facts)
+    if copy is not None:
+        with context.connect() as live, context.connect(copy) as base:
+            losses = count_losses(live, base, known_by_oid(live, facts.manifest))
+            return _exact(facts, _counting(context, facts, live, losses))
+    found = _bounds(context, facts)
+    with context.connect() as live:
+        going = told(facts, "what new tables and columns hold", lambda: _losses_of_dropping(live, facts)) or []
+        going = _counting(context, facts, live, going)
+    by_name = {loss["table"]: loss for loss in found}
+    for loss in going:
+        if loss.whole_table:
+            found.append(_loss(loss.full_name, loss.inserted, 0, 0, exact=True, in_backup=False))
+        else:
+            known_loss = by_name[loss.full_name]
+            known_loss["updated"] = max(known_loss["updated"], loss.updated)
+            # Rows that hold something new may be among those counted already.
+            known_loss["exact"] = known_loss["exact"] and not (known_loss["inserted"] or known_loss["deleted"])
+    return found
+
+
+def _losses_of_dropping(live: Session, facts: Facts) -> List[TableLoss]:
+    remaining = {table.name: Table.from_json(entry) for table, entry in _entries(facts)}
+    return losses_of_dropping(live, remaining, known_by_oid(live, facts.manifest))
+
+
+def objects_of_revert(context: Context, place: Optional[BackupPlace], facts: Facts) -> Optional[LostObjects]:
+    """What goes besides rows; None when it cannot be told."""
+    if place is None:
+        return None
+    with context.connect() as live:
+        return told(facts, "what was made since", lambda: lost_objects(context, live, place))
+
+
+def _counting(context: Context, facts: Facts, live: Session, losses: Sequence[TableLoss]) -> List[TableLoss]:
+    """Those that are more than the migration's own work."""
+    names = _as_migrated(context, facts, live, [loss.full_name for loss in losses])
+    return [loss for loss in losses if loss.full_name not in names]
+
+
+def _as_migrated(context: Context, facts: Facts, live: Session, names: Sequence[str]) -> Set[str]:
+    place = facts.place
+    if place is None:
+        return set()
+    return told(facts, "what the migration did", lambda: as_migrated(live, names, context.store, place)) or set()
+
+
+def _bounds(context: Context, facts: Facts) -> List[Dict[str, Any]]:
+    with context.connect() as live:
+        untouched = _as_migrated(context, facts, live, [table.shown for table in facts.tables if table.same is False])
+    return [
+        _loss(table.shown, 0, 0, 0, exact=True) if table.shown in untouched else _bound(table)
+        for table in facts.tables
+    ]
+
+
+def _entries(facts: Facts) -> List[Any]:
+    entries = {"%s.%s" % (entry["schema"], entry["name"]): entry for entry in facts.manifest.get("tables", [])}
+    return [(table, entries[table.name]) for table in facts.tables]
+
+
+def _restored_copy(context: Context, facts: Facts) -> Optional[str]:
+    """A database that an open rollback built from this backup and that did not take over yet."""
+    operation = facts.open_operation
+    built = operation.facts(BUILD) if operation is not None else None
+    if operation is None or not built or facts.place is None or built.get("backup") != facts.place.backup_id:
+        return None
+    with context.administer() as admin:
+        there = server.database_oid(admin, successor_name(operation)) == built.get("oid")
+    return successor_name(operation) if there else None
+
+
+def _exact(facts: Facts, losses: Sequence[TableLoss]) -> List[Dict[str, Any]]:
+    counted = {loss.full_name: loss for loss in losses}
+    names = [table.shown for table in facts.tables] + list(counted)
+    return [
+        _loss(name, loss.inserted, loss.updated, loss.deleted, exact=True) if loss else _loss(name, 0, 0, 0, exact=True)
+        for name in dict.fromkeys(names)
+        for loss in (counted.get(name),)
+    ]
+
+
+def _bound(table: TableFacts) -> Dict[str, Any]:
+    if table.same:
+        return _loss(table.shown, 0, 0, 0, exact=True)
+    if table.same is None:
+        return _loss(table.shown, 0, 0, 0, exact=False)
+    now = table.rows_now or 0
+    inserted, deleted = max(0, now - table.rows_then), max(0, table.rows_then - now)
+    updated = max(0, (table.written or 0) - inserted)
+    if not inserted + updated + deleted:
+        updated = 1
+    return _loss(table.shown, inserted, updated, deleted, exact=table.gone)
+
+
+def _loss(
+    table: str, inserted: int, updated: int, deleted: int, *, exact: bool, in_backup: bool = True
+) -> Dict[str, Any]:
+    counted = {"inserted": inserted, "updated": updated, "deleted": deleted}
+    return {"table": table, **counted, "exact": exact, "in_backup": in_backup}
+
+
+def losses_of_drop(context: Context, facts: Facts) -> List[Dict[str, Any]]:
+    """What goes with the tables and columns that the migration added; exact."""
+    known = {table.name: Table.from_json(entry) for table, entry in _entries(facts)}
+    with context.connect() as live:
+        losses = told(facts, "what would be dropped", lambda: losses_of_dropping(live, known)) or []
+        losses = _counting(context, facts, live, losses)
+    return [_loss(loss.full_name, loss.inserted, loss.updated, loss.deleted, exact=True) for loss in losses]
+
+
+def costs(context: Context, scenario: str, method: str, facts: Facts) -> Dict[str, Any]:
+    place = facts.place
+    if place is None:
+        return {"backup": None, "level": None, "recovery_seconds": None, "disk_needed": 0, "downtime_seconds": None}
+    restored = (manifests.verification(place) or {"levels": {}})["levels"].get("restored", {})
+    if scenario == COMPLETE and facts.release_alone:
+        scenario, method = APPLICATION_ERRORS, "code_only"  # it costs the same
+    needs_copy = scenario in (COMPLETE, FAILED_MIGRATION) or scenario == APPLICATION_ERRORS and method != "code_only"
+    with context.connect() as session:
+        size = server.database_size(session, context.database)
+    archive = int(facts.manifest["archive"].get("size", 0))
+    keeps = archive if scenario == APPLICATION_ERRORS and method == "drop" else 0
+    restart = _restart_seconds(facts.deploy)
+    # Everything is read twice behind the fence; the drill tells how long once takes.
+    reading = float(restored.get("seconds", {}).get("compare", 0)) if needs_copy else 0.0
+    return {
+        "backup": place.backup_id,
+        "level": manifests.level_of(place),
+        "recovery_seconds": restored.get("recovery_seconds"),
+        "disk_needed": (size if needs_copy else 0) + keeps,
+        "downtime_seconds": None if restart is None else round(restart + 2 * reading, 1),
+    }
+
+
+def _restart_seconds(deploy: Optional[Operation]) -> Optional[float]:
+    """How long the last deploy took to stop and start the application, without its migration."""
+    if deploy is None:
+        return None
+    stop, started, migrated = (deploy.done(step) for step in ("stop", "started", MIGRATE))
+    if not stop or not started:
+        return None
+    passed = (parse_timestamp(str(started["at"])) - parse_timestamp(str(stop["at"]))).total_seconds()
+    return max(0.0, passed - float((migrated or {}).get("seconds", 0)))

@@ -1,0 +1,281 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Plans and facts as lines for people, made from what was read; nothing is read here."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import Any, Dict, List, Optional, Sequence
+
+from ..store.lifecycle import next_command
+from .baseline import old_release_answer
+from .diagnosis import (
+    AMBIGUOUS,
+    APPLICATION_ERRORS,
+    COMPLETE,
+    CORRUPTED_TABLE,
+    FAILED_MIGRATION,
+    NOTHING,
+    Verdict,
+)
+from .facts import Facts
+from .lost_objects import LostObjects
+
+SCENARIOS = {
+    FAILED_MIGRATION: "1, a migration failed",
+    APPLICATION_ERRORS: "2, the migration succeeded but the application has errors",
+    CORRUPTED_TABLE: "3, the data of a table is corrupted",
+    COMPLETE: "4, all has to go back to before the migration",
+    NOTHING: "there is nothing to roll back",
+    AMBIGUOUS: "not clear: the facts fit more than one",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the user gave for the way back."""
+
+    accept_lost_rows: int = 0
+    accept_lost_objects: int = 0
+    #: one of reapply.MODES
+    reapply: str = "off"
+    reapply_deletes: bool = False
+    #: the backup, the release and the method that were named
+    backup: Optional[str] = None
+    revision: Optional[str] = None
+    method: Optional[str] = None
+    #: a complete revert without a second database
+    in_place: bool = False
+
+    def arguments(self, scenario: str) -> str:
+        """Those that differ from the defaults, as a playbook takes them."""
+        given: Dict[str, Any] = {
+            "rollback_backup": self.backup,
+            "rollback_revision": self.revision,
+            "rollback_accept_lost_rows": self.accept_lost_rows,
+            "rollback_accept_lost_objects": self.accept_lost_objects,
+        }
+        if scenario == COMPLETE and self.reapply != "off":
+            given.update(rollback_reapply=self.reapply, rollback_reapply_deletes=self.reapply_deletes)
+        if scenario == COMPLETE and self.in_place:
+            given["rollback_restore_method"] = "in_place"
+        if scenario == APPLICATION_ERRORS:
+            given["rollback_method"] = self.method
+        return "".join(" -e %s=%s" % (name, str(value).lower() if value is True else value)
+                       for name, value in given.items() if value)  # fmt: skip
+
+    def carried(self, loss: Dict[str, Any]) -> int:
+        """How many rows of a loss go over to the database that takes over, as far as that is proved then."""
+        if self.reapply == "off" or not loss["in_backup"]:
+            return 0
+        return int(loss["inserted"] + loss["updated"] + (loss["deleted"] if self.reapply_deletes else 0))
+
+
+DEFAULTS = Options()
+
+
+def evidence(facts: Facts) -> List[str]:
+    """The facts, in plain words."""
+    lines: List[str] = []
+
+    def say(text: str, names: Sequence[str]) -> None:
+        if names:
+            lines.append("%s: %s" % (text, ", ".join(names)))
+
+    health = {True: "is healthy", False: "is NOT healthy", None: "was not asked for its health"}
+    lines.append("the application %s" % health[facts.healthy])
+    say("migrating right now", facts.running)
+    say("marked as failed", facts.failed)
+    say("applied since the backup", facts.applied_since)
+    say("made by applied migrations but missing", shown_objects(facts.gone))
+    say("in the release but not applied", facts.pending)
+    say("applied but not in the release that runs", facts.unknown)
+    say("otherwise than the history of the backup", [] if facts.applied_since else facts.history_differences)
+    say("objects added since the backup", shown_objects(facts.added))
+    say("objects of the backup that are missing", shown_objects(facts.missing))
+    say("objects changed since the backup", facts.changed)
+    say("invalid indexes", facts.invalid_indexes)
+    say("cannot be read", facts.unreadable)
+    say("fewer rows than in the backup", ["%s %d of %d" % (t.name, t.rows_now or 0, t.rows_then) for t in facts.shrunk])
+    same = sum(1 for table in facts.tables if table.same)
+    if facts.tables:
+        lines.append("%d of %d tables hold exactly the rows of the backup" % (same, len(facts.tables)))
+    if facts.deploy is not None and facts.applied_since:
+        lines.append("the release before deploy %s %s" % (facts.deploy.id, old_release_answer(facts.deploy)))
+    for operation, word in ((facts.open_operation, "was interrupted"), (facts.last_operation, "")):
+        if operation is not None and (word or operation.id != getattr(facts.open_operation, "id", None)):
+            lines.append(
+                "%s %s %s" % (operation.kind, operation.id, word or "ended: %s" % (operation.outcome or "still open"))
+            )
+    return lines + ["not known: " + text for text in facts.unavailable]
+
+
+def steps_of(scenario: str, method: str, facts: Facts, options: Options) -> List[str]:
+    commit = options.revision or facts.manifest.get("release", {}).get("commit") or "(not recorded)"
+    before = (facts.deploy.header.get("facts", {}) if facts.deploy else {}).get("former_commit")
+    former = options.revision or before or commit
+    backup = facts.place.backup_id if facts.place else "(none)"
+    restore = [
+        "build a database from backup %s beside the live one and compare it with its manifest" % backup,
+        "stop the application",
+        "fence writers out, count what would be lost, refuse above the accepted number",
+        "give the live name to the new database; the former one is kept",
+        "start release %s and check its health" % commit,
+    ]
+    if scenario == COMPLETE and facts.release_alone:
+        release = options.revision or facts.release_before
+        return ["stop the application", "start release %s and check its health" % release]
+    if scenario == COMPLETE and options.in_place:
+        return [
+            "stop the application",
+            "make an emergency backup of the database as it is",
+            "fence everybody out, count what would be lost, refuse above the accepted number",
+            "empty the live database and restore backup %s in it, in one transaction that is proved before its COMMIT"
+            % backup,
+            restore[-1],
+        ]
+    if scenario == COMPLETE:
+        return restore
+    if scenario == FAILED_MIGRATION:
+        return [
+            "stop the application",
+            "prove that no session works on the migration any more",
+            "drop what it only added, in one transaction, or restore backup %s when it did more" % backup,
+            "take out of the history what was applied since: " + (", ".join(facts.applied_since) or "nothing"),
+            "mark as rolled back: " + (", ".join(facts.failed) or "nothing"),
+            "start the application and check its health",
+        ]
+    if scenario == APPLICATION_ERRORS:
+        code = ["stop the application", "start release %s on the new schema and check its health" % former]
+        drop = [
+            "make an emergency backup and prove the down-SQL on a copy restored from it",
+            "stop the application",
+            "run the down-SQL and take %s out of the history, in one transaction" % (", ".join(facts.applied_since)),
+            "start release %s and check its health" % commit,
+        ]
+        return {"code_only": code, "drop": drop, "restore": restore}[method]
+    if scenario == CORRUPTED_TABLE:
+        return [
+            "back the table up as it is",
+            "put its rows back from a backup, in one transaction that is proved before its COMMIT",
+        ]
+    return []
+
+
+def next_step(scenario: str, verdict: Verdict, facts: Facts, check: str, options: Options) -> str:
+    """The one command to run next; a plan that found its scenario by itself wants it looked at first (check mode)."""
+    operation = facts.open_operation
+    if facts.running:
+        return "wait until the migration has ended, then run ansible-playbook backstop.postgres.rollback_plan again"
+    if operation is not None and operation.kind != "deploy":
+        return next_command(operation)
+    if scenario == COMPLETE and facts.release_before and not facts.release_alone and facts.place:
+        check += " -e rollback_backup=%s" % facts.place.backup_id
+    if scenario in (FAILED_MIGRATION, APPLICATION_ERRORS, COMPLETE):
+        return "ansible-playbook backstop.postgres.rollback_%s%s%s" % (scenario, check, options.arguments(scenario))
+    if scenario == CORRUPTED_TABLE:
+        table = [*facts.unreadable, *(table.typed_name for table in facts.shrunk), "NAME"][0]
+        return "ansible-playbook backstop.postgres.rollback_corrupted_table%s -e rollback_table=%s" % (
+            check, shlex.quote(table),
+        )  # fmt: skip
+    if scenario == AMBIGUOUS:
+        shown = [name for name in verdict.candidates if name != NOTHING] or [COMPLETE]
+        return "decide, then ansible-playbook backstop.postgres.rollback_%s%s" % (shown[0], check)
+    if operation is not None:
+        return next_command(operation)
+    return "nothing is to be run"
+
+
+def report(plan: Dict[str, Any], options: Options, runs: bool) -> List[str]:
+    """The plan as lines for a person who was woken up."""
+    lines = ["SCENARIO: %s (%s)" % (plan["scenario"], SCENARIOS[plan["scenario"]])]
+    if plan["found_scenario"] != plan["scenario"]:
+        lines.append("BUT the facts point to: %s" % SCENARIOS[plan["found_scenario"]])
+    if plan["candidates"]:
+        lines.append("It may be: " + "; or ".join("%s (%s)" % (name, SCENARIOS[name]) for name in plan["candidates"]))
+    lines += ["Fact: " + fact for fact in plan["evidence"]]
+    lines += ["Step %d: %s" % pair for pair in enumerate(plan["steps"], 1)]
+    if plan["steps"]:
+        lines += _cost_lines(plan)
+    if plan["scenario"] in (COMPLETE, APPLICATION_ERRORS):
+        lines += ["Loss: " + text for text in told_losses(plan["losses"], plan["objects"], options)]
+    lines += ["Note: " + text for text in plan["notes"]]
+    return lines if runs else [*lines, "RUN NEXT: " + plan["next"]]
+
+
+def _cost_lines(plan: Dict[str, Any]) -> List[str]:
+    def seconds(value: Optional[float]) -> str:
+        return "not measured" if value is None else "%g s" % value
+
+    return [
+        "Backup: %s, verified to level %s" % (plan["backup"] or "none", plan["level"] or "none"),
+        "Measured recovery time: %s; expected downtime: %s; disk needed: %.1f MB"
+        % (seconds(plan["recovery_seconds"]), seconds(plan["downtime_seconds"]), plan["disk_needed"] / 1e6),
+    ]
+
+
+def _counts(loss: Dict[str, Any]) -> str:
+    told = ", ".join("%d %s" % (loss[how], how) for how in ("inserted", "updated", "deleted") if loss[how])
+    return ("" if loss["exact"] else "at least ") + told if told else "not known"
+
+
+def told_losses(losses: Sequence[Dict[str, Any]], objects: Optional[LostObjects], options: Options) -> List[str]:
+    rows, told = _loss_lines(losses, options), _object_lines(objects, options)
+    return told if told and rows == ["none"] else [*rows[:-1], *told, rows[-1]]
+
+
+def _object_lines(objects: Optional[LostObjects], options: Options) -> List[str]:
+    """Every one: a list that ends in "and more" hides what goes."""
+    if objects is None or not objects.names:
+        return []
+    if objects.unknown:
+        return ["objects, made by hand or by migrations that no deploy rehearsed: " + ", ".join(objects.names)]
+    accepted = objects.total <= options.accept_lost_objects
+    consent = "accepted" if accepted else "refused unless -e rollback_accept_lost_objects=%d allows it" % objects.total
+    return ["objects that the migrations did not make: %s; %s" % (", ".join(objects.names), consent)]
+
+
+def _loss_lines(losses: Sequence[Dict[str, Any]], options: Options) -> List[str]:
+    lossy = [loss for loss in losses if _rows(loss) or not loss["exact"]]
+    if not lossy:
+        return ["none"]
+    lines = ["%s: %s%s" % (loss["table"], _counts(loss), _carrying(loss, options)) for loss in lossy]
+    exact = all(loss["exact"] for loss in lossy)
+    total = sum(map(_rows, lossy))
+    lost = total - (sum(map(options.carried, lossy)) if options.reapply == "apply" else 0)
+    told = "%s%d rows in all" % ("" if exact else "at least ", total)
+    if lost < total:
+        told += ", of which %d do not go over" % lost
+    accepted = options.accept_lost_rows
+    if lost > accepted:
+        told += ": refused unless -e rollback_accept_lost_rows=%s allows it" % (lost if exact else "N")
+    elif accepted:
+        told += ": accepted%s, %d may be lost" % ("" if exact else " if there are no more than that", accepted)
+    return [*lines, told + ". They are counted again when writers are out, and kept in files."]
+
+
+def _rows(loss: Dict[str, Any]) -> int:
+    return int(loss["inserted"] + loss["updated"] + loss["deleted"])
+
+
+def _carrying(loss: Dict[str, Any], options: Options) -> str:
+    """What rollback_reapply does about a loss; whether a row can really go over is proved when it does."""
+    if options.reapply == "off":
+        return ""
+    going = options.carried(loss)
+    would = "would go over" if options.reapply == "apply" else "could go over with rollback_reapply=apply"
+    if going == _rows(loss):
+        return "; all %s" % would
+    if not loss["in_backup"]:
+        return "; none %s: the backup does not have the table" % would
+    return "; the inserted and updated ones %s" % would
+
+
+def shown_objects(keys: Sequence[str]) -> List[str]:
+    """Keys of definitions for people: without the columns and constraints of relations that are listed themselves."""
+    relations = tuple(key[len("relation ") :] + "." for key in keys if key.startswith("relation "))
+    parts = ("column ", "constraint ", "trigger ")
+    return [key for key in keys if not (key.startswith(parts) and key.split(" ", 1)[1].startswith(relations))]
