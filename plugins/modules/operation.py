@@ -241,7 +241,7 @@ def _described(operation: Operation, changed: bool) -> Dict[str, Any]:
         "changed": changed,
         "operation": operation.id,
         "directory": operation.path,
-        "began": operation.header["began"],
+        "began": operation.began,
         "facts": operation.header.get("facts", {}),
         "steps": {entry["step"]: entry for entry in operation.journal() if entry["event"] == "done"},
         "downtime": operation.downtime(),

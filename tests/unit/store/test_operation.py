@@ -18,6 +18,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
     Operation,
     open_operations,
     operations,
+    operations_of,
 )
 
 
@@ -39,7 +40,7 @@ def test_what_was_written_is_read_by_another_process(store, operation):
     operation.write("backup", "began")
     operation.write("backup", "done", backup="shop-1", note="电")
     again = Operation.load(store, operation.id)
-    assert again.kind == "deploy" and again.header["database"] == "shop"
+    assert (again.kind, again.database, again.request) == ("deploy", "shop", {"revision": "x"})
     assert again.done("backup")["backup"] == "shop-1" and again.facts("backup") == {"backup": "shop-1", "note": "电"}
     assert again.done("drill") is None and again.facts("drill") is None and again.last("drill") is None
     assert again.began_at("backup") == again.journal()[0]["at"] and again.began_at("drill") is None
@@ -110,6 +111,14 @@ def test_operations_of_one_second_keep_their_order(store):
     for _number in range(20):
         made.append(Operation.create(store, "rollback", {"database": "shop"}).id)
     assert [op.id for op in operations(store)] == made != sorted(made)
+
+
+def test_operations_of_one_database(store, operation):
+    other = Operation.create(store, "deploy", {"database": "shop2"})
+    assert [op.id for op in operations_of(store, "shop")] == [operation.id]
+    assert [op.id for op in open_operations(store, "shop2")] == [other.id]
+    other.close("done")
+    assert open_operations(store, "shop2") == [] != open_operations(store)
 
 
 def test_a_directory_without_header_is_none(store, operation):

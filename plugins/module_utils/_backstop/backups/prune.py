@@ -148,7 +148,7 @@ def needed_backups(store: Store, items: Sequence[Item], now: datetime.datetime) 
             for backup_id in named:
                 needed[backup_id].append("an undo of operation %s may need it" % operation.id)
         elif not operation.last(SWAP):
-            last_rollbacks[str(operation.header.get("database"))] = (operation, list(named))
+            last_rollbacks[str(operation.database)] = (operation, list(named))
     for operation, before in last_deploys.values():
         for backup_id in before:
             needed[backup_id].append("a rollback of the last migration, deploy %s, goes back to it" % operation.id)
@@ -170,7 +170,7 @@ def _may_be_undone(operation: Operation, now: datetime.datetime) -> bool:
     """A swap can be undone as long as its retired database is there; any other rollback is for some weeks."""
     if operation.last(SWAP):
         return operation.done(RETIRED_PRUNED) is None
-    return now - parse_timestamp(str(operation.header["began"])) <= datetime.timedelta(days=UNDO_DAYS)
+    return now - parse_timestamp(operation.began) <= datetime.timedelta(days=UNDO_DAYS)
 
 
 def _strings(*values: Any) -> Iterator[str]:

@@ -42,7 +42,7 @@ class RowFiles:
         return {
             "operation": self.operation.id,
             "kind": self.operation.kind,
-            "database": self.operation.header.get("database"),
+            "database": self.operation.database,
             "folders": list(self.folders),
             "size": self.size,
             "decision": "keep" if self.keep else "delete",
@@ -73,13 +73,13 @@ def prune_row_files(
 
 def decide_on_row_files(store: Store, days: int, now: datetime.datetime) -> List[RowFiles]:
     found = operations(store)
-    last = {str(operation.header.get("database")): operation.id for operation in found if operation.kind != "deploy"}
+    last = {str(operation.database): operation.id for operation in found if operation.kind != "deploy"}
     decisions = []
     for operation in found:
         folders = [name for name in FOLDERS if os.path.isdir(operation.file(name))]
         if not folders:
             continue
-        is_last = last.get(str(operation.header.get("database"))) == operation.id
+        is_last = last.get(str(operation.database)) == operation.id
         kept = _why_kept(operation, is_last, days, now)
         size = sum(_size(operation.file(name)) for name in folders)
         reason = kept or "it ended more than %d days ago, and no undo needs them any more" % days

@@ -58,11 +58,9 @@ def begin(
     store.prepare()
     with FileLock(os.path.join(store.root, "operations", "lock")).held(10):
         _remove_debris(store)
-        for operation in open_operations(store):
-            if operation.header.get("database") != database:
-                continue
+        for operation in open_operations(store, database):
             _require_dead(operation, controller, take_over)
-            if operation.kind == kind and operation.header.get("request") == request:
+            if operation.kind == kind and operation.request == request:
                 operation.write("operation", "adopted", controller=controller)
                 return operation, True
             _set_aside(operation, kind)
@@ -86,14 +84,14 @@ def _set_aside(operation: Operation, kind: str) -> None:
     raise Refused(
         "Operation %s was interrupted and asked for something else" % operation.id,
         found="%s of %s: %s"
-        % (operation.kind, operation.header.get("database"), _shown(operation.header.get("request"))),
+        % (operation.kind, operation.database, _shown(operation.request)),
         hint=next_command(operation),
     )
 
 
 def next_command(operation: Operation) -> str:
     """The one command that goes on with an open operation: its playbook and the options that make the same request."""
-    request = operation.header.get("request") or {}
+    request = operation.request
     if operation.kind not in ("rollback", "undo"):
         return "run ansible-playbook with the deploy that was started again, as it was; it continues where it stopped"
     scenario = request.get("scenario", "complete")
@@ -129,13 +127,11 @@ def require_no_running(store: Store, database: str) -> None:
 
     :raises Locked: names the operation
     """
-    for operation in open_operations(store):
-        if operation.header.get("database") != database:
-            continue
+    for operation in open_operations(store, database):
         alive = is_alive(holder_of(operation))
         if alive is None:
             moments = [parse_timestamp(entry["at"]) for entry in operation.journal()[-1:]]
-            moments = moments or [parse_timestamp(operation.header["began"])]
+            moments = moments or [parse_timestamp(operation.began)]
             alive = abs((utc_now() - moments[-1]).total_seconds()) < FRESH_SECONDS
         if alive:
             raise Locked(
@@ -154,12 +150,12 @@ def _require_dead(operation: Operation, controller: Dict[str, Any], take_over: b
         return
     if alive:
         raise Locked(
-            "Another %s of database %s is running" % (operation.kind, operation.header.get("database")),
+            "Another %s of database %s is running" % (operation.kind, operation.database),
             found="operation %s, process %s on %s" % (operation.id, holder.get("pid"), holder.get("host")),
             hint="wait for it to end; its progress is in %s" % operation.file("progress.json"),
         )
     raise Locked(
-        "Another %s of database %s may be running" % (operation.kind, operation.header.get("database")),
+        "Another %s of database %s may be running" % (operation.kind, operation.database),
         found="operation %s, begun from host %s; from here it cannot be seen" % (operation.id, holder.get("host")),
         hint="run this from that host, or, when you know that it is dead, with -e backstop_take_over=true",
     )

@@ -66,6 +66,26 @@ class Operation:
         return str(self.header["kind"])
 
     @property
+    def began(self) -> str:
+        """A time that sorts: to the microsecond where the operation is not of an early version."""
+        return str(self.header["began"])
+
+    @property
+    def database(self) -> Optional[str]:
+        """The live name that it is about."""
+        return self.header.get("database")
+
+    @property
+    def request(self) -> Dict[str, Any]:
+        """What was asked for; equal requests of a kind are the same operation."""
+        return dict(self.header.get("request") or {})
+
+    @property
+    def former_commit(self) -> Optional[str]:
+        """The release that ran when it began; None or empty where none was known."""
+        return (self.header.get("facts") or {}).get("former_commit")
+
+    @property
     def lock(self) -> FileLock:
         return FileLock(os.path.join(self.path, "lock"))
 
@@ -211,8 +231,15 @@ def operations(store: Store) -> List[Operation]:
     for operation_id in store.operation_ids():
         if os.path.isfile(os.path.join(store.operation_path(operation_id), "operation.json")):
             found.append(Operation.load(store, operation_id))
-    return sorted(found, key=lambda operation: (str(operation.header["began"]), operation.id))
+    return sorted(found, key=lambda operation: (operation.began, operation.id))
 
 
-def open_operations(store: Store) -> List[Operation]:
-    return [operation for operation in operations(store) if operation.is_open]
+def operations_of(store: Store, database: str) -> List[Operation]:
+    """Every operation on one database, by its live name, oldest first."""
+    return [operation for operation in operations(store) if operation.database == database]
+
+
+def open_operations(store: Store, database: Optional[str] = None) -> List[Operation]:
+    """Those that did not end, of one database or of all."""
+    found = operations(store) if database is None else operations_of(store, database)
+    return [operation for operation in found if operation.is_open]

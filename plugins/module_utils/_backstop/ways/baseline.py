@@ -14,7 +14,7 @@ from ..prisma import history
 from ..site import Context
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
-from ..store.operation import Operation, operations
+from ..store.operation import Operation, operations_of
 from ..store.steps import MIGRATE
 
 ReadFolder = Callable[[], List[history.MigrationFile]]
@@ -26,10 +26,8 @@ def last_deploy(context: Context) -> Optional[Operation]:
     """The newest deploy of this database that applied migrations."""
     found = [
         operation
-        for operation in operations(context.store)
-        if operation.kind == "deploy"
-        and operation.header.get("database") == context.database
-        and operation.last(MIGRATE)
+        for operation in operations_of(context.store, context.database)
+        if operation.kind == "deploy" and operation.last(MIGRATE)
     ]
     return found[-1] if found else None
 
@@ -61,17 +59,13 @@ def _is_of(context: Context, manifest: Dict[str, Any]) -> bool:
 
 def release_before(context: Context) -> Optional[str]:
     """The release to go back to where the last change was a deploy without a migration, or its revert; else None."""
-    done = [
-        one
-        for one in operations(context.store)
-        if one.header.get("database") == context.database and one.outcome == "done"
-    ]
+    done = [one for one in operations_of(context.store, context.database) if one.outcome == "done"]
     if not done:
         return None
     last = done[-1]
     if last.kind == "deploy" and last.last(MIGRATE) is None:
-        return last.header.get("facts", {}).get("former_commit") or None
-    request = last.header.get("request") or {}
+        return last.former_commit or None
+    request = last.request
     if last.kind == "rollback" and request.get("scenario") == "complete" and not request.get("backup"):
         return (last.facts(CODE) or {}).get("commit")
     return None

@@ -27,7 +27,7 @@ from ..prisma.sessions import running_backends
 from ..site import Context
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
-from ..store.operation import Operation, operations
+from ..store.operation import Operation, operations_of
 from .baseline import ReadFolder, backup_to_revert_to, last_deploy, release_before
 
 _INVALID_INDEXES = (
@@ -132,7 +132,7 @@ def gather(
     :param healthy: whether the application is; None when nobody looked
     """
     facts = Facts(healthy=healthy)
-    of_this = [one for one in operations(context.store) if one.header.get("database") == context.database]
+    of_this = operations_of(context.store, context.database)
     facts.last_operation = of_this[-1] if of_this else None
     facts.open_operation = next((one for one in reversed(of_this) if one.is_open), None)
     facts.deploy = last_deploy(context)

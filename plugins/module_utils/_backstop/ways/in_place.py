@@ -43,7 +43,7 @@ from ..postgres.sequences import advance_sequences, sequence_values
 from ..site import Context, exclusive, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
-from ..store.operation import Operation, operations
+from ..store.operation import Operation, operations_of
 from .handover import fence_writers
 from .lost_objects import OF_OBJECTS, lost_objects
 from .pooled_clients import resume_left_behind, waiting
@@ -104,8 +104,8 @@ def undo_in_place(
     facts = undone.facts(IN_PLACE)
     if facts is None:
         raise Refused("Operation %s cannot be undone" % undone.id, found="it did not restore in place")
-    if context.database != undone.header.get("database"):
-        raise Refused("That operation was about another database", found=str(undone.header.get("database")))
+    if context.database != undone.database:
+        raise Refused("That operation was about another database", found=str(undone.database))
     saved = (undone.facts(EMERGENCY) or {}).get("saved")
     if saved:
         raise Refused(
@@ -133,9 +133,8 @@ def last_in_place(context: Context, oid: Optional[int]) -> Optional[Operation]:
     """The newest operation that restored this database in place."""
     found = [
         operation
-        for operation in operations(context.store)
-        if operation.header.get("database") == context.database
-        and (operation.facts(IN_PLACE) or {}).get("live_oid") == oid
+        for operation in operations_of(context.store, context.database)
+        if (operation.facts(IN_PLACE) or {}).get("live_oid") == oid
     ]
     return found[-1] if found else None
 

@@ -21,7 +21,7 @@ from ..prisma import history
 from ..site import Context
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
-from ..store.operation import Operation, operations
+from ..store.operation import Operation, operations_of
 
 #: Kinds whose identity begins with that of their relation, with which they go.
 _PARTS = ("column ", "constraint ", "trigger ", "rule ", "policy ")
@@ -91,8 +91,8 @@ def lost_objects(context: Context, live: Session, place: BackupPlace) -> LostObj
     applied = {row.migration_name for row in rows if row.id not in known}
     unknown = set(applied)
     made: Set[str] = set()
-    for operation in operations(context.store):
-        objects = noted_objects(operation) if operation.header.get("database") == context.database else None
+    for operation in operations_of(context.store, context.database):
+        objects = noted_objects(operation)
         rehearsed = _rehearsed(operation)
         if objects is not None and applied & rehearsed:
             unknown -= rehearsed

@@ -139,11 +139,11 @@ def plan_application_errors(context: Context, method: str, backup_id: Optional[s
         "method": chosen,
         "backup": place.backup_id,
         "migrations": [row.migration_name for row in applied_since(place, rows)],
-        "deployed_commit": deploy.header.get("request", {}).get("commit") if deploy else None,
+        "deployed_commit": deploy.request.get("commit") if deploy else None,
         "commit": manifests.load(place).get("release", {}).get("commit"),
     }
     if chosen == RELEASE and deploy is not None:
-        return {**facts, "needed": False, "commit": deploy.header.get("facts", {}).get("former_commit")}
+        return {**facts, "needed": False, "commit": deploy.former_commit}
     if chosen == RESTORE:
         return {**facts, "needed": plan_revert(context, place.backup_id)["needed"]}
     return {**facts, "needed": bool(history.history_differences(backup_history(place), rows))}
@@ -154,7 +154,7 @@ def restored_in_place(context: Context, oid: Optional[int], swap: Optional[Opera
     here = last_in_place(context, oid)
     if here is None or swap is None:
         return here
-    return here if (str(here.header["began"]), here.id) > (str(swap.header["began"]), swap.id) else None
+    return here if (here.began, here.id) > (swap.began, swap.id) else None
 
 
 def diagnose(

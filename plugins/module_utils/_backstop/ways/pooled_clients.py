@@ -20,7 +20,7 @@ from ..base.failpoints import reach
 from ..base.sql_names import quote_identifier
 from ..postgres.pgbouncer import END, Pooler, console
 from ..site import Context
-from ..store.operation import Operation, operations
+from ..store.operation import Operation, operations_of
 
 PAUSE = "pause_pools"
 #: Event of that step: a person was told to resume the pools.
@@ -143,8 +143,8 @@ def resume_left_behind(context: Context) -> List[str]:
     :raises BackstopError: it cannot be resumed; tells the command
     """
     resumed: List[str] = []
-    for operation in operations(context.store):
-        last = operation.last(PAUSE) if operation.header.get("database") == context.database else None
+    for operation in operations_of(context.store, context.database):
+        last = operation.last(PAUSE)
         if last is None or last["event"] == "done":
             continue
         places = [(str(address), str(name)) for address, name in last["pools"]]

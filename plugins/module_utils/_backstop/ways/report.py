@@ -115,7 +115,7 @@ def evidence(facts: Facts) -> List[str]:
 
 def steps_of(scenario: str, method: str, facts: Facts, options: Options) -> List[str]:
     commit = options.revision or facts.manifest.get("release", {}).get("commit") or "(not recorded)"
-    before = (facts.deploy.header.get("facts", {}) if facts.deploy else {}).get("former_commit")
+    before = facts.deploy.former_commit if facts.deploy else None
     former = options.revision or before or commit
     backup = facts.place.backup_id if facts.place else "(none)"
     restore = [

@@ -57,7 +57,7 @@ class Retired:
         return {
             "name": self.name,
             "operation": self.operation.id if self.operation else None,
-            "database": self.operation.header.get("database") if self.operation else None,
+            "database": self.operation.database if self.operation else None,
             "retired_at": timestamp(self.retired_at) if self.retired_at else None,
             "age_days": None if age is None else round(age, 2),
             "size": self.size,
@@ -70,7 +70,7 @@ class Retired:
 def retired_databases(context: Context, admin: Session) -> List[Retired]:
     """Those of this database, and those that no operation of the store knows; oldest first."""
     known = {
-        retired_name(operation.id, str(operation.header.get("database"))): operation
+        retired_name(operation.id, str(operation.database)): operation
         for operation in operations(context.store)
     }
     identifier = server.identity(admin).system_identifier
@@ -82,7 +82,7 @@ def retired_databases(context: Context, admin: Session) -> List[Retired]:
         (RETIRED_PREFIX,),
     ):
         operation = known.get(str(name))
-        if operation is None or operation.header.get("database") == context.database:
+        if operation is None or operation.database == context.database:
             retired_at = _when(operation)
             dump = _best_dump(dumps.get(int(oid), []), retired_at)
             found.append(Retired(str(name), int(oid), int(size), bool(open_), operation, retired_at, dump))
@@ -108,7 +108,7 @@ def _when(operation: Optional[Operation]) -> Optional[datetime.datetime]:
     """When an operation swapped; its journal may lack that line, then when it began."""
     if operation is None:
         return None
-    last = operation.last(SWAP) or {"at": operation.header["began"]}
+    last = operation.last(SWAP) or {"at": operation.began}
     return parse_timestamp(str(last["at"]))
 
 

@@ -35,7 +35,7 @@ from ..prisma import history
 from ..site import Context, exclusive, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
-from ..store.operation import Operation, operations
+from ..store.operation import Operation, operations_of
 from ..store.steps import SWAP
 from .closed_database import connect_exclusively
 from .handover import facts_of, swap
@@ -388,7 +388,7 @@ def the_operation(context: Context) -> Operation:
 
 def undoes(operation: Operation) -> Optional[str]:
     """The operation that an undo is about; None when it is no undo."""
-    found = (operation.header.get("request") or {}).get("undoes")
+    found = operation.request.get("undoes")
     return str(found) if operation.kind == "undo" and found else None
 
 
@@ -401,8 +401,8 @@ def last_swap(context: Context) -> Optional[Operation]:
         live_oid = server.database_oid(admin, context.database)
         found = [
             operation
-            for operation in operations(context.store)
-            if operation.header.get("database") == context.database and swapped(context, admin, operation)
+            for operation in operations_of(context.store, context.database)
+            if swapped(context, admin, operation)
         ]
     made_it_live = [operation for operation in found if (operation.facts(SWAP) or {}).get("live_oid") == live_oid]
     candidates = made_it_live or found
@@ -413,9 +413,8 @@ def built_by(context: Context, oid: Optional[int]) -> Optional[Operation]:
     """The operation that by its journal built this database and made it live; undos only give a name back."""
     found = [
         operation
-        for operation in operations(context.store)
-        if operation.header.get("database") == context.database
-        and operation.kind != "undo"
+        for operation in operations_of(context.store, context.database)
+        if operation.kind != "undo"
         and (operation.facts(SWAP) or {}).get("live_oid") == oid
     ]
     return found[-1] if found else None
@@ -449,8 +448,8 @@ def undo(
         # By an undo that was given up after its swap, perhaps before it could write so.
         settle(dataclasses.replace(context, operation=newest, keep_open=[]))
         return {"changed": False, **(newest.facts(SWAP) or {})}
-    if context.connection.database != undone.header.get("database"):
-        raise Refused("That operation was about another database", found=str(undone.header.get("database")))
+    if context.connection.database != undone.database:
+        raise Refused("That operation was about another database", found=str(undone.database))
     base = _Base(context, undone)
     with context.administer() as admin:
         if server.database_oid(admin, retired) is None:

@@ -33,7 +33,7 @@ from ..prisma.sessions import end_backends
 from ..site import Context, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
-from ..store.operation import Operation, operations
+from ..store.operation import Operation, operations_of
 from .lacking_children import lacking_children
 from .table_changes import advance_sequences, apply
 from .table_comparison import (
@@ -627,9 +627,8 @@ def _pair_children(context: Context, work: _Work) -> None:
 def table_operations(context: Context) -> List[Operation]:
     """Operations that changed a table of this database, oldest first."""
     return [
-        operation for operation in operations(context.store)
-        if operation.header.get("database") == context.database
-        and (operation.facts(RESTORE) or {}).get("changed")
+        operation for operation in operations_of(context.store, context.database)
+        if (operation.facts(RESTORE) or {}).get("changed")
     ]
 
 
@@ -669,7 +668,7 @@ def plan_table_undo(
     if operation_id:
         found = [operation for operation in done if operation.id == operation_id]
     else:
-        found = [operation for operation in done[-1:] if since is None or str(operation.header["began"]) > since]
+        found = [operation for operation in done[-1:] if since is None or operation.began > since]
     if not found:
         return None
     named = found[-1]
@@ -682,7 +681,7 @@ def plan_table_undo(
                 hint="undo what made it live first",
             )
     newest = [operation for operation in done if (operation.facts(RESTORE) or {})["table"] == facts["table"]][-1]
-    undoes = str(newest.header["request"]["undoes"]) if newest.kind == "undo" else None
+    undoes = str(newest.request["undoes"]) if newest.kind == "undo" else None
     if not operation_id and undoes:
         named = next(operation for operation in done if operation.id == undoes)
     if named.id not in (newest.id, undoes):

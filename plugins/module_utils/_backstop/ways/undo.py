@@ -9,13 +9,13 @@ each table. An undo is a change like any other: by its id it can be undone too.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Optional, cast
+from typing import Any, Dict, Optional, cast
 
 from ..base.errors import BackstopError, Refused
 from ..base.sql_names import retired_name
 from ..postgres import server
 from ..site import Context
-from ..store.operation import Operation, operations
+from ..store.operation import Operation, operations_of
 from ..store.steps import SWAP
 from .baseline import CODE
 from .down_sql import DOWN, how_to_undo
@@ -61,7 +61,7 @@ def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
     named = _load(context, operation_id) if operation_id else None
     newest = newest_change(context)
     if named is None or named.facts(RESTORE):
-        since = None if newest is None else str(newest.operation.header["began"])
+        since = None if newest is None else newest.operation.began
         table = plan_table_undo(context, operation_id, since=since)
         if table is not None:
             return {**table, "method": TABLE, "commit": None, "retired": None}
@@ -80,7 +80,7 @@ def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
         "undoes": source.id,
         "undone_by": newest.id if newest is not None and undone else None,
         "table": None,
-        "commit": source.operation.header.get("facts", {}).get("former_commit"),
+        "commit": source.operation.former_commit,
         "retired": retired_name(source.id, context.database) if source.method == SWAPPED else None,
     }
 
@@ -123,25 +123,21 @@ def newest_change(context: Context) -> Optional[Change]:
         )
         if operation is not None
     ]
-    return max(found, key=lambda change: (str(change.operation.header["began"]), change.id)) if found else None
-
-
-def _ours(context: Context) -> List[Operation]:
-    return [one for one in operations(context.store) if one.header.get("database") == context.database]
+    return max(found, key=lambda change: (change.operation.began, change.id)) if found else None
 
 
 def _last_code_change(context: Context) -> Optional[Operation]:
     """The newest rollback or undo that changed the release and left the database alone."""
     found = [
         operation
-        for operation in _ours(context)
+        for operation in operations_of(context.store, context.database)
         if operation.kind != "deploy" and operation.done(CODE) and operation.outcome in (None, "done")
     ]
     return found[-1] if found else None
 
 
 def _last_drop(context: Context) -> Optional[Operation]:
-    found = [operation for operation in _ours(context) if operation.facts(DOWN)]
+    found = [operation for operation in operations_of(context.store, context.database) if operation.facts(DOWN)]
     return found[-1] if found else None
 
 
@@ -153,10 +149,10 @@ def _load(context: Context, operation_id: str) -> Operation:
             hint=what_can_be_undone(context),
         )
     operation = Operation.load(context.store, operation_id)
-    if operation.header.get("database") != context.database:
+    if operation.database != context.database:
         raise Refused(
             "Operation %s was about another database" % operation_id,
-            found=str(operation.header.get("database")),
+            found=str(operation.database),
             expected=context.database,
             hint=what_can_be_undone(context),
         )
@@ -205,7 +201,7 @@ def _not_in_force(context: Context, named: Operation, newest: Optional[Change]) 
             found="%s, of which backup %s holds all" % (pruned["dropped"], pruned["dump"]),
             hint="rollback_complete.yml -e rollback_backup=%s goes back to it. %s" % (pruned["dump"], hint),
         )
-    if newest is not None and str(newest.operation.header["began"]) > str(named.header["began"]):
+    if newest is not None and newest.operation.began > named.began:
         return Refused(
             "Only the newest change can be undone",
             found="operation %s came after %s" % (newest, named.id),
@@ -222,10 +218,10 @@ def _require_no_deploy_since(context: Context, source: Change) -> None:
     """A deploy that ended well is what people want now; taking back what came before it would take it away too."""
     later = [
         operation.id
-        for operation in _ours(context)
+        for operation in operations_of(context.store, context.database)
         if operation.kind == "deploy"
         and operation.outcome == "done"
-        and str(operation.header["began"]) > str(source.operation.header["began"])
+        and operation.began > source.operation.began
     ]
     if later:
         raise Refused(

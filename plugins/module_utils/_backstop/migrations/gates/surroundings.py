@@ -44,11 +44,7 @@ def other_operations(context: Context, session: Session, _question: GateInputs) 
 def _open_operations(context: Context) -> List[Operation]:
     """Open operations of this database, besides our own."""
     own = context.operation.id if context.operation else None
-    return [
-        operation
-        for operation in open_operations(context.store)
-        if operation.id != own and operation.header.get("database") == context.database
-    ]
+    return [operation for operation in open_operations(context.store, context.database) if operation.id != own]
 
 
 def application(context: Context, session: Session, question: GateInputs) -> str:
