@@ -88,6 +88,13 @@ backup:
   description: The backup that holds all of it.
   returned: success
   type: str
+differences:
+  description:
+    - Definitions that are not as before, though the down-SQL was proved; C(pg_dump) shows them only after the COMMIT.
+    - They were changed beside the migration and not by the down-SQL.
+  returned: success
+  type: list
+  elements: str
 """
 
 from typing import Any, Dict

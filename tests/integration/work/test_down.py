@@ -23,6 +23,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import down_sql as down_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.down_sql import (
+    count_ahead,
     find_down_sql,
     rehearse_down,
     settle,
@@ -32,6 +33,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.p
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
 from support.databases import OWNER
+from support.module_runner import run_module
 
 DOWN = 'DROP TABLE "ReceiptData"'
 RECEIPT = """INSERT INTO "ReceiptData" ("id", "purchaseId", "totalAmountZWG", "transactionDateTime")
@@ -105,7 +107,7 @@ def put_back(live, context):
 def test_a_migration_is_taken_out(drop):
     context = drop.proved()
     result = take_out(context, 0)
-    assert result["changed"] and result["lost_rows"] == 0
+    assert result["changed"] and result["lost_rows"] == 0 and result["differences"] == []
     assert result["migrations"] == ["20251108000000_add_receipt_data"]
     assert result["dropped_tables"] == ["public.ReceiptData"]
     drop.is_as_before()
@@ -144,6 +146,25 @@ def test_lost_rows_are_counted_and_kept(drop):
     drop.live.run("receipts.sql")
     put_back(drop.live, context)
     assert drop.live.rows('SELECT * FROM "ReceiptData" ORDER BY 1') == content
+
+
+def test_a_loss_is_refused_before_the_application_stops(drop, tmp_path):
+    """By check mode of the module, which counts while the application runs and changes nothing, not even a journal."""
+    for number in (1, 2):
+        drop.live.execute(RECEIPT % (number, number))
+    context = drop.proved()
+    cluster, files = drop.live.cluster, sorted(os.walk(drop.live.store.root))
+    rows = drop.live.rows('SELECT xmin::text, * FROM "ReceiptData" ORDER BY 2')
+    arguments = {
+        "connection": {"url": cluster.url(drop.live.name, user=OWNER)}, "store": drop.live.store.root,
+        "client_bin_dir": str(cluster.bin_dir), "operation": context.operation.id, "accept_lost_rows": 1,
+    }
+    refused = run_module(tmp_path, "migration_down", arguments, check=True)
+    assert refused.failed and "2 rows would be lost" in refused.result["msg"], refused.printed
+    assert "public.ReceiptData: 2 inserted" in refused.result["msg"]
+    assert count_ahead(context, 2)["changed"] is False
+    assert drop.live.rows('SELECT xmin::text, * FROM "ReceiptData" ORDER BY 2') == rows
+    assert sorted(os.walk(drop.live.store.root)) == files and context.operation.last("down") is None
 
 
 def test_values_of_a_column(plain):
@@ -296,6 +317,36 @@ def test_an_object_that_came_after_the_proof(drop):
     with pytest.raises(BackstopError, match="index public.late would be added"):
         take_out(context, 0)
     assert drop.live.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_change_beside_the_migration_that_only_pg_dump_sees(drop, killed):
+    """It is seen after the COMMIT: the migration is out, so the operation ends, and the difference is reported."""
+    context = drop.proved()
+    drop.live.execute('ALTER TABLE "User" ALTER "email" SET STATISTICS 9')
+    if killed:
+        assert run_killed(context, "down.committed") == -signal.SIGKILL
+        assert settle(context) == {"changed": True, "taken_out": True}
+    result = take_out(context, 0)
+    assert result["changed"] is not killed and result["migrations"] == ["20251108000000_add_receipt_data"]
+    (told,) = result["differences"]
+    assert "public.User is changed" in told and "SET STATISTICS 9" in told
+    assert take_out(context, 0)["differences"] == [told]
+    drop.is_as_before()
+
+
+def test_a_comparison_that_fails_after_the_commit(drop, monkeypatch):
+    """No pg_dump any more: what is done is not called a failure, nor as before."""
+    context = drop.proved()
+
+    def reach(place):
+        if place == "down.committed":
+            context.client_bin_dir = str(drop.live.store.root)
+
+    monkeypatch.setattr(down_module, "reach", reach)
+    result = take_out(context, 0)
+    assert result["changed"] and "could not be compared: " in result["differences"][0]
+    drop.is_as_before()
 
 
 def test_a_failed_migration_is_another_scenario(drop):

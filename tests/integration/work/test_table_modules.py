@@ -56,8 +56,15 @@ def test_backup_restore_and_undo(plain, module, tmp_path):
     again = module("pg_table_restore", table="User")
     assert not again.result["changed"] and again.result["done_before"] == operation.id, again.printed
 
-    would = module("pg_table_restore", undo=operation.id, check=True)
-    assert would.result["changed"] and would.result["total"] == 1, would.printed
+    plain.execute("""CREATE TABLE late AS SELECT * FROM "User" WHERE "id" = 'u1'; UPDATE late SET id = 'new', email = 'new';
+        INSERT INTO "User" SELECT * FROM late""")
+    right, files = digest(plain), sorted(os.walk(plain.store.root))
+    refused = module("pg_table_restore", undo=operation.id, check=True)
+    assert refused.failed and "would be lost" in refused.result["msg"], refused.printed
+    assert digest(plain) == right and sorted(os.walk(plain.store.root)) == files
+    would = module("pg_table_restore", undo=operation.id, check=True, accept_lost_rows=1)
+    assert would.result["changed"] and (would.result["total"], would.result["lost_rows"]) == (2, 1), would.printed
+    plain.execute("DELETE FROM \"User\" WHERE \"id\" = 'new'")
     planned = module("rollback_plan_info", scenario="undo").result
     assert (planned["undoes"], planned["table"]) == (operation.id, "public.User")
     undone = module("pg_table_restore", undo=operation.id)
