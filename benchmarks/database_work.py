@@ -25,7 +25,7 @@ import psycopg2
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import run_drill
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace, Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
@@ -105,7 +105,7 @@ class Bench:
         self.cluster.create_database(DATABASE)
         self.cluster.sql(SCHEMA.format(rows=rows), DATABASE)
         connection = Settings.from_url(self.cluster.url(DATABASE))
-        self.context = Context(
+        self.site = Site(
             connection, connection.with_database("postgres"), Store(str(folder / "store")), str(self.cluster.bin_dir)
         )
 
@@ -131,24 +131,23 @@ class Bench:
         self.program("pg_restore", "-d", "electricity_tokens_test", str(self.folder / "runbook.dump"))
 
     def backup(self) -> BackupPlace:
-        return make_backup(self.context, "pre-migration")
+        return make_backup(self.site, "pre-migration")
 
     def revert(self, place: BackupPlace, changed: int) -> Dict[str, float]:
         self.cluster.sql(
             "UPDATE \"TokenPurchase\" SET note = 'x' WHERE id IN (SELECT 'p' || generate_series(1, %d))" % changed,
             DATABASE,
         )
-        self.context.operation = Operation.create(self.context.store, "rollback", {"database": DATABASE})
+        run = self.site.run(Operation.create(self.site.store, "rollback", {"database": DATABASE}))
         started = time.monotonic()
-        build_successor(self.context, place)
+        build_successor(run, place)
         built = time.monotonic()
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        facts = revert(self.context, place, changed)
+        facts = revert(run, place, changed)
         ended = time.monotonic()
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
         assert facts["lost_rows"] == changed, facts
-        self.context.operation.close("done")
-        self.context.operation = None
+        run.operation.close("done")
         return {
             "build": built - started,
             "swap": ended - built,
@@ -175,7 +174,7 @@ def report(bench: Bench, rows: int) -> None:
     runbook_dump, runbook_restore = bench.best(bench.runbook_dump), bench.best(bench.runbook_restore)
     backup = bench.best(bench.backup)
     place = bench.backup()
-    drill = bench.best(lambda: run_drill(bench.context, place))
+    drill = bench.best(lambda: run_drill(bench.site, place))
     unchanged, changed = bench.revert(place, 0), bench.revert(place, 1000)
     with Clients(bench.cluster.url(DATABASE)) as clients:
         bench.revert(place, 0)

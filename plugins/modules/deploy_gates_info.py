@@ -175,8 +175,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma
 
 
 def act(request: Request) -> Dict[str, Any]:
-    context = request.context
-    gates = evaluate(context, _question(request))
+    site = request.site
+    gates = evaluate(site, _question(request))
     passed = all(gate.passed for gate in gates)
     closed = [
         str(Refused("%s: %s" % (gate.name, gate.found), expected=gate.expected, hint=gate.hint))
@@ -184,7 +184,7 @@ def act(request: Request) -> Dict[str, Any]:
         if not gate.passed
     ]
     waived = {gate.name: gate.waived for gate in gates if gate.waived is not None}
-    rollback = rollback_way(context, gates)
+    rollback = rollback_way(site, gates)
     result = {
         "passed": passed,
         "gates": [gate.to_json() for gate in gates],
@@ -192,8 +192,8 @@ def act(request: Request) -> Dict[str, Any]:
         "waived": waived,
         "rollback": rollback,
     }
-    if context.operation is not None and not request.check_mode:
-        context.operation.write(
+    if site.operation is not None and not request.check_mode:
+        site.operation.write(
             "gates", "done" if passed else "failed", gates=result["gates"], waived=waived, rollback=rollback
         )
     return {"changed": False, **result}

@@ -101,12 +101,12 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma
 
 
 def act(request: Request) -> Dict[str, Any]:
-    context = request.context
+    site = request.site
     place = request.store.find_backup(request.params["backup"])
     if request.check_mode:
-        with context.connect() as session:
-            found = leftovers(context, session, place)
-            failed = history.compare([], history.read_rows(session.cursor(), context.connection.schema)).failed
+        with site.connect() as session:
+            found = leftovers(site, session, place)
+            failed = history.compare([], history.read_rows(session.cursor(), site.connection.schema)).failed
         left = found["added"] or found["applied"]
         outcome = "restore_needed" if found["reasons"] else "dropped" if left else "clean"
         changed = not found["reasons"] and bool(left or failed)
@@ -118,7 +118,7 @@ def act(request: Request) -> Dict[str, Any]:
             "resolved": failed if changed else [],
             "reasons": found["reasons"],
         }
-    return clean_failed_migration(context, place, request.prisma)
+    return clean_failed_migration(site, place, request.prisma)
 
 
 def main() -> None:

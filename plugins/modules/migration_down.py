@@ -108,10 +108,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.d
 
 
 def act(request: Request) -> Dict[str, Any]:
-    context = request.context
+    run = request.run
     if request.check_mode:
-        return {**count_ahead(context, request.params["accept_lost_rows"]), "changed": True}
-    return take_out(context, request.params["accept_lost_rows"])
+        return {**count_ahead(run, request.params["accept_lost_rows"]), "changed": True}
+    return take_out(run, request.params["accept_lost_rows"])
 
 
 def main() -> None:

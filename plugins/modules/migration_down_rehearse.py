@@ -130,7 +130,7 @@ def act(request: Request) -> Dict[str, Any]:
     if request.check_mode:
         return {"changed": True, "proved": False, "reasons": ["check mode proves nothing"], "source": "", "sha256": ""}
     return rehearse_down(
-        request.context,
+        request.run,
         before,
         now,
         scratch=params["database"],

@@ -205,7 +205,7 @@ def act(request: Request) -> Dict[str, Any]:
         else:
             operation.close(request.params["outcome"], **request.params["facts"])
     described = _described(operation, changed)
-    return {**described, "retired": retired.summary(request.context)} if request.params["state"] == "end" else described
+    return {**described, "retired": retired.summary(request.site)} if request.params["state"] == "end" else described
 
 
 def _begin(request: Request) -> Dict[str, Any]:
@@ -226,8 +226,8 @@ def _begin(request: Request) -> Dict[str, Any]:
 def _settle(request: Request, operation: Operation) -> Dict[str, Any]:
     if request.check_mode:
         return _described(operation, False)
-    swap, here = revert.settle(request.context), in_place.settle(request.context)
-    drop = down.settle(request.context)
+    swap, here = revert.settle(request.run), in_place.settle(request.run)
+    drop = down.settle(request.run)
     return {
         **_described(operation, swap["changed"] or here["changed"] or drop["changed"]),
         "swapped": swap["swapped"],

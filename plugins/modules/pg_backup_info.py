@@ -158,8 +158,8 @@ def act(request: Request) -> Dict[str, Any]:
         ],
     }
     if request.has_connection:
-        with request.context.administer() as admin:
-            found = retired_databases(request.context, admin)
+        with request.site.administer() as admin:
+            found = retired_databases(request.site, admin)
         facts["retired"] = [one.to_json(request.params["undo_window"]) for one in found]
     return facts
 

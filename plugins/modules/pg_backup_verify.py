@@ -161,7 +161,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 
 
 def act(request: Request) -> Dict[str, Any]:
-    context = request.context
+    site = request.site
     params = request.params
     place = request.store.find_backup(params["backup"])
     if params["level"] == "restored":
@@ -171,7 +171,7 @@ def act(request: Request) -> Dict[str, Any]:
         earlier = verified_before(place, params["level"], params["max_age"])
     if request.check_mode:
         return {"changed": earlier is None, "level": params["level"], "backup": place.backup_id}
-    with journaled_step(context, "drill") as facts:
+    with journaled_step(site, "drill") as facts:
         result = earlier or _verify(request, place)
         facts.update(result)
     return {"changed": earlier is None, "reused": earlier is not None, **result}
@@ -179,12 +179,12 @@ def act(request: Request) -> Dict[str, Any]:
 
 def _verify(request: Request, place: BackupPlace) -> Dict[str, Any]:
     params = request.params
-    context = request.context
+    site = request.site
     if params["level"] != "restored" or params["where"] == "database":
-        return verify(context, place, params["level"], keep=params["keep_scratch"])
+        return verify(site, place, params["level"], keep=params["keep_scratch"])
     if params["keep_scratch"]:
         raise Refused("A scratch cluster is always removed", found="keep_scratch", hint="drill in a scratch database")
-    return {"level": "restored", **run_cluster_drill(context, place, params["scratch_directory"])}
+    return {"level": "restored", **run_cluster_drill(site, place, params["scratch_directory"])}
 
 
 def main() -> None:

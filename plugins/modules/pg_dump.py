@@ -243,7 +243,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 
 
 def act(request: Request) -> Dict[str, Any]:
-    context = request.context
+    site = request.site
     params = request.params
     form = BackupOptions(
         format=params["format"],
@@ -252,15 +252,15 @@ def act(request: Request) -> Dict[str, Any]:
         plain=params["plain"],
         tables=params["tables"],
     )
-    form.require_possible(bool(context.recipients))
+    form.require_possible(bool(site.recipients))
     found = None
     if params["max_age"] > 0:
-        found = reusable_backup(context, params["kind"], params["max_age"], form, params["commit"])
+        found = reusable_backup(site, params["kind"], params["max_age"], form, params["commit"])
     if request.check_mode:
         return predicted_result(request, form, found)
-    with journaled_step(context, params["step"]) as facts:
+    with journaled_step(site, params["step"]) as facts:
         place = found or make_backup(
-            context,
+            site,
             params["kind"],
             migrations=_migrations(request),
             commit=params["commit"],
@@ -298,14 +298,14 @@ def _prisma_schema(wanted: Optional[Dict[str, Any]], url: str) -> Optional[bytes
 def predicted_result(request: Request, form: BackupOptions, found: Optional[BackupPlace]) -> Dict[str, Any]:
     if found is not None:
         return {"changed": False, **_described(found), "reused": True}
-    require_recipients(request.context.recipients)
-    if request.context.recipients:
+    require_recipients(request.site.recipients)
+    if request.site.recipients:
         find_age()
-    with request.context.connect() as session:
-        request.context.tools(session)
+    with request.site.connect() as session:
+        request.site.tools(session)
         for name in form.tables or []:
             find_family(session, name, request.connection.schema)
-        size = server.database_size(session, request.context.database)
+        size = server.database_size(session, request.site.database)
     source = {"source": request.connection.masked, "database_bytes": size}
     return {"changed": True, "backup": None, "scope": form.scope, "reused": False, **source}
 

@@ -81,7 +81,7 @@ def act(request: Request) -> Dict[str, Any]:
     place = request.store.find_backup(request.params["backup"])
     if request.check_mode:
         return {"changed": True}
-    return fence(request.context, place, request.params["wait"])
+    return fence(request.site, place, request.params["wait"])
 
 
 def main() -> None:

@@ -93,9 +93,9 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.s
 def act(request: Request) -> Dict[str, Any]:
     place = request.store.find_backup(request.params["backup"])
     if request.check_mode:
-        request.context.archive(place, manifests.load(place))
+        request.run.archive(place, manifests.load(place))
         return {"changed": True}
-    return build_successor(request.context, place)
+    return build_successor(request.run, place)
 
 
 def main() -> None:

@@ -161,15 +161,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.i
 
 
 def act(request: Request) -> Dict[str, Any]:
-    context = request.context
+    run = request.run
     accept, unreadable = request.params["accept_lost_rows"], request.params["accept_unreadable"]
     undone = Operation.load(request.store, request.params["undo"]) if request.params["undo"] else None
     place = request.store.find_backup(request.params["backup"]) if request.params["backup"] else None
     also = {"accept_lost_objects": request.params["accept_lost_objects"], "only_count": request.check_mode}
     if undone is not None:
-        result = undo_in_place(context, undone, accept, unreadable, **also)
+        result = undo_in_place(run, undone, accept, unreadable, **also)
     else:
-        result = revert_in_place(context, cast(BackupPlace, place), accept, accept_unreadable=unreadable, **also)
+        result = revert_in_place(run, cast(BackupPlace, place), accept, accept_unreadable=unreadable, **also)
     return {**result, "changed": True} if request.check_mode else result
 
 

@@ -80,11 +80,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.r
 
 
 def act(request: Request) -> Dict[str, Any]:
-    context = request.context
+    run = request.run
     undone = Operation.load(request.store, request.params["undo"])
     if request.check_mode:
         return {"changed": True}
-    return back_up_retired(context, undone)
+    return back_up_retired(run, undone)
 
 
 def main() -> None:

@@ -137,7 +137,7 @@ def act(request: Request) -> Dict[str, Any]:
     if window < 0:
         raise Refused("The undo window is none", found=str(window), expected="a number of days, 0 or more")
     found = prune(
-        request.context,
+        request.site,
         window_days=window,
         level=request.params["level"],
         dump=request.params["dump"],

@@ -74,7 +74,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 
 def act(request: Request) -> Dict[str, Any]:
     operation = request.params["operation"]
-    with request.context.administer() as admin:
+    with request.site.administer() as admin:
         present = [name for name, _oid, _allowed in server.databases(admin)]
         names = request.params["names"] or scratch_databases(admin, operation)
         dropped = [name for name in names if name in present]

@@ -233,17 +233,17 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.s
 
 
 def act(request: Request) -> Dict[str, Any]:
-    context = request.context
+    run = request.run
     accept, unreadable = request.params["accept_lost_rows"], request.params["accept_unreadable"]
     also = {"accept_lost_objects": request.params["accept_lost_objects"], "only_count": request.check_mode}
     undone = Operation.load(request.store, request.params["undo"]) if request.params["undo"] else None
     place = request.store.find_backup(request.params["backup"]) if request.params["backup"] else None
     reapply = Reapply(request.params["reapply"], request.params["reapply_deletes"])
     if undone is not None:
-        result = undo(context, undone, accept, reapply, unreadable, **also)
+        result = undo(run, undone, accept, reapply, unreadable, **also)
     else:
         changes_in = request.params["accept_changes_in"]
-        result = revert(context, cast(BackupPlace, place), accept, changes_in, reapply, unreadable, **also)
+        result = revert(run, cast(BackupPlace, place), accept, changes_in, reapply, unreadable, **also)
     return {**result, "changed": True} if request.check_mode else result
 
 

@@ -151,7 +151,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store 
 
 
 def act(request: Request) -> Dict[str, Any]:
-    context = request.context
+    site = request.site
     params = request.params
     manifest = manifests.load(request.store.find_backup(params["backup"])) if params["backup"] else None
     wanted = params["tables"]
@@ -159,13 +159,13 @@ def act(request: Request) -> Dict[str, Any]:
         wanted = [{"name": qualified(entry["schema"], entry["name"])} for entry in manifest["tables"]]
     wrong: List[str] = []
     measured = []
-    with context.connect() as session:
+    with site.connect() as session:
         for one in wanted:
             found, sentences = check_table(session, one, request.connection.schema, manifest)
             measured.append(found)
             wrong += sentences
-        if context.operation is not None and params["rehearsal"] and not request.check_mode:
-            wrong += check_against_rehearsal(context, session)
+        if site.operation is not None and params["rehearsal"] and not request.check_mode:
+            wrong += check_against_rehearsal(site, session)
     if wrong:
         raise BackstopError(
             "The database is not as expected",

@@ -186,12 +186,12 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.t
 
 
 def act(request: Request) -> Dict[str, Any]:
-    context = request.context
+    site = request.site
     params = request.params
     if params["undo"]:
         undone = Operation.load(request.store, params["undo"])
         carry_out = plan_undo_of if request.check_mode else undo_table
-        return _told(request, carry_out(context, undone, params["accept_lost_rows"], params["accept_cascade"]))
+        return _told(request, carry_out(site, undone, params["accept_lost_rows"], params["accept_cascade"]))
     wish = TableRestoreRequest(
         params["table"],
         params["mode"],
@@ -202,7 +202,7 @@ def act(request: Request) -> Dict[str, Any]:
         params["accept_unreadable"],
     )
     carry_out = plan if request.check_mode else restore_table
-    return _told(request, carry_out(context, wish, params["backup"], again=params["again"]))
+    return _told(request, carry_out(site, wish, params["backup"], again=params["again"]))
 
 
 def _told(request: Request, result: Dict[str, Any]) -> Dict[str, Any]:

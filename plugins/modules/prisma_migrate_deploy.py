@@ -109,15 +109,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
 
 
 def act(request: Request) -> Dict[str, Any]:
-    context = request.context
+    site = request.site
     prisma = request.prisma
     if request.check_mode:
-        with context.connect() as session:
+        with site.connect() as session:
             state = read_state(session, prisma, request.connection.schema)
         refuse_problems(state, request.params["expected"])
         return {"changed": bool(state.pending), "applied": state.pending, "seconds": 0.0, "lock_retries": 0}
     return apply_patiently(
-        context,
+        site,
         prisma,
         lock_retries=request.params["lock_retries"],
         expected=request.params["expected"],

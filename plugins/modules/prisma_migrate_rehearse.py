@@ -152,19 +152,19 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import rehearse_closed
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Run, journaled_step
 
 
 def act(request: Request) -> Dict[str, Any]:
     if request.check_mode:
         return {"changed": True, "closed_server": None}
-    context, backup = request.context, request.params["backup"]
-    with journaled_step(context, "rehearsal") as facts:
+    site, backup = request.site, request.params["backup"]
+    with journaled_step(site, "rehearsal") as facts:
         result = rehearse_closed(
-            context,
+            site,
             request.params["database"],
             request.prisma,
-            context.store.find_backup(backup) if backup else None,
+            site.store.find_backup(backup) if backup else None,
             expected=request.params["expected"],
             lock_timeout_ms=int(request.params["lock_timeout"] * 1000),
             timeout=request.params["timeout"],

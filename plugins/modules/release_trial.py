@@ -187,9 +187,9 @@ def act(request: Request) -> Dict[str, Any]:
         report = smoke.run("http://127.0.0.1:%d" % port, steps, timeout=params["timeout"], headers=headers)
         return report.require_passed()
 
-    with journaled_step(request.context, OLD_RELEASE) as facts:
+    with journaled_step(request.run, OLD_RELEASE) as facts:
         found = try_old_release(
-            request.context,
+            request.run,
             params["database"],
             params["release"],
             test,

@@ -224,7 +224,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import MODES
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import read_folder
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.baseline import ReadFolder
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import gather
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import (
@@ -238,7 +238,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.u
 
 
 def act(request: Request) -> Dict[str, Any]:
-    context, params = request.context, request.params
+    site, params = request.site, request.params
     scenario = params["scenario"]
     options = Options(
         params["accept_lost_rows"],
@@ -251,29 +251,29 @@ def act(request: Request) -> Dict[str, Any]:
         params["restore_method"] == "in_place",
     )
     if scenario == "undo":
-        plan = plan_undo(context, params["undo"])
-        return {"changed": False, **plan, **loss_of_undo(context, plan, options)}
+        plan = plan_undo(site, params["undo"])
+        return {"changed": False, **plan, **loss_of_undo(site, plan, options)}
     folder = params["migrations_path"]
     read = functools.partial(read_folder, folder) if folder else None
-    chosen = _chosen(context, params, read)
+    chosen = _chosen(site, params, read)
     if not chosen.get("needed", True) and chosen.get("method") != "code_only":
         return {"changed": False, **chosen}
     facts = gather(
-        context,
+        site,
         folder=read,
         healthy=params["healthy"],
         backup_id=chosen.get("backup") or params["backup"],
     )
     runs = scenario != "auto" and not request.check_mode
-    return {"changed": False, **chosen, **diagnose(context, scenario, facts, chosen, options, runs=runs)}
+    return {"changed": False, **chosen, **diagnose(site, scenario, facts, chosen, options, runs=runs)}
 
 
-def _chosen(context: Context, params: Dict[str, Any], folder: Optional[ReadFolder]) -> Dict[str, Any]:
+def _chosen(site: Site, params: Dict[str, Any], folder: Optional[ReadFolder]) -> Dict[str, Any]:
     if params["scenario"] == "failed_migration":
-        return plan_failed_migration(context, params["backup"], folder)
+        return plan_failed_migration(site, params["backup"], folder)
     if params["scenario"] == "application_errors":
-        return plan_application_errors(context, params["method"], params["backup"])
-    return plan_revert(context, params["backup"]) if params["scenario"] == "complete" else {}
+        return plan_application_errors(site, params["method"], params["backup"])
+    return plan_revert(site, params["backup"]) if params["scenario"] == "complete" else {}
 
 
 def main() -> None:

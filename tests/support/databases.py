@@ -26,7 +26,7 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import quote_identifier
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Run, Site
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace, Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
@@ -67,15 +67,15 @@ class Live:
     """A live database, and the library's view of it with a store of its own."""
 
     cluster: Cluster
-    context: Context
+    site: Site
 
     @property
     def name(self) -> str:
-        return self.context.database
+        return self.site.database
 
     @property
     def store(self) -> Store:
-        return self.context.store
+        return self.site.store
 
     def session(self, user: Optional[str] = None, database: Optional[str] = None) -> ContextManager[Any]:
         """A cursor in autocommit; default is the superuser in the live database."""
@@ -99,12 +99,12 @@ class Live:
             cursor.execute((SQL / script).read_text("utf-8"))
 
     def backup(self, kind: str = "pre-migration", **keywords: Any) -> BackupPlace:
-        return make_backup(self.context, kind, **keywords)
+        return make_backup(self.site, kind, **keywords)
 
-    def begun(self, kind: str, request: Optional[Dict[str, Any]] = None) -> Context:
+    def begun(self, kind: str, request: Optional[Dict[str, Any]] = None) -> Run:
         """A new operation on this database."""
         operation, _adopted = begin(self.store, kind, self.name, request or {}, this_controller())
-        return dataclasses.replace(self.context, operation=operation, keep_open=[])
+        return self.site.run(operation)
 
     def names(self) -> List[str]:
         """Every database of the server that is no template of ours."""
@@ -135,8 +135,8 @@ class Databases:
     def existing(self, name: str, user: Optional[str] = OWNER) -> Live:
         connection = Settings.from_url(self.cluster.url(name, user=user))
         administration = connection.with_database("postgres")
-        context = Context(connection, administration, Store(str(self.store)), str(self.cluster.bin_dir))
-        return Live(self.cluster, context)
+        site = Site(connection, administration, Store(str(self.store)), str(self.cluster.bin_dir))
+        return Live(self.cluster, site)
 
     @contextlib.contextmanager
     def dropped_afterwards(self) -> Iterator["Databases"]:

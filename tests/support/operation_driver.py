@@ -39,7 +39,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context, journaled_step
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site, journaled_step
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
@@ -60,7 +60,7 @@ class Driver:
     def __init__(self, given: Dict[str, Any]) -> None:
         connection = Settings.from_url(given["url"])
         administration = Settings.from_url(given.get("administration", given["url"])).with_database("postgres")
-        self.context = Context(connection, administration, Store(given["store"]), given.get("client_bin_dir"))
+        self.site = Site(connection, administration, Store(given["store"]), given.get("client_bin_dir"))
         self.release = Settings.from_url(given.get("release_url", given["url"]))
         self.expected = given.get("expected", [])
         self.data_directory = given.get("data_directory")
@@ -70,14 +70,14 @@ class Driver:
 
     def _begin(self, kind: str, request: Dict[str, Any]) -> Operation:
         operation, _adopted = begin(
-            self.context.store, kind, self.context.database, request, this_controller(), take_over=False
+            self.site.store, kind, self.site.database, request, this_controller(), take_over=False
         )
-        self.context.operation = operation
+        self.site = self.site.run(operation)
         return operation
 
     def _state(self) -> history.MigrationState:
-        with self.context.connect() as session:
-            return read_state(session, self.prisma, self.context.connection.schema)
+        with self.site.connect() as session:
+            return read_state(session, self.prisma, self.site.connection.schema)
 
     def deploy(self) -> Dict[str, Any]:
         operation = self._begin("deploy", {"migrations": self.expected})
@@ -92,7 +92,7 @@ class Driver:
 
     def _prove(self, operation: Operation) -> None:
         gates = evaluate(
-            self.context,
+            self.site,
             GateInputs(
                 files=history.read_folder(self.prisma.project.migrations()),
                 expected=self.expected,
@@ -108,39 +108,39 @@ class Driver:
         if operation.done("rehearsal"):
             return
         self._back_up(operation)
-        place = self.context.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]
-        with journaled_step(self.context, "drill") as facts:
-            facts.update(verify(self.context, place, "restored", keep=True))
-        with journaled_step(self.context, "rehearsal") as rehearsal:
+        place = self.site.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]
+        with journaled_step(self.site, "drill") as facts:
+            facts.update(verify(self.site, place, "restored", keep=True))
+        with journaled_step(self.site, "rehearsal") as rehearsal:
             rehearsal.update(
                 rehearse(
-                    self.context,
+                    self.site,
                     facts["database"],
                     self.prisma,
                     expected=self.expected,
                     lock_timeout_ms=LOCK_TIMEOUT_MS,
                 )
             )
-        with self.context.administer() as admin:
+        with self.site.administer() as admin:
             drop_scratch_database(admin, facts["database"])
 
     def _back_up(self, operation: Operation) -> None:
-        with journaled_step(self.context, "backup") as facts:
-            facts["backup"] = make_backup(self.context, "pre-migration").backup_id
+        with journaled_step(self.site, "backup") as facts:
+            facts["backup"] = make_backup(self.site, "pre-migration").backup_id
 
     def _change(self, operation: Operation) -> None:
-        place = self.context.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]
-        if not fence(self.context, place, 5)["same"]:
+        place = self.site.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]
+        if not fence(self.site, place, 5)["same"]:
             self._back_up(operation)
-        apply_migrations(self.context, self.prisma, expected=self.expected, lock_timeout_ms=LOCK_TIMEOUT_MS)
-        with self.context.connect() as session:
-            wrong = check_against_rehearsal(self.context, session)
+        apply_migrations(self.site, self.prisma, expected=self.expected, lock_timeout_ms=LOCK_TIMEOUT_MS)
+        with self.site.connect() as session:
+            wrong = check_against_rehearsal(self.site, session)
         if wrong:
             raise BackstopError("The catalog differs from the rehearsal's", found="; ".join(wrong))
 
     def _clean(self, operation: Operation) -> Dict[str, Any]:
-        place = self.context.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]
-        result = clean_failed_migration(self.context, place, self.prisma)
+        place = self.site.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]
+        result = clean_failed_migration(self.site, place, self.prisma)
         operation.close("rolled_back")
         return {"operation": operation.id, **result, "outcome": "rolled_back"}
 
@@ -152,29 +152,29 @@ class Driver:
         return self.undo(Reapply("apply", deletes=True))
 
     def revert(self, reapply: Optional[Reapply] = None) -> Dict[str, Any]:
-        plan = plan_revert(self.context, None)
+        plan = plan_revert(self.site, None)
         if not plan["needed"] and not self._interrupted("rollback"):
             return {"outcome": "nothing"}
         operation = self._begin("rollback", {"scenario": "complete", "backup": plan["backup"]})
-        place = self.context.store.find_backup(plan["backup"])
-        build_successor(self.context, place)
-        revert(self.context, place, 0, reapply=reapply)
+        place = self.site.store.find_backup(plan["backup"])
+        build_successor(self.site, place)
+        revert(self.site, place, 0, reapply=reapply)
         operation.close("done")
         return {"operation": operation.id, "outcome": "done"}
 
     def undo(self, reapply: Optional[Reapply] = None) -> Dict[str, Any]:
-        plan = plan_undo(self.context, None)
+        plan = plan_undo(self.site, None)
         if not plan["needed"] and not self._interrupted("undo"):
             return {"outcome": "nothing"}
         operation = self._begin("undo", {"undoes": plan["undoes"]})
-        undone = Operation.load(self.context.store, plan["undoes"])
-        back_up_retired(self.context, undone)
-        undo(self.context, undone, 0, reapply)
+        undone = Operation.load(self.site.store, plan["undoes"])
+        back_up_retired(self.site, undone)
+        undo(self.site, undone, 0, reapply)
         operation.close("done")
         return {"operation": operation.id, "outcome": "done"}
 
     def _interrupted(self, kind: str) -> bool:
-        return any(operation.kind == kind for operation in open_operations(self.context.store))
+        return any(operation.kind == kind for operation in open_operations(self.site.store))
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
@@ -33,23 +33,23 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.t
 def run(what: str, given: Dict[str, Any]) -> Dict[str, Any]:
     connection = Settings.from_url(given["url"])
     store = Store(given["store"])
-    context = Context(connection, connection.with_database("postgres"), store, given["client_bin_dir"])
+    site = Site(connection, connection.with_database("postgres"), store, given["client_bin_dir"])
     interrupted = bool(open_operations(store))
     if what == "undo":
-        planned = plan_table_undo(context, None)
+        planned = plan_table_undo(site, None)
         kind, request = "undo", {"undoes": planned["undoes"] if planned else None}
         needed = bool(planned and planned["needed"])
     else:
         kind, request = "rollback", {"scenario": "corrupted_table", "table": given["table"]}
-        needed = bool(plan(context, TableRestoreRequest(given["table"]))["changed"])
+        needed = bool(plan(site, TableRestoreRequest(given["table"]))["changed"])
     if not needed and not interrupted:
         return {"outcome": "nothing"}
-    operation, _adopted = begin(store, kind, context.database, request, this_controller())
-    context.operation = operation
+    operation, _adopted = begin(store, kind, site.database, request, this_controller())
+    run = site.run(operation)
     if what == "undo":
-        undo_table(context, Operation.load(store, str(request["undoes"])), 0, False)
+        undo_table(run, Operation.load(store, str(request["undoes"])), 0, False)
     else:
-        restore_table(context, TableRestoreRequest(given["table"]))
+        restore_table(run, TableRestoreRequest(given["table"]))
     operation.close("done")
     return {"outcome": "done"}
 

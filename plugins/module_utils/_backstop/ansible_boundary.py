@@ -14,13 +14,13 @@ from typing import Any, Callable, Dict, List, Optional, Union, cast
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .base.errors import BackstopError
+from .base.errors import BackstopError, Refused
 from .base.processes import signals_as_errors
 from .postgres.connection import Settings, database_errors
 from .postgres.pgbouncer import END, REFUSE, Pooler
 from .postgres.relay import relayed
 from .prisma.cli import Prisma
-from .site import Context
+from .site import Run, Site
 from .store.layout import Store
 from .store.operation import Operation
 
@@ -129,19 +129,27 @@ class Request:
         )
 
     @property
-    def context(self) -> Context:
-        """Database, store and operation, as the library wants them."""
-        wanted = self.params.get("operation")
-        return Context(
+    def site(self) -> Site:
+        """Database and store, as the library wants them; a Run where an operation is given."""
+        site = Site(
             self.connection,
             self.administration,
             self.store,
             self.params.get("client_bin_dir") or None,
-            Operation.load(self.store, wanted) if wanted else None,
             poolers=[Pooler.from_mapping(one) for one in self.params.get("poolers") or []],
             recipients=tuple(self.params.get("age_recipients") or ()),
             identity=self.params.get("age_identity") or None,
         )
+        wanted = self.params.get("operation")
+        return site.run(Operation.load(self.store, wanted)) if wanted else site
+
+    @property
+    def run(self) -> Run:
+        """The operation that the module is a step of."""
+        site = self.site
+        if not isinstance(site, Run):
+            raise Refused("This belongs to an operation", hint="begin one with the module operation and give its id")
+        return site
 
 
 def _settings(module: AnsibleModule) -> List[Settings]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import zlib
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 from .base import sqlstates
+from .base.durable_files import FileLock
 from .base.encryption import Encrypted, require_identity
 from .base.errors import BackstopError, CouldNotVerify, Locked
 from .base.progress import Progress
@@ -30,26 +31,55 @@ _ADVISORY_CLASS = 0x6261636B
 #: How long to wait for a predecessor that was cut off and still winds up, in seconds.
 PREDECESSOR_SECONDS = 60
 
+_Site = TypeVar("_Site", bound="Site")
 
-@dataclasses.dataclass
-class Context:
-    """The database, the store, and the operation that is being carried out."""
+
+def _no_operation() -> Operation:
+    raise TypeError("a run needs an operation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """A database, its server and its store. Reading needs no more."""
 
     connection: Settings
     administration: Settings
     store: Store
     client_bin_dir: Optional[str] = None
-    operation: Optional[Operation] = None
     #: those that the application's clients go through
     poolers: Sequence[Pooler] = ()
-    #: descriptors of locks that child processes keep open
-    keep_open: List[int] = dataclasses.field(default_factory=list)
-    #: who is told how far work without an operation is
+    #: who is shown the progress of work without an operation
     watched_by: Optional[Progress] = None
     #: public keys for which every backup is encrypted; none means not at all
     recipients: Tuple[str, ...] = ()
     #: file of the private key that opens encrypted backups
     identity: Optional[str] = None
+    #: locks under which work here runs; see keep_open
+    locks: Tuple[FileLock, ...] = ()
+
+    # A Run has one. No field, so that there is no Site with an operation but a Run.
+    operation = None  # type: Optional[Operation]
+
+    def run(self, operation: Operation) -> "Run":
+        """Carry out an operation here."""
+        return Run(**{**self._fields(), "locks": (operation.lock,)}, operation=operation)
+
+    def apart(self) -> "Site":
+        """The same without an operation and its locks, for work that is no part of it."""
+        return Site(**{**self._fields(), "locks": ()})
+
+    def _fields(self) -> Dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Site)}
+
+    def under(self: _Site, lock: FileLock) -> _Site:
+        """The same, for work under one more lock."""
+        return dataclasses.replace(self, locks=(*self.locks, lock))
+
+    @property
+    def keep_open(self) -> List[int]:
+        """Descriptors of the locks that are held now. Child processes keep them open: a lock is free when the last
+        process that works under it is gone."""
+        return [lock.descriptor for lock in self.locks if lock.descriptor is not None]
 
     @property
     def database(self) -> str:
@@ -97,6 +127,13 @@ class Context:
         return Encrypted(place.file(name), require_identity(self.identity))
 
 
+@dataclasses.dataclass(frozen=True)
+class Run(Site):
+    """One operation on a site."""
+
+    operation: Operation = dataclasses.field(default_factory=_no_operation)
+
+
 def _advisory_key(database: str) -> int:
     key = zlib.crc32(database.encode())
     return key - (1 << 32) if key >= 1 << 31 else key
@@ -114,13 +151,13 @@ def lock_holder(session: Session, database: str) -> Optional[str]:
 
 
 @contextlib.contextmanager
-def database_lock(context: Context, wait_seconds: float = PREDECESSOR_SECONDS) -> Iterator[Session]:
+def database_lock(site: Site, wait_seconds: float = PREDECESSOR_SECONDS) -> Iterator[Session]:
     """Hold the advisory lock of the live database's name; yields the session in the maintenance database.
 
     :raises Locked: names the holder
     """
-    key = _advisory_key(context.database)
-    with context.administer() as session:
+    key = _advisory_key(site.database)
+    with site.administer() as session:
         session.execute("SET lock_timeout = '%dms'" % int(wait_seconds * 1000))
         try:
             session.execute("SELECT pg_advisory_lock(%s, %s)", (_ADVISORY_CLASS, key))
@@ -128,8 +165,8 @@ def database_lock(context: Context, wait_seconds: float = PREDECESSOR_SECONDS) -
             if error.sqlstate != sqlstates.LOCK_NOT_AVAILABLE:
                 raise
             raise Locked(
-                "Another operation is changing database %s" % context.database,
-                found=lock_holder(session, context.database) or "a session that just left",
+                "Another operation is changing database %s" % site.database,
+                found=lock_holder(session, site.database) or "a session that just left",
                 hint="wait for it to end, then run this again",
             ) from None
         session.execute("SET lock_timeout = '10s'")
@@ -137,26 +174,21 @@ def database_lock(context: Context, wait_seconds: float = PREDECESSOR_SECONDS) -
 
 
 @contextlib.contextmanager
-def exclusive(context: Context, operation: Operation) -> Iterator[None]:
+def exclusive(run: Run) -> Iterator[None]:
     """Wait for a predecessor of this operation that still runs, then hold the locks."""
-    with contextlib.ExitStack() as stack:
-        lock = operation.lock
-        context.keep_open.append(lock.acquire(PREDECESSOR_SECONDS))
-        stack.callback(lock.release)
-        stack.callback(context.keep_open.clear)
-        stack.enter_context(database_lock(context))
+    with run.operation.lock.held(PREDECESSOR_SECONDS), database_lock(run):
         yield
 
 
 @contextlib.contextmanager
-def journaled_step(context: Context, step: str) -> Iterator[Dict[str, Any]]:
+def journaled_step(site: Site, step: str) -> Iterator[Dict[str, Any]]:
     """Carry out one step of an operation: alone, and journal its begin and end. What the body puts into the yielded
     dict is kept in the journal.
 
     Without an operation there is nothing to journal and nothing to lock.
     """
-    if context.operation is None:
+    if not isinstance(site, Run):
         yield {}
         return
-    with exclusive(context, context.operation), context.operation.step(step) as facts:
+    with exclusive(site), site.operation.step(step) as facts:
         yield facts

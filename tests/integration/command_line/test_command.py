@@ -261,22 +261,22 @@ def test_waiting_for_another_run(backstop):
 
 def test_an_operation_is_acting(backstop):
     """A dump would hold up its migration."""
-    with database_lock(backstop.live.context), elapsed_below(15):
+    with database_lock(backstop.live.site), elapsed_below(15):
         ended = backstop("backup", "shop")
     assert ended.status == LOCKED and "Another operation is changing database shop" in ended.stderr
 
 
 def test_an_operation_is_between_two_steps(backstop):
-    context = backstop.live.begun("deploy")
+    run = backstop.live.begun("deploy")
     ended = backstop("backup", "shop")
-    assert ended.status == LOCKED and context.operation.id in ended.stderr
-    context.operation.close("done")
+    assert ended.status == LOCKED and run.operation.id in ended.stderr
+    run.operation.close("done")
     assert backstop("backup", "shop").status == OK
 
 
 def test_an_operation_of_a_dead_run_keeps_no_backup_from_being_made(backstop):
-    context = backstop.live.begun("deploy")
-    context.operation.write("operation", "adopted", controller={**context.operation.header["controller"], "start": "1"})
+    run = backstop.live.begun("deploy")
+    run.operation.write("operation", "adopted", controller={**run.operation.header["controller"], "start": "1"})
     assert backstop("backup", "shop").status == OK
 
 

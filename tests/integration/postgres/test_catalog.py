@@ -16,7 +16,7 @@ ODD = 'odd schema.with "dot"'
 @pytest.fixture(scope="module")
 def session(shared_databases):
     live = shared_databases.make("shared", REALISTIC, user=None)
-    with live.context.connect() as found:
+    with live.site.connect() as found:
         yield found
 
 
@@ -105,7 +105,7 @@ def test_no_identity_stands_for_two_objects(session):
 def test_names_with_dots_do_not_hide_each_other(databases, gone):
     live = databases.make("shop", "template0")
     live.execute('CREATE SCHEMA "a.b"; CREATE SCHEMA a; CREATE TABLE "a.b".c (); CREATE TABLE a."b.c" ()')
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         before = definitions.definitions(session)
         live.execute("DROP TABLE " + gone)
         found = definitions.compare(before, definitions.definitions(session))

@@ -35,7 +35,7 @@ def refused(settings, message):
 
 
 def changed(live, **fields):
-    return Settings.from_mapping(fields, base=live.context.connection)
+    return Settings.from_mapping(fields, base=live.site.connection)
 
 
 def test_wrong_password(plain):
@@ -82,13 +82,13 @@ def test_user_that_may_not_log_in(plain):
 
 def test_database_that_accepts_nobody(plain):
     plain.execute("ALTER DATABASE shop ALLOW_CONNECTIONS false", "postgres")
-    refused(plain.context.connection, "The database shop accepts no connections")
+    refused(plain.site.connection, "The database shop accepts no connections")
 
 
 def test_connection_limit(databases):
     live = databases.make("shop")
     live.execute("ALTER DATABASE shop CONNECTION LIMIT 0", "postgres")
-    refused(live.context.connection, "no free connection")
+    refused(live.site.connection, "no free connection")
 
 
 def test_no_database_given():
@@ -100,18 +100,18 @@ def test_pinned_settings_win_over_those_of_role_and_database(plain):
     plain.execute("ALTER ROLE %s SET datestyle = 'German'" % OWNER)
     plain.execute("ALTER DATABASE shop SET timezone = 'Asia/Tokyo'")
     try:
-        with plain.context.connect() as session:
+        with plain.site.connect() as session:
             for name, value in PINNED_SETTINGS:
                 shown = session.value("SELECT current_setting(%s)", (name,))
                 assert shown.replace(" ", "") in (value, "ISO,YMD"), name
-        with plain.context.connect(pinned=False) as session:
+        with plain.site.connect(pinned=False) as session:
             assert session.value("SHOW timezone") == "Asia/Tokyo"
     finally:
         plain.execute("ALTER ROLE %s RESET datestyle" % OWNER, "postgres")
 
 
 def test_errors_of_statements_have_a_state_and_a_hint(plain):
-    with plain.context.connect() as session:
+    with plain.site.connect() as session:
         with pytest.raises(BackstopError, match="refused a statement") as caught:
             session.execute("SELECT * FROM nothing_there")
         assert caught.value.details == {"sqlstate": "42P01", "broken": False} and "nothing_there" in caught.value.found
@@ -121,7 +121,7 @@ def test_errors_of_statements_have_a_state_and_a_hint(plain):
 
 
 def test_a_connection_that_breaks(plain):
-    with plain.context.connect() as session:
+    with plain.site.connect() as session:
         plain.execute("SELECT pg_terminate_backend(%d)" % session.backend, "postgres")
         with pytest.raises(BackstopError) as caught:
             session.rows("SELECT 1")
@@ -131,7 +131,7 @@ def test_a_connection_that_breaks(plain):
 
 
 def test_a_transaction_is_rolled_back_on_any_error(plain):
-    with plain.context.connect() as session:
+    with plain.site.connect() as session:
         with pytest.raises(ZeroDivisionError), session.transaction():
             session.execute("CREATE TABLE public.half ()")
             raise ZeroDivisionError
@@ -183,13 +183,13 @@ def test_identity_tells_databases_and_servers_apart(databases):
     one, two = databases.make("one"), databases.make("two")
     found = []
     for live in (one, two, one):
-        with live.context.connect() as session:
+        with live.site.connect() as session:
             found.append(server.identity(session))
     assert found[0] == found[2] != found[1] and found[0].system_identifier == found[1].system_identifier != ""
 
 
 def test_rights(plain):
-    with plain.context.administer() as admin:
+    with plain.site.administer() as admin:
         rights = server.rights(admin, "shop")
     assert (rights.role, rights.superuser, rights.create_database, rights.owns_database) == (OWNER, False, True, True)
     app = Settings.from_url(plain.cluster.url("shop", user=APP))
@@ -199,7 +199,7 @@ def test_rights(plain):
 
 
 def test_other_sessions(plain):
-    with plain.session(user=OWNER) as mine, plain.session() as superusers, plain.context.administer() as admin:
+    with plain.session(user=OWNER) as mine, plain.session() as superusers, plain.site.administer() as admin:
         mine.execute("BEGIN; SELECT 1")
         superusers.execute("SELECT 1")
         found = {other.user: other for other in server.other_sessions(admin, "shop")}

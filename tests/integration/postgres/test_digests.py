@@ -17,7 +17,7 @@ from support.databases import REALISTIC
 
 
 def digests_of(live):
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         return {
             (table.schema, table.name): table_digest(session, table.source, table.columns)
             for table in catalog.tables(session)
@@ -72,7 +72,7 @@ CHANGES = {
 @pytest.mark.parametrize("what", list(CHANGES))
 def test_a_change_is_seen_in_its_table_alone(shop, what):
     sql, table, more = CHANGES[what]
-    with shop.context.connect() as session:
+    with shop.site.connect() as session:
         tables = catalog.tables(session)
 
         def all_digests():
@@ -112,7 +112,7 @@ def test_settings_of_the_database_and_the_role_do_not_matter(databases):
     for name, value in SETTINGS.items():
         quoted = value if name == "search_path" else "'%s'" % value
         live.execute("ALTER DATABASE shop SET %s = %s" % (name, quoted), "template_plain")
-    with connect(live.context.connection, pinned=False) as session:
+    with connect(live.site.connection, pinned=False) as session:
         assert session.value("SHOW timezone") == "Asia/Tokyo"
     assert digests_of(live) == before
 
@@ -125,7 +125,7 @@ def test_large_objects(databases):
         "SELECT lo_from_bytea(7, '')",
     ):
         live.execute(sql)
-        with live.context.connect() as session:
+        with live.site.connect() as session:
             seen.add(large_objects_digest(session))
     assert len(seen) == 5
 

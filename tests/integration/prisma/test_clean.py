@@ -5,7 +5,6 @@
 """Scenario 1 with the real Prisma: what a failed migration left goes and is kept; killed anywhere, it finishes."""
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
 import os
 import pathlib
@@ -27,7 +26,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma
     FAILED,
     ROLLED_BACK,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
@@ -66,16 +65,16 @@ class Failed:
         if before is not None:
             before(self)
         connection = Settings.from_url(database.url)
-        context = Context(
+        site = Site(
             connection, connection.with_database("postgres"), Store(str(folder / "store")), str(cluster.bin_dir)
         )
-        self.place = make_backup(context, "pre-migration")
+        self.place = make_backup(site, "pre-migration")
         for name, sql in (migrations or {BAD: LEAVES}).items():
             self.project.add(name, sql)
         self.deploy_fails()
         request = {"scenario": "failed_migration"}
-        operation, _adopted = begin(context.store, "rollback", context.database, request, this_controller())
-        self.context = dataclasses.replace(context, operation=operation, keep_open=[])
+        operation, _adopted = begin(site.store, "rollback", site.database, request, this_controller())
+        self.site = site.run(operation)
 
     def deploy(self):
         with self.database.session() as cursor:
@@ -89,7 +88,7 @@ class Failed:
         return [(row.migration_name, row.state) for row in self.database.rows()]
 
     def clean(self):
-        return clean_failed_migration(self.context, self.place, self.project.prisma())
+        return clean_failed_migration(self.site, self.place, self.project.prisma())
 
     def killed(self, failpoint, log=None):
         """clean() in a process that is killed at a failpoint; its exit status."""
@@ -108,14 +107,14 @@ class Failed:
         return process.exitcode
 
     def is_as_before(self):
-        with self.context.connect() as session:
+        with self.site.connect() as session:
             assert definitions.definitions(session) == load(self.place)["definitions"]
             before = backup_history(self.place)
             assert history.history_differences(before, history.read_rows(session.cursor())) == []
 
     def kept(self):
         return {path.name: path.read_text("utf-8")
-                for path in pathlib.Path(self.context.operation.file("lost-rows")).glob("*.copy")}
+                for path in pathlib.Path(self.site.operation.file("lost-rows")).glob("*.copy")}
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def contents(database):
 
 def test_what_a_migration_did_is_told_and_no_loss(database, driver) -> None:
     says_what_it_destroys(driver)
-    assert [loss for loss in losses_of_revert(driver.context, gather(driver.context)) if loss_of(loss)] == []
+    assert [loss for loss in losses_of_revert(driver.site, gather(driver.site)) if loss_of(loss)] == []
     result = driver.revert()
     assert result["outcome"] == "done"
     assert contents(database) == driver.before
@@ -110,7 +110,7 @@ def test_what_somebody_wrote_since_is(database, driver) -> None:
 
 def says_what_it_destroys(driver) -> None:
     """And every lock, of which most are held for less than anybody could look."""
-    found = driver.context.operation.done("rehearsal")
+    found = driver.site.operation.done("rehearsal")
     assert found["destroys"] == [
         "drops the table Old (5 rows)",
         "updates 9 rows of Meter",

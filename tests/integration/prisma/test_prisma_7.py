@@ -16,7 +16,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import sessions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.failures import PrismaError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.urls import without_password
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from support.prisma_database import PASSWORD, ROLE, until
 from support.prisma_project import PrismaProject, tools_of_prisma_7
@@ -132,8 +132,8 @@ def test_rehearsed_on_a_scratch_database(make, database, cluster, tmp_path):
     try:
         connection = Settings.from_url(database.url)
         store = Store(str(tmp_path / "store"))
-        context = Context(connection, connection, store, str(cluster.bin_dir), None)
-        found = rehearse(context, scratch, project.prisma(), expected=[INIT, SECOND], lock_timeout_ms=5000)
+        site = Site(connection, connection, store, str(cluster.bin_dir), None)
+        found = rehearse(site, scratch, project.prisma(), expected=[INIT, SECOND], lock_timeout_ms=5000)
     finally:
         cluster.sql('DROP DATABASE "%s" WITH (FORCE)' % scratch)
     assert [one["name"] for one in found["migrations"]] == [INIT, SECOND]

@@ -8,6 +8,7 @@ Each docstring quotes the command; it runs as it stands there.
 """
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import stat
@@ -91,10 +92,10 @@ def test_size_says_nothing(live, shell, damage):
     with open(path, "wb") as stream:
         stream.write(DAMAGES[damage](good))
     with pytest.raises(BackstopError, match="was changed"):
-        verify(live.context, place, "checksum")
+        verify(live.site, place, "checksum")
     if damage.startswith("cut"):
-        with live.context.administer() as admin:
-            tools = live.context.tools(admin)
+        with live.site.administer() as admin:
+            tools = live.site.tools(admin)
         with pytest.raises(BackstopError, match="cannot be read to its end"):
             archive.decode(tools, path)
 
@@ -123,13 +124,14 @@ def test_a_failing_dump_empties_the_good_one_of_the_day(live, shell):
     assert said.returncode == 0 and dump.stat().st_size == 0
 
     place = live.backup("daily")
-    settings = live.context.connection
-    live.context.connection = connection.Settings.from_mapping({"password": "wrong"}, base=settings)
+    settings = live.site.connection
+    wrong = connection.Settings.from_mapping({"password": "wrong"}, base=settings)
+    live.site = dataclasses.replace(live.site, connection=wrong)
     with pytest.raises(Refused, match="The password for the database is wrong"):
         live.backup("daily")
-    live.context.connection = settings
+    live.site = dataclasses.replace(live.site, connection=settings)
     assert [found.backup_id for found in live.store.backups("daily")] == [place.backup_id]
-    verify(live.context, place, "checksum")
+    verify(live.site, place, "checksum")
 
 
 def test_a_dump_that_reaches_a_limit_stays_under_its_final_name(live, shell):
@@ -151,7 +153,7 @@ def test_table_names(live, shell, wanted):
     )
     assert said.returncode == 1 and "no matching tables were found" in said.stderr
     live.run("receipts.sql")
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         if wanted == "TokenPurchase":
             assert catalog.find_table(session, wanted).name == wanted
         else:
@@ -167,7 +169,7 @@ def test_whether_a_table_exists(live, shell, wanted):
     live.run("receipts.sql")
     said = shell.run('psql -h localhost -U postgres -d electricity_tokens -c "\\dt %s"' % wanted)
     assert said.returncode == 0 and "Did not find any relation" in said.stderr + said.stdout
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         assert catalog.find_table(session, "ReceiptData").full_name == "public.ReceiptData"
         assert catalog.find_table(session, 'public."ReceiptData"').full_name == "public.ReceiptData"
 

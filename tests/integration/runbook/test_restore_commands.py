@@ -32,10 +32,10 @@ RESTORE = "pg_restore -h localhost -U postgres -d electricity_tokens --clean --i
 
 def went_back(live, place, accept=0):
     """Our complete revert; whether every table is what it was."""
-    context = live.begun("rollback", {"backup": place.backup_id})
-    build_successor(context, place)
-    revert(context, place, accept, accept_lost_objects=1)  # what the shell made is of no rehearsed migration
-    with live.context.connect() as session:
+    run = live.begun("rollback", {"backup": place.backup_id})
+    build_successor(run, place)
+    revert(run, place, accept, accept_lost_objects=1)  # what the shell made is of no rehearsed migration
+    with live.site.connect() as session:
         return not compare_tables(session, load(place)).tables
 
 
@@ -101,10 +101,10 @@ def test_restore_of_a_truncated_dump(live, shell):
     assert live.value(keys) == 0, "rows without any key"
     with open(place.file("archive.dump"), "r+b") as stream:
         stream.truncate(1000)
-    context = live.begun("rollback")
+    run = live.begun("rollback")
     before = live.rows("SELECT oid, datname FROM pg_database ORDER BY 1")
     with pytest.raises(BackstopError, match="was changed"):
-        build_successor(context, place)
+        build_successor(run, place)
     assert live.rows("SELECT oid, datname FROM pg_database ORDER BY 1") == before
 
 
@@ -159,8 +159,8 @@ def test_drop_cascade_takes_more_than_was_added(live, shell):
     with live.session(user=OWNER) as cursor:
         cursor.execute('CREATE VIEW of_both AS SELECT p."id" FROM "TokenPurchase" p, "ReceiptData" r')
     live.execute("UPDATE \"User\" SET \"name\" = upper(\"name\")")
-    with live.context.connect() as session:
-        found = leftovers(live.context, session, place)
+    with live.site.connect() as session:
+        found = leftovers(live.site, session, place)
     # Ours says what dropping would not put right, and drops nothing.
     assert found["reasons"] == ["table public.User has 20 rows with other contents"]
     assert "relation public.of_both" in found["added"]
@@ -172,7 +172,7 @@ def test_drop_cascade_takes_more_than_was_added(live, shell):
 def test_truncate_cascade_empties_more_tables(live, shell):
     """TRUNCATE TABLE "TokenPurchase" CASCADE;"""
     live.run("receipts.sql")
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         table = catalog.find_table(session, "TokenPurchase")
         graph = impact.ForeignKeyGraph(session)
         assert graph.reached_by_truncate(table) == ["public.ReceiptData", "public.UserContribution"]
@@ -217,10 +217,10 @@ def test_counts_do_not_see_a_lost_table(live, shell):
     assert said.returncode == 0 and said.stdout.count("500 |    20") == 2
     place = live.backup()
     name = scratch_name(new_id(), "drill")
-    build_database(live.context, place, name)
+    build_database(live.site, place, name)
     live.execute(spoil, name)
-    with live.context.connect(name) as session, pytest.raises(BackstopError) as caught:
-        compare(live.context, session, load(place))
+    with live.site.connect(name) as session, pytest.raises(BackstopError) as caught:
+        compare(live.site, session, load(place))
     assert caught.value.found.split("; ") == [
         "table public.TokenPurchase has 500 rows with other contents",
         "table public.UserContribution has 0 rows, not 400",
@@ -246,7 +246,7 @@ def test_test_database_in_use(live, shell):
         said = shell.run(MAKE)
         assert said.returncode == 0 and "is being accessed by other users" in said.stderr
     name = scratch_name(new_id(), "drill")
-    with live.context.administer() as admin:
+    with live.site.administer() as admin:
         create_database(admin, name, load(live.backup())["database"]["properties"])
         with live.session(database=name, user=OWNER):
             assert drop_scratch_database(admin, name)
@@ -267,7 +267,7 @@ def test_sum_of_floats_as_a_check(live, shell):
     before = shell.run(check).stdout
 
     def digest():
-        with live.context.connect() as session:
+        with live.site.connect() as session:
             table = catalog.find_table(session, "ReceiptData")
             return digests.table_digest(session, table.source, table.columns)
 
@@ -291,5 +291,5 @@ def test_roles_that_are_missing(live, shell):
     assert live.rows(policies, "electricity_tokens_test") == [(True, 0)]
     before = live.names()
     with pytest.raises(BackstopError, match="could not be restored") as caught:
-        build_database(live.context, place, scratch_name(new_id(), "drill"))
+        build_database(live.site, place, scratch_name(new_id(), "drill"))
     assert 'role "clerk" does not exist' in caught.value.found and live.names() == before

@@ -51,7 +51,7 @@ def test_seven_failed_dumps_and_one_good(live, shell):
         made_backup(live.store, "daily", days_ago(-1 + day / 8), database=live.name, level=None)
     kept = prune(live.store, Policy(days=1, weeks=1), max_share=1, now=days_ago(-30))
     assert [decision.keep for decision in kept] == [True] * 8
-    verify(live.context, good, "restored")
+    verify(live.site, good, "restored")
 
 
 def test_a_job_that_stalled_for_a_month(shell, databases):
@@ -112,17 +112,17 @@ def test_another_database_in_the_same_directory(databases, live, shell, other):
     decisions = prune(live.store, Policy(), max_share=1, now=days_ago(-50))
     assert only.backup_id not in [decision.item.backup_id for decision in decisions if not decision.keep]
     assert sum(not decision.keep for decision in decisions) > 20
-    verify(live.context, only, "checksum")
+    verify(live.site, only, "checksum")
 
 
 def test_a_pre_migration_backup_among_others(live, shell):
     """ls -lh backups/pre-migration/  ("review manually"): which one the live migration goes back to is not told"""
-    context = live.begun("deploy")
-    live.context = context
+    run = live.begun("deploy")
+    live.site = run
     place = live.backup("pre-migration")
-    context.operation.write("backup", "done", backup=place.backup_id)
-    context.operation.write("migrate", "done", applied=["x"])
-    context.operation.close("done")
+    run.operation.write("backup", "done", backup=place.backup_id)
+    run.operation.write("migrate", "done", applied=["x"])
+    run.operation.close("done")
     made_backup(live.store, "pre-migration", days_ago(-150), database=live.name)
     decisions = prune(live.store, Policy(), now=days_ago(-200))
     told = {decision.item.backup_id: decision for decision in decisions}[place.backup_id]

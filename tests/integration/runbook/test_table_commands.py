@@ -67,7 +67,7 @@ def receipts(live):
 
 
 def digest(live):
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         table = catalog.find_table(session, "ReceiptData")
         return digests.table_digest(session, table.source, table.columns)
 
@@ -84,7 +84,7 @@ def test_the_scenario_literally(receipts, shell):
     # Every receipt is gone, there is no copy of any, and the script ends with 0.
     assert (said.returncode, number(receipts), shell.files()) == (0, 0, [])
     assert "no matching tables were found" in said.stderr and "No such file or directory" in said.stderr
-    result = restore_table(receipts.context, TableRestoreRequest("ReceiptData"))
+    result = restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert digest(receipts) == before and result["now"][0]["rows"] == 400
     emergency = manifests.load(receipts.store.find_backup(result["emergency"]))
     assert emergency["tables"][0]["digest"]["rows"] == 0
@@ -96,7 +96,7 @@ def test_truncate_cascade_empties_the_children(receipts, shell):
     receipts.backup()
     before = digest(receipts)
     owner(receipts, SPOIL)
-    restore_table(receipts.context, TableRestoreRequest("ReceiptData"))
+    restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert (digest(receipts), number(receipts, "ReceiptLine")) == (before, 300)
     said = shell.run(TRUNCATE)
     assert (said.returncode, number(receipts, "ReceiptLine")) == (0, 0)
@@ -110,7 +110,7 @@ def test_data_into_a_table_with_rows(receipts, shell):
     owner(receipts, SPOIL)
     said = shell.run(LOAD)
     assert said.returncode == 0 and "duplicate key" in said.stderr and digest(receipts) != before
-    restore_table(receipts.context, TableRestoreRequest("ReceiptData"))
+    restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert digest(receipts) == before
 
 
@@ -121,10 +121,10 @@ def test_data_whose_parent_is_gone(receipts, shell):
     owner(receipts, "DELETE FROM \"TokenPurchase\" WHERE \"id\" = 'p000009'; " + SPOIL)
     before = digest(receipts)
     with pytest.raises(Refused, match="cannot be put right"):
-        restore_table(receipts.context, TableRestoreRequest("ReceiptData"))
+        restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert digest(receipts) == before
     # Ours can leave that one out.
-    done = restore_table(receipts.context, TableRestoreRequest("ReceiptData", mode="repair", where="\"id\" <> 'r9'"))
+    done = restore_table(receipts.site, TableRestoreRequest("ReceiptData", mode="repair", where="\"id\" <> 'r9'"))
     assert done["changed"] and number(receipts) == 399
     said = shell.run(TRUNCATE + LOAD)
     assert said.returncode == 0 and "foreign key constraint" in said.stderr and number(receipts) == 0
@@ -138,7 +138,7 @@ def test_data_after_a_column_was_renamed(receipts, shell):
     shell.run(CLEAN)
     owner(receipts, 'ALTER TABLE "ReceiptData" RENAME "tokenNumber" TO "token"')
     with pytest.raises(Refused, match="other columns than in backup"):
-        restore_table(receipts.context, TableRestoreRequest("ReceiptData"))
+        restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert (number(receipts), number(receipts, "UserContribution")) == (400, 400)
     said = shell.run(TRUNCATE + LOAD)
     assert (said.returncode, number(receipts), number(receipts, "UserContribution")) == (0, 0, 0)
@@ -152,7 +152,7 @@ def test_data_into_a_table_with_triggers(receipts, shell):
     shell.run(CLEAN)
     owner(receipts, "ALTER TABLE \"ReceiptData\" DISABLE TRIGGER touch; %s;"
                     "ALTER TABLE \"ReceiptData\" ENABLE TRIGGER touch" % SPOIL)
-    restore_table(receipts.context, TableRestoreRequest("ReceiptData"))
+    restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert digest(receipts) == before
     said = shell.run(TRUNCATE + LOAD)
     assert (said.returncode, said.stderr, number(receipts)) == (0, "", 400) and digest(receipts) != before
@@ -168,7 +168,7 @@ def test_the_sum_of_the_runbook_and_an_exact_one(receipts, shell):
         return said.stdout.strip()
 
     def ours():
-        with receipts.context.connect() as session:
+        with receipts.site.connect() as session:
             table = catalog.find_table(session, "ReceiptData")
             return summary(session, 'public."ReceiptData"', references.columns(session, table.oid))
 

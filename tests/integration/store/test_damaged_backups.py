@@ -25,7 +25,7 @@ def drilled(shared_databases):
     """A database and a backup of it that was restored and found equal."""
     live = shared_databases.make("shop")
     place = live.backup(migrations={"20251001000000_init/migration.sql": b"CREATE TABLE x ();\n"})
-    verify(live.context, place, "restored")
+    verify(live.site, place, "restored")
     return live, place
 
 
@@ -49,10 +49,10 @@ def found_at_every_level(live, place, told):
     yield
     for level in manifests.LEVELS:
         with pytest.raises(BackstopError) as caught:
-            verify(live.context, place, level)
+            verify(live.site, place, level)
         assert told in str(caught.value)
     with pytest.raises(BackstopError):
-        build_database(live.context, place, "backstop_scratch_damaged")
+        build_database(live.site, place, "backstop_scratch_damaged")
     assert live.names() == [live.name]
     assert manifests.level_of(place) is None
 
@@ -74,7 +74,7 @@ def test_bit_flips_in_the_archive(backup, seed):
     with found_at_every_level(live, place, "archive.dump has sha256"):
         pass
     path.write_bytes(good)
-    verify(live.context, place, "restored")
+    verify(live.site, place, "restored")
     assert manifests.level_of(place) == "restored"
 
 
@@ -114,7 +114,7 @@ def test_an_edited_manifest_voids_the_verification(backup):
     edit(place, lambda manifest: manifest["tables"][0]["digest"].update(rows=1))
     assert manifests.level_of(place) is None
     with pytest.raises(BackstopError, match="The restored backup differs from its source") as caught:
-        verify(live.context, place, "restored")
+        verify(live.site, place, "restored")
     assert "rows, not 1" in caught.value.found
     assert manifests.level_of(place) is None
     assert live.names() == [live.name]
@@ -150,7 +150,7 @@ def test_a_backup_of_another_major_version(backup):
     live, place = backup
     edit(place, lambda manifest: manifest["server"].update(major=12))
     with pytest.raises(Refused, match="another major version"):
-        build_database(live.context, place, "backstop_scratch_other")
+        build_database(live.site, place, "backstop_scratch_other")
     assert live.names() == [live.name]
 
 

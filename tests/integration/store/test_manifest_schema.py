@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import pathlib
 
@@ -37,7 +38,7 @@ def closed(schema):
 def real_manifests(shared_databases):
     plain, realistic = shared_databases.make("shop"), shared_databases.make("odd 电", REALISTIC, user=None)
     empty = shared_databases.make("empty", "template0")
-    plain.context = plain.begun("deploy")
+    plain.site = plain.begun("deploy")
     places = [
         plain.backup(commit="0" * 40, migrations={"m/migration.sql": b""}),
         realistic.backup("daily"),
@@ -59,7 +60,7 @@ def test_real_manifests_have_nothing_else(real_manifests):
 @pytest.mark.offsite
 def test_the_manifest_of_an_encrypted_backup(shared_databases, tmp_path):
     live = shared_databases.make("secret")
-    live.context.recipients = (make_key(tmp_path).recipient,)
+    live.site = dataclasses.replace(live.site, recipients=(make_key(tmp_path).recipient,))
     jsonschema.Draft202012Validator(closed(SCHEMA)).validate(manifests.load(live.backup()))
 
 

@@ -68,15 +68,15 @@ def test_they_are_listed_with_the_reason(among_broken):
 
 def test_nobody_who_does_not_need_them_is_stopped(among_broken):
     live, good, _broken = among_broken
-    with live.context.connect() as session:
-        family = find_family(session, "TokenPurchase", live.context.connection.schema)
-    assert backup_to_revert_to(live.context, None) == good
-    assert newest_backup_with(live.context, family) == good
-    assert reusable_backup(live.context, "pre-migration", 3600, BackupOptions()) == good
-    with live.context.administer() as admin:
-        assert retired_databases(live.context, admin) == []
+    with live.site.connect() as session:
+        family = find_family(session, "TokenPurchase", live.site.connection.schema)
+    assert backup_to_revert_to(live.site, None) == good
+    assert newest_backup_with(live.site, family) == good
+    assert reusable_backup(live.site, "pre-migration", 3600, BackupOptions()) == good
+    with live.site.administer() as admin:
+        assert retired_databases(live.site, admin) == []
     # Another one, made, restored and compared.
-    assert verify(live.context, live.backup("daily"), "restored")["level"] == "restored"
+    assert verify(live.site, live.backup("daily"), "restored")["level"] == "restored"
 
 
 def test_retention_keeps_them(among_broken):

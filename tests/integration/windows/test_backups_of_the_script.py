@@ -42,7 +42,7 @@ class Client:
 
     def __init__(self, live):
         self._live = live
-        settings = live.context.connection
+        settings = live.site.connection
         self._environment = {
             **live.cluster.environment(live.name), "PGUSER": settings.user, "PGPASSWORD": settings.password,
             "PGHOST": settings.host, "PGPORT": str(settings.port), "PGDATABASE": live.name,
@@ -154,10 +154,10 @@ def test_it_counts_for_retention(made):
 
 def test_it_is_verified_as_far_as_it_can_be(made):
     live, place = made
-    assert verify(live.context, place, "readable")["level"] == "readable"
+    assert verify(live.site, place, "readable")["level"] == "readable"
     before = live.names()
     with pytest.raises(CouldNotVerify, match="cannot be compared with its source") as caught:
-        verify(live.context, place, "restored")
+        verify(live.site, place, "restored")
     assert "the script for Windows" in caught.value.found and "pg_restore" in caught.value.hint
     assert live.names() == before and manifests.level_of(place) == "readable"
 

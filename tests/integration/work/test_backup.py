@@ -60,7 +60,7 @@ def test_backup_under_writers_is_one_moment(plain, seed):
             before = until(lambda: rows_written(plain), "the writers write")
             place = plain.backup()
             assert rows_written(plain) != before, "nothing was written meanwhile: this run proves nothing"
-            verify(plain.context, place, "restored")
+            verify(plain.site, place, "restored")
 
 
 REFILL = (
@@ -88,7 +88,7 @@ def test_truncate_during_a_backup_is_never_in_it(plain):
         place = plain.backup()
         until(lambda: done, "the TRUNCATE comes to its turn")
     assert {t["name"]: t["digest"]["rows"] for t in manifests.load(place)["tables"]}["UserContribution"] == 400
-    verify(plain.context, place, "restored")
+    verify(plain.site, place, "restored")
 
 
 def locks_of_a_backup(cursor):
@@ -125,11 +125,11 @@ def tree(folder):
 def test_files_are_private_whatever_the_umask(plain):
     old = os.umask(0)
     try:
-        context = plain.begun("deploy")
-        with journaled_step(context, "backup"):
-            plain.context = context
+        run = plain.begun("deploy")
+        with journaled_step(run, "backup"):
+            plain.site = run
             place = plain.backup(migrations={"m1/migration.sql": b"SELECT 1;\n", "migration_lock.toml": b"x"})
-        verify(context, place, "restored")
+        verify(run, place, "restored")
     finally:
         os.umask(old)
     paths = tree(plain.store.root)
@@ -165,7 +165,7 @@ def test_a_password_that_is_also_a_name_spoils_nothing(databases):
         live = databases.existing("shop", user="shop")
         place = live.backup()
         assert "CREATE ROLE shop;" in text_of(place, "roles.sql")
-        verify(live.context, place, "restored")
+        verify(live.site, place, "restored")
     finally:
         live.execute("DROP ROLE shop", "postgres")
 
@@ -192,19 +192,19 @@ def test_no_password_where_others_can_see_it(plain):
                     seen.append(line)
                 programs.update(name for name in (b"pg_dump ", b"pg_dumpall ", b"pg_restore ") if name in line)
 
-    context = plain.begun("deploy")
-    plain.context = context
+    run = plain.begun("deploy")
+    plain.site = run
     with Workers(look):
-        with journaled_step(context, "backup"):
+        with journaled_step(run, "backup"):
             place = plain.backup()
-        verify(context, place, "restored")
+        verify(run, place, "restored")
     assert programs >= {b"pg_dump ", b"pg_restore "}, "the programs were never seen"
     assert not seen
     for path in tree(plain.store.root):
         if os.path.isfile(path):
             with open(path, "rb") as stream:
                 content = stream.read()
-            for form in plain.context.connection.secrets:
+            for form in plain.site.connection.secrets:
                 assert form.encode() not in content, path
 
 
@@ -221,7 +221,7 @@ def test_two_backups_at_once(plain):
         until(lambda: len(made) == 4 or workers.failed, "four backups")
     assert [place.backup_id for place in plain.store.backups("daily")] == sorted(place.backup_id for place in made)
     for place in made:
-        verify(plain.context, place, "readable")
+        verify(plain.site, place, "readable")
 
 
 NAMES = [
@@ -234,7 +234,7 @@ def test_databases_of_any_name(databases, name):
     live = databases.make(name)
     live.execute("ALTER DATABASE %s SET timezone = 'Asia/Tokyo'" % quote_identifier(name), "postgres")
     place = live.backup()
-    verify(live.context, place, "restored" if name == NAMES[0] else "readable")
+    verify(live.site, place, "restored" if name == NAMES[0] else "readable")
     assert live.store.find_backup(place.backup_id).path == place.path
     assert os.path.dirname(place.path) == os.path.join(live.store.root, "pre-migration")
     assert live.names() == [name]
@@ -243,7 +243,7 @@ def test_databases_of_any_name(databases, name):
 def test_an_empty_database(databases):
     live = databases.make("empty", template="template0")
     place = live.backup()
-    verify(live.context, place, "restored")
+    verify(live.site, place, "restored")
     assert manifests.load(place)["tables"] == []
     assert json.loads(text_of(place, "history.json")) is None
 
@@ -261,6 +261,6 @@ def test_a_table_that_disappears_while_it_is_being_locked(plain):
     with Workers(churn):
         for _run in range(3):
             try:
-                verify(plain.context, plain.backup(), "readable")
+                verify(plain.site, plain.backup(), "readable")
             except BackstopError as error:
                 assert error.message == "The tables of shop keep changing"

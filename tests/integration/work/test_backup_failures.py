@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import glob
 import hashlib
 import os
@@ -31,13 +32,13 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Context
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
 url, store, tools, limit = sys.argv[1:]
 if int(limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 settings = Settings.from_url(url)
 try:
-    place = make_backup(Context(settings, settings.with_database("postgres"), Store(store), tools), "daily")
+    place = make_backup(Site(settings, settings.with_database("postgres"), Store(store), tools), "daily")
 except BackstopError as error:
     sys.exit(str(error))
 print(place.backup_id)
@@ -168,7 +169,7 @@ def test_killed_right_after_the_rename(plain):
     assert in_another_process(plain, failpoint="backup.committed").returncode == -signal.SIGKILL
     (place,) = plain.store.backups()
     assert manifests.level_of(place) is None
-    verify(plain.context, place, "restored")
+    verify(plain.site, place, "restored")
     assert manifests.level_of(place) == "restored"
 
 
@@ -179,7 +180,7 @@ def test_full_disk(large, tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs", str(folder)]
     mounted = ROOT and subprocess.run(mount, check=False, stderr=subprocess.DEVNULL).returncode == 0
     try:
-        large.context.store = Store(str(folder / "store"))
+        large.site = dataclasses.replace(large.site, store=Store(str(folder / "store")))
         said = in_another_process(large, limit=0 if mounted else 200_000)
         assert said.returncode == 1 and "pg_dump could not write the archive" in said.stderr
         assert ("No space left on device" if mounted else "signal %d" % signal.SIGXFSZ) in said.stderr
@@ -205,7 +206,7 @@ def test_store_that_cannot_be_written(plain, tmp_path):
     # Nobody writes below /proc, root neither.
     path = "/proc/backstop" if ROOT else str(folder / "store")
     folder.chmod(0o500)
-    plain.context.store = Store(path)
+    plain.site = dataclasses.replace(plain.site, store=Store(path))
     try:
         with pytest.raises(BackstopError, match="A directory could not be made") as caught:
             plain.backup()
@@ -216,7 +217,7 @@ def test_store_that_cannot_be_written(plain, tmp_path):
 
 def test_store_that_is_a_file(plain, tmp_path):
     (tmp_path / "file").write_text("x")
-    plain.context.store = Store(str(tmp_path / "file"))
+    plain.site = dataclasses.replace(plain.site, store=Store(str(tmp_path / "file")))
     with pytest.raises(BackstopError, match="store"):
         plain.backup()
 
@@ -243,7 +244,7 @@ def test_wrong_client_version(plain, tmp_path):
     """The runbook's pg_dump of another version leaves an empty file under the final name."""
     plain.backup()
     other = other_version(plain.cluster)
-    plain.context.client_bin_dir = other or str(tmp_path)
+    plain.site = dataclasses.replace(plain.site, client_bin_dir=other or str(tmp_path))
     with fails_and_touches_nothing(plain, "client programs of version %d are missing" % plain.cluster.major) as caught:
         plain.backup()
     assert isinstance(caught.value, Refused)

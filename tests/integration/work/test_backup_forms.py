@@ -47,8 +47,8 @@ def test_a_directory_comes_back_as_a_file_does(realistic):
     assert {"archive/" + name for name in files} <= set(manifest["files"])
     assert stat.S_IMODE(os.stat(place.file("archive")).st_mode) == 0o700
     assert {stat.S_IMODE(os.stat(place.file("archive/" + name)).st_mode) for name in files} == {0o600}
-    assert verify(realistic.context, place, "readable")["level"] == "readable"
-    facts = verify(realistic.context, place, "restored")
+    assert verify(realistic.site, place, "readable")["level"] == "readable"
+    facts = verify(realistic.site, place, "restored")
     assert facts["rows"] == sum(table["digest"]["rows"] for table in manifest["tables"])
     assert manifests.level_of(place) == "restored"
 
@@ -59,11 +59,11 @@ def test_a_file_of_a_directory_that_was_damaged_or_lost(plain):
     whole = largest.read_bytes()
     largest.write_bytes(whole[:-1])
     with pytest.raises(BackstopError, match="was changed") as caught:
-        verify(plain.context, place, "checksum")
+        verify(plain.site, place, "checksum")
     assert largest.name in caught.value.found
     largest.unlink()
     with pytest.raises(BackstopError, match="lacks a file"):
-        verify(plain.context, place, "restored")
+        verify(plain.site, place, "restored")
 
 
 def test_jobs_need_a_directory(plain):
@@ -98,7 +98,7 @@ def test_plain_sql_is_the_same_and_is_in_the_manifest(plain, format):
     with open(path, "ab") as stream:
         stream.write(b"-- harmless?\n")
     with pytest.raises(BackstopError, match="was changed"):
-        verify(plain.context, place, "checksum")
+        verify(plain.site, place, "checksum")
 
 
 @pytest.mark.prisma
@@ -130,32 +130,32 @@ def schema(plain):
 def test_the_schema_alone_has_every_definition_and_no_row(plain, schema):
     manifest = manifests.load(schema)
     assert (manifest["scope"], manifest["tables"], manifest["sequences"]) == ("schema", [], {})
-    with plain.context.connect() as session:
+    with plain.site.connect() as session:
         assert manifest["definitions"] == definitions.definitions(session)
     text = pathlib.Path(schema.file("plain.sql")).read_text("utf-8")
     assert 'CREATE TABLE public."TokenPurchase"' in text and "COPY " not in text and "p000001" not in text
     assert manifests.level_of(schema) == "readable"
-    assert verify(plain.context, schema, "readable")["level"] == "readable"
+    assert verify(plain.site, schema, "readable")["level"] == "readable"
 
 
 def test_the_schema_alone_is_never_taken_for_a_full_backup(plain, schema):
     refused = "holds the schema and no row"
     with pytest.raises(Refused, match=refused):
-        verify(plain.context, schema, "restored")
+        verify(plain.site, schema, "restored")
     assert manifests.level_of(schema) == "readable", "that it is none for a drill says nothing against it"
     with pytest.raises(Refused, match=refused):
         build_successor(plain.begun("rollback"), schema)
     with pytest.raises(Refused, match=refused):
-        backup_to_revert_to(plain.context, schema.backup_id)
+        backup_to_revert_to(plain.site, schema.backup_id)
     with pytest.raises(Refused, match="no backup"):
-        backup_to_revert_to(plain.context, None)
+        backup_to_revert_to(plain.site, None)
     with pytest.raises(Refused, match=refused):
-        fence(plain.context, schema, 0)
-    with plain.context.connect() as session, pytest.raises(Refused, match=refused):
-        leftovers(plain.context, session, schema)
-    assert reusable_backup(plain.context, "pre-migration", 3600, BackupOptions()) is None
+        fence(plain.site, schema, 0)
+    with plain.site.connect() as session, pytest.raises(Refused, match=refused):
+        leftovers(plain.site, session, schema)
+    assert reusable_backup(plain.site, "pre-migration", 3600, BackupOptions()) is None
     whole = plain.backup()
-    assert backup_to_revert_to(plain.context, None).backup_id == whole.backup_id
+    assert backup_to_revert_to(plain.site, None).backup_id == whole.backup_id
 
 
 # Using one again -----------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def age(place, seconds):
 
 
 def reused(live, max_age=3600, form=None, kind="pre-migration", commit=None):
-    found = reusable_backup(live.context, kind, max_age, form or BackupOptions(), commit)
+    found = reusable_backup(live.site, kind, max_age, form or BackupOptions(), commit)
     return found.backup_id if found else None
 
 
@@ -214,7 +214,7 @@ def test_a_damaged_backup_is_not_used(plain):
 def test_a_drill_is_believed_while_it_is_young_and_no_file_changed(plain):
     place = plain.backup()
     assert verified_before(place, "restored", 3600) is None
-    facts = verify(plain.context, place, "restored")
+    facts = verify(plain.site, place, "restored")
     found = verified_before(place, "restored", 3600)
     assert {key: found[key] for key in ("rows", "role", "server", "method", "recovery_seconds")} == {
         key: facts[key] for key in ("rows", "role", "server", "method", "recovery_seconds")

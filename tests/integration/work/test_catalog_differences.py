@@ -123,7 +123,7 @@ def odd(shared_databases):
 def restored(odd):
     live, place, _manifest = odd
     name = scratch_name(new_id(), "odd")
-    return name, build_database(live.context, place, name)
+    return name, build_database(live.site, place, name)
 
 
 def test_an_odd_database_is_proved_and_what_is_left_out_is_named(restored):
@@ -141,7 +141,7 @@ def test_privileges_that_no_dump_carries_are_named(odd):
     live, _place, manifest = odd
     found = [entry["name"] for entry in manifest["not_covered"] if entry["kind"] == "privileges on"]
     assert found == SYSTEM_OBJECTS
-    with live.context.connect("postgres") as session:
+    with live.site.connect("postgres") as session:
         assert catalog.not_covered(session) == []
 
 
@@ -149,22 +149,22 @@ def test_within_a_transaction_our_own_queries_find_the_same(odd, restored, tmp_p
     """Where pg_dump cannot look, and no drill has proved anything."""
     live, _place, manifest = odd
     name, facts = restored
-    context = dataclasses.replace(live.context, store=Store(str(tmp_path)))
+    site = dataclasses.replace(live.site, store=Store(str(tmp_path)))
     result = Comparison([], [])
-    with context.connect(name) as session:
-        compare_catalog(context, session, manifest, result, round_trips=False)
+    with site.connect(name) as session:
+        compare_catalog(site, session, manifest, result, round_trips=False)
     assert result.objects == []
     assert set(facts["tolerated"]) <= set(result.tolerated)
 
 
 def test_a_drill_in_a_scratch_cluster_finds_the_same(odd, restored):
     live, place, _manifest = odd
-    assert sorted(run_cluster_drill(live.context, place)["tolerated"]) == sorted(restored[1]["tolerated"])
+    assert sorted(run_cluster_drill(live.site, place)["tolerated"]) == sorted(restored[1]["tolerated"])
 
 
 def test_the_live_database_is_equal_to_its_backup(odd):
     live, _place, manifest = odd
-    found = catalog_differences(live.context, manifest)
+    found = catalog_differences(live.site, manifest)
     assert (found.objects, found.tolerated, found.reprinted) == ([], [], {})
 
 
@@ -178,10 +178,10 @@ def test_what_only_reads_differently_is_kept_with_both_texts(odd, restored):
 def test_without_a_scratch_database_what_was_proved_is_believed_and_nothing_else(odd, restored):
     live, _place, manifest = odd
     name, _facts = restored
-    assert catalog_differences(live.context, manifest, name, settle=False).equal
+    assert catalog_differences(live.site, manifest, name, settle=False).equal
     live.execute("ALTER TABLE in_list ADD CHECK (v NOT IN ('x', 'y'))", name)
     try:
-        found = catalog_differences(live.context, manifest, name, settle=False)
+        found = catalog_differences(live.site, manifest, name, settle=False)
     finally:
         live.execute("ALTER TABLE in_list DROP CONSTRAINT in_list_v_check1", name)
     assert [told.split(" (")[0] for told in found.objects] == ["table public.in_list is changed"]
@@ -190,13 +190,13 @@ def test_without_a_scratch_database_what_was_proved_is_believed_and_nothing_else
 def test_a_backup_of_an_earlier_version_is_compared_by_its_archive(odd, restored):
     live, _place, manifest = odd
     older = {key: value for key, value in manifest.items() if key != "dumped"}
-    assert catalog_differences(live.context, older, restored[0]).equal
+    assert catalog_differences(live.site, older, restored[0]).equal
 
 
 def test_a_directory_holds_the_same_definitions(odd, tmp_path):
     live, place, _manifest = odd
-    tools = find_client_tools(15, live.context.client_bin_dir)
-    found = dumped_definitions.of_database(tools, live.context.connection)
+    tools = find_client_tools(15, live.site.client_bin_dir)
+    found = dumped_definitions.of_database(tools, live.site.connection)
     assert found == dumped_definitions.of_archive(place.file("archive.dump"))
 
 
@@ -207,7 +207,7 @@ def test_no_password_is_in_a_manifest_and_another_one_is_noticed(odd, restored):
         assert "hunter2" not in stream.read()
     live.execute("ALTER USER MAPPING FOR shop_app SERVER far OPTIONS (SET password 'hunter3')", name)
     try:
-        found = catalog_differences(live.context, manifest, name)
+        found = catalog_differences(live.site, manifest, name)
     finally:
         live.execute("ALTER USER MAPPING FOR shop_app SERVER far OPTIONS (SET password 'hunter2')", name)
     assert found.objects == ["user mapping USER MAPPING shop_app SERVER far is changed"]
@@ -245,7 +245,7 @@ def test_a_change_is_noticed(odd, restored, change, told, back):
     name, _facts = restored
     live.execute(change, name)
     try:
-        objects = catalog_differences(live.context, manifest, name, settle=back is not None).objects
+        objects = catalog_differences(live.site, manifest, name, settle=back is not None).objects
     finally:
         if back is not None:
             live.execute(back, name)
@@ -259,7 +259,7 @@ def test_another_table_may_be_left_out_with_all_that_is_its_own(odd):
         ' GRANT SELECT ON "_History" TO shop_app; CREATE TABLE "_History2" (a int)'
     )
     try:
-        found = catalog_differences(live.context, manifest, ignore=["public._History"])
+        found = catalog_differences(live.site, manifest, ignore=["public._History"])
     finally:
         live.execute('DROP TABLE "_History", "_History2"')
     assert found.objects == ["table public._History2 is added"]
@@ -267,9 +267,9 @@ def test_another_table_may_be_left_out_with_all_that_is_its_own(odd):
 
 def test_an_encrypted_backup_is_compared_without_its_key(odd):
     live, _place, manifest = odd
-    context = dataclasses.replace(live.context, identity=None)
+    site = dataclasses.replace(live.site, identity=None)
     encrypted = {**manifest, "archive": {**manifest["archive"], "encryption": {"recipients": ["age1"]}}}
-    assert catalog_differences(context, encrypted).equal
+    assert catalog_differences(site, encrypted).equal
 
 
 @pytest.fixture(scope="module")
@@ -293,9 +293,9 @@ def test_objects_of_an_extension_that_a_restore_makes_anew_are_named(owned):
     name = scratch_name(new_id(), "owned")
     live.execute("DROP SERVER far CASCADE; DROP FOREIGN DATA WRAPPER elsewhere")
     place = live.backup()
-    assert [told.split(":")[0] for told in build_database(live.context, place, name)["tolerated"]] == [
+    assert [told.split(":")[0] for told in build_database(live.site, place, name)["tolerated"]] == [
         "extension pg_trgm"
     ]
     live.execute("ALTER FUNCTION similarity(text, text) OWNER TO shop_report", name)
-    found = catalog_differences(live.context, manifests.load(place), name)
+    found = catalog_differences(live.site, manifests.load(place), name)
     assert [told.split(" (")[0] for told in found.objects] == ["extension pg_trgm is changed"]

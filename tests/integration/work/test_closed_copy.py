@@ -41,7 +41,7 @@ def elsewhere(databases, live):
         cursor.execute("CREATE EXTENSION postgres_fdw")
         cursor.execute(
             "CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host %s, port %s, dbname %s)",
-            ("127.0.0.1", str(live.context.connection.port), other.name),
+            ("127.0.0.1", str(live.site.connection.port), other.name),
         )
         cursor.execute(
             "CREATE USER MAPPING FOR CURRENT_USER SERVER elsewhere OPTIONS (user %s, password %s)", (OWNER, PASSWORD)
@@ -52,14 +52,14 @@ def elsewhere(databases, live):
 
 
 def copy_of(live):
-    context, place = live.begun("deploy"), live.backup()
-    return context, verify(context, place, "restored", keep=True)["database"], place
+    run, place = live.begun("deploy"), live.backup()
+    return run, verify(run, place, "restored", keep=True)["database"], place
 
 
-def rehearsed(context, scratch, tmp_path, sql, place=None):
+def rehearsed(site, scratch, tmp_path, sql, place=None):
     """Rehearse one migration. Prisma's part, which runs SQL and keeps the history, is the least that does so."""
     migrations = tmp_path / "migrations"
-    with context.connect() as session:
+    with site.connect() as session:
         applied = session.rows("SELECT migration_name FROM public._prisma_migrations")
     for name, text in [*((name, "") for (name,) in applied), (MIGRATION, sql)]:
         (migrations / name).mkdir(parents=True)
@@ -85,22 +85,22 @@ def rehearsed(context, scratch, tmp_path, sql, place=None):
         return Deployed([MIGRATION], 0.1, "")
 
     prisma = SimpleNamespace(project=SimpleNamespace(migrations=lambda: str(migrations)), migrate_deploy=migrate)
-    return rehearse_closed(context, scratch, prisma, place, expected=[MIGRATION], lock_timeout_ms=5000)
+    return rehearse_closed(site, scratch, prisma, place, expected=[MIGRATION], lock_timeout_ms=5000)
 
 
 def test_a_foreign_table_gets_no_row_from_a_rehearsal(live, elsewhere, tmp_path):
-    context, scratch, _place = copy_of(live)
+    site, scratch, _place = copy_of(live)
     with pytest.raises(BackstopError, match="the live one was not touched.*could not connect to server"):
-        rehearsed(context, scratch, tmp_path / "a", "INSERT INTO received VALUES ('migration')")
+        rehearsed(site, scratch, tmp_path / "a", "INSERT INTO received VALUES ('migration')")
     with pytest.raises(Refused, match="20251109000000_remote line 2: creates or changes a way"):
-        rehearsed(context, scratch, tmp_path / "b", "SELECT 1;\nCREATE USER MAPPING FOR PUBLIC SERVER elsewhere")
+        rehearsed(site, scratch, tmp_path / "b", "SELECT 1;\nCREATE USER MAPPING FOR PUBLIC SERVER elsewhere")
     assert elsewhere.rows("SELECT note FROM received") == [("live",)]
     assert sorted(live.value(OPTIONS, scratch)) == sorted(live.value(OPTIONS))
 
 
 def test_what_cannot_be_closed_is_rehearsed_in_a_server_that_connects_to_nothing(live, elsewhere, tmp_path):
     live.execute("CREATE EXTENSION dblink")
-    port = live.context.connection.port
+    port = live.site.connection.port
     reaching = "PERFORM dblink_connect('host=127.0.0.1 port=%d dbname=other user=%s password=x')" % (port, OWNER)
     program = "COPY (SELECT 1) TO PROGRAM 'python3 -c \"import socket; socket.create_connection((''127.0.0.1'', %d))\"'"
     no_server = "sqlclient_unable_to_establish_sqlconnection"
@@ -112,12 +112,12 @@ def test_what_cannot_be_closed_is_rehearsed_in_a_server_that_connects_to_nothing
             ("INSERT INTO received VALUES ('x')", no_server),
         )
     )
-    context, scratch, place = copy_of(live)
+    site, scratch, place = copy_of(live)
     with pytest.raises(CannotBeClosed, match="extension dblink reaches other databases"):
-        rehearsed(context, scratch, tmp_path / "refused", "SELECT 1")
+        rehearsed(site, scratch, tmp_path / "refused", "SELECT 1")
     # Written with strings that are put together, for a scratch database refuses what it can read.
     hidden = "DO $x$ BEGIN EXECUTE convert_from(decode('%s', 'hex'), 'UTF8'); END $x$" % sql.encode().hex()
-    facts = rehearsed(context, scratch, tmp_path, hidden, place)
+    facts = rehearsed(site, scratch, tmp_path, hidden, place)
     assert facts["closed_server"] == "extension dblink reaches other databases or servers"
     assert facts["added_tables"] == ["public.New"]
     assert elsewhere.rows("SELECT note FROM received") == [("live",)]
@@ -127,12 +127,12 @@ def test_what_cannot_be_closed_is_rehearsed_in_a_server_that_connects_to_nothing
 def test_down_sql_is_not_tried_on_another_database(live, elsewhere):
     before = live.backup()
     live.run("receipts.sql")
-    context, now = live.begun("rollback", {"scenario": "application_errors"}), live.backup("emergency")
+    run, now = live.begun("rollback", {"scenario": "application_errors"}), live.backup("emergency")
     sql = "INSERT INTO received VALUES ('down'); DROP TABLE \"ReceiptData\""
-    facts = rehearse_down(context, before, now, given=sql)
+    facts = rehearse_down(run, before, now, given=sql)
     assert not facts["proved"] and "could not connect to server" in "; ".join(facts["reasons"]), facts
     assert elsewhere.rows("SELECT note FROM received") == [("live",)]
-    proved = rehearse_down(context, before, now, given='DROP TABLE "ReceiptData"')
+    proved = rehearse_down(run, before, now, given='DROP TABLE "ReceiptData"')
     assert proved["proved"], "the closed server is open again before the copy is compared: %s" % proved["reasons"]
 
 
@@ -151,7 +151,7 @@ def test_what_only_a_superuser_can_close_is_named(plain):
     plain.execute('CREATE DATABASE "%s" TEMPLATE %s OWNER %s' % (name, plain.name, OWNER))
 
     def refused():
-        with pytest.raises(CannotBeClosed) as caught, closed_copy(plain.context, name):
+        with pytest.raises(CannotBeClosed) as caught, closed_copy(plain.site, name):
             raise AssertionError("it is open")
         return str(caught.value)
 
@@ -163,7 +163,7 @@ def test_what_only_a_superuser_can_close_is_named(plain):
         cursor.execute("REVOKE EXECUTE ON FUNCTION dblink(text, text) FROM PUBLIC")
     assert refused().count("reaches") == 1
     plain.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC", name)
-    with closed_copy(plain.context, name):
+    with closed_copy(plain.site, name):
         pass
-    with pytest.raises(Refused, match="Only a scratch database"), closed_copy(plain.context, plain.name):
+    with pytest.raises(Refused, match="Only a scratch database"), closed_copy(plain.site, plain.name):
         raise AssertionError("the live database would be closed")

@@ -69,7 +69,7 @@ def test_the_server_is_private_and_leaves_nothing(cluster, folder):
 
 def test_a_realistic_database_comes_back_with_its_roles(realistic, folder):
     place = realistic.backup(form=BackupOptions(format="directory", jobs=2))
-    facts = run_cluster_drill(realistic.context, place, folder)
+    facts = run_cluster_drill(realistic.site, place, folder)
     manifest = manifests.load(place)
     assert facts["rows"] == sum(table["digest"]["rows"] for table in manifest["tables"])
     assert (facts["role"], facts["backup"]) == (SUPERUSER, place.backup_id) and "scratch cluster" in facts["method"]
@@ -82,9 +82,9 @@ def test_a_realistic_database_comes_back_with_its_roles(realistic, folder):
 
 def test_it_needs_no_live_server(plain, folder):
     place = plain.backup()
-    nowhere = dataclasses.replace(plain.context.connection, port=1)
-    context = dataclasses.replace(plain.context, connection=nowhere, administration=nowhere)
-    assert run_cluster_drill(context, place, folder)["rows"] > 900
+    nowhere = dataclasses.replace(plain.site.connection, port=1)
+    site = dataclasses.replace(plain.site, connection=nowhere, administration=nowhere)
+    assert run_cluster_drill(site, place, folder)["rows"] > 900
 
 
 def test_a_role_that_the_backup_lacks(plain, folder):
@@ -96,19 +96,19 @@ def test_a_role_that_the_backup_lacks(plain, folder):
     manifest["files"].update(manifests.describe_files(place.path, ["roles.sql"]))
     pathlib.Path(place.file("manifest.json")).write_text(json.dumps(manifest))
     with pytest.raises(BackstopError, match=OWNER):
-        run_cluster_drill(plain.context, place, folder)
+        run_cluster_drill(plain.site, place, folder)
     assert manifests.verification(place)["levels"]["restored"]["passed"] is False
     assert gone(folder)
 
 
 def test_what_is_refused(plain, folder):
     with pytest.raises(Refused, match="the schema and no row"):
-        run_cluster_drill(plain.context, plain.backup(form=BackupOptions(schema_only=True)), folder)
+        run_cluster_drill(plain.site, plain.backup(form=BackupOptions(schema_only=True)), folder)
     place = plain.backup()
     with open(place.file("roles.sql"), "a") as stream:
         stream.write("CREATE TABLESPACE fast OWNER postgres LOCATION '/srv/fast';\n")
     with pytest.raises(Refused, match="has tablespaces"):
-        run_cluster_drill(plain.context, place, folder)
+        run_cluster_drill(plain.site, place, folder)
     assert gone(folder)
 
 

@@ -38,35 +38,35 @@ def aged(databases):
 
 
 def test_they_are_told(aged):
-    with aged.context.connect() as session:
+    with aged.site.connect() as session:
         told = collations.mismatches(session)
         assert len(told) == 2 and told[0].startswith("database shop was built with version 2.0, the system has 1")
         assert told[1].startswith("collation public.swedish has version 1.0, the system has 1")
-        gate = surroundings.collations(aged.context, session, None)
+        gate = surroundings.collations(aged.site, session, None)
     assert told[0] in gate and "indexes may be corrupt" in gate and "REINDEX" in gate
-    assert told[1] in " ".join(notes(aged.context, "complete"))
+    assert told[1] in " ".join(notes(aged.site, "complete"))
     aged.execute('REINDEX DATABASE "shop"; ')
     aged.execute("ALTER DATABASE shop REFRESH COLLATION VERSION; ALTER COLLATION swedish REFRESH VERSION")
-    with aged.context.connect() as session:
-        assert surroundings.collations(aged.context, session, None) == "of the versions that the system has"
+    with aged.site.connect() as session:
+        assert surroundings.collations(aged.site, session, None) == "of the versions that the system has"
 
 
 def test_a_revert_builds_with_todays_and_an_undo_brings_back_what_was(aged):
     """template0 has no version of its own, so making a database from it never fails on one."""
     place = aged.backup()
-    assert verify(aged.context, place, "restored")["level"] == "restored"
-    context = aged.begun("rollback")
-    build_successor(context, place)
-    revert(context, place, 0)
-    context.operation.close("done")
+    assert verify(aged.site, place, "restored")["level"] == "restored"
+    run = aged.begun("rollback")
+    build_successor(run, place)
+    revert(run, place, 0)
+    run.operation.close("done")
     ((recorded, now),) = aged.rows(VERSIONS % "shop", "postgres")
     assert recorded == now != "2.0"
-    with aged.context.connect() as session:
+    with aged.site.connect() as session:
         assert collations.mismatches(session) == []
-    back = aged.begun("undo", {"undoes": context.operation.id})
-    undo(back, context.operation, 0)
+    back = aged.begun("undo", {"undoes": run.operation.id})
+    undo(back, run.operation, 0)
     assert aged.rows(VERSIONS % "shop", "postgres")[0][0] == "2.0"
-    with aged.context.connect() as session:
+    with aged.site.connect() as session:
         assert len(collations.mismatches(session)) == 2
     back.operation.close("done")
 
@@ -74,9 +74,9 @@ def test_a_revert_builds_with_todays_and_an_undo_brings_back_what_was(aged):
 def test_a_restore_in_place_keeps_that_of_the_database(aged):
     """The collation is made anew; the database keeps the version that it says, and its indexes are built today."""
     place = aged.backup()
-    context = aged.begun("rollback")
-    revert_in_place(context, place, 0)
-    with aged.context.connect() as session:
+    run = aged.begun("rollback")
+    revert_in_place(run, place, 0)
+    with aged.site.connect() as session:
         (told,) = collations.mismatches(session)
     assert told.startswith("database shop was built with version 2.0")
 
@@ -88,7 +88,7 @@ def test_a_template_of_another_version_is_told(aged):
     before = aged.names()
     try:
         with pytest.raises(BackstopError) as caught:
-            verify(aged.context, place, "restored")
+            verify(aged.site, place, "restored")
     finally:
         aged.execute("UPDATE pg_database SET datcollversion = NULL WHERE datname = 'template0'", "postgres")
     assert "template0" in str(caught.value), caught.value

@@ -56,14 +56,14 @@ def damaged(plain):
 
 
 def test_saved_and_restored_with_consent(damaged):
-    context = damaged.begun("rollback", {"scenario": "corrupted_table"})
-    for way in (lambda: plan(damaged.context, TableRestoreRequest("documents")),
-                lambda: restore_table(damaged.context, TableRestoreRequest("documents", accept_unreadable=True))):
+    run = damaged.begun("rollback", {"scenario": "corrupted_table"})
+    for way in (lambda: plan(damaged.site, TableRestoreRequest("documents")),
+                lambda: restore_table(damaged.site, TableRestoreRequest("documents", accept_unreadable=True))):
         with pytest.raises(Refused, match="cannot be read: it is damaged") as caught:
             way()
         assert "missing chunk" in caught.value.found
     with pytest.raises(Refused, match="2 of its rows cannot be read") as caught:
-        restore_table(context, TableRestoreRequest("documents"))
+        restore_table(run, TableRestoreRequest("documents"))
     saved = pathlib.Path(caught.value.details["file"])
     rows = saved.read_text("utf-8").splitlines()
     assert len(rows) == 38 and all(len(row.split("\t")[1]) == 6400 for row in rows)
@@ -71,18 +71,18 @@ def test_saved_and_restored_with_consent(damaged):
     assert oct(saved.stat().st_mode)[-3:] == "600"
 
     wish = TableRestoreRequest("documents", accept_unreadable=True)
-    planned = plan(damaged.context, wish)
+    planned = plan(damaged.site, wish)
     assert planned["changed"] and "missing chunk" in planned["damaged"]
-    result = restore_table(context, wish)
+    result = restore_table(run, wish)
     assert result["changed"] and result["emergency"] is None and result["accepted"]["unreadable"]
     assert damaged.value("SELECT count(*) FROM documents WHERE length(body) = 6400") == 40
-    with damaged.context.connect() as session:
+    with damaged.site.connect() as session:
         digests.table_digest(session, "ONLY public.documents", ["id", "body"])
-    assert context.operation.facts("restore_table")["accepted"]["unreadable"] is True
-    context.operation.close("done")
-    assert not restore_table(damaged.context, TableRestoreRequest("documents"))["changed"]
+    assert run.operation.facts("restore_table")["accepted"]["unreadable"] is True
+    run.operation.close("done")
+    assert not restore_table(damaged.site, TableRestoreRequest("documents"))["changed"]
     with pytest.raises(Refused, match="cannot be undone"):
-        undo_table(damaged.begun("undo", {"undoes": context.operation.id}), context.operation, 0, False)
+        undo_table(damaged.begun("undo", {"undoes": run.operation.id}), run.operation, 0, False)
 
 
 def test_no_other_failure_counts_as_damage(damaged, monkeypatch):
@@ -94,9 +94,9 @@ def test_no_other_failure_counts_as_damage(damaged, monkeypatch):
 
     monkeypatch.setattr(table_restore, "make_backup", fails)
     damaged.execute("UPDATE \"User\" SET \"name\" = 'x'")
-    context = damaged.begun("rollback")
+    run = damaged.begun("rollback")
     with pytest.raises(BackstopError, match="No space"):
-        restore_table(context, TableRestoreRequest("User", accept_unreadable=True))
+        restore_table(run, TableRestoreRequest("User", accept_unreadable=True))
     assert damaged.value("SELECT count(*) FROM \"User\" WHERE \"name\" = 'x'") == 20
 
 
@@ -112,20 +112,20 @@ def test_a_swap_keeps_the_damaged_table_and_wants_a_word(damaged):
     """Its loss cannot be counted, so it is not guessed; nothing is destroyed by going on."""
     place = damaged.store.backups()[0]
     damaged.execute("UPDATE \"User\" SET \"name\" = 'x' WHERE \"id\" = 'u1'")
-    context = damaged.begun("rollback", {"backup": place.backup_id})
-    build_successor(context, place)
+    run = damaged.begun("rollback", {"backup": place.backup_id})
+    build_successor(run, place)
     with pytest.raises(Refused, match="What would be lost cannot be counted: a table is damaged") as caught:
-        revert(context, place, 1)
+        revert(run, place, 1)
     assert "public.documents: cannot be counted" in caught.value.found and "missing chunk" in caught.value.found
     assert "the former database keeps the table" in caught.value.hint
     with pytest.raises(Refused, match="1 rows would be lost"):
-        revert(context, place, 0, accept_unreadable=True)
-    result = revert(context, place, 1, accept_unreadable=True)
+        revert(run, place, 0, accept_unreadable=True)
+    result = revert(run, place, 1, accept_unreadable=True)
     assert result["changed"] and result["lost_rows"] == 1 and whole(damaged) == 40
-    assert context.operation.facts("count")["accepted_unreadable"] == ["public.documents"]
-    context.operation.close("done")
-    back = damaged.begun("undo", {"undoes": context.operation.id})
-    assert undo(back, context.operation, 0)["changed"]
+    assert run.operation.facts("count")["accepted_unreadable"] == ["public.documents"]
+    run.operation.close("done")
+    back = damaged.begun("undo", {"undoes": run.operation.id})
+    assert undo(back, run.operation, 0)["changed"]
     with pytest.raises(Exception, match="missing chunk"):
         damaged.rows("SELECT max(length(body || '')) FROM documents")
 
@@ -133,12 +133,12 @@ def test_a_swap_keeps_the_damaged_table_and_wants_a_word(damaged):
 def test_in_place_what_can_be_read_is_saved_first(damaged):
     place = damaged.store.backups()[0]
     damaged.execute("UPDATE \"User\" SET \"name\" = 'x' WHERE \"id\" = 'u1'")
-    context = damaged.begun("rollback", {"backup": place.backup_id})
+    run = damaged.begun("rollback", {"backup": place.backup_id})
     with pytest.raises(Refused, match="No whole backup can be made of the database as it is") as caught:
-        revert_in_place(context, place, 1)
+        revert_in_place(run, place, 1)
     assert "public.documents (2 rows cannot be read: missing chunk" in caught.value.found
     assert "rollback_accept_unreadable=true" in caught.value.hint and "that cannot be undone" in caught.value.hint
-    rows = pathlib.Path(context.operation.file("saved-rows"), "public.documents.copy").read_text("utf-8").splitlines()
+    rows = pathlib.Path(run.operation.file("saved-rows"), "public.documents.copy").read_text("utf-8").splitlines()
     assert len(rows) == 38 and all(len(row.split("\t")[1]) == 6400 for row in rows)
     others, schema = (manifests.load(one) for one in damaged.store.backups("emergency"))
     others, schema = (others, schema) if others["scope"] == "tables" else (schema, others)
@@ -148,13 +148,13 @@ def test_in_place_what_can_be_read_is_saved_first(damaged):
     assert schema["scope"] == "schema" and "relation public.documents" in schema["definitions"]
     assert damaged.value("SELECT \"name\" FROM \"User\" WHERE \"id\" = 'u1'") == "x"
 
-    result = revert_in_place(context, place, 1, accept_unreadable=True)
+    result = revert_in_place(run, place, 1, accept_unreadable=True)
     assert result["changed"] and result["lost_rows"] == 1 and whole(damaged) == 40
     assert [loss["table"] for loss in result["losses"] if loss["unreadable"]] == ["public.documents"]
-    assert context.operation.facts("emergency")["accepted"] == {"unreadable": True}
-    context.operation.close("done")
+    assert run.operation.facts("emergency")["accepted"] == {"unreadable": True}
+    run.operation.close("done")
     with pytest.raises(Refused, match="cannot be undone: no whole backup could be made") as caught:
-        undo_in_place(damaged.begun("undo", {"undoes": context.operation.id}), context.operation, 0)
+        undo_in_place(damaged.begun("undo", {"undoes": run.operation.id}), run.operation, 0)
     assert "saved-rows" in caught.value.hint
 
 
@@ -166,10 +166,10 @@ def test_the_other_ways_back_say_what_is_wrong(damaged):
     assert not damaged.store.backups("emergency")
     place = damaged.store.backups()[0]
     damaged.run("receipts.sql")
-    with damaged.context.connect() as session:
-        found = leftovers(damaged.context, session, place)
+    with damaged.site.connect() as session:
+        found = leftovers(damaged.site, session, place)
     assert "relation public.ReceiptData" in found["added"]
     [reason] = found["reasons"]
     assert reason.startswith("table public.documents cannot be read: it is damaged (missing chunk")
-    facts = gather(damaged.context, healthy=True)
+    facts = gather(damaged.site, healthy=True)
     assert facts.unreadable == ["public.documents"]

@@ -104,7 +104,7 @@ def foreseen_of(opened, sql):
 
 @pytest.mark.parametrize("sql,told", CASES, ids=[case[0][:50] for case in CASES])
 def test_what_is_dropped(prepared, sql, told):
-    with prepared.context.connect() as opened:
+    with prepared.site.connect() as opened:
         opened.execute("BEGIN")
         before, watch = contents(opened), Watch(opened, foreseen_of(opened, sql), "public")
         run(opened, sql)
@@ -115,7 +115,7 @@ def test_rows_are_counted_by_the_server(prepared, databases):
     """Its counters, which a session adds to when it ends."""
     live = databases.make("shop", template=prepared.name)
     for sql, told in ROWS:
-        with live.context.connect() as opened:
+        with live.site.connect() as opened:
             before, watch = contents(opened), Watch(opened, Foreseen(), "public")
             with live.session(user=OWNER) as cursor:
                 cursor.execute(sql)
@@ -124,7 +124,7 @@ def test_rows_are_counted_by_the_server(prepared, databases):
 
 def test_nothing_foreseen_counts_all_the_same(prepared, databases):
     live = databases.make("shop", template=prepared.name)
-    with live.context.connect() as opened:
+    with live.site.connect() as opened:
         before, watch = contents(opened), Watch(opened, None, "public")
         with live.session(user=OWNER) as cursor:
             cursor.execute('ALTER TABLE "User" DROP COLUMN "role"; DROP TABLE "Flat"')
@@ -138,7 +138,7 @@ def test_nothing_foreseen_counts_all_the_same(prepared, databases):
 
 def test_another_schema_is_named(prepared, databases):
     live = databases.make("shop", template=prepared.name)
-    with live.context.connect() as opened:
+    with live.site.connect() as opened:
         before, watch = contents(opened), Watch(opened, None, "other")
         with live.session(user=OWNER) as cursor:
             cursor.execute('ALTER TABLE "User" DROP COLUMN "role"; DROP TABLE "Flat"')

@@ -40,8 +40,8 @@ class Site:
         self.live, self.before = live, live.backup()
 
     def deployed(self, works=False, **timing):
-        context = self.live.begun("deploy", {"commit": "new"})
-        operation = context.operation
+        run = self.live.begun("deploy", {"commit": "new"})
+        operation = run.operation
         operation.header["facts"] = {"former_commit": "old"}
         operation.write("backup", "done", backup=self.before.backup_id)
         operation.write("old_release", "done", works=works)
@@ -53,8 +53,8 @@ class Site:
         return operation
 
     def plan(self, healthy=None, scenario="auto", chosen=None, **keywords):
-        facts = gather(self.live.context, healthy=healthy, **keywords)
-        return diagnose(self.live.context, scenario, facts, chosen)
+        facts = gather(self.live.site, healthy=healthy, **keywords)
+        return diagnose(self.live.site, scenario, facts, chosen)
 
 
 @pytest.fixture
@@ -100,11 +100,11 @@ def test_objects_of_every_kind(realistic):
 
 
 def test_no_backup_at_all(plain):
-    facts = gather(plain.context, healthy=True)
-    plan = diagnose(plain.context, "auto", facts)
+    facts = gather(plain.site, healthy=True)
+    plan = diagnose(plain.site, "auto", facts)
     assert plan["scenario"] == "nothing" and plan["backup"] is None
     says(plan, "not known: There is no backup to revert to")
-    plan = diagnose(plain.context, "auto", gather(plain.context, healthy=False))
+    plan = diagnose(plain.site, "auto", gather(plain.site, healthy=False))
     assert plan["scenario"] == "ambiguous" and plan["candidates"]
 
 
@@ -123,9 +123,9 @@ def test_after_a_deploy_that_changed_the_release_only(site):
     site.deployed()
     header = {"database": site.live.name, "request": {"commit": "newer"}, "facts": {"former_commit": "new"}}
     Operation.create(site.live.store, "deploy", header).close("done")
-    plan = plan_revert(site.live.context, None)
+    plan = plan_revert(site.live.site, None)
     assert (plan["needed"], plan["backup"], plan["commit"]) == (False, None, "new")
-    assert plan_revert(site.live.context, site.before.backup_id)["needed"] is True
+    assert plan_revert(site.live.site, site.before.backup_id)["needed"] is True
     plan = site.plan(False)
     assert plan["scenario"] == "complete" and plan["disk_needed"] == 0 and plan["losses"] == []
     assert plan["steps"] == ["stop the application", "start release new and check its health"]
@@ -134,7 +134,7 @@ def test_after_a_deploy_that_changed_the_release_only(site):
     rolled_back = Operation.create(site.live.store, "rollback", header)
     rolled_back.write("code", "done", commit="new")
     rolled_back.close("done")
-    assert plan_revert(site.live.context, None)["commit"] == "new"
+    assert plan_revert(site.live.site, None)["commit"] == "new"
     site.live.execute('DELETE FROM "UserContribution" WHERE "id" = \'c1\'; DROP TABLE "UserContribution"')
     assert site.plan(False, "complete")["next"].endswith(" -e rollback_backup=" + site.before.backup_id)
 
@@ -150,14 +150,14 @@ def test_a_migration_that_is_applied_but_not_there(plain):
     site.deployed()
     live.execute("UPDATE _prisma_migrations SET checksum = '%s' WHERE id = 'm2'" % new[1].checksum)
     for files in (old, new):
-        assert plan_failed_migration(live.context, None, lambda files=files: files)["needed"] is False
+        assert plan_failed_migration(live.site, None, lambda files=files: files)["needed"] is False
     assert site.plan(True, folder=lambda: new)["scenario"] == "nothing"
     live.execute('DROP TABLE "ReceiptData"')
     for files in (old, new):
         plan = site.plan(True, folder=lambda files=files: files)
         assert plan["scenario"] == "failed_migration", plan["report"]
         assert plan["next"] == "ansible-playbook backstop.postgres.rollback_failed_migration --check"
-        plan = plan_failed_migration(live.context, None, lambda files=files: files)
+        plan = plan_failed_migration(live.site, None, lambda files=files: files)
         assert plan["needed"] and plan["applied"] == ["20251108000000_add_receipt_data"]
         assert "take out of the history, so that the next deploy applies them: " + plan["applied"][0] in plan["steps"]
     says(site.plan(True, folder=lambda: new), "made by applied migrations but missing: relation public.ReceiptData")
@@ -221,9 +221,9 @@ def test_what_the_release_has_and_lacks(site, tmp_path):
 
 
 CHOICES = {
-    "failed_migration": lambda context: plan_failed_migration(context, None),
-    "application_errors": lambda context: plan_application_errors(context, "auto", None),
-    "complete": lambda context: plan_revert(context, None),
+    "failed_migration": lambda site: plan_failed_migration(site, None),
+    "application_errors": lambda site: plan_application_errors(site, "auto", None),
+    "complete": lambda site: plan_revert(site, None),
 }
 
 
@@ -240,7 +240,7 @@ def test_check_mode_of_each_rollback_tells_the_same(site, scenario):
     if scenario == "complete":
         site.live.execute("""ALTER TABLE "User" DROP "name" """)
     found = site.plan(False)
-    asked = site.plan(False, scenario, CHOICES[scenario](site.live.context))
+    asked = site.plan(False, scenario, CHOICES[scenario](site.live.site))
     assert found["scenario"] == asked["scenario"] == asked["found_scenario"] == scenario
     assert asked["next"] + " --check" == found["next"]
     same = ("evidence", "losses", "backup", "level", "downtime_seconds", "recovery_seconds")
@@ -346,8 +346,8 @@ def test_the_loss_of_a_revert_is_a_bound_until_a_copy_exists(site):
     says(before, "BUT the facts point to: not clear", "public.TokenPurchase: at least 2 inserted, 3 updated",
          "at least 7 rows in all")
 
-    context = site.live.begun("rollback", {"scenario": "complete"})
-    build_successor(context, site.before)
+    run = site.live.begun("rollback", {"scenario": "complete"})
+    build_successor(run, site.before)
     exact = losses(site.plan(False, "complete"))
     assert exact == {name: (*counts[:3], True) for name, counts in losses(before).items()}
     assert site.plan(False)["next"].startswith("ansible-playbook backstop.postgres.rollback_complete, with the other")
@@ -372,7 +372,7 @@ def test_invalid_indexes_and_the_folder_are_told(site, tmp_path):
 
 
 def test_levels_times_and_disk(site):
-    verify(site.live.context, site.before, "restored")
+    verify(site.live.site, site.before, "restored")
     site.deployed()
     plan = site.plan(False, "complete")
     assert plan["level"] == "restored" and plan["recovery_seconds"] > 0
@@ -382,15 +382,15 @@ def test_levels_times_and_disk(site):
 
 def test_the_choice_of_a_method(site):
     with pytest.raises(BackstopError, match="not proved on the new schema"):
-        plan_application_errors(site.live.context, "code_only", None)
+        plan_application_errors(site.live.site, "code_only", None)
     site.deployed(works=False)
-    chosen = plan_application_errors(site.live.context, "auto", None)
+    chosen = plan_application_errors(site.live.site, "auto", None)
     assert (chosen["method"], chosen["needed"]) == ("drop", True)
     assert chosen["migrations"] == ["20251108000000_add_receipt_data"] and chosen["deployed_commit"] == "new"
-    assert plan_application_errors(site.live.context, "restore", None)["method"] == "restore"
+    assert plan_application_errors(site.live.site, "restore", None)["method"] == "restore"
     site.live.execute("UPDATE _prisma_migrations SET finished_at = NULL WHERE id = 'm2'")
     with pytest.raises(BackstopError, match="rollback_failed_migration.yml"):
-        plan_application_errors(site.live.context, "auto", None)
+        plan_application_errors(site.live.site, "auto", None)
 
 
 def test_the_options_that_were_given(site):
@@ -399,10 +399,10 @@ def test_the_options_that_were_given(site):
     site.live.execute("""DELETE FROM "UserContribution" WHERE "id" = (SELECT min("id") FROM "UserContribution")""")
     site.deployed()
     site.live.execute(RECEIPT)
-    facts = gather(site.live.context, healthy=False)
+    facts = gather(site.live.site, healthy=False)
 
     def told(runs=False, **options):
-        plan = diagnose(site.live.context, "complete", facts, None, Options(**options), runs=runs)
+        plan = diagnose(site.live.site, "complete", facts, None, Options(**options), runs=runs)
         return plan, [line for line in plan["report"] if line.startswith("Loss: ")], plan["report"][-1]
 
     plan, lines, last = told()
@@ -426,8 +426,8 @@ def test_columns_that_only_moved_up(site):
     site.live.execute(
         """ALTER TABLE "TokenPurchase" DROP COLUMN "totalTokens", ALTER COLUMN "createdBy" DROP NOT NULL"""
     )
-    facts = gather(site.live.context, healthy=True)
+    facts = gather(site.live.site, healthy=True)
     assert facts.missing == ["column public.TokenPurchase.totalTokens"]
     assert facts.changed == ["column public.TokenPurchase.createdBy"]
     site.live.execute("""ALTER TABLE "User" RENAME COLUMN "name" TO x; ALTER TABLE "User" ADD COLUMN "name" text""")
-    assert "column public.User.name" in gather(site.live.context, healthy=True).changed
+    assert "column public.User.name" in gather(site.live.site, healthy=True).changed

@@ -60,9 +60,9 @@ class Drop:
 
     def proof(self, sql, now=None):
         now = now or self.live.backup("emergency")
-        self.context = self.live.begun("rollback", {"scenario": "application_errors"})
-        self.context.operation.write("emergency_backup", "done", backup=now.backup_id)
-        return rehearse_down(self.context, self.before, now, given=sql)
+        self.site = self.live.begun("rollback", {"scenario": "application_errors"})
+        self.site.operation.write("emergency_backup", "done", backup=now.backup_id)
+        return rehearse_down(self.site, self.before, now, given=sql)
 
     def scratch(self):
         return [name for name in self.live.names() if name.startswith("backstop_scratch_")]
@@ -71,7 +71,7 @@ class Drop:
         facts = self.proof(sql)
         assert facts["proved"], facts["reasons"]
         assert not self.scratch()
-        return self.context
+        return self.site
 
     def refused(self, sql, words, now=None):
         facts = self.proof(sql, now)
@@ -79,10 +79,10 @@ class Drop:
         for word in words:
             assert word in "; ".join(facts["reasons"]), facts["reasons"]
         with pytest.raises(Refused, match="was not proved"):
-            take_out(self.context, 10**9)
+            take_out(self.site, 10**9)
 
     def is_as_before(self):
-        with self.live.context.connect() as session:
+        with self.live.site.connect() as session:
             history = "public._prisma_migrations"
             assert compare_tables(session, load(self.before), besides=[history]).tables == []
             assert definitions.definitions(session) == load(self.before)["definitions"]
@@ -94,9 +94,9 @@ def drop(plain):
     return Drop(plain)
 
 
-def put_back(live, context):
+def put_back(live, site):
     """Do what the kept README says."""
-    text = pathlib.Path(context.operation.file("lost-rows"), "README.txt").read_text("utf-8")
+    text = pathlib.Path(site.operation.file("lost-rows"), "README.txt").read_text("utf-8")
     lines = [line for line in text.splitlines() if line.startswith("psql ")]
     assert lines
     for program, *arguments in map(shlex.split, lines):
@@ -105,19 +105,19 @@ def put_back(live, context):
 
 
 def test_a_migration_is_taken_out(drop):
-    context = drop.proved()
-    result = take_out(context, 0)
+    site = drop.proved()
+    result = take_out(site, 0)
     assert result["changed"] and result["lost_rows"] == 0 and result["differences"] == []
     assert result["migrations"] == ["20251108000000_add_receipt_data"]
     assert result["dropped_tables"] == ["public.ReceiptData"]
     drop.is_as_before()
-    assert take_out(context, 0)["changed"] is False
+    assert take_out(site, 0)["changed"] is False
     with pytest.raises(Refused, match="Deploy the fixed release.*rollback_backup=" + result["backup"]):
-        plan_undo(drop.live.context, context.operation.id)
+        plan_undo(drop.live.site, site.operation.id)
 
 
 def test_the_server_restarts_before_the_commit(drop, monkeypatch):
-    context = drop.proved()
+    site = drop.proved()
     left = ["down.before-commit"]
 
     def reach(place):
@@ -127,7 +127,7 @@ def test_the_server_restarts_before_the_commit(drop, monkeypatch):
             drop.live.cluster.start()
 
     monkeypatch.setattr(down_module, "reach", reach)
-    assert take_out(context, 0)["changed"] and not left
+    assert take_out(site, 0)["changed"] and not left
     drop.is_as_before()
 
 
@@ -136,15 +136,15 @@ def test_lost_rows_are_counted_and_kept(drop):
     for number in (1, 2, 3):
         drop.live.execute(RECEIPT % (number, number))
     content = drop.live.rows('SELECT * FROM "ReceiptData" ORDER BY 1')
-    context = drop.proved()
+    site = drop.proved()
     with pytest.raises(Refused, match=r"3 rows would be lost.*public.ReceiptData: 3 inserted .the whole table goes"):
-        take_out(context, 2)
+        take_out(site, 2)
     assert drop.live.rows('SELECT * FROM "ReceiptData" ORDER BY 1') == content
     assert drop.live.value("SELECT count(*) FROM _prisma_migrations") == 2
-    assert take_out(context, 3)["lost_rows"] == 3
+    assert take_out(site, 3)["lost_rows"] == 3
     drop.is_as_before()
     drop.live.run("receipts.sql")
-    put_back(drop.live, context)
+    put_back(drop.live, site)
     assert drop.live.rows('SELECT * FROM "ReceiptData" ORDER BY 1') == content
 
 
@@ -152,32 +152,32 @@ def test_a_loss_is_refused_before_the_application_stops(drop, tmp_path):
     """By check mode of the module, which counts while the application runs and changes nothing, not even a journal."""
     for number in (1, 2):
         drop.live.execute(RECEIPT % (number, number))
-    context = drop.proved()
+    site = drop.proved()
     cluster, files = drop.live.cluster, sorted(os.walk(drop.live.store.root))
     rows = drop.live.rows('SELECT xmin::text, * FROM "ReceiptData" ORDER BY 2')
     arguments = {
         "connection": {"url": cluster.url(drop.live.name, user=OWNER)}, "store": drop.live.store.root,
-        "client_bin_dir": str(cluster.bin_dir), "operation": context.operation.id, "accept_lost_rows": 1,
+        "client_bin_dir": str(cluster.bin_dir), "operation": site.operation.id, "accept_lost_rows": 1,
     }
     refused = run_module(tmp_path, "migration_down", arguments, check=True)
     assert refused.failed and "2 rows would be lost" in refused.result["msg"], refused.printed
     assert "public.ReceiptData: 2 inserted" in refused.result["msg"]
-    assert count_ahead(context, 2)["changed"] is False
+    assert count_ahead(site, 2)["changed"] is False
     assert drop.live.rows('SELECT xmin::text, * FROM "ReceiptData" ORDER BY 2') == rows
-    assert sorted(os.walk(drop.live.store.root)) == files and context.operation.last("down") is None
+    assert sorted(os.walk(drop.live.store.root)) == files and site.operation.last("down") is None
 
 
 def test_values_of_a_column(plain):
     """Only what somebody wrote into the column counts; it is put back into the rows that are still there."""
     drop = Drop(plain, """ALTER TABLE "UserContribution" ADD "paid by" text DEFAULT 'cash'""")
     plain.execute("""UPDATE "UserContribution" SET "paid by" = 'card' WHERE "id" IN ('c1', 'c2')""")
-    context = drop.proved('ALTER TABLE "UserContribution" DROP "paid by"')
-    result = take_out(context, 2)
+    site = drop.proved('ALTER TABLE "UserContribution" DROP "paid by"')
+    result = take_out(site, 2)
     assert result["lost_rows"] == 2 and result["dropped_columns"] == ["public.UserContribution.paid by"]
     drop.is_as_before()
     plain.execute("""UPDATE "UserContribution" SET "contributionAmount" = 99 WHERE "id" = 'c1';
         DELETE FROM "UserContribution" WHERE "id" = 'c2'; ALTER TABLE "UserContribution" ADD "paid by" text""")
-    put_back(plain, context)
+    put_back(plain, site)
     found = """SELECT "id", "contributionAmount" FROM "UserContribution" WHERE "paid by" = 'card'"""
     assert plain.rows(found) == [("c1", 99)]
     assert plain.value('SELECT count(*) FROM "UserContribution"') == 399
@@ -186,8 +186,8 @@ def test_values_of_a_column(plain):
 def test_names_with_quotes(plain):
     drop = Drop(plain, """CREATE SCHEMA "o'dd ""s"; CREATE TABLE "o'dd ""s"."t%s '""x/y" ("i""d %s" int PRIMARY KEY);
         INSERT INTO "o'dd ""s"."t%s '""x/y" VALUES (1), (2)""")
-    context = drop.proved("""DROP TABLE "o'dd ""s"."t%s '""x/y"; DROP SCHEMA "o'dd ""s";""")
-    assert take_out(context, 2)["lost_rows"] == 2
+    site = drop.proved("""DROP TABLE "o'dd ""s"."t%s '""x/y"; DROP SCHEMA "o'dd ""s";""")
+    assert take_out(site, 2)["lost_rows"] == 2
     drop.is_as_before()
 
 
@@ -204,7 +204,7 @@ def test_unqualified_names_are_of_prismas_schema(databases):
     with live.session(user=OWNER) as cursor:
         cursor.execute("""CREATE SCHEMA "App%s"; CREATE TABLE "App%s"._prisma_migrations
             (LIKE public._prisma_migrations INCLUDING ALL)""")
-    live.context.connection = dataclasses.replace(live.context.connection, schema="App%s")
+    live.site = dataclasses.replace(live.site, connection=dataclasses.replace(live.site.connection, schema="App%s"))
     drop = Drop(live, """SET search_path TO "App%s"; CREATE TABLE "ReceiptData" (id int)""")
     take_out(drop.proved(), 0)
     assert live.value("""SELECT count(*) FROM "App%s"._prisma_migrations""") == 0
@@ -240,14 +240,14 @@ def migrated(shared_databases):
 def test_what_is_not_proved(migrated, sql, words):
     drop, now = migrated
     drop.refused(sql, words, now)
-    drop.context.operation.close("failed")
-    with drop.live.context.connect() as session:
+    drop.site.operation.close("failed")
+    with drop.live.site.connect() as session:
         assert compare_tables(session, load(now)).tables == []
 
 
 def test_settings_of_the_sql_do_not_blind_the_proof(drop):
-    context = drop.proved(DOWN + "; SET extra_float_digits = -15; SET search_path = public; SET row_security = on")
-    assert take_out(context, 0)["changed"]
+    site = drop.proved(DOWN + "; SET extra_float_digits = -15; SET search_path = public; SET row_security = on")
+    assert take_out(site, 0)["changed"]
     drop.is_as_before()
 
 
@@ -279,20 +279,20 @@ def test_on_the_copy_of_a_rehearsal(plain):
     """A deploy proves the way back on the database on which it rehearsed the migration; it goes on using that."""
     drop = Drop.__new__(Drop)
     drop.live, drop.before = plain, plain.backup()
-    context = plain.begun("deploy", {"commit": "new"})
-    name = verify(context, drop.before, "restored", keep=True)["database"]
-    elsewhere = dataclasses.replace(context, connection=context.connection.with_database(name))
-    dataclasses.replace(plain, context=elsewhere).run("receipts.sql")
-    facts = rehearse_down(context, drop.before, scratch=name, given=DOWN)
+    run = plain.begun("deploy", {"commit": "new"})
+    name = verify(run, drop.before, "restored", keep=True)["database"]
+    elsewhere = dataclasses.replace(run, connection=run.connection.with_database(name))
+    dataclasses.replace(plain, site=elsewhere).run("receipts.sql")
+    facts = rehearse_down(run, drop.before, scratch=name, given=DOWN)
     assert facts["proved"] and facts["dropped_tables"] == ["public.ReceiptData"], facts
     assert name in plain.names()
     plain.run("receipts.sql")
     with pytest.raises(Refused, match="no backup of the database as it is"):
-        take_out(context, 0)
-    context.operation.write("emergency_backup", "done", backup=plain.backup("emergency").backup_id)
-    assert take_out(context, 0)["changed"]
+        take_out(run, 0)
+    run.operation.write("emergency_backup", "done", backup=plain.backup("emergency").backup_id)
+    assert take_out(run, 0)["changed"]
     drop.is_as_before()
-    assert not rehearse_down(context, drop.before, scratch=plain.name, given=DOWN)["proved"]
+    assert not rehearse_down(run, drop.before, scratch=plain.name, given=DOWN)["proved"]
 
 
 def test_values_that_could_not_be_put_back(plain):
@@ -304,47 +304,47 @@ def test_values_that_could_not_be_put_back(plain):
 
 
 def test_rows_written_since_the_emergency_backup(drop):
-    context = drop.proved()
+    site = drop.proved()
     drop.live.execute(RECEIPT % (1, 1))
     with pytest.raises(Refused, match="Rows were written since the emergency backup.*public.ReceiptData has 1 rows"):
-        take_out(context, 100)
+        take_out(site, 100)
     assert drop.live.value('SELECT count(*) FROM "ReceiptData"') == 1
 
 
 def test_an_object_that_came_after_the_proof(drop):
-    context = drop.proved()
+    site = drop.proved()
     drop.live.execute('CREATE INDEX late ON "User" ("name")')
     with pytest.raises(BackstopError, match="index public.late would be added"):
-        take_out(context, 0)
+        take_out(site, 0)
     assert drop.live.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
 
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_change_beside_the_migration_that_only_pg_dump_sees(drop, killed):
     """It is seen after the COMMIT: the migration is out, so the operation ends, and the difference is reported."""
-    context = drop.proved()
+    site = drop.proved()
     drop.live.execute('ALTER TABLE "User" ALTER "email" SET STATISTICS 9')
     if killed:
-        assert run_killed(context, "down.committed") == -signal.SIGKILL
-        assert settle(context) == {"changed": True, "taken_out": True}
-    result = take_out(context, 0)
+        assert run_killed(site, "down.committed") == -signal.SIGKILL
+        assert settle(site) == {"changed": True, "taken_out": True}
+    result = take_out(site, 0)
     assert result["changed"] is not killed and result["migrations"] == ["20251108000000_add_receipt_data"]
     (told,) = result["differences"]
     assert "public.User is changed" in told and "SET STATISTICS 9" in told
-    assert take_out(context, 0)["differences"] == [told]
+    assert take_out(site, 0)["differences"] == [told]
     drop.is_as_before()
 
 
 def test_a_comparison_that_fails_after_the_commit(drop, monkeypatch):
     """No pg_dump any more: what is done is not called a failure, nor as before."""
-    context = drop.proved()
+    site = drop.proved()
 
     def reach(place):
         if place == "down.committed":
-            context.client_bin_dir = str(drop.live.store.root)
+            site.client_bin_dir = str(drop.live.store.root)
 
     monkeypatch.setattr(down_module, "reach", reach)
-    result = take_out(context, 0)
+    result = take_out(site, 0)
     assert result["changed"] and "could not be compared: " in result["differences"][0]
     drop.is_as_before()
 
@@ -357,17 +357,17 @@ def test_a_failed_migration_is_another_scenario(drop):
 
 def test_a_reader_that_does_not_go(drop):
     """Nobody is waited for forever: the lock timeout ends the attempt, nothing is changed."""
-    context = drop.proved()
+    site = drop.proved()
     with drop.live.session() as cursor:
         cursor.execute('BEGIN; SELECT * FROM "ReceiptData"')
         with pytest.raises(Refused, match="lock"):
-            take_out(context, 0)
+            take_out(site, 0)
         cursor.execute("ROLLBACK")
-    assert take_out(context, 0)["changed"]
+    assert take_out(site, 0)["changed"]
     drop.is_as_before()
 
 
-def run_killed(context, failpoint, log=None):
+def run_killed(site, failpoint, log=None):
     """take_out() in a process that is killed at a failpoint; its exit status."""
 
     def work():
@@ -375,7 +375,7 @@ def run_killed(context, failpoint, log=None):
         if log:
             os.environ["BACKSTOP_FAILPOINT_LOG"] = str(log)
         failpoints._counts.clear()
-        take_out(context, 1)
+        take_out(site, 1)
         os._exit(0)
 
     process = multiprocessing.get_context("fork").Process(target=work)
@@ -387,46 +387,46 @@ def run_killed(context, failpoint, log=None):
 @pytest.mark.parametrize("failpoint", FAILPOINTS)
 def test_killed_anywhere_the_next_run_finishes(drop, failpoint):
     drop.live.execute(RECEIPT % (1, 1))
-    context = drop.proved()
-    assert run_killed(context, failpoint) == -signal.SIGKILL
-    result = take_out(context, 1)
+    site = drop.proved()
+    assert run_killed(site, failpoint) == -signal.SIGKILL
+    result = take_out(site, 1)
     assert result["lost_rows"] == 1 and result["dropped_tables"] == ["public.ReceiptData"]
     drop.is_as_before()
-    assert take_out(context, 1)["changed"] is False
+    assert take_out(site, 1)["changed"] is False
     assert [loss["file"] for loss in result["losses"]] and os.path.isfile(result["losses"][0]["file"])
 
 
 def test_what_was_not_journalled_is_found(drop):
     """After a failure the playbook asks the database: a COMMIT may have been the last that a process did."""
-    context = drop.proved()
-    assert settle(context) == {"changed": False, "taken_out": False}
-    assert run_killed(context, "down.before-commit") == -signal.SIGKILL
-    assert settle(context) == {"changed": False, "taken_out": False}
-    assert run_killed(context, "down.committed") == -signal.SIGKILL
-    assert settle(context) == {"changed": True, "taken_out": True}
-    assert context.operation.facts("down")["backup"] == context.operation.facts("emergency_backup")["backup"]
-    assert settle(context) == {"changed": False, "taken_out": True}
+    site = drop.proved()
+    assert settle(site) == {"changed": False, "taken_out": False}
+    assert run_killed(site, "down.before-commit") == -signal.SIGKILL
+    assert settle(site) == {"changed": False, "taken_out": False}
+    assert run_killed(site, "down.committed") == -signal.SIGKILL
+    assert settle(site) == {"changed": True, "taken_out": True}
+    assert site.operation.facts("down")["backup"] == site.operation.facts("emergency_backup")["backup"]
+    assert settle(site) == {"changed": False, "taken_out": True}
 
 
 def test_a_deploy_that_was_cut_off_after_it_took_the_migration_out(plain):
     """It is told from the database that it was; the one command that it is refused with finishes the way back."""
     drop = Drop.__new__(Drop)
     drop.live, drop.before = plain, plain.backup()
-    context = plain.begun("deploy", {"commit": "new"})
-    context.operation.write("stop", "done")
+    run = plain.begun("deploy", {"commit": "new"})
+    run.operation.write("stop", "done")
     plain.run("receipts.sql")
     now = plain.backup("emergency")
-    context.operation.write("emergency_backup", "done", backup=now.backup_id)
-    assert rehearse_down(context, drop.before, now, given=DOWN)["proved"]
-    assert run_killed(context, "down.committed") == -signal.SIGKILL
+    run.operation.write("emergency_backup", "done", backup=now.backup_id)
+    assert rehearse_down(run, drop.before, now, given=DOWN)["proved"]
+    assert run_killed(run, "down.committed") == -signal.SIGKILL
     # The run that adopts it looks, as the role does before it goes on: see tests/unit/roles/test_said.py.
     again = plain.begun("deploy", {"commit": "new"})
-    assert again.operation.id == context.operation.id and settle(again)["taken_out"]
+    assert again.operation.id == run.operation.id and settle(again)["taken_out"]
     drop.is_as_before()
-    plan = plan_revert(plain.context, None)
+    plan = plan_revert(plain.site, None)
     assert plan["needed"] and plan["backup"] == drop.before.backup_id and not plan["history_differences"]
     back = plain.begun("rollback", {"scenario": "complete", "backup": plan["backup"]})
-    assert Operation.load(plain.store, context.operation.id).outcome == "abandoned"
+    assert Operation.load(plain.store, run.operation.id).outcome == "abandoned"
     build_successor(back, drop.before)
     assert revert(back, drop.before, 0)["lost_rows"] == 0
     drop.is_as_before()

@@ -26,7 +26,7 @@ def restored(shared_databases):
     live = shared_databases.make("shop", REALISTIC, user=None)
     place = live.backup()
     name = scratch_name(new_id(), "new")
-    facts = build_database(live.context, place, name)
+    facts = build_database(live.site, place, name)
     return live, manifests.load(place), name, facts
 
 
@@ -34,7 +34,7 @@ def test_realistic_database_comes_back_equal(restored):
     live, manifest, name, facts = restored
     assert facts["tables"] == len(manifest["tables"]) >= 18
     assert facts["rows"] == sum(table["digest"]["rows"] for table in manifest["tables"]) > 500
-    with live.context.connect() as here, live.context.connect(name) as there:
+    with live.site.connect() as here, live.site.connect(name) as there:
         found = definitions.compare(definitions.definitions(here), definitions.definitions(there))
     assert not found["missing"] and not found["added"]
     # What only reads differently: IN becomes = ANY.
@@ -53,7 +53,7 @@ def test_every_kind_of_object_is_compared(restored):
 
 def test_properties_of_the_database_come_back(restored):
     live, _manifest, name, _facts = restored
-    with live.context.administer() as admin:
+    with live.site.administer() as admin:
         here, there = read_properties(admin, live.name), read_properties(admin, name)
     for properties in (here, there):
         for key in PROPERTIES_OF_ITS_OWN:
@@ -147,8 +147,8 @@ def differences(restored):
     live.execute('CREATE DATABASE "%s" TEMPLATE "%s"' % (copy, name), "postgres")
     for change, _told in CHANGES:
         live.execute("SET search_path = public; " + change if "ADD VALUE" not in change else change, copy)
-    with live.context.connect(copy) as session, pytest.raises(BackstopError) as caught:
-        compare(live.context, session, manifest)
+    with live.site.connect(copy) as session, pytest.raises(BackstopError) as caught:
+        compare(live.site, session, manifest)
     return caught.value.details["differences"]
 
 
@@ -164,8 +164,8 @@ def test_a_sequence_that_is_behind_is_noticed(restored):
     live.execute('CREATE DATABASE "%s" TEMPLATE "%s"' % (copy, name), "postgres")
     live.execute("SELECT setval('public.receipt_number', 1014), setval('public.countdown', 100)", copy)
     live.execute('ALTER SEQUENCE public."User_seq_seq" RESTART', copy)
-    with live.context.connect(copy) as session, pytest.raises(BackstopError, match="sequence is behind") as caught:
-        compare(live.context, session, manifest)
+    with live.site.connect(copy) as session, pytest.raises(BackstopError, match="sequence is behind") as caught:
+        compare(live.site, session, manifest)
     assert sorted(caught.value.found.split("; ")) == [
         "public.User_seq_seq is at None, not 40",
         "public.countdown is at 100, not 89",
@@ -178,5 +178,5 @@ def test_a_sequence_that_went_on_is_fine(restored):
     copy = scratch_name(new_id(), "further")
     live.execute('CREATE DATABASE "%s" TEMPLATE "%s"' % (copy, name), "postgres")
     live.execute("SELECT nextval('public.receipt_number'), nextval('public.countdown')", copy)
-    with live.context.connect(copy) as session:
-        assert compare(live.context, session, manifest).equal
+    with live.site.connect(copy) as session:
+        assert compare(live.site, session, manifest).equal

@@ -57,11 +57,11 @@ def key(tmp_path) -> Key:
 def secret(plain, key):
     """A database with a secret in a row, whose backups are encrypted; nobody here can read them."""
     plain.execute("""INSERT INTO "User" ("id", "email", "name") VALUES ('s1', '%s', '')""" % SECRET)
-    return dataclasses.replace(plain, context=dataclasses.replace(plain.context, recipients=(key.recipient,)))
+    return dataclasses.replace(plain, site=dataclasses.replace(plain.site, recipients=(key.recipient,)))
 
 
 def with_identity(live, path):
-    return dataclasses.replace(live.context, identity=path, keep_open=[])
+    return dataclasses.replace(live.site, identity=path)
 
 
 def holds_secret(folder):
@@ -77,7 +77,7 @@ def test_a_backup_is_encrypted_while_it_is_written(secret, key, monkeypatch):
         return start_dump(*arguments, **keywords)
 
     monkeypatch.setattr(backup_module.archive, "start_dump", started)
-    place = make_backup(secret.context, "daily")
+    place = make_backup(secret.site, "daily")
     assert seen
     manifest = manifests.load(place)
     assert manifest["archive"]["file"] == "archive.dump.age"
@@ -97,7 +97,7 @@ def test_what_failed_migrations_said_of_rows_is_in_the_archive_alone(secret):
         "INSERT INTO _prisma_migrations (id, checksum, migration_name, started_at, applied_steps_count, logs)"
         " VALUES ('l1', 'c', '20250101000000_bad', now(), 0, 'Key (email)=(%s) exists')" % SECRET
     )
-    place = make_backup(secret.context, "daily")
+    place = make_backup(secret.site, "daily")
     assert holds_secret(place.path) == []
     rows = json.loads(pathlib.Path(place.file("history.json")).read_text("utf-8"))
     assert [row["logs"] for row in rows if row["id"] == "l1"] == [None]
@@ -105,40 +105,40 @@ def test_what_failed_migrations_said_of_rows_is_in_the_archive_alone(secret):
 
 def test_level_without_an_identity(secret):
     """It was decoded while it was written; from then on only its checksum can be looked at."""
-    place = make_backup(secret.context, "daily")
+    place = make_backup(secret.site, "daily")
     verified = manifests.verification(place)["levels"]
     assert manifests.level_of(place) == "readable" and "while it was encrypted" in verified["readable"]["method"]
-    assert verify(secret.context, place, "checksum")["level"] == "checksum"
+    assert verify(secret.site, place, "checksum")["level"] == "checksum"
     for level in ("readable", "restored"):
         with pytest.raises(CouldNotVerify, match="no identity"):
-            verify(secret.context, place, level)
+            verify(secret.site, place, level)
     assert manifests.level_of(place) == "readable" and secret.names() == [secret.name]
 
 
 def test_everything_with_an_identity(secret, key):
-    place = make_backup(secret.context, "pre-migration")
-    context = with_identity(secret, key.identity)
-    assert verify(context, place, "readable")["level"] == "readable"
-    assert verify(context, place, "restored")["level"] == "restored"
+    place = make_backup(secret.site, "pre-migration")
+    site = with_identity(secret, key.identity)
+    assert verify(site, place, "readable")["level"] == "readable"
+    assert verify(site, place, "restored")["level"] == "restored"
     assert manifests.level_of(place) == "restored"
-    restored = restore_beside(context, place, "brought_back", new_id())["database"]
-    with context.connect(restored) as session:
+    restored = restore_beside(site, place, "brought_back", new_id())["database"]
+    with site.connect(restored) as session:
         assert compare_tables(session, manifests.load(place)).tables == []
 
 
 def test_a_realistic_database_with_large_objects(databases, key):
     live = databases.make("shop", REALISTIC, user=None)
-    context = dataclasses.replace(live.context, recipients=(key.recipient,), identity=key.identity)
-    place = make_backup(context, "daily")
-    assert verify(context, place, "restored")["level"] == "restored"
+    site = dataclasses.replace(live.site, recipients=(key.recipient,), identity=key.identity)
+    place = make_backup(site, "daily")
+    assert verify(site, place, "restored")["level"] == "restored"
 
 
 def test_the_drill_in_a_scratch_cluster_reads_the_roles(secret, key):
-    place = make_backup(secret.context, "daily")
+    place = make_backup(secret.site, "daily")
     with tempfile.TemporaryDirectory(prefix="backstop-test-", dir="/var/tmp") as folder:
         os.chmod(folder, 0o711)
         with pytest.raises(CouldNotVerify, match="no identity"):
-            run_cluster_drill(secret.context, place, folder)
+            run_cluster_drill(secret.site, place, folder)
         assert run_cluster_drill(with_identity(secret, key.identity), place, folder)["tables"] > 1
 
 
@@ -147,38 +147,38 @@ def changed(live):
 
 
 def test_a_table_is_restored(secret, key):
-    place = make_backup(secret.context, "daily")
+    place = make_backup(secret.site, "daily")
     changed(secret)
     wish = TableRestoreRequest("User", accept_lost_rows=10**9)
     refused = secret.begun("rollback", {"scenario": "corrupted_table"})
     with pytest.raises(CouldNotVerify, match="no identity"):
         restore_table(refused, wish, place.backup_id)
     refused.operation.close("abandoned")
-    context = dataclasses.replace(
+    site = dataclasses.replace(
         secret.begun("rollback", {"scenario": "corrupted_table", "again": True}), identity=key.identity
     )
-    assert restore_table(context, wish, place.backup_id)["changed"]
+    assert restore_table(site, wish, place.backup_id)["changed"]
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") == 0
 
 
-def revert_by_swap(context, place, accept_lost_rows):
-    build_successor(context, place)
-    return revert(context, place, accept_lost_rows)
+def revert_by_swap(site, place, accept_lost_rows):
+    build_successor(site, place)
+    return revert(site, place, accept_lost_rows)
 
 
 @pytest.mark.parametrize("act", [revert_by_swap, revert_in_place])
 def test_a_revert(secret, key, act):
-    place = make_backup(secret.context, "pre-migration")
+    place = make_backup(secret.site, "pre-migration")
     changed(secret)
     refused = secret.begun("rollback", {"scenario": "complete"})
     with pytest.raises(CouldNotVerify, match="no identity"):
         act(refused, place, 10**9)
     refused.operation.close("abandoned")
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") > 0
-    context = dataclasses.replace(
+    site = dataclasses.replace(
         secret.begun("rollback", {"scenario": "complete", "again": True}), identity=key.identity
     )
-    assert act(context, place, 10**9)["changed"]
+    assert act(site, place, 10**9)["changed"]
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") == 0
     # What it saved of the live database is encrypted too.
     assert all(manifests.load(one)["archive"]["encryption"] for one in secret.store.backups())
@@ -186,14 +186,14 @@ def test_a_revert(secret, key, act):
 
 def test_single_tables(secret, key):
     """Its table of contents is read as it goes by."""
-    place = make_backup(secret.context, "daily", tables=["User"])
+    place = make_backup(secret.site, "daily", tables=["User"])
     manifest = manifests.load(place)
     assert manifest["scope"] == "tables" and [table["name"] for table in manifest["tables"]] == ["User"]
     assert verify(with_identity(secret, key.identity), place, "readable")
 
 
 def test_another_identity_says_nothing_against_the_backup(secret, tmp_path):
-    place = make_backup(secret.context, "daily")
+    place = make_backup(secret.site, "daily")
     other = make_key(tmp_path, "other.txt")
     with pytest.raises(CouldNotVerify, match="none of the recipients"):
         verify(with_identity(secret, other.identity), place, "restored")
@@ -202,7 +202,7 @@ def test_another_identity_says_nothing_against_the_backup(secret, tmp_path):
 
 @pytest.mark.parametrize("content", ["nonsense\n", "AGE-SECRET-KEY-1QQQQ\n", ""])
 def test_an_identity_that_is_none(secret, tmp_path, content):
-    place = make_backup(secret.context, "daily")
+    place = make_backup(secret.site, "daily")
     path = tmp_path / "bad.txt"
     path.touch(0o600)
     path.write_text(content, "utf-8")
@@ -213,14 +213,14 @@ def test_an_identity_that_is_none(secret, tmp_path, content):
 
 
 def test_an_identity_that_others_can_read(secret, key):
-    place = make_backup(secret.context, "daily")
+    place = make_backup(secret.site, "daily")
     os.chmod(key.identity, 0o644)
     with pytest.raises(Refused, match="0644"):
         verify(with_identity(secret, key.identity), place, "readable")
 
 
 def test_a_damaged_one(secret, key):
-    place = make_backup(secret.context, "daily")
+    place = make_backup(secret.site, "daily")
     path = pathlib.Path(place.file("archive.dump.age"))
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -240,14 +240,14 @@ def test_a_damaged_one(secret, key):
 @pytest.mark.parametrize("form", [BackupOptions(plain=True), BackupOptions(format="directory", jobs=2)])
 def test_forms_that_cannot_be_encrypted(secret, form):
     with pytest.raises(Refused, match="An encrypted backup is one file"):
-        make_backup(secret.context, "daily", form=form)
+        make_backup(secret.site, "daily", form=form)
     assert secret.store.backups() == []
 
 
 @pytest.mark.parametrize("given", ["AGE-SECRET-KEY-1ABC", "age1short", "someone@example.com", "-o/etc/passwd"])
 def test_recipients_that_are_none(secret, given):
     with pytest.raises(Refused, match="no public key") as caught:
-        make_backup(dataclasses.replace(secret.context, recipients=(given,)), "daily")
+        make_backup(dataclasses.replace(secret.site, recipients=(given,)), "daily")
     assert given not in str(caught.value) and secret.store.backups() == []
 
 
@@ -255,14 +255,14 @@ def test_a_well_formed_recipient_that_is_none(secret, key):
     """Only age can tell: its failure is told, and nothing is left."""
     wrong = key.recipient[:-1] + ("q" if key.recipient[-1] != "q" else "p")
     with pytest.raises(BackstopError, match="age could not encrypt"):
-        make_backup(dataclasses.replace(secret.context, recipients=(wrong,)), "daily")
+        make_backup(dataclasses.replace(secret.site, recipients=(wrong,)), "daily")
     assert list(pathlib.Path(secret.store.root, "daily").iterdir()) == []
 
 
 def test_age_is_missing(secret, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Refused, match="age is missing"):
-        make_backup(secret.context, "daily")
+        make_backup(secret.site, "daily")
 
 
 def test_age_dies(secret, monkeypatch, tmp_path):
@@ -273,7 +273,7 @@ def test_age_dies(secret, monkeypatch, tmp_path):
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", "%s:%s" % (broken.parent, os.environ["PATH"]))
     with pytest.raises(BackstopError, match="age could not encrypt.*no more"):
-        make_backup(secret.context, "daily")
+        make_backup(secret.site, "daily")
     assert secret.store.backups() == [] and list(pathlib.Path(secret.store.root, "daily").iterdir()) == []
 
 
@@ -286,7 +286,7 @@ def test_a_full_disk(secret, monkeypatch):
 
     monkeypatch.setattr(encryption.os, "open", opened)
     with pytest.raises(BackstopError, match="No space left"):
-        make_backup(secret.context, "daily")
+        make_backup(secret.site, "daily")
     assert secret.store.backups() == []
 
 
@@ -298,23 +298,23 @@ def test_pg_dump_fails(secret, monkeypatch):
 
     monkeypatch.setattr(backup_module.archive, "start_dump", failing)
     with pytest.raises(BackstopError, match="pg_dump could not write"):
-        make_backup(secret.context, "daily")
+        make_backup(secret.site, "daily")
     assert secret.store.backups() == []
 
 
 def test_only_one_encrypted_for_the_same_keys_is_used_again(secret, plain, key, tmp_path):
-    place = make_backup(secret.context, "daily")
-    assert reusable_backup(secret.context, "daily", 3600, BackupOptions()) == place
-    assert reusable_backup(plain.context, "daily", 3600, BackupOptions()) is None
+    place = make_backup(secret.site, "daily")
+    assert reusable_backup(secret.site, "daily", 3600, BackupOptions()) == place
+    assert reusable_backup(plain.site, "daily", 3600, BackupOptions()) is None
     other = make_key(tmp_path, "other.txt")
-    both = dataclasses.replace(secret.context, recipients=(other.recipient, key.recipient))
+    both = dataclasses.replace(secret.site, recipients=(other.recipient, key.recipient))
     assert reusable_backup(both, "daily", 3600, BackupOptions()) is None
 
 
 def test_two_recipients(plain, key, tmp_path):
     other = make_key(tmp_path, "other.txt")
-    context = dataclasses.replace(plain.context, recipients=(key.recipient, other.recipient))
-    place = make_backup(context, "daily")
+    site = dataclasses.replace(plain.site, recipients=(key.recipient, other.recipient))
+    place = make_backup(site, "daily")
     for identity in (key.identity, other.identity):
         assert verify(with_identity(plain, identity), place, "readable")
 

@@ -78,7 +78,7 @@ def test_they_are_backed_up_and_drilled(live):
     reasons = {one["name"]: one["reason"] for one in manifest["not_covered"] if one["name"].startswith("jobs.")}
     assert set(reasons) >= {"jobs.cache", "jobs.tariff"} and "WHERE tariff.own" in reasons["jobs.tariff"]
     name = scratch_name(new_id(), "new")
-    assert build_database(live.context, place, name)["rows"] == sum(t["digest"]["rows"] for t in manifest["tables"])
+    assert build_database(live.site, place, name)["rows"] == sum(t["digest"]["rows"] for t in manifest["tables"])
     assert live.rows("SELECT name FROM jobs.tariff WHERE code IN (1, 101) ORDER BY code", name) == [
         ("standard 1",), ("ours",),
     ]
@@ -87,13 +87,13 @@ def test_they_are_backed_up_and_drilled(live):
         "UPDATE jobs.tariff SET name = '' WHERE code = 2; DELETE FROM jobs.cache",
         name,
     )
-    with live.context.connect(name) as session, pytest.raises(BackstopError) as caught:
-        compare(live.context, session, manifest)
+    with live.site.connect(name) as session, pytest.raises(BackstopError) as caught:
+        compare(live.site, session, manifest)
     told = ["table jobs.job has 2 rows, not 3", "table jobs.tariff has 2 rows with other contents"]
     assert caught.value.details["differences"] == told
     with tempfile.TemporaryDirectory(prefix="backstop-test-", dir="/var/tmp") as folder:
         os.chmod(folder, 0o711)
-        assert run_cluster_drill(live.context, place, folder)["rows"] > 5
+        assert run_cluster_drill(live.site, place, folder)["rows"] > 5
 
 
 def written(live):
@@ -107,21 +107,21 @@ def test_a_swap_counts_keeps_and_carries_them(live):
     place = live.backup()
     before = ours(live)
     written(live)
-    context = live.begun("rollback", {"backup": place.backup_id})
-    build_successor(context, place)
+    run = live.begun("rollback", {"backup": place.backup_id})
+    build_successor(run, place)
     with pytest.raises(BackstopError, match="jobs.job: 1 inserted, 1 updated; jobs.tariff: 1 deleted"):
-        revert(context, place, 0)
-    result = revert(context, place, 3)
+        revert(run, place, 0)
+    result = revert(run, place, 3)
     assert result["changed"] and result["lost_rows"] == 3 and ours(live) == before
-    kept = pathlib.Path(context.operation.file("lost-rows"), "jobs.job.copy").read_text()
+    kept = pathlib.Path(run.operation.file("lost-rows"), "jobs.job.copy").read_text()
     assert "CLUSTER" in kept and "FREEZE" in kept and "ANALYZE" not in kept
     assert live.value("SELECT nextval('jobs.job_number')") == 5, "a number would be given out twice"
-    context.operation.close("done")
+    run.operation.close("done")
     place = live.backup()
     written(live)
-    context = live.begun("rollback", {"backup": place.backup_id})
-    build_successor(context, place)
-    result = revert(context, place, 0, reapply=Reapply("apply", deletes=True))
+    run = live.begun("rollback", {"backup": place.backup_id})
+    build_successor(run, place)
+    result = revert(run, place, 0, reapply=Reapply("apply", deletes=True))
     assert result["lost_rows"] == 0 and live.value("SELECT count(*) FROM jobs.tariff WHERE own") == 1
     assert live.rows("SELECT command FROM jobs.job ORDER BY 1") == [
         ("ANALYZE",), ("CLUSTER",), ("FREEZE",), ("REINDEX",),
@@ -132,10 +132,10 @@ def test_a_restore_in_place_counts_them(live):
     place = live.backup()
     before = ours(live)
     written(live)
-    context = live.begun("rollback", {"backup": place.backup_id})
+    run = live.begun("rollback", {"backup": place.backup_id})
     with pytest.raises(BackstopError, match="jobs.job: 1 inserted, 1 updated; jobs.tariff: 1 deleted"):
-        revert_in_place(context, place, 0)
-    assert revert_in_place(context, place, EVERYTHING)["lost_rows"] == 3
+        revert_in_place(run, place, 0)
+    assert revert_in_place(run, place, EVERYTHING)["lost_rows"] == 3
     assert ours(live) == before
 
 
@@ -143,9 +143,9 @@ def test_one_of_their_tables_is_restored(live):
     place = live.backup()
     written(live)
     for name in ("jobs.job", "jobs.tariff"):
-        context = live.begun("rollback", {"scenario": "corrupted_table", "table": name})
-        assert restore_table(context, TableRestoreRequest(name, accept_lost_rows=1), place.backup_id)["changed"]
-        context.operation.close("done")
+        run = live.begun("rollback", {"scenario": "corrupted_table", "table": name})
+        assert restore_table(run, TableRestoreRequest(name, accept_lost_rows=1), place.backup_id)["changed"]
+        run.operation.close("done")
     jobs, tariffs = ours(live)
     assert jobs == [(1, "VACUUM"), (2, "ANALYZE"), (3, "REINDEX")]
     # What came with the extension is not in the backup: it is left as it is.
@@ -156,5 +156,5 @@ def test_a_backup_of_such_a_table_alone(live):
     place = live.backup("daily", tables=["jobs.tariff"])
     (entry,) = load(place)["tables"]
     assert entry["digest"]["rows"] == 2
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         assert catalog.Table.from_json(entry) == catalog.find_table(session, "jobs.tariff")

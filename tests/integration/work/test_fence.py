@@ -16,51 +16,51 @@ from support.prisma_database import until
 
 @pytest.fixture
 def fenced(plain):
-    """A deploy that has its backup; the database, its context and the backup."""
+    """A deploy that has its backup; the database, its run and the backup."""
     place = plain.backup()
-    context = plain.begun("deploy")
+    run = plain.begun("deploy")
     for step in module.PROOFS["deploy"]:
-        context.operation.write(step, "done")
-    return plain, context, place
+        run.operation.write(step, "done")
+    return plain, run, place
 
 
 @pytest.mark.parametrize("left_out", module.PROOFS["deploy"])
 def test_without_the_gates_nobody_is_cut_off(plain, left_out):
     """As with --tags or --start-at-task."""
-    place, context = plain.backup(), plain.begun("deploy")
+    place, site = plain.backup(), plain.begun("deploy")
     for step in set(module.PROOFS["deploy"]) - {left_out}:
-        context.operation.write(step, "done")
+        site.operation.write(step, "done")
     with plain.session(user=OWNER) as idle:
         with pytest.raises(Refused, match="something was left out") as caught:
-            fence(context, place, 0)
+            fence(site, place, 0)
         assert "has not done: " + left_out in caught.value.found
         idle.execute("SELECT 1")
 
 
 def test_a_backup_that_was_cut_off_behind_an_earlier_fence(fenced):
     """The run before was killed in its final backup: the fence is built again, and tells that it is needed."""
-    _live, context, place = fenced
-    context.operation.write("backup", "began")
-    assert fence(context, place, 0)["same"]
+    _live, site, place = fenced
+    site.operation.write("backup", "began")
+    assert fence(site, place, 0)["same"]
 
 
 def test_nobody_there_and_nothing_changed(fenced):
-    _live, context, place = fenced
-    result = fence(context, place, 0)
+    _live, site, place = fenced
+    result = fence(site, place, 0)
     assert result["same"] and result["differences"] == [] and result["ended_sessions"] == [] and not result["changed"]
 
 
 def test_an_index_that_was_made_since_the_backup_is_told(fenced):
     """A failed migration's leftovers are what the backup does not have: the index must be in one."""
-    live, context, place = fenced
+    live, site, place = fenced
     live.execute('CREATE INDEX by_name ON "User" ("name")')
-    assert fence(context, place, 0)["differences"] == ["index public.by_name is added"]
+    assert fence(site, place, 0)["differences"] == ["index public.by_name is added"]
 
 
 def test_what_was_written_since_the_backup_is_told(fenced):
-    live, context, place = fenced
+    live, site, place = fenced
     live.execute("UPDATE \"User\" SET \"name\" = NULL WHERE \"id\" = 'u1'; CREATE TABLE new ()")
-    result = fence(context, place, 0)
+    result = fence(site, place, 0)
     assert not result["same"]
     assert result["differences"] == [
         "table public.User has 20 rows with other contents", "table public.new was not there",
@@ -68,9 +68,9 @@ def test_what_was_written_since_the_backup_is_told(fenced):
 
 
 def test_idle_sessions_are_ended(fenced):
-    live, context, place = fenced
+    live, site, place = fenced
     with live.session(user=OWNER) as idle:
-        result = fence(context, place, 0)
+        result = fence(site, place, 0)
         assert result["changed"] and len(result["ended_sessions"]) == 1 and OWNER in result["ended_sessions"][0]
         with pytest.raises(psycopg2.Error):
             idle.execute("SELECT 1")
@@ -78,19 +78,19 @@ def test_idle_sessions_are_ended(fenced):
 
 def test_a_session_in_a_transaction_is_waited_for_and_named(fenced):
     """It may be about to commit: it is given time, and never cut off."""
-    live, context, place = fenced
+    live, site, place = fenced
     with live.session(user=OWNER) as busy:
         busy.execute("SET application_name = 'nightly job'; BEGIN; DELETE FROM \"UserContribution\"")
         with pytest.raises(Refused, match="Other sessions are at work") as caught:
-            fence(context, place, 0.3)
+            fence(site, place, 0.3)
         assert "nightly job" in caught.value.found and OWNER in caught.value.found
         busy.execute("COMMIT")
-    result = fence(context, place, 0)
+    result = fence(site, place, 0)
     assert result["differences"] == ["table public.UserContribution has 0 rows, not 400"]
 
 
 def test_a_session_that_finishes_in_time(fenced):
-    live, context, place = fenced
+    live, site, place = fenced
     began = []
 
     def finish(_stop):
@@ -107,13 +107,13 @@ def test_a_session_that_finishes_in_time(fenced):
 
     with Workers(finish):
         until(lambda: began, "the session is busy")
-        result = fence(context, place, 20)
+        result = fence(site, place, 20)
     assert result["differences"] == ["table public.User has 20 rows with other contents"]
 
 
 def test_a_pool_that_connects_again_and_again(fenced, monkeypatch):
     """An application that was not stopped, on a host that nobody thought of: told, not waited for without end."""
-    live, context, place = fenced
+    live, site, place = fenced
     monkeypatch.setattr(module, "_GOING_SECONDS", 1)
 
     def pool(stop):
@@ -132,7 +132,7 @@ def test_a_pool_that_connects_again_and_again(fenced, monkeypatch):
         with live.session(database="postgres") as observer:
             until(lambda: connected(observer), "the pool is connected")
         with pytest.raises(Refused, match="Other sessions are at work"):
-            fence(context, place, 0)
+            fence(site, place, 0)
 
 
 def connected(observer):
@@ -142,21 +142,21 @@ def connected(observer):
 
 def test_sessions_of_other_roles_are_seen(fenced):
     """Without pg_read_all_stats their state is hidden, and they must not be overlooked for that."""
-    live, context, place = fenced
+    live, site, place = fenced
     with live.session(user=APP):
         with pytest.raises(Refused, match="Other sessions are at work") as caught:
-            fence(context, place, 0)
+            fence(site, place, 0)
         assert APP in caught.value.found and "state hidden" in caught.value.found
 
 
 def test_a_deploy_that_was_cut_off_between_two_migrations_keeps_the_backup_from_before(fenced):
     """A new one would hold the first migration, and going back to it would leave that in."""
-    live, context, place = fenced
+    live, site, place = fenced
     live.run("receipts.sql")
-    assert not fence(context, place, 0)["same"]
-    context.operation.write("migrate", "began")
-    assert fence(context, place, 0)["same"]
+    assert not fence(site, place, 0)["same"]
+    site.operation.write("migrate", "began")
+    assert fence(site, place, 0)["same"]
     live.execute("UPDATE \"User\" SET \"name\" = NULL WHERE \"id\" = 'u1'")
     with pytest.raises(Refused, match="cut off after some of its migrations") as caught:
-        fence(context, place, 0)
+        fence(site, place, 0)
     assert "table public.User has 20 rows with other contents" in caught.value.found

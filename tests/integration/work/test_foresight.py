@@ -29,14 +29,14 @@ def gates(monkeypatch):
     monkeypatch.setattr(evaluation, "GATES", [gate for gate in evaluation.GATES if gate[0] in wanted])
 
     def ask(live, sql, user=None, **changes):
-        release = dataclasses.replace(live.context.connection, user=user) if user else live.context.connection
+        release = dataclasses.replace(live.site.connection, user=user) if user else live.site.connection
         question = GateInputs(
             files=history.from_mapping({NEXT: sql.encode()}),
             expected=[NEXT],
             release_connections=lambda: {"DATABASE_URL": release},
             **changes,
         )
-        return {gate.name: gate for gate in evaluate(live.context, question)}
+        return {gate.name: gate for gate in evaluate(live.site, question)}
 
     return ask
 

@@ -76,13 +76,13 @@ def live(plain):
 TRIED = ("swap_rights", "restorable", "drift")
 
 
-def ask(live, context=None, tried=(), **changes):
+def ask(live, site=None, tried=(), **changes):
     """Gates by name, of a question that leaves them all open but for the changes."""
     question = GateInputs(
         **{
             "files": history.from_mapping(changes.pop("files", FILES)),
             "expected": [NEXT],
-            "release_connections": lambda: {"DATABASE_URL": live.context.connection},
+            "release_connections": lambda: {"DATABASE_URL": live.site.connection},
             "database_directory": str(live.store.nearest_directory()),
             "applications": HEALTHY,
             **changes,
@@ -90,7 +90,7 @@ def ask(live, context=None, tried=(), **changes):
     )
     asked = [gate for gate in GATES if gate[0] not in TRIED or gate[0] in tried]
     with mock.patch.object(gates_module, "GATES", asked):
-        return {gate.name: gate for gate in evaluate(context or live.context, question)}
+        return {gate.name: gate for gate in evaluate(site or live.site, question)}
 
 
 def closed(gates):
@@ -112,7 +112,7 @@ def test_all_are_open_for_a_role_without_superuser(live):
     assert closed(gates) == [], {gate.name: gate.found for gate in gates.values() if not gate.passed}
     assert set(gates) == {"connection", *(name for name, _expected, _check in GATES)}
     assert all(gate.found and gate.expected for gate in gates.values())
-    assert rollback_way(live.context, list(gates.values())) == "swap"
+    assert rollback_way(live.site, list(gates.values())) == "swap"
     assert live.names() == before
 
 
@@ -124,7 +124,7 @@ def test_the_connection_is_shown_without_its_password(live):
 
 
 def test_a_database_that_cannot_be_reached_is_the_only_answer(live):
-    nowhere = dataclasses.replace(live.context, connection=dataclasses.replace(live.context.connection, port=1))
+    nowhere = dataclasses.replace(live.site, connection=dataclasses.replace(live.site.connection, port=1))
     gates = ask(live, nowhere)
     assert list(gates) == ["connection"] and not gates["connection"].passed
     assert rollback_way(nowhere, list(gates.values())) == "refused"
@@ -158,7 +158,7 @@ def test_a_waiver_of_an_unknown_gate_names_the_near_ones(live):
 
 def test_the_release_must_use_this_database(live, databases):
     other = databases.make("other")
-    elsewhere = {"DATABASE_URL": live.context.connection, "DIRECT_URL": other.context.connection}
+    elsewhere = {"DATABASE_URL": live.site.connection, "DIRECT_URL": other.site.connection}
     only_closed(ask(live, release_connections=lambda: elsewhere), "release_connection", "DIRECT_URL", "other", "shop")
     only_closed(ask(live, release_connections=None), "release_connection", "application_environment_file")
 
@@ -175,7 +175,7 @@ def test_the_release_names_its_urls_as_it_likes(live, databases, tmp_path):
     """Behind a provider's integration there is no DATABASE_URL; one that is left over is another application's."""
     (tmp_path / "schema.prisma").write_text(PRISMA_SCHEMA, "utf-8")
     file, project = tmp_path / ".env", Project(str(tmp_path))
-    here, there = live.context.connection.url(), databases.make("other").context.connection.url()
+    here, there = live.site.connection.url(), databases.make("other").site.connection.url()
 
     def found(*lines, project=project):
         file.write_text("\n".join(lines), "utf-8")
@@ -216,10 +216,10 @@ def test_what_a_deploy_does_not_restart_is_told(live):
 
 
 def test_client_programs_must_be_there(live):
-    context = dataclasses.replace(live.context, client_bin_dir="/usr/sbin")
-    gates = ask(live, context, tried=TRIED)
+    site = dataclasses.replace(live.site, client_bin_dir="/usr/sbin")
+    gates = ask(live, site, tried=TRIED)
     assert closed(gates) == ["client_tools", "restorable"] and gates["restorable"].expected == "client_tools open"
-    assert rollback_way(context, list(gates.values())) == "refused"
+    assert rollback_way(site, list(gates.values())) == "refused"
 
 
 def test_the_version_on_disk_is_that_of_the_running_server(live, monkeypatch):
@@ -313,18 +313,18 @@ def as_role(live, role):
     """The library's view for another role."""
     settings = Settings.from_url(live.cluster.url(live.name, user=role))
     return dataclasses.replace(
-        live.context, connection=settings, administration=settings.with_database("postgres")
+        live.site, connection=settings, administration=settings.with_database("postgres")
     )
 
 
 def test_a_role_that_may_make_no_database(live):
     for kind in ("TABLES", "SEQUENCES"):
         live.execute("GRANT SELECT ON ALL %s IN SCHEMA public TO %s" % (kind, APP))
-    context = as_role(live, APP)
-    gates = ask(live, context, tried=TRIED)
+    site = as_role(live, APP)
+    gates = ask(live, site, tried=TRIED)
     assert closed(gates) == ["restorable", "rights", "swap_rights"]
     assert "shop_app lacks CREATEDB and ownership of shop" in gates["rights"].found
-    assert rollback_way(context, list(gates.values())) == "refused"
+    assert rollback_way(site, list(gates.values())) == "refused"
 
 
 def test_a_database_of_another_role_whose_tables_are_ours(live):
@@ -343,7 +343,7 @@ def test_what_this_role_cannot_restore(live):
     gates = ask(live, tried=TRIED)
     gate = only_closed(gates, "restorable", "event trigger", "backstop_connection")
     assert PASSWORD not in str(gate.to_json())
-    assert rollback_way(live.context, list(gates.values())) == "refused"
+    assert rollback_way(live.site, list(gates.values())) == "refused"
     assert live.names() == before, "a scratch database was left"
 
 
@@ -405,7 +405,7 @@ def test_what_stays_with_the_former_database(live):
             assert word in gates["swappable"].found
         assert "swappable" in closed(gates)
         waived = ask(live, tried=TRIED, waivers={"swappable": "CDC is moved by hand"})
-        assert waived["swappable"].passed and rollback_way(live.context, list(waived.values())) == "in_place"
+        assert waived["swappable"].passed and rollback_way(live.site, list(waived.values())) == "in_place"
     finally:
         live.execute("ALTER SUBSCRIPTION copies SET (slot_name = NONE)")
         live.execute("DROP SUBSCRIPTION copies")
@@ -450,7 +450,7 @@ def test_an_interrupted_deploy_is_taken_up(live):
 
 
 def test_a_lock_held_from_another_store(live):
-    with database_lock(live.context):
+    with database_lock(live.site):
         only_closed(ask(live), "other_operations", "Another operation is changing this database", "backend")
 
 
@@ -569,9 +569,9 @@ def test_drift_of_a_database_that_was_restored(live):
     )
     place = live.backup()
     name = scratch_name(new_id(), "new")
-    build_database(live.context, place, name)
-    restored = dataclasses.replace(live.context, connection=live.context.connection.with_database(name))
-    with restored.connect() as there, live.context.connect() as here:
+    build_database(live.site, place, name)
+    restored = dataclasses.replace(live.site, connection=live.site.connection.with_database(name))
+    with restored.connect() as there, live.site.connect() as here:
         key = "constraint public.User.known"
         assert definitions.definitions(here)[key] != definitions.definitions(there)[key], "this proves nothing"
         assert compare(restored, there, history.from_mapping(files))[0] == []
@@ -598,7 +598,7 @@ def test_drift_that_cannot_be_told(live):
 def test_encrypted_backups_must_be_readable_here(live, tmp_path):
     """A deploy drills its backup: proved with a few bytes, before anything is made or stopped."""
     key, other = make_key(tmp_path), make_key(tmp_path, "other.txt")
-    secret = dataclasses.replace(live.context, recipients=(key.recipient,))
+    secret = dataclasses.replace(live.site, recipients=(key.recipient,))
     told = "backup_encryption"
     assert ask(live)[told].found == "backups are not encrypted"
     only_closed(ask(live, secret), told, "cannot drill what it cannot read", "backstop_age_identity")

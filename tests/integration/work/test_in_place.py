@@ -5,6 +5,7 @@
 """The complete revert inside the live database: one transaction, proved before its COMMIT, undone by its own backup."""
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -36,10 +37,10 @@ PURCHASE = (
 
 
 def reverted(live, place, accept=0):
-    context = live.begun("rollback", {"backup": place.backup_id})
-    result = revert_in_place(context, place, accept, accept_lost_objects=99)
-    context.operation.close("done")
-    return context, result
+    run = live.begun("rollback", {"backup": place.backup_id})
+    result = revert_in_place(run, place, accept, accept_lost_objects=99)
+    run.operation.close("done")
+    return run, result
 
 
 def as_owner(live, *statements):
@@ -49,13 +50,13 @@ def as_owner(live, *statements):
 
 
 def equals(live, place):
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         return not compare_tables(session, load(place)).tables
 
 
 def inventory(live):
     """All definitions, values of sequences, and what belongs to the database."""
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         found = definitions(session)
     sequences = live.rows("SELECT schemaname, sequencename, last_value FROM pg_sequences ORDER BY 1, 2")
     database = live.rows(
@@ -84,7 +85,7 @@ def test_the_realistic_database_is_identical_afterwards(databases):
         " CREATE ACCESS METHOD heap3 TYPE TABLE HANDLER heap_tableam_handler; CREATE TABLE on_heap3 () USING heap3"
     )
     live.execute("DELETE FROM no_key WHERE a = 1; UPDATE \"UserContribution\" SET \"amount\" = 0 WHERE \"id\" = 'c1'")
-    context, result = reverted(live, place, EVERYTHING)
+    site, result = reverted(live, place, EVERYTHING)
     assert result["changed"] and equals(live, place) and inventory(live) == before
     losses = {loss["name"]: (loss["inserted"], loss["updated"], loss["deleted"]) for loss in result["losses"]}
     assert losses["no_key"] == (0, 0, 2) and losses["UserContribution"] == (0, 1, 0)
@@ -105,29 +106,29 @@ def test_a_role_without_superuser_and_its_undo(plain):
     assert caught.value.found == "public.TokenPurchase: 1 inserted; public.User: 1 updated"
     assert "emergency backup" in caught.value.hint and "reapply" not in caught.value.hint
     assert equals(plain, deployed)
-    context, result = reverted(plain, place, 2)
+    site, result = reverted(plain, place, 2)
     assert equals(plain, place) and result["lost_rows"] == 2
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
-    kept = pathlib.Path(context.operation.file("lost-rows")) / "public.TokenPurchase.copy"
+    kept = pathlib.Path(site.operation.file("lost-rows")) / "public.TokenPurchase.copy"
     assert kept.read_text("utf-8").startswith("since\t")
-    assert revert_in_place(context, place, 0)["changed"] is False
-    assert plan_revert(plain.context, place.backup_id)["needed"] is False
+    assert revert_in_place(site, place, 0)["changed"] is False
+    assert plan_revert(plain.site, place.backup_id)["needed"] is False
     # The number that the lost purchase had is not given out again.
     assert plain.value("SELECT nextval('\"TokenPurchase_number_seq\"')") == 502
 
-    plan = plan_undo(plain.context, None)
-    assert plan["needed"] and plan["undoes"] == context.operation.id and plan["method"] == "in_place"
+    plan = plan_undo(plain.site, None)
+    assert plan["needed"] and plan["undoes"] == site.operation.id and plan["method"] == "in_place"
     as_owner(plain, PURCHASE % "after")
-    back = plain.begun("undo", {"undoes": context.operation.id})
+    back = plain.begun("undo", {"undoes": site.operation.id})
     with pytest.raises(Refused, match="1 rows would be lost") as caught:
-        undo_in_place(back, context.operation, 0)
+        undo_in_place(back, site.operation, 0)
     assert caught.value.found == "public.TokenPurchase: 1 inserted"
-    assert undo_in_place(back, context.operation, 1)["lost_rows"] == 1
+    assert undo_in_place(back, site.operation, 1)["lost_rows"] == 1
     back.operation.close("done")
     assert equals(plain, deployed)
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
-    assert plan_undo(plain.context, None)["needed"] is False
-    assert plan_revert(plain.context, place.backup_id)["needed"] is True
+    assert plan_undo(plain.site, None)["needed"] is False
+    assert plan_revert(plain.site, place.backup_id)["needed"] is True
     assert len(plain.store.backups("emergency")) == 4
 
 
@@ -168,7 +169,7 @@ def test_a_pg_restore_that_fails_changes_nothing(plain, tmp_path, ending):
         '#!/bin/sh\ncase "$*" in *--file=-*) %s "$@" %s;; esac\nexec %s "$@"\n' % (real, ending, real)
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    plain.context.client_bin_dir = str(program.parent)
+    plain.site = dataclasses.replace(plain.site, client_bin_dir=str(program.parent))
     with pytest.raises(BackstopError):
         reverted(plain, place)
     assert equals(plain, now) and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
@@ -230,19 +231,19 @@ def test_killed_anywhere_it_is_as_before_or_done(plain, failpoint):
     place = plain.backup()
     plain.run("receipts.sql")
     now = plain.backup("daily")
-    context = plain.begun("rollback", {"backup": place.backup_id})
+    run = plain.begun("rollback", {"backup": place.backup_id})
     child = os.fork()
     if child == 0:
         os.environ["BACKSTOP_FAILPOINT"] = failpoint
         try:
-            revert_in_place(context, place, 0)
+            revert_in_place(run, place, 0)
         finally:
             os._exit(1)
     _pid, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     committed = failpoint == "in-place.committed"
     assert equals(plain, place if committed else now)
-    result = revert_in_place(context, place, 0)
+    result = revert_in_place(run, place, 0)
     assert result["changed"] is not committed and result["lost_rows"] == 0
     assert equals(plain, place) and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
 
@@ -258,12 +259,12 @@ def test_a_drilled_backup_tolerates_nothing(databases):
     """Definitions that are printed otherwise are proved by the drill, where there was one."""
     live = databases.make("shop", REALISTIC, user=None)
     place = live.backup()
-    _context, result = reverted(live, place)
+    _site, result = reverted(live, place)
     assert any("printed differently" in sentence for sentence in result["tolerated"])
     live = databases.make("mart", REALISTIC, user=None)
     place = live.backup()
-    verify(live.context, place, "restored")
-    _context, result = reverted(live, place)
+    verify(live.site, place, "restored")
+    _site, result = reverted(live, place)
     assert not any("printed differently" in sentence for sentence in result["tolerated"])
 
 
@@ -287,13 +288,13 @@ def test_an_owner_who_may_make_no_database(plain):
     plain.execute("ALTER ROLE %s NOCREATEDB" % OWNER, "postgres")
     try:
         place = plain.backup()
-        assert run_cluster_drill(plain.context, place)["method"].startswith("restored into a scratch cluster")
-        assert fence(plain.context, place, 5)["same"]
+        assert run_cluster_drill(plain.site, place)["method"].startswith("restored into a scratch cluster")
+        assert fence(plain.site, place, 5)["same"]
         plain.run("receipts.sql")
-        context, _result = reverted(plain, place)
+        site, _result = reverted(plain, place)
         assert equals(plain, place)
-        back = plain.begun("undo", {"undoes": context.operation.id})
-        assert undo_in_place(back, context.operation, 0)["lost_rows"] == 0
+        back = plain.begun("undo", {"undoes": site.operation.id})
+        assert undo_in_place(back, site.operation, 0)["lost_rows"] == 0
         assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL") and plain.names() == [plain.name]
     finally:
         plain.execute("ALTER ROLE %s CREATEDB" % OWNER, "postgres")

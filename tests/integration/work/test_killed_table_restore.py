@@ -55,7 +55,7 @@ def spoiled(plain, tmp_path):
 
 
 def digest(live):
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         return [digests.table_digest(session, table.source, table.columns)
                 for table in catalog.tables(session)]
 

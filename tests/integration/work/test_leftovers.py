@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
@@ -82,13 +83,13 @@ def backed_up(shared_databases):
 def left(backed_up, databases):
     """For each test a database as it was at the backup, and the backup."""
     live = databases.make("left")
-    live.context.store = backed_up[0]
+    live.site = dataclasses.replace(live.site, store=backed_up[0])
     return live, backed_up[1]
 
 
 @contextlib.contextmanager
 def looked_at(live):
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         yield session
 
 
@@ -99,9 +100,9 @@ def apply(live, sql):
 
 def clean(live, place):
     with looked_at(live) as session:
-        found = leftovers(live.context, session, place)
+        found = leftovers(live.site, session, place)
         assert found["added"] and not found["reasons"], found["reasons"]
-        return module._drop_added(live.context, session, place, found["statements"])[0]
+        return module._drop_added(live.site, session, place, found["statements"])[0]
 
 
 @pytest.mark.parametrize("what", list(ADDITIONS))
@@ -112,7 +113,7 @@ def test_additions_are_dropped(left, what):
     assert statements and not any("CASCADE" in statement for statement in statements)
     with looked_at(live) as session:
         assert definitions.definitions(session) == load(place)["definitions"]
-        assert leftovers(live.context, session, place) == NOTHING
+        assert leftovers(live.site, session, place) == NOTHING
 
 
 def test_all_of_them_at_once(left):
@@ -151,7 +152,7 @@ def test_a_change_needs_a_restore_and_nothing_is_dropped(left, change, reason):
     apply(live, 'CREATE TABLE added (); ' + change)
     with looked_at(live) as session:
         before = definitions.definitions(session)
-        found = leftovers(live.context, session, place)
+        found = leftovers(live.site, session, place)
         assert any(reason in told for told in found["reasons"]), found["reasons"]
         assert "relation public.added" in found["added"]
         assert definitions.definitions(session) == before
@@ -162,7 +163,7 @@ def test_privileges_that_no_dump_carries_need_a_restore(left):
     live, place = left
     live.execute("GRANT SELECT ON information_schema.sql_parts TO shop_app")
     with looked_at(live) as session:
-        reasons = leftovers(live.context, session, place)["reasons"]
+        reasons = leftovers(live.site, session, place)["reasons"]
     assert reasons == ["privileges on table information_schema.sql_parts are added"]
 
 
@@ -194,10 +195,10 @@ def test_rows_written_between_the_look_and_the_drop(left):
     live, place = left
     apply(live, "CREATE TABLE added ()")
     with looked_at(live) as session:
-        assert leftovers(live.context, session, place)["reasons"] == []
+        assert leftovers(live.site, session, place)["reasons"] == []
         apply(live, "UPDATE \"User\" SET \"name\" = 'x' WHERE \"id\" = 'u1'")
         with pytest.raises(BackstopError, match="not as it was before the migration"):
-            module._drop_added(live.context, session, place, ["DROP TABLE added"])
+            module._drop_added(live.site, session, place, ["DROP TABLE added"])
     assert live.value("SELECT to_regclass('added') IS NOT NULL")
 
 
@@ -219,8 +220,8 @@ def test_a_migration_that_left_nothing_goes_from_the_history(left):
     apply(live, "INSERT INTO _prisma_migrations SELECT 'm2', checksum, now(), 'nothing', NULL, NULL, now(), 1"
                 " FROM _prisma_migrations; " + FAILS)
     with looked_at(live) as session:
-        assert leftovers(live.context, session, place) == {**NOTHING, "applied": ["nothing"]}
-        assert module._drop_added(live.context, session, place, []) == ([], 0)
+        assert leftovers(live.site, session, place) == {**NOTHING, "applied": ["nothing"]}
+        assert module._drop_added(live.site, session, place, []) == ([], 0)
     assert live.rows("SELECT id FROM _prisma_migrations ORDER BY 1") == [("m1",), ("m3",)]
 
 
@@ -239,7 +240,7 @@ def test_what_else_the_database_is_not_as_before_in(left, change, reason):
     live.run("receipts.sql")
     apply(live, FAILS + "; " + change)
     with looked_at(live) as session:
-        reasons = leftovers(live.context, session, place)["reasons"]
+        reasons = leftovers(live.site, session, place)["reasons"]
     assert len(reasons) == 1 and reason in reasons[0], reasons
 
 
@@ -248,14 +249,14 @@ def test_rows_that_were_written_into_what_an_applied_migration_made_are_for_the_
     live, place = left
     apply(live, "CREATE TABLE half (a int); INSERT INTO half VALUES (1); " + FAILS)
     with looked_at(live) as session:
-        assert leftovers(live.context, session, place)["reasons"] == []
+        assert leftovers(live.site, session, place)["reasons"] == []
 
 
 def test_a_backup_from_after_the_failure_is_none_to_go_back_to(plain):
     apply(plain, "CREATE TABLE half (); " + FAILS)
     place = plain.backup()
     with looked_at(plain) as session, pytest.raises(Refused, match="made after the migration had failed"):
-        leftovers(plain.context, session, place)
+        leftovers(plain.site, session, place)
 
 
 def test_tables_whose_names_begin_like_prismas_are_seen(left):

@@ -190,27 +190,28 @@ def test_unknown_kind(store):
 
 def test_two_operations_do_not_act_on_one_database(plain):
     """The lock is in the server: it holds across hosts and stores, and is gone with the session."""
-    context = plain.begun("deploy")
-    with journaled_step(context, "backup"):
-        with pytest.raises(Locked, match="Another operation is changing") as caught, database_lock(plain.context, 0.3):
+    run = plain.begun("deploy")
+    with journaled_step(run, "backup"):
+        with pytest.raises(Locked, match="Another operation is changing") as caught, database_lock(plain.site, 0.3):
             pass
-        assert context.operation.id in caught.value.found
-    with database_lock(plain.context, 0.3):
+        assert run.operation.id in caught.value.found
+    with database_lock(plain.site, 0.3):
         pass
 
 
 def test_another_database_is_free(databases):
     one, two = databases.make("one"), databases.make("two")
-    with database_lock(one.context, 1), database_lock(two.context, 1):
+    with database_lock(one.site, 1), database_lock(two.site, 1):
         pass
 
 
 def test_what_failed_is_in_the_journal_and_the_locks_are_free(plain):
-    context = plain.begun("deploy")
-    with pytest.raises(Refused), journaled_step(context, "gates"):
+    run = plain.begun("deploy")
+    with pytest.raises(Refused), journaled_step(run, "gates"):
         raise Refused("A gate is closed")
-    assert context.operation.last("gates")["event"] == "failed" and context.operation.done("gates") is None
-    assert context.keep_open == []
-    with journaled_step(context, "gates") as facts:
+    assert run.operation.last("gates")["event"] == "failed" and run.operation.done("gates") is None
+    assert run.keep_open == []
+    with journaled_step(run, "gates") as facts:
+        assert len(run.keep_open) == 1
         facts["closed"] = []
-    assert context.operation.facts("gates") == {"closed": []}
+    assert run.operation.facts("gates") == {"closed": []}

@@ -61,21 +61,21 @@ def make(small, tmp_path):
 def test_what_fits_works_throughout(make):
     """Nearly all the room that there is: no step needs more than it says."""
     live = make(215)
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         assert locks.lock_table(session).size == ROOM
         assert ROOM - 30 < locks.to_read_everything(session) + 200 <= ROOM
-        assert "too small for a restore in place" in probe.lock_table(live.context, session, None)
+        assert "too small for a restore in place" in probe.lock_table(live.site, session, None)
     place = live.backup()
-    assert verify(live.context, place, "restored")["level"] == "restored"
-    assert fence(live.context, place, 5)["same"]
-    facts = diagnosis.gather(live.context)
-    assert diagnosis.diagnose(live.context, "complete", facts)["scenario"] == "complete"
-    context = live.begun("rollback")
-    build_successor(context, place)
-    assert revert(context, place, 0)["attempts"] == 1
-    context.operation.close("done")
-    back = live.begun("undo", {"undoes": context.operation.id})
-    assert undo(back, context.operation, 0)["attempts"] == 1
+    assert verify(live.site, place, "restored")["level"] == "restored"
+    assert fence(live.site, place, 5)["same"]
+    facts = diagnosis.gather(live.site)
+    assert diagnosis.diagnose(live.site, "complete", facts)["scenario"] == "complete"
+    run = live.begun("rollback")
+    build_successor(run, place)
+    assert revert(run, place, 0)["attempts"] == 1
+    run.operation.close("done")
+    back = live.begun("undo", {"undoes": run.operation.id})
+    assert undo(back, run.operation, 0)["attempts"] == 1
     back.operation.close("done")
     with pytest.raises(Refused, match="too small to restore in place") as caught:
         revert_in_place(live.begun("rollback"), place, 0)
@@ -84,8 +84,8 @@ def test_what_fits_works_throughout(make):
 
 def test_what_does_not_is_refused_before_anything(make):
     live = make(300)
-    with live.context.connect() as session, pytest.raises(Refused, match="lock table is too small") as caught:
-        probe.lock_table(live.context, session, None)
+    with live.site.connect() as session, pytest.raises(Refused, match="lock table is too small") as caught:
+        probe.lock_table(live.site, session, None)
     assert "room for %d locks (max_locks_per_transaction = 20)" % ROOM in caught.value.found
     assert "Set max_locks_per_transaction to" in caught.value.hint
     with pytest.raises(Refused, match="too small to back the whole database up"):
@@ -106,6 +106,6 @@ def test_a_restore_in_place_that_just_fits_does_fit(make, monkeypatch):
         require(session, locks_needed, *rest)
 
     monkeypatch.setattr(locks, "require_room", note)
-    context = live.begun("rollback")
-    assert revert_in_place(context, place, 0)["changed"]
+    run = live.begun("rollback")
+    assert revert_in_place(run, place, 0)["changed"]
     assert ROOM - 200 - 60 < needed[0] <= ROOM - 200, needed

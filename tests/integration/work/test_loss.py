@@ -57,7 +57,7 @@ def base_of(live, databases):
 
 
 def count(live, base):
-    with live.context.connect() as here, base.context.connect() as there:
+    with live.site.connect() as here, base.site.connect() as there:
         return {loss.name: loss for loss in count_losses(here, there)}
 
 
@@ -174,7 +174,7 @@ def test_what_was_kept_can_be_put_back(pair, seed, tmp_path):
             cursor.execute(random_change(chance, number))
         cursor.execute("CREATE TABLE fresh (id serial PRIMARY KEY, v text)")
         cursor.execute("INSERT INTO fresh (v) VALUES ('a'), (NULL)")
-    with live.context.connect() as here, base.context.connect() as there:
+    with live.site.connect() as here, base.site.connect() as there:
         losses = count_losses(here, there)
         write_lost_rows(here, losses, str(tmp_path / "kept"))
     deleted = {loss.name: loss.deleted for loss in losses if loss.deleted}
@@ -272,7 +272,7 @@ def test_new_and_dropped_tables_and_large_objects(pair, tmp_path):
     losses = count(live, base)
     assert counted(losses) == {"fresh": (3, 0, 0), "no_key": (0, 0, 90), "pg_largeobject": (1, 1, 2)}
     assert losses["fresh"].whole_table and losses["no_key"].whole_table
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         write_lost_rows(session, list(losses.values()), str(tmp_path / "kept"))
     with base.session(user=OWNER) as cursor:
         cursor.execute("CREATE TABLE fresh (id int)")
@@ -293,7 +293,7 @@ def test_parents_are_put_back_before_children(databases, tmp_path):
         cursor.execute("INSERT INTO \"TokenPurchase\" VALUES ('new', DEFAULT, 1, now(), 'new')")
         # Only children whose parent's other columns changed: an UPDATE must not take them away.
         cursor.execute("UPDATE \"TokenPurchase\" SET \"totalTokens\" = 7 WHERE \"id\" = 'p000003'")
-    with live.context.connect() as here, base.context.connect() as there:
+    with live.site.connect() as here, base.site.connect() as there:
         write_lost_rows(here, count_losses(here, there), str(tmp_path / "kept"))
     commands = put_back(live, base, tmp_path / "kept")
     assert count(live, base) == {}
@@ -308,7 +308,7 @@ def test_values_of_new_columns_are_kept(pair, tmp_path):
     with live.session(user=OWNER) as cursor:
         cursor.execute("CREATE TYPE fresh_type AS ENUM ('of the new release'); ALTER TABLE keyed ADD extra fresh_type")
         cursor.execute("UPDATE keyed SET extra = 'of the new release' WHERE c = 5")
-    with live.context.connect() as here, base.context.connect() as there:
+    with live.site.connect() as here, base.site.connect() as there:
         losses = count_losses(here, there)
         write_lost_rows(here, losses, str(tmp_path / "kept"))
     assert "of the new release" in (tmp_path / "kept" / "public.keyed.copy").read_text("utf-8")

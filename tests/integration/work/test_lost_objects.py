@@ -46,16 +46,16 @@ def as_owner(live, sql):
 def deployed(plain):
     """A backup, and the migration of ET-100 as a deploy rehearsed and applied it."""
     place = plain.backup()
-    context = plain.begun("deploy")
-    with plain.context.connect() as session:
+    run = plain.begun("deploy")
+    with plain.site.connect() as session:
         before = definitions.definitions(session)
     plain.run("receipts.sql")
-    with plain.context.connect() as session:
-        note_objects(context.operation, before, definitions.definitions(session))
-    context.operation.write("backup", "done", backup=place.backup_id)
+    with plain.site.connect() as session:
+        note_objects(run.operation, before, definitions.definitions(session))
+    run.operation.write("backup", "done", backup=place.backup_id)
     migration = {"name": "20251108000000_add_receipt_data", "seconds": 0.1}
-    context.operation.write("rehearsal", "done", migrations=[migration])
-    context.operation.close("done")
+    run.operation.write("rehearsal", "done", migrations=[migration])
+    run.operation.close("done")
     return plain, place
 
 
@@ -66,52 +66,52 @@ def begun(live, place, kind="rollback", **request):
 def test_every_object_that_the_migration_did_not_make_is_named(deployed):
     live, place = deployed
     as_owner(live, OTHERS)
-    facts = gather(live.context, backup_id=place.backup_id, healthy=True)
-    plan = diagnose(live.context, "complete", facts)
+    facts = gather(live.site, backup_id=place.backup_id, healthy=True)
+    plan = diagnose(live.site, "complete", facts)
     assert set(plan["lost_objects"]) == NAMED and not plan["objects_of_unknown_origin"]
     told = "\n".join(plan["report"])
     assert all(name in told for name in NAMED) and "rollback_accept_lost_objects=11" in told and " more" not in told
-    context = begun(live, place)
-    build_successor(context, place)
+    run = begun(live, place)
+    build_successor(run, place)
     for ahead in (True, False):
         with pytest.raises(Refused) as caught:
-            revert(context, place, 10, only_count=ahead, accept_lost_objects=10)
+            revert(run, place, 10, only_count=ahead, accept_lost_objects=10)
         assert set(str(caught.value.found).split(", ")) == NAMED
         assert caught.value.details["lost_objects"] == plan["lost_objects"]
         assert "-e rollback_accept_lost_objects=11" in caught.value.hint
         assert live.value("SELECT to_regclass('report') IS NOT NULL")
-    assert revert(context, place, 10, only_count=True, accept_lost_objects=11)["changed"] is False
-    result = revert(context, place, 10, accept_lost_objects=11)
+    assert revert(run, place, 10, only_count=True, accept_lost_objects=11)["changed"] is False
+    result = revert(run, place, 10, accept_lost_objects=11)
     assert set(result["lost_objects"]) == NAMED and live.value("SELECT to_regclass('report') IS NULL")
-    context.operation.close("done")
+    run.operation.close("done")
     # What is made now, an undo would take away.
     as_owner(live, "CREATE VIEW later AS SELECT 1")
-    back = begun(live, place, "undo", undoes=context.operation.id)
+    back = begun(live, place, "undo", undoes=run.operation.id)
     with pytest.raises(Refused, match="1 objects that the migrations did not make") as caught:
-        undo(back, context.operation, 0, only_count=True)
+        undo(back, run.operation, 0, only_count=True)
     assert caught.value.found == "view public.later"
-    assert undo(back, context.operation, 0, accept_lost_objects=1)["changed"]
+    assert undo(back, run.operation, 0, accept_lost_objects=1)["changed"]
     assert live.value("SELECT to_regclass('report') IS NOT NULL")
 
 
 def test_what_the_migrations_made_needs_no_consent(deployed):
     live, place = deployed
-    context = begun(live, place)
-    build_successor(context, place)
-    result = revert(context, place, 0)
+    run = begun(live, place)
+    build_successor(run, place)
+    result = revert(run, place, 0)
     assert result["changed"] and result["lost_objects"] == []
 
 
 def test_changed_objects_and_a_restore_in_place(deployed):
     live, place = deployed
     as_owner(live, 'ALTER TABLE "User" ALTER "name" SET DEFAULT \'nobody\'')
-    context = begun(live, place)
+    run = begun(live, place)
     for ahead in (True, False):
         with pytest.raises(Refused) as caught:
-            revert_in_place(context, place, 0, only_count=ahead)
+            revert_in_place(run, place, 0, only_count=ahead)
         assert caught.value.found == "column public.User.name (changed)"
-    assert not [one for one in context.store.backups("emergency") if ahead] or not ahead
-    result = revert_in_place(context, place, 0, accept_lost_objects=1)
+    assert not [one for one in run.store.backups("emergency") if ahead] or not ahead
+    result = revert_in_place(run, place, 0, accept_lost_objects=1)
     assert result["changed"] and result["lost_objects"] == ["column public.User.name (changed)"]
 
 
@@ -120,9 +120,9 @@ def test_migrations_that_no_deploy_rehearsed(plain):
     place = plain.backup()
     plain.run("receipts.sql")
     as_owner(plain, "CREATE VIEW report AS SELECT 1")
-    context = begun(plain, place)
-    build_successor(context, place)
-    result = revert(context, place, 0)
+    run = begun(plain, place)
+    build_successor(run, place)
+    result = revert(run, place, 0)
     assert result["objects_of_unknown_origin"] and {"table public.ReceiptData", "view public.report"} <= set(
         result["lost_objects"]
     )
@@ -134,13 +134,13 @@ def test_the_history_of_another_application_is_a_table_like_others(deployed):
     as_owner(live, "CREATE SCHEMA other; CREATE TABLE other._prisma_migrations (id text PRIMARY KEY)")
     place = live.backup()
     as_owner(live, "INSERT INTO other._prisma_migrations VALUES ('theirs')")
-    facts = gather(live.context, backup_id=place.backup_id, healthy=True)
-    losses = {loss["table"]: loss["inserted"] for loss in diagnose(live.context, "complete", facts)["losses"]}
+    facts = gather(live.site, backup_id=place.backup_id, healthy=True)
+    losses = {loss["table"]: loss["inserted"] for loss in diagnose(live.site, "complete", facts)["losses"]}
     assert losses["other._prisma_migrations"] == 1 and "public._prisma_migrations" not in losses
-    context = begun(live, place)
+    run = begun(live, place)
     with pytest.raises(Refused, match="1 rows would be lost"):
-        revert_in_place(context, place, 0)
-    build_successor(context, place)
+        revert_in_place(run, place, 0)
+    build_successor(run, place)
     with pytest.raises(Refused) as caught:
-        revert(context, place, 0)
+        revert(run, place, 0)
     assert "other._prisma_migrations: 1 inserted" in caught.value.found

@@ -30,14 +30,14 @@ def deploy(plain, tmp_path):
     """A deploy with its backup; applies one migration."""
     checksum = hashlib.sha256(MADE.encode()).hexdigest()
     plain.execute("UPDATE _prisma_migrations SET checksum = '%s'" % checksum)
-    context = plain.begun("deploy")
-    with journaled_step(context, "backup") as facts:
+    site = plain.begun("deploy")
+    with journaled_step(site, "backup") as facts:
         facts["backup"] = plain.backup().backup_id
 
-    def run(sql, lock_retries, context=context):
+    def run(sql, lock_retries, site=site):
         project = PrismaProject.create(tmp_path / "release", {INIT: MADE, NEXT: sql})
         return apply_patiently(
-            context, project.prisma(), lock_retries=lock_retries, expected=[NEXT], lock_timeout_ms=LOCK_TIMEOUT_MS,
+            site, project.prisma(), lock_retries=lock_retries, expected=[NEXT], lock_timeout_ms=LOCK_TIMEOUT_MS,
             required_steps=(),
         )
 
@@ -45,7 +45,7 @@ def deploy(plain, tmp_path):
 
 
 def states(live):
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         rows = history.read_rows(session.cursor()) or []
     return [row.state for row in rows if row.migration_name == NEXT]
 
@@ -109,5 +109,5 @@ def test_without_an_operation_nothing_can_be_proved(plain, deploy):
     with Workers(reader(plain, lambda: False)):
         until(lambda: is_locked(plain), "the table is locked")
         with pytest.raises(PrismaError):
-            deploy(BLOCKED, 5, context=plain.context)
+            deploy(BLOCKED, 5, site=plain.site)
     assert states(plain) == ["failed"]

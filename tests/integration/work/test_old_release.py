@@ -71,7 +71,7 @@ def release(folder, live, way, socket):
     (folder / "prisma" / "schema.prisma").write_text(
         'datasource db {\n  provider = "postgresql"\n  url = env("POSTGRES_PRISMA_URL")\n}\n'
     )
-    settings = live.context.connection
+    settings = live.site.connection
     url = live.cluster.url(live.name, user=OWNER)
     (folder / ".env").write_text(
         "MAIN_DB=%s\nDB_HOST=%s\nDB_PORT=%d\nDB_NAME=%s\nSOCKET=%s\nOTHER=%s\n"
@@ -85,8 +85,8 @@ def tried(plain, tmp_path):
     """Tries a release that reaches its database in this way; rows of the copy and of the live database after it."""
     with plain.session(user=OWNER) as cursor:
         cursor.execute("CREATE TABLE tried (id int)")
-    context = plain.begun("deploy")
-    copy = verify(context, plain.backup(), "restored", keep=True)["database"]
+    site = plain.begun("deploy")
+    copy = verify(site, plain.backup(), "restored", keep=True)["database"]
 
     def post(port):
         answer = web.request("http://127.0.0.1:%d/" % port, "POST")
@@ -101,7 +101,7 @@ def tried(plain, tmp_path):
         command = release(folder, plain, way, socket)
         # The demo's psql comes first, and it must be found by everybody who runs the tests.
         facts = try_old_release(
-            context, copy, str(folder), post, command=command, project=Project(str(folder)),
+            site, copy, str(folder), post, command=command, project=Project(str(folder)),
             node_bin_dir=str(plain.cluster.bin_dir), health_timeout=20,
         )  # fmt: skip
         rows = [plain.value("SELECT count(*) FROM tried", name) for name in (copy, plain.name)]

@@ -55,9 +55,9 @@ def begun(live, kind, *poolers, **request):
 
 
 def prepared(live, place, *poolers):
-    context = begun(live, "rollback", *poolers, backup=place.backup_id)
-    build_successor(context, place)
-    return context
+    run = begun(live, "rollback", *poolers, backup=place.backup_id)
+    build_successor(run, place)
+    return run
 
 
 class Client:
@@ -93,12 +93,12 @@ def test_pooled_clients_see_no_error_through_a_revert_and_its_undo(plain, cluste
         poolers = [bouncer.pooler(), other.pooler(pools=("shop",))]
         with Workers(*clients) as workers:
             go_on(clients)
-            context = prepared(plain, place, *poolers)
-            result = revert(context, place, EVERYTHING)
-            context.operation.close("done")
+            site = prepared(plain, place, *poolers)
+            result = revert(site, place, EVERYTHING)
+            site.operation.close("done")
             go_on(clients)
-            back = begun(plain, "undo", *poolers, undoes=context.operation.id)
-            facts = undo(back, context.operation, EVERYTHING)
+            back = begun(plain, "undo", *poolers, undoes=site.operation.id)
+            facts = undo(back, site.operation, EVERYTHING)
             back.operation.close("done")
             go_on(clients)
             assert not workers.failed
@@ -117,8 +117,8 @@ def test_pooled_clients_wait_through_a_restore_in_place(plain, bouncer):
     client = Client(lambda: bouncer.client("shop"), "c", 'SELECT * FROM "TokenPurchase" WHERE id = %s')
     with Workers(client):
         go_on([client])
-        context = begun(plain, "rollback", bouncer.pooler(), backup=place.backup_id)
-        result = revert_in_place(context, place, 1)
+        run = begun(plain, "rollback", bouncer.pooler(), backup=place.backup_id)
+        result = revert_in_place(run, place, 1)
         go_on([client])
     assert len(result["pooled"]["pools"]) == 2 and bouncer.paused() == []
     assert plain.value("SELECT count(*) FROM \"TokenPurchase\" WHERE id = 'lost'") == 0
@@ -129,11 +129,11 @@ def test_pooled_clients_wait_through_a_restore_in_place(plain, bouncer):
 
 def test_a_refused_revert_lets_them_go_on(plain, bouncer):
     place = plain.backup()
-    context = prepared(plain, place, bouncer.pooler())
+    site = prepared(plain, place, bouncer.pooler())
     plain.execute(INSERT % "'one'")
     with pytest.raises(Refused, match="1 rows would be lost"):
-        revert(context, place, 0)
-    assert bouncer.paused() == [] and context.operation.done(PAUSE)
+        revert(site, place, 0)
+    assert bouncer.paused() == [] and site.operation.done(PAUSE)
     with contextlib.closing(bouncer.client("shop")) as connection:
         connection.cursor().execute("SELECT 1")
 
@@ -154,10 +154,10 @@ def killed_at(failpoint, work):
 @pytest.mark.parametrize("failpoint", ["swap.counted", "swap.committed"])
 def test_a_killed_revert_leaves_a_pause_that_the_next_run_ends(plain, bouncer, failpoint):
     place = plain.backup()
-    context = prepared(plain, place, bouncer.pooler(pools=("shop",)))
-    killed_at(failpoint, lambda: revert(context, place, 0))
+    site = prepared(plain, place, bouncer.pooler(pools=("shop",)))
+    killed_at(failpoint, lambda: revert(site, place, 0))
     assert bouncer.paused() == ["shop"]
-    again = dataclasses.replace(context, keep_open=[])
+    again = site
     if failpoint == "swap.counted":
         assert settle(again) == {"changed": False, "swapped": False} and bouncer.paused() == []
     assert revert(again, place, 0)["changed"] is (failpoint != "swap.committed")
@@ -168,25 +168,25 @@ def test_a_killed_revert_leaves_a_pause_that_the_next_run_ends(plain, bouncer, f
 
 def test_a_killed_restore_in_place_too(plain, bouncer):
     place = plain.backup()
-    context = begun(plain, "rollback", bouncer.pooler(pools=("shop",)), backup=place.backup_id)
-    killed_at("in-place.committed", lambda: revert_in_place(context, place, 0))
+    run = begun(plain, "rollback", bouncer.pooler(pools=("shop",)), backup=place.backup_id)
+    killed_at("in-place.committed", lambda: revert_in_place(run, place, 0))
     assert bouncer.paused() == ["shop"]
-    assert revert_in_place(dataclasses.replace(context, keep_open=[]), place, 0)["changed"] is False
+    assert revert_in_place(run, place, 0)["changed"] is False
     assert bouncer.paused() == []
 
 
 def test_without_the_pooler_a_re_run_tells_the_command(plain, bouncer):
     place = plain.backup()
-    context = prepared(plain, place, bouncer.pooler(pools=("shop",)))
-    killed_at("swap.committed", lambda: revert(context, place, 0))
-    with pytest.raises(BackstopError, match="wait since operation %s was cut off" % context.operation.id) as caught:
-        revert(dataclasses.replace(context, poolers=(), keep_open=[]), place, 0)
+    site = prepared(plain, place, bouncer.pooler(pools=("shop",)))
+    killed_at("swap.committed", lambda: revert(site, place, 0))
+    with pytest.raises(BackstopError, match="wait since operation %s was cut off" % site.operation.id) as caught:
+        revert(dataclasses.replace(site, poolers=()), place, 0)
     assert 'RESUME "shop"' in caught.value.hint and str(bouncer.port) in caught.value.hint
     # It was told, and is no obstacle for good.
-    assert revert(dataclasses.replace(context, poolers=(), keep_open=[]), place, 0)["changed"] is False
+    assert revert(dataclasses.replace(site, poolers=()), place, 0)["changed"] is False
     # Another operation of this database, which knows the pooler, finds it too.
-    context.operation.close("abandoned")
-    other = begun(plain, "undo", bouncer.pooler(pools=("shop",)), undoes=context.operation.id)
+    site.operation.close("abandoned")
+    other = begun(plain, "undo", bouncer.pooler(pools=("shop",)), undoes=site.operation.id)
     settle(other)
     assert bouncer.paused() == []
 
@@ -194,7 +194,7 @@ def test_without_the_pooler_a_re_run_tells_the_command(plain, bouncer):
 def test_a_pooler_that_went_away_meanwhile(plain, bouncer, monkeypatch):
     """The swap is done and cannot be taken for failed; what is left to do is told."""
     place = plain.backup()
-    context = prepared(plain, place, bouncer.pooler(pools=("shop",)))
+    site = prepared(plain, place, bouncer.pooler(pools=("shop",)))
     swap = revert_module.swap
 
     def swap_and_lose_it(*arguments, **keywords):
@@ -205,7 +205,7 @@ def test_a_pooler_that_went_away_meanwhile(plain, bouncer, monkeypatch):
 
     monkeypatch.setattr(revert_module, "swap", swap_and_lose_it)
     with pytest.raises(BackstopError, match="The work is done, but clients of PgBouncer still wait") as caught:
-        revert(context, place, 0)
+        revert(site, place, 0)
     assert 'RESUME "shop"' in caught.value.hint and ADMIN_PASSWORD not in str(caught.value)
     assert settle.__module__ and plain.value("SELECT count(*) FROM pg_database WHERE datname LIKE 'backstop_retired_%'")
 
@@ -219,14 +219,14 @@ def test_session_pooling_is_bounded_and_the_choice_is_told(plain, cluster):
         with contextlib.closing(bouncer.client("shop")) as connection:
             cursor = connection.cursor()
             cursor.execute("SET application_name = 'report'; SELECT 1")
-            context = prepared(plain, place, bouncer.pooler(wait_seconds=0.3))
+            site = prepared(plain, place, bouncer.pooler(wait_seconds=0.3))
             with pytest.raises(Refused, match="keep their sessions") as caught:
-                revert(context, place, 0)
+                revert(site, place, 0)
             assert OWNER in caught.value.found and "session pooling" in caught.value.found
             assert "held: end" in caught.value.hint and bouncer.paused() == []
             cursor.execute("SELECT 1")  # nobody was thrown out
-            context = dataclasses.replace(context, poolers=[bouncer.pooler(wait_seconds=0.3, held="end")], keep_open=[])
-            result = revert(context, place, 0)
+            site = dataclasses.replace(site, poolers=[bouncer.pooler(wait_seconds=0.3, held="end")])
+            result = revert(site, place, 0)
             assert len(result["pooled"]["held"]) == len(result["ended_sessions"]) == 1
             assert OWNER in result["pooled"]["held"][0]
             with pytest.raises(psycopg2.Error):
@@ -255,27 +255,27 @@ def test_how_a_console_is_given():
 def test_pools_that_are_not_what_was_said(plain, bouncer):
     place = plain.backup()
     for pools, found in ((("shopp",), "did you mean shop"), (("elsewhere",), "correct the pools")):
-        context = prepared(plain, place, bouncer.pooler(pools=pools))
+        site = prepared(plain, place, bouncer.pooler(pools=pools))
         with pytest.raises(Refused, match="has no pool %s that leads to database shop" % pools) as caught:
-            revert(context, place, 0)
+            revert(site, place, 0)
         assert found in caught.value.hint and "elsewhere leads to postgres" in caught.value.found
-        context.operation.close("done")
+        site.operation.close("done")
     console = dataclasses.replace(bouncer.pooler().console, password="wrong")
-    context = prepared(plain, place, bouncer.pooler(console=console))
+    site = prepared(plain, place, bouncer.pooler(console=console))
     with pytest.raises(Refused, match="console of PgBouncer at 127.0.0.1:%d cannot be reached" % bouncer.port):
-        revert(context, place, 0)
+        revert(site, place, 0)
     bouncer.say('PAUSE "shop"')
-    context = dataclasses.replace(context, poolers=[bouncer.pooler()], keep_open=[])
+    site = dataclasses.replace(site, poolers=[bouncer.pooler()])
     with pytest.raises(Refused, match="paused already"):
-        revert(context, place, 0)
+        revert(site, place, 0)
     assert bouncer.paused() == ["shop"], "somebody else's pause is not ours to end"
 
 
-def gates(context):
+def gates(site):
     asked = ("direct_connection", "administration_connection", "release_connection", "poolers")
-    question = GateInputs(files=[], expected=[], release_connections=lambda: {"DATABASE_URL": context.connection})
+    question = GateInputs(files=[], expected=[], release_connections=lambda: {"DATABASE_URL": site.connection})
     with mock.patch.object(gates_module, "GATES", [gate for gate in GATES if gate[0] in asked]):
-        return {gate.name: gate for gate in evaluate(context, question)}
+        return {gate.name: gate for gate in evaluate(site, question)}
 
 
 def through(bouncer, settings, pool):
@@ -283,39 +283,39 @@ def through(bouncer, settings, pool):
 
 
 def test_the_gates_refuse_it_as_a_connection_and_look_at_it_as_a_pooler(plain, bouncer):
-    context = dataclasses.replace(plain.context, poolers=[bouncer.pooler()])
-    found = gates(context)
+    site = dataclasses.replace(plain.site, poolers=[bouncer.pooler()])
+    found = gates(site)
     assert found["direct_connection"].passed and found["poolers"].passed
     assert "shop at 127.0.0.1:%d (transaction pooling; its clients wait for 60 seconds" % bouncer.port in (
         found["poolers"].found
     )
-    pooled = dataclasses.replace(context, connection=through(bouncer, context.connection, "shop"))
+    pooled = dataclasses.replace(site, connection=through(bouncer, site.connection, "shop"))
     found = gates(pooled)
     assert not found["direct_connection"].passed and "through a pooler" in found["direct_connection"].found
     assert found["release_connection"].passed, "the application may use it"
-    pooled = dataclasses.replace(context, administration=through(bouncer, context.administration, "elsewhere"))
+    pooled = dataclasses.replace(site, administration=through(bouncer, site.administration, "elsewhere"))
     found = gates(pooled)
     assert not found["administration_connection"].passed
     assert "through a pooler" in found["administration_connection"].found
     bouncer.say('PAUSE "shop"')
-    paused = gates(context)["poolers"]
+    paused = gates(site)["poolers"]
     assert not paused.passed and "is paused" in paused.found
     bouncer.process.kill()
     bouncer.process.wait()
-    gone = gates(context)["poolers"]
+    gone = gates(site)["poolers"]
     assert not gone.passed and "cannot be reached" in gone.found
 
 
 def test_the_module_pauses_and_shows_no_secret(plain, bouncer, tmp_path):
     place = plain.backup()
-    context = prepared(plain, place)
+    site = prepared(plain, place)
     answer = run_module(
         tmp_path,
         "pg_swap",
         {
             "connection": {"url": plain.cluster.url(plain.name, user=OWNER)},
             "client_bin_dir": str(plain.cluster.bin_dir), "store": plain.store.root,
-            "operation": context.operation.id, "backup": place.backup_id,
+            "operation": site.operation.id, "backup": place.backup_id,
             "poolers": [
                 {"console": {"port": bouncer.port, "host": "127.0.0.1", "user": ADMIN, "password": ADMIN_PASSWORD},
                  "pools": ["shop"]}

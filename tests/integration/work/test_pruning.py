@@ -33,32 +33,32 @@ def pruned_years_later(live):
 def test_a_revert_that_was_interrupted_and_its_undo(plain):
     superseded = plain.backup("daily")
     place = plain.backup()
-    context = plain.begun("rollback", {"backup": place.backup_id})
+    run = plain.begun("rollback", {"backup": place.backup_id})
     left = pruned_years_later(plain)
     assert place.backup_id in left and superseded.backup_id not in left
 
-    build_successor(context, place)
-    assert revert(context, place, 0)["changed"]
-    context.operation.close("done")
+    build_successor(run, place)
+    assert revert(run, place, 0)["changed"]
+    run.operation.close("done")
     plain.execute("DELETE FROM \"User\" WHERE id = (SELECT min(id) FROM \"User\" WHERE id NOT IN"
                   " (SELECT \"createdBy\" FROM \"TokenPurchase\"))")
     assert place.backup_id in pruned_years_later(plain)
 
-    back = plain.begun("undo", {"undoes": context.operation.id})
-    assert undo(back, context.operation, 10**9)["changed"]
+    back = plain.begun("undo", {"undoes": run.operation.id})
+    assert undo(back, run.operation, 10**9)["changed"]
     back.operation.close("done")
 
 
 def test_the_last_deploy_can_be_reverted(plain):
     deploy = plain.begun("deploy")
-    plain.context = deploy
+    plain.site = deploy
     place = plain.backup()
     deploy.operation.write("backup", "done", backup=place.backup_id)
     plain.run("receipts.sql")
     deploy.operation.write("migrate", "done", applied=["receipts"])
     deploy.operation.close("done")
     assert place.backup_id in pruned_years_later(plain)
-    assert plan_revert(plain.context, None)["backup"] == place.backup_id
-    context = plain.begun("rollback", {"backup": place.backup_id})
-    build_successor(context, place)
-    assert revert(context, place, 0)["changed"]
+    assert plan_revert(plain.site, None)["backup"] == place.backup_id
+    run = plain.begun("rollback", {"backup": place.backup_id})
+    build_successor(run, place)
+    assert revert(run, place, 0)["changed"]

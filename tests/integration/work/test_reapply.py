@@ -28,23 +28,23 @@ PURCHASE = (
 
 
 def begun(live, place):
-    context = live.begun("rollback", {"backup": place.backup_id})
-    build_successor(context, place)
-    return context
+    run = live.begun("rollback", {"backup": place.backup_id})
+    build_successor(run, place)
+    return run
 
 
 def reverted(live, place, reapply=APPLY, accept=0):
-    context = begun(live, place)
-    result = revert(context, place, accept, reapply=reapply, accept_lost_objects=99)
-    context.operation.close("done")
-    return context, result
+    run = begun(live, place)
+    result = revert(run, place, accept, reapply=reapply, accept_lost_objects=99)
+    run.operation.close("done")
+    return run, result
 
 
 def undone(live, operation, reapply=APPLY, accept=0):
-    context = live.begun("undo", {"undoes": operation.id})
-    result = undo(context, operation, accept, reapply, accept_lost_objects=99)
-    context.operation.close("done")
-    return context, result
+    run = live.begun("undo", {"undoes": operation.id})
+    result = undo(run, operation, accept, reapply, accept_lost_objects=99)
+    run.operation.close("done")
+    return run, result
 
 
 def as_owner(live, *statements):
@@ -85,18 +85,18 @@ def test_a_purchase_made_after_the_deploy_survives_the_revert_and_its_undo(plain
         cursor.execute("UPDATE \"User\" SET \"name\" = E'changed\\t\\\\\\n电' WHERE \"id\" = 'u3'")
     rows = plain.rows('SELECT * FROM "TokenPurchase" ORDER BY 1')
     users = plain.rows('SELECT * FROM "User" ORDER BY 1')
-    context, result = reverted(plain, place)
+    site, result = reverted(plain, place)
     assert result["lost_rows"] == 0 and result["reapply"]["carried_rows"] == 4 and not conflicts(result)
     assert carried(result) == {"User": (1, 1, 0), "TokenPurchase": (1, 0, 0), "UserContribution": (1, 0, 0)}
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
     assert plain.rows('SELECT * FROM "TokenPurchase" ORDER BY 1') == rows
     assert plain.rows('SELECT * FROM "User" ORDER BY 1') == users
-    assert revert(context, place, 0, reapply=APPLY)["changed"] is False
+    assert revert(site, place, 0, reapply=APPLY)["changed"] is False
 
     # Written in the reverted database: the undo carries it, and does not take for new what came from the retired one.
     as_owner(plain, PURCHASE.replace("%s", "'after'"). replace("'after')", "'u1')"))
     as_owner(plain, "UPDATE \"TokenPurchase\" SET \"totalTokens\" = 9 WHERE \"id\" = 'new'")
-    _back, facts = undone(plain, context.operation)
+    _back, facts = undone(plain, site.operation)
     assert carried(facts) == {"TokenPurchase": (1, 1, 0)} and facts["lost_rows"] == 0
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
     assert dict(plain.rows("SELECT id, \"totalTokens\" FROM \"TokenPurchase\" WHERE id IN ('new', 'after')")) == {
@@ -109,9 +109,9 @@ def test_an_undo_right_after_loses_nothing_and_restores_nothing(plain, monkeypat
     place = plain.backup()
     plain.run("receipts.sql")
     as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
-    context, _result = reverted(plain, place)
+    site, _result = reverted(plain, place)
     monkeypatch.setattr(revert_module, "build_database", lambda *_: pytest.fail("a copy was built"))
-    _back, facts = undone(plain, context.operation, Reapply())
+    _back, facts = undone(plain, site.operation, Reapply())
     assert facts["lost_rows"] == 0
     assert plain.value("SELECT count(*) FROM \"User\" WHERE \"id\" = 'new'") == 1
 
@@ -119,16 +119,16 @@ def test_an_undo_right_after_loses_nothing_and_restores_nothing(plain, monkeypat
 def test_off_is_the_default_and_report_changes_nothing(plain):
     place = plain.backup()
     as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
-    context = begun(plain, place)
+    run = begun(plain, place)
     with pytest.raises(Refused, match="1 rows would be lost") as caught:
-        revert(context, place, 0)
+        revert(run, place, 0)
     assert "rollback_reapply=apply" in caught.value.hint and caught.value.details["reapply"] == {"mode": "off"}
     with pytest.raises(Refused, match="1 rows would be lost") as caught:
-        revert(context, place, 0, reapply=REPORT)
+        revert(run, place, 0, reapply=REPORT)
     assert caught.value.details["reapply"]["carried"] == [
         {"table": "public.User", "inserted": 1, "updated": 0, "deleted": 0}
     ]
-    result = revert(context, place, 1, reapply=REPORT)
+    result = revert(run, place, 1, reapply=REPORT)
     assert result["lost_rows"] == 1 and result["reapply"]["carried_rows"] == 1
     assert plain.value("SELECT count(*) FROM \"User\" WHERE \"id\" = 'new'") == 0
 
@@ -138,7 +138,7 @@ def test_deletes_only_when_asked_for(plain):
     as_owner(plain, "DELETE FROM \"TokenPurchase\" WHERE \"id\" = 'p000003'")  # its contribution goes with it
     with pytest.raises(Refused, match="2 rows would be lost"):
         reverted(plain, place)
-    _context, result = reverted(plain, place, APPLY_ALL)
+    _site, result = reverted(plain, place, APPLY_ALL)
     assert carried(result) == {"TokenPurchase": (0, 0, 1), "UserContribution": (0, 0, 1)}
     assert plain.value('SELECT count(*) FROM "TokenPurchase"') == 499
     assert plain.value('SELECT count(*) FROM "UserContribution"') == 399
@@ -201,7 +201,7 @@ def test_order_of_foreign_keys_and_odd_shapes(shapes):
     state = shapes.rows("SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1")
     tables = ["composite", "tree", "chicken", "egg", "numbered", '"A child"', "composite_parent", "audit"]
     before = {name: shapes.rows("SELECT (r.*)::text FROM %s r ORDER BY 1" % name) for name in tables}
-    _context, result = reverted(shapes, place)
+    _site, result = reverted(shapes, place)
     assert not conflicts(result) and result["lost_rows"] == 0
     assert carried(result) == {
         "A child": (2, 0, 0), "composite_parent": (2, 0, 0), "composite": (1, 6, 0), "tree": (3, 1, 0),
@@ -234,11 +234,11 @@ def test_conflicts_are_told_and_not_guessed(shapes):
         "INSERT INTO numbered (v, extra) VALUES (5, NULL), (6, 'kept in the file')",
         "SELECT lo_from_bytea(77, 'x')",
     )
-    context = begun(shapes, place)
+    run = begun(shapes, place)
     with pytest.raises(Refused, match="11 rows would be lost") as caught:
-        revert(context, place, 0, reapply=APPLY, accept_lost_objects=99)
+        revert(run, place, 0, reapply=APPLY, accept_lost_objects=99)
     assert "public.fresh: 2 rows, the other database has no such table" in caught.value.found
-    result = revert(context, place, 11, reapply=APPLY, accept_lost_objects=99)
+    result = revert(run, place, 11, reapply=APPLY, accept_lost_objects=99)
     assert result["lost_rows"] == 11
     assert conflicts(result) == {
         ("stiff_one", "a row that it refers to is missing"): 1,
@@ -258,12 +258,12 @@ def test_conflicts_are_told_and_not_guessed(shapes):
     told_rows = re.findall(r"(\d+) of public\.(\w+) \(", result["reapply"]["summary"])
     assert sum(int(rows) for rows, _table in told_rows) == 11, result["reapply"]["summary"]
     assert "1 of public.numbered (values in columns that" in result["reapply"]["summary"]
-    path = pathlib.Path(context.operation.file("reapply-conflicts.jsonl"))
+    path = pathlib.Path(run.operation.file("reapply-conflicts.jsonl"))
     told = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     assert {"table": "public.tree", "key": {"id": "33"}, "change": "insert",
             "reason": "a unique value is taken by another row"} in told
     assert path.stat().st_mode & 0o777 == 0o600
-    kept = pathlib.Path(context.operation.file("lost-rows"))
+    kept = pathlib.Path(run.operation.file("lost-rows"))
     assert "kept in the file" in (kept / "public.numbered.copy").read_text("utf-8")
     assert len((kept / "public.moods.copy").read_text("utf-8").splitlines()) == 3
 
@@ -285,7 +285,7 @@ def test_partitions_and_generated_columns(plain):
              "INSERT INTO event VALUES (102, '2027-05-05', 7)")
     rows = "SELECT tableoid::regclass::text, e.* FROM event e WHERE id <> 102 ORDER BY 2, 3"
     before = plain.rows(rows)
-    _context, result = reverted(plain, place, APPLY_ALL, accept=1)
+    _site, result = reverted(plain, place, APPLY_ALL, accept=1)
     assert carried(result) == {"event_old": (1, 1, 1), "event_rest": (2, 1, 0)}
     assert conflicts(result) == {("event_new", "the other database has no such table"): 1}
     assert plain.rows(rows) == before
@@ -317,12 +317,12 @@ def test_rows_without_a_key_are_added(keyless):
     as_owner(keyless, "INSERT INTO log (what, n) VALUES ('a', 1), ('a', 1), (E'x\t\\\\n\"', NULL), (NULL, 7)",
              "INSERT INTO \"User\" VALUES ('new', 'new@example.org')", "INSERT INTO by_user VALUES ('new', 'x')")
     before = multiset(keyless)
-    context, result = reverted(keyless, place)
+    site, result = reverted(keyless, place)
     assert carried(result) == {"log": (4, 0, 0), "User": (1, 0, 0), "by_user": (1, 0, 0)}
     assert result["lost_rows"] == 0 and not conflicts(result)
     assert multiset(keyless) == before and multiset(keyless, "by_user") == ["(new,x)"]
     as_owner(keyless, "INSERT INTO log (what) VALUES ('a')")
-    _back, facts = undone(keyless, context.operation)
+    _back, facts = undone(keyless, site.operation)
     assert carried(facts) == {"log": (1, 0, 0)} and multiset(keyless) == sorted([*before, "(,a,1,2)"])
 
 
@@ -331,12 +331,12 @@ def test_rows_without_a_key_that_were_changed(keyless):
     place = keyless.backup()
     as_owner(keyless, "UPDATE log SET n = 5 WHERE what = 'b'; DELETE FROM log WHERE ctid = '(0,1)'")
     why = "it has no key, so rows that were deleted and rows that were changed cannot be told apart"
-    context = begun(keyless, place)
+    run = begun(keyless, place)
     with pytest.raises(Refused, match="3 rows would be lost") as caught:
-        revert(context, place, 0, reapply=APPLY)
+        revert(run, place, 0, reapply=APPLY)
     assert "public.log: 1 rows, " + why in caught.value.found
     before = multiset(keyless)
-    result = revert(context, place, 0, reapply=APPLY_ALL, accept_lost_objects=99)
+    result = revert(run, place, 0, reapply=APPLY_ALL, accept_lost_objects=99)
     assert carried(result) == {"log": (1, 0, 2)} and multiset(keyless) == before
 
 
@@ -345,13 +345,13 @@ def test_rows_without_a_key_on_both_sides(keyless):
     as_owner(keyless, "INSERT INTO log (what) VALUES ('a'), ('c')")
     place = keyless.backup()
     as_owner(keyless, "DELETE FROM log WHERE what = 'a'", "ALTER TABLE by_user ALTER v TYPE varchar(50)")
-    context, result = reverted(keyless, place, Reapply(), accept=EVERYTHING)
+    site, result = reverted(keyless, place, Reapply(), accept=EVERYTHING)
     assert result["lost_rows"] == 3
     as_owner(keyless, "DELETE FROM log WHERE what IN ('a', 'b')", "INSERT INTO log (what) VALUES ('d')")
-    back = keyless.begun("undo", {"undoes": context.operation.id})
+    back = keyless.begun("undo", {"undoes": site.operation.id})
     with pytest.raises(Refused, match="3 rows would be lost"):
-        undo(back, context.operation, 0, APPLY_ALL)
-    facts = undo(back, context.operation, 3, APPLY_ALL)
+        undo(back, site.operation, 0, APPLY_ALL)
+    facts = undo(back, site.operation, 3, APPLY_ALL)
     assert conflicts(facts) == {("log", "the row was deleted there"): 3} and carried(facts) == {"log": (1, 0, 1)}
     assert multiset(keyless) == ["(,,1,2)", "(,c,1,2)", "(,d,1,2)"]
     told = pathlib.Path(back.operation.file("reapply-conflicts.jsonl")).read_text("utf-8").splitlines()
@@ -366,13 +366,13 @@ def test_rows_without_a_key_that_do_not_fit(keyless):
     as_owner(keyless, "ALTER TABLE by_user ALTER v TYPE varchar(50)",
              "INSERT INTO by_user VALUES ('u1', 'fits'), ('u2', 'longer than five'), (NULL, 'ok')",
              "ALTER TABLE log ADD extra text; INSERT INTO log (what, extra) VALUES ('z', 'kept in the file')")
-    context, result = reverted(keyless, place, accept=2)
+    site, result = reverted(keyless, place, accept=2)
     assert carried(result) == {"by_user": (2, 0, 0)} and result["lost_rows"] == 2
     assert conflicts(result) == {
         ("by_user", "it would not keep its values: a column has another type or a rule changes it"): 1,
         ("log", "it has no key, and columns that the other database does not have"): 1,
     }
-    kept = pathlib.Path(context.operation.file("lost-rows"))
+    kept = pathlib.Path(site.operation.file("lost-rows"))
     assert (kept / "public.by_user.copy").read_text("utf-8") == "u2\tlonger than five\n"
     assert "kept in the file" in (kept / "public.log.copy").read_text("utf-8")
 
@@ -388,17 +388,17 @@ def test_large_objects_go_with_their_numbers(plain):
     as_owner(plain, "SELECT lo_from_bytea(910, 'new'); GRANT SELECT ON LARGE OBJECT 910 TO " + APP,
              "SELECT lo_put(901, 0, 'OTHER'), lo_unlink(902)", "INSERT INTO pictures VALUES (1, 910)")
     objects = plain.rows(OBJECTS)
-    context = begun(plain, place)
+    run = begun(plain, place)
     with pytest.raises(Refused, match="1 rows would be lost.*pg_largeobject: 1 deleted"):
-        revert(context, place, 0, reapply=APPLY)
-    result = revert(context, place, 0, reapply=APPLY_ALL, accept_lost_objects=99)
+        revert(run, place, 0, reapply=APPLY)
+    result = revert(run, place, 0, reapply=APPLY_ALL, accept_lost_objects=99)
     assert carried(result) == {"pg_largeobject": (1, 1, 1), "pictures": (1, 0, 0)} and not conflicts(result)
     assert plain.rows(OBJECTS) == objects
     assert plain.value("SELECT lomacl::text FROM pg_largeobject_metadata WHERE oid = 910").count(APP + "=r/") == 1
-    context.operation.close("done")
+    run.operation.close("done")
     # There and back again: what went over is not counted as written since.
     as_owner(plain, "SELECT lo_from_bytea(911, 'later')")
-    _back, facts = undone(plain, context.operation)
+    _back, facts = undone(plain, run.operation)
     assert carried(facts) == {"pg_largeobject": (1, 0, 0)} and facts["lost_rows"] == 0
 
 
@@ -406,13 +406,13 @@ def test_a_number_that_another_large_object_has(plain):
     """The object stays behind, and so does each row that refers to it: there it would show something else."""
     as_owner(plain, PICTURES)
     place = plain.backup()
-    context, _result = reverted(plain, place)
+    site, _result = reverted(plain, place)
     plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % _result["retired"], "postgres")
     plain.execute("SET ROLE %s; SELECT lo_from_bytea(920, 'theirs')" % OWNER, _result["retired"])
     plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS false' % _result["retired"], "postgres")
     as_owner(plain, "SELECT lo_from_bytea(920, 'ours'), lo_from_bytea(921, 'free')",
              "INSERT INTO pictures VALUES (1, 920), (2, 921), (3, NULL)")
-    _back, facts = undone(plain, context.operation, accept=2)
+    _back, facts = undone(plain, site.operation, accept=2)
     assert conflicts(facts) == {
         ("pg_largeobject", "its number is taken by another large object"): 1,
         ("pictures", "a large object that it refers to is not carried over"): 1,
@@ -425,7 +425,7 @@ def test_an_owner_that_cannot_be_given(plain):
     place = plain.backup()
     plain.execute("SELECT lo_from_bytea(930, 'of another'); ALTER LARGE OBJECT 930 OWNER TO %s;"
                   " GRANT SELECT ON LARGE OBJECT 930 TO %s" % (APP, OWNER))
-    _context, result = reverted(plain, place, accept=1)
+    _site, result = reverted(plain, place, accept=1)
     assert conflicts(result) == {("pg_largeobject", "its owner or its privileges cannot be given there"): 1}
     assert plain.rows(OBJECTS) == []
 
@@ -437,7 +437,7 @@ def test_deletes_that_others_still_refer_to(shapes):
     place = shapes.backup()
     as_owner(shapes, "ALTER TABLE leaf ALTER n TYPE varchar(100); UPDATE leaf SET t = 1 WHERE id = 2")
     as_owner(shapes, "ALTER TABLE leaf DROP CONSTRAINT leaf_t_fkey; DELETE FROM tree WHERE id IN (2, 3, 9)")
-    _context, result = reverted(shapes, place, APPLY_ALL, accept=2)
+    _site, result = reverted(shapes, place, APPLY_ALL, accept=2)
     assert conflicts(result) == {("tree", "other rows refer to it"): 2}
     assert carried(result) == {"tree": (0, 0, 1), "leaf": (0, 1, 0), "audit": (3, 0, 0)}
     assert shapes.rows("SELECT id, t FROM leaf ORDER BY 1") == [(1, 3), (2, 1)]
@@ -450,15 +450,15 @@ def test_an_undo_sees_what_both_sides_changed(plain):
     as_owner(plain, "UPDATE \"User\" SET \"name\" = 'before' WHERE \"id\" IN ('u1', 'u2', 'u3')")
     as_owner(plain, "DELETE FROM \"UserContribution\" WHERE \"id\" IN ('c1', 'c2')")
     as_owner(plain, "INSERT INTO \"User\" VALUES ('x', 'x@example.org', 'one')")
-    context, result = reverted(plain, place, Reapply(), accept=EVERYTHING)
+    site, result = reverted(plain, place, Reapply(), accept=EVERYTHING)
     assert result["lost_rows"] == 6
     as_owner(plain, "UPDATE \"User\" SET \"name\" = 'after' WHERE \"id\" IN ('u1', 'u5')")  # u1 on both sides
     as_owner(plain, "UPDATE \"User\" SET \"name\" = 'before' WHERE \"id\" = 'u2'")  # the same on both sides
     as_owner(plain, "UPDATE \"UserContribution\" SET \"contributionAmount\" = 7 WHERE \"id\" IN ('c1', 'c9')")
     as_owner(plain, "INSERT INTO \"User\" VALUES ('x', 'x@example.org', 'other')")
     with pytest.raises(Refused, match="3 rows would be lost"):
-        undone(plain, context.operation)
-    _back, facts = undone(plain, context.operation, accept=3)
+        undone(plain, site.operation)
+    _back, facts = undone(plain, site.operation, accept=3)
     assert conflicts(facts) == {
         ("User", "another row of this key is there"): 1,
         ("User", "the row was changed on both sides"): 1,
@@ -476,9 +476,9 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
     place = plain.backup()
     plain.run("receipts.sql")
     if where == "undo":
-        context, _result = reverted(plain, place)
+        site, _result = reverted(plain, place)
     else:
-        context = begun(plain, place)
+        site = begun(plain, place)
     as_owner(plain, "INSERT INTO \"User\" VALUES ('ghost', 'ghost@example.org'), ('stays', 'stays@example.org')")
     as_owner(plain, "SELECT lo_from_bytea(5, 'ghost'); INSERT INTO log VALUES ('ghost'); DELETE FROM log WHERE w = 'x'")
     as_owner(plain, "UPDATE \"User\" SET \"name\" = 'first' WHERE \"id\" = 'u1'")
@@ -486,8 +486,8 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
 
     def run(accept=0):
         if where == "undo":
-            return undone(plain, context.operation, APPLY_ALL, accept)[1]
-        return revert(context, place, accept, reapply=APPLY_ALL, accept_lost_objects=99)
+            return undone(plain, site.operation, APPLY_ALL, accept)[1]
+        return revert(site, place, accept, reapply=APPLY_ALL, accept_lost_objects=99)
 
     def cut_off(name):
         if name == "reapply.committed":
@@ -525,22 +525,22 @@ def test_what_cannot_be_proved_is_not_committed(plain):
         "ALTER TABLE refers DROP CONSTRAINT refers_email_fkey",
         "UPDATE \"User\" SET \"email\" = 'other@example.org' WHERE \"id\" = 'u1'",
     )
-    context = begun(plain, place)
+    run = begun(plain, place)
     names = plain.names()
     with pytest.raises(BackstopError, match="does not hold what was backed up") as caught:
-        revert(context, place, EVERYTHING, reapply=APPLY)
+        revert(run, place, EVERYTHING, reapply=APPLY)
     assert caught.value.found == "other rows in public.refers" and plain.names() == names
-    assert revert(context, place, 1, reapply=Reapply())["lost_rows"] == 1
+    assert revert(run, place, 1, reapply=Reapply())["lost_rows"] == 1
 
 
 def test_a_successor_that_somebody_changed_is_not_proved(plain):
     place = plain.backup()
     as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
-    context = begun(plain, place)
+    run = begun(plain, place)
     successor = [name for name in plain.names() if name != plain.name][0]
     plain.execute("DELETE FROM \"UserContribution\" WHERE \"id\" = 'c7'", successor)
     with pytest.raises(BackstopError, match="does not hold what was backed up") as caught:
-        revert(context, place, EVERYTHING, reapply=APPLY)
+        revert(run, place, EVERYTHING, reapply=APPLY)
     assert "public.UserContribution" in caught.value.found
 
 
@@ -570,7 +570,7 @@ def test_random_changes_all_survive(plain, seed):
     tables = ["User", "TokenPurchase", "UserContribution"]
     before = {name: plain.rows('SELECT * FROM "%s" ORDER BY "id"' % name) for name in tables}
     number = plain.value("SELECT last_value FROM \"TokenPurchase_number_seq\"")
-    _context, result = reverted(plain, place, APPLY_ALL)
+    _site, result = reverted(plain, place, APPLY_ALL)
     assert result["lost_rows"] == 0 and not conflicts(result)
     assert {name: plain.rows('SELECT * FROM "%s" ORDER BY "id"' % name) for name in tables} == before
     assert plain.value("SELECT last_value FROM \"TokenPurchase_number_seq\"") == number
@@ -589,14 +589,14 @@ def test_sequences_only_go_forward(databases):
         UNION SELECT 'never_used', last_value FROM never_used UNION SELECT 'user', last_value FROM "User_seq_seq"
     """
     before = dict(live.rows(values))
-    context, result = reverted(live, place, Reapply())
+    site, result = reverted(live, place, Reapply())
     found = dict(live.rows(values))
     # The one that was set back in the live database stays where the backup has it.
     assert before.pop("user") == 7 and found.pop("user") == 40
     assert found == before and len(result["advanced_sequences"]) == 3
     live.execute("SELECT nextval('receipt_number'), nextval('never_used')")
     before = dict(live.rows(values))
-    undone(live, context.operation, Reapply())
+    undone(live, site.operation, Reapply())
     found = dict(live.rows(values))
     assert found["receipt_number"] == before["receipt_number"] and found["never_used"] == before["never_used"]
     assert found["user"] == 40
@@ -605,11 +605,11 @@ def test_sequences_only_go_forward(databases):
 def test_the_retired_database_stays_closed(plain):
     """An undo has to get into it; nobody else may meanwhile, and an undo that refuses leaves it closed."""
     place = plain.backup()
-    context, result = reverted(plain, place, Reapply())
+    site, result = reverted(plain, place, Reapply())
     as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
     with pytest.raises(Refused, match="1 rows would be lost"):
-        undone(plain, context.operation, Reapply())
-    name = retired_name(context.operation.id, plain.name)
+        undone(plain, site.operation, Reapply())
+    name = retired_name(site.operation.id, plain.name)
     assert plain.value("SELECT datallowconn FROM pg_database WHERE datname = '%s'" % name, "postgres") is False
     assert not in_retired(plain, result, "SELECT 1 FROM \"User\" WHERE \"id\" = 'new'")
-    assert not os.path.exists(context.operation.file("carried"))
+    assert not os.path.exists(site.operation.file("carried"))

@@ -20,21 +20,21 @@ def test_it_is_the_same_and_a_difference_is_seen(plain):
     with plain.session(user=OWNER) as cursor:
         cursor.execute('ALTER TABLE "User" ADD CONSTRAINT known ' + CHECK % "name")
         cursor.execute('ALTER TABLE "TokenPurchase" ADD CONSTRAINT known ' + CHECK % '"createdBy"')
-    context = plain.begun("deploy")
+    run = plain.begun("deploy")
     place = plain.backup()
-    context.operation.write("backup", "done", backup=place.backup_id)
-    copy = scratch_name(context.operation.id, "drill")
-    build_database(context, place, copy)
+    run.operation.write("backup", "done", backup=place.backup_id)
+    copy = scratch_name(run.operation.id, "drill")
+    build_database(run, place, copy)
     # As a copy from which every way out was taken.
     plain.execute('ALTER TABLE "UserContribution" DROP CONSTRAINT "UserContribution_userId_fkey"', database=copy)
-    with context.connect(copy) as session, plain.session(user=OWNER, database=copy) as cursor:
-        untouched = rehearsal._entries(context, session)
+    with run.connect(copy) as session, plain.session(user=OWNER, database=copy) as cursor:
+        untouched = rehearsal._entries(run, session)
         cursor.execute(MIGRATION)
-    write_json(context.operation.file(rehearsal.EXPECTED_DEFINITIONS), rehearsal._expected(context, copy, untouched))
+    write_json(run.operation.file(rehearsal.EXPECTED_DEFINITIONS), rehearsal._expected(run, copy, untouched))
 
     def found():
-        with context.connect() as session:
-            return rehearsal.check_against_rehearsal(context, session)
+        with run.connect() as session:
+            return rehearsal.check_against_rehearsal(run, session)
 
     assert any("table public.added is missing" in told for told in found())
     with plain.session(user=OWNER) as cursor:

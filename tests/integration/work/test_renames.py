@@ -84,61 +84,61 @@ def contents(live, database):
 
 
 @pytest.mark.parametrize("how", sorted(RENAMES))
-def test_only_what_was_written_is_lost_and_can_be_put_back(site, databases, tmp_path, how):
-    site.execute("CREATE DATABASE base TEMPLATE %s OWNER %s" % (site.name, OWNER), "postgres")
-    place, lost = migrated(site, how)
+def test_only_what_was_written_is_lost_and_can_be_put_back(shop, databases, tmp_path, how):
+    shop.execute("CREATE DATABASE base TEMPLATE %s OWNER %s" % (shop.name, OWNER), "postgres")
+    place, lost = migrated(shop, how)
     manifest = load(place)
-    with site.context.connect() as live, site.context.connect("base") as base:
+    with shop.site.connect() as live, shop.site.connect("base") as base:
         known = known_by_oid(live, manifest)
         losses = count_losses(live, base, known)
         assert counted(losses) == lost
         # By names alone every row would be.
         assert sum(sum(one) for one in counted(count_losses(live, base)).values()) >= sum(map(sum, lost.values()))
         write_lost_rows(live, losses, str(tmp_path / "kept"))
-    before = contents(site, "base")
+    before = contents(shop, "base")
     for loss in losses:
         script = str(tmp_path / "kept" / (loss.full_name + ".sql"))
         done = subprocess.run(
-            [str(site.cluster.bin_dir / "psql"), "-X", "-d", "base", "-f", script],
-            env=site.cluster.environment("base", OWNER), capture_output=True, text=True, check=False,
+            [str(shop.cluster.bin_dir / "psql"), "-X", "-d", "base", "-f", script],
+            env=shop.cluster.environment("base", OWNER), capture_output=True, text=True, check=False,
         )
         # A new table under the old name: its rows are not put among those of the old one.
         assert (done.returncode == 0) is (loss.replaces is None), done.stderr
         assert loss.replaces is None or "apply the migration first" in done.stderr
-    with site.context.connect() as live, site.context.connect("base") as base:
+    with shop.site.connect() as live, shop.site.connect("base") as base:
         left = [loss for loss in count_losses(live, base, known) if loss.replaces is None]
     fresh = how == "all at once"  # a value of a column that the base does not have stays in the file
     expected = {"shop.article": (0, 1, 0)} if fresh else {k: (0, 0, v[2]) for k, v in lost.items() if v[2]}
     assert counted(left) == expected
-    assert contents(site, "base") != before
+    assert contents(shop, "base") != before
 
 
 @pytest.mark.parametrize("how", ["table", "all at once", "without a key", "two tables exchanged"])
-def test_rows_are_carried_over_to_the_old_name(site, how):
-    place, lost = migrated(site, how)
-    context = site.begun("rollback", {"backup": place.backup_id})
-    build_successor(context, place)
-    result = revert(context, place, 10, reapply=Reapply("apply"), accept_lost_objects=99)
+def test_rows_are_carried_over_to_the_old_name(shop, how):
+    place, lost = migrated(shop, how)
+    run = shop.begun("rollback", {"backup": place.backup_id})
+    build_successor(run, place)
+    result = revert(run, place, 10, reapply=Reapply("apply"), accept_lost_objects=99)
     total = sum(map(sum, lost.values()))
     whole = {"two tables exchanged": 1, "all at once": 1}.get(how, 0)
     assert (result["reapply"]["carried_rows"], result["lost_rows"]) == (total - whole + (how == "all at once"), whole)
     if how == "without a key":
-        assert site.value("SELECT count(*) FROM loose WHERE b = 'y'") == 2
+        assert shop.value("SELECT count(*) FROM loose WHERE b = 'y'") == 2
     else:
-        assert site.value("SELECT name FROM item WHERE id = 1000") == "new"
-        assert site.value("SELECT count(*) FROM item") == 501
+        assert shop.value("SELECT name FROM item WHERE id = 1000") == "new"
+        assert shop.value("SELECT count(*) FROM item") == 501
 
 
-def test_the_plan_and_a_restore_in_place_count_the_same(site):
-    place, lost = migrated(site, "all at once")
+def test_the_plan_and_a_restore_in_place_count_the_same(shop):
+    place, lost = migrated(shop, "all at once")
     plan = {
         loss["table"]: (loss["inserted"], loss["updated"], loss["deleted"])
-        for loss in losses_of_revert(site.context, gather(site.context, backup_id=place.backup_id))
+        for loss in losses_of_revert(shop.site, gather(shop.site, backup_id=place.backup_id))
     }
     # Of a table that got a column a plan without a copy knows bounds: never more rows than were written.
     assert plan["shop.article"] <= lost["shop.article"] and "public.item" not in plan
-    context = site.begun("rollback", {"backup": place.backup_id})
-    ahead = revert_in_place(context, place, 3, accept_lost_objects=99, only_count=True)
-    assert ahead["lost_rows"] == 3 and site.value("SELECT count(*) FROM shop.article") == 501
-    result = revert_in_place(context, place, 3, accept_lost_objects=99)
-    assert result["lost_rows"] == 3 and site.value("SELECT count(*) FROM item") == 500
+    run = shop.begun("rollback", {"backup": place.backup_id})
+    ahead = revert_in_place(run, place, 3, accept_lost_objects=99, only_count=True)
+    assert ahead["lost_rows"] == 3 and shop.value("SELECT count(*) FROM shop.article") == 501
+    result = revert_in_place(run, place, 3, accept_lost_objects=99)
+    assert result["lost_rows"] == 3 and shop.value("SELECT count(*) FROM item") == 500

@@ -65,7 +65,7 @@ def restarting(plain: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Restarts
 
 
 def equals(live: Any, place: Any) -> bool:
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         return not compare_tables(session, load(place)).tables
 
 
@@ -73,51 +73,51 @@ def equals(live: Any, place: Any) -> bool:
 def test_during_a_swap(plain: Any, restarting: Restarts, place: str) -> None:
     backup = plain.backup()
     plain.execute(ROW)
-    context = plain.begun("rollback", {"backup": backup.backup_id})
-    revert.build_successor(context, backup)
+    run = plain.begun("rollback", {"backup": backup.backup_id})
+    revert.build_successor(run, backup)
     restarting.at(swap, place)
-    result = revert.revert(context, backup, 1)
+    result = revert.revert(run, backup, 1)
     restarting.over()
     assert result["lost_rows"] == 1 and result["changed"] == (place != "swap.committed")
     assert equals(plain, backup)
-    assert plain.names() == [retired_name(context.operation.id, plain.name), plain.name]
-    assert context.operation.done(revert.SWAP)
+    assert plain.names() == [retired_name(run.operation.id, plain.name), plain.name]
+    assert run.operation.done(revert.SWAP)
 
 
 def test_twice(plain: Any, restarting: Restarts) -> None:
     """The second time it is told; nothing is done, and settle() finds that out as soon as the server is back."""
     backup = plain.backup()
-    context = plain.begun("rollback", {"backup": backup.backup_id})
-    revert.build_successor(context, backup)
+    run = plain.begun("rollback", {"backup": backup.backup_id})
+    revert.build_successor(run, backup)
     restarting.at(swap, "swap.counted", times=2)
     with pytest.raises(BackstopError, match="broke|refused a statement") as caught:
-        revert.revert(context, backup, 0)
+        revert.revert(run, backup, 0)
     assert caught.value.details["broken"]
-    assert revert.settle(context) == {"changed": False, "swapped": False}
+    assert revert.settle(run) == {"changed": False, "swapped": False}
     restarting.over()
-    assert revert.revert(context, backup, 0)["changed"] and equals(plain, backup)
+    assert revert.revert(run, backup, 0)["changed"] and equals(plain, backup)
 
 
 def test_a_server_that_stays_away(plain: Any, restarting: Restarts, monkeypatch: pytest.MonkeyPatch) -> None:
     backup = plain.backup()
-    context = plain.begun("rollback", {"backup": backup.backup_id})
-    revert.build_successor(context, backup)
+    run = plain.begun("rollback", {"backup": backup.backup_id})
+    revert.build_successor(run, backup)
     monkeypatch.setattr(restarts, "RESTART_SECONDS", 0.3)
     monkeypatch.setattr(swap, "reach", lambda place: plain.cluster.stop("fast"))
     with pytest.raises(BackstopError) as caught:
-        revert.revert(context, backup, 0)
+        revert.revert(run, backup, 0)
     assert caught.value.details["broken"]
     plain.cluster.start()
-    assert plain.names() == ["backstop_scratch_%s_new" % context.operation.id.lower().replace("-", "_"), plain.name]
+    assert plain.names() == ["backstop_scratch_%s_new" % run.operation.id.lower().replace("-", "_"), plain.name]
 
 
 @pytest.mark.parametrize("place", ["in-place.before-commit", "in-place.committed"])
 def test_in_place(plain: Any, restarting: Restarts, place: str) -> None:
     backup = plain.backup()
     plain.execute(ROW)
-    context = plain.begun("rollback", {"backup": backup.backup_id})
+    run = plain.begun("rollback", {"backup": backup.backup_id})
     restarting.at(in_place, place)
-    result = in_place.revert_in_place(context, backup, 1)
+    result = in_place.revert_in_place(run, backup, 1)
     restarting.over()
     assert result["lost_rows"] == 1 and result["changed"] == (place != "in-place.committed")
     assert equals(plain, backup)
@@ -126,10 +126,10 @@ def test_in_place(plain: Any, restarting: Restarts, place: str) -> None:
 def test_one_table(plain: Any, restarting: Restarts) -> None:
     backup = plain.backup()
     plain.execute("""UPDATE "UserContribution" SET "id" = "id" || 'x'""")
-    context = plain.begun("rollback", {"backup": backup.backup_id})
+    run = plain.begun("rollback", {"backup": backup.backup_id})
     restarting.at(table_restore, "table.before-commit")
     wish = table_restore.TableRestoreRequest("UserContribution", accept_lost_rows=10**6)
-    result = table_restore.restore_table(context, wish, backup.backup_id)
+    result = table_restore.restore_table(run, wish, backup.backup_id)
     restarting.over()
     assert result["changed"] and result["total"]
     assert equals(plain, backup)

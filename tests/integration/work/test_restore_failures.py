@@ -153,9 +153,9 @@ def restored(live, settings, tmp_path):
     path = tmp_path / "archive.dump"
     path.unlink(missing_ok=True)
     name = scratch_name(new_id(), "failing")
-    with live.context.connect() as session:
-        tools = live.context.tools(session)
-    superuser = live.context.connection
+    with live.site.connect() as session:
+        tools = live.site.tools(session)
+    superuser = live.site.connection
     with archive.start_dump(tools, superuser, str(path)) as dump:
         dump.check("no dump")
     live.execute('CREATE DATABASE "%s" OWNER %s' % (name, OWNER), "postgres")
@@ -193,7 +193,7 @@ def test_what_cannot_be_loaded_again(databases, tmp_path, case):
             make(live, made)  # since 17 the source does not allow it either
         return
     make(live, made)
-    fails_and_is_put_right(live, live.context.connection, tmp_path, told, remedy)
+    fails_and_is_put_right(live, live.site.connection, tmp_path, told, remedy)
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -203,7 +203,7 @@ def test_what_this_role_may_not_make(databases, tmp_path, case):
     # As what an ordinary role restores: all that is there belongs to it.
     live.execute("ALTER SCHEMA public OWNER TO pg_database_owner")
     make(live, made)
-    owner = databases.existing("shop").context.connection
+    owner = databases.existing("shop").site.connection
     fails_and_is_put_right(live, owner, tmp_path, told, remedy)
 
 
@@ -212,7 +212,7 @@ def test_a_drill_says_so_and_keeps_it(databases):
     make(live, FAILURES["orphans"][0])
     place = live.backup()
     with pytest.raises(BackstopError, match="ADD CONSTRAINT k .* is not present .* NOT VALID"):
-        verify(live.context, place, "restored")
+        verify(live.site, place, "restored")
     assert "ADD CONSTRAINT k" in manifests.verification(place)["levels"]["restored"]["reason"]
 
 
@@ -221,12 +221,12 @@ def test_what_the_server_lacked_says_nothing_against_the_backup(plain):
         'pg_restore: error: COPY failed for table "t": ERROR:  could not extend file "b/1": No space left on device\n'
         "HINT:  Check free disk space.\n"
     )
-    error = restore_failures.explain(said, plain.context.connection, "pg_restore ended with status 1")
+    error = restore_failures.explain(said, plain.site.connection, "pg_restore ended with status 1")
     assert isinstance(error, CouldNotVerify) and "no fault of the backup" in error.found
-    error = restore_failures.explain("pg_restore: Absturz", plain.context.connection, "pg_restore ended with status 1")
+    error = restore_failures.explain("pg_restore: Absturz", plain.site.connection, "pg_restore ended with status 1")
     assert error.found == "pg_restore ended with status 1" and not isinstance(error, CouldNotVerify)
     said = "pg_restore: error: could not execute query: FEHLER:  Relation fehlt\nCommand was: CREATE VIEW v;\n"
-    error = restore_failures.explain(said, plain.context.connection, "pg_restore ended with status 1")
+    error = restore_failures.explain(said, plain.site.connection, "pg_restore ended with status 1")
     assert error.found == "CREATE VIEW v: Relation fehlt" and "would fail alike" in error.hint
 
 
@@ -236,5 +236,5 @@ def test_a_value_that_its_domain_does_not_allow(plain):
         'pg_restore: error: COPY failed for table "t": ERROR:  value for domain d violates check constraint "c"\n'
         'CONTEXT:  COPY t, line 1, column a: "-1"\n'
     )
-    error = restore_failures.explain(said, plain.context.connection, "pg_restore ended with status 1")
+    error = restore_failures.explain(said, plain.site.connection, "pg_restore ended with status 1")
     assert "domain d does not allow a value in column a" in error.found and "-1" not in error.found

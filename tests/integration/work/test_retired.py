@@ -31,15 +31,15 @@ def reverted(plain):
     plain.run("receipts.sql")
     with plain.session(user=OWNER) as cursor:
         cursor.execute("INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
-    context = plain.begun("rollback", {"backup": place.backup_id})
-    build_successor(context, place)
-    result = revert(context, place, EVERYTHING, accept_lost_objects=EVERYTHING)
-    context.operation.close("done")
+    run = plain.begun("rollback", {"backup": place.backup_id})
+    build_successor(run, place)
+    result = revert(run, place, EVERYTHING, accept_lost_objects=EVERYTHING)
+    run.operation.close("done")
     return place, result["retired"]
 
 
 def pruned(live, **keywords):
-    found = prune(live.context, **keywords)
+    found = prune(live.site, **keywords)
     assert json.dumps(found)
     return [(one["name"], one["action"], one["reason"]) for one in found]
 
@@ -69,7 +69,7 @@ def test_it_is_kept_within_its_undo_window(plain, reverted):
 def test_it_is_kept_without_a_dump(plain, reverted):
     """The backup that the revert went to is of this very database, but from long before it was retired."""
     place, name = reverted
-    verify(plain.context, place, "restored")
+    verify(plain.site, place, "restored")
     assert pruned(plain, window_days=0) == [(name, "kept", "no backup of it is verified to level restored")]
     assert name in plain.names()
 
@@ -81,17 +81,17 @@ def test_dumped_proved_and_dropped(plain, reverted):
     assert action == "dropped" and dump.backup_id in reason and level_of(dump) == "restored"
     assert plain.names() == [plain.name]
     # The journal of the operation that retired it has it.
-    with plain.context.administer() as admin:
-        assert retired_databases(plain.context, admin) == []
+    with plain.site.administer() as admin:
+        assert retired_databases(plain.site, admin) == []
     assert pruned(plain, window_days=0, dump=True) == []
     # The revert is still known to be in force.
-    assert plan_revert(plain.context, place.backup_id)["needed"] is False
+    assert plan_revert(plain.site, place.backup_id)["needed"] is False
     with pytest.raises(BackstopError, match="nothing to undo"):
-        plan_undo(plain.context, None)
+        plan_undo(plain.site, None)
     # It can come back: the dump builds a database that takes over.
-    context = plain.begun("rollback", {"backup": dump.backup_id})
-    build_successor(context, dump)
-    revert(context, dump, EVERYTHING)
+    run = plain.begun("rollback", {"backup": dump.backup_id})
+    build_successor(run, dump)
+    revert(run, dump, EVERYTHING)
     assert plain.value("SELECT count(*) FROM \"User\" WHERE \"id\" = 'new'") == 1
 
 
@@ -104,9 +104,9 @@ def test_a_dump_that_is_only_readable(plain, reverted):
 def test_a_dump_from_before_its_last_rows_does_not_do(plain, reverted):
     """A dump of this very database, verified, but somebody wrote to it since."""
     _place, name = reverted
-    inside = dataclasses.replace(plain.context, connection=plain.context.connection.with_database(name))
+    inside = dataclasses.replace(plain.site, connection=plain.site.connection.with_database(name))
     plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % name, "postgres")
-    dump = dataclasses.replace(plain, context=inside).backup("daily")
+    dump = dataclasses.replace(plain, site=inside).backup("daily")
     plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS false' % name, "postgres")
     write_to(plain, name, "UPDATE \"User\" SET \"name\" = 'late' WHERE \"id\" = 'new'")
     [(_name, action, reason)] = pruned(plain, window_days=0, level="readable")
@@ -147,13 +147,13 @@ def test_an_interrupted_run_leaves_it_open_and_the_next_closes_it(plain, reverte
 def test_what_else_keeps_it(plain, reverted):
     place, name = reverted
     plain.execute('CREATE DATABASE "backstop_retired_20200101t000000z_abcdef_shop"', "postgres")
-    context = plain.begun("rollback", {"backup": place.backup_id, "more": 1})
+    run = plain.begun("rollback", {"backup": place.backup_id, "more": 1})
     reasons = {name: reason for name, _action, reason in pruned(plain, window_days=0, dump=True)}
     assert reasons == {
-        name: "operation %s is open" % context.operation.id,
+        name: "operation %s is open" % run.operation.id,
         "backstop_retired_20200101t000000z_abcdef_shop": "no operation of this store retired it",
     }
-    context.operation.close("done")
+    run.operation.close("done")
     write_to(plain, name, "SELECT pg_create_logical_replication_slot('cdc', 'pgoutput')")
     assert "it has a replication slot cdc" in [reason for _name, _action, reason in pruned(plain, window_days=0)]
     assert name in plain.names()
@@ -161,16 +161,16 @@ def test_what_else_keeps_it(plain, reverted):
 
 def test_what_an_undo_retired_is_pruned_too(plain, reverted):
     _place, name = reverted
-    with plain.context.administer() as admin:
-        [one] = retired_databases(plain.context, admin)
-    told = retired_module.summary(plain.context)
+    with plain.site.administer() as admin:
+        [one] = retired_databases(plain.site, admin)
+    told = retired_module.summary(plain.site)
     assert told.startswith("1, ") and " MB, the oldest 0.0 days old; " in told and "pg_retired_prune" in told
     back = plain.begun("undo", {"undoes": one.operation.id})
     undo(back, one.operation, 0)
     back.operation.close("done")
     [(found, action, _reason)] = pruned(plain, window_days=0, level="readable", dump=True)
     assert found != name and action == "dropped" and plain.names() == [plain.name]
-    assert retired_module.summary(plain.context) == "none"
+    assert retired_module.summary(plain.site) == "none"
 
 
 def test_the_modules(plain, reverted, tmp_path):

@@ -39,28 +39,28 @@ EVERYTHING = 10**9
 
 
 def prepared(live, place):
-    """A rollback whose new database is built; its context."""
-    context = live.begun("rollback", {"backup": place.backup_id})
-    build_successor(context, place)
-    return context
+    """A rollback whose new database is built; its run."""
+    run = live.begun("rollback", {"backup": place.backup_id})
+    build_successor(run, place)
+    return run
 
 
 def reverted(live, place, accept=0):
-    context = prepared(live, place)
-    result = revert(context, place, accept, accept_lost_objects=EVERYTHING)
-    context.operation.close("done")
-    return context, result
+    site = prepared(live, place)
+    result = revert(site, place, accept, accept_lost_objects=EVERYTHING)
+    site.operation.close("done")
+    return site, result
 
 
 def undone(live, operation, accept=0):
-    context = live.begun("undo", {"undoes": operation.id})
-    result = undo(context, operation, accept, accept_lost_objects=EVERYTHING)
-    context.operation.close("done")
-    return context, result
+    run = live.begun("undo", {"undoes": operation.id})
+    result = undo(run, operation, accept, accept_lost_objects=EVERYTHING)
+    run.operation.close("done")
+    return run, result
 
 
 def equals_backup(live, place):
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         return not compare_tables(session, load(place)).tables
 
 
@@ -76,9 +76,9 @@ def ids_in(live, database):
     return found
 
 
-def ids_kept(context):
+def ids_kept(site):
     """The purchases that the operation wrote into its file."""
-    path = pathlib.Path(context.operation.file("lost-rows")) / "public.TokenPurchase.copy"
+    path = pathlib.Path(site.operation.file("lost-rows")) / "public.TokenPurchase.copy"
     return {line.split("\t")[0] for line in path.read_text("utf-8").splitlines()}
 
 
@@ -87,26 +87,26 @@ def test_revert_and_undo(plain):
     place = plain.backup()
     plain.run("receipts.sql")
     former = plain.value("SELECT oid FROM pg_database WHERE datname = current_database()")
-    context, result = reverted(plain, place)
+    site, result = reverted(plain, place)
     assert result["changed"] and result["lost_rows"] == 0 and result["backup"] == place.backup_id
     assert equals_backup(plain, place)
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
-    retired = retired_name(context.operation.id, plain.name)
+    retired = retired_name(site.operation.id, plain.name)
     assert plain.names() == [retired, plain.name] and result["retired"] == retired
     with pytest.raises(psycopg2.OperationalError, match="not currently accepting connections"):
         psycopg2.connect(plain.cluster.url(retired))
 
-    assert revert(context, place, 0)["changed"] is False and build_successor(context, place)["changed"] is False
-    assert plan_revert(plain.context, place.backup_id)["needed"] is False
-    assert last_swap(plain.context).id == context.operation.id and plan_undo(plain.context, None)["needed"]
+    assert revert(site, place, 0)["changed"] is False and build_successor(site, place)["changed"] is False
+    assert plan_revert(plain.site, place.backup_id)["needed"] is False
+    assert last_swap(plain.site).id == site.operation.id and plan_undo(plain.site, None)["needed"]
 
-    back, facts = undone(plain, context.operation)
+    back, facts = undone(plain, site.operation)
     assert facts["changed"] and facts["lost_rows"] == 0
     assert plain.value("SELECT oid FROM pg_database WHERE datname = current_database()") == former
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
     assert plain.names() == [retired_name(back.operation.id, plain.name), plain.name]
-    assert undo(back, context.operation, 0)["changed"] is False
-    assert plan_undo(plain.context, None)["needed"] is False
+    assert undo(back, site.operation, 0)["changed"] is False
+    assert plan_undo(plain.site, None)["needed"] is False
 
 
 def test_properties_go_with_the_name(databases):
@@ -129,7 +129,7 @@ def test_properties_go_with_the_name(databases):
 def test_a_backup_that_was_drilled_before_the_migration(databases):
     """What the migration took away is compared with its reprint all the same: its own definitions are loaded."""
     live = databases.make("shop", REALISTIC, user=None)
-    verify(live.context, live.backup(), "restored")
+    verify(live.site, live.backup(), "restored")
     last = live.backup()
     live.execute('ALTER TABLE "User" DROP CONSTRAINT user_kind; DROP VIEW "PurchaseView" CASCADE')
     reverted(live, last)
@@ -148,19 +148,19 @@ def test_more_loss_than_accepted_changes_nothing(plain):
         writer.execute(INSERT, ("one",))
         writer.execute('UPDATE "User" SET "name" = NULL WHERE "id" IN (\'u1\', \'u2\')')
         writer.execute('DELETE FROM "UserContribution" WHERE "id" = \'c1\'')
-        context = prepared(plain, place)
+        site = prepared(plain, place)
         before = plain.names()
         with pytest.raises(Refused, match="4 rows would be lost, more than the accepted 3") as caught:
-            revert(context, place, 3)
+            revert(site, place, 3)
         assert caught.value.found.split("; ") == [
             "public.TokenPurchase: 1 inserted", "public.User: 2 updated", "public.UserContribution: 1 deleted",
         ]
         assert "rollback_accept_lost_rows=4" in caught.value.hint
-        assert plain.names() == before and not os.path.exists(context.operation.file("lost-rows"))
+        assert plain.names() == before and not os.path.exists(site.operation.file("lost-rows"))
         # The same session goes on: nobody was thrown out.
         writer.execute(INSERT, ("two",))
-    assert revert(context, place, 5)["lost_rows"] == 5
-    assert ids_kept(context) == {"one", "two"}
+    assert revert(site, place, 5)["lost_rows"] == 5
+    assert ids_kept(site) == {"one", "two"}
     assert equals_backup(plain, place)
 
 
@@ -232,10 +232,10 @@ def test_twenty_clients_through_a_swap_and_its_undo(plain):
     seen = []
     with Workers(watch(plain, seen), *clients):
         until(lambda: all(client.committed for client in clients), "all clients write")
-        context, result = reverted(plain, place, EVERYTHING)
+        site, result = reverted(plain, place, EVERYTHING)
         marks = [len(client.committed) for client in clients]
         until(lambda: all(len(client.committed) > mark for client, mark in zip(clients, marks)), "all clients go on")
-        back, facts = undone(plain, context.operation, EVERYTHING)
+        back, facts = undone(plain, site.operation, EVERYTHING)
         marks = [len(client.committed) for client in clients]
         until(lambda: all(len(client.committed) > mark for client, mark in zip(clients, marks)), "all clients go on")
     print("longest gap of %d clients: %.3f s" % (len(clients), max(client.longest_gap for client in clients)))
@@ -294,12 +294,12 @@ def test_what_no_table_lock_keeps_out_is_not_lost_uncounted(plain):
     with Workers(write_elsewhere):
         until(lambda: made, "something was made")
         try:
-            context, result = reverted(plain, place, EVERYTHING)
+            site, result = reverted(plain, place, EVERYTHING)
         except BackstopError as error:
             # A clear refusal is as good: nothing was lost.
             assert "nothing was changed" in error.hint
             return
-    retired = retired_name(context.operation.id, plain.name)
+    retired = retired_name(site.operation.id, plain.name)
     plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % retired, "postgres")
     tables = plain.value("SELECT count(*) FROM pg_class WHERE relname LIKE 'late_%'", retired)
     objects = plain.value("SELECT count(*) FROM pg_largeobject_metadata", retired)
@@ -308,15 +308,15 @@ def test_what_no_table_lock_keeps_out_is_not_lost_uncounted(plain):
 
 def test_a_session_that_sits_in_a_transaction_with_locks(plain):
     place = plain.backup()
-    context = prepared(plain, place)
+    site = prepared(plain, place)
     with plain.session(user=OWNER) as idle:
         idle.execute("BEGIN")
         idle.execute(INSERT, ("never committed",))
-        result = revert(context, place, 0)
+        result = revert(site, place, 0)
         with pytest.raises(psycopg2.Error):
             idle.execute("COMMIT")
     assert result["lost_rows"] == 0 and len(result["ended_sessions"]) <= 1
-    assert "never committed" not in ids_in(plain, retired_name(context.operation.id, plain.name))
+    assert "never committed" not in ids_in(plain, retired_name(site.operation.id, plain.name))
 
 
 def test_writers_that_lock_in_another_order(plain):
@@ -337,7 +337,7 @@ def test_writers_that_lock_in_another_order(plain):
                 continue
 
     with Workers(work, work, work):
-        _context, result = reverted(plain, place, EVERYTHING)
+        _site, result = reverted(plain, place, EVERYTHING)
     assert result["lost_rows"] <= 1
 
 
@@ -357,11 +357,11 @@ def test_writers_that_lock_in_another_order(plain):
 )
 def test_obstacles_are_named_and_nothing_changes(plain, obstacle, told):
     place = plain.backup()
-    context = prepared(plain, place)
+    site = prepared(plain, place)
     plain.execute(obstacle)
     before = plain.names()
     with pytest.raises(Refused, match="The database cannot be swapped") as caught:
-        revert(context, place, 0)
+        revert(site, place, 0)
     assert told in caught.value.found
     assert plain.names() == before
     plain.execute(INSERT % "'still here'")
@@ -371,30 +371,30 @@ def test_obstacles_are_named_and_nothing_changes(plain, obstacle, told):
 def test_a_half_built_database_never_takes_over(plain):
     """As when the restore was killed and the swap is asked for alone, with --start-at-task."""
     place = plain.backup()
-    context = prepared(plain, place)
-    context.operation.write("build", "began")
+    site = prepared(plain, place)
+    site.operation.write("build", "began")
     with pytest.raises(Refused, match="not built to its end") as caught:
-        revert(context, place, EVERYTHING)
+        revert(site, place, EVERYTHING)
     assert "has not done: build" in caught.value.found
-    assert plan_revert(plain.context, place.backup_id)["needed"] is True
+    assert plan_revert(plain.site, place.backup_id)["needed"] is True
 
 
 def test_sessions_of_others_that_may_not_be_ended(plain):
     """The owner cannot end another role's session, nor see much of it: told, and nothing changed."""
     plain.execute('GRANT ALL ON ALL TABLES IN SCHEMA public TO %s' % APP)
     place = plain.backup()
-    context = prepared(plain, place)
+    site = prepared(plain, place)
     before = plain.names()
     with plain.session(user=APP) as other:
         other.execute('SELECT count(*) FROM "User"')
         with pytest.raises(BackstopError) as caught:
-            revert(context, place, 0)
+            revert(site, place, 0)
         assert APP in caught.value.found and "pg_signal_backend" in caught.value.hint
         assert plain.names() == before
         other.execute('SELECT count(*) FROM "User"')
         plain.execute("GRANT pg_signal_backend TO " + OWNER)
         try:
-            result = revert(context, place, 0)
+            result = revert(site, place, 0)
         finally:
             plain.execute("REVOKE pg_signal_backend FROM " + OWNER, "postgres")
     assert len(result["ended_sessions"]) == 1 and APP in result["ended_sessions"][0]
@@ -408,9 +408,9 @@ def test_databases_of_any_name(databases, name):
     live = databases.make(name)
     place = live.backup()
     live.execute('DROP TABLE "UserContribution"')
-    context, result = reverted(live, place, EVERYTHING)
+    site, result = reverted(live, place, EVERYTHING)
     assert equals_backup(live, place)
-    _back, _facts = undone(live, context.operation)
+    _back, _facts = undone(live, site.operation)
     assert live.value("SELECT to_regclass('\"UserContribution\"') IS NULL")
     assert len(live.names()) == 2 and name in live.names()
     assert all(len(found.encode()) <= 63 for found in live.names())
@@ -422,10 +422,10 @@ def test_databases_of_any_name(databases, name):
 def test_undo_counts_what_was_written_since(plain):
     place = plain.backup()
     plain.run("receipts.sql")
-    context, _result = reverted(plain, place)
+    site, _result = reverted(plain, place)
     plain.execute(INSERT % "'since'")
     with pytest.raises(Refused, match="1 rows would be lost") as caught:
-        undone(plain, context.operation)
+        undone(plain, site.operation)
     assert "public.TokenPurchase: 1 inserted" in caught.value.found
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
     assert not [name for name in plain.names() if "base" in name]
@@ -433,12 +433,12 @@ def test_undo_counts_what_was_written_since(plain):
 
 def test_undo_needs_the_retired_database(plain):
     place = plain.backup()
-    context, result = reverted(plain, place)
+    site, result = reverted(plain, place)
     plain.execute('DROP DATABASE "%s"' % result["retired"], "postgres")
     with pytest.raises(Refused, match="cannot be undone"):
-        undone(plain, context.operation)
+        undone(plain, site.operation)
     with pytest.raises(Refused, match="nothing to undo"):
-        plan_undo(plain.context, None)
+        plan_undo(plain.site, None)
 
 
 def test_revert_again_after_an_undo(plain):
@@ -447,10 +447,10 @@ def test_revert_again_after_an_undo(plain):
     plain.run("receipts.sql")
     first, _result = reverted(plain, place)
     undone(plain, first.operation)
-    plan = plan_revert(plain.context, place.backup_id)
+    plan = plan_revert(plain.site, place.backup_id)
     assert plan["needed"] and plan["history_differences"]
     reverted(plain, place)
-    assert equals_backup(plain, place) and plan_revert(plain.context, place.backup_id)["needed"] is False
+    assert equals_backup(plain, place) and plan_revert(plain.site, place.backup_id)["needed"] is False
     assert json.dumps(plan)
 
 
@@ -465,18 +465,18 @@ def forget_the_swap(operation) -> None:
 
 def test_a_swap_that_was_not_journalled_is_found(plain):
     place = plain.backup()
-    context = prepared(plain, place)
-    assert settle(context) == {"changed": False, "swapped": False}
-    revert(context, place, 0)
-    facts = context.operation.facts("swap")
-    assert settle(context) == {"changed": False, "swapped": True}
-    forget_the_swap(context.operation)
-    assert settle(context) == {"changed": True, "swapped": True}
-    found = context.operation.facts("swap")
+    site = prepared(plain, place)
+    assert settle(site) == {"changed": False, "swapped": False}
+    revert(site, place, 0)
+    facts = site.operation.facts("swap")
+    assert settle(site) == {"changed": False, "swapped": True}
+    forget_the_swap(site.operation)
+    assert settle(site) == {"changed": True, "swapped": True}
+    found = site.operation.facts("swap")
     assert found.pop("finished_after_interruption") is True
     assert found == {key: facts[key] for key in found}
-    context.operation.close("done")
-    undone(plain, context.operation)
+    site.operation.close("done")
+    undone(plain, site.operation)
 
 
 def test_an_undo_that_was_given_up_after_its_swap(plain):
@@ -495,13 +495,13 @@ def test_an_undo_that_was_given_up_after_its_swap(plain):
 def test_a_revert_while_another_runs(plain):
     """Two of them at once: one waits for the other's lock, then finds it done."""
     place = plain.backup()
-    context = prepared(plain, place)
+    site = prepared(plain, place)
     results = []
     barrier = threading.Barrier(2)
 
     def work(_stop):
         barrier.wait()
-        results.append(revert(context, place, 0)["changed"])
+        results.append(revert(site, place, 0)["changed"])
 
     with Workers(work, work) as workers:
         until(lambda: len(results) == 2 or workers.failed, "both end", 60)

@@ -25,10 +25,10 @@ def differences(shared_databases):
     run(live, [COMMON, *(case.made for case in cases)], live.name)
     place = live.backup()
     name = scratch_name(new_id(), "new")
-    build_database(live.context, place, name)
+    build_database(live.site, place, name)
     run(live, [case.changed for case in cases], name)
-    with live.context.connect(name) as session, pytest.raises(BackstopError) as caught:
-        compare(live.context, session, manifests.load(place))
+    with live.site.connect(name) as session, pytest.raises(BackstopError) as caught:
+        compare(live.site, session, manifests.load(place))
     return caught.value.details["differences"]
 
 

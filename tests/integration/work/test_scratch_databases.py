@@ -44,7 +44,7 @@ def test_an_autovacuum_worker_is_in_it(cluster, plain, scratch) -> None:
                 return bool(root.fetchone()[0])
 
             until(working, "an autovacuum worker in the scratch database")
-            with plain.context.administer() as admin:
+            with plain.site.administer() as admin:
                 assert other_sessions(admin, scratch) == [], "a worker of the server is nobody's session"
                 assert drop_scratch_database(admin, scratch)
                 assert not drop_scratch_database(admin, scratch)
@@ -55,11 +55,11 @@ def test_an_autovacuum_worker_is_in_it(cluster, plain, scratch) -> None:
 
 def test_a_session_that_this_role_may_not_end(cluster, plain, scratch) -> None:
     refusal = pytest.raises(Refused, match="may not end a session of another one")
-    with session(cluster, scratch), plain.context.administer() as admin, refusal as refused:
+    with session(cluster, scratch), plain.site.administer() as admin, refusal as refused:
         drop_scratch_database(admin, scratch)
     assert "end that session yourself" in (refused.value.hint or "")
 
 
 def test_only_scratch_databases(plain) -> None:
-    with plain.context.administer() as admin, pytest.raises(Refused, match="Only scratch databases"):
+    with plain.site.administer() as admin, pytest.raises(Refused, match="Only scratch databases"):
         drop_scratch_database(admin, plain.name)

@@ -43,32 +43,32 @@ def standby(cluster):
 def as_superuser(live):
     """One that may see how far a standby is."""
     settings = Settings.from_url(live.cluster.url(live.name))
-    return dataclasses.replace(live.context, administration=settings.with_database("postgres"))
+    return dataclasses.replace(live.site, administration=settings.with_database("postgres"))
 
 
-def gate(context):
-    with context.connect() as there:
-        return surroundings.standbys(context, there, None)
+def gate(site):
+    with site.connect() as there:
+        return surroundings.standbys(site, there, None)
 
 
 def prepared(live, place):
-    context = dataclasses.replace(as_superuser(live), operation=live.begun("rollback").operation, keep_open=[])
-    build_successor(context, place)
-    return context
+    site = as_superuser(live).run(live.begun("rollback").operation)
+    build_successor(site, place)
+    return site
 
 
 def test_the_gate_and_the_plan_tell_it_with_its_lag(plain, standby):
-    with plain.context.administer() as admin:
+    with plain.site.administer() as admin:
         (hidden,) = replication.standbys(admin)
     assert (hidden.name, hidden.lag) == (NAME, None) and "lag hidden" in str(hidden)
-    context = as_superuser(plain)
-    until(lambda: "%s at 127.0.0.1 (streaming, async, 0 bytes behind)" % NAME in gate(context), "it caught up")
+    site = as_superuser(plain)
+    until(lambda: "%s at 127.0.0.1 (streaming, async, 0 bytes behind)" % NAME in gate(site), "it caught up")
     with standby.replay_paused():
         plain.execute("CREATE TABLE more ()")
-        with context.administer() as admin:
+        with site.administer() as admin:
             assert replication.follow(admin, 0.1)[0].lag > 0
-        assert " bytes behind" in gate(context) and " 0 bytes behind" not in gate(context)
-    said = " ".join(notes(context, "complete"))
+        assert " bytes behind" in gate(site) and " 0 bytes behind" not in gate(site)
+    said = " ".join(notes(site, "complete"))
     assert NAME in said and replication.SESSIONS_THERE in said
 
 
@@ -80,15 +80,15 @@ def test_a_swap_is_followed_and_prune_ends_who_stayed(plain, standby):
     until(lambda: standby.value("SELECT count(*) FROM pg_database WHERE datname = 'shop'"), "it has the database")
     with contextlib.closing(standby.connect("shop")) as stayed:
         cursor = stayed.cursor()
-        context = prepared(plain, place)
-        result = revert(context, place, 0)
-        context.operation.close("done")
+        site = prepared(plain, place)
+        result = revert(site, place, 0)
+        site.operation.close("done")
         assert [(one["name"], one["lag"]) for one in result["standbys"]] == [(NAME, 0)] and result["confirmed"]
         assert "Standby %s has replayed it. Sessions that are open on a standby" % NAME in result["standbys_summary"]
         cursor.execute(OID)
         assert cursor.fetchone()[0] == former, "the standby was expected to keep sessions through a rename"
         assert standby.value(OID, "shop") == plain.value(OID) != former
-        (pruned,) = retired.prune(context, window_days=0, level="readable", dump=True)
+        (pruned,) = retired.prune(site, window_days=0, level="readable", dump=True)
         assert pruned["action"] == "dropped" and "sessions in it on standbys (%s) end" % NAME in pruned["reason"]
 
         def ended():
@@ -104,9 +104,9 @@ def test_a_swap_is_followed_and_prune_ends_who_stayed(plain, standby):
 def test_one_that_lags_does_not_hold_the_swap_up(plain, standby, monkeypatch):
     monkeypatch.setattr(revert_module, "FOLLOW_SECONDS", 0.2)
     place = plain.backup()
-    context = prepared(plain, place)
+    site = prepared(plain, place)
     with standby.replay_paused():
-        result = revert(context, place, 0)
+        result = revert(site, place, 0)
         assert result["changed"] and result["standbys"][0]["lag"] > 0
         assert "Standby %s is %d bytes behind." % (NAME, result["standbys"][0]["lag"]) in result["standbys_summary"]
 
@@ -156,12 +156,12 @@ def test_one_that_is_gone_is_told_before_anything(plain, waits_for, impatient):
     built = prepared(plain, place)
     before = plain.names()
     waits_for("gone")
-    context = plain.context
+    site = plain.site
     for act in (
-        lambda: gate(context),
-        lambda: build_database(context, place, scratch_name(new_id(), "new")),
+        lambda: gate(site),
+        lambda: build_database(site, place, scratch_name(new_id(), "new")),
         lambda: revert(built, place, 0),
-        lambda: in_place.revert_in_place(dataclasses.replace(built, keep_open=[]), place, 0),
+        lambda: in_place.revert_in_place(built, place, 0),
     ):
         with pytest.raises(Refused, match="synchronous standbys do not answer") as caught:
             act()
@@ -172,7 +172,7 @@ def test_one_that_is_gone_is_told_before_anything(plain, waits_for, impatient):
 def test_one_that_goes_right_before_the_commit(plain, waits_for, impatient, monkeypatch):
     """The swap is done here; that nobody confirmed it is told."""
     place = plain.backup()
-    context = prepared(plain, place)
+    site = prepared(plain, place)
     require = replication.require_confirming
 
     def require_then_lose_it(admin):
@@ -180,6 +180,6 @@ def test_one_that_goes_right_before_the_commit(plain, waits_for, impatient, monk
         waits_for("gone")
 
     monkeypatch.setattr(swap.replication, "require_confirming", require_then_lose_it)
-    result = revert(context, place, 0)
+    result = revert(site, place, 0)
     assert result["changed"] and result["confirmed"] is False
     assert result["standbys_summary"].startswith("No synchronous standby has confirmed it")

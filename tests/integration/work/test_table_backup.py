@@ -22,8 +22,8 @@ from support.databases import REALISTIC
 
 def entries(live, place):
     """Kinds and names in the archive, without the owners."""
-    with live.context.administer() as admin:
-        tools = live.context.tools(admin)
+    with live.site.administer() as admin:
+        tools = live.site.tools(admin)
     lines = archive.contents(tools, place.file("archive.dump"))
     return [entry.line.split(" ", 3)[3].rsplit(" ", 1)[0] for entry in lines]
 
@@ -80,26 +80,26 @@ def test_odd_tables(databases):
         manifest = manifests.load(live.backup(tables=[name]))
         assert [table["name"] for table in manifest["tables"]] == tables
     everything = live.backup(tables=[name for name, _tables in ODD])
-    verify(live.context, everything, "readable")
+    verify(live.site, everything, "readable")
     assert sum(line.startswith("TABLE DATA") for line in entries(live, everything)) == 7
 
 
 def test_it_is_never_taken_for_a_full_one(plain):
     whole = plain.backup()
     part = plain.backup(tables=["User"])
-    assert backup_to_revert_to(plain.context, None) == whole
+    assert backup_to_revert_to(plain.site, None) == whole
     rollback = plain.begun("rollback")
 
     def leftovers_of():
-        with plain.context.connect() as session:
-            leftovers(plain.context, session, part)
+        with plain.site.connect() as session:
+            leftovers(plain.site, session, part)
 
     ways = [
-        lambda: verify(plain.context, part, "restored"),
-        lambda: run_drill(plain.context, part),
-        lambda: fence(plain.context, part, 1),
+        lambda: verify(plain.site, part, "restored"),
+        lambda: run_drill(plain.site, part),
+        lambda: fence(plain.site, part, 1),
         lambda: build_successor(rollback, part),
-        lambda: plan_revert(plain.context, part.backup_id),
+        lambda: plan_revert(plain.site, part.backup_id),
         leftovers_of,
     ]
     for way in ways:
@@ -109,4 +109,4 @@ def test_it_is_never_taken_for_a_full_one(plain):
     assert manifests.level_of(part) == "readable" and plain.names() == [plain.name]
     shutil.rmtree(whole.path)
     with pytest.raises(Refused, match="There is no backup to revert to"):
-        backup_to_revert_to(plain.context, None)
+        backup_to_revert_to(plain.site, None)

@@ -19,7 +19,7 @@ from support.module_runner import run_module
 
 
 def check(live, name="ReceiptData", manifest=None, **wanted):
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         return check_table(session, {"name": name, **wanted}, "public", manifest)
 
 
@@ -44,7 +44,7 @@ COLUMNS = {"id": 0, "amount": 3, "at": 4}
 @pytest.fixture
 def names(receipts):
     """The columns of the table by what they hold."""
-    with receipts.context.connect() as session:
+    with receipts.site.connect() as session:
         table = catalog.find_table(session, "ReceiptData")
     return {what: table.columns[place] for what, place in COLUMNS.items()}
 
@@ -134,7 +134,7 @@ def test_what_is_no_number_is_counted_apart(plain):
 
 
 def test_a_partitioned_table_and_an_empty_one(realistic):
-    with realistic.context.connect() as session:
+    with realistic.site.connect() as session:
         family = catalog.find_family(session, "measured")
         assert family.partitioned and measures.count_rows(session, family) > 0
     measured, sentences = check(realistic, "measured", min_rows=1)
@@ -157,7 +157,7 @@ def test_digests_against_a_backup(receipts):
 
 
 def test_the_impact_table_is_the_runbooks(receipts):
-    with receipts.context.connect() as session:
+    with receipts.site.connect() as session:
         graph = impact.ForeignKeyGraph(session)
         wanted = graph.with_referenced([catalog.find_table(session, "ReceiptData").oid])
         tables = [table for table in catalog.tables(session) if table.oid in wanted]
@@ -190,7 +190,7 @@ def test_six_hundred_tables(receipts, tmp_path):
            END LOOP; END $$; GRANT SELECT ON ALL TABLES IN SCHEMA public TO %s""" % OWNER
     )
     started = time.monotonic()
-    with receipts.context.connect() as session:
+    with receipts.site.connect() as session:
         graph, tables = impact.ForeignKeyGraph(session), catalog.tables(session)
     found = impact.impact_of(graph, tables)
     text = impact.as_text(found)

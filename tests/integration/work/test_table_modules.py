@@ -27,7 +27,7 @@ def module(plain, tmp_path):
 
 
 def digest(live):
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         table = catalog.find_table(session, "User")
         return digests.table_digest(session, table.source, table.columns)
 

@@ -59,7 +59,7 @@ def receipts(plain):
 
 def state(live):
     """Digest of every table, and every definition."""
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         found = {name: (kind, digests.table_digest(session, "ONLY " + qualified(schema, name), columns))
                  for kind, schema, name, columns in tables_of(session)}
         return found, definitions.definitions(session)
@@ -75,9 +75,9 @@ def tables_of(session):
 
 def restore(live, table="ReceiptData", place=None, **wish):
     """Restore in an operation of its own."""
-    context = live.begun("rollback", {"scenario": "corrupted_table", "table": table, **wish_json(wish)})
-    result = restore_table(context, TableRestoreRequest(table, **wish), place.backup_id if place else None)
-    context.operation.close("done")
+    run = live.begun("rollback", {"scenario": "corrupted_table", "table": table, **wish_json(wish)})
+    result = restore_table(run, TableRestoreRequest(table, **wish), place.backup_id if place else None)
+    run.operation.close("done")
     return result
 
 
@@ -125,13 +125,13 @@ def test_from_a_full_backup_and_undo_and_undo_of_that(receipts):
     restore(receipts, place=place)
     assert state(receipts) == right
     for expected in (wrong, right):
-        undoes = plan_table_undo(receipts.context, newest(receipts))["undoes"]
-        context = receipts.begun("undo", {"undoes": undoes})
-        assert undo_table(context, load(receipts, undoes), 0, False)["changed"]
-        context.operation.close("done")
+        undoes = plan_table_undo(receipts.site, newest(receipts))["undoes"]
+        run = receipts.begun("undo", {"undoes": undoes})
+        assert undo_table(run, load(receipts, undoes), 0, False)["changed"]
+        run.operation.close("done")
         assert state(receipts) == expected
     # Without an id the newest one is an undo already.
-    assert not plan_table_undo(receipts.context, None)["needed"]
+    assert not plan_table_undo(receipts.site, None)["needed"]
 
 
 def newest(live):
@@ -156,11 +156,11 @@ def test_an_undo_counts_what_was_written_since(receipts):
     owner(receipts, "UPDATE \"ReceiptData\" SET \"tokenNumber\" = 'since' WHERE \"id\" = 'r50';"
                     "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());"
                     "DELETE FROM \"ReceiptData\" WHERE \"id\" = 'r80'; TRUNCATE traces")
-    undoes = plan_table_undo(receipts.context, None)["undoes"]
-    context = receipts.begun("undo", {"undoes": undoes})
+    undoes = plan_table_undo(receipts.site, None)["undoes"]
+    run = receipts.begun("undo", {"undoes": undoes})
     with pytest.raises(Refused, match="3 rows would be lost"):
-        undo_table(context, load(receipts, undoes), 2, False)
-    assert undo_table(context, load(receipts, undoes), 3, False)["lost_rows"] == 3
+        undo_table(run, load(receipts, undoes), 2, False)
+    assert undo_table(run, load(receipts, undoes), 3, False)["lost_rows"] == 3
     assert state(receipts) == wrong
 
 
@@ -168,7 +168,7 @@ def test_newer_rows_need_consent(receipts):
     receipts.backup()
     owner(receipts, "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now())")
     before = state(receipts)
-    for act in (restore, lambda live: plan(live.context, TableRestoreRequest("ReceiptData"))):
+    for act in (restore, lambda live: plan(live.site, TableRestoreRequest("ReceiptData"))):
         with pytest.raises(Refused, match="1 rows would be lost") as caught:
             act(receipts)
         assert "id=new" in caught.value.found and "accept_lost_rows=1" in caught.value.hint
@@ -182,7 +182,7 @@ def test_a_writer_between_the_plan_and_the_act(receipts):
     """The plan counted nothing lost; what came since is counted again behind the lock, and needs consent."""
     place = receipts.backup()
     owner(receipts, CORRUPT)
-    assert plan(receipts.context, TableRestoreRequest("ReceiptData"), place.backup_id)["lost_rows"] == 0
+    assert plan(receipts.site, TableRestoreRequest("ReceiptData"), place.backup_id)["lost_rows"] == 0
     owner(receipts, "INSERT INTO \"ReceiptData\" VALUES ('late', 'p000201', NULL, 1, now())")
     before = state(receipts)
     with pytest.raises(Refused, match="1 rows would be lost"):
@@ -274,12 +274,12 @@ def test_a_cascade_needs_consent_and_comes_back_with_an_undo(receipts):
     assert result["cascaded"] == {"public.ReceiptLine": 2}
     emergency = manifests.load(receipts.store.find_backup(result["emergency"]))
     assert {entry["name"] for entry in emergency["tables"]} == {"ReceiptData", "ReceiptLine"}
-    with receipts.context.connect() as session:
+    with receipts.site.connect() as session:
         wanted = next(entry for entry in manifests.load(place)["tables"] if entry["name"] == "ReceiptData")
         columns = [column["name"] for column in wanted["columns"]]
         found = digests.table_digest(session, 'ONLY public."ReceiptData"', columns)
         assert found.to_json() == wanted["digest"]
-    undoes = plan_table_undo(receipts.context, None)["undoes"]
+    undoes = plan_table_undo(receipts.site, None)["undoes"]
     undo_table(receipts.begun("undo", {"undoes": undoes}), load(receipts, undoes), 0, False)
     assert state(receipts) == before
 
@@ -372,7 +372,7 @@ def test_tables_of_every_shape(databases):
         result = restore(live, table, place, accept_lost_rows=100)
         assert result["changed"], table
         assert state(live) == before, table
-        assert not plan(live.context, TableRestoreRequest(table), place.backup_id, again=True)["total"], table
+        assert not plan(live.site, TableRestoreRequest(table), place.backup_id, again=True)["total"], table
 
 
 def test_a_rule_in_the_way_is_found_by_the_proof(databases):
@@ -488,27 +488,27 @@ def test_readers_go_on_and_a_writer_that_does_not_end_is_waited_for(receipts, mo
 
 def test_backups_it_does_not_take(receipts, databases):
     with pytest.raises(Refused, match="no verified backup that holds table public.ReceiptData"):
-        plan(receipts.context, TableRestoreRequest("ReceiptData"))
+        plan(receipts.site, TableRestoreRequest("ReceiptData"))
     other = receipts.backup(tables=["User"])
     with pytest.raises(Refused, match="cannot give table public.ReceiptData back"):
-        plan(receipts.context, TableRestoreRequest("ReceiptData"), other.backup_id)
+        plan(receipts.site, TableRestoreRequest("ReceiptData"), other.backup_id)
     with pytest.raises(Refused, match="There is no table receipt_data"):
-        plan(receipts.context, TableRestoreRequest("receipt_data"), other.backup_id)
+        plan(receipts.site, TableRestoreRequest("receipt_data"), other.backup_id)
     elsewhere = databases.make("elsewhere")
     place = elsewhere.backup()
     with pytest.raises(Refused, match="is of another database"):
-        plan(receipts.context, TableRestoreRequest("User"), place.backup_id)
+        plan(receipts.site, TableRestoreRequest("User"), place.backup_id)
     with pytest.raises(Refused, match="no verified backup"):
-        plan(receipts.context, TableRestoreRequest("ReceiptData"))
+        plan(receipts.site, TableRestoreRequest("ReceiptData"))
 
 
 def test_without_an_operation(receipts):
     receipts.backup()
     before = state(receipts)
     owner(receipts, CORRUPT)
-    result = restore_table(receipts.context, TableRestoreRequest("ReceiptData"))
+    result = restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert result["changed"] and state(receipts) == before
-    assert not restore_table(receipts.context, TableRestoreRequest("ReceiptData"))["changed"]
+    assert not restore_table(receipts.site, TableRestoreRequest("ReceiptData"))["changed"]
     assert os.listdir(receipts.store.root + "/operations") == []
 
 
@@ -516,7 +516,7 @@ def test_check_has_no_effect(receipts):
     receipts.backup()
     owner(receipts, CORRUPT)
     before, files = state(receipts), sorted(os.listdir(receipts.store.root + "/emergency"))
-    report = plan(receipts.context, TableRestoreRequest("ReceiptData"))
+    report = plan(receipts.site, TableRestoreRequest("ReceiptData"))
     assert report["changed"] and counts(report) == (2, 3, 0) and report["level"] == "readable"
     assert report["in_backup"][0]["rows"] == 100
     assert state(receipts) == before and sorted(os.listdir(receipts.store.root + "/emergency")) == files
@@ -547,7 +547,7 @@ def test_partitions_with_a_trigger_and_children(plain):
     assert state(plain) == before
     owner(plain, "DELETE FROM uses; ALTER TABLE months DETACH PARTITION january")
     with pytest.raises(Refused, match="cannot give table public.months back") as caught:
-        plan(plain.context, TableRestoreRequest("months"), result["backup"])
+        plan(plain.site, TableRestoreRequest("months"), result["backup"])
     assert caught.value.found == "partition public.january of it is not there"
 
 

@@ -30,21 +30,21 @@ def at_ease(live, statement: str):
 def there_and_back(live) -> None:
     """A backup, its drill, a change, the revert and its undo: nothing is lost, nothing is otherwise afterwards."""
     place = live.backup()
-    assert verify(live.context, place, "restored")["level"] == "restored"
-    with live.context.connect() as session:
+    assert verify(live.site, place, "restored")["level"] == "restored"
+    with live.site.connect() as session:
         before = definitions.definitions(session)
     at_ease(live, "CREATE TABLE public.newer (id integer PRIMARY KEY)")
-    context = live.begun("rollback", {"scenario": "complete", "backup": place.backup_id})
-    build_successor(context, place)
-    result = revert(context, place, 0, accept_lost_objects=1)
+    run = live.begun("rollback", {"scenario": "complete", "backup": place.backup_id})
+    build_successor(run, place)
+    result = revert(run, place, 0, accept_lost_objects=1)
     assert result["changed"] and result["lost_rows"] == 0
-    with live.context.connect() as session:
+    with live.site.connect() as session:
         found = definitions.compare(before, definitions.definitions(session))
     assert not found["missing"] and not found["added"]
     assert {definitions.kind_of(key) for key in found["changed"]} <= set(definitions.REPRINTED)
-    context.operation.close("done")
-    back = live.begun("undo", {"undoes": context.operation.id})
-    assert undo(back, context.operation, 0)["changed"]
+    run.operation.close("done")
+    back = live.begun("undo", {"undoes": run.operation.id})
+    assert undo(back, run.operation, 0)["changed"]
     assert at_ease(live, "SELECT to_regclass('public.newer') IS NOT NULL") == [True]
     assert not [name for name in live.names() if name.startswith("backstop_scratch_")]
 
@@ -117,7 +117,7 @@ def test_temporary_tables_of_other_sessions(plain):
     with plain.session() as cursor:
         cursor.execute("CREATE TEMPORARY TABLE passing AS SELECT 1 AS a")
         place = plain.backup()
-        assert verify(plain.context, place, "restored")["level"] == "restored"
+        assert verify(plain.site, place, "restored")["level"] == "restored"
 
 
 def test_an_event_trigger_that_forbids(databases):
@@ -130,7 +130,7 @@ def test_an_event_trigger_that_forbids(databases):
         "CREATE EVENT TRIGGER forbids ON ddl_command_start EXECUTE FUNCTION public.forbid()"
     )
     place = live.backup()
-    assert verify(live.context, place, "restored")["level"] == "restored"
-    context = live.begun("rollback", {"scenario": "complete", "backup": place.backup_id})
-    build_successor(context, place)
-    assert revert(context, place, 0, accept_lost_objects=1)["changed"]
+    assert verify(live.site, place, "restored")["level"] == "restored"
+    run = live.begun("rollback", {"scenario": "complete", "backup": place.backup_id})
+    build_successor(run, place)
+    assert revert(run, place, 0, accept_lost_objects=1)["changed"]

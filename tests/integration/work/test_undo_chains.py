@@ -5,8 +5,6 @@
 """An undo is an operation like any other: by its id it can be undone too. Rows in between are counted."""
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import retired_name
@@ -39,7 +37,7 @@ def begun(live, kind, **request):
     """An operation that knows which release runs, as the roles note it."""
     facts = {"former_commit": "release %d" % len(live.store.operation_ids())}
     operation, _adopted = begin(live.store, kind, live.name, request, this_controller(), facts=facts)
-    return dataclasses.replace(live.context, operation=operation, keep_open=[])
+    return live.site.run(operation)
 
 
 def buy(live, name):
@@ -57,32 +55,32 @@ def migrated(live):
 
 
 def reverted(live, place):
-    context = begun(live, "rollback", scenario="complete", backup=place.backup_id)
-    build_successor(context, place)
-    revert(context, place, 0)
-    context.operation.close("done")
-    return context.operation
+    run = begun(live, "rollback", scenario="complete", backup=place.backup_id)
+    build_successor(run, place)
+    revert(run, place, 0)
+    run.operation.close("done")
+    return run.operation
 
 
 def undone(live, operation, accept=0, *, keep=True, reapply=None):
     """What undo_rollback.yml does, of an operation by its id."""
-    plan = plan_undo(live.context, operation.id)
+    plan = plan_undo(live.site, operation.id)
     assert (plan["needed"], plan["undoes"], plan["method"]) == (True, operation.id, "swap")
-    context = begun(live, "undo", undoes=operation.id)
+    run = begun(live, "undo", undoes=operation.id)
     try:
         if keep:
-            back_up_retired(context, operation)
-        result = undo(context, operation, accept, reapply)
+            back_up_retired(run, operation)
+        result = undo(run, operation, accept, reapply)
     except BackstopError:
-        context.operation.close("failed")
+        run.operation.close("failed")
         raise
-    context.operation.close("done")
-    return context.operation, result
+    run.operation.close("done")
+    return run.operation, result
 
 
 def foretold(live, operation):
     """What check mode tells of the loss."""
-    return loss_of_undo(live.context, plan_undo(live.context, operation.id))["report"]
+    return loss_of_undo(live.site, plan_undo(live.site, operation.id))["report"]
 
 
 @pytest.fixture
@@ -97,7 +95,7 @@ def back_and_forth(plain):
 def test_three_long(back_and_forth):
     """Of each, the rows written since are counted, and only those; each database comes back as it was left."""
     live, place, first, second = back_and_forth
-    assert migrated(live) and plan_revert(live.context, place.backup_id)["needed"]
+    assert migrated(live) and plan_revert(live.site, place.backup_id)["needed"]
     assert foretold(live, second) == ["Loss: none"]
     buy(live, "two")
     assert foretold(live, second)[0] == "Loss: public.TokenPurchase: at least 1 inserted"
@@ -106,7 +104,7 @@ def test_three_long(back_and_forth):
     assert caught.value.found == "public.TokenPurchase: 1 inserted" and migrated(live) and bought(live) == ["two"]
     third, result = undone(live, second, accept=1)
     assert result["lost_rows"] == 1 and not migrated(live) and bought(live) == []
-    assert plan_revert(live.context, place.backup_id)["needed"] is False, "the revert is in force again"
+    assert plan_revert(live.site, place.backup_id)["needed"] is False, "the revert is in force again"
 
     buy(live, "three")
     with live.session(user=OWNER) as cursor:
@@ -142,34 +140,34 @@ def test_what_an_id_means(back_and_forth):
     """The newest change can be undone; what it undid was undone already; everything else is refused with its names."""
     live, _place, first, second = back_and_forth
     for operation_id in (None, first.id):
-        plan = plan_undo(live.context, operation_id)
+        plan = plan_undo(live.site, operation_id)
         assert (plan["needed"], plan["undoes"], plan["undone_by"]) == (False, first.id, second.id)
     third, _result = undone(live, second)
-    plan = plan_undo(live.context, None)
+    plan = plan_undo(live.site, None)
     assert (plan["needed"], plan["undoes"], plan["undone_by"]) == (False, second.id, third.id)
-    plan = plan_undo(live.context, third.id)
+    plan = plan_undo(live.site, third.id)
     assert (plan["needed"], plan["undone_by"]) == (True, None)
     can = "what can be undone now: -e rollback_operation=%s (undo of %s, swap)" % (third.id, second.id)
     with pytest.raises(Refused, match="Only the newest change can be undone") as caught:
-        plan_undo(live.context, first.id)
+        plan_undo(live.site, first.id)
     assert caught.value.hint == can and "%s (undo of %s, swap) came after %s" % (third.id, second.id, first.id) in (
         caught.value.found
     )
     with pytest.raises(Refused, match="There is no operation 20200101T000000Z-abcdef") as caught:
-        plan_undo(live.context, "20200101T000000Z-abcdef")
+        plan_undo(live.site, "20200101T000000Z-abcdef")
     assert caught.value.hint == can
     with pytest.raises(Refused, match="There is no operation ../../etc"):
-        plan_undo(live.context, "../../etc")
+        plan_undo(live.site, "../../etc")
     nothing = live.begun("rollback", {"scenario": "complete", "backup": "x"}).operation
     nothing.close("failed")
     with pytest.raises(Refused, match="changed nothing that an undo could take back.*rollback that ended: failed") as (
         caught
     ):
-        plan_undo(live.context, nothing.id)
+        plan_undo(live.site, nothing.id)
     assert caught.value.hint == can
     other = Operation.create(live.store, "rollback", {"database": "elsewhere", "request": {}})
     with pytest.raises(Refused, match="about another database"):
-        plan_undo(live.context, other.id)
+        plan_undo(live.site, other.id)
 
 
 def test_a_swap_that_came_in_between(back_and_forth):
@@ -177,7 +175,7 @@ def test_a_swap_that_came_in_between(back_and_forth):
     live, place, _first, second = back_and_forth
     another = reverted(live, place)
     with pytest.raises(Refused, match="Only the newest change can be undone") as caught:
-        plan_undo(live.context, second.id)
+        plan_undo(live.site, second.id)
     assert "%s (rollback, swap) came after %s" % (another.id, second.id) in caught.value.found
     assert caught.value.hint.endswith("-e rollback_operation=%s (rollback, swap)" % another.id)
     undone(live, another)
@@ -187,14 +185,14 @@ def test_a_swap_that_came_in_between(back_and_forth):
 def test_a_retired_database_that_was_pruned(back_and_forth):
     """It comes back from its dump; nothing else can be undone then."""
     live, _place, first, second = back_and_forth
-    [pruned] = prune(live.context, window_days=0, level="readable", dump=True)
+    [pruned] = prune(live.site, window_days=0, level="readable", dump=True)
     assert pruned["action"] == "dropped"
     with pytest.raises(Refused, match="cannot be undone any more") as caught:
-        plan_undo(live.context, second.id)
+        plan_undo(live.site, second.id)
     assert pruned["name"] in caught.value.found and pruned["dump"] in caught.value.found
     assert "rollback_backup=" + pruned["dump"] in caught.value.hint and "nothing can be undone now" in caught.value.hint
     with pytest.raises(Refused, match="Operation %s cannot be undone any more" % first.id) as caught:
-        plan_undo(live.context, first.id)
+        plan_undo(live.site, first.id)
     assert caught.value.found == "no database " + retired_name(first.id, live.name)
 
 
@@ -204,27 +202,27 @@ def test_not_past_a_deploy(back_and_forth):
     deploy.close("done")
     for operation_id in (None, second.id):
         with pytest.raises(Refused, match="nothing to undo.*deploy %s came after" % deploy.id):
-            plan_undo(live.context, operation_id)
+            plan_undo(live.site, operation_id)
 
 
 def test_the_backup_of_what_comes_back(back_and_forth):
     """One is enough; it is made while the application works, and the retired database stays closed."""
     live, _place, first, second = back_and_forth
     assert len(live.store.backups("emergency")) == 1
-    context = begun(live, "undo", undoes=second.id)
-    made = back_up_retired(context, second)
+    run = begun(live, "undo", undoes=second.id)
+    made = back_up_retired(run, second)
     assert made["changed"] and made["retired"] == retired_name(second.id, live.name)
-    assert back_up_retired(context, second) == {**made, "changed": False}
+    assert back_up_retired(run, second) == {**made, "changed": False}
     allowed = "SELECT datallowconn FROM pg_database WHERE datname = '%s'" % made["retired"]
     assert live.value(allowed, "postgres") is False
     # Given up: the next undo finds it.
-    context.operation.close("failed")
+    run.operation.close("failed")
     third, result = undone(live, second)
     assert result["backup"] == made["backup"] and len(live.store.backups("emergency")) == 2
     # Done before: also when it is asked for once more, after the swap.
-    assert back_up_retired(context, second)["changed"] is False
+    assert back_up_retired(run, second)["changed"] is False
     with pytest.raises(Refused, match="cannot be undone"):
-        back_up_retired(context, first)
+        back_up_retired(run, first)
     assert third.facts("keep")["backup"] == made["backup"]
 
 
@@ -257,35 +255,35 @@ def test_without_that_backup_nothing_is_guessed(back_and_forth):
 def test_an_undo_that_was_cut_off_goes_on_by_its_id(back_and_forth):
     """Killed right after the COMMIT of its swap: the same id finds it done."""
     live, _place, _first, second = back_and_forth
-    context = begun(live, "undo", undoes=second.id)
-    back_up_retired(context, second)
-    undo(context, second, 0)
-    plan = plan_undo(live.context, second.id)
-    assert (plan["needed"], plan["undone_by"]) == (False, context.operation.id)
-    assert back_up_retired(context, second)["changed"] is False and undo(context, second, 0)["changed"] is False
+    run = begun(live, "undo", undoes=second.id)
+    back_up_retired(run, second)
+    undo(run, second, 0)
+    plan = plan_undo(live.site, second.id)
+    assert (plan["needed"], plan["undone_by"]) == (False, run.operation.id)
+    assert back_up_retired(run, second)["changed"] is False and undo(run, second, 0)["changed"] is False
 
 
 def test_in_place_three_long(plain):
     place = plain.backup()
     plain.run("receipts.sql")
-    context = begun(plain, "rollback", scenario="complete", method="in_place")
-    revert_in_place(context, place, 0)
-    context.operation.close("done")
-    last, expected = context.operation, False
+    run = begun(plain, "rollback", scenario="complete", method="in_place")
+    revert_in_place(run, place, 0)
+    run.operation.close("done")
+    last, expected = run.operation, False
     for number in range(3):
         assert migrated(plain) is expected
         buy(plain, "n%d" % number)
-        plan = plan_undo(plain.context, last.id)
+        plan = plan_undo(plain.site, last.id)
         assert (plan["needed"], plan["method"], plan["undoes"]) == (True, "in_place", last.id)
         assert plan["commit"] == last.header["facts"]["former_commit"]
         assert foretold(plain, last)[0] == "Loss: public.TokenPurchase: at least 1 inserted"
-        context = begun(plain, "undo", undoes=last.id)
+        run = begun(plain, "undo", undoes=last.id)
         with pytest.raises(Refused, match="1 rows would be lost"):
-            undo_in_place(context, last, 0)
-        assert undo_in_place(context, last, 1)["lost_rows"] == 1
-        context.operation.close("done")
-        former, last, expected = last, context.operation, not expected
-        plan = plan_undo(plain.context, former.id)
+            undo_in_place(run, last, 0)
+        assert undo_in_place(run, last, 1)["lost_rows"] == 1
+        run.operation.close("done")
+        former, last, expected = last, run.operation, not expected
+        plan = plan_undo(plain.site, former.id)
         assert (plan["needed"], plan["undone_by"]) == (False, last.id)
     assert migrated(plain) and bought(plain) == ["n1"]
 
@@ -301,12 +299,12 @@ def test_the_code_alone_three_long(plain):
 
     last = changed("rollback", method="code_only")
     for _number in range(3):
-        plan = plan_undo(plain.context, last.id)
+        plan = plan_undo(plain.site, last.id)
         assert (plan["method"], plan["undoes"], plan["undone_by"]) == ("code_only", last.id, None)
         assert plan["commit"] == last.header["facts"]["former_commit"] and plan["needed"] is False
         former, last = last, changed("undo", undoes=last.id)
-        assert plan_undo(plain.context, former.id)["undone_by"] == last.id
-        assert plan_undo(plain.context, None)["undoes"] == former.id
+        assert plan_undo(plain.site, former.id)["undone_by"] == last.id
+        assert plan_undo(plain.site, None)["undoes"] == former.id
 
 
 def test_a_table_three_long(plain):
@@ -314,26 +312,26 @@ def test_a_table_three_long(plain):
     plain.execute("UPDATE \"UserContribution\" SET \"contributionAmount\" = 0 WHERE \"id\" < 'c2'")
     zeros = 'SELECT count(*) FROM "UserContribution" WHERE "contributionAmount" = 0'
     wrong = plain.value(zeros)
-    context = begun(plain, "rollback", scenario="corrupted_table")
-    assert restore_table(context, TableRestoreRequest("UserContribution"), place.backup_id)["changed"]
-    context.operation.close("done")
-    chain = [context.operation]
+    run = begun(plain, "rollback", scenario="corrupted_table")
+    assert restore_table(run, TableRestoreRequest("UserContribution"), place.backup_id)["changed"]
+    run.operation.close("done")
+    chain = [run.operation]
     for expected in (wrong, 0, wrong):
-        plan = plan_undo(plain.context, chain[-1].id)
+        plan = plan_undo(plain.site, chain[-1].id)
         assert (plan["needed"], plan["method"], plan["undoes"]) == (True, "table", chain[-1].id)
-        context = begun(plain, "undo", undoes=chain[-1].id)
-        undo_table(context, chain[-1], 0, False)
-        context.operation.close("done")
-        chain.append(context.operation)
+        run = begun(plain, "undo", undoes=chain[-1].id)
+        undo_table(run, chain[-1], 0, False)
+        run.operation.close("done")
+        chain.append(run.operation)
         assert plain.value(zeros) == expected
-        plan = plan_undo(plain.context, chain[-2].id)
+        plan = plan_undo(plain.site, chain[-2].id)
         assert (plan["needed"], plan["undone_by"]) == (False, chain[-1].id)
-    assert plan_undo(plain.context, None)["undoes"] == chain[-2].id
+    assert plan_undo(plain.site, None)["undoes"] == chain[-2].id
     with pytest.raises(Refused, match="Only the newest restore of table public.UserContribution") as caught:
-        plan_undo(plain.context, chain[0].id)
+        plan_undo(plain.site, chain[0].id)
     assert caught.value.hint == "undo that one: -e rollback_operation=" + chain[-1].id
     with pytest.raises(Refused, match="There is no operation") as caught:
-        plan_undo(plain.context, "20200101T000000Z-abcdef")
+        plan_undo(plain.site, "20200101T000000Z-abcdef")
     assert caught.value.hint == "what can be undone now: -e rollback_operation=%s (undo of %s, table)" % (
         chain[-1].id, chain[-2].id,
     )

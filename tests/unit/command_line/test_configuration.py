@@ -57,10 +57,10 @@ def test_everything_that_can_be_said(write, tmp_path):
     assert (found.retention["keep_days"], found.retention["keep_weeks"], found.retention["time_zone"]) == (7, 8, "UTC")
     assert found.offsite.offsite.remote == "kept:backups/shop" and found.offsite.max_age == 2 * 86400
     assert (found.offsite.retention["keep_days"], found.offsite.retention["keep_weeks"]) == (30, 4)
-    context = found.context()
-    assert (context.recipients, context.identity) == ((RECIPIENT,), "/run/backstop/identity.txt")
-    assert context.connection.password == context.administration.password == "p@ss:w\\rd ä"
-    assert "T0KEN" not in repr(found) and "p@ss" not in repr(found) + repr(context)
+    site = found.site()
+    assert (site.recipients, site.identity) == ((RECIPIENT,), "/run/backstop/identity.txt")
+    assert site.connection.password == site.administration.password == "p@ss:w\\rd ä"
+    assert "T0KEN" not in repr(found) and "p@ss" not in repr(found) + repr(site)
 
 
 def test_what_is_not_said(write):
@@ -68,7 +68,7 @@ def test_what_is_not_said(write):
     assert found.administration.database == "postgres"
     assert (found.password, found.webhook, found.max_age, found.textfile) == (None, None, None, None)
     assert found.retention["keep_days"] == 7 and found.retention["max_delete_share"] == 0.5
-    assert found.context().connection.password == "" and found.context().recipients == () and found.offsite is None
+    assert found.site().connection.password == "" and found.site().recipients == () and found.offsite is None
 
 
 def changed(**values):

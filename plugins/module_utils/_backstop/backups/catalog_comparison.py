@@ -18,7 +18,7 @@ from ..base.sql_names import scratch_name
 from ..postgres import archive, definitions, dumped_definitions
 from ..postgres.connection import Session
 from ..postgres.database_properties import create_database, drop_scratch_database
-from ..site import Context
+from ..site import Site
 from ..store.layout import new_id
 from ..store.manifest import readable, verification
 from .comparison import Comparison
@@ -47,7 +47,7 @@ class CatalogDifferences:
 
 
 def catalog_differences(
-    context: Context,
+    site: Site,
     manifest: Dict[str, Any],
     database: Optional[str] = None,
     *,
@@ -64,13 +64,13 @@ def catalog_differences(
     :param settle: False where no scratch database may be made: then only what an earlier restore proved is the same
     :param ignore: ``schema.name`` of tables that are left out with all that is theirs
     """
-    name = context.database if database is None else database
-    with context.connect(name) as session:
-        tools = context.tools(session)
+    name = site.database if database is None else database
+    with site.connect(name) as session:
+        tools = site.tools(session)
         own = definitions.definitions(session)
-    settings = context.connection.with_database(name)
-    dumped = dumped_definitions.of_database(tools, settings, keep_open=context.keep_open)
-    judge = _Judge(context, manifest, name, _Definitions(dumped, own), ignore)
+    settings = site.connection.with_database(name)
+    dumped = dumped_definitions.of_database(tools, settings, keep_open=site.keep_open)
+    judge = _Judge(site, manifest, name, _Definitions(dumped, own), ignore)
     return judge.judge(settle)
 
 
@@ -91,10 +91,10 @@ class _Judge:
     """Decides on each difference between a backup's definitions and those that were found."""
 
     def __init__(
-        self, context: Context, manifest: Dict[str, Any], name: str, found: _Definitions, ignore: Sequence[str]
+        self, site: Site, manifest: Dict[str, Any], name: str, found: _Definitions, ignore: Sequence[str]
     ) -> None:
-        self._context, self._manifest, self._name, self._found = context, manifest, name, found
-        self._wanted = _Definitions(_dumped_of(context, manifest), manifest["definitions"])
+        self._site, self._manifest, self._name, self._found = site, manifest, name, found
+        self._wanted = _Definitions(_dumped_of(site, manifest), manifest["definitions"])
         self._ignore = tuple(ignore)
         self._result = CatalogDifferences()
         #: why the backup's definitions could not be loaded
@@ -108,7 +108,7 @@ class _Judge:
         beside = [key for keys in result.own.values() for key in keys if definitions.is_beside(key)]
         beside = [key for key in beside if not self._cannot_be_carried(key)]
         pairs = self._pairs(beside)
-        known = _proved_before(self._context, pairs)
+        known = _proved_before(self._site, pairs)
         for key in known:
             result.dumped = _less(result.dumped, [key])
             if key in beside:
@@ -172,12 +172,12 @@ class _Judge:
         """Load the definitions and compare again; what is left of those that pg_dump does not carry."""
         try:
             with contextlib.ExitStack() as stack:
-                source = stack.enter_context(_schema_of_backup(self._context, self._manifest))
+                source = stack.enter_context(_schema_of_backup(self._site, self._manifest))
                 first = self._loaded(source, "trip1")
                 reprinted = [key for key in _keys(self._result.dumped) if self._may_be_reprinted(key)]
                 left = _differing(reprinted, first.dumped, self._found.dumped)
                 if left:
-                    source = stack.enter_context(schema_of_database(self._context, self._name))
+                    source = stack.enter_context(schema_of_database(self._site, self._name))
                     left = _differing(left, first.dumped, self._loaded(source, "trip2").dumped)
         except BackstopError as error:
             self._unsettled = str(error)
@@ -189,7 +189,7 @@ class _Judge:
         return [key for key in beside if key not in same]
 
     def _loaded(self, source: archive.Source, purpose: str) -> _Definitions:
-        return load_definitions(self._context, source, self._manifest["database"]["properties"], purpose)
+        return load_definitions(self._site, source, self._manifest["database"]["properties"], purpose)
 
     def _tolerate(self, key: str) -> None:
         self._result.tolerated.append("%s: %s" % (key, _MADE_ANEW))
@@ -246,68 +246,68 @@ def _differing(
     return _keys(dumped_definitions.compare(one, other))
 
 
-def _dumped_of(context: Context, manifest: Dict[str, Any]) -> dumped_definitions.Entries:
+def _dumped_of(site: Site, manifest: Dict[str, Any]) -> dumped_definitions.Entries:
     """The entries of a backup; one of an earlier version has them only in its archive."""
     if "dumped" in manifest:
         return dict(manifest["dumped"])
-    place = context.store.find_backup(manifest["id"])
-    return dumped_definitions.of_archive(context.archive(place, manifest), context.keep_open)
+    place = site.store.find_backup(manifest["id"])
+    return dumped_definitions.of_archive(site.archive(place, manifest), site.keep_open)
 
 
-def _proved_before(context: Context, pairs: Dict[str, List[Any]]) -> List[str]:
+def _proved_before(site: Site, pairs: Dict[str, List[Any]]) -> List[str]:
     """Which of these objects an earlier restore of any backup found to be the same, printed in these two ways."""
     if not pairs:
         return []
-    places = [backup.place for backup in readable(context.store.backups())]
+    places = [backup.place for backup in readable(site.store.backups())]
     proved = [(verification(place) or {}).get("reprinted", {}) for place in places]
     return [key for key, pair in pairs.items() if any(known.get(key) == pair for known in proved)]
 
 
 @contextlib.contextmanager
-def _schema_of_backup(context: Context, manifest: Dict[str, Any]) -> Iterator[archive.Source]:
-    yield context.archive(context.store.find_backup(manifest["id"]), manifest)
+def _schema_of_backup(site: Site, manifest: Dict[str, Any]) -> Iterator[archive.Source]:
+    yield site.archive(site.store.find_backup(manifest["id"]), manifest)
 
 
 @contextlib.contextmanager
-def schema_of_database(context: Context, database: str) -> Iterator[archive.Source]:
+def schema_of_database(site: Site, database: str) -> Iterator[archive.Source]:
     """An archive of the definitions of a database."""
-    with tempfile.TemporaryDirectory(prefix="backstop-schema-") as folder, context.connect(database) as session:
+    with tempfile.TemporaryDirectory(prefix="backstop-schema-") as folder, site.connect(database) as session:
         path = os.path.join(folder, "schema.dump")
-        settings = context.connection.with_database(database)
+        settings = site.connection.with_database(database)
         with archive.start_dump(
-            context.tools(session), settings, path, schema_only=True, comparable=True, keep_open=context.keep_open
+            site.tools(session), settings, path, schema_only=True, comparable=True, keep_open=site.keep_open
         ) as dump:
             dump.check("pg_dump could not write the schema of %s" % database)
         yield path
 
 
 def load_definitions(
-    context: Context, source: archive.Source, properties: Dict[str, Any], purpose: str
+    site: Site, source: archive.Source, properties: Dict[str, Any], purpose: str
 ) -> _Definitions:
     """The definitions of a scratch database into which those of an archive were loaded."""
-    with loaded(context, source, properties, purpose) as name, context.connect(name) as session:
-        settings = context.connection.with_database(name)
-        dumped = dumped_definitions.of_database(context.tools(session), settings, keep_open=context.keep_open)
+    with loaded(site, source, properties, purpose) as name, site.connect(name) as session:
+        settings = site.connection.with_database(name)
+        dumped = dumped_definitions.of_database(site.tools(session), settings, keep_open=site.keep_open)
         return _Definitions(dumped, definitions.definitions(session))
 
 
 @contextlib.contextmanager
-def loaded(context: Context, source: archive.Source, properties: Dict[str, Any], purpose: str) -> Iterator[str]:
+def loaded(site: Site, source: archive.Source, properties: Dict[str, Any], purpose: str) -> Iterator[str]:
     """The name of a scratch database into which the definitions of an archive were loaded; dropped afterwards."""
-    name = scratch_name(context.operation.id if context.operation else new_id(), purpose)
-    settings = context.connection.with_database(name)
-    with context.administer() as admin:
+    name = scratch_name(site.operation.id if site.operation else new_id(), purpose)
+    settings = site.connection.with_database(name)
+    with site.administer() as admin:
         drop_scratch_database(admin, name)
         try:
             create_database(admin, name, properties)
-            archive.restore(context.tools(admin), settings, source, schema_only=True, keep_open=context.keep_open)
+            archive.restore(site.tools(admin), settings, source, schema_only=True, keep_open=site.keep_open)
             yield name
         finally:
             drop_scratch_database(admin, name)
 
 
 def compare_catalog(
-    context: Context, session: Session, manifest: Dict[str, Any], result: Comparison, *, round_trips: bool = True
+    site: Site, session: Session, manifest: Dict[str, Any], result: Comparison, *, round_trips: bool = True
 ) -> None:
     """Compare the definitions of a restored database with those of the manifest; adds to ``result``.
 
@@ -315,21 +315,21 @@ def compare_catalog(
         differently is then tolerated, and named where no earlier restore proved it
     """
     if round_trips:
-        found = catalog_differences(context, manifest, session.settings.database)
+        found = catalog_differences(site, manifest, session.settings.database)
         result.objects += found.objects
         result.tolerated += found.tolerated
         result.reprinted.update(found.reprinted)
     else:
-        _compare_within_transaction(context, session, manifest, result)
+        _compare_within_transaction(site, session, manifest, result)
 
 
 def _compare_within_transaction(
-    context: Context, session: Session, manifest: Dict[str, Any], result: Comparison
+    site: Site, session: Session, manifest: Dict[str, Any], result: Comparison
 ) -> None:
     restored = definitions.definitions(session)
     found = definitions.compare(manifest["definitions"], restored)
     pairs = {key: [manifest["definitions"].get(key), restored.get(key)] for key in _keys(found)}
-    known = _proved_before(context, pairs)
+    known = _proved_before(site, pairs)
     result.reprinted.update({key: pairs[key] for key in known})
     for how, keys in _less(found, known).items():
         for key in keys:

@@ -19,7 +19,7 @@ from ..postgres import server
 from ..postgres.client_tools import find_client_tools
 from ..postgres.connection import Session
 from ..postgres.scratch_server import scratch_server
-from ..site import Context
+from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import ROLES, BackupPlace, new_id
 from .drill import kept_facts, recorded
@@ -28,7 +28,7 @@ from .restore import build_database
 METHOD = "restored into a scratch cluster, with its roles, and compared"
 
 
-def run_cluster_drill(context: Context, place: BackupPlace, directory: Optional[str] = None) -> Dict[str, Any]:
+def run_cluster_drill(site: Site, place: BackupPlace, directory: Optional[str] = None) -> Dict[str, Any]:
     """Verify a backup to level ``restored`` in a server that is made for it and removed afterwards.
 
     The live server is not asked for anything.
@@ -37,13 +37,13 @@ def run_cluster_drill(context: Context, place: BackupPlace, directory: Optional[
     """
     manifest = manifests.load(place)
     manifests.require_whole(manifest)
-    tools = find_client_tools(int(manifest["server"]["major"]), context.client_bin_dir)
-    context.archive(place, manifest)
-    roles = _roles(context, place, manifest)
-    name = scratch_name(context.operation.id if context.operation else new_id(), "drill")
+    tools = find_client_tools(int(manifest["server"]["major"]), site.client_bin_dir)
+    site.archive(place, manifest)
+    roles = _roles(site, place, manifest)
+    name = scratch_name(site.operation.id if site.operation else new_id(), "drill")
     started = time.monotonic()
     with scratch_server(tools, directory) as settings:
-        there = dataclasses.replace(context, connection=settings, administration=settings)
+        there = dataclasses.replace(site, connection=settings, administration=settings)
         with there.administer() as admin:
             who = {"role": server.rights(admin, "postgres").role, "server": server.version_text(admin)}
             with recorded(place, "restored", **who):
@@ -57,32 +57,32 @@ def run_cluster_drill(context: Context, place: BackupPlace, directory: Optional[
 
 
 @contextlib.contextmanager
-def closed_copy_in_cluster(context: Context, place: BackupPlace) -> Iterator[Context]:
+def closed_copy_in_cluster(site: Site, place: BackupPlace) -> Iterator[Site]:
     """Restore a backup into a server of its own that can connect to nothing; yields the view of it, as its database,
     with the live connection's role.
 
     :raises Refused: the server's programs are not installed here, or the live server has tablespaces
     """
     manifest = manifests.load(place)
-    tools = find_client_tools(int(manifest["server"]["major"]), context.client_bin_dir)
-    roles = _roles(context, place, manifest)
-    name = scratch_name(context.operation.id if context.operation else new_id(), "closed")
+    tools = find_client_tools(int(manifest["server"]["major"]), site.client_bin_dir)
+    roles = _roles(site, place, manifest)
+    name = scratch_name(site.operation.id if site.operation else new_id(), "closed")
     with scratch_server(tools, closed=True) as settings:
-        there = dataclasses.replace(context, connection=settings, administration=settings)
+        there = dataclasses.replace(site, connection=settings, administration=settings)
         with there.administer() as admin:
             _make_roles(admin, roles)
         build_database(there, place, name)
-        live = context.connection
+        live = site.connection
         own = dataclasses.replace(settings, user=live.user, schema=live.schema, database=name)
         yield dataclasses.replace(there, connection=own)
 
 
-def _roles(context: Context, place: BackupPlace, manifest: Dict[str, Any]) -> str:
+def _roles(site: Site, place: BackupPlace, manifest: Dict[str, Any]) -> str:
     """The statements of ``roles.sql``, without the lines that are for psql alone."""
     name = next(name for name in (ROLES, ROLES + SUFFIX) if name in manifest["files"])
-    source = context.source_of(place, manifest, name)
+    source = site.source_of(place, manifest, name)
     if isinstance(source, Encrypted):
-        content = decrypt(source, context.keep_open)
+        content = decrypt(source, site.keep_open)
     else:
         with open(source, "rb") as stream:
             content = stream.read()

@@ -24,7 +24,7 @@ from ..base.durable_files import publish_directory
 from ..base.errors import BackstopError, CouldNotVerify, Refused
 from ..base.failpoints import reach
 from ..base.progress import utc_now
-from ..site import Context
+from ..site import Site
 from ..store import manifest as manifests
 from ..store import retention
 from ..store.layout import PARTIAL_PREFIX, BackupPlace
@@ -50,14 +50,14 @@ class Copy:
         return self.manifest is not None and self.item.problem is None
 
 
-def read_copies(context: Context, offsite: Offsite) -> List[Copy]:
+def read_copies(site: Site, offsite: Offsite) -> List[Copy]:
     """Every copy of this database's backups. One that cannot be read is listed as what is wrong with it."""
-    return list(_read(context, offsite, Listing(offsite.files())))
+    return list(_read(site, offsite, Listing(offsite.files())))
 
 
-def _read(context: Context, offsite: Offsite, listing: Listing) -> Iterator[Copy]:
-    marks = {place.backup_id: mark_of(place) for place in context.store.backups()}
-    known = [(kind, backup_id) for kind, backup_id in listing.copies() if _is_of(context.database, backup_id)]
+def _read(site: Site, offsite: Offsite, listing: Listing) -> Iterator[Copy]:
+    marks = {place.backup_id: mark_of(place) for place in site.store.backups()}
+    known = [(kind, backup_id) for kind, backup_id in listing.copies() if _is_of(site.database, backup_id)]
     with tempfile.TemporaryDirectory(prefix="backstop-copies-") as folder:
         if known:
             wanted = ["--include=/*/*/" + name for name in (MANIFEST, _VERIFICATION)]
@@ -89,7 +89,7 @@ def _is_of(database: str, name: str) -> bool:
 
 
 def copy_missing(
-    context: Context, offsite: Offsite, policy: Policy, now: Optional[datetime.datetime] = None
+    site: Site, offsite: Offsite, policy: Policy, now: Optional[datetime.datetime] = None
 ) -> List[str]:
     """Copy the verified backups of this database that have no copy and that the copies' own retention would keep.
 
@@ -100,14 +100,14 @@ def copy_missing(
     :raises BackstopError: also when a backup was damaged since, after all others were copied
     """
     listing = Listing(offsite.files())
-    _remove_debris(context, offsite, listing)
-    there = [copy.item for copy in _read(context, offsite, listing)]
-    missing = _missing(context, there, policy, now or utc_now())
+    _remove_debris(site, offsite, listing)
+    there = [copy.item for copy in _read(site, offsite, listing)]
+    missing = _missing(site, there, policy, now or utc_now())
     damaged: List[str] = []
     for number, item in enumerate(missing, 1):
-        context.progress.phase("copying", backup=item.backup_id, copy="%d of %d" % (number, len(missing)))
+        site.progress.phase("copying", backup=item.backup_id, copy="%d of %d" % (number, len(missing)))
         if _is_unharmed(item.place, damaged):
-            _copy_one(context, offsite, item.place)
+            _copy_one(site, offsite, item.place)
     if damaged:
         raise BackstopError(
             "A backup was damaged since it was verified and was not copied",
@@ -128,12 +128,12 @@ def _is_unharmed(place: BackupPlace, damaged: List[str]) -> bool:
     return True
 
 
-def _missing(context: Context, there: Sequence[Item], policy: Policy, now: datetime.datetime) -> List[Item]:
+def _missing(site: Site, there: Sequence[Item], policy: Policy, now: datetime.datetime) -> List[Item]:
     known = {item.backup_id for item in there}
     ours = [
         item
-        for item in retention.read_items(context.store)
-        if item.database == context.database
+        for item in retention.read_items(site.store)
+        if item.database == site.database
         and item.backup_id not in known
         and retention.why_not_counted(item, now) is None
     ]
@@ -141,19 +141,19 @@ def _missing(context: Context, there: Sequence[Item], policy: Policy, now: datet
     return sorted((item for item in ours if item.backup_id in kept), key=lambda item: item.age_key)
 
 
-def _remove_debris(context: Context, offsite: Offsite, listing: Listing) -> None:
+def _remove_debris(site: Site, offsite: Offsite, listing: Listing) -> None:
     """What runs on this database left that were cut off. The caller holds the lock of these runs."""
     for kind, name in listing.debris():
         plain = name[len(PARTIAL_PREFIX) :] if name.startswith(PARTIAL_PREFIX) else name
-        if _is_of(context.database, plain):
+        if _is_of(site.database, plain):
             offsite.remove(offsite.at(kind, name))
 
 
-def _copy_one(context: Context, offsite: Offsite, place: BackupPlace) -> None:
+def _copy_one(site: Site, offsite: Offsite, place: BackupPlace) -> None:
     manifest = manifests.load(place)
     partial = offsite.partial(place.kind, place.backup_id)
     final = offsite.place(place.kind, place.backup_id)
-    offsite.put(place.path, partial, context.keep_open)
+    offsite.put(place.path, partial, site.keep_open)
     reach("copy.copied")
     offsite.require_same(place.path, partial)
     reach("copy.compared")
@@ -180,7 +180,7 @@ def _content(place: BackupPlace, name: str) -> bytes:
 
 
 def prune_copies(
-    context: Context,
+    site: Site,
     offsite: Offsite,
     policy: Policy,
     *,
@@ -195,7 +195,7 @@ def prune_copies(
     :raises Refused: too much would go at once
     """
     now = now or utc_now()
-    copies = {copy.item.backup_id: copy for copy in read_copies(context, offsite)}
+    copies = {copy.item.backup_id: copy for copy in read_copies(site, offsite)}
     proved: Set[str] = set()
     damaged: Dict[str, str] = {}
     while True:
@@ -209,7 +209,7 @@ def prune_copies(
             break
         for item in unproved:
             try:
-                _prove(context, offsite, copies[item.backup_id])
+                _prove(site, offsite, copies[item.backup_id])
                 proved.add(item.backup_id)
             except BackstopError as error:
                 damaged[item.backup_id] = str(error)
@@ -221,11 +221,11 @@ def prune_copies(
     return decisions
 
 
-def _prove(context: Context, offsite: Offsite, copy: Copy) -> None:
+def _prove(site: Site, offsite: Offsite, copy: Copy) -> None:
     """Compare a copy with its backup where that is still here, else with the hashes of its manifest."""
     item = copy.item
     path = offsite.place(item.kind, item.backup_id)
-    here = _unharmed(context, item)
+    here = _unharmed(site, item)
     if here is not None:
         offsite.require_same(here.path, path)
         return
@@ -236,9 +236,9 @@ def _prove(context: Context, offsite: Offsite, copy: Copy) -> None:
         raise BackstopError("A copy was changed", found="%s of %s" % (", ".join(differing[:3]), path))
 
 
-def _unharmed(context: Context, item: Item) -> Optional[BackupPlace]:
+def _unharmed(site: Site, item: Item) -> Optional[BackupPlace]:
     """The backup that this is the copy of, if it is still here as it was made."""
-    for place in context.store.backups(item.kind):
+    for place in site.store.backups(item.kind):
         if place.backup_id == item.backup_id:
             with contextlib.suppress(BackstopError):
                 manifests.check_files(place, manifests.load(place))
@@ -257,33 +257,33 @@ def _give_up(offsite: Offsite, item: Item) -> None:
 # Bringing them back
 
 
-def fetch(context: Context, offsite: Offsite, backup_id: Optional[str] = None) -> BackupPlace:
+def fetch(site: Site, offsite: Offsite, backup_id: Optional[str] = None) -> BackupPlace:
     """Bring a copy back into the store, by default the newest verified one, and check every file of it.
 
     :raises Refused: the store has that backup, or there is no such copy
     """
-    copies = read_copies(context, offsite)
-    item = _chosen(context, offsite, copies, backup_id).item
-    final = context.store.backup_path(item.kind, item.backup_id)
+    copies = read_copies(site, offsite)
+    item = _chosen(site, offsite, copies, backup_id).item
+    final = site.store.backup_path(item.kind, item.backup_id)
     if os.path.lexists(final):
         raise Refused("Nothing is overwritten", found=final + " exists already", hint="verify or drill that one")
-    context.store.prepare()
-    if item.size > context.store.free_bytes():
+    site.store.prepare()
+    if item.size > site.store.free_bytes():
         raise Refused(
             "There is no room for this copy in the store",
-            found="%d bytes free in %s" % (context.store.free_bytes(), context.store.root),
+            found="%d bytes free in %s" % (site.store.free_bytes(), site.store.root),
             expected="%d bytes" % item.size,
         )
-    partial = context.store.partial_path(item.kind, item.backup_id)
+    partial = site.store.partial_path(item.kind, item.backup_id)
     try:
-        with begun(context, item.kind, item.backup_id):
-            context.progress.phase("fetching", backup=item.backup_id)
+        with begun(site, item.kind, item.backup_id) as site:
+            site.progress.phase("fetching", backup=item.backup_id)
             offsite.call(
                 "copy",
                 offsite.place(item.kind, item.backup_id),
                 partial,
                 check="A copy could not be fetched",
-                keep_open=context.keep_open,
+                keep_open=site.keep_open,
             )
             reach("fetch.copied")
             place = BackupPlace(item.kind, item.backup_id, partial)
@@ -299,7 +299,7 @@ def fetch(context: Context, offsite: Offsite, backup_id: Optional[str] = None) -
     return place
 
 
-def _chosen(context: Context, offsite: Offsite, copies: Sequence[Copy], backup_id: Optional[str]) -> Copy:
+def _chosen(site: Site, offsite: Offsite, copies: Sequence[Copy], backup_id: Optional[str]) -> Copy:
     if backup_id is not None:
         for copy in copies:
             if copy.item.backup_id == backup_id and copy.usable:
@@ -307,7 +307,7 @@ def _chosen(context: Context, offsite: Offsite, copies: Sequence[Copy], backup_i
         problems = [str(copy.item.problem) for copy in copies if copy.item.backup_id == backup_id]
         raise Refused(
             "There is no copy of %s that can be used" % backup_id,
-            found="; ".join(problems) or "%d copies of %s at %s" % (len(copies), context.database, offsite.remote),
+            found="; ".join(problems) or "%d copies of %s at %s" % (len(copies), site.database, offsite.remote),
             hint="backstop list --copies",
         )
     now = utc_now()
@@ -321,14 +321,14 @@ def _chosen(context: Context, offsite: Offsite, copies: Sequence[Copy], backup_i
     ]
     if not good:
         raise CouldNotVerify(
-            "There is no verified copy of %s" % context.database,
+            "There is no verified copy of %s" % site.database,
             found="%d copies at %s" % (len(copies), offsite.remote),
             hint="name one: backstop list --copies",
         )
     servers = sorted({copy.item.server for copy in good})
     if len(servers) > 1:
         raise Refused(
-            "There are copies of databases called %s on more than one server" % context.database,
+            "There are copies of databases called %s on more than one server" % site.database,
             found="servers %s at %s" % (", ".join(servers), offsite.remote),
             hint="name the copy: backstop list --copies",
         )

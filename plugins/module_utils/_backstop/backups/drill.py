@@ -16,7 +16,7 @@ from ..base.failpoints import reach
 from ..base.sql_names import scratch_name
 from ..postgres import archive, server
 from ..postgres.database_properties import drop_scratch_database
-from ..site import Context
+from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace, new_id
 from .restore import build_database
@@ -26,7 +26,7 @@ METHOD = "restored into a scratch database and compared"
 
 
 def verify(
-    context: Context, place: BackupPlace, level: str, *, keep: bool = False, scratch_id: Optional[str] = None
+    site: Site, place: BackupPlace, level: str, *, keep: bool = False, scratch_id: Optional[str] = None
 ) -> Dict[str, Any]:
     """Verify a backup to a level and record the result.
 
@@ -41,14 +41,14 @@ def verify(
     with recorded(place, "checksum"):
         manifests.check_files(place, manifest)
     if level == "restored":
-        return {"level": level, **run_drill(context, place, keep=keep, scratch_id=scratch_id)}
+        return {"level": level, **run_drill(site, place, keep=keep, scratch_id=scratch_id)}
     method = "sha256 of every file"
     if level == "readable":
         method = "the whole archive was decoded"
-        with context.administer() as admin:
-            tools = context.tools(admin)
+        with site.administer() as admin:
+            tools = site.tools(admin)
         with recorded(place, level):
-            archive.decode(tools, context.archive(place, manifest), context.keep_open)
+            archive.decode(tools, site.archive(place, manifest), site.keep_open)
     manifests.record_verification(place, level, {"passed": True, "method": method})
     return {"level": level, "backup": place.backup_id, "method": method}
 
@@ -80,7 +80,7 @@ def recorded(place: BackupPlace, level: str, **facts: Any) -> Iterator[None]:
 
 
 def run_drill(
-    context: Context, place: BackupPlace, *, keep: bool = False, scratch_id: Optional[str] = None
+    site: Site, place: BackupPlace, *, keep: bool = False, scratch_id: Optional[str] = None
 ) -> Dict[str, Any]:
     """Verify a backup to level ``restored`` and record it beside the backup.
 
@@ -89,12 +89,12 @@ def run_drill(
     :returns: facts of build_database(), ``recovery_seconds``, role and server
     """
     manifests.require_whole(manifests.load(place))
-    name = scratch_name(context.operation.id if context.operation else scratch_id or new_id(), "drill")
+    name = scratch_name(site.operation.id if site.operation else scratch_id or new_id(), "drill")
     started = time.monotonic()
-    with context.administer() as admin:
-        who = {"role": server.rights(admin, context.database).role, "server": server.version_text(admin)}
+    with site.administer() as admin:
+        who = {"role": server.rights(admin, site.database).role, "server": server.version_text(admin)}
         with recorded(place, "restored", **who):
-            facts = build_database(context, place, name)
+            facts = build_database(site, place, name)
         facts["recovery_seconds"] = round(time.monotonic() - started, 3)
         reach("drill.compared")
         manifests.record_verification(

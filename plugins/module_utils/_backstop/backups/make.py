@@ -31,7 +31,7 @@ from ..postgres.connection import Session
 from ..postgres.damage import DamagedTable, is_damage
 from ..postgres.database_properties import read_properties
 from ..prisma import history
-from ..site import Context
+from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import ROLES, BackupPlace
 from .options import ARCHIVES, PLAIN, PRISMA_SCHEMA, BackupOptions
@@ -44,7 +44,7 @@ _DUMP_LOCK_SECONDS = 2
 
 
 def make_backup(
-    context: Context,
+    site: Site,
     kind: str,
     *,
     migrations: Optional[Mapping[str, bytes]] = None,
@@ -64,29 +64,29 @@ def make_backup(
     :raises BackstopError: nothing is left but a partial directory that the next backup removes
     """
     form = dataclasses.replace(form or BackupOptions(), tables=tables)
-    form.require_possible(bool(context.recipients))
-    encryption.require_recipients(context.recipients)
-    context.store.prepare()
-    backup_id = context.store.new_backup_id(context.database)
-    final = context.store.backup_path(kind, backup_id)
-    partial = context.store.partial_path(kind, backup_id)
+    form.require_possible(bool(site.recipients))
+    encryption.require_recipients(site.recipients)
+    site.store.prepare()
+    backup_id = site.store.new_backup_id(site.database)
+    final = site.store.backup_path(kind, backup_id)
+    partial = site.store.partial_path(kind, backup_id)
     try:
         # Within: a signal may come as soon as the directory is made.
-        with begun(context, kind, backup_id):
-            manifest, written = _fill(context, partial, kind, backup_id, form)
+        with begun(site, kind, backup_id) as site:
+            manifest, written = _fill(site, partial, kind, backup_id, form)
             manifest["release"] = {"commit": commit}
             for path, content in (migrations or {}).items():
                 _write_below(partial, os.path.join("migrations", path), content)
             if prisma_schema is not None:
                 _write_below(partial, PRISMA_SCHEMA, prisma_schema)
-            _finish(context, partial, final, manifest, written)
+            _finish(site, partial, final, manifest, written)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     place = BackupPlace(kind, backup_id, final)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(place.file("lock"))
-    method = "the whole archive was decoded" + (" while it was encrypted" if context.recipients else "")
+    method = "the whole archive was decoded" + (" while it was encrypted" if site.recipients else "")
     manifests.record_verification(
         place, "readable", {"passed": True, "method": method, "seconds": manifest["seconds"]["decode"]}
     )
@@ -94,15 +94,13 @@ def make_backup(
 
 
 @contextlib.contextmanager
-def begun(context: Context, kind: str, backup_id: str) -> Iterator[None]:
-    """Make the directory, and hold the lock that tells it from debris; child processes hold it too."""
-    lock = context.store.begin_backup(kind, backup_id)
-    held = lock.fileno()
-    context.keep_open.append(held)
+def begun(site: Site, kind: str, backup_id: str) -> Iterator[Site]:
+    """Make the directory, and hold the lock that tells it from debris; child processes of the site yielded hold it
+    too."""
+    lock = site.store.begin_backup(kind, backup_id)
     try:
-        yield
+        yield site.under(lock)
     finally:
-        context.keep_open.remove(held)
         lock.release()
 
 
@@ -115,31 +113,31 @@ def _write_below(folder: str, path: str, content: bytes) -> None:
 
 
 def _fill(
-    context: Context, partial: str, kind: str, backup_id: str, form: BackupOptions
+    site: Site, partial: str, kind: str, backup_id: str, form: BackupOptions
 ) -> Tuple[Dict[str, Any], Dict[str, str]]:
     """Dump and digest in one snapshot; the manifest without its file list, and the sha256 of what age wrote."""
     started = time.monotonic()
-    file_name = ARCHIVES[form.format] + (encryption.SUFFIX if context.recipients else "")
+    file_name = ARCHIVES[form.format] + (encryption.SUFFIX if site.recipients else "")
     path = os.path.join(partial, file_name)
-    with context.connect() as session:
+    with site.connect() as session:
         if form.tables is None:
             locks.require_room(session, locks.to_read_everything(session), "to back the whole database up")
-        tools = context.tools(session)
+        tools = site.tools(session)
         compression = archive.choose_compression(tools)
-        facts, contents = _dump_with_locks(context, session, tools, path, compression, form)
+        facts, contents = _dump_with_locks(site, session, tools, path, compression, form)
         dumped = time.monotonic()
         major = server.major_version(session)
         identity = server.identity(session)
     reach("backup.dumped")
     written = contents.pop("written")
-    _write_beside(context, partial, tools, path, form, contents.pop("history"), written)
+    _write_beside(site, partial, tools, path, form, contents.pop("history"), written)
     manifest = {
         "format": manifests.FORMAT,
         "id": backup_id,
         "kind": kind,
         "scope": form.scope,
         "created": facts.pop("at"),
-        "operation": context.operation.id if context.operation else None,
+        "operation": site.operation.id if site.operation else None,
         "server": {"system_identifier": identity.system_identifier, "major": major, **contents.pop("server")},
         "archive": {
             "file": file_name,
@@ -149,7 +147,7 @@ def _fill(
             "compression": compression,
             "tool": tools.version,
             "size": archive.size_of(path),
-            "encryption": {"tool": "age", "recipients": list(context.recipients)} if context.recipients else None,
+            "encryption": {"tool": "age", "recipients": list(site.recipients)} if site.recipients else None,
         },
         "snapshot": facts,
         "seconds": {"dump": round(dumped - started, 3), "decode": round(time.monotonic() - dumped, 3)},
@@ -159,7 +157,7 @@ def _fill(
 
 
 def _write_beside(
-    context: Context,
+    site: Site,
     partial: str,
     tools: ClientTools,
     path: str,
@@ -169,14 +167,14 @@ def _write_beside(
 ) -> None:
     """Read the archive back, and write roles and history. Of an encrypted backup the roles are encrypted too, for their
     settings may hold anything, and the history lacks what failed migrations said of rows."""
-    context.progress.phase("reading the archive back", archive=path)
+    site.progress.phase("reading the archive back", archive=path)
     with ThreadPoolExecutor(1) as pool:
         target = os.path.join(partial, PLAIN) if form.plain else os.devnull
-        decoding = None if written else pool.submit(archive.decode, tools, path, context.keep_open, target)
-        roles = archive.dump_roles(tools, context.connection, context.keep_open)
+        decoding = None if written else pool.submit(archive.decode, tools, path, site.keep_open, target)
+        roles = archive.dump_roles(tools, site.connection, site.keep_open)
         if written:
             secret = os.path.join(partial, ROLES + encryption.SUFFIX)
-            written[os.path.basename(secret)] = encryption.encrypt(roles, secret, context.recipients, context.keep_open)
+            written[os.path.basename(secret)] = encryption.encrypt(roles, secret, site.recipients, site.keep_open)
             rows = None if rows is None else [{**row, "logs": None} for row in rows]
         else:
             write_file(os.path.join(partial, ROLES), roles)
@@ -186,7 +184,7 @@ def _write_beside(
 
 
 def _dump_with_locks(
-    context: Context,
+    site: Site,
     session: Session,
     tools: ClientTools,
     path: str,
@@ -202,10 +200,10 @@ def _dump_with_locks(
     while True:
         attempts -= 1
         try:
-            with _snapshot(context, session, form.tables) as (facts, relations):
+            with _snapshot(site, session, form.tables) as (facts, relations):
                 reach("backup.snapshot")
                 chosen = None if form.tables is None else relations
-                return facts, _dump(context, session, tools, path, compression, facts["exported"], form, chosen)
+                return facts, _dump(site, session, tools, path, compression, facts["exported"], form, chosen)
         except _LockTaken as error:
             # pg_dump refuses a directory that has something in it.
             shutil.rmtree(path, ignore_errors=True)
@@ -218,7 +216,7 @@ class _LockTaken(Refused):
 
 
 def _dump(
-    context: Context,
+    site: Site,
     session: Session,
     tools: ClientTools,
     path: str,
@@ -228,19 +226,19 @@ def _dump(
     chosen: Optional[List[catalog.Relation]],
 ) -> Dict[str, Any]:
     """:param chosen: the relations of a partial backup"""
-    context.progress.phase("dumping", database=context.database)
+    site.progress.phase("dumping", database=site.database)
     # Before pg_dump reads them: what it writes may be further, never behind.
     sequences = catalog.sequences(session)
     # Not at the same time as the archive, for each holds a lock for every table; nor after it, when others may wait.
-    dumped = None if chosen is not None else _definitions(context, session, tools, snapshot)
+    dumped = None if chosen is not None else _definitions(site, session, tools, snapshot)
     with contextlib.ExitStack() as stack:
-        dump = stack.enter_context(_started(context, tools, path, compression, snapshot, form, chosen))
+        dump = stack.enter_context(_started(site, tools, path, compression, snapshot, form, chosen))
         secret = None
-        if context.recipients:
+        if site.recipients:
             secret = stack.enter_context(
-                archive.EncryptedDump(tools, dump, path, context.recipients, context.keep_open)
+                archive.EncryptedDump(tools, dump, path, site.recipients, site.keep_open)
             )
-        contents = _read_contents(session, context, form, chosen)
+        contents = _read_contents(session, site, form, chosen)
         reach("backup.dumping")
         if secret is not None:
             secret.wait_for_target()
@@ -263,15 +261,15 @@ def _dump(
     return {**contents, "sequences": sequences}
 
 
-def _definitions(context: Context, session: Session, tools: ClientTools, snapshot: str) -> Any:
+def _definitions(site: Site, session: Session, tools: ClientTools, snapshot: str) -> Any:
     """What pg_dump writes of the definitions, in the same snapshot; an encrypted archive cannot be asked for them."""
     try:
         found = dumped_definitions.of_database(
             tools,
-            context.connection,
+            site.connection,
             snapshot=snapshot,
             lock_wait_seconds=_DUMP_LOCK_SECONDS,
-            keep_open=context.keep_open,
+            keep_open=site.keep_open,
         )
     except BackstopError as error:
         if waits_for_lock(str(error.found)):
@@ -281,7 +279,7 @@ def _definitions(context: Context, session: Session, tools: ClientTools, snapsho
 
 
 def _started(
-    context: Context,
+    site: Site,
     tools: ClientTools,
     path: str,
     compression: str,
@@ -291,20 +289,20 @@ def _started(
 ) -> Running:
     return archive.start_dump(
         tools,
-        context.connection,
-        None if context.recipients else path,
+        site.connection,
+        None if site.recipients else path,
         snapshot=snapshot,
         compression=compression,
         schema_only=form.schema_only,
         jobs=form.jobs if form.format == "directory" else 0,
         relations=None if chosen is None else [relation[:2] for relation in chosen],
         lock_wait_seconds=_DUMP_LOCK_SECONDS,
-        keep_open=context.keep_open,
+        keep_open=site.keep_open,
     )
 
 
 def _finish(
-    context: Context, partial: str, final: str, manifest: Dict[str, Any], written: Mapping[str, str]
+    site: Site, partial: str, final: str, manifest: Dict[str, Any], written: Mapping[str, str]
 ) -> None:
     """Describe the files, write the manifest last, sync and rename.
 
@@ -328,16 +326,16 @@ def _finish(
     except OSError as error:
         raise file_error("The backup could not be committed", partial, error) from error
     reach("backup.committed")
-    context.progress.phase("backed up", backup=manifest["id"])
+    site.progress.phase("backed up", backup=manifest["id"])
 
 
 @contextlib.contextmanager
 def _snapshot(
-    context: Context, session: Session, names: Optional[Sequence[str]]
+    site: Site, session: Session, names: Optional[Sequence[str]]
 ) -> Iterator[Tuple[Dict[str, Any], List[catalog.Relation]]]:
     """A read-only snapshot in which no table can be truncated or rewritten; its facts, and what is locked."""
     for _attempt in range(_LOCK_ATTEMPTS):
-        before = _to_be_dumped(context, session, names)
+        before = _to_be_dumped(site, session, names)
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             if _lock_tables(session, before):
@@ -345,20 +343,20 @@ def _snapshot(
                     "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()"
                     " ELSE pg_current_wal_lsn() END::text, pg_current_snapshot()::text, now()"
                 )
-                if before == _to_be_dumped(context, session, names):
+                if before == _to_be_dumped(site, session, names):
                     yield {"exported": row[0], "lsn": row[1], "transactions": row[2], "at": timestamp(row[3])}, before
                     return
         finally:
             with contextlib.suppress(BackstopError):
                 session.execute("ROLLBACK")
     raise BackstopError(
-        "The tables of %s keep changing" % context.database,
+        "The tables of %s keep changing" % site.database,
         found="%d attempts to lock them all" % _LOCK_ATTEMPTS,
         hint="wait until nobody creates or drops tables, then run this again",
     )
 
 
-def _to_be_dumped(context: Context, session: Session, names: Optional[Sequence[str]]) -> List[catalog.Relation]:
+def _to_be_dumped(site: Site, session: Session, names: Optional[Sequence[str]]) -> List[catalog.Relation]:
     """Every table, or those that were named, each once; a partitioned one with all its partitions.
 
     :raises Refused: a name is that of no table
@@ -367,7 +365,7 @@ def _to_be_dumped(context: Context, session: Session, names: Optional[Sequence[s
         return catalog.locked_by_dump(session)
     if not names:
         raise Refused("No table is named", expected="at least one table, or none of this option for a full backup")
-    families = [catalog.find_family(session, name, context.connection.schema) for name in names]
+    families = [catalog.find_family(session, name, site.connection.schema) for name in names]
     return sorted({relation for family in families for relation in family.relations})
 
 
@@ -414,7 +412,7 @@ def locked_table(session: Session, said: str, kind: Type[Refused] = Refused) -> 
 
 
 def _read_contents(
-    session: Session, context: Context, form: BackupOptions, chosen: Optional[List[catalog.Relation]]
+    session: Session, site: Site, form: BackupOptions, chosen: Optional[List[catalog.Relation]]
 ) -> Dict[str, Any]:
     """All that the manifest says of the database, read in the open snapshot while pg_dump runs.
 
@@ -432,14 +430,14 @@ def _read_contents(
                 raise DamagedTable(table.full_name, error, "a table of which a backup can be made") from error
             raise
         tables.append({**table.to_json(), "digest": digest.to_json()})
-    rows = history.read_rows(session.cursor(), context.connection.schema)
-    oid = server.database_oid(session, context.database)
+    rows = history.read_rows(session.cursor(), site.connection.schema)
+    oid = server.database_oid(session, site.database)
     return {
         "database": {
-            "name": context.database,
+            "name": site.database,
             "oid": oid,
-            "size": server.database_size(session, context.database),
-            "properties": read_properties(session, context.database),
+            "size": server.database_size(session, site.database),
+            "properties": read_properties(session, site.database),
         },
         "server": {"version": server.version_text(session)},
         "tables": tables,

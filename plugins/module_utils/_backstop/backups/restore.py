@@ -16,7 +16,7 @@ from ..postgres import archive, catalog, server
 from ..postgres.connection import Session
 from ..postgres.database_properties import copy_properties, create_database, drop_scratch_database
 from ..postgres.sequences import sequences_behind
-from ..site import Context
+from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from .catalog_comparison import compare_catalog
@@ -32,7 +32,7 @@ _HINT_OF_DEFINITIONS = (
 )
 
 
-def build_database(context: Context, place: BackupPlace, name: str) -> Dict[str, Any]:
+def build_database(site: Site, place: BackupPlace, name: str) -> Dict[str, Any]:
     """Build a scratch database from a backup: restored, analysed, equal to the manifest, with the source's properties.
 
     One of that name is dropped first. On an error nothing is left of it.
@@ -41,41 +41,41 @@ def build_database(context: Context, place: BackupPlace, name: str) -> Dict[str,
     """
     manifest = manifests.load(place)
     manifests.require_whole(manifest)
-    with context.administer() as admin:
+    with site.administer() as admin:
         require_same_major(manifest, server.major_version(admin))
         manifests.require_contents(manifest)
-        context.archive(place, manifest)
-        context.progress.phase("checking the files", backup=place.backup_id)
+        site.archive(place, manifest)
+        site.progress.phase("checking the files", backup=place.backup_id)
         manifests.check_files(place, manifest)
         drop_scratch_database(admin, name)
         try:
-            return _build(context, admin, place, manifest, name)
+            return _build(site, admin, place, manifest, name)
         except BackstopError:
             drop_scratch_database(admin, name)
             raise
 
 
-def _build(context: Context, admin: Session, place: BackupPlace, manifest: Dict[str, Any], name: str) -> Dict[str, Any]:
+def _build(site: Site, admin: Session, place: BackupPlace, manifest: Dict[str, Any], name: str) -> Dict[str, Any]:
     clock = _Clock()
     create_database(admin, name, manifest["database"]["properties"])
     reach("restore.created")
-    context.progress.phase("restoring", backup=place.backup_id, database=name)
-    tools = context.tools(admin)
-    settings = context.connection.with_database(name)
+    site.progress.phase("restoring", backup=place.backup_id, database=name)
+    tools = site.tools(admin)
+    settings = site.connection.with_database(name)
     archive.restore(
         tools,
         settings,
-        context.archive(place, manifest),
+        site.archive(place, manifest),
         jobs=max(2, manifest["archive"].get("jobs", 1)),
-        keep_open=context.keep_open,
+        keep_open=site.keep_open,
     )
     reach("restore.restored")
     clock.lap("restore")
-    with context.connect(name) as session:
+    with site.connect(name) as session:
         catalog.analyze(session)
         clock.lap("analyze")
-        context.progress.phase("comparing", backup=place.backup_id, database=name)
-        result = compare(context, session, manifest)
+        site.progress.phase("comparing", backup=place.backup_id, database=name)
+        result = compare(site, session, manifest)
         manifests.record_reprinted(place, result.reprinted)
         clock.lap("compare")
     copy_properties(admin, manifest["database"]["properties"], name)
@@ -90,7 +90,7 @@ def _build(context: Context, admin: Session, place: BackupPlace, manifest: Dict[
     }
 
 
-def restore_beside(context: Context, place: BackupPlace, name: str, scratch_id: str) -> Dict[str, Any]:
+def restore_beside(site: Site, place: BackupPlace, name: str, scratch_id: str) -> Dict[str, Any]:
     """Restore a backup into a new database of this name, which it gets when it is proved. Nothing is overwritten.
 
     :param scratch_id: id in the name that it has until then; what a killed restore with it left is dropped
@@ -103,12 +103,12 @@ def restore_beside(context: Context, place: BackupPlace, name: str, scratch_id: 
             expected="1 to %d bytes, not starting with backstop_scratch_ or backstop_retired_" % MAX_NAME_BYTES,
         )
     scratch = scratch_name(scratch_id, _RESTORE)
-    with context.administer() as admin:
+    with site.administer() as admin:
         if server.database_oid(admin, name) is not None:
             raise Refused(
                 "Nothing is overwritten", found="database %s exists already" % name, hint="choose another name"
             )
-        facts = build_database(context, place, scratch)
+        facts = build_database(site, place, scratch)
         reach("restore.before-rename")
         try:
             admin.execute("ALTER DATABASE %s RENAME TO %s" % (quote_identifier(scratch), quote_identifier(name)))
@@ -118,19 +118,19 @@ def restore_beside(context: Context, place: BackupPlace, name: str, scratch_id: 
     return {**facts, "database": name}
 
 
-def drop_left_restore(context: Context, scratch_id: str) -> None:
+def drop_left_restore(site: Site, scratch_id: str) -> None:
     """Drop what a killed restore left; the caller sees to it that none is at work."""
-    with context.administer() as admin:
+    with site.administer() as admin:
         drop_scratch_database(admin, scratch_name(scratch_id, _RESTORE))
 
 
-def compare(context: Context, session: Session, manifest: Dict[str, Any]) -> Comparison:
+def compare(site: Site, session: Session, manifest: Dict[str, Any]) -> Comparison:
     """Compare a restored database with the manifest.
 
     :raises BackstopError: tells what differs
     """
     result = compare_tables(session, manifest)
-    compare_catalog(context, session, manifest, result)
+    compare_catalog(site, session, manifest, result)
     hint = _HINT if result.tables else _HINT_OF_DEFINITIONS
     result.require_equal("The restored backup differs from its source", hint)
     check_sequences(session, manifest)

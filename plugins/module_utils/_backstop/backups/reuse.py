@@ -12,14 +12,14 @@ from ..base.durable_files import read_json
 from ..base.errors import BackstopError
 from ..postgres import server
 from ..prisma import history
-from ..site import Context
+from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from .options import BackupOptions
 
 
 def reusable_backup(
-    context: Context, kind: str, max_age: float, form: BackupOptions, commit: Optional[str] = None
+    site: Site, kind: str, max_age: float, form: BackupOptions, commit: Optional[str] = None
 ) -> Optional[BackupPlace]:
     """The newest backup of this database that is as good as a new one; None when there is none.
 
@@ -28,16 +28,16 @@ def reusable_backup(
 
     :param max_age: seconds since its snapshot
     """
-    with context.connect() as session:
+    with site.connect() as session:
         identity = server.identity(session)
-        rows = history.read_rows(session.cursor(), context.connection.schema)
-    known = manifests.readable(context.store.backups(kind))
+        rows = history.read_rows(session.cursor(), site.connection.schema)
+    known = manifests.readable(site.store.backups(kind))
     for backup in sorted(known, key=lambda backup: str(backup.manifest["created"]), reverse=True):
         place, manifest = backup.place, backup.manifest
         same = (
             _is_of(manifest, identity)
             and _has_form(manifest, form)
-            and _is_for(manifest, context.recipients)
+            and _is_for(manifest, site.recipients)
             and (manifest.get("release") or {}).get("commit") == commit
             and manifests.age_seconds(manifest["created"]) <= max_age
             and backup.level in ("readable", "restored")

@@ -18,7 +18,7 @@ from ..postgres import catalog
 from ..postgres.catalog import Table
 from ..postgres.connection import Session
 from ..postgres.damage import damaged_tables, is_damage
-from ..site import Context
+from ..site import Site
 from ..store.layout import BackupPlace
 from .make import make_backup
 from .options import BackupOptions
@@ -47,7 +47,7 @@ def save_table(session: Session, table: Table, folder: str, said: str) -> Tuple[
 
 
 def save_what_can_be_read(
-    context: Context, folder: str, accept_unreadable: bool
+    site: Site, folder: str, accept_unreadable: bool
 ) -> Tuple[BackupPlace, List[Dict[str, Any]]]:
     """Of a database with damaged tables: all that can be read, instead of the backup that cannot be made.
 
@@ -57,7 +57,7 @@ def save_what_can_be_read(
     :returns: the backup of tables, and facts of each table that is in a file
     :raises Refused: without consent; all of it was saved nevertheless
     """
-    with context.connect() as session:
+    with site.connect() as session:
         tables = catalog.tables(session)
         damaged = damaged_tables(session, tables)
         saved = [
@@ -65,8 +65,8 @@ def save_what_can_be_read(
             for table in tables if table.full_name in damaged
         ]
     whole = [qualified(table.schema, table.name) for table in tables if table.full_name not in damaged]
-    place = make_backup(context, "emergency", tables=whole)
-    schema = make_backup(context, "emergency", form=BackupOptions(schema_only=True))
+    place = make_backup(site, "emergency", tables=whole)
+    schema = make_backup(site, "emergency", form=BackupOptions(schema_only=True))
     if not accept_unreadable:
         names = ", ".join("%(table)s (%(unreadable)d rows cannot be read: %(said)s)" % one for one in saved)
         raise Refused(

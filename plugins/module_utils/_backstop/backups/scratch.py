@@ -12,20 +12,20 @@ from typing import Iterator, Tuple
 from ..base.sql_names import scratch_name
 from ..postgres.connection import Session
 from ..postgres.database_properties import create_database, drop_scratch_database, read_properties
-from ..site import Context
+from ..site import Site
 from ..store.layout import new_id
 
 
-def name_for(context: Context, purpose: str) -> str:
-    return scratch_name(context.operation.id if context.operation else new_id(), purpose)
+def name_for(site: Site, purpose: str) -> str:
+    return scratch_name(site.operation.id if site.operation else new_id(), purpose)
 
 
 @contextlib.contextmanager
-def scratch_database(context: Context, session: Session, purpose: str) -> Iterator[Tuple[Session, str]]:
+def scratch_database(site: Site, session: Session, purpose: str) -> Iterator[Tuple[Session, str]]:
     """An empty database with the properties of the live one, dropped afterwards; a session beside it, and its name."""
-    name = name_for(context, purpose)
-    properties = read_properties(session, context.database)
-    with context.administer() as admin:
+    name = name_for(site, purpose)
+    properties = read_properties(session, site.database)
+    with site.administer() as admin:
         drop_scratch_database(admin, name)
         try:
             create_database(admin, name, properties)

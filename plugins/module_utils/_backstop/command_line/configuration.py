@@ -18,7 +18,7 @@ from ..base.errors import BackstopError
 from ..base.progress import Progress
 from ..base.sql_names import near_names
 from ..postgres.connection import Settings
-from ..site import Context
+from ..site import Site
 from ..store import retention
 from ..store.layout import Store
 from ..store.offsite import Offsite
@@ -79,9 +79,9 @@ class Configuration:
     def database(self) -> str:
         return self.connection.database
 
-    def context(self, progress: Optional[Progress] = None) -> Context:
+    def site(self, progress: Optional[Progress] = None) -> Site:
         """The library's view, with passwords: only work on the server reads them."""
-        return Context(
+        return Site(
             self._with_password(self.connection),
             self._with_password(self.administration),
             self.store,

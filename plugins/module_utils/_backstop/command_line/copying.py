@@ -10,7 +10,7 @@ from typing import Any, Dict
 
 from ..backups.copies import copy_missing, prune_copies
 from ..base.progress import timestamp
-from ..site import Context
+from ..site import Site
 from ..store.offsite import Offsite
 from ..store.retention import policy_of
 from .configuration import Configuration, OffsiteCopies
@@ -37,7 +37,7 @@ def remote_of(configuration: Configuration) -> Offsite:
     return offsite
 
 
-def copy_and_prune(configuration: Configuration, context: Context, *, only_check: bool = False) -> Dict[str, Any]:
+def copy_and_prune(configuration: Configuration, site: Site, *, only_check: bool = False) -> Dict[str, Any]:
     """Copy what has no copy, give up what the copies' own rule does not keep, and remember what is there now.
 
     :param only_check: decide only, on the copies that are there
@@ -45,9 +45,9 @@ def copy_and_prune(configuration: Configuration, context: Context, *, only_check
     wanted = require_offsite(configuration)
     offsite = remote_of(configuration)
     policy = policy_of(wanted.retention)
-    copied = [] if only_check else copy_missing(context, offsite, policy)
+    copied = [] if only_check else copy_missing(site, offsite, policy)
     decisions = prune_copies(
-        context,
+        site,
         offsite,
         policy,
         max_share=wanted.retention["max_delete_share"],

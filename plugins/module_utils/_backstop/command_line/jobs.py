@@ -14,7 +14,7 @@ from ..base.durable_files import FileLock
 from ..base.errors import BackstopError, Locked
 from ..base.progress import timestamp
 from ..command_line import metrics
-from ..site import Context, database_lock
+from ..site import Site, database_lock
 from ..store.layout import Store
 from ..store.lifecycle import require_no_running
 from ..store.retention import read_items
@@ -27,8 +27,8 @@ Warn = Callable[[str], None]
 
 
 @contextlib.contextmanager
-def exclusive(context: Context, wait_seconds: float, *, besides_operations: bool = False) -> Iterator[None]:
-    """Hold the lock of this database's runs; child processes keep it open, so it is free when the last of them is gone.
+def exclusive(site: Site, wait_seconds: float, *, besides_operations: bool = False) -> Iterator[Site]:
+    """Hold the lock of this database's runs; child processes of the site yielded keep it open.
 
     store.begin_backup() keeps two backups from taking each other for debris, not from being made at the same time.
 
@@ -37,14 +37,12 @@ def exclusive(context: Context, wait_seconds: float, *, besides_operations: bool
     :raises Locked: another run is at work, or a step of an operation
     """
     with contextlib.ExitStack() as stack:
-        descriptor = stack.enter_context(_run_lock(context.store, context.database, wait_seconds))
-        context.keep_open.append(descriptor)
-        stack.callback(context.keep_open.remove, descriptor)
+        lock = stack.enter_context(_run_lock(site.store, site.database, wait_seconds))
         if not besides_operations:
-            require_no_running(context.store, context.database)
+            require_no_running(site.store, site.database)
             # A dump would hold up a migration, and a deploy would find its locks taken. 0 would wait for ever.
-            stack.enter_context(database_lock(context, max(1, wait_seconds)))
-        yield
+            stack.enter_context(database_lock(site, max(1, wait_seconds)))
+        yield site.under(lock)
 
 
 @contextlib.contextmanager
@@ -65,17 +63,17 @@ def alone_on_store(store: Store, database: str, wait_seconds: float) -> Iterator
 
 
 @contextlib.contextmanager
-def _run_lock(store: Store, database: str, wait_seconds: float) -> Iterator[int]:
+def _run_lock(store: Store, database: str, wait_seconds: float) -> Iterator[FileLock]:
     store.prepare()
     lock = FileLock(RunRecords(store, database).lock_path)
     try:
-        descriptor = lock.acquire(wait_seconds)
+        lock.acquire(wait_seconds)
     except Locked as error:
         raise Locked(
             "Another run is at work on the backups of %s" % database, found=error.found, hint=error.hint
         ) from None
     try:
-        yield descriptor
+        yield lock
     finally:
         lock.release()
 

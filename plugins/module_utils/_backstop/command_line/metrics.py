@@ -24,7 +24,7 @@ from .standing import Standing
 def retired_databases(configuration: Configuration) -> Optional[int]:
     """How many databases of the server are retired ones; None when the server does not tell."""
     try:
-        with configuration.context().administer() as admin:
+        with configuration.site().administer() as admin:
             return sum(name.startswith(RETIRED_PREFIX) for name, _oid, _allowed in server.databases(admin))
     except BackstopError:
         return None

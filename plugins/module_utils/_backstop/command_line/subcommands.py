@@ -25,7 +25,7 @@ from ..base.errors import BackstopError, CouldNotVerify, Locked, NotCopied, Refu
 from ..base.progress import Progress, parse_timestamp, timestamp
 from ..postgres import server
 from ..postgres.connection import require_driver
-from ..site import Context
+from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import KINDS, BackupPlace
 from ..store.retention import policy_of, row_days_of
@@ -112,7 +112,7 @@ def _list_copies(call: Call) -> int:
     for configuration in call.configurations():
         if configuration.offsite is None:
             continue
-        copies = read_copies(configuration.context(call.progress), remote_of(configuration))
+        copies = read_copies(configuration.site(call.progress), remote_of(configuration))
         for copy in sorted(copies, key=lambda one: one.item.age_key):
             item = copy.item
             created = timestamp(item.created) if item.created else None
@@ -147,9 +147,9 @@ def _not_covered(manifest: Dict[str, Any]) -> str:
 def _verify(call: Call) -> int:
     configuration = call.configuration()
     place = call.place(read_standing(configuration))
-    context = configuration.context(call.progress)
-    context.store.check()
-    result = _evaluated(lambda: verify(context, place, call.options.level))
+    site = configuration.site(call.progress)
+    site.store.check()
+    result = _evaluated(lambda: verify(site, place, call.options.level))
     _refresh(call, configuration)
     call.output.result(result, ["%s is verified: %s" % (place.backup_id, call.options.level)])
     return OK
@@ -186,30 +186,30 @@ def _drill(call: Call) -> int:
 
 def _run_drill(call: Call, configuration: Configuration) -> Dict[str, Any]:
     place = call.place(read_standing(configuration))
-    context = configuration.context(call.progress)
-    with exclusive(context, call.options.wait, besides_operations=True):
+    site = configuration.site(call.progress)
+    with exclusive(site, call.options.wait, besides_operations=True) as site:
         if call.options.where == "cluster":
-            return _evaluated(lambda: run_cluster_drill(context, place, call.options.scratch_directory))
-        _evaluated(lambda: _require_means(context))
-        scratch_id = _tidied(configuration, context)
-        return _evaluated(lambda: verify(context, place, "restored", scratch_id=scratch_id))
+            return _evaluated(lambda: run_cluster_drill(site, place, call.options.scratch_directory))
+        _evaluated(lambda: _require_means(site))
+        scratch_id = _tidied(configuration, site)
+        return _evaluated(lambda: verify(site, place, "restored", scratch_id=scratch_id))
 
 
-def _tidied(configuration: Configuration, context: Context) -> str:
+def _tidied(configuration: Configuration, site: Site) -> str:
     """Drop the scratch database of a restore that was killed; the id in the names of this database's scratch databases.
 
     The lock of the database's runs is held: none is at work.
     """
     scratch_id = RunRecords(configuration.store, configuration.database).scratch_id()
-    drop_left_restore(context, scratch_id)
+    drop_left_restore(site, scratch_id)
     return scratch_id
 
 
-def _require_means(context: Context) -> Dict[str, Any]:
+def _require_means(site: Site) -> Dict[str, Any]:
     """What a drill needs beside the backup; asked first, so that its lack is not taken for a bad backup."""
-    with context.administer() as admin:
-        context.tools(admin)
-        rights = server.rights(admin, context.database)
+    with site.administer() as admin:
+        site.tools(admin)
+        rights = server.rights(admin, site.database)
         if not rights.create_database:
             raise Refused(
                 "The role may not make the scratch database of a drill",
@@ -223,11 +223,11 @@ def _backup(call: Call) -> int:
     configuration = call.configuration()
 
     def act() -> Dict[str, Any]:
-        context = configuration.context(call.progress)
-        with exclusive(context, call.options.wait):
-            place = make_backup(context, call.options.kind)
+        site = configuration.site(call.progress)
+        with exclusive(site, call.options.wait) as site:
+            place = make_backup(site, call.options.kind)
             try:
-                _tidied(configuration, context)
+                _tidied(configuration, site)
             except BackstopError as error:
                 call.output.warn(str(error))
         return Backup(place, manifests.load(place), manifests.level_of(place)).to_json()
@@ -285,9 +285,9 @@ def _run_copy(call: Call, configuration: Configuration, only_check: bool = False
     require_offsite(configuration)
 
     def act() -> Dict[str, Any]:
-        context = configuration.context(call.progress)
-        with exclusive(context, call.options.wait, besides_operations=True):
-            return copy_and_prune(configuration, context, only_check=only_check)
+        site = configuration.site(call.progress)
+        with exclusive(site, call.options.wait, besides_operations=True) as site:
+            return copy_and_prune(configuration, site, only_check=only_check)
 
     try:
         return act() if only_check else watched(configuration, "copy", act, call.output.warn, "copy_failure")
@@ -307,10 +307,10 @@ def _run_copy(call: Call, configuration: Configuration, only_check: bool = False
 def _fetch(call: Call) -> int:
     configuration = call.configuration()
     offsite = remote_of(configuration)
-    context = configuration.context(call.progress)
-    context.store.prepare()
-    with exclusive(context, call.options.wait, besides_operations=True):
-        place = fetch(context, offsite, call.options.backup)
+    site = configuration.site(call.progress)
+    site.store.prepare()
+    with exclusive(site, call.options.wait, besides_operations=True) as site:
+        place = fetch(site, offsite, call.options.backup)
     facts = Backup(place, manifests.load(place), manifests.level_of(place)).to_json()
     _refresh(call, configuration)
     told = "%s (%s) is back in the store, every file as it was; prove it with: backstop drill"
@@ -321,9 +321,9 @@ def _fetch(call: Call) -> int:
 def _restore(call: Call) -> int:
     configuration = call.configuration()
     place = call.place(read_standing(configuration))
-    context = configuration.context(call.progress)
-    with exclusive(context, call.options.wait, besides_operations=True):
-        facts = restore_beside(context, place, call.options.into, _tidied(configuration, context))
+    site = configuration.site(call.progress)
+    with exclusive(site, call.options.wait, besides_operations=True) as site:
+        facts = restore_beside(site, place, call.options.into, _tidied(configuration, site))
     call.output.result(
         facts,
         [
@@ -409,14 +409,14 @@ def _tried(configuration: Configuration, call: Call) -> str:
     if configuration.age_recipients:
         find_age()
     try:
-        context = configuration.context(call.progress)
+        site = configuration.site(call.progress)
     except BackstopError:
         # systemd gives a credential to the units that are told to have it.
         if configuration.password is None or configuration.password.key != "password_credential":
             raise
         return "a store that can be written; the server was not tried, for its password is a credential of the jobs"
-    with context.connect() as session:
-        tools = context.tools(session)
+    with site.connect() as session:
+        tools = site.tools(session)
         found = "server %s, client programs %s" % (server.major_version(session), tools.version)
     if configuration.offsite is not None:
         remote_of(configuration)

@@ -13,7 +13,7 @@ from ..base.errors import BackstopError, Refused
 from ..base.sql_names import is_scratch
 from ..postgres.ways_out import REACHING, close_servers, reopen_servers, unclosable
 from ..prisma.outgoing import openings
-from ..site import Context
+from ..site import Site
 
 
 class CannotBeClosed(Refused):
@@ -21,14 +21,14 @@ class CannotBeClosed(Refused):
 
 
 @contextlib.contextmanager
-def closed_copy(context: Context, scratch: str) -> Iterator[None]:
+def closed_copy(site: Site, scratch: str) -> Iterator[None]:
     """Close the ways out of a scratch copy while something is tried in it. Afterwards it is again as it was restored.
 
     :raises CannotBeClosed: names the ways that cannot be closed; nothing was tried
     """
     if not is_scratch(scratch):
         raise Refused("Only a scratch database is closed for a trial", found=scratch)
-    with context.connect(scratch) as session:
+    with site.connect(scratch) as session:
         found = unclosable(session)
         if found:
             raise CannotBeClosed(
@@ -41,14 +41,14 @@ def closed_copy(context: Context, scratch: str) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(BackstopError):
-            _reopen(context, scratch, was)
+            _reopen(site, scratch, was)
         raise
-    _reopen(context, scratch, was)
+    _reopen(site, scratch, was)
 
 
-def _reopen(context: Context, scratch: str, was: Dict[str, List[str]]) -> None:
+def _reopen(site: Site, scratch: str, was: Dict[str, List[str]]) -> None:
     if was:
-        with context.connect(scratch) as session:
+        with site.connect(scratch) as session:
             reopen_servers(session, was)
 
 

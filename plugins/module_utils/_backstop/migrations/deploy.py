@@ -20,7 +20,7 @@ from ..prisma import history
 from ..prisma.cli import Prisma
 from ..prisma.failures import PrismaError
 from ..prisma.sessions import end_backends, lock_holders
-from ..site import Context, journaled_step
+from ..site import Run, Site, journaled_step
 from ..store.layout import BackupPlace
 from ..store.steps import MIGRATE
 
@@ -53,13 +53,13 @@ def take_out_of_history(session: Session, schema: str, rows: Sequence[history.Hi
         raise Refused("The history of migrations is not as it was", found="%d rows of %d" % (deleted, len(rows)))
 
 
-def prisma_session_name(context: Context) -> str:
+def prisma_session_name(site: Site) -> str:
     """application_name of Prisma's session in this operation."""
-    return "prisma of " + context.session_name
+    return "prisma of " + site.session_name
 
 
 def apply_migrations(
-    context: Context,
+    site: Site,
     prisma: Prisma,
     *,
     expected: Sequence[str],
@@ -73,44 +73,44 @@ def apply_migrations(
     :param expected: the only migrations that may be pending
     :param required_steps: steps that the operation's journal must hold before anything is migrated
     """
-    with context.connect() as session:
-        state = read_state(session, prisma, context.connection.schema)
+    with site.connect() as session:
+        state = read_state(session, prisma, site.connection.schema)
         if state.up_to_date:
             return {"changed": False, "applied": [], "seconds": 0.0}
-    if context.operation is not None:
-        context.operation.require(list(required_steps), "The migration is not applied: gates were left out")
-    with journaled_step(context, MIGRATE) as facts, context.connect() as session:
-        wind_up_predecessor(context, session)
-        state = read_state(session, prisma, context.connection.schema)
+    if site.operation is not None:
+        site.operation.require(list(required_steps), "The migration is not applied: gates were left out")
+    with journaled_step(site, MIGRATE) as facts, site.connect() as session:
+        wind_up_predecessor(site, session)
+        state = read_state(session, prisma, site.connection.schema)
         refuse_problems(state, expected)
         before = {table.full_name: table.filenode for table in catalog.tables(session)}
-        context.progress.phase("migrating", migrations=state.pending)
+        site.progress.phase("migrating", migrations=state.pending)
         reach("migrate.before")
         try:
             deployed = prisma.migrate_deploy(
-                context.connection.url(),
+                site.connection.url(),
                 cursor=session.cursor(),
                 lock_timeout_ms=lock_timeout_ms,
                 statement_timeout_ms=statement_timeout_ms,
                 timeout=timeout,
-                application_name=prisma_session_name(context),
-                keep_open=context.keep_open,
+                application_name=prisma_session_name(site),
+                keep_open=site.keep_open,
             )
         except PrismaError as error:
-            if context.operation is not None and error.started:
+            if site.operation is not None and error.started:
                 # The operation puts the database right itself; what is left to a person is the cause.
                 error.hint = error.cause or None
             raise
         reach("migrate.after")
-        after = read_state(session, prisma, context.connection.schema)
+        after = read_state(session, prisma, site.connection.schema)
         if after.pending or after.failed:
             raise BackstopError(
                 "Prisma ended with status 0 but the history is not complete",
                 found="pending: %s; failed: %s"
                 % (", ".join(after.pending) or "none", ", ".join(after.failed) or "none"),
             )
-        if context.operation is not None:
-            note_migrated(context.operation, session)
+        if site.operation is not None:
+            note_migrated(site.operation, session)
         rewritten = [t.full_name for t in catalog.tables(session) if before.get(t.full_name, t.filenode) != t.filenode]
         facts.update(applied=state.pending, seconds=round(deployed.seconds, 3), rewritten=rewritten)
     return {"changed": True, **facts}
@@ -125,7 +125,7 @@ def refuse_problems(state: history.MigrationState, expected: Optional[Sequence[s
         )
 
 
-def wind_up_predecessor(context: Context, session: Session, wait_seconds: float = 30) -> List[str]:
+def wind_up_predecessor(site: Site, session: Session, wait_seconds: float = 30) -> List[str]:
     """End what a killed run of this operation left at work on the server, and wait until Prisma's lock is free.
 
     The server rolls back the transaction of a session that is ended; without that it would go on and commit.
@@ -134,11 +134,11 @@ def wind_up_predecessor(context: Context, session: Session, wait_seconds: float 
     :raises Locked: a migration that is not ours is running
     """
     ended: List[str] = []
-    for other in server.other_sessions(session, context.database):
-        if context.operation is not None and other.application == prisma_session_name(context)[:63]:
+    for other in server.other_sessions(session, site.database):
+        if site.operation is not None and other.application == prisma_session_name(site)[:63]:
             ended.append(str(other))
     if ended:
-        left = end_backends(session.cursor(), prisma_session_name(context), wait_seconds)
+        left = end_backends(session.cursor(), prisma_session_name(site), wait_seconds)
         if left:
             raise Locked(
                 "A migration of an interrupted run is still at work on the server",

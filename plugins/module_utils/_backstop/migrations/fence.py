@@ -15,7 +15,7 @@ from ..base.failpoints import reach
 from ..postgres import definitions, server
 from ..postgres.connection import Session
 from ..postgres.database_properties import drop_scratch_database, scratch_databases
-from ..site import Context, journaled_step
+from ..site import Site, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.steps import MIGRATE
@@ -28,24 +28,24 @@ PROOFS = {"deploy": ("gates", "backup", "drill", "rehearsal"), "rollback": ("eme
 _GOING_SECONDS = 5
 
 
-def fence(context: Context, place: BackupPlace, wait_seconds: float) -> Dict[str, Any]:
+def fence(site: Site, place: BackupPlace, wait_seconds: float) -> Dict[str, Any]:
     """End idle sessions, wait for busy ones, then compare every table and definition with the backup.
 
     :returns: ``same`` tells whether the backup is still exact; if not, ``differences`` says where
     :raises Refused: gates were left out; or sessions are still at work after the wait; names them
     """
     manifest = manifests.load(place)
-    if context.operation is not None:
+    if site.operation is not None:
         why = "The database is not cleared of other sessions: something was left out"
         # A final backup behind an earlier fence may have been cut off; what it replaced was proved all the same.
-        context.operation.require(list(PROOFS.get(context.operation.kind, ())), why, once=True)
-    with journaled_step(context, FENCE) as facts, context.administer() as admin:
-        _drop_debris(context, admin)
-        facts["ended_sessions"] = _clear(context, admin, wait_seconds)
+        site.operation.require(list(PROOFS.get(site.operation.kind, ())), why, once=True)
+    with journaled_step(site, FENCE) as facts, site.administer() as admin:
+        _drop_debris(site, admin)
+        facts["ended_sessions"] = _clear(site, admin, wait_seconds)
         reach("fence.cleared")
-        with context.connect() as live:
-            differences = [] if _partly_migrated(context, live, place) else _differences(live, manifest)
-            back = server.other_sessions(admin, context.database, besides=(live.backend,))
+        with site.connect() as live:
+            differences = [] if _partly_migrated(site, live, place) else _differences(live, manifest)
+            back = server.other_sessions(admin, site.database, besides=(live.backend,))
         if back:
             raise _others(back, "none that comes back after it was ended")
         facts.update(backup=place.backup_id, same=not differences, differences=differences)
@@ -61,16 +61,16 @@ def _differences(live: Session, manifest: Dict[str, Any]) -> List[str]:
     return ["%s is %s" % (key, how) for how, keys in changes.items() for key in keys]
 
 
-def _partly_migrated(context: Context, live: Session, place: BackupPlace) -> bool:
+def _partly_migrated(site: Site, live: Session, place: BackupPlace) -> bool:
     """Whether an earlier run of this deploy applied some of its migrations and was cut off.
 
     The backup from before stays the one to go back to: a new one would hold what this deploy did.
 
     :raises Refused: these migrations, or somebody since, did more than add objects
     """
-    if context.operation is None or context.operation.last(MIGRATE) is None:
+    if site.operation is None or site.operation.last(MIGRATE) is None:
         return False
-    found = leftovers(context, live, place)
+    found = leftovers(site, live, place)
     if found["applied"] and found["reasons"]:
         raise Refused(
             "This deploy was cut off after some of its migrations, and the database holds more than these added",
@@ -79,19 +79,19 @@ def _partly_migrated(context: Context, live: Session, place: BackupPlace) -> boo
     return bool(found["applied"])
 
 
-def _drop_debris(context: Context, admin: Session) -> None:
+def _drop_debris(site: Site, admin: Session) -> None:
     """A run that was killed right after its rehearsal left the copy behind."""
-    if context.operation is not None:
-        for name in scratch_databases(admin, context.operation.id):
+    if site.operation is not None:
+        for name in scratch_databases(admin, site.operation.id):
             drop_scratch_database(admin, name)
 
 
-def _clear(context: Context, admin: Session, wait_seconds: float) -> List[str]:
+def _clear(site: Site, admin: Session, wait_seconds: float) -> List[str]:
     """Sessions that do nothing lose nothing when they are ended; the others are given time to finish."""
     ended: Dict[int, str] = {}
     deadline = time.monotonic() + wait_seconds
     while True:
-        others = server.other_sessions(admin, context.database)
+        others = server.other_sessions(admin, site.database)
         if not others:
             return list(ended.values())
         idle = [other for other in others if other.idle]

@@ -26,7 +26,7 @@ from ..postgres.inventory import Gone
 from ..postgres.locks import BLOCKING, held_locks, note_lock
 from ..prisma import history
 from ..prisma.sql_text import cluster_statements, statements
-from ..site import Context
+from ..site import Run, Site
 from ..store.operation import Operation
 from .destruction import Foreseen, count, dropped, retyped
 
@@ -65,7 +65,7 @@ def _checksums(files: Sequence[history.MigrationFile]) -> Dict[str, str]:
 
 
 def foresee(
-    context: Context,
+    site: Site,
     database: str,
     files: Sequence[history.MigrationFile],
     roles: Sequence[str] = (),
@@ -78,13 +78,13 @@ def foresee(
     :param live: where to count what will go; default is not to count
     :raises BackstopError: they cannot be run there
     """
-    with context.connect(database) as session:
+    with site.connect(database) as session:
         _require_no_way_out(session, files)
         there = inventory.take(session)
         before = {role: role_rights.rights_of(session, role) for role in roles}
         relations = inventory.relations(there)
         locks: Dict[str, str] = {}
-        own = [file.name for file in files if not _run(context, database, file, relations, locks)]
+        own = [file.name for file in files if not _run(site, database, file, relations, locks)]
         gone = inventory.compare(there, inventory.take(session))
         found = {
             role: role_rights.lacking(before[role], role_rights.rights_of(session, role), history.TABLE)
@@ -93,7 +93,7 @@ def foresee(
         lacking = {role: "; ".join(map(str, missing)) for role, missing in found.items() if missing}
         owners = sorted({one.owner for rights in before.values() for one in rights.values()})
         remedy = "; ".join(role_rights.remedy(role, found[role], owners) for role in lacking)
-        destroys = _destroys(gone, live, context.connection.schema) if live else []
+        destroys = _destroys(gone, live, site.connection.schema) if live else []
         return Foresight(_checksums(files), Foreseen.of(gone), locks, own, lacking, remedy, destroys)
 
 
@@ -136,14 +136,14 @@ _HARMLESS = ("pg_stat_statements", "postgis", "postgis_topology", "vector", "pag
 
 
 def _run(
-    context: Context, database: str, file: history.MigrationFile, relations: Mapping[int, str], locks: Dict[str, str]
+    site: Site, database: str, file: history.MigrationFile, relations: Mapping[int, str], locks: Dict[str, str]
 ) -> bool:
     """Run one script, in a session of its own as Prisma does; False when not all of its locks could be seen."""
     if not any(statements(file.sql)):
         return True
-    with context.connect(database, pinned=False) as session:
+    with site.connect(database, pinned=False) as session:
         session.execute("SET statement_timeout = '60s'; SET lock_timeout = '10s'")
-        session.execute("SET search_path TO %s" % quote_identifier(context.connection.schema))
+        session.execute("SET search_path TO %s" % quote_identifier(site.connection.schema))
         try:
             with contextlib.suppress(_OutsideOfTransactions):
                 return _run_and_look(session, file, relations, locks)

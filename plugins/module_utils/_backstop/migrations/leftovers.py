@@ -36,7 +36,7 @@ from ..postgres.restarts import tried_again
 from ..postgres.sequences import sequences_behind
 from ..prisma import history
 from ..prisma.cli import Prisma
-from ..site import Context, journaled_step
+from ..site import Site, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from .closed_copy import closed_copy
@@ -52,34 +52,34 @@ RESOLVE = "resolve"
 
 
 @tried_again
-def clean_failed_migration(context: Context, place: BackupPlace, prisma: Prisma) -> Dict[str, Any]:
+def clean_failed_migration(site: Site, place: BackupPlace, prisma: Prisma) -> Dict[str, Any]:
     """Drop what the migrations since a backup added, take the applied ones out of the history, and mark the failed ones
     as rolled back.
 
     :returns: ``outcome``: ``clean`` (nothing was left), ``dropped``, or ``restore_needed`` with the reasons and nothing
         changed
     """
-    with context.connect() as session:
-        wind_up_predecessor(context, session)
-        found = leftovers(context, session, place)
-        failed = read_state(session, prisma, context.connection.schema).failed
+    with site.connect() as session:
+        wind_up_predecessor(site, session)
+        found = leftovers(site, session, place)
+        failed = read_state(session, prisma, site.connection.schema).failed
     if found["reasons"]:
         nothing = {"dropped": [], "taken_out": [], "kept_rows": 0, "resolved": []}
         return {"changed": False, "outcome": "restore_needed", **nothing, "reasons": found["reasons"]}
     left, kept = bool(found["statements"] or found["applied"]), 0
     if left:
-        with journaled_step(context, CLEAN) as facts, context.connect() as session:
-            facts["dropped"], kept = _drop_added(context, session, place, found["statements"])
+        with journaled_step(site, CLEAN) as facts, site.connect() as session:
+            facts["dropped"], kept = _drop_added(site, session, place, found["statements"])
             facts.update(kept_rows=kept, taken_out=found["applied"])
     if left or failed:
-        with journaled_step(context, RESOLVE) as facts, context.connect() as session:
-            facts["resolved"] = _resolve(context, session, prisma, failed)
-            _prove(context, session, place)
+        with journaled_step(site, RESOLVE) as facts, site.connect() as session:
+            facts["resolved"] = _resolve(site, session, prisma, failed)
+            _prove(site, session, place)
     done = {"dropped": found["added"], "taken_out": found["applied"], "kept_rows": kept, "resolved": failed}
     return {"changed": left or bool(failed), "outcome": "dropped" if left else "clean", **done, "reasons": []}
 
 
-def leftovers(context: Context, session: Session, place: BackupPlace) -> Dict[str, List[str]]:
+def leftovers(site: Site, session: Session, place: BackupPlace) -> Dict[str, List[str]]:
     """What the migrations since a backup left.
 
     :returns: objects that they ``added``, migrations that are ``applied`` since, the ``statements`` that drop the
@@ -88,29 +88,29 @@ def leftovers(context: Context, session: Session, place: BackupPlace) -> Dict[st
     """
     manifest = manifests.load(place)
     manifests.require_whole(manifest)
-    applied, reasons = _history_since(context, session, place)
-    added, statements, wrong = _objects_since(context, session, manifest)
+    applied, reasons = _history_since(site, session, place)
+    added, statements, wrong = _objects_since(site, session, manifest)
     # New columns are among the added objects; what they hold came from the migration.
-    reasons += wrong + _rows_since(context, session, manifest)
+    reasons += wrong + _rows_since(site, session, manifest)
     if applied and added and not reasons:
-        reasons = _written_since(context, session, place, manifest)
+        reasons = _written_since(site, session, place, manifest)
     names = [row.migration_name for row in applied]
     return {"added": added, "applied": names, "statements": statements, "reasons": reasons}
 
 
-def _rows_since(context: Context, session: Session, manifest: Dict[str, Any]) -> List[str]:
+def _rows_since(site: Site, session: Session, manifest: Dict[str, Any]) -> List[str]:
     """How rows and sequences that were there differ."""
-    tables = compare_tables(session, manifest, besides=[_history_table(context)], new_columns=True).tables
+    tables = compare_tables(session, manifest, besides=[_history_table(site)], new_columns=True).tables
     found = [sentence for sentence in tables if not sentence.endswith(" was not there")]
     return found + ["sequence " + sentence for sentence in sequences_behind(session, manifest)]
 
 
-def _history_table(context: Context) -> str:
-    return "%s.%s" % (context.connection.schema, history.TABLE)
+def _history_table(site: Site) -> str:
+    return "%s.%s" % (site.connection.schema, history.TABLE)
 
 
 def _history_since(
-    context: Context, session: Session, place: BackupPlace
+    site: Site, session: Session, place: BackupPlace
 ) -> Tuple[List[history.HistoryRow], List[str]]:
     """The rows of migrations that were applied since, and how the history would differ without them and those that
     failed."""
@@ -122,7 +122,7 @@ def _history_since(
             found="%s is marked as failed in backup %s" % (", ".join(failed), place.backup_id),
             hint="name an earlier one with -e rollback_backup=ID",
         )
-    rows = history.read_rows(session.cursor(), context.connection.schema)
+    rows = history.read_rows(session.cursor(), site.connection.schema)
     applied = applied_since(place, rows)
     going = {row.id for row in applied}
     staying = [row for row in rows or () if row.id not in going and row.state != history.FAILED]
@@ -131,21 +131,21 @@ def _history_since(
 
 
 def _objects_since(
-    context: Context, session: Session, manifest: Dict[str, Any]
+    site: Site, session: Session, manifest: Dict[str, Any]
 ) -> Tuple[List[str], List[str], List[str]]:
     """Objects that were added since, the statements that drop them, and what would differ then."""
-    history_table = _history_table(context)
-    found = catalog_differences(context, manifest, settle=False, ignore=[history_table])
+    history_table = _history_table(site)
+    found = catalog_differences(site, manifest, settle=False, ignore=[history_table])
     own = found.own["added"]
     added = own + [key for key in found.dumped["added"] if dumped_definitions.kind_of(key) in _NOT_ASKED]
     if found.equal and not added:
         return [], [], []
-    with schema_of_database(context, context.database) as source:
-        drops = dumped_definitions.drops(source, context.keep_open)
+    with schema_of_database(site, site.database) as source:
+        drops = dumped_definitions.drops(source, site.keep_open)
         statements = [drop.statement for drop in drops if drop.key in found.dumped["added"]]
         statements += _drops_of_our_own(session, own)
         try:
-            left = _left_on_copy(context, source, manifest, statements)
+            left = _left_on_copy(site, source, manifest, statements)
         except BackstopError as error:
             left = ["whether it can be dropped could not be proved on a copy: %s" % error]
     left += ["%s cannot be dropped in a transaction" % key for key in found.dumped["added"] if _is_subscription(key)]
@@ -160,23 +160,23 @@ def _is_subscription(key: str) -> bool:
 
 
 def _left_on_copy(
-    context: Context, source: archive.Source, manifest: Dict[str, Any], statements: Sequence[str]
+    site: Site, source: archive.Source, manifest: Dict[str, Any], statements: Sequence[str]
 ) -> List[str]:
     """How the live definitions would differ from the backup's after these statements."""
-    with loaded(context, source, manifest["database"]["properties"], "leftovers") as copy:
+    with loaded(site, source, manifest["database"]["properties"], "leftovers") as copy:
         with contextlib.ExitStack() as stack:
-            scratch = stack.enter_context(context.connect(copy))
+            scratch = stack.enter_context(site.connect(copy))
             if scratch.value("SELECT EXISTS (SELECT FROM pg_event_trigger)"):
                 # Their functions run at each DROP, and may reach other servers.
-                stack.enter_context(closed_copy(context, copy))
+                stack.enter_context(closed_copy(site, copy))
             stack.enter_context(scratch.transaction())
             drop_each(scratch, statements)
-        found = catalog_differences(context, manifest, copy, ignore=[_history_table(context)])
+        found = catalog_differences(site, manifest, copy, ignore=[_history_table(site)])
     return [sentence for sentence in found.objects if sentence not in found.beside]
 
 
 def _written_since(
-    context: Context, session: Session, place: BackupPlace, manifest: Dict[str, Any]
+    site: Site, session: Session, place: BackupPlace, manifest: Dict[str, Any]
 ) -> List[str]:
     """Which new tables and columns hold more than the migrations put there: somebody worked with those that succeeded.
 
@@ -184,24 +184,24 @@ def _written_since(
     """
     known = {table.full_name: table for table in map(Table.from_json, manifest["tables"])}
     losses = losses_of_dropping(session, known, to_be_put_back=False)
-    mark(session, losses, context.store, place)
+    mark(session, losses, site.store, place)
     return ["%s, since an applied migration made room for them" % loss for loss in losses if not loss.by_migration]
 
 
-def _prove(context: Context, session: Session, place: BackupPlace) -> None:
-    found = leftovers(context, session, place)
+def _prove(site: Site, session: Session, place: BackupPlace) -> None:
+    found = leftovers(site, session, place)
     left = ["%s is left" % key for key in found["added"]] + ["%s is applied" % name for name in found["applied"]]
     _require_none(found["reasons"] + left)
 
 
-def _prove_inside(context: Context, session: Session, place: BackupPlace, manifest: Dict[str, Any]) -> None:
+def _prove_inside(site: Site, session: Session, place: BackupPlace, manifest: Dict[str, Any]) -> None:
     """The same in a transaction that pg_dump cannot see, by queries of ours."""
-    applied, wrong = _history_since(context, session, place)
+    applied, wrong = _history_since(site, session, place)
     found = definitions.compare(manifest["definitions"], definitions.definitions(session))
     wrong += ["%s is applied" % row.migration_name for row in applied]
-    ours = _history_table(context)
+    ours = _history_table(site)
     wrong += ["%s is %s" % (key, how) for how, keys in found.items() for key in keys if not is_about(key, ours)]
-    _require_none(wrong + _rows_since(context, session, manifest))
+    _require_none(wrong + _rows_since(site, session, manifest))
 
 
 def _require_none(wrong: Sequence[str]) -> None:
@@ -214,7 +214,7 @@ def _require_none(wrong: Sequence[str]) -> None:
 
 
 def _drop_added(
-    context: Context, session: Session, place: BackupPlace, statements: Sequence[str]
+    site: Site, session: Session, place: BackupPlace, statements: Sequence[str]
 ) -> Tuple[List[str], int]:
     """Drop in one transaction what these statements drop; the applied migrations go from the history.
 
@@ -223,16 +223,16 @@ def _drop_added(
     manifest = manifests.load(place)
     with session.transaction():
         session.execute("SET LOCAL lock_timeout = '5s'")
-        kept = _keep_rows(context, session, manifest)
+        kept = _keep_rows(site, session, manifest)
         dropped = drop_each(session, statements)
-        take_out_of_history(session, context.connection.schema, _history_since(context, session, place)[0])
-        _prove_inside(context, session, place, manifest)
+        take_out_of_history(session, site.connection.schema, _history_since(site, session, place)[0])
+        _prove_inside(site, session, place, manifest)
         reach("clean.before-commit")
     reach("clean.committed")
     return dropped, kept
 
 
-def _keep_rows(context: Context, session: Session, manifest: Dict[str, Any]) -> int:
+def _keep_rows(site: Site, session: Session, manifest: Dict[str, Any]) -> int:
     """Write what goes with new tables and columns into files, behind locks: nobody adds to it from here on."""
     known = {table.full_name: table for table in map(Table.from_json, manifest["tables"])}
     going = [
@@ -245,17 +245,17 @@ def _keep_rows(context: Context, session: Session, manifest: Dict[str, Any]) -> 
         listed = ", ".join("ONLY " + name for name in going)
         session.execute("LOCK TABLE %s IN ACCESS EXCLUSIVE MODE" % listed)
     losses = losses_of_dropping(session, known, to_be_put_back=False)
-    if losses and context.operation is not None:
-        write_lost_rows(session, losses, context.operation.file("lost-rows"))
+    if losses and site.operation is not None:
+        write_lost_rows(session, losses, site.operation.file("lost-rows"))
         reach("clean.kept")
     return sum(loss.total for loss in losses)
 
 
-def _resolve(context: Context, session: Session, prisma: Prisma, failed: Sequence[str]) -> List[str]:
+def _resolve(site: Site, session: Session, prisma: Prisma, failed: Sequence[str]) -> List[str]:
     for name in failed:
-        prisma.migrate_resolve(context.connection.url(), cursor=session.cursor(), rolled_back=name)
+        prisma.migrate_resolve(site.connection.url(), cursor=session.cursor(), rolled_back=name)
         reach("resolve.one")
-    left = history.compare([], history.read_rows(session.cursor(), context.connection.schema)).failed
+    left = history.compare([], history.read_rows(session.cursor(), site.connection.schema)).failed
     if left:
         raise BackstopError("Migrations are still marked as failed", found=", ".join(left))
     return list(failed)

@@ -28,7 +28,7 @@ from ..postgres.connection import Settings, connect
 from ..postgres.relay import only_to
 from ..postgres.ways_out import is_unconfined, unclosable
 from ..prisma.project import Project
-from ..site import Context
+from ..site import Site
 from .closed_copy import closed_copy
 
 #: Step of a deploy: the old release was tried on the new schema.
@@ -43,7 +43,7 @@ _WAY = (
 
 
 def try_old_release(
-    context: Context,
+    site: Site,
     scratch: str,
     release: str,
     callback: Callable[[int], Dict[str, Any]],
@@ -65,7 +65,7 @@ def try_old_release(
     :param keywords: of :func:`..application.trial.run`
     :returns: ``tried``, ``works``, and ``reason`` where it does not or was not tried; an answer, not a failure
     """
-    live = context.connection
+    live = site.connection
     # Its manager may read the link ``.env`` for it; one that reads it itself keeps what it is given.
     given: Dict[str, str] = {}
     for file in (os.path.join(release, ".env"), *environment_files):
@@ -73,7 +73,7 @@ def try_old_release(
     # What this process hands down is not given anew, so only what leads to a database counts.
     inherited = {name: value for name, value in os.environ.items() if _URL.match(value)}
     found = {**inherited, **_own_settings({release, project.path}), **given}
-    copy = _login(context.connection.with_database(scratch), live.database, map(found.get, _names(project)))
+    copy = _login(site.connection.with_database(scratch), live.database, map(found.get, _names(project)))
     port = trial.free_port(other_than=live.port)
     asked_elsewhere: List[str] = []
 
@@ -82,7 +82,7 @@ def try_old_release(
 
     try:
         _require_confined(copy)
-        with closed_copy(context, scratch):
+        with closed_copy(site, scratch):
             try:
                 outcome: Outcome[Dict[str, Any]] = trial.run(
                     command,

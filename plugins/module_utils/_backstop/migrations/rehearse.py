@@ -31,7 +31,7 @@ from ..prisma import history
 from ..prisma.cli import Prisma
 from ..prisma.failures import PrismaError
 from ..prisma.sql_text import cluster_statements
-from ..site import Context
+from ..site import Run, Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
@@ -45,7 +45,7 @@ EXPECTED_DEFINITIONS = "rehearsed-definitions.json"
 
 
 def rehearse(
-    context: Context,
+    site: Site,
     scratch: str,
     prisma: Prisma,
     *,
@@ -63,36 +63,36 @@ def rehearse(
     if not is_scratch(scratch):
         raise Refused("A rehearsal runs on a scratch database only", found=scratch)
     files = history.read_folder(prisma.project.migrations())
-    with context.connect(scratch) as session:
-        state = history.compare(files, history.read_rows(session.cursor(), context.connection.schema))
+    with site.connect(scratch) as session:
+        state = history.compare(files, history.read_rows(session.cursor(), site.connection.schema))
         refuse_problems(state, expected)
         pending = [file for file in files if file.name in state.pending]
         _refuse_cluster_statements(pending)
         if not in_closed_server:
             refuse_openings((file.name, file.sql) for file in pending)
-        roles, foresight = noted_foresight(context.operation, pending)
+        roles, foresight = noted_foresight(site.operation, pending)
         before = _facts(session)
-        watch = Watch(session, foresight.gone if foresight else None, context.connection.schema)
+        watch = Watch(session, foresight.gone if foresight else None, site.connection.schema)
         rights = {role: rights_of(session, role) for role in roles}
-        untouched, objects = _entries(context, session), definitions.definitions(session)
-        context.progress.phase("rehearsing", database=scratch, migrations=state.pending)
+        untouched, objects = _entries(site, session), definitions.definitions(session)
+        site.progress.phase("rehearsing", database=scratch, migrations=state.pending)
         watched = {t.oid: t.full_name for t in before["tables"]}
-        closed = contextlib.nullcontext() if in_closed_server else closed_copy(context, scratch)
-        with closed, _LockWatcher(context, scratch, watched) as watcher:
-            deployed = _deploy(context, prisma, session, scratch, lock_timeout_ms, timeout)
+        closed = contextlib.nullcontext() if in_closed_server else closed_copy(site, scratch)
+        with closed, _LockWatcher(site, scratch, watched) as watcher:
+            deployed = _deploy(site, prisma, session, scratch, lock_timeout_ms, timeout)
         reach("rehearsal.migrated")
         after = _facts(session)
-        rows = history.read_rows(session.cursor(), context.connection.schema) or []
+        rows = history.read_rows(session.cursor(), site.connection.schema) or []
         destroys = watch.destroyed(before["digests"], after["digests"])
-        _require_rights(context, session, rights)
-        if context.operation is not None:
-            note_objects(context.operation, objects, definitions.definitions(session))
-    changes = _changes(before, after, "%s.%s" % (context.connection.schema, history.TABLE))
-    if context.operation is not None:
+        _require_rights(site, session, rights)
+        if site.operation is not None:
+            note_objects(site.operation, objects, definitions.definitions(session))
+    changes = _changes(before, after, "%s.%s" % (site.connection.schema, history.TABLE))
+    if site.operation is not None:
         names = changes["added_tables"] + changes["changed_rows"] + changes["changed_columns"]
         written = [table for table in after["tables"] if table.full_name in names]
-        note_rehearsed(context.operation, written, after["digests"], changes["dropped_tables"])
-        write_json(context.operation.file(EXPECTED_DEFINITIONS), _expected(context, scratch, untouched))
+        note_rehearsed(site.operation, written, after["digests"], changes["dropped_tables"])
+        write_json(site.operation.file(EXPECTED_DEFINITIONS), _expected(site, scratch, untouched))
     locked = dict(foresight.locks) if foresight else {}
     for name, mode in watcher.locked.items():
         note_lock(locked, name, mode)
@@ -126,12 +126,12 @@ def _told(result: Dict[str, Any], locks: str) -> str:
     )
 
 
-def _require_rights(context: Context, session: Session, before: Mapping[str, Rights]) -> None:
+def _require_rights(site: Site, session: Session, before: Mapping[str, Rights]) -> None:
     """The release's user must be able to use what is new, and what was there as before.
 
     :raises Refused: it cannot, and the gate on that was not waived
     """
-    gates = (context.operation.facts("gates") if context.operation else None) or {}
+    gates = (site.operation.facts("gates") if site.operation else None) or {}
     for role, rights in before.items():
         found = lacking(rights, rights_of(session, role), history.TABLE)
         if found and "application_rights" not in (gates.get("waived") or {}):
@@ -144,7 +144,7 @@ def _require_rights(context: Context, session: Session, before: Mapping[str, Rig
 
 
 def rehearse_closed(
-    context: Context,
+    site: Site,
     scratch: str,
     prisma: Prisma,
     place: Optional[BackupPlace],
@@ -160,7 +160,7 @@ def rehearse_closed(
         then, is dropped
     """
 
-    def run(where: Context, database: str, in_closed_server: bool) -> Dict[str, Any]:
+    def run(where: Site, database: str, in_closed_server: bool) -> Dict[str, Any]:
         return rehearse(
             where,
             database,
@@ -172,12 +172,12 @@ def rehearse_closed(
         )
 
     try:
-        return {**run(context, scratch, False), "closed_server": None}
+        return {**run(site, scratch, False), "closed_server": None}
     except CannotBeClosed as open_ways:
         if place is None:
             raise
         try:
-            with closed_copy_in_cluster(context, place) as there:
+            with closed_copy_in_cluster(site, place) as there:
                 facts = run(there, there.database, True)
         except Refused as error:
             raise Refused(
@@ -185,21 +185,21 @@ def rehearse_closed(
                 found=open_ways.found,
                 hint="%s. Or rehearse in a server of its own, which failed: %s" % (open_ways.hint, error),
             ) from error
-        with context.administer() as admin:
+        with site.administer() as admin:
             drop_scratch_database(admin, scratch)
         return {**facts, "database": scratch, "closed_server": open_ways.found}
 
 
 def _deploy(
-    context: Context, prisma: Prisma, session: Session, scratch: str, lock_timeout_ms: int, timeout: Optional[float]
+    site: Site, prisma: Prisma, session: Session, scratch: str, lock_timeout_ms: int, timeout: Optional[float]
 ) -> float:
     try:
         return prisma.migrate_deploy(
-            context.connection.url(scratch),
+            site.connection.url(scratch),
             cursor=session.cursor(),
             lock_timeout_ms=lock_timeout_ms,
             timeout=timeout,
-            keep_open=context.keep_open,
+            keep_open=site.keep_open,
         ).seconds
     except BackstopError as error:
         hint = error.hint
@@ -264,17 +264,17 @@ def _changes(before: Dict[str, Any], after: Dict[str, Any], history_table: str) 
     }
 
 
-def _entries(context: Context, session: Session) -> dumped_definitions.Entries:
-    return dumped_definitions.of_database(context.tools(session), session.settings, keep_open=context.keep_open)
+def _entries(site: Site, session: Session) -> dumped_definitions.Entries:
+    return dumped_definitions.of_database(site.tools(session), session.settings, keep_open=site.keep_open)
 
 
-def _expected(context: Context, scratch: str, untouched: dumped_definitions.Entries) -> Dict[str, Any]:
+def _expected(site: Site, scratch: str, untouched: dumped_definitions.Entries) -> Dict[str, Any]:
     """Which definitions the migrations touched, all of them as they left them, and as they read after another load."""
-    with context.connect(scratch) as session:
-        after = _entries(context, session)
+    with site.connect(scratch) as session:
+        after = _entries(site, session)
         properties = read_properties(session, scratch)
-    with schema_of_database(context, scratch) as source:
-        again = load_definitions(context, source, properties, "trip1").dumped
+    with schema_of_database(site, scratch) as source:
+        again = load_definitions(site, source, properties, "trip1").dumped
     return {
         "touched": _differing(untouched, after),
         "after": dumped_definitions.to_json(after),
@@ -282,24 +282,24 @@ def _expected(context: Context, scratch: str, untouched: dumped_definitions.Entr
     }
 
 
-def check_against_rehearsal(context: Context, session: Session) -> List[str]:
+def check_against_rehearsal(site: Site, session: Session) -> List[str]:
     """How the live definitions differ from those that the rehearsal left, by what pg_dump writes; empty when they are
     the same.
 
     What the migrations left alone in both may differ: the rehearsal's copy was restored. Where the copy only reads
     differently, the live ones read like it once they are loaded.
     """
-    operation = context.operation
+    operation = site.operation
     if operation is None:
         raise AssertionError("a rehearsal is of an operation")
     expected = read_json(operation.file(EXPECTED_DEFINITIONS), "catalog that the rehearsal left")
-    live = _entries(context, session)
-    touched = {*expected["touched"], *_touched(context, operation, live)}
+    live = _entries(site, session)
+    touched = {*expected["touched"], *_touched(site, operation, live)}
     left = [key for key in _differing(expected["after"], live) if key in touched]
     if left:
-        with schema_of_database(context, context.database) as source:
-            properties = read_properties(session, context.database)
-            again = load_definitions(context, source, properties, "trip1").dumped
+        with schema_of_database(site, site.database) as source:
+            properties = read_properties(session, site.database)
+            again = load_definitions(site, source, properties, "trip1").dumped
         for entries in (expected["after"], expected["loaded"]):
             differing = _differing(entries, again)
             left = [key for key in left if key in differing]
@@ -317,18 +317,18 @@ def _differing(before: dumped_definitions.Entries, after: dumped_definitions.Ent
     return [key for keys in dumped_definitions.compare(before, after).values() for key in keys]
 
 
-def _touched(context: Context, operation: Operation, live: dumped_definitions.Entries) -> List[str]:
+def _touched(site: Site, operation: Operation, live: dumped_definitions.Entries) -> List[str]:
     """What differs from the backup that was made right before the migrations; all where there is none to ask."""
     done = operation.facts("backup")
-    manifest = manifests.load(context.store.find_backup(done["backup"])) if done else {}
+    manifest = manifests.load(site.store.find_backup(done["backup"])) if done else {}
     return _differing(manifest["dumped"], live) if "dumped" in manifest else list(live)
 
 
 class _LockWatcher:
     """Looks every 10 ms which locks are held on tables; a lock that is held for less can be missed."""
 
-    def __init__(self, context: Context, database: str, tables: Dict[int, str]) -> None:
-        self._context = context
+    def __init__(self, site: Site, database: str, tables: Dict[int, str]) -> None:
+        self._site = site
         self._database = database
         self._tables = tables
         self._stop = threading.Event()
@@ -336,7 +336,7 @@ class _LockWatcher:
         self.locked: Dict[str, str] = {}
 
     def __enter__(self) -> "_LockWatcher":
-        self._session = self._context.administer()
+        self._session = self._site.administer()
         self._oid = server.database_oid(self._session, self._database)
         self._thread.start()
         return self

@@ -25,7 +25,7 @@ from ..postgres.ways_out import REACHING
 from ..prisma import history
 from ..prisma.outgoing import openings
 from ..prisma.sql_text import cluster_statements, statements
-from ..site import Context
+from ..site import Run, Site
 from ..store.manifest import is_whole, readable
 from .deploy import backup_history
 
@@ -36,14 +36,14 @@ _OF_EVERY_DATABASE = ("SCHEMA public", "COMMENT SCHEMA public")
 
 
 def compare(
-    context: Context, session: Session, files: Sequence[history.MigrationFile]
+    site: Site, session: Session, files: Sequence[history.MigrationFile]
 ) -> Tuple[List[str], List[str]]:
     """Run the migrations in force in a scratch database and compare it with the live one, by what pg_dump writes.
 
     :returns: one sentence for each object that differs; tables, columns and types that are made and not there
     :raises BackstopError: the migrations cannot be run again, so nothing can be told
     """
-    state = history.compare(files, history.read_rows(session.cursor(), context.connection.schema))
+    state = history.compare(files, history.read_rows(session.cursor(), site.connection.schema))
     if state.unknown or state.edited or state.failed:
         raise CouldNotVerify(
             "the history is not that of this release", hint="see the gate migrations, which tells what is wrong"
@@ -51,15 +51,15 @@ def compare(
     in_force = [file for file in files if file.name in state.applied]
     if any(cluster_statements(file.sql) or openings(file.sql, REACHING) for file in in_force):
         raise CouldNotVerify("a migration in force acts beyond its database, so it cannot be run in a scratch one")
-    properties = read_properties(session, context.database)
-    with scratch_database(context, session, "drift") as (_admin, name):
-        _run_all(context, name, in_force)
-        with context.connect(name) as scratch:
-            gone = objects_gone(_own(context, scratch), _own(context, session))
-        made, live = (_entries(context, database) for database in (name, context.database))
+    properties = read_properties(session, site.database)
+    with scratch_database(site, session, "drift") as (_admin, name):
+        _run_all(site, name, in_force)
+        with site.connect(name) as scratch:
+            gone = objects_gone(_own(site, scratch), _own(site, session))
+        made, live = (_entries(site, database) for database in (name, site.database))
         found = dumped_definitions.compare(made, live)
         if any(found.values()):
-            found = _without_reprinted(context, name, properties, found, made, live)
+            found = _without_reprinted(site, name, properties, found, made, live)
     return [
         dumped_definitions.describe(key, how, made, live)
         for told, how in (("added", "only in the database"), ("missing", "only in the migrations"), ("changed",) * 2)
@@ -67,15 +67,15 @@ def compare(
     ], gone
 
 
-def _entries(context: Context, database: str) -> dumped_definitions.Entries:
-    with context.connect(database) as session:
-        tools = context.tools(session)
-    settings = context.connection.with_database(database)
-    return _comparable(context, dumped_definitions.of_database(tools, settings, keep_open=context.keep_open))
+def _entries(site: Site, database: str) -> dumped_definitions.Entries:
+    with site.connect(database) as session:
+        tools = site.tools(session)
+    settings = site.connection.with_database(database)
+    return _comparable(site, dumped_definitions.of_database(tools, settings, keep_open=site.keep_open))
 
 
-def _comparable(context: Context, entries: dumped_definitions.Entries) -> dumped_definitions.Entries:
-    own = "%s.%s" % (context.connection.schema, history.TABLE)
+def _comparable(site: Site, entries: dumped_definitions.Entries) -> dumped_definitions.Entries:
+    own = "%s.%s" % (site.connection.schema, history.TABLE)
     return {
         key: several
         for key, several in dumped_definitions.without_rights(entries).items()
@@ -84,7 +84,7 @@ def _comparable(context: Context, entries: dumped_definitions.Entries) -> dumped
 
 
 def _without_reprinted(
-    context: Context,
+    site: Site,
     name: str,
     properties: Dict[str, Any],
     found: Dict[str, List[str]],
@@ -97,10 +97,10 @@ def _without_reprinted(
     """
     try:
         again = []
-        for number, database in enumerate((context.database, name), 1):
-            with schema_of_database(context, database) as source:
-                loaded = load_definitions(context, source, properties, "trip%d" % number).dumped
-            again.append(_comparable(context, loaded))
+        for number, database in enumerate((site.database, name), 1):
+            with schema_of_database(site, database) as source:
+                loaded = load_definitions(site, source, properties, "trip%d" % number).dumped
+            again.append(_comparable(site, loaded))
     except BackstopError:
         return found
     left = dumped_definitions.compare(again[1], again[0])
@@ -111,16 +111,16 @@ def _without_reprinted(
 # Applied, but not there -----------------------------------------------------------------------------------------------
 
 
-def missing_objects(context: Context, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
+def missing_objects(site: Site, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
     """Tables, columns and types that the migrations in force make and the database does not have.
 
     :raises BackstopError: the migrations cannot be run again, so nothing can be told
     """
-    return compare(context, session, files)[1]
+    return compare(site, session, files)[1]
 
 
-def _own(context: Context, session: Session) -> definitions.Definitions:
-    ours = "%s.%s" % (context.connection.schema, history.TABLE)
+def _own(site: Site, session: Session) -> definitions.Definitions:
+    ours = "%s.%s" % (site.connection.schema, history.TABLE)
     return {key: text for key, text in definitions.definitions(session).items() if not is_about(key, ours)}
 
 
@@ -134,15 +134,15 @@ def objects_gone(made: definitions.Definitions, live: definitions.Definitions) -
     return gone + [key for key in columns if not key[len("column ") :].startswith(whole)]
 
 
-def missing_since_backup(context: Context, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
+def missing_since_backup(site: Site, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
     """The same where the migrations cannot be run again: objects that the first backup with this very history has, and
     that a migration in force names."""
-    rows = history.read_rows(session.cursor(), context.connection.schema)
-    known = [backup for backup in readable(context.store.backups()) if is_whole(backup.manifest)]
+    rows = history.read_rows(session.cursor(), site.connection.schema)
+    known = [backup for backup in readable(site.store.backups()) if is_whole(backup.manifest)]
     same = [
         backup.manifest
         for backup in known
-        if backup.manifest["database"]["name"] == context.database
+        if backup.manifest["database"]["name"] == site.database
         and rows
         and not history.history_differences(backup_history(backup.place), rows)
     ]
@@ -151,17 +151,17 @@ def missing_since_backup(context: Context, session: Session, files: Sequence[his
     made = min(same, key=lambda manifest: str(manifest["created"]))["definitions"]
     applied = history.compare(files, rows).applied
     text = "\n".join(file.sql for file in files if file.name in applied)
-    gone = objects_gone(made, _own(context, session))
+    gone = objects_gone(made, _own(site, session))
     return [key for key in gone if re.search(r"\b%s\b" % re.escape(key.rsplit(".", 1)[-1]), text)]
 
 
 # Running the migrations again -----------------------------------------------------------------------------------------
 
 
-def _run_all(context: Context, database: str, files: Sequence[history.MigrationFile]) -> None:
+def _run_all(site: Site, database: str, files: Sequence[history.MigrationFile]) -> None:
     """Each script as one query, as Prisma sends it."""
-    with context.connect(database, pinned=False) as session:
-        schema = quote_identifier(context.connection.schema)
+    with site.connect(database, pinned=False) as session:
+        schema = quote_identifier(site.connection.schema)
         session.execute("SET statement_timeout = 0; SET lock_timeout = '10s'")
         session.execute("CREATE SCHEMA IF NOT EXISTS %s" % schema)
         session.execute("SET search_path TO %s" % schema)

@@ -18,7 +18,7 @@ from ..base.errors import BackstopError
 from ..base.failpoints import reach
 from ..prisma.cli import Prisma
 from ..prisma.failures import PrismaError
-from ..site import Context
+from ..site import Site
 from .deploy import apply_migrations, wind_up_predecessor
 from .leftovers import clean_failed_migration, leftovers
 
@@ -27,7 +27,7 @@ _BACKUP = "backup"
 
 
 def apply_patiently(
-    context: Context,
+    site: Site,
     prisma: Prisma,
     *,
     lock_retries: int,
@@ -42,10 +42,10 @@ def apply_patiently(
     attempt = 0
     while True:
         try:
-            done = apply_migrations(context, prisma, expected=expected, lock_timeout_ms=lock_timeout_ms, **keywords)
+            done = apply_migrations(site, prisma, expected=expected, lock_timeout_ms=lock_timeout_ms, **keywords)
             return {**done, "lock_retries": attempt}
         except PrismaError as error:
-            if attempt >= lock_retries or not _only_waited(error) or not _put_right(context, prisma):
+            if attempt >= lock_retries or not _only_waited(error) or not _put_right(site, prisma):
                 raise
         attempt += 1
         reach("migrate.again")
@@ -56,19 +56,19 @@ def _only_waited(error: PrismaError) -> bool:
     return bool(error.started) and error.sqlstate == sqlstates.LOCK_NOT_AVAILABLE
 
 
-def _put_right(context: Context, prisma: Prisma) -> bool:
+def _put_right(site: Site, prisma: Prisma) -> bool:
     """Mark the failed migration as rolled back, if it is proved that it left nothing; False where it is not."""
-    done = context.operation.facts(_BACKUP) if context.operation else None
+    done = site.operation.facts(_BACKUP) if site.operation else None
     if not done:
         return False
-    place = context.store.find_backup(done["backup"])
+    place = site.store.find_backup(done["backup"])
     try:
-        with context.connect() as session:
-            wind_up_predecessor(context, session)
-            found = leftovers(context, session, place)
+        with site.connect() as session:
+            wind_up_predecessor(site, session)
+            found = leftovers(site, session, place)
     except BackstopError:  # who holds the lock may keep us from reading, too
         return False
     if any(found.values()):  # also where one before it was applied: taken out and run again it might do its work twice
         return False
-    clean_failed_migration(context, place, prisma)
+    clean_failed_migration(site, place, prisma)
     return True

@@ -35,6 +35,7 @@ class Operation:
         self.id = operation_id
         self.header = header
         self.path = store.operation_path(operation_id)
+        self.lock = FileLock(self.file("lock"))
 
     @classmethod
     def create(cls, store: Store, kind: str, header: Dict[str, Any]) -> "Operation":
@@ -84,10 +85,6 @@ class Operation:
     def former_commit(self) -> Optional[str]:
         """The release that ran when it began; None or empty where none was known."""
         return (self.header.get("facts") or {}).get("former_commit")
-
-    @property
-    def lock(self) -> FileLock:
-        return FileLock(os.path.join(self.path, "lock"))
 
     @property
     def progress(self) -> Progress:

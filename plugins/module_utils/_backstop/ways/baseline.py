@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional
 from ..base.errors import Refused
 from ..migrations.old_release import OLD_RELEASE
 from ..prisma import history
-from ..site import Context
+from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations_of
@@ -22,44 +22,44 @@ ReadFolder = Callable[[], List[history.MigrationFile]]
 CODE = "code"
 
 
-def last_deploy(context: Context) -> Optional[Operation]:
+def last_deploy(site: Site) -> Optional[Operation]:
     """The newest deploy of this database that applied migrations."""
     found = [
         operation
-        for operation in operations_of(context.store, context.database)
+        for operation in operations_of(site.store, site.database)
         if operation.kind == "deploy" and operation.last(MIGRATE)
     ]
     return found[-1] if found else None
 
 
-def backup_to_revert_to(context: Context, backup_id: Optional[str]) -> BackupPlace:
+def backup_to_revert_to(site: Site, backup_id: Optional[str]) -> BackupPlace:
     """The backup that was named, else the last one that was made before the last deploy migrated."""
-    deploy = None if backup_id else last_deploy(context)
+    deploy = None if backup_id else last_deploy(site)
     done = deploy.done("backup") if deploy else None
     if done:
         backup_id = done["backup"]
     if backup_id:
-        place = context.store.find_backup(backup_id)
+        place = site.store.find_backup(backup_id)
         manifests.require_whole(manifests.load(place))
         return place
-    known = manifests.readable(context.store.backups("pre-migration"))
-    usable = [backup for backup in known if _is_of(context, backup.manifest)]
+    known = manifests.readable(site.store.backups("pre-migration"))
+    usable = [backup for backup in known if _is_of(site, backup.manifest)]
     if not usable:
         raise Refused(
             "There is no backup to revert to",
-            found="no pre-migration backup of %s in %s" % (context.database, context.store.root),
+            found="no pre-migration backup of %s in %s" % (site.database, site.store.root),
             hint="name one with -e rollback_backup=ID; pg_backup_info lists all",
         )
     return max(usable, key=lambda backup: str(backup.manifest["created"])).place
 
 
-def _is_of(context: Context, manifest: Dict[str, Any]) -> bool:
-    return bool(manifest["database"]["name"] == context.database) and manifests.is_whole(manifest)
+def _is_of(site: Site, manifest: Dict[str, Any]) -> bool:
+    return bool(manifest["database"]["name"] == site.database) and manifests.is_whole(manifest)
 
 
-def release_before(context: Context) -> Optional[str]:
+def release_before(site: Site) -> Optional[str]:
     """The release to go back to where the last change was a deploy without a migration, or its revert; else None."""
-    done = [one for one in operations_of(context.store, context.database) if one.outcome == "done"]
+    done = [one for one in operations_of(site.store, site.database) if one.outcome == "done"]
     if not done:
         return None
     last = done[-1]

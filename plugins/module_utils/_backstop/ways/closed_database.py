@@ -13,11 +13,11 @@ from ..base.errors import BackstopError, Refused
 from ..base.sql_names import quote_identifier
 from ..postgres import server
 from ..postgres.connection import Session
-from ..site import Context
+from ..site import Site
 
 
 @contextlib.contextmanager
-def connect_exclusively(context: Context, admin: Session, name: str) -> Iterator[Session]:
+def connect_exclusively(site: Site, admin: Session, name: str) -> Iterator[Session]:
     """A session in a database; one that accepts no connections accepts this one and no other.
 
     :raises Refused: somebody else came in meanwhile
@@ -28,7 +28,7 @@ def connect_exclusively(context: Context, admin: Session, name: str) -> Iterator
             allow_connections(admin, name, True)
             # Not for long: nobody but us may come in.
             stack.callback(_close_again, admin, name)
-        session = stack.enter_context(context.connect(name))
+        session = stack.enter_context(site.connect(name))
         if closed:
             allow_connections(admin, name, False)
             others = server.other_sessions(admin, name, besides=(session.backend,))

@@ -41,12 +41,12 @@ from ..prisma.cli import Prisma
 from ..prisma.failures import PrismaError
 from ..prisma.project import Project
 from ..prisma.sql_text import cluster_statements, statements
-from ..site import Context, exclusive, journaled_step
+from ..site import Run, Site, exclusive, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
 from .handover import fence_writers
-from .swap import LossPolicy, the_operation
+from .swap import LossPolicy
 
 PROOF = "down_proof"
 DOWN = "down"
@@ -147,7 +147,7 @@ def refuse_unfit(sql: DownSql) -> None:
 
 
 def rehearse_down(
-    context: Context,
+    run: Run,
     before: BackupPlace,
     now: Optional[BackupPlace] = None,
     *,
@@ -161,17 +161,17 @@ def rehearse_down(
     :param sources: keywords of find_down_sql()
     :returns: ``proved``, and ``reasons`` when it is not; an answer, not a failure
     """
-    operation = the_operation(context)
-    with context.connect(scratch) as session:
-        rows = _rows_to_take_out(session, context.connection.schema, before)
-    with journaled_step(context, PROOF) as facts:
+    operation = run.operation
+    with run.connect(scratch) as session:
+        rows = _rows_to_take_out(session, run.connection.schema, before)
+    with journaled_step(run, PROOF) as facts:
         facts.update(proved=False, before=before.backup_id, source="none", sha256="")
         try:
-            sql = find_down_sql([row.migration_name for row in rows], url=context.connection.url(scratch), **sources)
+            sql = find_down_sql([row.migration_name for row in rows], url=run.connection.url(scratch), **sources)
             facts.update(source=sql.source, sha256=sql.sha256)
             write_file(operation.file(DOWN_FILE), sql.text.encode())
             refuse_unfit(sql)
-            found = _prove_on(context, scratch, sql, before) if scratch else _prove_on_copy(context, sql, before, now)
+            found = _prove_on(run, scratch, sql, before) if scratch else _prove_on_copy(run, sql, before, now)
             facts.update(proved=True, reasons=[], **found)
         except _NotProved as error:
             facts["reasons"] = error.reasons
@@ -184,16 +184,16 @@ def rehearse_down(
 
 
 def _prove_on_copy(
-    context: Context, sql: DownSql, before: BackupPlace, now: Optional[BackupPlace]
+    run: Run, sql: DownSql, before: BackupPlace, now: Optional[BackupPlace]
 ) -> Dict[str, Any]:
     if now is None:
         raise AssertionError("give a backup or a scratch database")
-    name = scratch_name(the_operation(context).id, "down")
+    name = scratch_name(run.operation.id, "down")
     try:
-        build_database(context, now, name)
-        return _prove_on(context, name, sql, before)
+        build_database(run, now, name)
+        return _prove_on(run, name, sql, before)
     finally:
-        with context.administer() as admin:
+        with run.administer() as admin:
             drop_scratch_database(admin, name)
 
 
@@ -205,7 +205,7 @@ class _NotProved(BackstopError):
         self.reasons = reasons
 
 
-def _prove_on(context: Context, scratch: str, sql: DownSql, before: BackupPlace) -> Dict[str, Any]:
+def _prove_on(site: Site, scratch: str, sql: DownSql, before: BackupPlace) -> Dict[str, Any]:
     """Run the down-SQL on a scratch database that has the migration applied, and compare the outcome.
 
     :raises _NotProved: it does not lead back
@@ -214,14 +214,14 @@ def _prove_on(context: Context, scratch: str, sql: DownSql, before: BackupPlace)
         raise Refused("Down-SQL is proved on a scratch database only", found=scratch)
     manifest = manifests.load(before)
     refuse_openings([(sql.source, sql.text)])
-    with context.connect(scratch) as session:
-        with closed_copy(context, scratch):
+    with site.connect(scratch) as session:
+        with closed_copy(site, scratch):
             session.execute("BEGIN")
-            facts = _lead_back(context, session, sql, before, manifest, lambda _session, _losses: None)
+            facts = _lead_back(site, session, sql, before, manifest, lambda _session, _losses: None)
             session.execute("COMMIT")
         reach("down.proved")
         result = Comparison([], [])
-        compare_catalog(context, session, manifest, result)
+        compare_catalog(site, session, manifest, result)
         if not result.equal:
             raise _NotProved(result.tables + result.objects)
     return facts
@@ -231,13 +231,13 @@ def _prove_on(context: Context, scratch: str, sql: DownSql, before: BackupPlace)
 
 
 def _lead_back(
-    context: Context, session: Session, sql: DownSql, place: BackupPlace, manifest: Dict[str, Any], judge: Judge
+    site: Site, session: Session, sql: DownSql, place: BackupPlace, manifest: Dict[str, Any], judge: Judge
 ) -> Dict[str, Any]:
     """Within the open transaction: count, run, take out of the history, and prove that what stays is untouched.
 
     :param judge: is given what would go, before anything is done; raises to refuse
     """
-    schema = context.connection.schema
+    schema = site.connection.schema
     rows = _rows_to_take_out(session, schema, place)
     remaining = {table.full_name: table for table in map(Table.from_json, manifest["tables"])}
     there = {table.full_name: table for table in catalog.tables(session)}
@@ -365,109 +365,109 @@ def _wrong_columns(session: Session, remaining: Mapping[str, Table]) -> List[str
 
 
 @tried_again
-def take_out(context: Context, accept_lost_rows: int) -> Dict[str, Any]:
+def take_out(run: Run, accept_lost_rows: int) -> Dict[str, Any]:
     """Run the down-SQL that this operation proved on the live database, in one transaction.
 
     :raises Refused: more rows would go than accepted, or something is not as it was proved; nothing was changed
     """
-    operation = the_operation(context)
+    operation = run.operation
     proof = operation.facts(PROOF)
     if not proof or not proof["proved"]:
         raise Refused("The down-SQL was not proved", hint="run the whole playbook, without --tags or --start-at-task")
-    before = context.store.find_backup(proof["before"])
+    before = run.store.find_backup(proof["before"])
     manifest = manifests.load(before)
     done = operation.facts(DOWN)
-    if done and _is_out(context, before):
+    if done and _is_out(run, before):
         return {"changed": False, **done}
-    with journaled_step(context, DOWN) as facts:
-        if _is_out(context, before):
+    with journaled_step(run, DOWN) as facts:
+        if _is_out(run, before):
             # By the run that this one waited for, or by one that was killed right after its COMMIT.
-            facts.update(operation.facts(DOWN) or _after_the_fact(context, operation, proof))
+            facts.update(operation.facts(DOWN) or _after_the_fact(run, operation, proof))
             return {"changed": False, **facts}
         sql = DownSql(_read(operation.file(DOWN_FILE)), proof["source"])
         if sql.sha256 != proof["sha256"]:
             raise Refused("The down-SQL is not the one that was proved", found=operation.file(DOWN_FILE))
-        facts.update(_take_out(context, sql, before, manifest, accept_lost_rows))
+        facts.update(_take_out(run, sql, before, manifest, accept_lost_rows))
         return {"changed": True, **facts}
 
 
-def count_ahead(context: Context, accept_lost_rows: int) -> Dict[str, Any]:
+def count_ahead(run: Run, accept_lost_rows: int) -> Dict[str, Any]:
     """What take_out() would lose if nothing more was written, while the application runs; nothing changes.
 
     :raises Refused: it is more than what was accepted
     """
-    operation = the_operation(context)
+    operation = run.operation
     proof = operation.facts(PROOF)
     if not proof or not proof["proved"]:
         raise Refused("The down-SQL was not proved", hint="run the whole playbook, without --tags or --start-at-task")
-    before = context.store.find_backup(proof["before"])
+    before = run.store.find_backup(proof["before"])
     remaining = {table.full_name: table for table in map(Table.from_json, manifests.load(before)["tables"])}
     judgement = LossPolicy(operation, accept_lost_rows, (), can_carry=False, only_count=True)
-    if not _is_out(context, before):
-        with context.connect() as session:
+    if not _is_out(run, before):
+        with run.connect() as session:
             session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             losses = losses_of_dropping(session, remaining)
-            mark(session, losses, context.store, before)
+            mark(session, losses, run.store, before)
             judgement.settle_for(session, Carried(losses, {}))
             session.execute("ROLLBACK")
     return {"changed": False, **judgement.facts}
 
 
-def _is_out(context: Context, before: BackupPlace) -> bool:
+def _is_out(site: Site, before: BackupPlace) -> bool:
     """Whether the history is that of the backup: told from the database alone, which both went with in one COMMIT."""
-    with context.connect() as session:
-        rows = history.read_rows(session.cursor(), context.connection.schema)
+    with site.connect() as session:
+        rows = history.read_rows(session.cursor(), site.connection.schema)
     return not history.history_differences(backup_history(before), rows)
 
 
-def _after_the_fact(context: Context, operation: Operation, proof: Mapping[str, Any]) -> Dict[str, Any]:
+def _after_the_fact(site: Site, operation: Operation, proof: Mapping[str, Any]) -> Dict[str, Any]:
     """Facts of a down-SQL that is in force but not in the journal."""
     return {
         **{key: proof[key] for key in ("migrations", "dropped_tables", "dropped_columns")},
         **(operation.facts("count") or {}),
         "backup": (operation.facts(EMERGENCY) or {}).get("backup"),
-        "differences": _unlike_before(context, manifests.load(context.store.find_backup(proof["before"]))),
+        "differences": _unlike_before(site, manifests.load(site.store.find_backup(proof["before"]))),
         "finished_after_interruption": True,
     }
 
 
 @tried_again
-def settle(context: Context) -> Dict[str, Any]:
+def settle(run: Run) -> Dict[str, Any]:
     """Find out from the database whether this operation took its migration out, after who did it has ended.
 
     One that was killed right after its COMMIT did not write so; the journal is made to say what is.
     """
-    operation = the_operation(context)
+    operation = run.operation
     proof = operation.facts(PROOF)
     if operation.last(DOWN) is None or not proof:
         return {"changed": False, "taken_out": False}
-    with exclusive(context, operation):
-        if not _is_out(context, context.store.find_backup(proof["before"])):
+    with exclusive(run):
+        if not _is_out(run, run.store.find_backup(proof["before"])):
             return {"changed": False, "taken_out": False}
         known = operation.done(DOWN) is not None
         if not known:
             with operation.step(DOWN) as facts:
-                facts.update(operation.facts(DOWN) or _after_the_fact(context, operation, proof))
+                facts.update(operation.facts(DOWN) or _after_the_fact(run, operation, proof))
     return {"changed": not known, "taken_out": True}
 
 
 def _take_out(
-    context: Context, sql: DownSql, before: BackupPlace, manifest: Dict[str, Any], accept: int
+    run: Run, sql: DownSql, before: BackupPlace, manifest: Dict[str, Any], accept: int
 ) -> Dict[str, Any]:
-    operation = the_operation(context)
+    operation = run.operation
     counted: List[TableLoss] = []
 
     def judge(session: Session, losses: List[TableLoss]) -> None:
-        mark(session, losses, context.store, before)
+        mark(session, losses, run.store, before)
         LossPolicy(operation, accept, (), can_carry=False).settle_for(session, Carried(losses, {}))
         counted.extend(losses)
 
-    with context.administer() as ending, context.connect() as session:
-        wind_up_predecessor(context, session)
-        ended = fence_writers(session, ending, context.database)
+    with run.administer() as ending, run.connect() as session:
+        wind_up_predecessor(run, session)
+        ended = fence_writers(session, ending, run.database)
         reach("down.fenced")
-        emergency = _require_current_backup(context, session)
-        facts = _lead_back(context, session, sql, before, manifest, judge)
+        emergency = _require_current_backup(run, session)
+        facts = _lead_back(run, session, sql, before, manifest, judge)
         wrong = definitions.compare(manifest["definitions"], definitions.definitions(session))
         reasons = ["%s would be %s" % (key, how) for how, keys in sorted(wrong.items()) for key in keys]
         if reasons:
@@ -475,7 +475,7 @@ def _take_out(
         reach("down.before-commit")
         session.execute("COMMIT")
         reach("down.committed")
-        differences = _unlike_before(context, manifest)
+        differences = _unlike_before(run, manifest)
     return {
         **facts,
         "losses": [loss.to_json() for loss in counted],
@@ -486,24 +486,24 @@ def _take_out(
     }
 
 
-def _unlike_before(context: Context, manifest: Dict[str, Any]) -> List[str]:
+def _unlike_before(site: Site, manifest: Dict[str, Any]) -> List[str]:
     """What pg_dump writes differently from before; it cannot look before the COMMIT.
 
     The down-SQL led back on a copy, so this was changed beside the migration: it is reported, and nothing is lost by it.
     """
     try:
-        ignore = ["%s.%s" % (context.connection.schema, history.TABLE)]
-        return catalog_differences(context, manifest, ignore=ignore).objects
+        ignore = ["%s.%s" % (site.connection.schema, history.TABLE)]
+        return catalog_differences(site, manifest, ignore=ignore).objects
     except BackstopError as error:
         return ["unknown, they could not be compared: %s" % error]
 
 
-def _require_current_backup(context: Context, session: Session) -> str:
+def _require_current_backup(run: Run, session: Session) -> str:
     """The operation's last emergency backup, which must hold all that is there now."""
-    done = the_operation(context).facts(EMERGENCY)
+    done = run.operation.facts(EMERGENCY)
     if not done:
         raise Refused("There is no backup of the database as it is", hint="run the whole playbook")
-    place = context.store.find_backup(done["backup"])
+    place = run.store.find_backup(done["backup"])
     differences = compare_tables(session, manifests.load(place)).tables
     if differences:
         raise Refused(

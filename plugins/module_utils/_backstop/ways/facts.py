@@ -24,7 +24,7 @@ from ..postgres.catalog import Table
 from ..postgres.connection import DRIVER_ERRORS, Session
 from ..prisma import history
 from ..prisma.sessions import running_backends
-from ..site import Context
+from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations_of
@@ -120,7 +120,7 @@ class Facts:
 
 
 def gather(
-    context: Context,
+    site: Site,
     *,
     folder: Optional[ReadFolder] = None,
     healthy: Optional[bool] = None,
@@ -132,27 +132,27 @@ def gather(
     :param healthy: whether the application is; None when nobody looked
     """
     facts = Facts(healthy=healthy)
-    of_this = operations_of(context.store, context.database)
+    of_this = operations_of(site.store, site.database)
     facts.last_operation = of_this[-1] if of_this else None
     facts.open_operation = next((one for one in reversed(of_this) if one.is_open), None)
-    facts.deploy = last_deploy(context)
-    facts.release_before = None if backup_id else release_before(context)
+    facts.deploy = last_deploy(site)
+    facts.release_before = None if backup_id else release_before(site)
     try:
-        facts.place = backup_to_revert_to(context, backup_id)
+        facts.place = backup_to_revert_to(site, backup_id)
         facts.manifest = manifests.load(facts.place)
     except BackstopError as error:
         facts.place = None
         facts.unavailable.append(str(error))
-    with context.connect() as session:
+    with site.connect() as session:
         files = told(facts, "the migrations folder", folder) if folder is not None else None
-        _read_history(context, session, facts, files)
+        _read_history(site, session, facts, files)
         facts.running = told(facts, "who migrates now", lambda: _running(session)) or []
         found = told(facts, "invalid indexes", lambda: session.rows(_INVALID_INDEXES)) or []
         facts.invalid_indexes = [str(name) for (name,) in found]
         if facts.manifest:
-            compare_with_backup(context, session, facts)
+            compare_with_backup(site, session, facts)
         if files is not None and (facts.applied_since or facts.missing) and not (facts.failed or facts.unknown):
-            look = functools.partial(missing_objects, context, session, files)
+            look = functools.partial(missing_objects, site, session, files)
             facts.gone = told(facts, "whether what the applied migrations made is there", look) or []
     return facts
 
@@ -183,13 +183,13 @@ def _running(session: Session) -> List[str]:
 
 
 def _read_history(
-    context: Context,
+    site: Site,
     session: Session,
     facts: Facts,
     files: Optional[List[history.MigrationFile]],
 ) -> None:
     try:
-        rows = history.read_rows(session.cursor(), context.connection.schema)
+        rows = history.read_rows(session.cursor(), site.connection.schema)
     except DRIVER_ERRORS as error:
         facts.blind = True
         facts.unavailable.append("the history of migrations could not be read: %s" % " ".join(str(error).split()))
@@ -203,17 +203,17 @@ def _read_history(
         facts.pending, facts.unknown = state.pending, [name for name in state.unknown if name not in state.failed]
 
 
-def compare_with_backup(context: Context, session: Session, facts: Facts) -> None:
+def compare_with_backup(site: Site, session: Session, facts: Facts) -> None:
     now = told(facts, "the catalog", lambda: definitions.definitions(session))
     if now is not None:
         found = definitions.compare(facts.manifest["definitions"], now)
-        ours = context.connection.schema + "." + history.TABLE
+        ours = site.connection.schema + "." + history.TABLE
         facts.added, facts.missing, facts.changed = (
             [key for key in found[how] if ours not in key] for how in ("added", "missing", "changed")
         )
         before = facts.manifest["definitions"]
         facts.changed = [key for key in facts.changed if not definitions.only_moved_up(key, before[key], now[key])]
-        _correct_by_dump(context, facts)
+        _correct_by_dump(site, facts)
     contents = {(entry["schema"], entry["name"]): entry["digest"] for entry in facts.manifest["tables"]}
     first = _first_transaction_after(session, facts.manifest)
     known = known_by_oid(session, facts.manifest)
@@ -224,10 +224,10 @@ def compare_with_backup(context: Context, session: Session, facts: Facts) -> Non
     facts.tables.sort(key=lambda table: table.name)
 
 
-def _correct_by_dump(context: Context, facts: Facts) -> None:
+def _correct_by_dump(site: Site, facts: Facts) -> None:
     """Our queries say what differs; whether anything does, pg_dump decides."""
-    ours = "%s.%s" % (context.connection.schema, history.TABLE)
-    look = functools.partial(catalog_differences, context, facts.manifest, settle=False, ignore=[ours])
+    ours = "%s.%s" % (site.connection.schema, history.TABLE)
+    look = functools.partial(catalog_differences, site, facts.manifest, settle=False, ignore=[ours])
     found = told(facts, "what pg_dump writes of the catalog", look)
     if found is not None and found.equal:
         facts.added, facts.missing, facts.changed = [], [], []

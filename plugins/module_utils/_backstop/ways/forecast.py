@@ -18,7 +18,7 @@ from ..loss.pairing import known_by_oid
 from ..postgres import server
 from ..postgres.catalog import Table
 from ..postgres.connection import Session
-from ..site import Context
+from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
@@ -29,17 +29,17 @@ from .lost_objects import LostObjects, lost_objects
 from .swap import BUILD, successor_name
 
 
-def losses_of_revert(context: Context, facts: Facts) -> List[Dict[str, Any]]:
+def losses_of_revert(site: Site, facts: Facts) -> List[Dict[str, Any]]:
     """What going back to the backup would lose, for each table; ``exact`` tells a count from a bound ("at least")."""
-    copy = _restored_copy(context, facts)
+    copy = _restored_copy(site, facts)
     if copy is not None:
-        with context.connect() as live, context.connect(copy) as base:
+        with site.connect() as live, site.connect(copy) as base:
             losses = count_losses(live, base, known_by_oid(live, facts.manifest))
-            return _exact(facts, _counting(context, facts, live, losses))
-    found = _bounds(context, facts)
-    with context.connect() as live:
+            return _exact(facts, _counting(site, facts, live, losses))
+    found = _bounds(site, facts)
+    with site.connect() as live:
         going = told(facts, "what new tables and columns hold", lambda: _losses_of_dropping(live, facts)) or []
-        going = _counting(context, facts, live, going)
+        going = _counting(site, facts, live, going)
     by_name = {loss["table"]: loss for loss in found}
     for loss in going:
         if loss.whole_table:
@@ -57,30 +57,30 @@ def _losses_of_dropping(live: Session, facts: Facts) -> List[TableLoss]:
     return losses_of_dropping(live, remaining, known_by_oid(live, facts.manifest))
 
 
-def objects_of_revert(context: Context, place: Optional[BackupPlace], facts: Facts) -> Optional[LostObjects]:
+def objects_of_revert(site: Site, place: Optional[BackupPlace], facts: Facts) -> Optional[LostObjects]:
     """What goes besides rows; None when it cannot be told."""
     if place is None:
         return None
-    with context.connect() as live:
-        return told(facts, "what was made since", lambda: lost_objects(context, live, place))
+    with site.connect() as live:
+        return told(facts, "what was made since", lambda: lost_objects(site, live, place))
 
 
-def _counting(context: Context, facts: Facts, live: Session, losses: Sequence[TableLoss]) -> List[TableLoss]:
+def _counting(site: Site, facts: Facts, live: Session, losses: Sequence[TableLoss]) -> List[TableLoss]:
     """Those that are more than the migration's own work."""
-    names = _as_migrated(context, facts, live, [loss.full_name for loss in losses])
+    names = _as_migrated(site, facts, live, [loss.full_name for loss in losses])
     return [loss for loss in losses if loss.full_name not in names]
 
 
-def _as_migrated(context: Context, facts: Facts, live: Session, names: Sequence[str]) -> Set[str]:
+def _as_migrated(site: Site, facts: Facts, live: Session, names: Sequence[str]) -> Set[str]:
     place = facts.place
     if place is None:
         return set()
-    return told(facts, "what the migration did", lambda: as_migrated(live, names, context.store, place)) or set()
+    return told(facts, "what the migration did", lambda: as_migrated(live, names, site.store, place)) or set()
 
 
-def _bounds(context: Context, facts: Facts) -> List[Dict[str, Any]]:
-    with context.connect() as live:
-        untouched = _as_migrated(context, facts, live, [table.shown for table in facts.tables if table.same is False])
+def _bounds(site: Site, facts: Facts) -> List[Dict[str, Any]]:
+    with site.connect() as live:
+        untouched = _as_migrated(site, facts, live, [table.shown for table in facts.tables if table.same is False])
     return [
         _loss(table.shown, 0, 0, 0, exact=True) if table.shown in untouched else _bound(table)
         for table in facts.tables
@@ -92,13 +92,13 @@ def _entries(facts: Facts) -> List[Any]:
     return [(table, entries[table.name]) for table in facts.tables]
 
 
-def _restored_copy(context: Context, facts: Facts) -> Optional[str]:
+def _restored_copy(site: Site, facts: Facts) -> Optional[str]:
     """A database that an open rollback built from this backup and that did not take over yet."""
     operation = facts.open_operation
     built = operation.facts(BUILD) if operation is not None else None
     if operation is None or not built or facts.place is None or built.get("backup") != facts.place.backup_id:
         return None
-    with context.administer() as admin:
+    with site.administer() as admin:
         there = server.database_oid(admin, successor_name(operation)) == built.get("oid")
     return successor_name(operation) if there else None
 
@@ -133,16 +133,16 @@ def _loss(
     return {"table": table, **counted, "exact": exact, "in_backup": in_backup}
 
 
-def losses_of_drop(context: Context, facts: Facts) -> List[Dict[str, Any]]:
+def losses_of_drop(site: Site, facts: Facts) -> List[Dict[str, Any]]:
     """What goes with the tables and columns that the migration added; exact."""
     known = {table.name: Table.from_json(entry) for table, entry in _entries(facts)}
-    with context.connect() as live:
+    with site.connect() as live:
         losses = told(facts, "what would be dropped", lambda: losses_of_dropping(live, known)) or []
-        losses = _counting(context, facts, live, losses)
+        losses = _counting(site, facts, live, losses)
     return [_loss(loss.full_name, loss.inserted, loss.updated, loss.deleted, exact=True) for loss in losses]
 
 
-def costs(context: Context, scenario: str, method: str, facts: Facts) -> Dict[str, Any]:
+def costs(site: Site, scenario: str, method: str, facts: Facts) -> Dict[str, Any]:
     place = facts.place
     if place is None:
         return {"backup": None, "level": None, "recovery_seconds": None, "disk_needed": 0, "downtime_seconds": None}
@@ -150,8 +150,8 @@ def costs(context: Context, scenario: str, method: str, facts: Facts) -> Dict[st
     if scenario == COMPLETE and facts.release_alone:
         scenario, method = APPLICATION_ERRORS, "code_only"  # it costs the same
     needs_copy = scenario in (COMPLETE, FAILED_MIGRATION) or scenario == APPLICATION_ERRORS and method != "code_only"
-    with context.connect() as session:
-        size = server.database_size(session, context.database)
+    with site.connect() as session:
+        size = server.database_size(session, site.database)
     archive = int(facts.manifest["archive"].get("size", 0))
     keeps = archive if scenario == APPLICATION_ERRORS and method == "drop" else 0
     restart = _restart_seconds(facts.deploy)

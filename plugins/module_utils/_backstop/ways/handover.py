@@ -30,7 +30,7 @@ from ..base.sql_names import qualified, quote_identifier
 from ..loss.count import TableLoss
 from ..postgres import catalog, digests, replication, server
 from ..postgres.connection import DRIVER_ERRORS, Session
-from ..site import Context
+from ..site import Site
 
 #: Attempts, each with a new count: a session that does not die within 5 seconds makes PostgreSQL give the rename up.
 _ATTEMPTS = 3
@@ -53,7 +53,7 @@ class SwapResult:
 
 
 def swap(
-    context: Context,
+    site: Site,
     admin: Session,
     *,
     successor: str,
@@ -69,12 +69,12 @@ def swap(
     :param settle: does the last thing in the successor, given that session when nobody else is left; must be quick
     :param connection_limit: of the successor from now on
     """
-    _require_swappable(admin, context.database, successor)
+    _require_swappable(admin, site.database, successor)
     replication.require_confirming(admin)
     last = BackstopError("")
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            result = _attempt(context, successor, retire_as, judge, settle, connection_limit)
+            result = _attempt(site, successor, retire_as, judge, settle, connection_limit)
             result.attempts = attempt
             return result
         except BackstopError as error:
@@ -87,7 +87,7 @@ def swap(
             found=last.message,
             hint="stop that program and run this again; nothing was changed",
         )
-    others = "; ".join(str(other) for other in server.other_sessions(admin, context.database))
+    others = "; ".join(str(other) for other in server.other_sessions(admin, site.database))
     raise BackstopError(
         "The database could not be renamed: sessions in it did not end",
         found=others or last.found,
@@ -110,18 +110,18 @@ def _require_swappable(admin: Session, live: str, successor: str) -> None:
 
 
 def _attempt(
-    context: Context,
+    site: Site,
     successor: str,
     retire_as: str,
     judge: Callable[[Session], List[TableLoss]],
     settle: Callable[[Session], None],
     limit: int,
 ) -> SwapResult:
-    live = context.database
+    live = site.database
     with contextlib.ExitStack() as stack:
-        renaming = stack.enter_context(context.administer())
-        ending = stack.enter_context(context.administer())
-        inside = stack.enter_context(context.connect())
+        renaming = stack.enter_context(site.administer())
+        ending = stack.enter_context(site.administer())
+        inside = stack.enter_context(site.connect())
         fenced = fence_writers(inside, ending, live)
         reach("swap.fenced")
         begun = time.monotonic()

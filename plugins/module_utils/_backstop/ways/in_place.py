@@ -40,14 +40,14 @@ from ..postgres.dropping import drop_each
 from ..postgres.restarts import transaction_to_ask_for, tried_again
 from ..postgres.script import CopyData, read_rows, run_script
 from ..postgres.sequences import advance_sequences, sequence_values
-from ..site import Context, exclusive, journaled_step
+from ..site import Run, Site, exclusive, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations_of
 from .handover import fence_writers
 from .lost_objects import OF_OBJECTS, lost_objects
 from .pooled_clients import resume_left_behind, waiting
-from .swap import LossPolicy, the_operation
+from .swap import LossPolicy
 
 EMERGENCY = "emergency"
 IN_PLACE = "in_place"
@@ -58,7 +58,7 @@ _LOCK_TIMEOUT = "10s"
 
 @tried_again
 def revert_in_place(
-    context: Context,
+    run: Run,
     place: BackupPlace,
     accept_lost_rows: int,
     accept_changes_in: Sequence[str] = (),
@@ -74,7 +74,7 @@ def revert_in_place(
     :raises Refused: more rows would be lost than accepted, or it cannot be done here; nothing was changed
     """
     judgement = LossPolicy(
-        the_operation(context),
+        run.operation,
         accept_lost_rows,
         accept_changes_in,
         can_carry=False,
@@ -83,13 +83,13 @@ def revert_in_place(
         only_count=only_count,
     )
     if only_count:
-        return _count_ahead(context, place, judgement)
-    return _restore(context, place, place, judgement, accept_unreadable)
+        return _count_ahead(run, place, judgement)
+    return _restore(run, place, place, judgement, accept_unreadable)
 
 
 @tried_again
 def undo_in_place(
-    context: Context,
+    run: Run,
     undone: Operation,
     accept_lost_rows: int,
     accept_unreadable: bool = False,
@@ -104,7 +104,7 @@ def undo_in_place(
     facts = undone.facts(IN_PLACE)
     if facts is None:
         raise Refused("Operation %s cannot be undone" % undone.id, found="it did not restore in place")
-    if context.database != undone.database:
+    if run.database != undone.database:
         raise Refused("That operation was about another database", found=str(undone.database))
     saved = (undone.facts(EMERGENCY) or {}).get("saved")
     if saved:
@@ -113,10 +113,10 @@ def undo_in_place(
             found="damaged were: " + ", ".join(one["table"] for one in saved),
             hint="what could be read is in %s and in backup %s" % (undone.file(SAVED_ROWS), facts["emergency"]),
         )
-    emergency = context.store.find_backup(facts["emergency"])
-    base = context.store.find_backup(facts["backup"])
+    emergency = run.store.find_backup(facts["emergency"])
+    base = run.store.find_backup(facts["backup"])
     judgement = LossPolicy(
-        the_operation(context),
+        run.operation,
         accept_lost_rows,
         (),
         can_carry=False,
@@ -125,68 +125,68 @@ def undo_in_place(
         only_count=only_count,
     )
     if only_count:
-        return _count_ahead(context, base, judgement)
-    return _restore(context, emergency, base, judgement, accept_unreadable)
+        return _count_ahead(run, base, judgement)
+    return _restore(run, emergency, base, judgement, accept_unreadable)
 
 
-def last_in_place(context: Context, oid: Optional[int]) -> Optional[Operation]:
+def last_in_place(site: Site, oid: Optional[int]) -> Optional[Operation]:
     """The newest operation that restored this database in place."""
     found = [
         operation
-        for operation in operations_of(context.store, context.database)
+        for operation in operations_of(site.store, site.database)
         if (operation.facts(IN_PLACE) or {}).get("live_oid") == oid
     ]
     return found[-1] if found else None
 
 
 def _restore(
-    context: Context,
+    run: Run,
     place: BackupPlace,
     base: BackupPlace,
     judgement: LossPolicy,
     accept_unreadable: bool,
 ) -> Dict[str, Any]:
-    operation = the_operation(context)
+    operation = run.operation
     manifest = manifests.load(place)
-    with context.administer() as admin:
+    with run.administer() as admin:
         done = _done(operation, admin)
         if done is not None:
-            _resume_pools(context, operation)
+            _resume_pools(run)
             return {"changed": False, **done}
         require_same_major(manifest, server.major_version(admin))
         replication.require_confirming(admin)
-    context.progress.phase("checking the files", backup=place.backup_id)
+    run.progress.phase("checking the files", backup=place.backup_id)
     manifests.check_files(place, manifest)
-    context.archive(place, manifest)
-    with context.connect() as session:
+    run.archive(place, manifest)
+    with run.connect() as session:
         require_room_for_locks(session, manifest)
-    emergency = _emergency_backup(context, operation, accept_unreadable)
-    with journaled_step(context, IN_PLACE) as facts, context.administer() as admin:
+    emergency = _emergency_backup(run, operation, accept_unreadable)
+    with journaled_step(run, IN_PLACE) as facts, run.administer() as admin:
         found = _done(operation, admin)
         if found is not None:
             # By the run that this one waited for, or by one that was killed right after its COMMIT.
-            resume_left_behind(context)
+            resume_left_behind(run)
             facts.update(found)
             return {"changed": False, **facts}
         started = time.monotonic()
         facts.update(backup=place.backup_id, emergency=emergency.backup_id)
-        facts["live_oid"] = server.database_oid(admin, context.database)
-        with context.connect() as session:
-            with waiting(context, operation) as facts["pooled"]:
-                _transaction(context, operation, admin, session, (place, base, emergency), judgement, facts)
+        facts["live_oid"] = server.database_oid(admin, run.database)
+        with run.connect() as session:
+            with waiting(run, operation) as facts["pooled"]:
+                _transaction(run, operation, admin, session, (place, base, emergency), judgement, facts)
             facts["seconds"] = round(time.monotonic() - started, 3)
             facts.update(_counted(operation))
             _pin(session)
             if not facts["confirmed"]:
                 session.execute("SET synchronous_commit = local")
             catalog.analyze(session)
-        _compare_committed(context, manifest, facts)
+        _compare_committed(run, manifest, facts)
         return {"changed": True, **facts}
 
 
-def _compare_committed(context: Context, manifest: Dict[str, Any], facts: Dict[str, Any]) -> None:
+def _compare_committed(site: Site, manifest: Dict[str, Any], facts: Dict[str, Any]) -> None:
     """By what pg_dump writes, which could not look into the transaction."""
-    found = catalog_differences(context, manifest)
+    found = catalog_differences(site, manifest)
     facts["tolerated"] = sorted({*facts["tolerated"], *found.tolerated})
     if not found.equal:
         raise BackstopError(
@@ -196,9 +196,9 @@ def _compare_committed(context: Context, manifest: Dict[str, Any], facts: Dict[s
         )
 
 
-def _resume_pools(context: Context, operation: Operation) -> None:
-    with exclusive(context, operation):
-        resume_left_behind(context)
+def _resume_pools(run: Run) -> None:
+    with exclusive(run):
+        resume_left_behind(run)
 
 
 def _done(operation: Operation, admin: Session) -> Optional[Dict[str, Any]]:
@@ -217,11 +217,11 @@ def _done(operation: Operation, admin: Session) -> Optional[Dict[str, Any]]:
 
 
 @tried_again
-def settle(context: Context) -> Dict[str, Any]:
+def settle(run: Run) -> Dict[str, Any]:
     """Find out from the server whether this operation's restore was committed, after its process has ended."""
-    operation = the_operation(context)
-    with exclusive(context, operation), context.administer() as admin:
-        resume_left_behind(context)
+    operation = run.operation
+    with exclusive(run), run.administer() as admin:
+        resume_left_behind(run)
         found = _done(operation, admin)
         known = operation.done(IN_PLACE) is not None
         if found is not None and not known:
@@ -236,15 +236,15 @@ def _counted(operation: Operation) -> Dict[str, Any]:
     return {**found, **{key: counted[key] for key in OF_OBJECTS if key in counted}}
 
 
-def _emergency_backup(context: Context, operation: Operation, accept_unreadable: bool) -> BackupPlace:
+def _emergency_backup(site: Site, operation: Operation, accept_unreadable: bool) -> BackupPlace:
     """A backup of what will be removed. Always a new one: the application may have written since the last."""
-    with journaled_step(context, EMERGENCY) as facts:
+    with journaled_step(site, EMERGENCY) as facts:
         try:
-            place = make_backup(context, "emergency")
+            place = make_backup(site, "emergency")
         except BackstopError as error:
             if not is_damage(error):
                 raise
-            place, saved = save_what_can_be_read(context, operation.file(SAVED_ROWS), accept_unreadable)
+            place, saved = save_what_can_be_read(site, operation.file(SAVED_ROWS), accept_unreadable)
             facts.update(saved=saved, accepted={"unreadable": accept_unreadable})
         facts["backup"] = place.backup_id
     return place
@@ -273,7 +273,7 @@ def require_room_for_locks(session: Session, manifest: Dict[str, Any]) -> None:
 
 
 def _transaction(
-    context: Context,
+    site: Site,
     operation: Operation,
     admin: Session,
     session: Session,
@@ -283,35 +283,35 @@ def _transaction(
 ) -> None:
     place, base, emergency = places
     manifest = manifests.load(place)
-    facts["ended_sessions"] = fence_writers(session, admin, context.database)
+    facts["ended_sessions"] = fence_writers(session, admin, site.database)
     reach("in-place.fenced")
     removed = manifests.load(emergency)
     _require_same_as(session, removed)
-    context.progress.phase("counting", backup=base.backup_id)
-    _judge(context, session, removed, base, judgement)
+    site.progress.phase("counting", backup=base.backup_id)
+    _judge(site, session, removed, base, judgement)
     reach("in-place.counted")
     values = sequence_values(session)
-    drops = _drops_beyond_schemas(context)
-    _lock_out_readers(context, admin, session)
-    context.progress.phase("restoring", backup=place.backup_id)
+    drops = _drops_beyond_schemas(site)
+    _lock_out_readers(site, admin, session)
+    site.progress.phase("restoring", backup=place.backup_id)
     empty_database(session, "schema public" in manifest["definitions"], drops)
     reach("in-place.emptied")
-    tools = context.tools(session)
+    tools = site.tools(session)
     with archive.start_script(
-        tools, context.archive(place, manifest), keep_open=context.keep_open
+        tools, site.archive(place, manifest), keep_open=site.keep_open
     ) as program:
         run_script(session, program.stdout)
         program.check("The archive could not be read", hint="nothing was changed")
     reach("in-place.restored")
     _pin(session)
-    context.progress.phase("comparing", backup=place.backup_id)
-    compared = _prove(context, session, manifest)
+    site.progress.phase("comparing", backup=place.backup_id)
+    compared = _prove(site, session, manifest)
     facts.update(tables=compared.compared_tables, rows=compared.compared_rows, tolerated=compared.tolerated)
     facts["advanced_sequences"] = advance_sequences(values, session)
     operation.write(
         COMMITTING,
         "done",
-        transaction=transaction_to_ask_for(context, session),
+        transaction=transaction_to_ask_for(site, session),
         **{key: facts[key] for key in ("backup", "emergency", "live_oid")},
     )
     reach("in-place.before-commit")
@@ -319,9 +319,9 @@ def _transaction(
     reach("in-place.committed")
 
 
-def _prove(context: Context, session: Session, manifest: Dict[str, Any]) -> Comparison:
+def _prove(site: Site, session: Session, manifest: Dict[str, Any]) -> Comparison:
     result = compare_tables(session, manifest)
-    compare_catalog(context, session, manifest, result, round_trips=False)
+    compare_catalog(site, session, manifest, result, round_trips=False)
     hint = "nothing was changed; the backup does not give back what it was made from here"
     result.require_equal("What was restored differs from the backup's source", hint)
     check_sequences(session, manifest)
@@ -340,7 +340,7 @@ def _require_same_as(session: Session, manifest: Dict[str, Any]) -> None:
         )
 
 
-def _lock_out_readers(context: Context, admin: Session, session: Session) -> None:
+def _lock_out_readers(site: Site, admin: Session, session: Session) -> None:
     """From here to the COMMIT nobody reads either.
 
     :raises Refused: names the sessions that are in the way
@@ -354,7 +354,7 @@ def _lock_out_readers(context: Context, admin: Session, session: Session) -> Non
     except BackstopError as error:
         if error.sqlstate not in (sqlstates.LOCK_NOT_AVAILABLE, sqlstates.DEADLOCK_DETECTED):
             raise
-        others = server.other_sessions(admin, context.database, besides=(session.backend,))
+        others = server.other_sessions(admin, site.database, besides=(session.backend,))
         raise Refused(
             "Other sessions keep tables in use",
             found="; ".join(str(other) for other in others) or str(error.found),
@@ -381,11 +381,11 @@ _DROPS = (
 )
 
 
-def _drops_beyond_schemas(context: Context) -> List[str]:
+def _drops_beyond_schemas(site: Site) -> List[str]:
     """The statements of ``pg_restore --clean`` for what is in no schema, event triggers first; the rest goes with its
     schema."""
-    with schema_of_database(context, context.database) as source:
-        drops = dumped_definitions.drops(source, context.keep_open)
+    with schema_of_database(site, site.database) as source:
+        drops = dumped_definitions.drops(source, site.keep_open)
     return [drop.statement for drop in drops if not drop.in_schema and not drop.key.startswith("SUBSCRIPTION ")]
 
 
@@ -417,26 +417,26 @@ def empty_database(session: Session, with_public: bool, beyond_schemas: Sequence
 
 
 def _judge(
-    context: Context, session: Session, removed: Dict[str, Any], base: BackupPlace, judgement: LossPolicy
+    site: Site, session: Session, removed: Dict[str, Any], base: BackupPlace, judgement: LossPolicy
 ) -> None:
-    losses = _losses(context, session, removed, base)
-    mark(session, losses, context.store, base)
-    judgement.objects = lost_objects(context, session, base)
+    losses = _losses(site, session, removed, base)
+    mark(session, losses, site.store, base)
+    judgement.objects = lost_objects(site, session, base)
     judgement.settle_for(session, Carried(losses, {"mode": "off"}))
 
 
-def _count_ahead(context: Context, base: BackupPlace, judgement: LossPolicy) -> Dict[str, Any]:
+def _count_ahead(run: Run, base: BackupPlace, judgement: LossPolicy) -> Dict[str, Any]:
     """What would be lost if nothing more was written.
 
     :raises Refused: it is more than what was accepted
     """
-    operation = the_operation(context)
-    with context.administer() as admin:
+    operation = run.operation
+    with run.administer() as admin:
         if _done(operation, admin) is not None:
             return {"changed": False}
-    with context.connect() as session:
+    with run.connect() as session:
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        _judge(context, session, _as_it_is(session), base, judgement)
+        _judge(run, session, _as_it_is(session), base, judgement)
         session.execute("ROLLBACK")
     return {"changed": False, **judgement.facts}
 
@@ -458,7 +458,7 @@ def _as_it_is(session: Session) -> Dict[str, Any]:
 _TEMPORARY, _STAGED = "pg_temp", "backstop_base_"
 
 
-def _losses(context: Context, session: Session, removed: Dict[str, Any], base: BackupPlace) -> List[TableLoss]:
+def _losses(site: Site, session: Session, removed: Dict[str, Any], base: BackupPlace) -> List[TableLoss]:
     """Exactly what the live tables hold and the backup does not: rows of tables that differ are read from its archive
     into temporary tables.
 
@@ -471,7 +471,7 @@ def _losses(context: Context, session: Session, removed: Dict[str, Any], base: B
     pairs = pair_up(catalog.tables(session), tables, known_by_oid(session, manifest))
     pairs = [pair for pair in pairs if not _same_contents(session, pair, here, there)]
     names = [(pair.base.schema, pair.base.name) for pair in pairs if pair.base is not None]
-    with _staged(context, session, base, [there[name] for name in names]) as staged:
+    with _staged(site, session, base, [there[name] for name in names]) as staged:
         wanted = [dataclasses.replace(pair, staged=staged.get(_name_of(pair.base))) for pair in pairs]
         losses = count_table_losses(session, wanted, session)
     return losses + _large_objects(removed, session, manifest)
@@ -520,7 +520,7 @@ def _large_objects(removed: Dict[str, Any], session: Session, manifest: Dict[str
 
 @contextlib.contextmanager
 def _staged(
-    context: Context, session: Session, base: BackupPlace, entries: List[Dict[str, Any]]
+    site: Site, session: Session, base: BackupPlace, entries: List[Dict[str, Any]]
 ) -> Iterator[Dict[Name, Table]]:
     """Rows of some of a backup's tables, as texts, in temporary tables; by the tables' names."""
     manifest = manifests.load(base)
@@ -536,17 +536,17 @@ def _staged(
             0, _TEMPORARY, name, 0, False, tuple(columns), ("text",) * len(columns), (), tuple(entry["key"]), 0
         )
     if staged:
-        _load(context, session, context.archive(base, manifest), entries, staged)
+        _load(site, session, site.archive(base, manifest), entries, staged)
     yield staged
     if staged:
         session.execute("DROP TABLE " + ", ".join("pg_temp." + table.name for table in staged.values()))
 
 
 def _load(
-    context: Context, session: Session, source: archive.Source, entries: List[Dict[str, Any]], staged: Dict[Name, Table]
+    site: Site, session: Session, source: archive.Source, entries: List[Dict[str, Any]], staged: Dict[Name, Table]
 ) -> None:
     """Fill the temporary tables. The archive's entries come one by one, so it is known whose rows these are."""
-    tools = context.tools(session)
+    tools = site.tools(session)
     contents = archive.contents(tools, source)
     for entry in entries:
         full_name = "%s.%s" % (entry["schema"], entry["name"])
@@ -557,10 +557,10 @@ def _load(
             raise BackstopError(
                 "The rows of table %s are not to be found in the backup" % full_name, found="%d entries" % len(lines)
             )
-        with tempfile.NamedTemporaryFile("w", dir=context.store.root, prefix=".list-", encoding="utf-8") as chosen:
+        with tempfile.NamedTemporaryFile("w", dir=site.store.root, prefix=".list-", encoding="utf-8") as chosen:
             chosen.write(lines[0] + "\n")
             chosen.flush()
-            with archive.start_script(tools, source, data_of=chosen.name, keep_open=context.keep_open) as program:
+            with archive.start_script(tools, source, data_of=chosen.name, keep_open=site.keep_open) as program:
                 read_rows(program.stdout, _into(session, staged[entry["schema"], entry["name"]]))
                 program.check("The archive could not be read", hint="nothing was changed")
 

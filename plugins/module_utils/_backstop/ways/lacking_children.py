@@ -22,7 +22,7 @@ from ..postgres import catalog, digests, references
 from ..postgres.catalog import Table, TableFamily
 from ..postgres.connection import Session
 from ..postgres.damage import is_damage
-from ..site import Context
+from ..site import Site
 from ..store.layout import BackupPlace
 from .table_comparison import Pair, compare, pair_up, stage
 
@@ -54,13 +54,13 @@ class _Parent:
 
 
 def lacking_children(
-    context: Context, session: Session, place: BackupPlace, manifest: Dict[str, Any], restored: Sequence[Pair]
+    site: Site, session: Session, place: BackupPlace, manifest: Dict[str, Any], restored: Sequence[Pair]
 ) -> List[Dict[str, Any]]:
     """For each table that lacks rows of the backup which refer to restored rows: how many, and how to get them back.
 
     :param session: in a transaction in which the pairs are staged and compared; all that is staged here stays in it
     """
-    search = _Search(context, session, place, manifest, restored)
+    search = _Search(site, session, place, manifest, restored)
     waiting = [_Parent(pair, _RESTORED) for pair in restored if _any(session, pair, _RESTORED)]
     while waiting:
         waiting += search.children_of(waiting.pop())
@@ -74,13 +74,13 @@ def _any(session: Session, pair: Pair, condition: str) -> bool:
 class _Search:
     def __init__(
         self,
-        context: Context,
+        site: Site,
         session: Session,
         place: BackupPlace,
         manifest: Dict[str, Any],
         restored: Sequence[Pair],
     ) -> None:
-        self._context, self._session = context, session
+        self._site, self._session = site, session
         self._place, self._manifest = place, manifest
         self._tables = {table.oid: table for table in catalog.tables(session)}
         self._restored = {pair.table.oid: pair for pair in restored}
@@ -118,7 +118,7 @@ class _Search:
     def _staged(self, table: Table) -> Pair:
         family = TableFamily(table.schema, table.name, table.oid, (table,), ((table.schema, table.name, table.oid),))
         (pair,) = pair_up(family, self._manifest, "lacking%d_" % len(self._children))
-        stage(self._context, self._session, self._place, self._manifest, [pair])
+        stage(self._site, self._session, self._place, self._manifest, [pair])
         compare(self._session, pair)
         own = self._restored.get(table.oid)
         if own is not None:

@@ -18,7 +18,7 @@ from ..migrations.deploy import backup_history
 from ..postgres import definitions
 from ..postgres.connection import Session
 from ..prisma import history
-from ..site import Context
+from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations_of
@@ -68,7 +68,7 @@ class LostObjects:
         return text
 
 
-def lost_objects(context: Context, live: Session, place: BackupPlace) -> LostObjects:
+def lost_objects(site: Site, live: Session, place: BackupPlace) -> LostObjects:
     """What going back to this backup takes away that the migrations since did not make.
 
     Objects of the backup that are gone come back, and are not lost.
@@ -82,16 +82,16 @@ def lost_objects(context: Context, live: Session, place: BackupPlace) -> LostObj
         key
         for key in found["added"] + changed
         # A live database that was restored may print, or name, the same thing differently; a restore proved which.
-        if _counts(context, key) and proved.get(key) not in ([then.get(key), now[key]], [now[key], then.get(key)])
+        if _counts(site, key) and proved.get(key) not in ([then.get(key), now[key]], [now[key], then.get(key)])
     ]
     if not since:
         return LostObjects()
     known = {row.id for row in backup_history(place) or ()}
-    rows = history.read_rows(live.cursor(), context.connection.schema) or ()
+    rows = history.read_rows(live.cursor(), site.connection.schema) or ()
     applied = {row.migration_name for row in rows if row.id not in known}
     unknown = set(applied)
     made: Set[str] = set()
-    for operation in operations_of(context.store, context.database):
+    for operation in operations_of(site.store, site.database):
         objects = noted_objects(operation)
         rehearsed = _rehearsed(operation)
         if objects is not None and applied & rehearsed:
@@ -101,11 +101,11 @@ def lost_objects(context: Context, live: Session, place: BackupPlace) -> LostObj
     return LostObjects(_told(live, left, set(found["added"])), sorted(unknown))
 
 
-def _counts(context: Context, key: str) -> bool:
+def _counts(site: Site, key: str) -> bool:
     """Not the configured schema's own history; not what is counted as rows, or is the server's own after a restore."""
     kind = definitions.kind_of(key)
     identity = key[len(kind) + 1 :]
-    own = "%s.%s" % (context.connection.schema, history.TABLE)
+    own = "%s.%s" % (site.connection.schema, history.TABLE)
     of_history = identity == own or identity.startswith((own + ".", own + "_"))
     return not of_history and kind not in ("large object", "extension") and not key.startswith("comment on extension")
 

@@ -15,7 +15,7 @@ from ..migrations.replay import missing_objects
 from ..postgres import collations, replication, server
 from ..postgres.connection import Session
 from ..prisma import history
-from ..site import Context
+from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
@@ -32,29 +32,29 @@ from .report import DEFAULTS, Options, evidence, next_step, report, shown_object
 from .swap import built_by, last_swap
 
 
-def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
+def plan_revert(site: Site, backup_id: Optional[str]) -> Dict[str, Any]:
     """What a complete revert would do now; reads only.
 
     ``needed`` is False when the last operation on this database was this very revert and it is in force, and when the
     last deploy changed the release only, unless a backup is named.
     """
-    former = None if backup_id else release_before(context)
+    former = None if backup_id else release_before(site)
     if former is not None:
         return {"needed": False, "backup": None, "commit": former, "history_differences": []}
-    place = backup_to_revert_to(context, backup_id)
+    place = backup_to_revert_to(site, backup_id)
     manifest = manifests.load(place)
     verified = manifests.verification(place) or {"levels": {}}
     restored = verified["levels"].get("restored", {})
-    with context.connect() as session:
-        rows = history.read_rows(session.cursor(), context.connection.schema)
-        size = server.database_size(session, context.database)
-        oid = server.database_oid(session, context.database)
+    with site.connect() as session:
+        rows = history.read_rows(session.cursor(), site.connection.schema)
+        size = server.database_size(session, site.database)
+        oid = server.database_oid(session, site.database)
     differences = history.history_differences(backup_history(place), rows)
-    swap = last_swap(context)
+    swap = last_swap(site)
     # The journal tells, also when undos went there and back, and when the retired database was pruned.
-    built = built_by(context, oid)
+    built = built_by(site, oid)
     reverted = built is not None and (built.facts(SWAP) or {}).get("backup") == place.backup_id
-    here = restored_in_place(context, oid, swap)
+    here = restored_in_place(site, oid, swap)
     if here is not None:
         reverted = (here.facts(IN_PLACE) or {}).get("backup") == place.backup_id
     return {
@@ -71,19 +71,19 @@ def plan_revert(context: Context, backup_id: Optional[str]) -> Dict[str, Any]:
 
 
 def plan_failed_migration(
-    context: Context, backup_id: Optional[str], folder: Optional[ReadFolder] = None
+    site: Site, backup_id: Optional[str], folder: Optional[ReadFolder] = None
 ) -> Dict[str, Any]:
     """What is to be done about migrations that are marked as failed, or as applied though nothing of them is there;
     reads only.
 
     :param folder: reads the migrations of the release that runs
     """
-    with context.connect() as session:
-        rows = history.read_rows(session.cursor(), context.connection.schema)
+    with site.connect() as session:
+        rows = history.read_rows(session.cursor(), site.connection.schema)
         failed = history.compare([], rows).failed
-        place = backup_to_revert_to(context, backup_id) if failed else _last_backup(context, backup_id)
-        found = leftovers(context, session, place) if place and (failed or applied_since(place, rows)) else None
-        if place is None or found is None or not (failed or _without_trace(context, session, found, folder)):
+        place = backup_to_revert_to(site, backup_id) if failed else _last_backup(site, backup_id)
+        found = leftovers(site, session, place) if place and (failed or applied_since(place, rows)) else None
+        if place is None or found is None or not (failed or _without_trace(site, session, found, folder)):
             return {"needed": False, "failed_migrations": [], "backup": None, "steps": []}
     how = (
         "restore backup %s into a new database and swap: %s" % (place.backup_id, "; ".join(found["reasons"][:5]))
@@ -97,16 +97,16 @@ def plan_failed_migration(
     return {"needed": True, "failed_migrations": failed, "backup": place.backup_id, "steps": steps, **found}
 
 
-def _last_backup(context: Context, backup_id: Optional[str]) -> Optional[BackupPlace]:
+def _last_backup(site: Site, backup_id: Optional[str]) -> Optional[BackupPlace]:
     """As backup_to_revert_to(); None where there is none that fits, for nothing has failed either."""
     try:
-        return backup_to_revert_to(context, backup_id)
+        return backup_to_revert_to(site, backup_id)
     except Refused:
         return None
 
 
 def _without_trace(
-    context: Context, session: Session, found: Dict[str, List[str]], folder: Optional[ReadFolder]
+    site: Site, session: Session, found: Dict[str, List[str]], folder: Optional[ReadFolder]
 ) -> bool:
     """Whether the history alone is ahead of the backup, with migrations that the release does not know or whose objects
     are missing. One that is known may have had nothing to do."""
@@ -114,20 +114,20 @@ def _without_trace(
         return False
     files = folder()
     known = {file.name for file in files}
-    return not known & set(found["applied"]) or bool(missing_objects(context, session, files))
+    return not known & set(found["applied"]) or bool(missing_objects(site, session, files))
 
 
-def plan_application_errors(context: Context, method: str, backup_id: Optional[str]) -> Dict[str, Any]:
+def plan_application_errors(site: Site, method: str, backup_id: Optional[str]) -> Dict[str, Any]:
     """How the application gets well again after a migration that succeeded; reads only.
 
     :param method: one of choose.METHODS, or ``auto``
     """
-    deploy = last_deploy(context)
+    deploy = last_deploy(site)
     situation = Situation(old_release_works=old_release_proved(deploy))
     chosen = choose(situation, ASKED, None if method == "auto" else method)
-    place = backup_to_revert_to(context, backup_id)
-    with context.connect() as session:
-        rows = history.read_rows(session.cursor(), context.connection.schema)
+    place = backup_to_revert_to(site, backup_id)
+    with site.connect() as session:
+        rows = history.read_rows(session.cursor(), site.connection.schema)
     failed = history.compare([], rows).failed
     if failed:
         raise Refused(
@@ -145,20 +145,20 @@ def plan_application_errors(context: Context, method: str, backup_id: Optional[s
     if chosen == RELEASE and deploy is not None:
         return {**facts, "needed": False, "commit": deploy.former_commit}
     if chosen == RESTORE:
-        return {**facts, "needed": plan_revert(context, place.backup_id)["needed"]}
+        return {**facts, "needed": plan_revert(site, place.backup_id)["needed"]}
     return {**facts, "needed": bool(history.history_differences(backup_history(place), rows))}
 
 
-def restored_in_place(context: Context, oid: Optional[int], swap: Optional[Operation]) -> Optional[Operation]:
+def restored_in_place(site: Site, oid: Optional[int], swap: Optional[Operation]) -> Optional[Operation]:
     """The operation that restored the live database in place; None when a swap came after it."""
-    here = last_in_place(context, oid)
+    here = last_in_place(site, oid)
     if here is None or swap is None:
         return here
     return here if (here.began, here.id) > (swap.began, swap.id) else None
 
 
 def diagnose(
-    context: Context,
+    site: Site,
     scenario: str,
     facts: Facts,
     chosen: Optional[Dict[str, Any]] = None,
@@ -185,16 +185,16 @@ def diagnose(
         "next": next_step(wanted, verdict, facts, " --check" if scenario == "auto" else "", options),
         "losses": [],
         "objects": None,
-        "notes": notes(context, wanted),
-        **costs(context, wanted, method, facts),
+        "notes": notes(site, wanted),
+        **costs(site, wanted, method, facts),
     }
     if wanted == APPLICATION_ERRORS:
         found["method"] = method
     if wanted == COMPLETE and not facts.release_alone or wanted == APPLICATION_ERRORS and method == RESTORE:
-        found["losses"] = losses_of_revert(context, facts)
-        found["objects"] = objects_of_revert(context, facts.place, facts)
+        found["losses"] = losses_of_revert(site, facts)
+        found["objects"] = objects_of_revert(site, facts.place, facts)
     elif wanted == APPLICATION_ERRORS and method == DOWN_SQL:
-        found["losses"] = losses_of_drop(context, facts)
+        found["losses"] = losses_of_drop(site, facts)
     found["report"] = report(found, options, runs)
     objects = found.pop("objects") or LostObjects()
     return {**found, **objects.to_json()}
@@ -205,9 +205,9 @@ def _situation(facts: Facts) -> Situation:
     return Situation(old_release_works=old_release_proved(facts.deploy), only_added=facts.only_added)
 
 
-def notes(context: Context, scenario: str) -> List[str]:
+def notes(site: Site, scenario: str) -> List[str]:
     """What else a person should know of the server."""
-    with context.connect() as session:
+    with site.connect() as session:
         found = [text + "; indexes may be corrupt: " + collations.ADVICE for text in collations.mismatches(session)]
         there = replication.standbys(session)
     if there:
@@ -218,17 +218,17 @@ def notes(context: Context, scenario: str) -> List[str]:
 
 
 def losses_since(
-    context: Context, manifest: Dict[str, Any], place: BackupPlace, options: Options
+    site: Site, manifest: Dict[str, Any], place: BackupPlace, options: Options
 ) -> Dict[str, Any]:
     """What was written since the live database held what a manifest says: ``losses`` and ``report`` as of a plan.
 
     :param place: the backup of that manifest
     """
     facts = Facts(manifest=manifest)
-    with context.connect() as session:
-        compare_with_backup(context, session, facts)
-    losses = losses_of_revert(context, facts)
-    objects = objects_of_revert(context, place, facts)
+    with site.connect() as session:
+        compare_with_backup(site, session, facts)
+    losses = losses_of_revert(site, facts)
+    objects = objects_of_revert(site, place, facts)
     lines = ["Loss: " + text for text in told_losses(losses, objects, options)]
     lines += ["Note: not known: " + text for text in facts.unavailable]
     return {"losses": losses, **(objects or LostObjects()).to_json(), "report": lines}

@@ -19,7 +19,7 @@ from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.sql_names import quote_identifier
 from ..postgres.pgbouncer import END, Pooler, console
-from ..site import Context
+from ..site import Site
 from ..store.operation import Operation, operations_of
 
 PAUSE = "pause_pools"
@@ -30,33 +30,33 @@ _Place = Tuple[str, str]
 
 
 @contextlib.contextmanager
-def waiting(context: Context, operation: Operation) -> Iterator[Dict[str, Any]]:
+def waiting(site: Site, operation: Operation) -> Iterator[Dict[str, Any]]:
     """Pooled clients wait while the block runs. Must be entered with the database's lock held.
 
     :returns: facts: the pools, and who kept a session all the same; ``seconds`` when the block has ended
     :raises Refused: clients keep their sessions, or a pool is not what was said; nothing is paused any more
     :raises BackstopError: after the block, when pools could not be resumed; tells the commands that do
     """
-    resume_left_behind(context)
+    resume_left_behind(site)
     facts: Dict[str, Any] = {"pools": [], "held": []}
-    if not context.poolers:
+    if not site.poolers:
         yield facts
         return
-    places = _places(context)
+    places = _places(site)
     facts["pools"] = ["%s at %s" % (name, address) for address, name in places]
     operation.write(PAUSE, "began", pools=places)
     started = time.monotonic()
     try:
-        for pooler in context.poolers:
-            facts["held"] += _pause(context, pooler)
+        for pooler in site.poolers:
+            facts["held"] += _pause(site, pooler)
         reach("pooler.paused")
         yield facts
     except BaseException as error:
-        left = _resume(context, operation, places)
+        left = _resume(site, operation, places)
         if left and isinstance(error, BackstopError):
             error.hint = "; ".join(filter(None, [error.hint, _command(left)]))
         raise
-    left = _resume(context, operation, places)
+    left = _resume(site, operation, places)
     facts["seconds"] = round(time.monotonic() - started, 3)
     if left:
         raise BackstopError(
@@ -71,15 +71,15 @@ def _command(left: Dict[_Place, str]) -> str:
     return "run this again, which resumes the pools, or say in the console of PgBouncer " + " ".join(commands)
 
 
-def _places(context: Context) -> List[_Place]:
+def _places(site: Site) -> List[_Place]:
     """Every pool that is to be paused.
 
     :raises Refused: one of them is paused already: by somebody who wants it so, and who would not want it resumed
     """
     found: List[_Place] = []
-    for pooler in context.poolers:
+    for pooler in site.poolers:
         with console(pooler) as session:
-            for pool in session.pools_of(context.database):
+            for pool in session.pools_of(site.database):
                 if pool.paused:
                     raise Refused(
                         "The pool %s of PgBouncer at %s is paused already" % (pool.name, pooler.address),
@@ -90,12 +90,12 @@ def _places(context: Context) -> List[_Place]:
     return found
 
 
-def _pause(context: Context, pooler: Pooler) -> List[str]:
+def _pause(site: Site, pooler: Pooler) -> List[str]:
     """Pause the pools of one PgBouncer; the clients that keep a session all the same."""
     kept: List[str] = []
     with console(pooler) as session:
-        for pool in session.pools_of(context.database):
-            context.progress.phase("pausing pool %s" % pool.name)
+        for pool in session.pools_of(site.database):
+            site.progress.phase("pausing pool %s" % pool.name)
             if session.pause(pool.name):
                 continue
             holders = session.holders(pool.name)
@@ -113,10 +113,10 @@ def _pause(context: Context, pooler: Pooler) -> List[str]:
     return kept
 
 
-def _resume(context: Context, operation: Operation, places: List[_Place]) -> Dict[_Place, str]:
+def _resume(site: Site, operation: Operation, places: List[_Place]) -> Dict[_Place, str]:
     """Resume pools; those that could not be, with the reason."""
     left: Dict[_Place, str] = {}
-    by_address = {pooler.address: pooler for pooler in context.poolers}
+    by_address = {pooler.address: pooler for pooler in site.poolers}
     for address, name in places:
         try:
             if address not in by_address:
@@ -130,12 +130,12 @@ def _resume(context: Context, operation: Operation, places: List[_Place]) -> Dic
     return left
 
 
-def _is_known(context: Context, left: Dict[_Place, str]) -> bool:
+def _is_known(site: Site, left: Dict[_Place, str]) -> bool:
     """Whether one of the PgBouncers of these places can be asked again."""
-    return bool({address for address, _name in left} & {pooler.address for pooler in context.poolers})
+    return bool({address for address, _name in left} & {pooler.address for pooler in site.poolers})
 
 
-def resume_left_behind(context: Context) -> List[str]:
+def resume_left_behind(site: Site) -> List[str]:
     """Resume what a run that was killed left paused. Must be called with the database's lock held.
 
     What lies at a PgBouncer that nobody knows any more is told once: it must not stand in the way for good.
@@ -143,13 +143,13 @@ def resume_left_behind(context: Context) -> List[str]:
     :raises BackstopError: it cannot be resumed; tells the command
     """
     resumed: List[str] = []
-    for operation in operations_of(context.store, context.database):
+    for operation in operations_of(site.store, site.database):
         last = operation.last(PAUSE)
         if last is None or last["event"] == "done":
             continue
         places = [(str(address), str(name)) for address, name in last["pools"]]
-        left = _resume(context, operation, places)
-        if left and not _is_known(context, left):
+        left = _resume(site, operation, places)
+        if left and not _is_known(site, left):
             if last["event"] == TOLD:
                 continue
             operation.write(PAUSE, TOLD, pools=places)

@@ -25,13 +25,13 @@ from ..base.progress import parse_timestamp, timestamp, utc_now
 from ..base.sql_names import RETIRED_PREFIX, quote_identifier, retired_name
 from ..postgres import definitions, replication, server
 from ..postgres.connection import Session
-from ..site import Context, database_lock, journaled_step
+from ..site import Run, Site, database_lock, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, open_operations, operations
 from ..store.steps import SWAP
 from .closed_database import allow_connections, connect_exclusively, opened
-from .swap import KEEP, last_swap, the_operation, undoes
+from .swap import KEEP, last_swap, undoes
 
 #: Levels of verification that a dump may be asked to have before its database goes.
 DUMP_LEVELS = ("readable", "restored")
@@ -67,14 +67,14 @@ class Retired:
         }
 
 
-def retired_databases(context: Context, admin: Session) -> List[Retired]:
+def retired_databases(site: Site, admin: Session) -> List[Retired]:
     """Those of this database, and those that no operation of the store knows; oldest first."""
     known = {
         retired_name(operation.id, str(operation.database)): operation
-        for operation in operations(context.store)
+        for operation in operations(site.store)
     }
     identifier = server.identity(admin).system_identifier
-    dumps = _dumps_by_oid(context, identifier)
+    dumps = _dumps_by_oid(site, identifier)
     found = []
     for name, oid, size, open_ in admin.rows(
         "SELECT datname, oid::bigint, pg_database_size(oid), datallowconn FROM pg_database"
@@ -82,18 +82,18 @@ def retired_databases(context: Context, admin: Session) -> List[Retired]:
         (RETIRED_PREFIX,),
     ):
         operation = known.get(str(name))
-        if operation is None or operation.database == context.database:
+        if operation is None or operation.database == site.database:
             retired_at = _when(operation)
             dump = _best_dump(dumps.get(int(oid), []), retired_at)
             found.append(Retired(str(name), int(oid), int(size), bool(open_), operation, retired_at, dump))
     return found
 
 
-def summary(context: Context) -> str:
+def summary(site: Site) -> str:
     """How many retired databases there are, how much disk they occupy and since when, and what drops them."""
     try:
-        with context.administer() as admin:
-            found = retired_databases(context, admin)
+        with site.administer() as admin:
+            found = retired_databases(site, admin)
     except BackstopError as error:
         return "not counted (%s)" % error.message
     if not found:
@@ -112,13 +112,13 @@ def _when(operation: Optional[Operation]) -> Optional[datetime.datetime]:
     return parse_timestamp(str(last["at"]))
 
 
-def _dumps_by_oid(context: Context, identifier: str) -> Dict[int, List[manifests.Readable]]:
+def _dumps_by_oid(site: Site, identifier: str) -> Dict[int, List[manifests.Readable]]:
     """The backups of each database of this server.
 
     A database keeps its oid through renames, and no other one of the server ever had it while it is there.
     """
     found: Dict[int, List[manifests.Readable]] = {}
-    for backup in manifests.readable(context.store.backups()):
+    for backup in manifests.readable(site.store.backups()):
         if identifier and backup.manifest["server"]["system_identifier"] == identifier:
             found.setdefault(int(backup.manifest["database"]["oid"]), []).append(backup)
     return found
@@ -138,7 +138,7 @@ def _best_dump(
 
 
 def prune(
-    context: Context,
+    site: Site,
     *,
     window_days: float = DEFAULT_WINDOW_DAYS,
     level: str = "restored",
@@ -153,21 +153,21 @@ def prune(
     :returns: facts of each, with ``action`` (kept or dropped) and ``reason``
     """
     with contextlib.ExitStack() as stack:
-        admin = stack.enter_context(context.administer() if check else database_lock(context))
+        admin = stack.enter_context(site.administer() if check else database_lock(site))
         found = []
-        for one in retired_databases(context, admin):
+        for one in retired_databases(site, admin):
             if one.accepts_connections and one.operation is not None and not check:
                 # A run that was cut off left it open.
                 allow_connections(admin, one.name, False)
-            decided = _decide(context, admin, one, window_days, level, dump, check)
+            decided = _decide(site, admin, one, window_days, level, dump, check)
             found.append({**one.to_json(window_days), **decided})
         return found
 
 
 def _decide(
-    context: Context, admin: Session, one: Retired, window_days: float, level: str, dump: bool, check: bool
+    site: Site, admin: Session, one: Retired, window_days: float, level: str, dump: bool, check: bool
 ) -> Dict[str, Any]:
-    reason = _why_keep(context, admin, one, window_days)
+    reason = _why_keep(site, admin, one, window_days)
     if reason:
         return {"action": "kept", "reason": reason}
     place = one.dump if _reaches(one.dump, level) else None
@@ -177,11 +177,11 @@ def _decide(
         what = "a dump of it would be made and verified" if place is None else "backup %s has it" % place.backup_id
         what += ", to level %s; that nothing differs is compared first" % level
         return {"action": "dropped", "reason": what + _told_of_standbys(admin)}
-    different = _differences(context, admin, one, place) if place is not None else ["not dumped yet"]
+    different = _differences(site, admin, one, place) if place is not None else ["not dumped yet"]
     if different and dump:
         # There is none, or an older one, or somebody wrote meanwhile.
-        place = _dump(context, admin, one, level)
-        different = _differences(context, admin, one, place)
+        place = _dump(site, admin, one, level)
+        different = _differences(site, admin, one, place)
     if place is None or different:
         name = place.backup_id if place else "none"
         return {"action": "kept", "reason": "backup %s does not hold the same: %s" % (name, different[0])}
@@ -201,10 +201,10 @@ def _told_of_standbys(admin: Session) -> str:
     return "; sessions in it on standbys (%s) end when they replay the drop" % names if names else ""
 
 
-def _why_keep(context: Context, admin: Session, one: Retired, window_days: float) -> Optional[str]:
+def _why_keep(site: Site, admin: Session, one: Retired, window_days: float) -> Optional[str]:
     if one.operation is None or one.retired_at is None:
         return "no operation of this store retired it"
-    busy = [operation for operation in open_operations(context.store) if operation.id != _own_id(context)]
+    busy = [operation for operation in open_operations(site.store) if operation.id != _own_id(site)]
     if busy:
         return "operation %s is open" % busy[0].id
     ends = one.retired_at + datetime.timedelta(days=window_days)
@@ -216,8 +216,8 @@ def _why_keep(context: Context, admin: Session, one: Retired, window_days: float
     return None
 
 
-def _own_id(context: Context) -> Optional[str]:
-    return context.operation.id if context.operation else None
+def _own_id(site: Site) -> Optional[str]:
+    return site.operation.id if site.operation else None
 
 
 def _reaches(place: Optional[BackupPlace], level: str) -> bool:
@@ -225,16 +225,14 @@ def _reaches(place: Optional[BackupPlace], level: str) -> bool:
     return reached is not None and manifests.LEVELS.index(reached) >= manifests.LEVELS.index(level)
 
 
-def _inside(context: Context, one: Retired) -> Context:
+def _inside(site: Site, one: Retired) -> Site:
     """The library's view of the retired database; no operation, whose scratch databases are about the live one."""
-    return dataclasses.replace(
-        context, connection=context.connection.with_database(one.name), operation=None, keep_open=[]
-    )
+    return dataclasses.replace(site.apart(), connection=site.connection.with_database(one.name))
 
 
-def _dump(context: Context, admin: Session, one: Retired, level: str) -> BackupPlace:
+def _dump(site: Site, admin: Session, one: Retired, level: str) -> BackupPlace:
     """Dump the database into the store. Programs need to connect to it, so it is open meanwhile; see _differences()."""
-    inside = _inside(context, one)
+    inside = _inside(site, one)
     with opened(admin, one.name):
         reach("retired.opened")
         place = make_backup(inside, "emergency")
@@ -244,42 +242,42 @@ def _dump(context: Context, admin: Session, one: Retired, level: str) -> BackupP
     return place
 
 
-def _differences(context: Context, admin: Session, one: Retired, place: BackupPlace) -> List[str]:
+def _differences(site: Site, admin: Session, one: Retired, place: BackupPlace) -> List[str]:
     """What the database holds otherwise than the backup: what pg_dump writes of it, which needs it open; then, when
     nobody else can be in there, rows and what our queries see."""
     manifest = manifests.load(place)
     with opened(admin, one.name):
-        dumped = catalog_differences(_inside(context, one), manifest, settle=False).objects
-    with connect_exclusively(context, admin, one.name) as session:
+        dumped = catalog_differences(_inside(site, one), manifest, settle=False).objects
+    with connect_exclusively(site, admin, one.name) as session:
         found = compare_tables(session, manifest).tables
         objects = definitions.compare(manifest["definitions"], definitions.definitions(session))
     own = ["%s is %s" % (key, how) for how in ("missing", "added", "changed") for key in objects[how]]
     return found + (dumped or own)
 
 
-def back_up_retired(context: Context, undone: Operation) -> Dict[str, Any]:
+def back_up_retired(run: Run, undone: Operation) -> Dict[str, Any]:
     """Back up the database that an operation retired, before an undo gives it the live name back.
 
     What is written to it from then on can so be counted, exactly, when that undo is undone. The application goes on
     meanwhile. A backup that holds the same, made since it was retired, does as well.
     """
-    operation = the_operation(context)
+    operation = run.operation
     done = operation.facts(KEEP) or {}
-    newest = last_swap(context)
+    newest = last_swap(run)
     if newest is not None and undoes(newest) == undone.id:
         # By this operation, or by one that was given up after its swap.
         return {"changed": False, **done}
-    with context.administer() as admin:
-        if done and _holds(context, admin, undone, done["backup"]):
+    with run.administer() as admin:
+        if done and _holds(run, admin, undone, done["backup"]):
             return {"changed": False, **done}
-    with journaled_step(context, KEEP) as facts, context.administer() as admin:
-        one = _retired_by(context, admin, undone)
+    with journaled_step(run, KEEP) as facts, run.administer() as admin:
+        one = _retired_by(run, admin, undone)
         if one.accepts_connections:
             # A run that was cut off left it open.
             allow_connections(admin, one.name, False)
-        known = one.dump if one.dump is not None and not _differences(context, admin, one, one.dump) else None
-        place = known or _dump(context, admin, one, "readable")
-        different = [] if known else _differences(context, admin, one, place)
+        known = one.dump if one.dump is not None and not _differences(run, admin, one, one.dump) else None
+        place = known or _dump(run, admin, one, "readable")
+        different = [] if known else _differences(run, admin, one, place)
         if different:
             raise BackstopError(
                 "Database %s changed while it was backed up" % one.name,
@@ -290,19 +288,19 @@ def back_up_retired(context: Context, undone: Operation) -> Dict[str, Any]:
         return {"changed": True, **facts}
 
 
-def _holds(context: Context, admin: Session, undone: Operation, backup_id: str) -> bool:
-    one = _retired_by(context, admin, undone)
-    known = [place for place in context.store.backups() if place.backup_id == backup_id]
-    return bool(known) and not _differences(context, admin, one, known[0])
+def _holds(site: Site, admin: Session, undone: Operation, backup_id: str) -> bool:
+    one = _retired_by(site, admin, undone)
+    known = [place for place in site.store.backups() if place.backup_id == backup_id]
+    return bool(known) and not _differences(site, admin, one, known[0])
 
 
-def _retired_by(context: Context, admin: Session, operation: Operation) -> Retired:
-    for one in retired_databases(context, admin):
+def _retired_by(site: Site, admin: Session, operation: Operation) -> Retired:
+    for one in retired_databases(site, admin):
         if one.operation is not None and one.operation.id == operation.id:
             return one
     raise Refused(
         "Operation %s cannot be undone" % operation.id,
-        found="no database %s" % retired_name(operation.id, context.database),
+        found="no database %s" % retired_name(operation.id, site.database),
         hint="it was undone already, or its retired database was dropped",
     )
 

@@ -10,7 +10,6 @@ A revert builds a new database from a backup beside the live one. An undo gives 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
@@ -32,7 +31,7 @@ from ..postgres.digests import Digest
 from ..postgres.restarts import tried_again
 from ..postgres.sequences import advance_sequences, sequence_values
 from ..prisma import history
-from ..site import Context, exclusive, journaled_step
+from ..site import Run, Site, exclusive, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations_of
@@ -63,22 +62,22 @@ def successor_name(operation: Operation) -> str:
     return scratch_name(operation.id, "new")
 
 
-def build_successor(context: Context, place: BackupPlace) -> Dict[str, Any]:
+def build_successor(run: Run, place: BackupPlace) -> Dict[str, Any]:
     """Build the database that is to take over, beside the live one; reused when this operation built it already."""
-    operation = the_operation(context)
-    with context.administer() as admin:
-        built = _already_built(context, admin, operation, place)
+    operation = run.operation
+    with run.administer() as admin:
+        built = _already_built(run, admin, operation, place)
     if built is not None:
         return {"changed": False, **built}
-    with context.connect() as live:
+    with run.connect() as live:
         locks.require_room(live, locks.to_read_everything(live), "to fence writers out of every table")
-    with journaled_step(context, BUILD) as facts:
-        with context.administer() as admin:
+    with journaled_step(run, BUILD) as facts:
+        with run.administer() as admin:
             # The run that this one waited for may have done it.
-            built = _already_built(context, admin, operation, place)
+            built = _already_built(run, admin, operation, place)
         if built is None:
-            facts.update(build_database(context, place, successor_name(operation)), backup=place.backup_id)
-            with context.connect() as live, context.connect(successor_name(operation)) as base:
+            facts.update(build_database(run, place, successor_name(operation)), backup=place.backup_id)
+            with run.connect() as live, run.connect(successor_name(operation)) as base:
                 known = known_by_oid(live, manifests.load(place))
                 sum_up_base(live, base, known, kept_sums(operation, base))
         else:
@@ -87,24 +86,24 @@ def build_successor(context: Context, place: BackupPlace) -> Dict[str, Any]:
 
 
 def _already_built(
-    context: Context, admin: Session, operation: Operation, place: BackupPlace
+    site: Site, admin: Session, operation: Operation, place: BackupPlace
 ) -> Optional[Dict[str, Any]]:
     """Facts of the database that this operation built from the backup; None when there is none."""
     done = operation.facts(BUILD)
     there = server.database_oid(admin, successor_name(operation))
     if done and done["backup"] == place.backup_id and done["oid"] == there:
         return done
-    return (done or {}) if swapped(context, admin, operation) else None
+    return (done or {}) if swapped(site, admin, operation) else None
 
 
-def swapped(context: Context, admin: Session, operation: Operation) -> bool:
+def swapped(site: Site, admin: Session, operation: Operation) -> bool:
     """Whether the swap of an operation is in force, told from the databases alone."""
-    return server.database_oid(admin, retired_name(operation.id, context.database)) is not None
+    return server.database_oid(admin, retired_name(operation.id, site.database)) is not None
 
 
 @tried_again
 def revert(
-    context: Context,
+    run: Run,
     place: BackupPlace,
     accept_lost_rows: int,
     accept_changes_in: Sequence[str] = (),
@@ -122,7 +121,7 @@ def revert(
     :param only_count: refuse what would be refused, while the application still runs, and change nothing
     :raises Refused: more would be lost than accepted; tells the count for each table, nothing was changed
     """
-    operation = the_operation(context)
+    operation = run.operation
     # A build that was cut off leaves a database of this name that is only half of the backup.
     operation.require([BUILD], "The database is not swapped: the one to take over was not built to its end")
     manifest = manifests.load(place)
@@ -138,31 +137,31 @@ def revert(
     )
 
     def judge(live: Session) -> List[TableLoss]:
-        with context.connect(successor) as base:
-            judgement.objects = lost_objects(context, live, place)
-            take_back(context.store, base)
+        with run.connect(successor) as base:
+            judgement.objects = lost_objects(run, live, place)
+            take_back(run.store, base)
             losses = count_losses(live, base, known_by_oid(live, manifest), kept_sums(operation, base))
-            mark(live, losses, context.store, place)
+            mark(live, losses, run.store, place)
             before = {
                 (entry["schema"], entry["name"]): Digest.from_json(entry["digest"]) for entry in manifest["tables"]
             }
             return judgement.of(live, losses, base, lambda: base, before)
 
     if only_count:
-        return _counted_ahead(context, operation, judgement, judge)
+        return _counted_ahead(run, operation, judgement, judge)
     limit = manifest["database"]["properties"]["connection_limit"]
-    return _take_over(context, operation, successor, judge, limit, place.backup_id)
+    return _take_over(run, operation, successor, judge, limit, place.backup_id)
 
 
-def _counted_ahead(context: Context, operation: Operation, judgement: "LossPolicy", judge: Any) -> Dict[str, Any]:
+def _counted_ahead(site: Site, operation: Operation, judgement: "LossPolicy", judge: Any) -> Dict[str, Any]:
     """What would be lost if nothing more was written; the live database is read in one snapshot.
 
     :raises Refused: it is more than what was accepted
     """
-    with context.administer() as admin:
-        if swapped(context, admin, operation):
+    with site.administer() as admin:
+        if swapped(site, admin, operation):
             return {"changed": False}
-    with context.connect() as live:
+    with site.connect() as live:
         live.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         judge(live)
         live.execute("ROLLBACK")
@@ -170,32 +169,32 @@ def _counted_ahead(context: Context, operation: Operation, judgement: "LossPolic
 
 
 def _take_over(
-    context: Context, operation: Operation, successor: str, judge: Any, limit: int, backup: Optional[str]
+    run: Run, operation: Operation, successor: str, judge: Any, limit: int, backup: Optional[str]
 ) -> Dict[str, Any]:
     """:param backup: id of the one that holds what the successor does, before rows are carried there"""
-    retire_as = retired_name(operation.id, context.database)
-    with context.administer() as admin:
+    retire_as = retired_name(operation.id, run.database)
+    with run.administer() as admin:
         done = operation.facts(SWAP)
-        if done and swapped(context, admin, operation):
+        if done and swapped(run, admin, operation):
             return {"changed": False, **done}
-    with journaled_step(context, SWAP) as facts, context.administer() as admin:
-        if swapped(context, admin, operation):
+    with journaled_step(run, SWAP) as facts, run.administer() as admin:
+        if swapped(run, admin, operation):
             # By the run that this one waited for, or by one that was killed right after its COMMIT.
-            resume_left_behind(context)
-            facts.update(operation.facts(SWAP) or _after_the_fact(context, admin, operation, retire_as))
+            resume_left_behind(run)
+            facts.update(operation.facts(SWAP) or _after_the_fact(run, admin, operation, retire_as))
             return {"changed": False, **facts}
 
         def advance(live: Session) -> None:
-            with connect_exclusively(context, admin, successor) as session:
+            with connect_exclusively(run, admin, successor) as session:
                 facts["advanced_sequences"] = advance_sequences(sequence_values(live), session)
 
-        facts["former_oid"] = server.database_oid(admin, context.database)
+        facts["former_oid"] = server.database_oid(admin, run.database)
         facts["live_oid"] = server.database_oid(admin, successor)
         facts["retired"] = retire_as
         facts["backup"] = backup
-        with waiting(context, operation) as facts["pooled"]:
+        with waiting(run, operation) as facts["pooled"]:
             result = swap(
-                context,
+                run,
                 admin,
                 successor=successor,
                 retire_as=retire_as,
@@ -212,30 +211,30 @@ def _take_over(
 
 
 @tried_again
-def settle(context: Context) -> Dict[str, Any]:
+def settle(run: Run) -> Dict[str, Any]:
     """Find out from the databases whether this operation's swap is in force, after the process that swaps has ended.
 
     One that was killed right after its COMMIT did not write so; the journal is made to say what is.
     """
-    operation = the_operation(context)
-    with exclusive(context, operation), context.administer() as admin:
-        resume_left_behind(context)
-        if not swapped(context, admin, operation):
+    operation = run.operation
+    with exclusive(run), run.administer() as admin:
+        resume_left_behind(run)
+        if not swapped(run, admin, operation):
             return {"changed": False, "swapped": False}
         known = operation.done(SWAP) is not None
         if not known:
             with operation.step(SWAP) as facts:
-                retire_as = retired_name(operation.id, context.database)
-                facts.update(operation.facts(SWAP) or _after_the_fact(context, admin, operation, retire_as))
+                retire_as = retired_name(operation.id, run.database)
+                facts.update(operation.facts(SWAP) or _after_the_fact(run, admin, operation, retire_as))
     return {"changed": not known, "swapped": True}
 
 
-def _after_the_fact(context: Context, admin: Session, operation: Operation, retire_as: str) -> Dict[str, Any]:
+def _after_the_fact(site: Site, admin: Session, operation: Operation, retire_as: str) -> Dict[str, Any]:
     """Facts of a swap that is in force but not in the journal."""
     counted = operation.facts("count") or {}
     return {
         "former_oid": server.database_oid(admin, retire_as),
-        "live_oid": server.database_oid(admin, context.database),
+        "live_oid": server.database_oid(admin, site.database),
         "retired": retire_as,
         "backup": (operation.facts(BUILD) or operation.facts(KEEP) or {}).get("backup"),
         "losses": counted.get("losses", []),
@@ -377,12 +376,6 @@ class LossPolicy:
         )
 
 
-def the_operation(context: Context) -> Operation:
-    if context.operation is None:
-        raise Refused("This belongs to an operation", hint="begin one with the module operation and give its id")
-    return context.operation
-
-
 # Undo
 
 
@@ -392,28 +385,28 @@ def undoes(operation: Operation) -> Optional[str]:
     return str(found) if operation.kind == "undo" and found else None
 
 
-def last_swap(context: Context) -> Optional[Operation]:
+def last_swap(site: Site) -> Optional[Operation]:
     """The newest operation whose swap of this database is in force: its retired database exists.
 
     The one that made the database which is live now comes before newer ones, in case the clock was set back.
     """
-    with context.administer() as admin:
-        live_oid = server.database_oid(admin, context.database)
+    with site.administer() as admin:
+        live_oid = server.database_oid(admin, site.database)
         found = [
             operation
-            for operation in operations_of(context.store, context.database)
-            if swapped(context, admin, operation)
+            for operation in operations_of(site.store, site.database)
+            if swapped(site, admin, operation)
         ]
     made_it_live = [operation for operation in found if (operation.facts(SWAP) or {}).get("live_oid") == live_oid]
     candidates = made_it_live or found
     return candidates[-1] if candidates else None
 
 
-def built_by(context: Context, oid: Optional[int]) -> Optional[Operation]:
+def built_by(site: Site, oid: Optional[int]) -> Optional[Operation]:
     """The operation that by its journal built this database and made it live; undos only give a name back."""
     found = [
         operation
-        for operation in operations_of(context.store, context.database)
+        for operation in operations_of(site.store, site.database)
         if operation.kind != "undo"
         and (operation.facts(SWAP) or {}).get("live_oid") == oid
     ]
@@ -422,7 +415,7 @@ def built_by(context: Context, oid: Optional[int]) -> Optional[Operation]:
 
 @tried_again
 def undo(
-    context: Context,
+    run: Run,
     undone: Operation,
     accept_lost_rows: int,
     reapply: Optional[Reapply] = None,
@@ -438,20 +431,20 @@ def undo(
 
     :param only_count: as for revert(); what must be restored for it is kept for the undo itself
     """
-    operation = the_operation(context)
-    with context.administer() as admin:
-        if swapped(context, admin, operation):
-            return _take_over(context, operation, "", None, -1, None)
-    retired = retired_name(undone.id, context.database)
-    newest = last_swap(context)
+    operation = run.operation
+    with run.administer() as admin:
+        if swapped(run, admin, operation):
+            return _take_over(run, operation, "", None, -1, None)
+    retired = retired_name(undone.id, run.database)
+    newest = last_swap(run)
     if newest and undoes(newest) == undone.id:
         # By an undo that was given up after its swap, perhaps before it could write so.
-        settle(dataclasses.replace(context, operation=newest, keep_open=[]))
+        settle(run.run(newest))
         return {"changed": False, **(newest.facts(SWAP) or {})}
-    if context.connection.database != undone.database:
+    if run.connection.database != undone.database:
         raise Refused("That operation was about another database", found=str(undone.database))
-    base = _Base(context, undone)
-    with context.administer() as admin:
+    base = _Base(run, undone)
+    with run.administer() as admin:
         if server.database_oid(admin, retired) is None:
             raise Refused(
                 "Operation %s cannot be undone" % undone.id,
@@ -473,18 +466,18 @@ def undo(
 
         def judge(live: Session) -> List[TableLoss]:
             with contextlib.ExitStack() as stack:
-                admin = stack.enter_context(context.administer())
-                target = stack.enter_context(connect_exclusively(context, admin, retired))
-                take_back(context.store, target)
+                admin = stack.enter_context(run.administer())
+                target = stack.enter_context(connect_exclusively(run, admin, retired))
+                take_back(run.store, target)
                 there = stack.enter_context(base.session()) if base.built else None
                 if base.place is not None:
-                    judgement.objects = lost_objects(context, live, base.place)
+                    judgement.objects = lost_objects(run, live, base.place)
                 return judgement.of(live, base.losses(live, there), there, lambda: target)
 
         if only_count:
-            return _counted_ahead(context, operation, judgement, judge)
+            return _counted_ahead(run, operation, judgement, judge)
         kept = (operation.facts(KEEP) or {}).get("backup")
-        return _take_over(context, operation, retired, judge, limit, kept)
+        return _take_over(run, operation, retired, judge, limit, kept)
     finally:
         if not only_count:
             base.drop()
@@ -504,21 +497,21 @@ class _Base:
     """What the live database held when it took over: the backup and what was carried over to it, restored again only
     where digests differ."""
 
-    def __init__(self, context: Context, undone: Operation) -> None:
-        self._context = context
-        operation = the_operation(context)
+    def __init__(self, run: Run, undone: Operation) -> None:
+        self._run = run
+        operation = run.operation
         self._name = scratch_name(operation.id, "base")
         self.built = False
         backup_id = (undone.facts(SWAP) or {}).get("backup")
-        self.place = context.store.find_backup(backup_id) if backup_id else None
+        self.place = run.store.find_backup(backup_id) if backup_id else None
         self._undone = undone
         self._carried = carried_contents(undone)
 
     def session(self) -> Session:
-        return self._context.connect(self._name)
+        return self._run.connect(self._name)
 
     def prepare(self) -> None:
-        with self._context.connect() as live:
+        with self._run.connect() as live:
             if self._same(live):
                 return
         if self.place is None:
@@ -527,17 +520,17 @@ class _Base:
                 found="rows were written since operation %s, and it has no backup to compare with" % self._undone.id,
                 hint="make an emergency backup, compare by hand, or revert to a backup with rollback_complete.yml",
             )
-        operation = the_operation(self._context)
+        operation = self._run.operation
         self.built = True
-        with self._context.administer() as admin:
+        with self._run.administer() as admin:
             there = server.database_oid(admin, self._name)
             if there is not None and (operation.facts(BASE) or {}).get("oid") == there:
                 return
-        build_database(self._context, self.place, self._name)
+        build_database(self._run, self.place, self._name)
         if self._carried is not None:
             with self.session() as session:
                 carry_again(self._undone, session)
-        with self._context.administer() as admin:
+        with self._run.administer() as admin:
             operation.write(BASE, "done", oid=server.database_oid(admin, self._name))
 
     def _same(self, live: Session) -> bool:
@@ -550,12 +543,12 @@ class _Base:
         return known_by_oid(live, manifests.load(self.place)) if self.place is not None else {}
 
     def _history(self) -> str:
-        return "%s.%s" % (self._context.connection.schema, history.TABLE)
+        return "%s.%s" % (self._run.connection.schema, history.TABLE)
 
     def losses(self, live: Session, there: Optional[Session]) -> List[TableLoss]:
         """:param there: a session in the base, where it was built"""
         if there is not None:
-            operation = the_operation(self._context)
+            operation = self._run.operation
             return count_losses(live, there, self._known(live), kept_sums(operation, there))
         if self._same(live):
             return []
@@ -565,5 +558,5 @@ class _Base:
 
     def drop(self) -> None:
         if self.built:
-            with self._context.administer() as admin:
+            with self._run.administer() as admin:
                 drop_scratch_database(admin, self._name)

@@ -30,7 +30,7 @@ from ..postgres.damage import is_damage
 from ..postgres.restarts import transaction_to_ask_for, tried_again
 from ..postgres.table_summary import sentence, summary
 from ..prisma.sessions import end_backends
-from ..site import Context, journaled_step
+from ..site import Site, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations_of
@@ -85,7 +85,7 @@ class TableRestoreRequest:
 class _Work:
     """A restore within its transaction."""
 
-    context: Context
+    site: Site
     session: Session
     family: TableFamily
     place: BackupPlace
@@ -116,20 +116,20 @@ class _Work:
 
 
 def plan(
-    context: Context, wish: TableRestoreRequest, backup_id: Optional[str] = None, *, again: bool = False
+    site: Site, wish: TableRestoreRequest, backup_id: Optional[str] = None, *, again: bool = False
 ) -> Dict[str, Any]:
     """What a restore would do now; without effect.
 
     :param backup_id: the backup; default is the newest verified one that holds the table
     :param again: act although an earlier operation did the same
     """
-    with context.connect() as session:
+    with site.connect() as session:
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         try:
-            work = _prepare(context, session, wish, backup_id)
+            work = _prepare(site, session, wish, backup_id)
             facts = _request(work)
-            done = None if again else _done_before(context, session, facts)
-            report = _report(context, work)
+            done = None if again else _done_before(site, session, facts)
+            report = _report(site, work)
             report["lacking"] = [] if "damaged" in report else _lacking(work)
             report["report"] += [entry["told"] for entry in report["lacking"]]
         finally:
@@ -140,19 +140,19 @@ def plan(
     return {"changed": acts, **facts, "done_before": done.id if done else None, **report}
 
 
-def _prepare(context: Context, session: Session, wish: TableRestoreRequest, backup_id: Optional[str]) -> _Work:
-    family = family_of(context, session, wish.table)
-    place = context.store.find_backup(backup_id) if backup_id else newest_backup_with(context, family)
+def _prepare(site: Site, session: Session, wish: TableRestoreRequest, backup_id: Optional[str]) -> _Work:
+    family = family_of(site, session, wish.table)
+    place = site.store.find_backup(backup_id) if backup_id else newest_backup_with(site, family)
     manifest = manifests.load(place)
-    if manifest["database"]["name"] != context.database:
+    if manifest["database"]["name"] != site.database:
         raise Refused(
             "Backup %s is of another database" % place.backup_id,
             found=manifest["database"]["name"],
-            expected=context.database,
+            expected=site.database,
         )
     require_same_major(manifest, server.major_version(session))
-    context.archive(place, manifest)
-    return _Work(context, session, family, place, manifest, wish, pair_up(family, manifest))
+    site.archive(place, manifest)
+    return _Work(site, session, family, place, manifest, wish, pair_up(family, manifest))
 
 
 def _request(work: _Work) -> Dict[str, Any]:
@@ -165,9 +165,9 @@ def _request(work: _Work) -> Dict[str, Any]:
     }
 
 
-def _report(context: Context, work: _Work) -> Dict[str, Any]:
+def _report(site: Site, work: _Work) -> Dict[str, Any]:
     manifests.check_files(work.place, work.manifest)
-    stage(context, work.session, work.place, work.manifest, work.pairs)
+    stage(site, work.session, work.place, work.manifest, work.pairs)
     try:
         _compare(work)
     except BackstopError as error:
@@ -207,7 +207,7 @@ def _effect_lines(effects: Sequence[Dict[str, Any]]) -> List[str]:
 
 def _lacking(work: _Work) -> List[Dict[str, Any]]:
     """What of other tables went with the rows that come back, and does not come with them."""
-    return lacking_children(work.context, work.session, work.place, work.manifest, work.pairs)
+    return lacking_children(work.site, work.session, work.place, work.manifest, work.pairs)
 
 
 def _lacking_ahead(work: _Work) -> List[Dict[str, Any]]:
@@ -272,35 +272,35 @@ def _shown(effects: Sequence[Dict[str, Any]]) -> str:
 
 @tried_again
 def restore_table(
-    context: Context, wish: TableRestoreRequest, backup_id: Optional[str] = None, *, again: bool = False
+    site: Site, wish: TableRestoreRequest, backup_id: Optional[str] = None, *, again: bool = False
 ) -> Dict[str, Any]:
     """Put the table right. A second run finds nothing to do.
 
     :raises Refused: more would be touched than was accepted; nothing was changed
     """
     if wish.only_reports:
-        return plan(context, wish, backup_id)
-    return _carry_out(context, wish, backup_id, None, again)
+        return plan(site, wish, backup_id)
+    return _carry_out(site, wish, backup_id, None, again)
 
 
 @tried_again
-def undo_table(context: Context, undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Dict[str, Any]:
+def undo_table(site: Site, undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Dict[str, Any]:
     """Give a table back what it held before another operation restored it: restore it from the backup made then."""
     wish, backup_id = _undoing(undone, accept_lost_rows, accept_cascade)
-    return _carry_out(context, wish, backup_id, undone, True)
+    return _carry_out(site, wish, backup_id, undone, True)
 
 
-def plan_undo_of(context: Context, undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Dict[str, Any]:
+def plan_undo_of(site: Site, undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Dict[str, Any]:
     """What undo_table() would find and change; without effect."""
     wish, backup_id = _undoing(undone, accept_lost_rows, accept_cascade)
-    with context.connect() as session:
+    with site.connect() as session:
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         try:
-            work = _prepare(context, session, wish, backup_id)
-            report = _report(context, work)
+            work = _prepare(site, session, wish, backup_id)
+            report = _report(site, work)
             for pair in work.pairs:
                 work.before[pair.table.full_name] = digests.table_digest(session, pair.live, pair.columns)
-            report["lost_rows"] = _lost(context, work, undone)
+            report["lost_rows"] = _lost(site, work, undone)
         finally:
             session.execute("ROLLBACK")
     if report["total"]:
@@ -322,23 +322,23 @@ def _undoing(undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> 
 
 
 def _carry_out(
-    context: Context, wish: TableRestoreRequest, backup_id: Optional[str], undone: Optional[Operation], again: bool
+    site: Site, wish: TableRestoreRequest, backup_id: Optional[str], undone: Optional[Operation], again: bool
 ) -> Dict[str, Any]:
-    with journaled_step(context, RESTORE) as facts:
-        with context.connect() as session:
-            if context.operation is not None:
+    with journaled_step(site, RESTORE) as facts:
+        with site.connect() as session:
+            if site.operation is not None:
                 # We hold the operation's lock, so whoever is there under its name belongs to a run that was killed.
-                end_backends(session.cursor(), context.session_name)
-                finished = _committed(session, context.operation)
+                end_backends(session.cursor(), site.session_name)
+                finished = _committed(session, site.operation)
                 if finished is not None:
                     facts.update(finished, finished_after_interruption=True)
                     return {**facts, "changed": False}
             session.execute("BEGIN")
             try:
-                work = _prepare(context, session, wish, backup_id)
+                work = _prepare(site, session, wish, backup_id)
                 facts.update(_request(work), name=qualified(work.family.schema, work.family.name))
-                done = None if again else _done_before(context, session, facts)
-                changed = done is None and _act(context, work, undone, facts)
+                done = None if again else _done_before(site, session, facts)
+                changed = done is None and _act(site, work, undone, facts)
             except BaseException:
                 with contextlib.suppress(BackstopError):  # of a connection that broke
                     session.execute("ROLLBACK")
@@ -349,31 +349,31 @@ def _carry_out(
     return dict(facts)
 
 
-def _act(context: Context, work: _Work, undone: Optional[Operation], facts: Dict[str, Any]) -> bool:
+def _act(site: Site, work: _Work, undone: Optional[Operation], facts: Dict[str, Any]) -> bool:
     """Stage, lock, compare, back up, change, prove; False when nothing differs. The caller commits."""
     # Before the lock: the larger the table, the longer this takes.
     manifests.check_files(work.place, work.manifest)
-    stage(context, work.session, work.place, work.manifest, work.pairs)
+    stage(site, work.session, work.place, work.manifest, work.pairs)
     # An undo brings these back itself.
     lacking = _lacking_ahead(work) if undone is None else []
-    _lock(context, work)
+    _lock(site, work)
     reach("table.locked")
-    _look_for_damage(context, work, facts)
+    _look_for_damage(site, work, facts)
     _compare(work)
     if undone is not None:
-        _pair_children(context, work)
+        _pair_children(site, work)
     if not work.total:
         return False
-    lost = _lost(context, work, undone)
+    lost = _lost(site, work, undone)
     facts.update(_told(work), lost_rows=lost, lacking=lacking, accepted={
         "lost_rows": work.wish.accept_lost_rows, "cascade": work.wish.accept_cascade,
         "unreadable": work.wish.accept_unreadable,
     })
     _consent(work, work.wish.accept_lost_rows, lost)
     reached = _reached(work)
-    facts["emergency"] = None if work.damaged else _back_up(context, work, reached)
+    facts["emergency"] = None if work.damaged else _back_up(site, work, reached)
     reach("table.backed-up")
-    context.progress.phase("changing the table", table=work.family.full_name)
+    site.progress.phase("changing the table", table=work.family.full_name)
     expected = _expected(work)
     for pair in work.pairs + work.children:
         apply(work.session, pair)
@@ -382,12 +382,12 @@ def _act(context: Context, work: _Work, undone: Optional[Operation], facts: Dict
     )
     facts["cascaded"] = _touched(work)
     facts.update(_prove(work, expected))
-    _note_commit(context, work, facts)
+    _note_commit(site, work, facts)
     reach("table.before-commit")
     return True
 
 
-def _lock(context: Context, work: _Work) -> None:
+def _lock(site: Site, work: _Work) -> None:
     """Nobody writes to the table, or to one whose rows a foreign key would let us touch; readers go on."""
     relations = {one[2]: one[:2] for one in work.family.relations}
     own = set(relations)
@@ -400,7 +400,7 @@ def _lock(context: Context, work: _Work) -> None:
     work.referring = {oid: names for oid, names in relations.items() if oid not in own}
     # By oid, so that two of us never wait for each other.
     listed = ", ".join("ONLY " + qualified(*relations[oid]) for oid in sorted(relations))
-    context.progress.phase("waiting for the lock", table=work.family.full_name)
+    site.progress.phase("waiting for the lock", table=work.family.full_name)
     try:
         work.session.execute("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE" % listed)
     except BackstopError as error:
@@ -413,7 +413,7 @@ def _lock(context: Context, work: _Work) -> None:
         ) from error
 
 
-def _look_for_damage(context: Context, work: _Work, facts: Dict[str, Any]) -> None:
+def _look_for_damage(site: Site, work: _Work, facts: Dict[str, Any]) -> None:
     """Digest the live table; of one that cannot be read save what can be, and go on only with consent."""
     for pair in work.pairs:
         try:
@@ -422,14 +422,14 @@ def _look_for_damage(context: Context, work: _Work, facts: Dict[str, Any]) -> No
         except BackstopError as error:
             if not is_damage(error):
                 raise
-            facts.setdefault("saved", []).append(_save(context, work, pair, error))
+            facts.setdefault("saved", []).append(_save(site, work, pair, error))
 
 
-def _save(context: Context, work: _Work, pair: Pair, error: BackstopError) -> Dict[str, Any]:
-    if context.operation is None or work.wish.mode != REPLACE:
+def _save(site: Site, work: _Work, pair: Pair, error: BackstopError) -> Dict[str, Any]:
+    if site.operation is None or work.wish.mode != REPLACE:
         raise _damage(work, error)
-    with context.connect() as reader:
-        saved, pair.unreadable = save_table(reader, pair.table, context.operation.file(SAVED_ROWS), str(error.found))
+    with site.connect() as reader:
+        saved, pair.unreadable = save_table(reader, pair.table, site.operation.file(SAVED_ROWS), str(error.found))
     if not work.wish.accept_unreadable:
         raise Refused(
             "Table %s is damaged: %d of its rows cannot be read" % (pair.table.full_name, len(pair.unreadable)),
@@ -487,11 +487,11 @@ def _touched(work: _Work) -> Dict[str, int]:
     return found
 
 
-def _back_up(context: Context, work: _Work, reached: Sequence[str]) -> str:
+def _back_up(site: Site, work: _Work, reached: Sequence[str]) -> str:
     """Back the table up as it is, with all that will be touched, behind the lock: exactly what is there."""
-    context.progress.phase("backing up the table as it is", table=work.family.full_name)
+    site.progress.phase("backing up the table as it is", table=work.family.full_name)
     names = [qualified(work.family.schema, work.family.name), *reached]
-    place = make_backup(context, "emergency", tables=names)
+    place = make_backup(site, "emergency", tables=names)
     saved = {"%s.%s" % (entry["schema"], entry["name"]): entry["digest"] for entry in manifests.load(place)["tables"]}
     wrong = [name for name, digest in work.before.items() if digests.Digest.from_json(saved[name]) != digest]
     if wrong:
@@ -550,12 +550,12 @@ def _prove(work: _Work, expected: Dict[str, digests.Digest]) -> Dict[str, Any]:
     return {"digests": now, "now": summaries, "report": ["Now " + sentence(one) for one in summaries]}
 
 
-def _note_commit(context: Context, work: _Work, facts: Dict[str, Any]) -> None:
+def _note_commit(site: Site, work: _Work, facts: Dict[str, Any]) -> None:
     """Write down which transaction it is, so that a later run can ask the server whether it was committed."""
-    facts["database_oid"] = server.database_oid(work.session, context.database)
-    if context.operation is not None:
-        transaction = transaction_to_ask_for(context, work.session)
-        context.operation.write(RESTORE, "committing", transaction=transaction, **{**facts, "changed": True})
+    facts["database_oid"] = server.database_oid(work.session, site.database)
+    if site.operation is not None:
+        transaction = transaction_to_ask_for(site, work.session)
+        site.operation.write(RESTORE, "committing", transaction=transaction, **{**facts, "changed": True})
 
 
 def _committed(session: Session, operation: Operation) -> Optional[Dict[str, Any]]:
@@ -572,7 +572,7 @@ def _committed(session: Session, operation: Operation) -> Optional[Dict[str, Any
 # Undo -----------------------------------------------------------------------------------------------------------------
 
 
-def _lost(context: Context, work: _Work, undone: Optional[Operation]) -> int:
+def _lost(site: Site, work: _Work, undone: Optional[Operation]) -> int:
     """How many rows go that the restore is not meant to take away.
 
     Of a restore: rows that the backup does not have. Of an undo: what was written since the operation that is undone.
@@ -582,12 +582,12 @@ def _lost(context: Context, work: _Work, undone: Optional[Operation]) -> int:
     facts = undone.facts(RESTORE) or {}
     if all(name in work.before and work.before[name].to_json() == digest for name, digest in facts["digests"].items()):
         return 0
-    known = [place for place in context.store.backups() if place.backup_id == facts["backup"]]
+    known = [place for place in site.store.backups() if place.backup_id == facts["backup"]]
     if not known:
         return sum(difference.newer + difference.changed for difference in work.found)
     manifest = manifests.load(known[0])
     sources = pair_up(work.family, manifest, "source_")
-    stage(context, work.session, known[0], manifest, sources)
+    stage(site, work.session, known[0], manifest, sources)
     return sum(_written_since(work.session, *pairs) for pairs in zip(work.pairs, sources))
 
 
@@ -606,7 +606,7 @@ def _written_since(session: Session, pair: Pair, source: Pair) -> int:
     return int(written) + int(deleted)
 
 
-def _pair_children(context: Context, work: _Work) -> None:
+def _pair_children(site: Site, work: _Work) -> None:
     """The tables that the undone operation's cascade deleted rows of: what they lack comes back, nothing else."""
     own = {(pair.table.schema, pair.table.name) for pair in work.pairs}
     others = [entry for entry in work.manifest["tables"] if (entry["schema"], entry["name"]) not in own]
@@ -617,39 +617,39 @@ def _pair_children(context: Context, work: _Work) -> None:
         table = known[name]
         family = TableFamily(table.schema, table.name, table.oid, (table,), ((table.schema, table.name, table.oid),))
         pairs = pair_up(family, work.manifest, "child%d_" % number)
-        stage(context, work.session, work.place, work.manifest, pairs)
+        stage(site, work.session, work.place, work.manifest, pairs)
         for pair in pairs:
             compare(work.session, pair)
             work.session.execute("DELETE FROM %s WHERE kind <> 'missing'" % pair.difference)
         work.children += pairs
 
 
-def table_operations(context: Context) -> List[Operation]:
+def table_operations(site: Site) -> List[Operation]:
     """Operations that changed a table of this database, oldest first."""
     return [
-        operation for operation in operations_of(context.store, context.database)
+        operation for operation in operations_of(site.store, site.database)
         if (operation.facts(RESTORE) or {}).get("changed")
     ]
 
 
-def _done_before(context: Context, session: Session, facts: Dict[str, Any]) -> Optional[Operation]:
+def _done_before(site: Site, session: Session, facts: Dict[str, Any]) -> Optional[Operation]:
     """The operation that did the very same to this table, when nothing was done to it since and it was not undone."""
-    found = [operation for operation in table_operations(context)
+    found = [operation for operation in table_operations(site)
              if (operation.facts(RESTORE) or {})["table"] == facts["table"]
-             and (context.operation is None or operation.id != context.operation.id)]
+             and (site.operation is None or operation.id != site.operation.id)]
     if not found or found[-1].kind == "undo":
         return None
     done = found[-1].facts(RESTORE) or {}
     same = all(done[key] == facts[key] for key in ("backup", "mode", "where", "keys"))
-    here = done["database_oid"] == server.database_oid(session, context.database)
+    here = done["database_oid"] == server.database_oid(session, site.database)
     return found[-1] if same and here else None
 
 
-def undoable_table_operations(context: Context) -> List[Operation]:
+def undoable_table_operations(site: Site) -> List[Operation]:
     """The newest restore of each table of the live database, where a backup of what was before was made."""
-    with context.connect() as session:
-        oid = server.database_oid(session, context.database)
-    newest = {(operation.facts(RESTORE) or {})["table"]: operation for operation in table_operations(context)}
+    with site.connect() as session:
+        oid = server.database_oid(session, site.database)
+    newest = {(operation.facts(RESTORE) or {})["table"]: operation for operation in table_operations(site)}
     return [
         operation for operation in newest.values()
         if (operation.facts(RESTORE) or {})["database_oid"] == oid and (operation.facts(RESTORE) or {}).get("emergency")
@@ -657,14 +657,14 @@ def undoable_table_operations(context: Context) -> List[Operation]:
 
 
 def plan_table_undo(
-    context: Context, operation_id: Optional[str], since: Optional[str] = None
+    site: Site, operation_id: Optional[str], since: Optional[str] = None
 ) -> Optional[Dict[str, Any]]:
     """Which restore of a table an undo would undo; None when it would undo something else.
 
     :param operation_id: default is the newest, unless that is an undo already; of each table only the newest can be
     :param since: without an id, only what began after this moment counts
     """
-    done = table_operations(context)
+    done = table_operations(site)
     if operation_id:
         found = [operation for operation in done if operation.id == operation_id]
     else:
@@ -673,11 +673,11 @@ def plan_table_undo(
         return None
     named = found[-1]
     facts = named.facts(RESTORE) or {}
-    with context.connect() as session:
-        if facts["database_oid"] != server.database_oid(session, context.database):
+    with site.connect() as session:
+        if facts["database_oid"] != server.database_oid(session, site.database):
             raise Refused(
                 "Operation %s was about a database that is not live any more" % named.id,
-                found="another database bears the name %s" % context.database,
+                found="another database bears the name %s" % site.database,
                 hint="undo what made it live first",
             )
     newest = [operation for operation in done if (operation.facts(RESTORE) or {})["table"] == facts["table"]][-1]

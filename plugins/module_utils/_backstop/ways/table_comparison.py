@@ -22,7 +22,7 @@ from ..postgres import archive, catalog, digests, references
 from ..postgres.catalog import Table, TableFamily
 from ..postgres.connection import Session
 from ..prisma.sql_text import SIGN, tokens
-from ..site import Context
+from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 
@@ -185,10 +185,10 @@ def _require_same_columns(table: Table, entry: Dict[str, Any], backup: str) -> N
 # Staging --------------------------------------------------------------------------------------------------------------
 
 
-def stage(context: Context, session: Session, place: BackupPlace, manifest: Dict[str, Any], pairs: List[Pair]) -> None:
+def stage(site: Site, session: Session, place: BackupPlace, manifest: Dict[str, Any], pairs: List[Pair]) -> None:
     """Load the backup's rows into temporary tables and prove that they are those of the manifest."""
-    tools = context.tools(session)
-    source = context.archive(place, manifest)
+    tools = site.tools(session)
+    source = site.archive(place, manifest)
     entries = archive.contents(tools, source)
     for pair in pairs:
         session.execute(
@@ -196,9 +196,9 @@ def stage(context: Context, session: Session, place: BackupPlace, manifest: Dict
             % (pair.stage.split(".", 1)[1], qualified(pair.table.schema, pair.table.name))
         )
         if pair.entry is not None:
-            context.progress.phase("reading the backup", backup=place.backup_id, table=pair.table.full_name)
+            site.progress.phase("reading the backup", backup=place.backup_id, table=pair.table.full_name)
             rows = archive.rows_of(entries, pair.entry["oid"], pair.table.schema, pair.table.name)
-            with archive.rows_to_copy(tools, source, rows, context.keep_open) as block:
+            with archive.rows_to_copy(tools, source, rows, site.keep_open) as block:
                 _copy(session, pair, block)
         _prove_stage(session, pair, place)
         reach("table.staged")
@@ -424,8 +424,8 @@ def _literal(value: Any) -> str:
     return quote_literal(str(value).lower() if isinstance(value, bool) else str(value)).strip()
 
 
-def family_of(context: Context, session: Session, name: str) -> TableFamily:
-    return catalog.find_family(session, name, context.connection.schema)
+def family_of(site: Site, session: Session, name: str) -> TableFamily:
+    return catalog.find_family(session, name, site.connection.schema)
 
 
 def holds(manifest: Dict[str, Any], family: TableFamily) -> bool:
@@ -434,21 +434,21 @@ def holds(manifest: Dict[str, Any], family: TableFamily) -> bool:
     return any((entry["schema"], entry["name"]) in names for entry in manifest["tables"])
 
 
-def newest_backup_with(context: Context, family: TableFamily) -> BackupPlace:
+def newest_backup_with(site: Site, family: TableFamily) -> BackupPlace:
     """The newest verified backup of this database that holds a table.
 
     Emergency backups are left out: they are of what was thought to be bad.
     """
     found: List[Tuple[str, BackupPlace]] = []
-    for backup in manifests.readable(context.store.backups()):
+    for backup in manifests.readable(site.store.backups()):
         if backup.place.kind == "emergency" or backup.level in (None, "checksum"):
             continue
-        if backup.manifest["database"]["name"] == context.database and holds(backup.manifest, family):
+        if backup.manifest["database"]["name"] == site.database and holds(backup.manifest, family):
             found.append((str(backup.manifest["created"]), backup.place))
     if not found:
         raise Refused(
             "There is no verified backup that holds table %s" % family.full_name,
-            found="%d backups in %s" % (len(context.store.backups()), context.store.root),
+            found="%d backups in %s" % (len(site.store.backups()), site.store.root),
             hint="name one with -e rollback_backup=ID; pg_backup_info lists them all with what they hold",
         )
     return max(found, key=lambda pair: (pair[0], pair[1].backup_id))[1]

@@ -14,7 +14,7 @@ from typing import Any, Dict, Optional, cast
 from ..base.errors import BackstopError, Refused
 from ..base.sql_names import retired_name
 from ..postgres import server
-from ..site import Context
+from ..site import Site
 from ..store.operation import Operation, operations_of
 from ..store.steps import SWAP
 from .baseline import CODE
@@ -50,7 +50,7 @@ class Change:
         return "%s (%s, %s)" % (self.id, what, self.method)
 
 
-def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
+def plan_undo(site: Site, operation_id: Optional[str]) -> Dict[str, Any]:
     """Which operation an undo would undo, and how.
 
     :param operation_id: the one that is meant; default is the newest change, unless that is an undo already
@@ -58,20 +58,20 @@ def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
         ``in_place``, after a rollback of the code alone ``code_only``, or ``table``: then ``table`` names it
     :raises Refused: it cannot be undone; names what can be
     """
-    named = _load(context, operation_id) if operation_id else None
-    newest = newest_change(context)
+    named = _load(site, operation_id) if operation_id else None
+    newest = newest_change(site)
     if named is None or named.facts(RESTORE):
         since = None if newest is None else newest.operation.began
-        table = plan_table_undo(context, operation_id, since=since)
+        table = plan_table_undo(site, operation_id, since=since)
         if table is not None:
             return {**table, "method": TABLE, "commit": None, "retired": None}
-    source = _source(context, named, newest)
+    source = _source(site, named, newest)
     if source.method == DROP:
         raise Refused(
             "Operation %s cannot be undone by itself: it took a migration out of the live database" % source.id,
             hint=" ".join(how_to_undo(source.operation.facts(DOWN) or {})),
         )
-    _require_no_deploy_since(context, source)
+    _require_no_deploy_since(site, source)
     undone = newest is not None and newest.undoes == source.id
     return {
         # Of the release alone it is seen on the hosts whether it must change.
@@ -81,85 +81,85 @@ def plan_undo(context: Context, operation_id: Optional[str]) -> Dict[str, Any]:
         "undone_by": newest.id if newest is not None and undone else None,
         "table": None,
         "commit": source.operation.former_commit,
-        "retired": retired_name(source.id, context.database) if source.method == SWAPPED else None,
+        "retired": retired_name(source.id, site.database) if source.method == SWAPPED else None,
     }
 
 
-def loss_of_undo(context: Context, plan: Dict[str, Any], options: Options = DEFAULTS) -> Dict[str, Any]:
+def loss_of_undo(site: Site, plan: Dict[str, Any], options: Options = DEFAULTS) -> Dict[str, Any]:
     """What an undo would lose now: ``losses`` and ``report`` as of a plan. The undo itself counts exactly.
 
     :param plan: of plan_undo()
     """
     if not plan["needed"] or plan["method"] not in (SWAPPED, IN_PLACE_METHOD):
         return {"losses": [], "report": []}
-    undone = Operation.load(context.store, plan["undoes"])
+    undone = Operation.load(site.store, plan["undoes"])
     backup_id = (undone.facts(SWAP if plan["method"] == SWAPPED else IN_PLACE) or {}).get("backup")
     if not backup_id:
         return _not_known("operation %s has no backup to compare with" % undone.id)
     try:
-        place = context.store.find_backup(backup_id)
+        place = site.store.find_backup(backup_id)
         manifest = manifest_at_swap(undone, place)
     except BackstopError as error:
         return _not_known(str(error))
-    return losses_since(context, manifest, place, options)
+    return losses_since(site, manifest, place, options)
 
 
 def _not_known(why: str) -> Dict[str, Any]:
     return {"losses": [], "report": ["Note: what was written since is not known: " + why]}
 
 
-def newest_change(context: Context) -> Optional[Change]:
+def newest_change(site: Site) -> Optional[Change]:
     """The newest change of the database or the release that is in force."""
-    swap = last_swap(context)
-    with context.connect() as session:
-        oid = server.database_oid(session, context.database)
+    swap = last_swap(site)
+    with site.connect() as session:
+        oid = server.database_oid(session, site.database)
     found = [
         Change(operation, method)
         for operation, method in (
             (swap, SWAPPED),
-            (restored_in_place(context, oid, swap), IN_PLACE_METHOD),
-            (_last_code_change(context), CODE_ONLY),
-            (_last_drop(context), DROP),
+            (restored_in_place(site, oid, swap), IN_PLACE_METHOD),
+            (_last_code_change(site), CODE_ONLY),
+            (_last_drop(site), DROP),
         )
         if operation is not None
     ]
     return max(found, key=lambda change: (change.operation.began, change.id)) if found else None
 
 
-def _last_code_change(context: Context) -> Optional[Operation]:
+def _last_code_change(site: Site) -> Optional[Operation]:
     """The newest rollback or undo that changed the release and left the database alone."""
     found = [
         operation
-        for operation in operations_of(context.store, context.database)
+        for operation in operations_of(site.store, site.database)
         if operation.kind != "deploy" and operation.done(CODE) and operation.outcome in (None, "done")
     ]
     return found[-1] if found else None
 
 
-def _last_drop(context: Context) -> Optional[Operation]:
-    found = [operation for operation in operations_of(context.store, context.database) if operation.facts(DOWN)]
+def _last_drop(site: Site) -> Optional[Operation]:
+    found = [operation for operation in operations_of(site.store, site.database) if operation.facts(DOWN)]
     return found[-1] if found else None
 
 
-def _load(context: Context, operation_id: str) -> Operation:
-    if operation_id not in context.store.operation_ids():
+def _load(site: Site, operation_id: str) -> Operation:
+    if operation_id not in site.store.operation_ids():
         raise Refused(
             "There is no operation %s" % operation_id,
-            found="none of that id in " + context.store.root,
-            hint=what_can_be_undone(context),
+            found="none of that id in " + site.store.root,
+            hint=what_can_be_undone(site),
         )
-    operation = Operation.load(context.store, operation_id)
-    if operation.database != context.database:
+    operation = Operation.load(site.store, operation_id)
+    if operation.database != site.database:
         raise Refused(
             "Operation %s was about another database" % operation_id,
             found=str(operation.database),
-            expected=context.database,
-            hint=what_can_be_undone(context),
+            expected=site.database,
+            hint=what_can_be_undone(site),
         )
     return operation
 
 
-def _source(context: Context, named: Optional[Operation], newest: Optional[Change]) -> Change:
+def _source(site: Site, named: Optional[Operation], newest: Optional[Change]) -> Change:
     """The change that is to be undone.
 
     :raises Refused: it is not in force, or another one came after it
@@ -167,7 +167,7 @@ def _source(context: Context, named: Optional[Operation], newest: Optional[Chang
     if named is None and newest is None:
         raise Refused(
             "There is nothing to undo",
-            found="no retired database of %s, and no restored table" % context.database,
+            found="no retired database of %s, and no restored table" % site.database,
             hint="an undo gives the live name back to the database that a revert retired, or a table what it held",
         )
     if newest is not None:
@@ -175,13 +175,13 @@ def _source(context: Context, named: Optional[Operation], newest: Optional[Chang
         if wanted == newest.id:
             return newest
         if wanted == newest.undoes:
-            return Change(Operation.load(context.store, wanted), newest.method)
-    raise _not_in_force(context, cast(Operation, named), newest)
+            return Change(Operation.load(site.store, wanted), newest.method)
+    raise _not_in_force(site, cast(Operation, named), newest)
 
 
-def _not_in_force(context: Context, named: Operation, newest: Optional[Change]) -> Refused:
+def _not_in_force(site: Site, named: Operation, newest: Optional[Change]) -> Refused:
     """Why an operation that is not the newest change cannot be undone."""
-    hint = what_can_be_undone(context)
+    hint = what_can_be_undone(site)
     if named.facts(DOWN):
         return Refused(
             "Operation %s cannot be undone by itself: it took a migration out of the live database" % named.id,
@@ -209,16 +209,16 @@ def _not_in_force(context: Context, named: Operation, newest: Optional[Change]) 
         )
     return Refused(
         "Operation %s cannot be undone any more" % named.id,
-        found="no database %s" % retired_name(named.id, context.database),
+        found="no database %s" % retired_name(named.id, site.database),
         hint=hint,
     )
 
 
-def _require_no_deploy_since(context: Context, source: Change) -> None:
+def _require_no_deploy_since(site: Site, source: Change) -> None:
     """A deploy that ended well is what people want now; taking back what came before it would take it away too."""
     later = [
         operation.id
-        for operation in operations_of(context.store, context.database)
+        for operation in operations_of(site.store, site.database)
         if operation.kind == "deploy"
         and operation.outcome == "done"
         and operation.began > source.operation.began
@@ -231,11 +231,11 @@ def _require_no_deploy_since(context: Context, source: Change) -> None:
         )
 
 
-def what_can_be_undone(context: Context) -> str:
+def what_can_be_undone(site: Site) -> str:
     """All that can be undone now, as a sentence for people."""
-    newest = newest_change(context)
+    newest = newest_change(site)
     found = [] if newest is None or newest.method == DROP else [newest]
-    found += [Change(operation, TABLE) for operation in undoable_table_operations(context)]
+    found += [Change(operation, TABLE) for operation in undoable_table_operations(site)]
     if not found:
         return "nothing can be undone now"
     return "what can be undone now: " + "; ".join("-e rollback_operation=%s" % change for change in found)

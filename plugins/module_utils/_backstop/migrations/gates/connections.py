@@ -15,11 +15,11 @@ from ...postgres.connection import Session, Settings, connect
 from ...postgres.pgbouncer import console
 from ...prisma.project import USUAL_VARIABLE, Project
 from ...prisma.sessions import lock_holders
-from ...site import Context
+from ...site import Site
 from .inputs import GateInputs
 
 
-def direct_connection(_context: Context, session: Session, _question: GateInputs) -> str:
+def direct_connection(_site: Site, session: Session, _question: GateInputs) -> str:
     _refuse_pooler(session, "backstop_connection")
     return "the server itself answers"
 
@@ -34,27 +34,27 @@ def _refuse_pooler(session: Session, variable: str) -> None:
         )
 
 
-def administration_connection(context: Context, session: Session, _question: GateInputs) -> str:
-    with context.administer() as admin:
+def administration_connection(site: Site, session: Session, _question: GateInputs) -> str:
+    with site.administer() as admin:
         _refuse_pooler(admin, "backstop_administration")
         here, there = server.identity(session), server.identity(admin)
         if here.system_identifier != there.system_identifier:
             raise Refused(
                 "The administration connection reaches another server than the database's",
-                found="%s (system %s)" % (context.administration.masked, there.system_identifier),
+                found="%s (system %s)" % (site.administration.masked, there.system_identifier),
                 expected="system %s" % here.system_identifier,
                 hint="correct backstop_administration",
             )
-    return "%s, the same server" % context.administration.masked
+    return "%s, the same server" % site.administration.masked
 
 
-def release_connection(context: Context, session: Session, question: GateInputs) -> str:
+def release_connection(site: Site, session: Session, question: GateInputs) -> str:
     if question.release_connections is None:
         raise _unknown_url("no environment file was given")
     found = question.release_connections()
     here = server.identity(session)
     for variable, settings in found.items():
-        with connect(settings, name=context.session_name) as other:
+        with connect(settings, name=site.session_name) as other:
             there = server.identity(other)
         if here != there:
             raise Refused(
@@ -96,13 +96,13 @@ def _unknown_url(found: str) -> CouldNotVerify:
     )
 
 
-def poolers(context: Context, _session: Session, _question: GateInputs) -> str:
+def poolers(site: Site, _session: Session, _question: GateInputs) -> str:
     """A rollback pauses their pools: that is found out before it is needed."""
     found = []
-    for pooler in context.poolers:
+    for pooler in site.poolers:
         with console(pooler) as there:
             wait = there.setting("query_wait_timeout")
-            for pool in there.pools_of(context.database):
+            for pool in there.pools_of(site.database):
                 if pool.paused:
                     raise Refused(
                         "The pool %s of PgBouncer at %s is paused" % (pool.name, pooler.address),
@@ -114,7 +114,7 @@ def poolers(context: Context, _session: Session, _question: GateInputs) -> str:
     return "; ".join(found) or "none declared"
 
 
-def prisma_lock(_context: Context, session: Session, _question: GateInputs) -> str:
+def prisma_lock(_site: Site, session: Session, _question: GateInputs) -> str:
     holders = lock_holders(session.cursor())
     if holders:
         raise Refused(

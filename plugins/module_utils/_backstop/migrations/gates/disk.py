@@ -13,30 +13,30 @@ from typing import Dict, List, Optional
 from ...base.errors import BackstopError, CouldNotVerify, Refused
 from ...postgres import server
 from ...postgres.connection import Session
-from ...site import Context
+from ...site import Site
 from .inputs import GateInputs, is_local
 
 #: Free space that must stay on a file system after all copies, as a share of the database's size.
 _SPARE = 0.1
 
 
-def store(context: Context, session: Session, _question: GateInputs) -> str:
+def store(site: Site, session: Session, _question: GateInputs) -> str:
     """The archive is not larger than the database; a tenth more for what lies beside it."""
-    context.store.check()
-    needed = _archive_bytes(context, session)
-    free = context.store.free_bytes()
+    site.store.check()
+    needed = _archive_bytes(site, session)
+    free = site.store.free_bytes()
     if free < needed:
         raise Refused(
             "The store has too little free space",
-            found="%s in %s" % (size_text(free), context.store.root),
+            found="%s in %s" % (size_text(free), site.store.root),
             expected=size_text(needed),
             hint="free space there or choose another backstop_store",
         )
-    return "%s, %s free" % (context.store.root, size_text(free))
+    return "%s, %s free" % (site.store.root, size_text(free))
 
 
-def _archive_bytes(context: Context, session: Session) -> int:
-    return int(server.database_size(session, context.database) * (1 + _SPARE))
+def _archive_bytes(site: Site, session: Session) -> int:
+    return int(server.database_size(session, site.database) * (1 + _SPARE))
 
 
 @dataclasses.dataclass
@@ -49,21 +49,21 @@ class _Demand:
     path: Optional[str]
 
 
-def database_disk(context: Context, session: Session, question: GateInputs) -> str:
+def database_disk(site: Site, session: Session, question: GateInputs) -> str:
     """The drill's copy, a revert's new database beside the live one that it retires, and the WAL that both write."""
-    size = server.database_size(session, context.database)
+    size = server.database_size(session, site.database)
     wal = min(2 * size, _largest_wal(session))
     copies = _Demand("two copies of the database", int(size * (2 + _SPARE)), None)
     if question.database_free_bytes is not None:
         copies.needed += wal
         return _judge(copies, question.database_free_bytes)
-    directory = question.database_directory or _data_directory(context, session)
-    copies.path = _tablespace(session, context.database) or directory
+    directory = question.database_directory or _data_directory(site, session)
+    copies.path = _tablespace(session, site.database) or directory
     demands = _merged(
         [
             copies,
             _Demand("their WAL", wal, _wal_directory(directory)),
-            _Demand("the backup", _archive_bytes(context, session), context.store.nearest_directory()),
+            _Demand("the backup", _archive_bytes(site, session), site.store.nearest_directory()),
         ]
     )
     return "; ".join(_judge(demand, _free_bytes(str(demand.path))) for demand in demands)
@@ -117,9 +117,9 @@ def _judge(demand: _Demand, free: int) -> str:
     return "%s free, %s needed" % (size_text(free), size_text(demand.needed))
 
 
-def _data_directory(context: Context, session: Session) -> str:
+def _data_directory(site: Site, session: Session) -> str:
     try:
-        local = is_local(context.connection)
+        local = is_local(site.connection)
         found = session.value("SELECT current_setting('data_directory')") if local else None
     except BackstopError:
         found = None

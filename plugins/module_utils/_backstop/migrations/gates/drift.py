@@ -11,7 +11,7 @@ from typing import Sequence
 from ...base.errors import BackstopError, Refused
 from ...postgres.connection import Session
 from ...prisma import history
-from ...site import Context
+from ...site import Site
 from ..replay import compare, missing_since_backup
 from .inputs import GateInputs
 
@@ -21,12 +21,12 @@ _HINT = (
 )
 
 
-def drift(context: Context, session: Session, question: GateInputs) -> str:
+def drift(site: Site, session: Session, question: GateInputs) -> str:
     """Shown; it closes the gate only where that was asked for, or where what a migration in force made is missing."""
     try:
-        told, gone = compare(context, session, question.files)
+        told, gone = compare(site, session, question.files)
     except BackstopError as error:
-        _refuse_missing(missing_since_backup(context, session, question.files))
+        _refuse_missing(missing_since_backup(site, session, question.files))
         if question.refuse_drift:
             raise
         return "not compared: " + error.message

@@ -12,28 +12,28 @@ from ...base.errors import BackstopError, Refused
 from ...postgres import role_rights
 from ...postgres.connection import Session
 from ...prisma import history
-from ...site import Context
+from ...site import Run, Site
 from ..foresight import Foresight, foresee, locks_told, note_foresight
 from .inputs import GateInputs
 
 
-def look_ahead(context: Context, live: Session, question: GateInputs, scratch: str) -> Union[Foresight, str]:
+def look_ahead(site: Site, live: Session, question: GateInputs, scratch: str) -> Union[Foresight, str]:
     """Run the pending migrations in a scratch database with the live one's definitions; or why that cannot be."""
     foresight: Union[Foresight, str]
     try:
-        rows = history.read_rows(live.cursor(), context.connection.schema)
+        rows = history.read_rows(live.cursor(), site.connection.schema)
         pending = history.compare(question.files, rows).pending
         files = [file for file in question.files if file.name in pending]
-        foresight = foresee(context, scratch, files, question.release_users(), live)
+        foresight = foresee(site, scratch, files, question.release_users(), live)
     except BackstopError as error:
         foresight = error.message + (" (%s)" % error.found if error.found else "")
-    if context.operation is not None:
+    if site.operation is not None:
         known = None if isinstance(foresight, str) else foresight
-        note_foresight(context.operation, question.release_users(), known)
+        note_foresight(site.operation, question.release_users(), known)
     return foresight
 
 
-def destruction(_context: Context, _session: Session, question: GateInputs) -> str:
+def destruction(_site: Site, _session: Session, question: GateInputs) -> str:
     """For people to know. It closes nothing: to destroy may be what a migration is for."""
     foresight = question.foresight
     if isinstance(foresight, str):
@@ -44,7 +44,7 @@ def destruction(_context: Context, _session: Session, question: GateInputs) -> s
     return "; ".join([*told, locks_told(foresight.locks, foresight.own_transactions, True)])
 
 
-def application_rights(context: Context, session: Session, question: GateInputs) -> str:
+def application_rights(site: Site, session: Session, question: GateInputs) -> str:
     """A table belongs to the role that makes it: another one than the application's locks the application out."""
     foresight = question.foresight
     users = question.release_users()
@@ -53,7 +53,7 @@ def application_rights(context: Context, session: Session, question: GateInputs)
     owners = sorted({one.owner for user in users for one in role_rights.rights_of(session, user).values()})
     who = "tables belong to %s, migrations run as %s, the release connects as %s" % (
         ", ".join(owners) or "nobody yet",
-        context.connection.user,
+        site.connection.user,
         " and ".join(users),
     )
     if isinstance(foresight, str):

@@ -12,26 +12,26 @@ import tempfile
 from ...base.encryption import Encrypted, decrypt, encrypt, require_identity
 from ...base.errors import Refused
 from ...postgres.connection import Session
-from ...site import Context
+from ...site import Site
 from .inputs import GateInputs
 
 _PROBE = b"backstop"
 
 
-def backup_encryption(context: Context, _session: Session, _question: GateInputs) -> str:
+def backup_encryption(site: Site, _session: Session, _question: GateInputs) -> str:
     """Proved with a few bytes: encrypted for the recipients, decrypted with the identity."""
-    if not context.recipients:
+    if not site.recipients:
         return "backups are not encrypted"
-    if context.identity is None:
+    if site.identity is None:
         raise Refused(
             "Backups are to be encrypted, and a deploy cannot drill what it cannot read",
             found="recipients without an identity on this host",
             hint="give backstop_age_identity for as long as the deploy runs, or deploy without backstop_age_recipients",
         )
-    identity = require_identity(context.identity)
+    identity = require_identity(site.identity)
     with tempfile.TemporaryDirectory(prefix="backstop-age-") as folder:
         path = os.path.join(folder, "probe.age")
-        encrypt(_PROBE, path, context.recipients)
+        encrypt(_PROBE, path, site.recipients)
         if decrypt(Encrypted(path, identity)) != _PROBE:
             raise Refused("age does not give back what was encrypted", found="other bytes")
-    return "for %d recipients, and the identity opens it" % len(context.recipients)
+    return "for %d recipients, and the identity opens it" % len(site.recipients)

@@ -13,7 +13,7 @@ from ...base.errors import BackstopError, Refused
 from ...base.sql_names import near_names
 from ...postgres import server
 from ...postgres.connection import Session
-from ...site import Context
+from ...site import Site
 from . import connections, disk, drift, effects, encryption, isolation, migrations, probe, programs, surroundings
 from .inputs import Check, GateInputs
 
@@ -42,18 +42,18 @@ class Gate:
         return dataclasses.asdict(self)
 
 
-def evaluate(context: Context, question: GateInputs) -> List[Gate]:
+def evaluate(site: Site, question: GateInputs) -> List[Gate]:
     """Evaluate every gate; one that could not be evaluated is failed."""
     _require_waivers(question)
     try:
-        session = context.connect()
+        session = site.connect()
     except BackstopError as error:
         return [Gate("connection", False, str(error), "the database can be reached")]
     with session:
-        found = "%s, PostgreSQL %s" % (context.connection.masked, server.version_text(session))
+        found = "%s, PostgreSQL %s" % (site.connection.masked, server.version_text(session))
         gates = [Gate("connection", True, found, "the database can be reached")]
         for name, expected, check in GATES:
-            gates.append(_evaluate_one(context, session, question, name, expected, check))
+            gates.append(_evaluate_one(site, session, question, name, expected, check))
         return gates
 
 
@@ -83,11 +83,11 @@ def _is_reason(reason: Any) -> bool:
 
 
 def _evaluate_one(
-    context: Context, session: Session, question: GateInputs, name: str, expected: str, check: Check
+    site: Site, session: Session, question: GateInputs, name: str, expected: str, check: Check
 ) -> Gate:
     reason = question.waivers.get(name)
     try:
-        gate = Gate(name, True, check(context, session, question), expected)
+        gate = Gate(name, True, check(site, session, question), expected)
     except BackstopError as error:
         found = error.message + (": " + error.found if error.found else "")
         gate = Gate(name, False, found, error.expected or expected, error.hint or "")
@@ -96,7 +96,7 @@ def _evaluate_one(
     return gate
 
 
-def rollback_way(context: Context, gates: Sequence[Gate]) -> str:
+def rollback_way(site: Site, gates: Sequence[Gate]) -> str:
     """What a complete rollback would be, by what is so and not by what was waived.
 
     ``swap``: a new database takes the live name. ``in_place``: a backup can be restored, but the live database cannot
@@ -107,7 +107,7 @@ def rollback_way(context: Context, gates: Sequence[Gate]) -> str:
         return REFUSED
     if {"rights", "swappable", "swap_rights", "administration_connection"} <= holding:
         return SWAP
-    with context.connect() as session:
+    with site.connect() as session:
         possible = probe.fits_in_place(session) and not server.relations_of_others(session)
         return IN_PLACE if possible else REFUSED
 

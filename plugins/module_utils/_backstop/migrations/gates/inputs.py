@@ -14,7 +14,7 @@ from typing import Any, Callable, List, Mapping, Optional, Sequence, Union
 from ...base.errors import BackstopError
 from ...postgres.connection import Session, Settings
 from ...prisma import history
-from ...site import Context
+from ...site import Site
 from ..foresight import Foresight
 
 
@@ -51,7 +51,7 @@ class GateInputs:
 
 
 #: Tells what it found, or raises what closes the gate.
-Check = Callable[[Context, Session, GateInputs], str]
+Check = Callable[[Site, Session, GateInputs], str]
 
 
 def is_local(settings: Settings) -> bool:

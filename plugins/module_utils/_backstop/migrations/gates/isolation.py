@@ -14,18 +14,18 @@ from ...postgres.scratch_server import require_programs
 from ...postgres.ways_out import REACHING, foreign_tables, triggers, unclosable
 from ...prisma.history import MigrationFile
 from ...prisma.outgoing import notifies, openings, written_names
-from ...site import Context
+from ...site import Site
 from .inputs import GateInputs
 
 
-def isolation(context: Context, session: Session, question: GateInputs) -> str:
+def isolation(site: Site, session: Session, question: GateInputs) -> str:
     files = [file for file in question.files if file.name in question.expected]
     _refuse_foreign_rows(session, files)
     ways = unclosable(session) + ["%s %s" % (file.name, way) for file in files for way in openings(file.sql, REACHING)]
     said = _sent(session, files)
     if ways and files:
         try:
-            require_programs(context.tools(session))
+            require_programs(site.tools(session))
         except BackstopError as error:
             raise Refused(
                 "What a rehearsal tries could act on other databases or servers",

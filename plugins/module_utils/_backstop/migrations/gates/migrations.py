@@ -11,12 +11,12 @@ from ...postgres import catalog
 from ...postgres.connection import Session
 from ...prisma import history
 from ...prisma.sql_text import cluster_statements
-from ...site import Context
+from ...site import Site
 from .inputs import GateInputs
 
 
-def migrations(context: Context, session: Session, question: GateInputs) -> str:
-    rows = history.read_rows(session.cursor(), context.connection.schema)
+def migrations(site: Site, session: Session, question: GateInputs) -> str:
+    rows = history.read_rows(session.cursor(), site.connection.schema)
     tables = catalog.tables(session) if rows is None and question.files else []
     if tables:
         raise Refused(
@@ -35,7 +35,7 @@ def migrations(context: Context, session: Session, question: GateInputs) -> str:
     return "pending: %s" % (", ".join(state.pending) or "none")
 
 
-def within_database(_context: Context, _session: Session, question: GateInputs) -> str:
+def within_database(_site: Site, _session: Session, question: GateInputs) -> str:
     found = [
         "%s line %d: %s" % (file.name, statement.line, statement.text)
         for file in question.files

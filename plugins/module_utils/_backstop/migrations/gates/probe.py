@@ -18,30 +18,30 @@ from ...postgres.catalog import USER_SCHEMA
 from ...postgres.client_tools import ClientTools
 from ...postgres.connection import Session
 from ...postgres.database_properties import drop_scratch_database, read_properties
-from ...site import Context
+from ...site import Site
 from .effects import look_ahead
 from .inputs import GateInputs
 
 
-def rights(context: Context, session: Session, _question: GateInputs) -> str:
-    with context.administer() as admin:
-        found = server.rights(admin, context.database)
+def rights(site: Site, session: Session, _question: GateInputs) -> str:
+    with site.administer() as admin:
+        found = server.rights(admin, site.database)
     lacking = []
     if not found.create_database:
         lacking.append("CREATEDB")
     if not (found.superuser or found.owns_database):
-        lacking.append("ownership of " + context.database)
+        lacking.append("ownership of " + site.database)
     if lacking:
         raise Refused(
             "The role cannot build and swap databases",
             found="%s lacks %s" % (found.role, " and ".join(lacking)),
             hint="ALTER ROLE ... CREATEDB, make it the owner, or give another role as backstop_administration",
         )
-    owner = read_properties(session, context.database)["owner"]
+    owner = read_properties(session, site.database)["owner"]
     return "%s may create and rename databases (owner: %s)" % (found.role, owner)
 
 
-def row_security(_context: Context, session: Session, _question: GateInputs) -> str:
+def row_security(_site: Site, session: Session, _question: GateInputs) -> str:
     hidden = session.rows(
         "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, pg_roles r"
         " WHERE c.relrowsecurity AND r.rolname = current_user AND NOT r.rolsuper AND NOT r.rolbypassrls"
@@ -68,7 +68,7 @@ WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relpersistence <> 't' AND {user
 """.format(user_schema=USER_SCHEMA)
 
 
-def invalid_indexes(_context: Context, session: Session, _question: GateInputs) -> str:
+def invalid_indexes(_site: Site, session: Session, _question: GateInputs) -> str:
     """What a failed CREATE INDEX or REINDEX CONCURRENTLY left. No query uses it, but every write pays for it; pg_dump
     leaves it out, so that it would be gone after a rollback."""
     found, remedies = [], []
@@ -93,8 +93,8 @@ def invalid_indexes(_context: Context, session: Session, _question: GateInputs) 
     return "none"
 
 
-def swappable(context: Context, session: Session, _question: GateInputs) -> str:
-    found = server.obstacles_to_rename(session, context.database)
+def swappable(site: Site, session: Session, _question: GateInputs) -> str:
+    found = server.obstacles_to_rename(session, site.database)
     if found:
         raise Refused(
             "The database could not be swapped in a rollback",
@@ -104,12 +104,12 @@ def swappable(context: Context, session: Session, _question: GateInputs) -> str:
     return "nothing binds the database to its name"
 
 
-def swap_rights(context: Context, session: Session, _question: GateInputs) -> str:
+def swap_rights(site: Site, session: Session, _question: GateInputs) -> str:
     """All that a swap does, on a scratch database: make it, end a session in it, rename it, drop it."""
-    with scratch_database(context, session, "probe") as (admin, name):
-        other = name_for(context, "probed")
+    with scratch_database(site, session, "probe") as (admin, name):
+        other = name_for(site, "probed")
         drop_scratch_database(admin, other)
-        with context.connect(name):
+        with site.connect(name):
             server.terminate(admin, server.other_sessions(admin, name))
             _rename(admin, name, other)
         drop_scratch_database(admin, other)
@@ -128,16 +128,16 @@ def _rename(admin: Session, name: str, other: str) -> None:
         ) from None
 
 
-def restorable(context: Context, session: Session, question: GateInputs) -> str:
+def restorable(site: Site, session: Session, question: GateInputs) -> str:
     """Every entry of an archive can be restored by this role: tried with the definitions alone, no row is copied.
 
     What the pending migrations do is looked at in the same place.
     """
-    tools = _tools(context, session)
-    with scratch_database(context, session, "restorable") as (_admin, name), tempfile.TemporaryDirectory() as folder:
+    tools = _tools(site, session)
+    with scratch_database(site, session, "restorable") as (_admin, name), tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "schema.dump")
         with archive.start_dump(
-            tools, context.connection, path, schema_only=True, keep_open=context.keep_open
+            tools, site.connection, path, schema_only=True, keep_open=site.keep_open
         ) as dump:
             if dump.wait() != 0 and waits_for_lock(dump.stderr_text):
                 raise locked_table(session, dump.stderr_text)
@@ -145,7 +145,7 @@ def restorable(context: Context, session: Session, question: GateInputs) -> str:
         entries = archive.contents(tools, path)
         try:
             archive.restore(
-                tools, context.connection.with_database(name), path, schema_only=True, keep_open=context.keep_open
+                tools, site.connection.with_database(name), path, schema_only=True, keep_open=site.keep_open
             )
         except BackstopError as error:
             raise Refused(
@@ -153,11 +153,11 @@ def restorable(context: Context, session: Session, question: GateInputs) -> str:
                 found=str(error.found),
                 hint=error.hint,
             ) from None
-        question.foresight = look_ahead(context, session, question, name)
-    return "all %d entries can be restored by %s" % (len(entries), context.connection.user or "this role")
+        question.foresight = look_ahead(site, session, question, name)
+    return "all %d entries can be restored by %s" % (len(entries), site.connection.user or "this role")
 
 
-def lock_table(_context: Context, session: Session, _question: GateInputs) -> str:
+def lock_table(_site: Site, session: Session, _question: GateInputs) -> str:
     """A backup and a swap lock every table and its indexes in one transaction; a restore in place much more."""
     needed = locks.to_read_everything(session)
     locks.require_room(session, needed, "to lock every table in one transaction, as a backup and a rollback do")
@@ -171,8 +171,8 @@ def fits_in_place(session: Session) -> bool:
     return locks.lock_table(session).holds(2 * locks.to_drop_everything(session))
 
 
-def _tools(context: Context, session: Session) -> ClientTools:
+def _tools(site: Site, session: Session) -> ClientTools:
     try:
-        return context.tools(session)
+        return site.tools(session)
     except Refused:
         raise CouldNotVerify("not tried", expected="client_tools open") from None

@@ -15,21 +15,21 @@ from ...base.errors import BackstopError, CouldNotVerify, Refused
 from ...postgres import server
 from ...postgres.client_tools import program_version
 from ...postgres.connection import Session
-from ...site import Context
+from ...site import Site
 from .inputs import GateInputs, is_local
 
 
-def client_tools(context: Context, session: Session, _question: GateInputs) -> str:
-    tools = context.tools(session)
+def client_tools(site: Site, session: Session, _question: GateInputs) -> str:
+    tools = site.tools(session)
     return "%s of version %s" % (os.path.dirname(tools.pg_dump), tools.version)
 
 
-def server_programs(context: Context, session: Session, question: GateInputs) -> str:
+def server_programs(site: Site, session: Session, question: GateInputs) -> str:
     """An upgraded package under a running server breaks what loads a library from disk: the first function of a
     restore, in a new session, fails with an undefined symbol, while a dump still works."""
     running = _plain_version(server.version_text(session))
-    _load_a_library(context)
-    on_disk = _version_on_disk(context, session)
+    _load_a_library(site)
+    on_disk = _version_on_disk(site, session)
     how = "on disk too"
     if on_disk is None and question.server_programs_version:
         on_disk, how = _declared(question.server_programs_version), "declared to be on disk too"
@@ -63,10 +63,10 @@ def _declared(text: str) -> str:
     return match.group()
 
 
-def _load_a_library(context: Context) -> None:
+def _load_a_library(site: Site) -> None:
     """In a session of its own: one that loaded it before the upgrade would not notice."""
     try:
-        with context.connect() as session:
+        with site.connect() as session:
             session.execute("DO $$ BEGIN END $$ LANGUAGE plpgsql")
     except BackstopError as error:
         if error.sqlstate == sqlstates.UNDEFINED_OBJECT:  # the database was made without plpgsql
@@ -78,8 +78,8 @@ def _load_a_library(context: Context) -> None:
         ) from None
 
 
-def _version_on_disk(context: Context, session: Session) -> Optional[str]:
-    path = _program_of(session.backend) if is_local(context.connection) else None
+def _version_on_disk(site: Site, session: Session) -> Optional[str]:
+    path = _program_of(session.backend) if is_local(site.connection) else None
     found = program_version(path) if path else None
     return _plain_version(found) if found else None
 

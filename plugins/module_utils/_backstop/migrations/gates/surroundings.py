@@ -14,15 +14,15 @@ from ...postgres import collations as collation_versions
 from ...postgres import replication, server
 from ...postgres.connection import Session
 from ...prisma import history
-from ...site import Context, lock_holder
+from ...site import Site, lock_holder
 from ...store.lifecycle import is_alive, next_command
 from ...store.operation import STOP, Operation, open_operations
 from .inputs import GateInputs
 
 
-def other_operations(context: Context, session: Session, _question: GateInputs) -> str:
+def other_operations(site: Site, session: Session, _question: GateInputs) -> str:
     """One that the same deploy left behind is none other: it is taken up, or set aside."""
-    others = _open_operations(context)
+    others = _open_operations(site)
     for operation in others:
         alive = is_alive(operation.header.get("controller") or {})
         if alive is False and operation.kind == "deploy":
@@ -33,7 +33,7 @@ def other_operations(context: Context, session: Session, _question: GateInputs) 
             found="the %s %s %s" % (operation.kind, operation.id, how),
             hint=next_command(operation) if alive is False else "wait for it to end",
         )
-    holder = lock_holder(session, context.database)
+    holder = lock_holder(session, site.database)
     if holder:
         raise Refused(
             "Another operation is changing this database", found=holder, hint="wait for it to end, then run this again"
@@ -41,13 +41,13 @@ def other_operations(context: Context, session: Session, _question: GateInputs) 
     return "none" if not others else "none but the interrupted deploy " + ", ".join(one.id for one in others)
 
 
-def _open_operations(context: Context) -> List[Operation]:
+def _open_operations(site: Site) -> List[Operation]:
     """Open operations of this database, besides our own."""
-    own = context.operation.id if context.operation else None
-    return [operation for operation in open_operations(context.store, context.database) if operation.id != own]
+    own = site.operation.id if site.operation else None
+    return [operation for operation in open_operations(site.store, site.database) if operation.id != own]
 
 
-def application(context: Context, session: Session, question: GateInputs) -> str:
+def application(site: Site, session: Session, question: GateInputs) -> str:
     """Before a migration: afterwards one could not tell what made it sick. A deploy without one may be its cure."""
     if question.applications is None:
         raise CouldNotVerify(
@@ -55,10 +55,10 @@ def application(context: Context, session: Session, question: GateInputs) -> str
             hint="give the state of every application host, or waive the gate with a reason",
         )
     if not history.compare(
-        question.files, history.read_rows(session.cursor(), context.connection.schema)
+        question.files, history.read_rows(session.cursor(), site.connection.schema)
     ).pending:
         return "no migration is pending: the deploy may mend it"
-    ours = ([context.operation] if context.operation else []) + _open_operations(context)
+    ours = ([site.operation] if site.operation else []) + _open_operations(site)
     if any(operation.last(STOP) for operation in ours if operation.kind == "deploy"):
         return "it was stopped by this deploy"
     elsewhere = [
@@ -96,7 +96,7 @@ def _sick(state: Mapping[str, Any]) -> str:
     return "runs but is not healthy" + (" (%s)" % state["health"] if state.get("health") else "")
 
 
-def other_programs(context: Context, session: Session, question: GateInputs) -> str:
+def other_programs(site: Site, session: Session, question: GateInputs) -> str:
     """For people to know: what a deploy does not restart keeps the release that it was started with.
 
     And a session that is in the database when the application has stopped is ended, or waited for.
@@ -108,7 +108,7 @@ def other_programs(context: Context, session: Session, question: GateInputs) -> 
     ]
     sessions = Counter(
         "%s%s from %s" % (other.user, " (%s)" % other.application if other.application else "", other.address)
-        for other in server.other_sessions(session, context.database)
+        for other in server.other_sessions(session, site.database)
         if not other.application.startswith("backstop")
     )
     told = ["not restarted by a deploy: " + ", ".join(programs)] if programs else []
@@ -117,10 +117,10 @@ def other_programs(context: Context, session: Session, question: GateInputs) -> 
     return "; ".join(told) or "none"
 
 
-def standbys(context: Context, _session: Session, _question: GateInputs) -> str:
+def standbys(site: Site, _session: Session, _question: GateInputs) -> str:
     """For people to know: a standby follows all of this, and a session on it outlives a swap. Closed where a COMMIT
     would wait for one that is gone."""
-    with context.administer() as admin:
+    with site.administer() as admin:
         replication.require_confirming(admin)
         found = [str(standby) for standby in replication.standbys(admin)]
         unused = ["unused slot " + name for name in replication.unused_slots(admin)]
@@ -128,7 +128,7 @@ def standbys(context: Context, _session: Session, _question: GateInputs) -> str:
     return "; ".join([*found, *unused, *after]) or "none"
 
 
-def collations(_context: Context, session: Session, _question: GateInputs) -> str:
+def collations(_site: Site, session: Session, _question: GateInputs) -> str:
     """For people to know: the drill proves that a backup can be restored, with the versions of today."""
     found = collation_versions.mismatches(session)
     if not found:
