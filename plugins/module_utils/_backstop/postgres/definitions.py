@@ -355,6 +355,12 @@ def only_moved_up(key: str, before: str, after: str) -> bool:
     return numbers[0].group(2) == numbers[1].group(2) and int(numbers[1].group(1)) < int(numbers[0].group(1))
 
 
+def only_granted(before: str, after: str) -> bool:
+    """Whether two definitions of an object differ by its privileges alone."""
+    without = [re.sub(r"privileges [^;]*", "", text) for text in (before, after)]
+    return without[0] == without[1]
+
+
 def kind_of(key: str) -> str:
     """The kind in a key of Definitions."""
     for kind, _sql in sorted(_QUERIES, key=lambda pair: -len(pair[0])):

@@ -98,7 +98,8 @@ def lost_objects(site: Site, live: Session, place: BackupPlace) -> LostObjects:
             unknown -= rehearsed
             made |= objects
     left = [key for key in since if key not in made]
-    return LostObjects(_told(live, left, set(found["added"])), sorted(unknown))
+    granted = {key for key in changed if definitions.only_granted(then[key], now[key])}
+    return LostObjects(_told(live, left, set(found["added"]), granted), sorted(unknown))
 
 
 def _counts(site: Site, key: str) -> bool:
@@ -115,8 +116,11 @@ def _rehearsed(operation: Operation) -> Set[str]:
     return {str(migration["name"]) for migration in (operation.facts("rehearsal") or {}).get("migrations", [])}
 
 
-def _told(live: Session, keys: Sequence[str], added: Set[str]) -> List[str]:
-    """Objects as people call them, without those that are part of one that is named itself."""
+def _told(live: Session, keys: Sequence[str], added: Set[str], granted: Set[str]) -> List[str]:
+    """Objects as people call them, without those that are part of one that is named itself.
+
+    :param granted: those of which only the privileges changed
+    """
     kinds, tables, of_constraint = {}, {}, set()
     for name, kind, owner, table, constraint in live.rows(_RELATIONS):
         kinds[str(name)] = str(kind)
@@ -135,5 +139,7 @@ def _told(live: Session, keys: Sequence[str], added: Set[str]) -> List[str]:
         if kind == "comment" and any(one in name.replace('"', "") for one in new):
             continue
         shown = "%s %s" % (kinds.get(name, kind) if kind == "relation" else kind, name)
-        told.append(shown if key in added else shown + " (changed)")
+        if key not in added:
+            shown = "privileges of " + shown if key in granted else shown + " (changed)"
+        told.append(shown)
     return told
