@@ -251,13 +251,23 @@ def test_settings_of_the_sql_do_not_blind_the_proof(drop):
     drop.is_as_before()
 
 
-@pytest.mark.parametrize("up, down, word", [
-    ('ALTER TABLE "User" DROP "name"', 'ALTER TABLE "User" ADD "name" text', "columns of public.User: name"),
-    ('DROP TABLE "UserContribution"', "SELECT 1", "table public.UserContribution"),
-    ('ALTER TABLE "User" RENAME "name" TO "n"', 'ALTER TABLE "User" RENAME "n" TO "name"', "public.User: name"),
+@pytest.mark.parametrize("up, down, words", [
+    (
+        'ALTER TABLE "User" DROP "name"', 'ALTER TABLE "User" ADD "name" text',
+        ["removed something", "columns of public.User: name", "no SQL"],
+    ),
+    ('DROP TABLE "UserContribution"', "SELECT 1", ["removed something", "table public.UserContribution"]),
+    (
+        'ALTER TABLE "User" RENAME "name" TO "n"', 'ALTER TABLE "User" RENAME "n" TO "name"',
+        ["removed or renamed something", "public.User: name", "cannot be told from drop and create: restore"],
+    ),
+    (
+        'ALTER TABLE "User" RENAME TO "Person"', 'ALTER TABLE "Person" RENAME TO "User"',
+        ["removed or renamed something", "table public.User", "cannot be told from drop and create: restore"],
+    ),
 ])
-def test_what_only_the_backup_has_no_sql_brings_back(plain, up, down, word):
-    Drop(plain, up).refused(down, ["only the backup has", word])
+def test_what_only_the_backup_has_no_sql_brings_back(plain, up, down, words):
+    Drop(plain, up).refused(down, ["only the backup has", *words])
 
 
 def test_what_only_pg_dump_sees_is_seen(plain):

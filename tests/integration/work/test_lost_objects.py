@@ -107,7 +107,8 @@ def test_changed_objects_and_a_restore_in_place(deployed):
     as_owner(live, 'ALTER TABLE "User" ALTER "name" SET DEFAULT \'nobody\'')
     as_owner(live, 'GRANT SELECT ON "User" TO shop_report; GRANT UPDATE ("email") ON "User" TO shop_report')
     named = [
-        "column public.User.name (changed)", "privileges of column public.User.email", "privileges of table public.User",
+        "column public.User.name (changed)", "privileges of column public.User.email",
+        "privileges of table public.User",
     ]
     run = begun(live, place)
     for ahead in (True, False):

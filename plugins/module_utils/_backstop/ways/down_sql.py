@@ -284,19 +284,21 @@ def _rows_to_take_out(session: Session, schema: str, place: BackupPlace) -> List
 
 
 def _refuse_what_only_the_backup_has(there: Mapping[str, Table], manifest: Dict[str, Any]) -> None:
-    """Down-SQL can make a table or column again, but not what was in it."""
-    lost = []
-    for entry in manifest["tables"]:
-        table = there.get("%s.%s" % (entry["schema"], entry["name"]))
-        gone = [c["name"] for c in entry["columns"] if table is None or c["name"] not in table.columns]
+    """Down-SQL can make a table or column again, but not what was in it. A rename looks alike: names are compared."""
+    known = {"%s.%s" % (entry["schema"], entry["name"]): entry for entry in manifest["tables"]}
+    lost, renamed = [], False
+    for name, entry in known.items():
+        table, columns = there.get(name), [column["name"] for column in entry["columns"]]
+        gone = [column for column in columns if table is None or column not in table.columns]
         if gone and entry["digest"]["rows"]:
-            what = "table %s.%s" if table is None else "columns of %s.%s: " + ", ".join(gone)
-            lost.append(what % (entry["schema"], entry["name"]))
+            lost.append("table " + name if table is None else "columns of %s: %s" % (name, ", ".join(gone)))
+            renamed |= bool(set(there) - set(known) if table is None else set(table.columns) - set(columns))
     if lost:
         raise Refused(
-            "The migration removed something that only the backup has",
+            "The migration removed%s something that only the backup has" % (" or renamed" if renamed else ""),
             found="; ".join(lost),
-            hint="no SQL brings that back: restore instead (rollback_method=restore)",
+            hint=("renames cannot be told from drop and create" if renamed else "no SQL brings that back")
+            + ": restore instead (rollback_method=restore)",
         )
 
 
@@ -489,7 +491,7 @@ def _take_out(
 def _unlike_before(site: Site, manifest: Dict[str, Any]) -> List[str]:
     """What pg_dump writes differently from before; it cannot look before the COMMIT.
 
-    The down-SQL led back on a copy, so this was changed beside the migration: it is reported, and nothing is lost by it.
+    The down-SQL led back on a copy, so this was changed beside the migration: it is reported, nothing is lost by it.
     """
     try:
         ignore = ["%s.%s" % (site.connection.schema, history.TABLE)]
