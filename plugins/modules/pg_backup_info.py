@@ -170,19 +170,19 @@ def _described(backup: manifests.Readable, whole: bool) -> Dict[str, Any]:
         "backup": place.backup_id,
         "kind": place.kind,
         "path": place.path,
-        "created": manifest["created"],
-        "database": manifest["database"]["name"],
-        "scope": manifest.get("scope", manifests.WHOLE),
-        "encrypted": manifests.is_encrypted(manifest),
-        "tables": ["%s.%s" % (table["schema"], table["name"]) for table in manifest["tables"]],
-        "size": manifest["archive"]["size"],
-        "rows": sum(table["digest"]["rows"] for table in manifest["tables"]),
-        "commit": (manifest.get("release") or {}).get("commit"),
+        "created": manifest.created,
+        "database": manifest.database.name,
+        "scope": manifest.scope,
+        "encrypted": manifest.is_encrypted,
+        "tables": manifest.table_names,
+        "size": manifest.archive.size,
+        "rows": manifest.rows,
+        "commit": manifest.commit,
         "level": backup.level,
         "verification": manifests.verification(place),
         "mark": mark_of(place),
     }
-    return {**facts, "manifest": manifest} if whole else facts
+    return {**facts, "manifest": manifest.to_json()} if whole else facts
 
 
 def main() -> None:

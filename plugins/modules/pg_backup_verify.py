@@ -165,7 +165,7 @@ def act(request: Request) -> Dict[str, Any]:
     params = request.params
     place = request.store.find_backup(params["backup"])
     if params["level"] == "restored":
-        manifests.require_whole(manifests.load(place))
+        manifests.load(place).require_whole()
     earlier = None
     if params["max_age"] > 0 and not params["keep_scratch"]:
         earlier = verified_before(place, params["level"], params["max_age"])

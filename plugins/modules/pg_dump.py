@@ -312,17 +312,17 @@ def predicted_result(request: Request, form: BackupOptions, found: Optional[Back
 
 def _described(place: BackupPlace) -> Dict[str, Any]:
     manifest = manifests.load(place)
-    plain = manifest["archive"].get("plain")
+    plain = manifest.archive.plain
     return {
         "backup": place.backup_id,
-        "scope": manifest.get("scope", manifests.WHOLE),
+        "scope": manifest.scope,
         "directory": place.path,
         "plain": place.file(plain) if plain else None,
-        "encrypted": manifests.is_encrypted(manifest),
-        "size": manifest["archive"]["size"],
-        "tables": len(manifest["tables"]),
-        "rows": sum(table["digest"]["rows"] for table in manifest["tables"]),
-        "seconds": manifest["seconds"],
+        "encrypted": manifest.is_encrypted,
+        "size": manifest.archive.size,
+        "tables": len(manifest.tables),
+        "rows": manifest.rows,
+        "seconds": manifest.seconds,
         "level": manifests.level_of(place),
     }
 

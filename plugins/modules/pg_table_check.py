@@ -156,7 +156,7 @@ def act(request: Request) -> Dict[str, Any]:
     manifest = manifests.load(request.store.find_backup(params["backup"])) if params["backup"] else None
     wanted = params["tables"]
     if manifest is not None and not wanted:
-        wanted = [{"name": qualified(entry["schema"], entry["name"])} for entry in manifest["tables"]]
+        wanted = [{"name": qualified(entry.schema, entry.name)} for entry in manifest.tables]
     wrong: List[str] = []
     measured = []
     with site.connect() as session:

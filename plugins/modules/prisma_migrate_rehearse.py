@@ -152,7 +152,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import rehearse_closed
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Run, journaled_step
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
 
 
 def act(request: Request) -> Dict[str, Any]:

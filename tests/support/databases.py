@@ -29,7 +29,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Run, Site
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace, Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
 from demo.postgres_server import Cluster
 
 SQL = pathlib.Path(__file__).resolve().parent / "realistic_database"
@@ -224,10 +223,6 @@ def seed() -> int:
     value = int(os.environ.get("BACKSTOP_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
     print("repeat with BACKSTOP_TEST_SEED=%d" % value)
     return value
-
-
-def manifest_of(place: BackupPlace) -> Dict[str, Any]:
-    return load(place)
 
 
 class Workers:

@@ -5,6 +5,7 @@
 """Backups of any age without a server: what readers of a store look at is real, the archive is a few bytes."""
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import pathlib
 from typing import Optional
@@ -36,16 +37,17 @@ def made_backup(
     place = BackupPlace(kind, backup_id, store.backup_path(kind, backup_id))
     pathlib.Path(place.path).mkdir(mode=0o700)
     pathlib.Path(place.file("archive.dump")).write_bytes(b"archive of " + backup_id.encode())
+    files = manifests.describe_files(place.path, ["archive.dump"])
     manifest = {
         "format": manifests.FORMAT,
         "id": backup_id,
         "kind": kind,
         "created": timestamp(created),
         "operation": operation,
-        "database": {"name": database},
-        "server": {"system_identifier": server},
-        "archive": {"file": "archive.dump", "size": 1},
-        "files": manifests.describe_files(place.path, ["archive.dump"]),
+        "database": {"name": database, "oid": 16384, "size": 1},
+        "server": {"system_identifier": server, "major": 15, "version": "15.0"},
+        "archive": {"file": "archive.dump", "format": "custom", "compression": "gzip", "size": 1, "tool": "15.0"},
+        "files": {"archive.dump": dataclasses.asdict(files["archive.dump"])},
         "tables": [],
         "snapshot": {},
     }

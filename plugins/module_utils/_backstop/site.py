@@ -22,7 +22,7 @@ from .postgres.client_tools import ClientTools, find_client_tools
 from .postgres.connection import Session, Settings, connect
 from .postgres.pgbouncer import Pooler
 from .store.layout import BackupPlace, Store
-from .store.manifest import is_encrypted
+from .store.manifest import Manifest
 from .store.operation import Operation
 
 #: First key of our advisory locks: "back" in ASCII. The second is a checksum of the live database's name, which unlike
@@ -106,21 +106,21 @@ class Site:
     def tools(self, session: Session) -> ClientTools:
         return find_client_tools(server.major_version(session), self.client_bin_dir)
 
-    def archive(self, place: BackupPlace, manifest: Dict[str, Any]) -> Source:
+    def archive(self, place: BackupPlace, manifest: Manifest) -> Source:
         """The archive of a backup, to be read by pg_restore.
 
         :raises CouldNotVerify: it is encrypted, and there is no identity here
         """
-        return self.source_of(place, manifest, str(manifest["archive"]["file"]))
+        return self.source_of(place, manifest, manifest.archive.file)
 
-    def source_of(self, place: BackupPlace, manifest: Dict[str, Any], name: str) -> Source:
+    def source_of(self, place: BackupPlace, manifest: Manifest, name: str) -> Source:
         """A file of a backup; see archive()."""
-        if not is_encrypted(manifest):
+        if not manifest.is_encrypted:
             return place.file(name)
         if self.identity is None:
             raise CouldNotVerify(
                 "Backup %s is encrypted and cannot be read here" % place.backup_id,
-                found="no identity; it is for " + ", ".join(manifest["archive"]["encryption"]["recipients"]),
+                found="no identity; it is for " + ", ".join(manifest.archive.recipients),
                 expected="the identity of one of them",
                 hint="give the file with that private key as backstop_age_identity",
             )

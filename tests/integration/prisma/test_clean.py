@@ -108,7 +108,7 @@ class Failed:
 
     def is_as_before(self):
         with self.site.connect() as session:
-            assert definitions.definitions(session) == load(self.place)["definitions"]
+            assert definitions.definitions(session) == load(self.place).definitions
             before = backup_history(self.place)
             assert history.history_differences(before, history.read_rows(session.cursor())) == []
 

@@ -247,7 +247,7 @@ def test_test_database_in_use(live, shell):
         assert said.returncode == 0 and "is being accessed by other users" in said.stderr
     name = scratch_name(new_id(), "drill")
     with live.site.administer() as admin:
-        create_database(admin, name, load(live.backup())["database"]["properties"])
+        create_database(admin, name, load(live.backup()).properties)
         with live.session(database=name, user=OWNER):
             assert drop_scratch_database(admin, name)
     assert live.names() == ["electricity_tokens", "electricity_tokens_test"]

@@ -87,7 +87,7 @@ def test_the_scenario_literally(receipts, shell):
     result = restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert digest(receipts) == before and result["now"][0]["rows"] == 400
     emergency = manifests.load(receipts.store.find_backup(result["emergency"]))
-    assert emergency["tables"][0]["digest"]["rows"] == 0
+    assert emergency.tables[0].digest.rows == 0
 
 
 def test_truncate_cascade_empties_the_children(receipts, shell):

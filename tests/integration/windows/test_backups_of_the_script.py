@@ -9,6 +9,7 @@ in as its text says. The readers of this collection take the result for what it 
 """
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -90,7 +91,8 @@ def as_the_script_makes_it(live):
     client.run("pg_dumpall", [*SCRIPT.strings("$RolesArguments"), "--file=" + roles])
     assert "-- PostgreSQL database cluster dump complete" in pathlib.Path(roles).read_text("utf-8")
     client.run("pg_restore", ["--file=" + os.devnull, archive])
-    described = manifests.describe_files(place.path, ["archive.dump", "roles.sql"])
+    files = manifests.describe_files(place.path, ["archive.dump", "roles.sql"])
+    described = {name: dataclasses.asdict(file) for name, file in files.items()}
     table = SCRIPT.table("$manifest")
     manifest = filled(
         table,
@@ -132,12 +134,12 @@ def made(shared_databases):
 
 def test_it_is_read_as_any_other(made):
     live, place = made
-    manifest = manifests.load(place)
+    manifest = manifests.load(place).to_json()
     jsonschema.Draft202012Validator(SCHEMA).validate(manifest)
     assert [found.backup_id for found in live.store.backups()] == [place.backup_id]
     assert manifests.level_of(place) == "readable"
     assert {entry["kind"] for entry in manifest["not_covered"]} == {"digests", "definitions"}
-    ours = manifests.load(live.backup("emergency"))
+    ours = manifests.load(live.backup("emergency")).to_json()
     assert set(manifest) < set(ours) and manifest["server"] == ours["server"]
     assert manifest["database"] == {key: ours["database"][key] for key in manifest["database"]}
     assert set(manifest["archive"]) <= set(ours["archive"])
@@ -147,7 +149,7 @@ def test_it_counts_for_retention(made):
     live, place = made
     (found,) = [item for item in read_items(live.store) if item.backup_id == place.backup_id]
     assert found.problem is None
-    assert found.group == (live.name, manifests.load(place)["server"]["system_identifier"], "")
+    assert found.group == (live.name, manifests.load(place).server.system_identifier, "")
     (decision,) = decide([found], Policy(), utc_now())
     assert "the newest verified backup of its database" in decision.reasons
 

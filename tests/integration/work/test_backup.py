@@ -87,7 +87,7 @@ def test_truncate_during_a_backup_is_never_in_it(plain):
     with Workers(truncate_once):
         place = plain.backup()
         until(lambda: done, "the TRUNCATE comes to its turn")
-    assert {t["name"]: t["digest"]["rows"] for t in manifests.load(place)["tables"]}["UserContribution"] == 400
+    assert manifests.load(place).table("public", "UserContribution").digest.rows == 400
     verify(plain.site, place, "restored")
 
 
@@ -150,8 +150,8 @@ def test_what_a_backup_holds(plain):
     ]
     assert manifests.level_of(place) == "readable"
     manifest = manifests.load(place)
-    assert set(manifest["files"]) == {"archive.dump", "history.json", "roles.sql", "migrations/m1/migration.sql"}
-    assert manifest["release"] == {"commit": "abc"}
+    assert set(manifest.files) == {"archive.dump", "history.json", "roles.sql", "migrations/m1/migration.sql"}
+    assert manifest.commit == "abc" and manifest.to_json()["release"] == {"commit": "abc"}
     assert [row["migration_name"] for row in json.loads(text_of(place, "history.json"))] == ["20251001000000_init"]
     assert 'CREATE ROLE %s;' % OWNER in text_of(place, "roles.sql")
     assert not glob.glob(plain.store.root + "/*/.*")
@@ -244,7 +244,7 @@ def test_an_empty_database(databases):
     live = databases.make("empty", template="template0")
     place = live.backup()
     verify(live.site, place, "restored")
-    assert manifests.load(place)["tables"] == []
+    assert manifests.load(place).tables == ()
     assert json.loads(text_of(place, "history.json")) is None
 
 

@@ -39,17 +39,17 @@ DIRECTORY = BackupOptions(format="directory", jobs=2)
 def test_a_directory_comes_back_as_a_file_does(realistic):
     place = realistic.backup(form=DIRECTORY)
     manifest = manifests.load(place)
-    found = manifest["archive"]
-    assert (found["file"], found["format"], found["jobs"], found["plain"]) == ("archive", "directory", 2, None)
+    found = manifest.archive
+    assert (found.file, found.format, found.jobs, found.plain) == ("archive", "directory", 2, None)
     files = sorted(os.listdir(place.file("archive")))
     assert "toc.dat" in files and len(files) > 10
-    assert found["size"] == sum(os.path.getsize(place.file("archive/" + name)) for name in files)
-    assert {"archive/" + name for name in files} <= set(manifest["files"])
+    assert found.size == sum(os.path.getsize(place.file("archive/" + name)) for name in files)
+    assert {"archive/" + name for name in files} <= set(manifest.files)
     assert stat.S_IMODE(os.stat(place.file("archive")).st_mode) == 0o700
     assert {stat.S_IMODE(os.stat(place.file("archive/" + name)).st_mode) for name in files} == {0o600}
     assert verify(realistic.site, place, "readable")["level"] == "readable"
     facts = verify(realistic.site, place, "restored")
-    assert facts["rows"] == sum(table["digest"]["rows"] for table in manifest["tables"])
+    assert facts["rows"] == manifest.rows
     assert manifests.level_of(place) == "restored"
 
 
@@ -86,7 +86,7 @@ def psql(live, database, path):
 def test_plain_sql_is_the_same_and_is_in_the_manifest(plain, format):
     place = plain.backup(form=BackupOptions(format=format, plain=True))
     manifest = manifests.load(place)
-    assert manifest["archive"]["plain"] == "plain.sql" and "plain.sql" in manifest["files"]
+    assert manifest.archive.plain == "plain.sql" and "plain.sql" in manifest.files
     path = place.file("plain.sql")
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     copy = scratch_name(new_id(), "plain")
@@ -116,7 +116,7 @@ def test_prismas_schema_is_kept_as_sql(plain, tmp_path):
     assert not answer.failed, answer.printed
     place = plain.store.find_backup(answer.result["backup"])
     assert 'CREATE TABLE "Kept"' in pathlib.Path(place.file("prisma-schema.sql")).read_text("utf-8")
-    assert "prisma-schema.sql" in manifests.load(place)["files"] and PASSWORD not in answer.printed
+    assert "prisma-schema.sql" in manifests.load(place).files and PASSWORD not in answer.printed
 
 
 # The schema alone ----------------------------------------------------------------------------------------------------
@@ -129,9 +129,9 @@ def schema(plain):
 
 def test_the_schema_alone_has_every_definition_and_no_row(plain, schema):
     manifest = manifests.load(schema)
-    assert (manifest["scope"], manifest["tables"], manifest["sequences"]) == ("schema", [], {})
+    assert (manifest.scope, manifest.tables, manifest.sequences) == ("schema", (), {})
     with plain.site.connect() as session:
-        assert manifest["definitions"] == definitions.definitions(session)
+        assert manifest.definitions == definitions.definitions(session)
     text = pathlib.Path(schema.file("plain.sql")).read_text("utf-8")
     assert 'CREATE TABLE public."TokenPurchase"' in text and "COPY " not in text and "p000001" not in text
     assert manifests.level_of(schema) == "readable"

@@ -189,7 +189,7 @@ def test_without_a_scratch_database_what_was_proved_is_believed_and_nothing_else
 
 def test_a_backup_of_an_earlier_version_is_compared_by_its_archive(odd, restored):
     live, _place, manifest = odd
-    older = {key: value for key, value in manifest.items() if key != "dumped"}
+    older = dataclasses.replace(manifest, dumped=None)
     assert catalog_differences(live.site, older, restored[0]).equal
 
 
@@ -268,7 +268,7 @@ def test_another_table_may_be_left_out_with_all_that_is_its_own(odd):
 def test_an_encrypted_backup_is_compared_without_its_key(odd):
     live, _place, manifest = odd
     site = dataclasses.replace(live.site, identity=None)
-    encrypted = {**manifest, "archive": {**manifest["archive"], "encryption": {"recipients": ["age1"]}}}
+    encrypted = dataclasses.replace(manifest, archive=dataclasses.replace(manifest.archive, recipients=("age1",)))
     assert catalog_differences(site, encrypted).equal
 
 
@@ -284,7 +284,7 @@ def owned(shared_databases):
 
 def test_what_a_role_may_not_see_is_not_covered(owned):
     _live, _place, manifest = owned
-    found = {(entry["kind"], entry["name"]) for entry in manifest["not_covered"]}
+    found = {(entry.kind, entry.name) for entry in manifest.not_covered}
     assert ("user mapping", "shop_app on server far") in found
 
 

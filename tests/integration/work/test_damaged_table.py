@@ -141,11 +141,11 @@ def test_in_place_what_can_be_read_is_saved_first(damaged):
     rows = pathlib.Path(run.operation.file("saved-rows"), "public.documents.copy").read_text("utf-8").splitlines()
     assert len(rows) == 38 and all(len(row.split("\t")[1]) == 6400 for row in rows)
     others, schema = (manifests.load(one) for one in damaged.store.backups("emergency"))
-    others, schema = (others, schema) if others["scope"] == "tables" else (schema, others)
-    assert sorted(entry["name"] for entry in others["tables"]) == [
+    others, schema = (others, schema) if others.scope == "tables" else (schema, others)
+    assert sorted(entry.name for entry in others.tables) == [
         "TokenPurchase", "User", "UserContribution", "_prisma_migrations",
     ]
-    assert schema["scope"] == "schema" and "relation public.documents" in schema["definitions"]
+    assert schema.scope == "schema" and "relation public.documents" in schema.definitions
     assert damaged.value("SELECT \"name\" FROM \"User\" WHERE \"id\" = 'u1'") == "x"
 
     result = revert_in_place(run, place, 1, accept_unreadable=True)

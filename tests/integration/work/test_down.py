@@ -85,7 +85,7 @@ class Drop:
         with self.live.site.connect() as session:
             history = "public._prisma_migrations"
             assert compare_tables(session, load(self.before), besides=[history]).tables == []
-            assert definitions.definitions(session) == load(self.before)["definitions"]
+            assert definitions.definitions(session) == load(self.before).definitions
         assert self.live.rows("SELECT id FROM _prisma_migrations") == [("m1",)]
 
 

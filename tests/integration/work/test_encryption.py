@@ -24,6 +24,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import restore_beside
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.reuse import reusable_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import encryption
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import sha256_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import (
     BackstopError,
     CouldNotVerify,
@@ -80,8 +81,8 @@ def test_a_backup_is_encrypted_while_it_is_written(secret, key, monkeypatch):
     place = make_backup(secret.site, "daily")
     assert seen
     manifest = manifests.load(place)
-    assert manifest["archive"]["file"] == "archive.dump.age"
-    assert manifest["archive"]["encryption"] == {"tool": "age", "recipients": [key.recipient]}
+    assert manifest.archive.file == "archive.dump.age" and manifest.archive.recipients == (key.recipient,)
+    assert manifest.to_json()["archive"]["encryption"] == {"tool": "age", "recipients": [key.recipient]}
     found = {path.name for path in pathlib.Path(place.path).iterdir()}
     assert found == {"archive.dump.age", "roles.sql.age", "history.json", "manifest.json", "verification.json"}
     for name in ("archive.dump.age", "roles.sql.age"):
@@ -181,14 +182,14 @@ def test_a_revert(secret, key, act):
     assert act(site, place, 10**9)["changed"]
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") == 0
     # What it saved of the live database is encrypted too.
-    assert all(manifests.load(one)["archive"]["encryption"] for one in secret.store.backups())
+    assert all(manifests.load(one).is_encrypted for one in secret.store.backups())
 
 
 def test_single_tables(secret, key):
     """Its table of contents is read as it goes by."""
     place = make_backup(secret.site, "daily", tables=["User"])
     manifest = manifests.load(place)
-    assert manifest["scope"] == "tables" and [table["name"] for table in manifest["tables"]] == ["User"]
+    assert manifest.scope == "tables" and manifest.table_names == ["public.User"]
     assert verify(with_identity(secret, key.identity), place, "readable")
 
 
@@ -228,8 +229,8 @@ def test_a_damaged_one(secret, key):
     with pytest.raises(BackstopError, match="sha256"):
         verify(with_identity(secret, key.identity), place, "readable")
     # And where somebody made the manifest fit, age notices it.
-    manifest = manifests.load(place)
-    manifest["files"].update(manifests.describe_files(place.path, ["archive.dump.age"]))
+    manifest = manifests.load(place).to_json()
+    manifest["files"]["archive.dump.age"] = {"size": path.stat().st_size, "sha256": sha256_of(str(path))}
     pathlib.Path(place.file("manifest.json")).write_text(json.dumps(manifest), "utf-8")
     with pytest.raises(BackstopError, match="cannot be decrypted") as caught:
         verify(with_identity(secret, key.identity), place, "readable")

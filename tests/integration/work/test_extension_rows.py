@@ -73,12 +73,12 @@ def test_they_are_backed_up_and_drilled(live):
     live.execute("UPDATE jobs.tariff SET name = 'changed by hand' WHERE code = 1")
     place = live.backup()
     manifest = load(place)
-    rows = {table["name"]: table["digest"]["rows"] for table in manifest["tables"] if table["schema"] == "jobs"}
-    assert rows == {"job": 3, "tariff": 2} and manifest["sequences"]["jobs.job_number"] == 3
-    reasons = {one["name"]: one["reason"] for one in manifest["not_covered"] if one["name"].startswith("jobs.")}
+    rows = {entry.name: entry.digest.rows for entry in manifest.tables if entry.schema == "jobs"}
+    assert rows == {"job": 3, "tariff": 2} and manifest.sequences["jobs.job_number"] == 3
+    reasons = {one.name: one.reason for one in manifest.not_covered if one.name.startswith("jobs.")}
     assert set(reasons) >= {"jobs.cache", "jobs.tariff"} and "WHERE tariff.own" in reasons["jobs.tariff"]
     name = scratch_name(new_id(), "new")
-    assert build_database(live.site, place, name)["rows"] == sum(t["digest"]["rows"] for t in manifest["tables"])
+    assert build_database(live.site, place, name)["rows"] == manifest.rows
     assert live.rows("SELECT name FROM jobs.tariff WHERE code IN (1, 101) ORDER BY code", name) == [
         ("standard 1",), ("ours",),
     ]
@@ -154,7 +154,7 @@ def test_one_of_their_tables_is_restored(live):
 
 def test_a_backup_of_such_a_table_alone(live):
     place = live.backup("daily", tables=["jobs.tariff"])
-    (entry,) = load(place)["tables"]
-    assert entry["digest"]["rows"] == 2
+    (entry,) = load(place).tables
+    assert entry.digest.rows == 2
     with live.site.connect() as session:
-        assert catalog.Table.from_json(entry) == catalog.find_table(session, "jobs.tariff")
+        assert entry.table == catalog.find_table(session, "jobs.tariff")

@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.cluster_drill import run_cluster_drill
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.comparison import compare_tables
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import sha256_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.fence import fence
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.definitions import definitions
@@ -136,8 +137,8 @@ def damaged(place, change):
     """The backup with another archive that its manifest vouches for."""
     path = pathlib.Path(place.file("archive.dump"))
     path.write_bytes(change(path.read_bytes()))
-    manifest = load(place)
-    manifest["files"]["archive.dump"] = manifests.describe_files(place.path, ["archive.dump"])["archive.dump"]
+    manifest = load(place).to_json()
+    manifest["files"]["archive.dump"]["sha256"] = sha256_of(place.file("archive.dump"))
     manifests.write_json(place.file("manifest.json"), manifest)
 
 
@@ -178,7 +179,7 @@ def test_a_pg_restore_that_fails_changes_nothing(plain, tmp_path, ending):
 def test_a_backup_that_does_not_give_back_what_it_says(plain):
     place = plain.backup()
     now = plain.backup("daily")
-    manifest = load(place)
+    manifest = load(place).to_json()
     entry = next(entry for entry in manifest["tables"] if entry["name"] == "User")
     entry["digest"] = {"rows": 20, "hash": "1"}
     manifests.write_json(place.file("manifest.json"), manifest)

@@ -112,7 +112,7 @@ def test_additions_are_dropped(left, what):
     statements = clean(live, place)
     assert statements and not any("CASCADE" in statement for statement in statements)
     with looked_at(live) as session:
-        assert definitions.definitions(session) == load(place)["definitions"]
+        assert definitions.definitions(session) == load(place).definitions
         assert leftovers(live.site, session, place) == NOTHING
 
 
@@ -122,7 +122,7 @@ def test_all_of_them_at_once(left):
         apply(live, sql)
     clean(live, place)
     with looked_at(live) as session:
-        assert definitions.definitions(session) == load(place)["definitions"]
+        assert definitions.definitions(session) == load(place).definitions
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_realistic_database(databases):
     live.execute((SQL / "beyond_schemas.sql").read_text("utf-8"))
     clean(live, place)
     with looked_at(live) as session:
-        assert definitions.definitions(session) == load(place)["definitions"]
+        assert definitions.definitions(session) == load(place).definitions
 
 
 # History, catalog and rows are compared together ----------------------------------------------------------------------

@@ -34,15 +34,15 @@ def test_every_spelling_means_the_table(plain, name):
     plain.execute("INSERT INTO \"ReceiptData\" VALUES ('r1', 'p000001', NULL, 1, now())")
     place = plain.backup(tables=[name])
     manifest = manifests.load(place)
-    assert manifest["scope"] == "tables" and manifests.level_of(place) == "readable"
-    assert [(t["schema"], t["name"], t["digest"]["rows"]) for t in manifest["tables"]] == [("public", "ReceiptData", 1)]
+    assert manifest.scope == "tables" and manifests.level_of(place) == "readable"
+    assert [(entry.full_name, entry.digest.rows) for entry in manifest.tables] == [("public.ReceiptData", 1)]
     found = entries(plain, place)
     assert [line for line in found if line.startswith("TABLE")] == [
         "TABLE public ReceiptData", "TABLE DATA public ReceiptData",
     ]
     assert "FK CONSTRAINT public ReceiptData ReceiptData_purchaseId_fkey" in found
-    assert "index public.ReceiptData_purchaseId_key" in manifest["definitions"]
-    assert not [key for key in manifest["definitions"] if "ReceiptData" not in key]
+    assert "index public.ReceiptData_purchaseId_key" in manifest.definitions
+    assert not [key for key in manifest.definitions if "ReceiptData" not in key]
 
 
 @pytest.mark.parametrize("name, near", [("receipt_data", "ReceiptData"), ("tokenpurchase", "TokenPurchase")])
@@ -58,8 +58,8 @@ def test_an_unknown_name(plain, name, near):
 
 def test_a_serial_brings_its_sequence_and_names_count_once(plain):
     manifest = manifests.load(plain.backup(tables=["TokenPurchase", "public.TokenPurchase", "User"]))
-    assert [table["name"] for table in manifest["tables"]] == ["TokenPurchase", "User"]
-    assert manifest["sequences"] == {"public.TokenPurchase_number_seq": 500}
+    assert [entry.name for entry in manifest.tables] == ["TokenPurchase", "User"]
+    assert manifest.sequences == {"public.TokenPurchase_number_seq": 500}
 
 
 ODD = [
@@ -78,7 +78,7 @@ def test_odd_tables(databases):
     live = databases.make("shop", REALISTIC, user=None)
     for name, tables in ODD:
         manifest = manifests.load(live.backup(tables=[name]))
-        assert [table["name"] for table in manifest["tables"]] == tables
+        assert [entry.name for entry in manifest.tables] == tables
     everything = live.backup(tables=[name for name, _tables in ODD])
     verify(live.site, everything, "readable")
     assert sum(line.startswith("TABLE DATA") for line in entries(live, everything)) == 7

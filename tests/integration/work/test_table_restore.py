@@ -111,7 +111,7 @@ def test_replace_touches_only_what_differs(receipts):
     assert {name for name in rows if rows[name] != after[name]} == {"r1", "r2", "r3", "r90", "r91"}
     # Exactly what was there before is in the emergency backup.
     emergency = manifests.load(receipts.store.find_backup(result["emergency"]))
-    assert emergency["kind"] == "emergency" and emergency["tables"][0]["digest"]["rows"] == 98
+    assert emergency.kind == "emergency" and emergency.tables[0].digest.rows == 98
     again = restore(receipts)
     assert not again["changed"] and again["done_before"]
     assert len(receipts.store.backups("emergency")) == 1
@@ -273,12 +273,10 @@ def test_a_cascade_needs_consent_and_comes_back_with_an_undo(receipts):
     result = restore(receipts, accept_lost_rows=1, accept_cascade=True)
     assert result["cascaded"] == {"public.ReceiptLine": 2}
     emergency = manifests.load(receipts.store.find_backup(result["emergency"]))
-    assert {entry["name"] for entry in emergency["tables"]} == {"ReceiptData", "ReceiptLine"}
+    assert {entry.name for entry in emergency.tables} == {"ReceiptData", "ReceiptLine"}
     with receipts.site.connect() as session:
-        wanted = next(entry for entry in manifests.load(place)["tables"] if entry["name"] == "ReceiptData")
-        columns = [column["name"] for column in wanted["columns"]]
-        found = digests.table_digest(session, 'ONLY public."ReceiptData"', columns)
-        assert found.to_json() == wanted["digest"]
+        wanted = manifests.load(place).table("public", "ReceiptData")
+        assert digests.table_digest(session, 'ONLY public."ReceiptData"', wanted.table.columns) == wanted.digest
     undoes = plan_table_undo(receipts.site, None)["undoes"]
     undo_table(receipts.begun("undo", {"undoes": undoes}), load(receipts, undoes), 0, False)
     assert state(receipts) == before
@@ -426,7 +424,7 @@ def damage(place, how, *, hidden):
     with open(path, "wb") as stream:
         stream.write(content)
     if hidden:
-        manifest = manifests.load(place)
+        manifest = manifests.load(place).to_json()
         manifest["files"]["archive.dump"] = {"size": len(content), "sha256": sha256_of(path)}
         with open(place.file("manifest.json"), "w", encoding="utf-8") as stream:
             json.dump(manifest, stream)

@@ -45,8 +45,11 @@ def put(configuration, age_hours, kind="daily", passed=True, level="readable", d
     folder = pathlib.Path(configuration.store.backup_path(kind, "%s-%s" % (database, age_hours)))
     folder.mkdir()
     manifest = {
-        "format": 1, "id": folder.name, "kind": kind, "created": timestamp(created), "database": {"name": database},
-        "server": {}, "archive": {"size": 1000}, "files": {}, "tables": [], "snapshot": {},
+        "format": 1, "id": folder.name, "kind": kind, "created": timestamp(created),
+        "database": {"name": database, "oid": 16384, "size": 1},
+        "server": {"system_identifier": "", "major": 15, "version": "15.0"},
+        "archive": {"file": "archive.dump", "format": "custom", "compression": "gzip", "size": 1000, "tool": "15.0"},
+        "files": {}, "tables": [], "snapshot": {},
         "seconds": {"dump": 1.5, "decode": 0.5},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))

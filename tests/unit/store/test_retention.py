@@ -13,8 +13,10 @@ import sys
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.tables import Digest, Table
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace, Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import TableEntry
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.marks import set_mark
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import (
     Item,
@@ -312,7 +314,10 @@ def test_a_copy_is_not_another_backup(store):
 
 
 def test_a_backup_of_tables_is_none_of_the_database(store):
-    tables = [{"schema": "public", "name": name} for name in ("B", "A")]
+    tables = [
+        TableEntry(Table(1, "public", name, 1, False, (), (), (), (), 0), Digest(0, "0")).to_json()
+        for name in ("B", "A")
+    ]
     edited(made_backup(store, "daily", utc("2026-01-01")), lambda m: m.update(scope="tables", tables=tables))
     assert only_item(store).scope == "tables: public.A, public.B"
     assert decide([only_item(store)], UTC, NOW)[0].to_json()["scope"] == only_item(store).scope

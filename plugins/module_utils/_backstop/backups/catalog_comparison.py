@@ -20,7 +20,7 @@ from ..postgres.connection import Session
 from ..postgres.database_properties import create_database, drop_scratch_database
 from ..site import Site
 from ..store.layout import new_id
-from ..store.manifest import readable, verification
+from ..store.manifest import Manifest, readable, verification
 from .comparison import Comparison
 
 
@@ -48,7 +48,7 @@ class CatalogDifferences:
 
 def catalog_differences(
     site: Site,
-    manifest: Dict[str, Any],
+    manifest: Manifest,
     database: Optional[str] = None,
     *,
     settle: bool = True,
@@ -91,10 +91,10 @@ class _Judge:
     """Decides on each difference between a backup's definitions and those that were found."""
 
     def __init__(
-        self, site: Site, manifest: Dict[str, Any], name: str, found: _Definitions, ignore: Sequence[str]
+        self, site: Site, manifest: Manifest, name: str, found: _Definitions, ignore: Sequence[str]
     ) -> None:
         self._site, self._manifest, self._name, self._found = site, manifest, name, found
-        self._wanted = _Definitions(_dumped_of(site, manifest), manifest["definitions"])
+        self._wanted = _Definitions(_dumped_of(site, manifest), manifest.definitions)
         self._ignore = tuple(ignore)
         self._result = CatalogDifferences()
         #: why the backup's definitions could not be loaded
@@ -189,7 +189,7 @@ class _Judge:
         return [key for key in beside if key not in same]
 
     def _loaded(self, source: archive.Source, purpose: str) -> _Definitions:
-        return load_definitions(self._site, source, self._manifest["database"]["properties"], purpose)
+        return load_definitions(self._site, source, self._manifest.properties, purpose)
 
     def _tolerate(self, key: str) -> None:
         self._result.tolerated.append("%s: %s" % (key, _MADE_ANEW))
@@ -246,11 +246,11 @@ def _differing(
     return _keys(dumped_definitions.compare(one, other))
 
 
-def _dumped_of(site: Site, manifest: Dict[str, Any]) -> dumped_definitions.Entries:
+def _dumped_of(site: Site, manifest: Manifest) -> dumped_definitions.Entries:
     """The entries of a backup; one of an earlier version has them only in its archive."""
-    if "dumped" in manifest:
-        return dict(manifest["dumped"])
-    place = site.store.find_backup(manifest["id"])
+    if manifest.dumped is not None:
+        return manifest.dumped
+    place = site.store.find_backup(manifest.id)
     return dumped_definitions.of_archive(site.archive(place, manifest), site.keep_open)
 
 
@@ -264,8 +264,8 @@ def _proved_before(site: Site, pairs: Dict[str, List[Any]]) -> List[str]:
 
 
 @contextlib.contextmanager
-def _schema_of_backup(site: Site, manifest: Dict[str, Any]) -> Iterator[archive.Source]:
-    yield site.archive(site.store.find_backup(manifest["id"]), manifest)
+def _schema_of_backup(site: Site, manifest: Manifest) -> Iterator[archive.Source]:
+    yield site.archive(site.store.find_backup(manifest.id), manifest)
 
 
 @contextlib.contextmanager
@@ -307,7 +307,7 @@ def loaded(site: Site, source: archive.Source, properties: Dict[str, Any], purpo
 
 
 def compare_catalog(
-    site: Site, session: Session, manifest: Dict[str, Any], result: Comparison, *, round_trips: bool = True
+    site: Site, session: Session, manifest: Manifest, result: Comparison, *, round_trips: bool = True
 ) -> None:
     """Compare the definitions of a restored database with those of the manifest; adds to ``result``.
 
@@ -324,11 +324,11 @@ def compare_catalog(
 
 
 def _compare_within_transaction(
-    site: Site, session: Session, manifest: Dict[str, Any], result: Comparison
+    site: Site, session: Session, manifest: Manifest, result: Comparison
 ) -> None:
     restored = definitions.definitions(session)
-    found = definitions.compare(manifest["definitions"], restored)
-    pairs = {key: [manifest["definitions"].get(key), restored.get(key)] for key in _keys(found)}
+    found = definitions.compare(manifest.definitions, restored)
+    pairs = {key: [manifest.definitions.get(key), restored.get(key)] for key in _keys(found)}
     known = _proved_before(site, pairs)
     result.reprinted.update({key: pairs[key] for key in known})
     for how, keys in _less(found, known).items():

@@ -22,6 +22,7 @@ from ..postgres.scratch_server import scratch_server
 from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import ROLES, BackupPlace, new_id
+from ..store.manifest import Manifest
 from .drill import kept_facts, recorded
 from .restore import build_database
 
@@ -36,8 +37,8 @@ def run_cluster_drill(site: Site, place: BackupPlace, directory: Optional[str] =
     :param directory: where the data of that server may lie
     """
     manifest = manifests.load(place)
-    manifests.require_whole(manifest)
-    tools = find_client_tools(int(manifest["server"]["major"]), site.client_bin_dir)
+    manifest.require_whole()
+    tools = find_client_tools(manifest.server.major, site.client_bin_dir)
     site.archive(place, manifest)
     roles = _roles(site, place, manifest)
     name = scratch_name(site.operation.id if site.operation else new_id(), "drill")
@@ -64,7 +65,7 @@ def closed_copy_in_cluster(site: Site, place: BackupPlace) -> Iterator[Site]:
     :raises Refused: the server's programs are not installed here, or the live server has tablespaces
     """
     manifest = manifests.load(place)
-    tools = find_client_tools(int(manifest["server"]["major"]), site.client_bin_dir)
+    tools = find_client_tools(manifest.server.major, site.client_bin_dir)
     roles = _roles(site, place, manifest)
     name = scratch_name(site.operation.id if site.operation else new_id(), "closed")
     with scratch_server(tools, closed=True) as settings:
@@ -77,9 +78,9 @@ def closed_copy_in_cluster(site: Site, place: BackupPlace) -> Iterator[Site]:
         yield dataclasses.replace(there, connection=own)
 
 
-def _roles(site: Site, place: BackupPlace, manifest: Dict[str, Any]) -> str:
+def _roles(site: Site, place: BackupPlace, manifest: Manifest) -> str:
     """The statements of ``roles.sql``, without the lines that are for psql alone."""
-    name = next(name for name in (ROLES, ROLES + SUFFIX) if name in manifest["files"])
+    name = next(name for name in (ROLES, ROLES + SUFFIX) if name in manifest.files)
     source = site.source_of(place, manifest, name)
     if isinstance(source, Encrypted):
         content = decrypt(source, site.keep_open)

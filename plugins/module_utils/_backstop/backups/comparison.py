@@ -13,7 +13,7 @@ from ..base.errors import BackstopError, Refused
 from ..postgres import catalog, digests
 from ..postgres.connection import Session
 from ..postgres.damage import is_damage
-from ..store.manifest import require_whole
+from ..store.manifest import Manifest, TableEntry
 
 
 @dataclasses.dataclass
@@ -46,52 +46,49 @@ class Comparison:
 
 
 def compare_tables(
-    session: Session, manifest: Dict[str, Any], besides: Sequence[str] = (), *, new_columns: bool = False
+    session: Session, manifest: Manifest, besides: Sequence[str] = (), *, new_columns: bool = False
 ) -> Comparison:
     """Digest every table of the manifest in this database.
 
     :param besides: full names of tables that are not compared
     :param new_columns: a table may have more columns than in the manifest; they are not compared
     """
-    require_whole(manifest)
+    manifest.require_whole()
     # By schema and name apart: names may hold dots.
     present = {(table.schema, table.name): table for table in catalog.tables(session)}
     result = Comparison([], [])
-    for entry in manifest["tables"]:
-        name = "%s.%s" % (entry["schema"], entry["name"])
-        table = present.pop((entry["schema"], entry["name"]), None)
-        if name not in besides:
-            _compare_table(session, name, entry, table, new_columns, result)
+    for entry in manifest.tables:
+        table = present.pop((entry.schema, entry.name), None)
+        if entry.full_name not in besides:
+            _compare_table(session, entry, table, new_columns, result)
     result.tables += [
         "table %s was not there" % table.full_name
         for table in present.values()
         # An extension's own is made with it: other versions of it, and older manifests, do not have the same ones.
         if table.full_name not in besides and table.extension_filter is None
     ]
-    if digests.large_objects_digest(session) != digests.Digest.from_json(manifest["large_objects"]):
+    if digests.large_objects_digest(session) != manifest.large_objects:
         result.tables.append("the large objects differ")
     return result
 
 
-def compare_kept_tables(session: Session, manifest: Dict[str, Any]) -> List[str]:
+def compare_kept_tables(session: Session, manifest: Manifest) -> List[str]:
     """How tables differ from those of a manifest that need not have all; other tables are not looked at."""
     present = {(table.schema, table.name): table for table in catalog.tables(session)}
     result = Comparison([], [])
-    for entry in manifest["tables"]:
-        name = "%s.%s" % (entry["schema"], entry["name"])
-        _compare_table(session, name, entry, present.get((entry["schema"], entry["name"])), False, result)
+    for entry in manifest.tables:
+        _compare_table(session, entry, present.get((entry.schema, entry.name)), False, result)
     return result.tables
 
 
 def _compare_table(
     session: Session,
-    name: str,
-    entry: Dict[str, Any],
+    entry: TableEntry,
     table: Optional[catalog.Table],
     new_columns: bool,
     result: Comparison,
 ) -> None:
-    columns = [column["name"] for column in entry["columns"]]
+    name, columns, wanted = entry.full_name, entry.table.columns, entry.digest
     if table is None:
         result.tables.append("table %s is missing" % name)
         return
@@ -99,7 +96,6 @@ def _compare_table(
     if sorted(column for column in table.columns if not new_columns or column in columns) != sorted(columns):
         result.tables.append("table %s has other columns: %s" % (name, ", ".join(table.columns)))
         return
-    wanted = digests.Digest.from_json(entry["digest"])
     try:
         with session.savepoint():
             found = digests.table_digest(session, table.source, columns)
@@ -116,12 +112,12 @@ def _compare_table(
         result.tables.append("table %s has %d rows with other contents" % (name, found.rows))
 
 
-def require_same_major(manifest: Dict[str, Any], major: int) -> None:
+def require_same_major(manifest: Manifest, major: int) -> None:
     """Refuse to compare across majors: text of rows and definitions is only promised to be equal within one."""
-    if manifest["server"]["major"] != major:
+    if manifest.server.major != major:
         raise Refused(
             "The backup is of another major version than this server",
-            found="version %d" % manifest["server"]["major"],
+            found="version %d" % manifest.server.major,
             expected="version %d" % major,
             hint="restore it by hand, or on a server of its version",
         )

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import tempfile
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set
+from typing import Dict, Iterator, List, Optional, Sequence, Set
 from urllib.parse import quote
 
 from ..base.durable_files import publish_directory
@@ -28,6 +28,7 @@ from ..site import Site
 from ..store import manifest as manifests
 from ..store import retention
 from ..store.layout import PARTIAL_PREFIX, BackupPlace
+from ..store.manifest import Manifest
 from ..store.marks import mark_of
 from ..store.offsite import MANIFEST, Listing, Offsite
 from ..store.retention import Decision, Item, Policy
@@ -43,7 +44,7 @@ class Copy:
 
     item: Item
     #: None where it cannot be read
-    manifest: Optional[Dict[str, Any]]
+    manifest: Optional[Manifest]
 
     @property
     def usable(self) -> bool:
@@ -73,7 +74,7 @@ def _read(site: Site, offsite: Offsite, listing: Listing) -> Iterator[Copy]:
                 mark=str(mark["reason"]) if mark else None,
             )
             try:
-                manifest: Optional[Dict[str, Any]] = manifests.load(place)
+                manifest: Optional[Manifest] = manifests.load(place)
             except BackstopError:
                 manifest = None
             yield Copy(item, manifest)
@@ -161,7 +162,7 @@ def _copy_one(site: Site, offsite: Offsite, place: BackupPlace) -> None:
     reach("copy.moved")
     # Where a remote cannot rename, moving is copying again.
     found = offsite.files(final)
-    differing = [name for name, entry in manifest["files"].items() if found.get(name) != entry["size"]]
+    differing = [name for name, entry in manifest.files.items() if found.get(name) != entry.size]
     if differing:
         raise BackstopError("A copy is not whole after it got its name", found="%s: %s" % (final, differing[0]))
     if manifests.verification(place) is not None:
@@ -230,8 +231,8 @@ def _prove(site: Site, offsite: Offsite, copy: Copy) -> None:
         offsite.require_same(here.path, path)
         return
     found = offsite.sha256_of(path)
-    expected: Mapping[str, Any] = (copy.manifest or {}).get("files", {})
-    differing = [name for name, entry in sorted(expected.items()) if found.get(name) != entry["sha256"]]
+    expected = copy.manifest.files if copy.manifest is not None else {}
+    differing = [name for name, entry in sorted(expected.items()) if found.get(name) != entry.sha256]
     if differing or not expected:
         raise BackstopError("A copy was changed", found="%s of %s" % (", ".join(differing[:3]), path))
 

@@ -37,7 +37,7 @@ def verify(
     manifest = manifests.load(place)
     if level == "restored":
         # That it is none for a drill says nothing against it, so it is not recorded.
-        manifests.require_whole(manifest)
+        manifest.require_whole()
     with recorded(place, "checksum"):
         manifests.check_files(place, manifest)
     if level == "restored":
@@ -88,7 +88,7 @@ def run_drill(
     :param scratch_id: id in its name, where there is no operation
     :returns: facts of build_database(), ``recovery_seconds``, role and server
     """
-    manifests.require_whole(manifests.load(place))
+    manifests.load(place).require_whole()
     name = scratch_name(site.operation.id if site.operation else scratch_id or new_id(), "drill")
     started = time.monotonic()
     with site.administer() as admin:

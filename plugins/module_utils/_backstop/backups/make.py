@@ -34,6 +34,7 @@ from ..prisma import history
 from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import ROLES, BackupPlace
+from ..store.manifest import Manifest, NotCovered, TableEntry
 from .options import ARCHIVES, PLAIN, PRISMA_SCHEMA, BackupOptions
 
 #: Times that the list of tables may change while they are being locked.
@@ -74,7 +75,7 @@ def make_backup(
         # Within: a signal may come as soon as the directory is made.
         with begun(site, kind, backup_id) as site:
             manifest, written = _fill(site, partial, kind, backup_id, form)
-            manifest["release"] = {"commit": commit}
+            manifest = dataclasses.replace(manifest, commit=commit)
             for path, content in (migrations or {}).items():
                 _write_below(partial, os.path.join("migrations", path), content)
             if prisma_schema is not None:
@@ -88,7 +89,7 @@ def make_backup(
         os.unlink(place.file("lock"))
     method = "the whole archive was decoded" + (" while it was encrypted" if site.recipients else "")
     manifests.record_verification(
-        place, "readable", {"passed": True, "method": method, "seconds": manifest["seconds"]["decode"]}
+        place, "readable", {"passed": True, "method": method, "seconds": manifest.seconds["decode"]}
     )
     return place
 
@@ -114,7 +115,7 @@ def _write_below(folder: str, path: str, content: bytes) -> None:
 
 def _fill(
     site: Site, partial: str, kind: str, backup_id: str, form: BackupOptions
-) -> Tuple[Dict[str, Any], Dict[str, str]]:
+) -> Tuple[Manifest, Dict[str, str]]:
     """Dump and digest in one snapshot; the manifest without its file list, and the sha256 of what age wrote."""
     started = time.monotonic()
     file_name = ARCHIVES[form.format] + (encryption.SUFFIX if site.recipients else "")
@@ -124,36 +125,56 @@ def _fill(
             locks.require_room(session, locks.to_read_everything(session), "to back the whole database up")
         tools = site.tools(session)
         compression = archive.choose_compression(tools)
-        facts, contents = _dump_with_locks(site, session, tools, path, compression, form)
+        snapshot, read = _dump_with_locks(site, session, tools, path, compression, form)
         dumped = time.monotonic()
         major = server.major_version(session)
         identity = server.identity(session)
     reach("backup.dumped")
-    written = contents.pop("written")
-    _write_beside(site, partial, tools, path, form, contents.pop("history"), written)
-    manifest = {
-        "format": manifests.FORMAT,
-        "id": backup_id,
-        "kind": kind,
-        "scope": form.scope,
-        "created": facts.pop("at"),
-        "operation": site.operation.id if site.operation else None,
-        "server": {"system_identifier": identity.system_identifier, "major": major, **contents.pop("server")},
-        "archive": {
-            "file": file_name,
-            "format": form.format,
-            "jobs": form.jobs,
-            "plain": PLAIN if form.plain else None,
-            "compression": compression,
-            "tool": tools.version,
-            "size": archive.size_of(path),
-            "encryption": {"tool": "age", "recipients": list(site.recipients)} if site.recipients else None,
-        },
-        "snapshot": facts,
-        "seconds": {"dump": round(dumped - started, 3), "decode": round(time.monotonic() - dumped, 3)},
-        **contents,
-    }
-    return manifest, written
+    _write_beside(site, partial, tools, path, form, read.history, read.written)
+    manifest = Manifest(
+        id=backup_id,
+        kind=kind,
+        scope=form.scope,
+        created=snapshot.pop("at"),
+        operation=site.operation.id if site.operation else None,
+        server=manifests.Server(identity.system_identifier, major, read.version),
+        database=read.database,
+        archive=manifests.Archive(
+            file=file_name,
+            format=form.format,
+            jobs=form.jobs,
+            plain=PLAIN if form.plain else None,
+            compression=compression,
+            tool=tools.version,
+            size=archive.size_of(path),
+            recipients=tuple(site.recipients),
+        ),
+        files={},
+        snapshot=snapshot,
+        seconds={"dump": round(dumped - started, 3), "decode": round(time.monotonic() - dumped, 3)},
+        tables=read.tables,
+        contents=read.contents,
+        dumped=read.dumped,
+        not_covered=read.not_covered,
+    )
+    return manifest, read.written
+
+
+@dataclasses.dataclass
+class _Read:
+    """What was read of the database in the snapshot of the dump."""
+
+    database: manifests.Database
+    #: of the server
+    version: str
+    tables: Tuple[TableEntry, ...]
+    contents: manifests.Contents
+    not_covered: Tuple[NotCovered, ...]
+    #: rows of Prisma's history; None where there is no such table
+    history: Optional[List[Dict[str, Any]]]
+    dumped: Optional[dumped_definitions.Entries] = None
+    #: sha256 of what age wrote, by the file's name
+    written: Dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def _write_beside(
@@ -190,8 +211,8 @@ def _dump_with_locks(
     path: str,
     compression: str,
     form: BackupOptions,
-) -> Tuple[Dict[str, Any], Dict[str, Any]]:
-    """Dump and digest in one snapshot, again when pg_dump could not get its locks; facts of the snapshot and contents.
+) -> Tuple[Dict[str, str], _Read]:
+    """Dump and digest in one snapshot, again when pg_dump could not get its locks; the snapshot and what was read.
 
     Our locks are held already. But pg_dump queues behind whoever waits for them (a TRUNCATE), who waits for us: only
     giving way ends that.
@@ -224,7 +245,7 @@ def _dump(
     snapshot: str,
     form: BackupOptions,
     chosen: Optional[List[catalog.Relation]],
-) -> Dict[str, Any]:
+) -> _Read:
     """:param chosen: the relations of a partial backup"""
     site.progress.phase("dumping", database=site.database)
     # Before pg_dump reads them: what it writes may be further, never behind.
@@ -238,27 +259,27 @@ def _dump(
             secret = stack.enter_context(
                 archive.EncryptedDump(tools, dump, path, site.recipients, site.keep_open)
             )
-        contents = _read_contents(session, site, form, chosen)
+        read = _read_contents(session, site, form, chosen)
         reach("backup.dumping")
         if secret is not None:
             secret.wait_for_target()
         if dump.wait() != 0 and waits_for_lock(dump.stderr_text):
             raise locked_table(session, dump.stderr_text, _LockTaken)
         dump.check("pg_dump could not write the archive", hint="see what pg_dump said; nothing was kept of this backup")
-        contents["written"], entries = {}, None
+        entries = None
         if secret is not None:
-            contents["written"][os.path.basename(path)], entries = secret.finish()
-    if dumped is not None:
-        contents["dumped"] = dumped
+            read.written[os.path.basename(path)], entries = secret.finish()
+    read.dumped = dumped
     if form.schema_only:
-        return {**contents, "sequences": {}}
-    if chosen is not None:
+        sequences = {}
+    elif chosen is not None:
         entries = archive.contents(tools, path) if entries is None else entries
-        for table in contents["tables"]:
-            archive.rows_of(entries, table["oid"], table["schema"], table["name"])
+        for entry in read.tables:
+            archive.rows_of(entries, entry.table.oid, entry.schema, entry.name)
         owned = catalog.owned_sequences(session, [relation[2] for relation in chosen])
         sequences = {one.full_name: sequences[one.full_name] for one in owned}
-    return {**contents, "sequences": sequences}
+    read.contents = dataclasses.replace(read.contents, sequences=sequences)
+    return read
 
 
 def _definitions(site: Site, session: Session, tools: ClientTools, snapshot: str) -> Any:
@@ -302,31 +323,31 @@ def _started(
 
 
 def _finish(
-    site: Site, partial: str, final: str, manifest: Dict[str, Any], written: Mapping[str, str]
+    site: Site, partial: str, final: str, manifest: Manifest, written: Mapping[str, str]
 ) -> None:
     """Describe the files, write the manifest last, sync and rename.
 
     :param written: sha256 of files that cannot be read back here, as they were meant to be written
     """
     names: List[str] = []
-    for folder, _folders, files in os.walk(partial):
-        names += [os.path.relpath(os.path.join(folder, name), partial) for name in files if name != "lock"]
+    for folder, _folders, found in os.walk(partial):
+        names += [os.path.relpath(os.path.join(folder, name), partial) for name in found if name != "lock"]
     try:
         for name in names:
             os.chmod(os.path.join(partial, name), 0o600)
-        manifest["files"] = manifests.describe_files(partial, sorted(names))
-        differing = [name for name, digest in written.items() if manifest["files"][name]["sha256"] != digest]
+        files = manifests.describe_files(partial, sorted(names))
+        differing = [name for name, digest in written.items() if files[name].sha256 != digest]
         if differing:
             raise BackstopError("A file on disk is not what was written", found=os.path.join(partial, differing[0]))
-        manifest["finished"] = timestamp()
+        manifest = dataclasses.replace(manifest, files=files, finished=timestamp())
         reach("backup.before-manifest")
-        write_json(os.path.join(partial, "manifest.json"), manifest)
+        write_json(os.path.join(partial, "manifest.json"), manifest.to_json())
         reach("backup.before-rename")
         publish_directory(partial, final)
     except OSError as error:
         raise file_error("The backup could not be committed", partial, error) from error
     reach("backup.committed")
-    site.progress.phase("backed up", backup=manifest["id"])
+    site.progress.phase("backed up", backup=manifest.id)
 
 
 @contextlib.contextmanager
@@ -413,7 +434,7 @@ def locked_table(session: Session, said: str, kind: Type[Refused] = Refused) -> 
 
 def _read_contents(
     session: Session, site: Site, form: BackupOptions, chosen: Optional[List[catalog.Relation]]
-) -> Dict[str, Any]:
+) -> _Read:
     """All that the manifest says of the database, read in the open snapshot while pg_dump runs.
 
     :param chosen: the relations of a partial backup
@@ -429,50 +450,36 @@ def _read_contents(
             if is_damage(error):
                 raise DamagedTable(table.full_name, error, "a table of which a backup can be made") from error
             raise
-        tables.append({**table.to_json(), "digest": digest.to_json()})
+        tables.append(TableEntry(table, digest))
     rows = history.read_rows(session.cursor(), site.connection.schema)
     oid = server.database_oid(session, site.database)
-    return {
-        "database": {
-            "name": site.database,
-            "oid": oid,
-            "size": server.database_size(session, site.database),
-            "properties": read_properties(session, site.database),
-        },
-        "server": {"version": server.version_text(session)},
-        "tables": tables,
-        **_beside_the_tables(session, form, chosen),
-        "history": None if rows is None else [row.to_json() for row in rows],
-    }
+    size, properties = server.database_size(session, site.database), read_properties(session, site.database)
+    contents, not_covered = _beside_the_tables(session, form, chosen)
+    return _Read(
+        database=manifests.Database(site.database, oid or 0, size, properties),
+        version=server.version_text(session),
+        tables=tuple(tables),
+        contents=contents,
+        not_covered=not_covered,
+        history=None if rows is None else [row.to_json() for row in rows],
+    )
 
 
 def _beside_the_tables(
     session: Session, form: BackupOptions, chosen: Optional[List[catalog.Relation]]
-) -> Dict[str, Any]:
+) -> Tuple[manifests.Contents, Tuple[NotCovered, ...]]:
+    """Without the sequences, which were read before."""
+    if chosen is not None:
+        contents = manifests.Contents(
+            definitions=definitions.of_relations(session, chosen), large_objects=digests.Digest(0, "0"), extensions={}
+        )
+        reason = "this backup is of single tables; types and functions that they use are not in it"
+        return contents, (NotCovered("database", "everything but the tables that are named", reason),)
+    contents = manifests.Contents(
+        definitions=definitions.definitions(session),
+        large_objects=digests.Digest(0, "0") if form.schema_only else digests.large_objects_digest(session),
+        extensions=catalog.extensions(session),
+    )
     if form.schema_only:
-        return {
-            "large_objects": digests.Digest(0, "0").to_json(),
-            "definitions": definitions.definitions(session),
-            "extensions": catalog.extensions(session),
-            "not_covered": [
-                {"kind": "database", "name": "every row", "reason": "this backup is of the schema alone"}
-            ],
-        }
-    if chosen is None:
-        return {
-            "large_objects": digests.large_objects_digest(session).to_json(),
-            "definitions": definitions.definitions(session),
-            "extensions": catalog.extensions(session),
-            "not_covered": catalog.not_covered(session),
-        }
-    rest = {
-        "kind": "database",
-        "name": "everything but the tables that are named",
-        "reason": "this backup is of single tables; types and functions that they use are not in it",
-    }
-    return {
-        "large_objects": digests.Digest(0, "0").to_json(),
-        "definitions": definitions.of_relations(session, chosen),
-        "extensions": {},
-        "not_covered": [rest],
-    }
+        return contents, (NotCovered("database", "every row", "this backup is of the schema alone"),)
+    return contents, tuple(NotCovered(**one) for one in catalog.not_covered(session))

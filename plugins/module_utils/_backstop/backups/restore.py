@@ -19,6 +19,7 @@ from ..postgres.sequences import sequences_behind
 from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from ..store.manifest import Manifest
 from .catalog_comparison import compare_catalog
 from .comparison import Comparison, compare_tables, require_same_major
 
@@ -40,10 +41,10 @@ def build_database(site: Site, place: BackupPlace, name: str) -> Dict[str, Any]:
     :returns: seconds of each phase, number of tables and rows compared, oid of the database
     """
     manifest = manifests.load(place)
-    manifests.require_whole(manifest)
+    manifest.require_whole()
     with site.administer() as admin:
         require_same_major(manifest, server.major_version(admin))
-        manifests.require_contents(manifest)
+        manifest.require_contents()
         site.archive(place, manifest)
         site.progress.phase("checking the files", backup=place.backup_id)
         manifests.check_files(place, manifest)
@@ -55,9 +56,9 @@ def build_database(site: Site, place: BackupPlace, name: str) -> Dict[str, Any]:
             raise
 
 
-def _build(site: Site, admin: Session, place: BackupPlace, manifest: Dict[str, Any], name: str) -> Dict[str, Any]:
+def _build(site: Site, admin: Session, place: BackupPlace, manifest: Manifest, name: str) -> Dict[str, Any]:
     clock = _Clock()
-    create_database(admin, name, manifest["database"]["properties"])
+    create_database(admin, name, manifest.properties)
     reach("restore.created")
     site.progress.phase("restoring", backup=place.backup_id, database=name)
     tools = site.tools(admin)
@@ -66,7 +67,7 @@ def _build(site: Site, admin: Session, place: BackupPlace, manifest: Dict[str, A
         tools,
         settings,
         site.archive(place, manifest),
-        jobs=max(2, manifest["archive"].get("jobs", 1)),
+        jobs=max(2, manifest.archive.jobs),
         keep_open=site.keep_open,
     )
     reach("restore.restored")
@@ -78,7 +79,7 @@ def _build(site: Site, admin: Session, place: BackupPlace, manifest: Dict[str, A
         result = compare(site, session, manifest)
         manifests.record_reprinted(place, result.reprinted)
         clock.lap("compare")
-    copy_properties(admin, manifest["database"]["properties"], name)
+    copy_properties(admin, manifest.properties, name)
     reach("restore.compared")
     return {
         "database": name,
@@ -124,7 +125,7 @@ def drop_left_restore(site: Site, scratch_id: str) -> None:
         drop_scratch_database(admin, scratch_name(scratch_id, _RESTORE))
 
 
-def compare(site: Site, session: Session, manifest: Dict[str, Any]) -> Comparison:
+def compare(site: Site, session: Session, manifest: Manifest) -> Comparison:
     """Compare a restored database with the manifest.
 
     :raises BackstopError: tells what differs
@@ -137,9 +138,9 @@ def compare(site: Site, session: Session, manifest: Dict[str, Any]) -> Compariso
     return result
 
 
-def check_sequences(session: Session, manifest: Dict[str, Any]) -> None:
+def check_sequences(session: Session, manifest: Manifest) -> None:
     """Refuse a restored database in which a sequence would give out numbers again."""
-    behind = sequences_behind(session, manifest)
+    behind = sequences_behind(session, manifest.sequences)
     if behind:
         raise BackstopError("A restored sequence is behind its source", found="; ".join(behind[:10]), hint=_HINT)
 

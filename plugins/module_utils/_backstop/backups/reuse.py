@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import List, Optional, Sequence
 
 from ..base.durable_files import read_json
 from ..base.errors import BackstopError
@@ -15,6 +15,7 @@ from ..prisma import history
 from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from ..store.manifest import Manifest
 from .options import BackupOptions
 
 
@@ -32,14 +33,14 @@ def reusable_backup(
         identity = server.identity(session)
         rows = history.read_rows(session.cursor(), site.connection.schema)
     known = manifests.readable(site.store.backups(kind))
-    for backup in sorted(known, key=lambda backup: str(backup.manifest["created"]), reverse=True):
+    for backup in sorted(known, key=lambda backup: backup.manifest.created, reverse=True):
         place, manifest = backup.place, backup.manifest
         same = (
             _is_of(manifest, identity)
             and _has_form(manifest, form)
             and _is_for(manifest, site.recipients)
-            and (manifest.get("release") or {}).get("commit") == commit
-            and manifests.age_seconds(manifest["created"]) <= max_age
+            and manifest.commit == commit
+            and manifests.age_seconds(manifest.created) <= max_age
             and backup.level in ("readable", "restored")
         )
         if same and not _history_changed(place, rows) and _files_hold(place, manifest):
@@ -47,28 +48,28 @@ def reusable_backup(
     return None
 
 
-def _is_of(manifest: Dict[str, Any], identity: server.Identity) -> bool:
-    return bool(
-        manifest["server"]["system_identifier"] == identity.system_identifier
-        and manifest["database"]["oid"] == identity.database_oid
-        and manifest["database"]["name"] == identity.database
+def _is_of(manifest: Manifest, identity: server.Identity) -> bool:
+    return (
+        manifest.server.system_identifier == identity.system_identifier
+        and manifest.database.oid == identity.database_oid
+        and manifest.database.name == identity.database
     )
 
 
-def _has_form(manifest: Dict[str, Any], form: BackupOptions) -> bool:
+def _has_form(manifest: Manifest, form: BackupOptions) -> bool:
     """Of single tables none is taken for another: which they are is not compared."""
-    found = manifest["archive"]
+    found = manifest.archive
     return (
         form.tables is None
-        and manifest.get("scope", manifests.WHOLE) == form.scope
-        and found["format"] == form.format
-        and (not form.plain or bool(found.get("plain")))
+        and manifest.scope == form.scope
+        and found.format == form.format
+        and (not form.plain or found.plain is not None)
     )
 
 
-def _is_for(manifest: Dict[str, Any], recipients: Sequence[str]) -> bool:
+def _is_for(manifest: Manifest, recipients: Sequence[str]) -> bool:
     """Whether it is encrypted as a new one would be, for the same keys."""
-    return set((manifest["archive"].get("encryption") or {}).get("recipients", ())) == set(recipients)
+    return set(manifest.archive.recipients) == set(recipients)
 
 
 def _history_changed(place: BackupPlace, rows: Optional[List[history.HistoryRow]]) -> bool:
@@ -77,7 +78,7 @@ def _history_changed(place: BackupPlace, rows: Optional[List[history.HistoryRow]
     return bool(history.history_differences(before, rows))
 
 
-def _files_hold(place: BackupPlace, manifest: Dict[str, Any]) -> bool:
+def _files_hold(place: BackupPlace, manifest: Manifest) -> bool:
     try:
         manifests.check_files(place, manifest)
     except BackstopError:

@@ -76,7 +76,7 @@ def render(standing: Standing, retired: Optional[int]) -> str:
     text.add(
         "last_success_size_bytes",
         "Size of the newest verified backup's archive.",
-        (none, newest.manifest["archive"]["size"] if newest else None),
+        (none, newest.manifest.archive.size if newest else None),
     )
     text.add(
         "last_success_level",

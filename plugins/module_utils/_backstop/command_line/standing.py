@@ -15,6 +15,7 @@ from ..base.errors import BackstopError, CouldNotVerify, NotCopied
 from ..base.progress import parse_timestamp, utc_now
 from ..store import manifest as manifests
 from ..store.layout import KINDS, BackupPlace
+from ..store.manifest import Manifest
 from .configuration import Configuration
 from .exit_statuses import TooOld
 from .run_records import RunRecords
@@ -31,12 +32,12 @@ class Backup:
     """What is told of a backup."""
 
     place: BackupPlace
-    manifest: Dict[str, Any]
+    manifest: Manifest
     level: Optional[str]
 
     @property
     def created(self) -> datetime.datetime:
-        return parse_timestamp(self.manifest["created"])
+        return parse_timestamp(self.manifest.created)
 
     @property
     def verified(self) -> bool:
@@ -45,22 +46,22 @@ class Backup:
     @property
     def seconds(self) -> float:
         """How long it took to make, by a clock that does not jump."""
-        return round(float(sum(self.manifest.get("seconds", {}).values())), 3)
+        return round(float(sum(self.manifest.seconds.values())), 3)
 
     def to_json(self) -> Dict[str, Any]:
         return {
             "backup": self.place.backup_id,
             "kind": self.place.kind,
             "path": self.place.path,
-            "created": self.manifest["created"],
-            "database": self.manifest["database"]["name"],
-            "size": self.manifest["archive"]["size"],
-            "tables": len(self.manifest["tables"]),
-            "rows": sum(table["digest"]["rows"] for table in self.manifest["tables"]),
+            "created": self.manifest.created,
+            "database": self.manifest.database.name,
+            "size": self.manifest.archive.size,
+            "tables": len(self.manifest.tables),
+            "rows": self.manifest.rows,
             "seconds": self.seconds,
-            "commit": (self.manifest.get("release") or {}).get("commit"),
+            "commit": self.manifest.commit,
             "level": self.level,
-            "encrypted": manifests.is_encrypted(self.manifest),
+            "encrypted": self.manifest.is_encrypted,
         }
 
 
@@ -108,7 +109,7 @@ class Standing:
         return sum(backup.place.kind == kind for backup in self.backups)
 
     def size(self, kind: str) -> int:
-        return sum(int(backup.manifest["archive"]["size"]) for backup in self.backups if backup.place.kind == kind)
+        return sum(backup.manifest.archive.size for backup in self.backups if backup.place.kind == kind)
 
     def to_json(self) -> Dict[str, Any]:
         return {
@@ -194,7 +195,7 @@ class Standing:
             newest.place.backup_id,
             newest.place.kind,
             human_time(self.age or 0),
-            human_size(int(newest.manifest["archive"]["size"])),
+            human_size(newest.manifest.archive.size),
             newest.level,
         )
         remarks = self._remarks()
@@ -210,7 +211,7 @@ def read_standing(configuration: Configuration, now: Optional[datetime.datetime]
     backups = [
         Backup(one.place, one.manifest, one.level)
         for one in good
-        if one.manifest["database"].get("name") == configuration.database
+        if one.manifest.database.name == configuration.database
     ]
     unreadable = {one.place.backup_id: one.reason for one in bad}
     records = RunRecords(configuration.store, configuration.database)

@@ -28,6 +28,7 @@ from ..postgres.connection import require_driver
 from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import KINDS, BackupPlace
+from ..store.manifest import Manifest
 from ..store.retention import policy_of, row_days_of
 from .configuration import Configuration, duration, load, names
 from .copying import copy_and_prune, remote_of, require_offsite
@@ -78,7 +79,7 @@ class Call:
             place = standing.configuration.store.find_backup(wanted)
         except Refused as error:
             raise UsageError(error.message, found=error.found, expected=error.expected, hint="backstop list") from None
-        database = manifests.load(place)["database"]["name"]
+        database = manifests.load(place).database.name
         raise UsageError(
             "Backup %s is of another database" % wanted,
             found=str(database),
@@ -132,16 +133,15 @@ def _show(call: Call) -> int:
     facts = Backup(place, manifest, manifests.level_of(place)).to_json()
     lines = ["%-10s %s" % (key, value) for key, value in facts.items()]
     rows = [("table", "rows", "digest")]
-    for entry in manifest["tables"]:
-        digest = entry["digest"]
-        rows.append(("%s.%s" % (entry["schema"], entry["name"]), str(digest["rows"]), str(digest["hash"])))
+    for entry in manifest.tables:
+        rows.append((entry.full_name, str(entry.digest.rows), entry.digest.hash))
     lines += [""] + table(rows) + ["", "not covered: %s" % (_not_covered(manifest) or "nothing")]
-    call.output.result({**facts, "manifest": manifest, "verification": manifests.verification(place)}, lines)
+    call.output.result({**facts, "manifest": manifest.to_json(), "verification": manifests.verification(place)}, lines)
     return OK
 
 
-def _not_covered(manifest: Dict[str, Any]) -> str:
-    return "; ".join("%(kind)s %(name)s (%(reason)s)" % entry for entry in manifest["not_covered"])
+def _not_covered(manifest: Manifest) -> str:
+    return "; ".join("%s %s (%s)" % (one.kind, one.name, one.reason) for one in manifest.not_covered)
 
 
 def _verify(call: Call) -> int:

@@ -12,12 +12,13 @@ table that was dropped and made again under its name is compared with the one th
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Tuple
 
 from ..postgres import server
 from ..postgres.catalog import Table
 from ..postgres.connection import Session
 from ..prisma import history
+from ..store.manifest import Manifest
 
 #: Schema and name of a table.
 Name = Tuple[str, str]
@@ -54,13 +55,13 @@ class Pair:
         return list(self.columns)
 
 
-def known_by_oid(live: Session, manifest: Dict[str, Any]) -> Dict[int, Table]:
+def known_by_oid(live: Session, manifest: Manifest) -> Dict[int, Table]:
     """The tables of a manifest by their oids, if the live database is the one that it was made from; else none."""
     same = (
-        manifest["database"].get("oid") == server.database_oid(live, live.settings.database)
-        and manifest["server"].get("system_identifier") == server.identity(live).system_identifier
+        manifest.database.oid == server.database_oid(live, live.settings.database)
+        and manifest.server.system_identifier == server.identity(live).system_identifier
     )
-    return {int(entry["oid"]): Table.from_json(entry) for entry in manifest["tables"]} if same else {}
+    return {entry.table.oid: entry.table for entry in manifest.tables} if same else {}
 
 
 def pair_up(live: Iterable[Table], base: Iterable[Table], known: Optional[Dict[int, Table]] = None) -> List[Pair]:

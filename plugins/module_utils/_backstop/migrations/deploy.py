@@ -20,7 +20,7 @@ from ..prisma import history
 from ..prisma.cli import Prisma
 from ..prisma.failures import PrismaError
 from ..prisma.sessions import end_backends, lock_holders
-from ..site import Run, Site, journaled_step
+from ..site import Site, journaled_step
 from ..store.layout import BackupPlace
 from ..store.steps import MIGRATE
 

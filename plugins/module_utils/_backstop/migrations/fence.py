@@ -18,6 +18,7 @@ from ..postgres.database_properties import drop_scratch_database, scratch_databa
 from ..site import Site, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from ..store.manifest import Manifest
 from ..store.steps import MIGRATE
 from .leftovers import leftovers
 
@@ -52,12 +53,12 @@ def fence(site: Site, place: BackupPlace, wait_seconds: float) -> Dict[str, Any]
     return {"changed": bool(facts["ended_sessions"]), **facts}
 
 
-def _differences(live: Session, manifest: Dict[str, Any]) -> List[str]:
+def _differences(live: Session, manifest: Manifest) -> List[str]:
     """What somebody wrote or made since the backup: a way back to it would take that away."""
     found = compare_tables(live, manifest).tables
     if found:
         return found
-    changes = definitions.compare(manifest["definitions"], definitions.definitions(live))
+    changes = definitions.compare(manifest.definitions, definitions.definitions(live))
     return ["%s is %s" % (key, how) for how, keys in changes.items() for key in keys]
 
 

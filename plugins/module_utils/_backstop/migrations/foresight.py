@@ -26,7 +26,7 @@ from ..postgres.inventory import Gone
 from ..postgres.locks import BLOCKING, held_locks, note_lock
 from ..prisma import history
 from ..prisma.sql_text import cluster_statements, statements
-from ..site import Run, Site
+from ..site import Site
 from ..store.operation import Operation
 from .destruction import Foreseen, count, dropped, retyped
 

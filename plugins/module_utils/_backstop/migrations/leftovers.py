@@ -28,7 +28,6 @@ from ..loss.kept_rows import write_lost_rows
 from ..loss.migration_changes import mark
 from ..loss.pairing import is_history
 from ..postgres import archive, catalog, definitions, dumped_definitions
-from ..postgres.catalog import Table
 from ..postgres.connection import Session
 from ..postgres.definitions import is_beside
 from ..postgres.dropping import drop_each
@@ -39,6 +38,7 @@ from ..prisma.cli import Prisma
 from ..site import Site, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from ..store.manifest import Manifest
 from .closed_copy import closed_copy
 from .deploy import applied_since, backup_history, read_state, take_out_of_history, wind_up_predecessor
 
@@ -87,7 +87,7 @@ def leftovers(site: Site, session: Session, place: BackupPlace) -> Dict[str, Lis
     :raises Refused: the backup was made after the migration had failed
     """
     manifest = manifests.load(place)
-    manifests.require_whole(manifest)
+    manifest.require_whole()
     applied, reasons = _history_since(site, session, place)
     added, statements, wrong = _objects_since(site, session, manifest)
     # New columns are among the added objects; what they hold came from the migration.
@@ -98,11 +98,11 @@ def leftovers(site: Site, session: Session, place: BackupPlace) -> Dict[str, Lis
     return {"added": added, "applied": names, "statements": statements, "reasons": reasons}
 
 
-def _rows_since(site: Site, session: Session, manifest: Dict[str, Any]) -> List[str]:
+def _rows_since(site: Site, session: Session, manifest: Manifest) -> List[str]:
     """How rows and sequences that were there differ."""
     tables = compare_tables(session, manifest, besides=[_history_table(site)], new_columns=True).tables
     found = [sentence for sentence in tables if not sentence.endswith(" was not there")]
-    return found + ["sequence " + sentence for sentence in sequences_behind(session, manifest)]
+    return found + ["sequence " + sentence for sentence in sequences_behind(session, manifest.sequences)]
 
 
 def _history_table(site: Site) -> str:
@@ -131,7 +131,7 @@ def _history_since(
 
 
 def _objects_since(
-    site: Site, session: Session, manifest: Dict[str, Any]
+    site: Site, session: Session, manifest: Manifest
 ) -> Tuple[List[str], List[str], List[str]]:
     """Objects that were added since, the statements that drop them, and what would differ then."""
     history_table = _history_table(site)
@@ -160,10 +160,10 @@ def _is_subscription(key: str) -> bool:
 
 
 def _left_on_copy(
-    site: Site, source: archive.Source, manifest: Dict[str, Any], statements: Sequence[str]
+    site: Site, source: archive.Source, manifest: Manifest, statements: Sequence[str]
 ) -> List[str]:
     """How the live definitions would differ from the backup's after these statements."""
-    with loaded(site, source, manifest["database"]["properties"], "leftovers") as copy:
+    with loaded(site, source, manifest.properties, "leftovers") as copy:
         with contextlib.ExitStack() as stack:
             scratch = stack.enter_context(site.connect(copy))
             if scratch.value("SELECT EXISTS (SELECT FROM pg_event_trigger)"):
@@ -176,13 +176,13 @@ def _left_on_copy(
 
 
 def _written_since(
-    site: Site, session: Session, place: BackupPlace, manifest: Dict[str, Any]
+    site: Site, session: Session, place: BackupPlace, manifest: Manifest
 ) -> List[str]:
     """Which new tables and columns hold more than the migrations put there: somebody worked with those that succeeded.
 
     What would be lost with them is counted, and consented to, by the swap.
     """
-    known = {table.full_name: table for table in map(Table.from_json, manifest["tables"])}
+    known = {entry.full_name: entry.table for entry in manifest.tables}
     losses = losses_of_dropping(session, known, to_be_put_back=False)
     mark(session, losses, site.store, place)
     return ["%s, since an applied migration made room for them" % loss for loss in losses if not loss.by_migration]
@@ -194,10 +194,10 @@ def _prove(site: Site, session: Session, place: BackupPlace) -> None:
     _require_none(found["reasons"] + left)
 
 
-def _prove_inside(site: Site, session: Session, place: BackupPlace, manifest: Dict[str, Any]) -> None:
+def _prove_inside(site: Site, session: Session, place: BackupPlace, manifest: Manifest) -> None:
     """The same in a transaction that pg_dump cannot see, by queries of ours."""
     applied, wrong = _history_since(site, session, place)
-    found = definitions.compare(manifest["definitions"], definitions.definitions(session))
+    found = definitions.compare(manifest.definitions, definitions.definitions(session))
     wrong += ["%s is applied" % row.migration_name for row in applied]
     ours = _history_table(site)
     wrong += ["%s is %s" % (key, how) for how, keys in found.items() for key in keys if not is_about(key, ours)]
@@ -232,9 +232,9 @@ def _drop_added(
     return dropped, kept
 
 
-def _keep_rows(site: Site, session: Session, manifest: Dict[str, Any]) -> int:
+def _keep_rows(site: Site, session: Session, manifest: Manifest) -> int:
     """Write what goes with new tables and columns into files, behind locks: nobody adds to it from here on."""
-    known = {table.full_name: table for table in map(Table.from_json, manifest["tables"])}
+    known = {entry.full_name: entry.table for entry in manifest.tables}
     going = [
         qualified(table.schema, table.name)
         for table in catalog.tables(session)

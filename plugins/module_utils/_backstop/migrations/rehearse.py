@@ -31,7 +31,7 @@ from ..prisma import history
 from ..prisma.cli import Prisma
 from ..prisma.failures import PrismaError
 from ..prisma.sql_text import cluster_statements
-from ..site import Run, Site
+from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
@@ -320,8 +320,8 @@ def _differing(before: dumped_definitions.Entries, after: dumped_definitions.Ent
 def _touched(site: Site, operation: Operation, live: dumped_definitions.Entries) -> List[str]:
     """What differs from the backup that was made right before the migrations; all where there is none to ask."""
     done = operation.facts("backup")
-    manifest = manifests.load(site.store.find_backup(done["backup"])) if done else {}
-    return _differing(manifest["dumped"], live) if "dumped" in manifest else list(live)
+    dumped = manifests.load(site.store.find_backup(done["backup"])).dumped if done else None
+    return list(live) if dumped is None else _differing(dumped, live)
 
 
 class _LockWatcher:

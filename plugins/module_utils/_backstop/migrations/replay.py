@@ -25,8 +25,8 @@ from ..postgres.ways_out import REACHING
 from ..prisma import history
 from ..prisma.outgoing import openings
 from ..prisma.sql_text import cluster_statements, statements
-from ..site import Run, Site
-from ..store.manifest import is_whole, readable
+from ..site import Site
+from ..store.manifest import readable
 from .deploy import backup_history
 
 _PARTITION = re.compile("; bound [^;]")
@@ -138,17 +138,17 @@ def missing_since_backup(site: Site, session: Session, files: Sequence[history.M
     """The same where the migrations cannot be run again: objects that the first backup with this very history has, and
     that a migration in force names."""
     rows = history.read_rows(session.cursor(), site.connection.schema)
-    known = [backup for backup in readable(site.store.backups()) if is_whole(backup.manifest)]
+    known = [backup for backup in readable(site.store.backups()) if backup.manifest.is_whole]
     same = [
         backup.manifest
         for backup in known
-        if backup.manifest["database"]["name"] == site.database
+        if backup.manifest.database.name == site.database
         and rows
         and not history.history_differences(backup_history(backup.place), rows)
     ]
     if not same:
         return []
-    made = min(same, key=lambda manifest: str(manifest["created"]))["definitions"]
+    made = min(same, key=lambda manifest: manifest.created).definitions
     applied = history.compare(files, rows).applied
     text = "\n".join(file.sql for file in files if file.name in applied)
     gone = objects_gone(made, _own(site, session))

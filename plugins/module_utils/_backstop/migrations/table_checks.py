@@ -14,13 +14,14 @@ from ..base.errors import BackstopError, Refused
 from ..postgres import digests, measures
 from ..postgres.catalog import TableFamily, find_family
 from ..postgres.connection import Session
+from ..store.manifest import Manifest
 
 #: What was measured of a table, and what is wrong with it.
 Result = Tuple[Dict[str, Any], List[str]]
 
 
 def check_table(
-    session: Session, wanted: Mapping[str, Any], default_schema: str, manifest: Optional[Dict[str, Any]] = None
+    session: Session, wanted: Mapping[str, Any], default_schema: str, manifest: Optional[Manifest] = None
 ) -> Result:
     """Check one table.
 
@@ -125,24 +126,22 @@ def _told(wrong: List[str]) -> Iterator[None]:
 
 
 def _check_digests(
-    session: Session, family: TableFamily, manifest: Dict[str, Any], measured: Dict[str, Any]
+    session: Session, family: TableFamily, manifest: Manifest, measured: Dict[str, Any]
 ) -> List[str]:
-    entries = {(entry["schema"], entry["name"]): entry for entry in manifest["tables"]}
     wrong = []
     for leaf in family.leaves:
-        entry = entries.get((leaf.schema, leaf.name))
+        entry = manifest.table(leaf.schema, leaf.name)
         if entry is None:
-            wrong.append("table %s is not in backup %s" % (leaf.full_name, manifest["id"]))
+            wrong.append("table %s is not in backup %s" % (leaf.full_name, manifest.id))
             continue
-        columns = [column["name"] for column in entry["columns"]]
-        if list(leaf.columns) != columns:
-            wrong.append("table %s has other columns than in backup %s" % (leaf.full_name, manifest["id"]))
+        if leaf.columns != entry.table.columns:
+            wrong.append("table %s has other columns than in backup %s" % (leaf.full_name, manifest.id))
             continue
-        found = digests.table_digest(session, leaf.source, columns)
-        if found != digests.Digest.from_json(entry["digest"]):
+        found = digests.table_digest(session, leaf.source, leaf.columns)
+        if found != entry.digest:
             wrong.append(
                 "table %s holds other rows than in backup %s: %d rows, there %d"
-                % (leaf.full_name, manifest["id"], found.rows, entry["digest"]["rows"])
+                % (leaf.full_name, manifest.id, found.rows, entry.digest.rows)
             )
     measured["same_as_backup"] = not wrong
     return wrong

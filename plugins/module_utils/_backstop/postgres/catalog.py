@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from ..base.errors import Refused
-from ..base.sql_names import near_names, parse_table_name, qualified
+from ..base.sql_names import near_names, parse_table_name
+from ..base.tables import Table as Table
 from .connection import Session
 
 #: Conditions on alias n (pg_namespace) and on any object: not the system's schemas, not a member of an extension.
@@ -24,78 +25,6 @@ CARRIED = "(%s AND %s OR EXISTS (SELECT 1 FROM pg_extension x WHERE c.oid = ANY 
     USER_SCHEMA,
     NOT_OF_EXTENSION % ("pg_class", "c.oid"),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table that holds rows of its own."""
-
-    oid: int
-    schema: str
-    name: str
-    filenode: int
-    unlogged: bool
-    #: columns in their order, without dropped ones
-    columns: Tuple[str, ...]
-    types: Tuple[str, ...]
-    generated: Tuple[str, ...]
-    #: columns of the primary key, else of a unique index over NOT NULL columns, else empty
-    key: Tuple[str, ...]
-    size: int
-    #: of an extension's table what pg_dump selects the rows by, such as "WHERE id > 100" or nothing; else None
-    extension_filter: Optional[str] = None
-    #: attnum of each column, which stays when it is renamed; empty in manifests that do not have it
-    numbers: Tuple[int, ...] = ()
-
-    @property
-    def full_name(self) -> str:
-        return self.schema + "." + self.name
-
-    @property
-    def source(self) -> str:
-        """What to select the rows from that a dump carries: the table's own; with their places (ctid)."""
-        own = "ONLY " + qualified(self.schema, self.name)
-        return "(SELECT ctid, xmin, * FROM %s %s)" % (own, self.extension_filter) if self.extension_filter else own
-
-    @property
-    def writable_columns(self) -> List[str]:
-        return [column for column in self.columns if column not in self.generated]
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Table":
-        """A table as a manifest keeps it."""
-        columns = value["columns"]
-        return cls(
-            int(value["oid"]),
-            value["schema"],
-            value["name"],
-            int(value["filenode"]),
-            bool(value["unlogged"]),
-            tuple(column["name"] for column in columns),
-            tuple(column["type"] for column in columns),
-            tuple(value["generated"]),
-            tuple(value["key"]),
-            int(value["size"]),
-            value.get("extension_filter"),
-            tuple(column["number"] for column in columns if "number" in column),
-        )
-
-    def to_json(self) -> Dict[str, Any]:
-        return {
-            "schema": self.schema,
-            "name": self.name,
-            "oid": self.oid,
-            "filenode": self.filenode,
-            "unlogged": self.unlogged,
-            "columns": [
-                {"name": name, "type": kind, "number": number}
-                for name, kind, number in zip(self.columns, self.types, self.numbers)
-            ],
-            "generated": list(self.generated),
-            "key": list(self.key),
-            "size": self.size,
-            "extension_filter": self.extension_filter,
-        }
 
 
 _TABLES = """

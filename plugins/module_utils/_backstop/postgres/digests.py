@@ -11,26 +11,11 @@ settings that :data:`..connection.PINNED_SETTINGS` pins; it is equal after a dum
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Sequence
+from typing import Sequence
 
 from ..base.sql_names import quote_identifier
+from ..base.tables import Digest as Digest
 from .connection import Session
-
-
-@dataclasses.dataclass(frozen=True)
-class Digest:
-    """What a table holds. The hash is a decimal number of up to some 30 digits, as text."""
-
-    rows: int
-    hash: str
-
-    @classmethod
-    def from_json(cls, value: Any) -> "Digest":
-        return cls(int(value["rows"]), str(value["hash"]))
-
-    def to_json(self) -> Any:
-        return {"rows": self.rows, "hash": self.hash}
 
 
 def row_expression(columns: Sequence[str], alias: str = "r__") -> str:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Dict, List, Mapping, Optional, Tuple
 
 from ..base.sql_names import qualified
 from . import catalog
@@ -51,13 +51,13 @@ def advance_sequences(former: Values, successor: Session) -> List[str]:
     return advanced
 
 
-def sequences_behind(session: Session, manifest: Dict[str, Any]) -> List[str]:
-    """Sequences that would give out numbers again; further than at the snapshot they may be, for they have no part
-    in it."""
+def sequences_behind(session: Session, wanted: Mapping[str, Optional[int]]) -> List[str]:
+    """Which of these would give out numbers again; further than at the snapshot they may be, for they have no part in
+    it."""
     found = catalog.sequences(session)
     descending = catalog.descending_sequences(session)
     behind = []
-    for name, value in manifest["sequences"].items():
+    for name, value in wanted.items():
         now = found.get(name)
         if value is not None and (now is None or (now > value if name in descending else now < value)):
             behind.append("%s is at %s, not %s" % (name, now, value))

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar
 
 from ..base.durable_files import read_json, sha256_of, write_json
 from ..base.errors import BackstopError, CouldNotVerify, Refused
 from ..base.progress import parse_timestamp, timestamp, utc_now
+from ..base.tables import Digest, Table
 from .layout import BackupPlace
 
 #: The major version of the manifest; readers refuse another one, writers may add fields within it.
@@ -25,29 +27,320 @@ WHOLE, SCHEMA, TABLES = "database", "schema", "tables"
 
 _TYPES = {"created": str, "database": dict, "server": dict, "archive": dict, "files": dict, "tables": list}
 _REQUIRED = ("id", "kind", "created", "database", "server", "archive", "files", "tables", "snapshot")
+_T = TypeVar("_T")
 
 
-def load(place: BackupPlace) -> Dict[str, Any]:
+# The fields of these classes are those of docs/manifest.schema.json, which says what they mean. What has a default may
+# be absent.
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    system_identifier: str
+    major: int
+    version: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Database:
+    name: str
+    oid: int
+    size: int
+    properties: Optional[Dict[str, Any]] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    file: str
+    format: str
+    compression: str
+    size: int
+    tool: str
+    jobs: int = 1
+    #: file with the same as plain SQL
+    plain: Optional[str] = None
+    #: public keys of age; empty where the archive is not encrypted
+    recipients: Tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Archive":
+        encryption = value.get("encryption") or {"recipients": ()}
+        return cls(**{**_known(cls, value), "recipients": tuple(encryption["recipients"])})
+
+    def to_json(self) -> Dict[str, Any]:
+        value = dataclasses.asdict(self)
+        recipients = list(value.pop("recipients"))
+        return {**value, "encryption": {"tool": "age", "recipients": recipients} if recipients else None}
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    size: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class NotCovered:
+    kind: str
+    name: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TableEntry:
+    """A table of the backup and what it must hold after a restore."""
+
+    table: Table
+    digest: Digest
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "TableEntry":
+        return cls(Table.from_json(value), Digest.from_json(value["digest"]))
+
+    def to_json(self) -> Dict[str, Any]:
+        return {**self.table.to_json(), "digest": self.digest.to_json()}
+
+    @property
+    def schema(self) -> str:
+        return self.table.schema
+
+    @property
+    def name(self) -> str:
+        return self.table.name
+
+    @property
+    def full_name(self) -> str:
+        return self.table.full_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a restored database is compared with, besides its tables; None is what the maker could not tell."""
+
+    definitions: Optional[Dict[str, str]] = None
+    sequences: Optional[Dict[str, Optional[int]]] = None
+    large_objects: Optional[Digest] = None
+    extensions: Optional[Dict[str, str]] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a backup holds: read by load(), made by the maker of backups. JSON only in the file."""
+
+    id: str
+    kind: str
+    #: when the snapshot was taken
+    created: str
+    server: Server
+    database: Database
+    archive: Archive
+    snapshot: Dict[str, str]
+    tables: Tuple[TableEntry, ...]
+    files: Dict[str, File]
+    scope: str = WHOLE
+    operation: Optional[str] = None
+    #: of the release that was running
+    commit: Optional[str] = None
+    finished: Optional[str] = None
+    #: duration of each phase
+    seconds: Dict[str, float] = dataclasses.field(default_factory=dict)
+    contents: Contents = Contents()
+    #: every definition as pg_dump writes it (postgres.dumped_definitions); None where the archive must be asked
+    dumped: Optional[Dict[str, List[Dict[str, str]]]] = None
+    not_covered: Tuple[NotCovered, ...] = ()
+    #: what was read, with fields that this version does not know
+    source: Optional[Mapping[str, Any]] = dataclasses.field(default=None, compare=False, repr=False)
+
+    # Of its parts
+
+    def table(self, schema: str, name: str) -> Optional[TableEntry]:
+        return self._by_name.get((schema, name))
+
+    @functools.cached_property
+    def _by_name(self) -> Dict[Tuple[str, str], TableEntry]:
+        return {(entry.schema, entry.name): entry for entry in self.tables}
+
+    @property
+    def table_names(self) -> List[str]:
+        return [entry.full_name for entry in self.tables]
+
+    @property
+    def rows(self) -> int:
+        return sum(entry.digest.rows for entry in self.tables)
+
+    def file(self, name: str) -> File:
+        """:raises BackstopError: the backup has no such file"""
+        if name not in self.files:
+            raise BackstopError("Backup %s has no file %s" % (self.id, name), found=", ".join(sorted(self.files)))
+        return self.files[name]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is of the whole database. One of single tables or of the schema must never be taken for it."""
+        return self.scope == WHOLE
+
+    @property
+    def is_encrypted(self) -> bool:
+        return bool(self.archive.recipients)
+
+    # What must come back. A backup of which the maker could not tell it is compared with nothing.
+
+    @property
+    def definitions(self) -> Dict[str, str]:
+        return self._told(self.contents.definitions)
+
+    @property
+    def sequences(self) -> Dict[str, Optional[int]]:
+        return self._told(self.contents.sequences)
+
+    @property
+    def large_objects(self) -> Digest:
+        return self._told(self.contents.large_objects)
+
+    @property
+    def properties(self) -> Dict[str, Any]:
+        return self._told(self.database.properties)
+
+    def _told(self, part: Optional[_T]) -> _T:
+        if part is None:
+            raise self._incomparable()
+        return part
+
+    def _untold(self) -> List[str]:
+        names = [field.name for field in dataclasses.fields(Contents) if getattr(self.contents, field.name) is None]
+        return names + ([] if self.database.properties is not None else ["properties of the database"])
+
+    def _incomparable(self) -> CouldNotVerify:
+        reasons = "; ".join(entry.reason for entry in self.not_covered)
+        return CouldNotVerify(
+            "Backup %s cannot be compared with its source" % self.id,
+            found="a manifest without %s: %s" % (", ".join(self._untold()), reasons),
+            expected="a backup made by this collection on its own host",
+            hint="restore its archive with pg_restore into a new database and look at it yourself",
+        )
+
+    def require_contents(self) -> None:
+        """Refuse to prove anything with a manifest that does not say what must come back.
+
+        :raises CouldNotVerify: such a backup is as good as its archive can be read, which nobody compared with its
+            source
+        """
+        if self._untold():
+            raise self._incomparable()
+
+    def require_whole(self) -> None:
+        """:raises Refused: the backup holds only single tables, or no row at all"""
+        if self.is_whole:
+            return
+        if self.scope == SCHEMA:
+            raise Refused(
+                "Backup %s holds the schema and no row" % self.id,
+                found="scope schema",
+                expected="a backup of the whole database",
+                hint="choose another backup; pg_backup_info tells the scope of each",
+            )
+        names = self.table_names
+        raise Refused(
+            "Backup %s holds only single tables" % self.id,
+            found="%s: %s" % (self.scope, ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")),
+            expected="a backup of the whole database",
+            hint="restore these tables with rollback_corrupted_table.yml, or choose another backup",
+        )
+
+    # The file
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Manifest":
+        """:raises KeyError, TypeError, ValueError: it is not as the schema says"""
+        large_objects = value.get("large_objects")
+        return cls(
+            id=value["id"],
+            kind=value["kind"],
+            created=value["created"],
+            server=Server(**_known(Server, value["server"])),
+            database=Database(**_known(Database, value["database"])),
+            archive=Archive.from_json(value["archive"]),
+            snapshot=value["snapshot"],
+            tables=tuple(TableEntry.from_json(entry) for entry in value["tables"]),
+            files={name: File(**_known(File, entry)) for name, entry in value["files"].items()},
+            scope=value.get("scope", WHOLE),
+            operation=value.get("operation"),
+            commit=(value.get("release") or {}).get("commit"),
+            finished=value.get("finished"),
+            seconds=value.get("seconds", {}),
+            contents=Contents(
+                value.get("definitions"),
+                value.get("sequences"),
+                None if large_objects is None else Digest.from_json(large_objects),
+                value.get("extensions"),
+            ),
+            dumped=value.get("dumped"),
+            not_covered=tuple(NotCovered(**_known(NotCovered, entry)) for entry in value.get("not_covered", [])),
+            source=value,
+        )
+
+    def to_json(self) -> Dict[str, Any]:
+        """Just what was read, where it was read."""
+        if self.source is not None:
+            return dict(self.source)
+        database = dataclasses.asdict(self.database)
+        large_objects = self.contents.large_objects
+        value = {
+            "format": FORMAT,
+            "id": self.id,
+            "kind": self.kind,
+            "scope": self.scope,
+            "created": self.created,
+            "finished": self.finished,
+            "operation": self.operation,
+            "release": {"commit": self.commit},
+            "server": dataclasses.asdict(self.server),
+            "database": {key: part for key, part in database.items() if part is not None},
+            "archive": self.archive.to_json(),
+            "files": {name: dataclasses.asdict(file) for name, file in self.files.items()},
+            "snapshot": self.snapshot,
+            "seconds": self.seconds,
+            "tables": [entry.to_json() for entry in self.tables],
+            "not_covered": [dataclasses.asdict(entry) for entry in self.not_covered],
+            **dataclasses.asdict(self.contents),
+            "large_objects": None if large_objects is None else large_objects.to_json(),
+            "dumped": self.dumped,
+        }
+        may_be_absent = {"dumped", *(field.name for field in dataclasses.fields(Contents))}
+        return {key: part for key, part in value.items() if part is not None or key not in may_be_absent}
+
+
+def _known(kind: Type[Any], value: Mapping[str, Any]) -> Dict[str, Any]:
+    """Of an object in a file what this version knows."""
+    return {field.name: value[field.name] for field in dataclasses.fields(kind) if field.name in value}
+
+
+def load(place: BackupPlace) -> Manifest:
     """Read and check a backup's manifest."""
-    manifest = read_json(place.file("manifest.json"), "manifest of backup " + place.backup_id)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+    value = read_json(place.file("manifest.json"), "manifest of backup " + place.backup_id)
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        found = value.get("format") if isinstance(value, dict) else type(value).__name__
         raise Refused(
             "The manifest of backup %s has a format that this version does not know" % place.backup_id,
             found=repr(found),
             expected=str(FORMAT),
             hint="use the version of this collection that wrote it, or a newer one",
         )
-    missing = [key for key in _REQUIRED if key not in manifest]
+    missing = [key for key in _REQUIRED if key not in value]
     if missing:
         raise BackstopError(
             "The manifest of backup %s is not whole" % place.backup_id, found="without " + ", ".join(missing)
         )
-    wrong = [key for key, kind in _TYPES.items() if not isinstance(manifest[key], kind)]
+    wrong = [key for key, kind in _TYPES.items() if not isinstance(value[key], kind)]
     if wrong:
-        found = "%s is %s" % (wrong[0], type(manifest[wrong[0]]).__name__)
+        found = "%s is %s" % (wrong[0], type(value[wrong[0]]).__name__)
         raise BackstopError("The manifest of backup %s is not as it should be" % place.backup_id, found=found)
-    return manifest
+    try:
+        return Manifest.from_json(value)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BackstopError(
+            "The manifest of backup %s is not as it should be" % place.backup_id, found=repr(error)
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +348,7 @@ class Readable:
     """A backup whose manifest and verification can be read."""
 
     place: BackupPlace
-    manifest: Dict[str, Any]
+    manifest: Manifest
     level: Optional[str]
 
 
@@ -74,7 +367,7 @@ def read_each(places: Iterable[BackupPlace]) -> Tuple[List[Readable], List[Unrea
     for place in places:
         try:
             manifest = load(place)
-            parse_timestamp(manifest["created"])
+            parse_timestamp(manifest.created)
             good.append(Readable(place, manifest, level_of(place)))
         except BackstopError as error:
             bad.append(Unreadable(place, str(error)))
@@ -88,85 +381,36 @@ def readable(places: Iterable[BackupPlace]) -> List[Readable]:
     return read_each(places)[0]
 
 
-def is_whole(manifest: Dict[str, Any]) -> bool:
-    """Whether a backup is of the whole database. One of single tables or of the schema must never be taken for it."""
-    return bool(manifest.get("scope", WHOLE) == WHOLE)
-
-
-def is_encrypted(manifest: Dict[str, Any]) -> bool:
-    return bool(manifest["archive"].get("encryption"))
-
-
-def require_whole(manifest: Dict[str, Any]) -> None:
-    """:raises Refused: the backup holds only single tables, or no row at all"""
-    if is_whole(manifest):
-        return
-    if manifest["scope"] == SCHEMA:
-        raise Refused(
-            "Backup %s holds the schema and no row" % manifest["id"],
-            found="scope schema",
-            expected="a backup of the whole database",
-            hint="choose another backup; pg_backup_info tells the scope of each",
-        )
-    names = ["%s.%s" % (table["schema"], table["name"]) for table in manifest["tables"]]
-    raise Refused(
-        "Backup %s holds only single tables" % manifest["id"],
-        found="%s: %s" % (manifest["scope"], ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")),
-        expected="a backup of the whole database",
-        hint="restore these tables with rollback_corrupted_table.yml, or choose another backup",
-    )
-
-
-def check_files(place: BackupPlace, manifest: Dict[str, Any]) -> None:
+def check_files(place: BackupPlace, manifest: Manifest) -> None:
     """Level ``checksum``: every file is there, of the size and sha256 that the manifest says.
 
     :raises BackstopError: names the file
     """
-    for name, entry in sorted(manifest["files"].items()):
+    for name, entry in sorted(manifest.files.items()):
         path = place.file(name)
         if not os.path.isfile(path):
             raise BackstopError("Backup %s lacks a file" % place.backup_id, found="no " + name)
         size = os.path.getsize(path)
-        if size != entry["size"]:
+        if size != entry.size:
             raise BackstopError(
                 "A file of backup %s was changed" % place.backup_id,
                 found="%s has %d bytes" % (name, size),
-                expected="%d bytes" % entry["size"],
+                expected="%d bytes" % entry.size,
                 hint="use another backup; pg_backup_info lists them with their level",
             )
         found = sha256_of(path)
-        if found != entry["sha256"]:
+        if found != entry.sha256:
             raise BackstopError(
                 "A file of backup %s was changed" % place.backup_id,
                 found="%s has sha256 %s" % (name, found),
-                expected=entry["sha256"],
+                expected=entry.sha256,
                 hint="use another backup; pg_backup_info lists them with their level",
             )
 
 
-def describe_files(folder: str, names: List[str]) -> Dict[str, Any]:
-    """Size and sha256 of files, as the manifest keeps them."""
-    return {
-        name: {"size": os.path.getsize(os.path.join(folder, name)), "sha256": sha256_of(os.path.join(folder, name))}
-        for name in names
-    }
-
-
-def require_contents(manifest: Dict[str, Any]) -> None:
-    """Refuse to prove anything with a manifest that does not say what must come back.
-
-    :raises CouldNotVerify: such a backup is as good as its archive can be read, which nobody compared with the source
-    """
-    missing = [key for key in ("definitions", "sequences", "large_objects", "extensions") if key not in manifest]
-    missing += [] if "properties" in manifest["database"] else ["properties of the database"]
-    if missing:
-        reasons = [str(entry.get("reason")) for entry in manifest.get("not_covered", [])]
-        raise CouldNotVerify(
-            "Backup %s cannot be compared with its source" % manifest["id"],
-            found="a manifest without %s: %s" % (", ".join(missing), "; ".join(reasons)),
-            expected="a backup made by this collection on its own host",
-            hint="restore its archive with pg_restore into a new database and look at it yourself",
-        )
+def describe_files(folder: str, names: List[str]) -> Dict[str, File]:
+    paths = {name: os.path.join(folder, name) for name in names}
+    return {name: File(os.path.getsize(path), sha256_of(path)) for name, path in paths.items()}
 
 
 def record_verification(place: BackupPlace, level: str, facts: Dict[str, Any]) -> Dict[str, Any]:

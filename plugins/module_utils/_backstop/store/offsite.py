@@ -18,11 +18,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 from ..base.errors import BackstopError, Refused
 from ..base.processes import Finished, describe_failure, find_program, run
 from .layout import KINDS, PARTIAL_PREFIX
+from .manifest import Manifest
 
 MANIFEST = "manifest.json"
 #: rclone's status for a directory that is not there.
@@ -186,14 +187,14 @@ class Listing:
     def size(self, kind: str, backup_id: str) -> int:
         return sum(self._files.get(kind + "/" + backup_id, {}).values())
 
-    def damage_of(self, kind: str, backup_id: str) -> Callable[[Dict[str, Any]], Optional[str]]:
+    def damage_of(self, kind: str, backup_id: str) -> Callable[[Manifest], Optional[str]]:
         """Tells of a copy's manifest what can be told from names and sizes alone."""
         found = self._files.get(kind + "/" + backup_id, {})
 
-        def damage(manifest: Dict[str, Any]) -> Optional[str]:
-            for name, entry in sorted(manifest["files"].items()):
-                if found.get(name) != entry["size"]:
-                    return "its file %s has %s bytes, not %d" % (name, found.get(name, "no"), entry["size"])
+        def damage(manifest: Manifest) -> Optional[str]:
+            for name, entry in sorted(manifest.files.items()):
+                if found.get(name) != entry.size:
+                    return "its file %s has %s bytes, not %d" % (name, found.get(name, "no"), entry.size)
             return None
 
         return damage

@@ -28,6 +28,7 @@ from ..base.errors import BackstopError, Refused
 from ..base.progress import parse_timestamp, timestamp
 from ..store import manifest as manifests
 from .layout import BackupPlace, Store
+from .manifest import Manifest
 from .marks import mark_of
 
 #: A backup counts from this level on.
@@ -381,7 +382,7 @@ def read_items(store: Store) -> List[Item]:
 
 
 def read_item(
-    place: BackupPlace, damage: Optional[Callable[[Dict[str, Any]], Optional[str]]] = None
+    place: BackupPlace, damage: Optional[Callable[[Manifest], Optional[str]]] = None
 ) -> Item:
     """One backup.
 
@@ -393,11 +394,11 @@ def read_item(
         manifest = manifests.load(place)
         return dataclasses.replace(
             item,
-            server=str(manifest["server"].get("system_identifier") or ""),
-            database=str(manifest["database"]["name"]),
+            server=manifest.server.system_identifier,
+            database=manifest.database.name,
             scope=_scope(manifest),
-            created=parse_timestamp(manifest["created"]),
-            operation=manifest.get("operation"),
+            created=parse_timestamp(manifest.created),
+            operation=manifest.operation,
             level=manifests.level_of(place),
             problem=_misplaced(place, manifest) or (damage(manifest) if damage else _damage(place, manifest)),
         )
@@ -407,27 +408,23 @@ def read_item(
         return dataclasses.replace(item, problem="its manifest or verification is not as it should be: %r" % error)
 
 
-def _scope(manifest: Dict[str, Any]) -> str:
-    scope = str(manifest.get("scope", "database"))
-    if scope == "database":
-        return ""
-    names = sorted("%s.%s" % (table["schema"], table["name"]) for table in manifest["tables"])
-    return "%s: %s" % (scope, ", ".join(names))
+def _scope(manifest: Manifest) -> str:
+    return "" if manifest.is_whole else "%s: %s" % (manifest.scope, ", ".join(sorted(manifest.table_names)))
 
 
-def _misplaced(place: BackupPlace, manifest: Dict[str, Any]) -> Optional[str]:
-    named = (manifest["kind"], manifest["id"])
+def _misplaced(place: BackupPlace, manifest: Manifest) -> Optional[str]:
+    named = (manifest.kind, manifest.id)
     return None if named == (place.kind, place.backup_id) else "its manifest is that of %s/%s" % named
 
 
-def _damage(place: BackupPlace, manifest: Dict[str, Any]) -> Optional[str]:
+def _damage(place: BackupPlace, manifest: Manifest) -> Optional[str]:
     """What can be told from names and sizes alone."""
-    for name, entry in sorted(manifest["files"].items()):
+    for name, entry in sorted(manifest.files.items()):
         path = place.file(name)
         if not os.path.isfile(path):
             return "it lacks the file %s" % name
-        if os.path.getsize(path) != entry["size"]:
-            return "its file %s has %d bytes, not %d" % (name, os.path.getsize(path), entry["size"])
+        if os.path.getsize(path) != entry.size:
+            return "its file %s has %d bytes, not %d" % (name, os.path.getsize(path), entry.size)
     return None
 
 

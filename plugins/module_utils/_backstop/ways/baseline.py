@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, List, Optional
 
 from ..base.errors import Refused
 from ..migrations.old_release import OLD_RELEASE
@@ -14,6 +14,7 @@ from ..prisma import history
 from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from ..store.manifest import Manifest
 from ..store.operation import Operation, operations_of
 from ..store.steps import MIGRATE
 
@@ -40,7 +41,7 @@ def backup_to_revert_to(site: Site, backup_id: Optional[str]) -> BackupPlace:
         backup_id = done["backup"]
     if backup_id:
         place = site.store.find_backup(backup_id)
-        manifests.require_whole(manifests.load(place))
+        manifests.load(place).require_whole()
         return place
     known = manifests.readable(site.store.backups("pre-migration"))
     usable = [backup for backup in known if _is_of(site, backup.manifest)]
@@ -50,11 +51,11 @@ def backup_to_revert_to(site: Site, backup_id: Optional[str]) -> BackupPlace:
             found="no pre-migration backup of %s in %s" % (site.database, site.store.root),
             hint="name one with -e rollback_backup=ID; pg_backup_info lists all",
         )
-    return max(usable, key=lambda backup: str(backup.manifest["created"])).place
+    return max(usable, key=lambda backup: backup.manifest.created).place
 
 
-def _is_of(site: Site, manifest: Dict[str, Any]) -> bool:
-    return bool(manifest["database"]["name"] == site.database) and manifests.is_whole(manifest)
+def _is_of(site: Site, manifest: Manifest) -> bool:
+    return manifest.database.name == site.database and manifest.is_whole
 
 
 def release_before(site: Site) -> Optional[str]:

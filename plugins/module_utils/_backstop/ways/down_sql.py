@@ -44,6 +44,7 @@ from ..prisma.sql_text import cluster_statements, statements
 from ..site import Run, Site, exclusive, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from ..store.manifest import Manifest
 from ..store.operation import Operation
 from .handover import fence_writers
 from .swap import LossPolicy
@@ -231,7 +232,7 @@ def _prove_on(site: Site, scratch: str, sql: DownSql, before: BackupPlace) -> Di
 
 
 def _lead_back(
-    site: Site, session: Session, sql: DownSql, place: BackupPlace, manifest: Dict[str, Any], judge: Judge
+    site: Site, session: Session, sql: DownSql, place: BackupPlace, manifest: Manifest, judge: Judge
 ) -> Dict[str, Any]:
     """Within the open transaction: count, run, take out of the history, and prove that what stays is untouched.
 
@@ -239,7 +240,7 @@ def _lead_back(
     """
     schema = site.connection.schema
     rows = _rows_to_take_out(session, schema, place)
-    remaining = {table.full_name: table for table in map(Table.from_json, manifest["tables"])}
+    remaining = {entry.full_name: entry.table for entry in manifest.tables}
     there = {table.full_name: table for table in catalog.tables(session)}
     _refuse_what_only_the_backup_has(there, manifest)
     losses = losses_of_dropping(session, remaining)
@@ -283,16 +284,16 @@ def _rows_to_take_out(session: Session, schema: str, place: BackupPlace) -> List
     return applied_since(place, rows)
 
 
-def _refuse_what_only_the_backup_has(there: Mapping[str, Table], manifest: Dict[str, Any]) -> None:
+def _refuse_what_only_the_backup_has(there: Mapping[str, Table], manifest: Manifest) -> None:
     """Down-SQL can make a table or column again, but not what was in it. A rename looks alike: names are compared."""
-    known = {"%s.%s" % (entry["schema"], entry["name"]): entry for entry in manifest["tables"]}
     lost, renamed = [], False
-    for name, entry in known.items():
-        table, columns = there.get(name), [column["name"] for column in entry["columns"]]
+    for entry in manifest.tables:
+        name, columns = entry.full_name, entry.table.columns
+        table = there.get(name)
         gone = [column for column in columns if table is None or column not in table.columns]
-        if gone and entry["digest"]["rows"]:
+        if gone and entry.digest.rows:
             lost.append("table " + name if table is None else "columns of %s: %s" % (name, ", ".join(gone)))
-            renamed |= bool(set(there) - set(known) if table is None else set(table.columns) - set(columns))
+            renamed |= bool(set(there) - set(manifest.table_names) if table is None else set(table.columns) - set(columns))
     if lost:
         raise Refused(
             "The migration removed%s something that only the backup has" % (" or renamed" if renamed else ""),
@@ -403,7 +404,7 @@ def count_ahead(run: Run, accept_lost_rows: int) -> Dict[str, Any]:
     if not proof or not proof["proved"]:
         raise Refused("The down-SQL was not proved", hint="run the whole playbook, without --tags or --start-at-task")
     before = run.store.find_backup(proof["before"])
-    remaining = {table.full_name: table for table in map(Table.from_json, manifests.load(before)["tables"])}
+    remaining = {entry.full_name: entry.table for entry in manifests.load(before).tables}
     judgement = LossPolicy(operation, accept_lost_rows, (), can_carry=False, only_count=True)
     if not _is_out(run, before):
         with run.connect() as session:
@@ -454,7 +455,7 @@ def settle(run: Run) -> Dict[str, Any]:
 
 
 def _take_out(
-    run: Run, sql: DownSql, before: BackupPlace, manifest: Dict[str, Any], accept: int
+    run: Run, sql: DownSql, before: BackupPlace, manifest: Manifest, accept: int
 ) -> Dict[str, Any]:
     operation = run.operation
     counted: List[TableLoss] = []
@@ -470,7 +471,7 @@ def _take_out(
         reach("down.fenced")
         emergency = _require_current_backup(run, session)
         facts = _lead_back(run, session, sql, before, manifest, judge)
-        wrong = definitions.compare(manifest["definitions"], definitions.definitions(session))
+        wrong = definitions.compare(manifest.definitions, definitions.definitions(session))
         reasons = ["%s would be %s" % (key, how) for how, keys in sorted(wrong.items()) for key in keys]
         if reasons:
             raise _NotProved(reasons)
@@ -488,7 +489,7 @@ def _take_out(
     }
 
 
-def _unlike_before(site: Site, manifest: Dict[str, Any]) -> List[str]:
+def _unlike_before(site: Site, manifest: Manifest) -> List[str]:
     """What pg_dump writes differently from before; it cannot look before the COMMIT.
 
     The down-SQL led back on a copy, so this was changed beside the migration: it is reported, nothing is lost by it.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Callable, Dict, List, Optional, TypeVar
+from typing import Callable, List, Optional, TypeVar
 
 from ..backups.catalog_comparison import catalog_differences
 from ..base.errors import BackstopError
@@ -27,6 +27,7 @@ from ..prisma.sessions import running_backends
 from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from ..store.manifest import Manifest
 from ..store.operation import Operation, operations_of
 from .baseline import ReadFolder, backup_to_revert_to, last_deploy, release_before
 
@@ -83,7 +84,7 @@ class Facts:
     tables: List[TableFacts] = dataclasses.field(default_factory=list)
     unreadable: List[str] = dataclasses.field(default_factory=list)
     place: Optional[BackupPlace] = None
-    manifest: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    manifest: Optional[Manifest] = None
     open_operation: Optional[Operation] = None
     last_operation: Optional[Operation] = None
     deploy: Optional[Operation] = None
@@ -149,8 +150,8 @@ def gather(
         facts.running = told(facts, "who migrates now", lambda: _running(session)) or []
         found = told(facts, "invalid indexes", lambda: session.rows(_INVALID_INDEXES)) or []
         facts.invalid_indexes = [str(name) for (name,) in found]
-        if facts.manifest:
-            compare_with_backup(site, session, facts)
+        if facts.manifest is not None:
+            compare_with_backup(site, session, facts, facts.manifest)
         if files is not None and (facts.applied_since or facts.missing) and not (facts.failed or facts.unknown):
             look = functools.partial(missing_objects, site, session, files)
             facts.gone = told(facts, "whether what the applied migrations made is there", look) or []
@@ -203,31 +204,31 @@ def _read_history(
         facts.pending, facts.unknown = state.pending, [name for name in state.unknown if name not in state.failed]
 
 
-def compare_with_backup(site: Site, session: Session, facts: Facts) -> None:
+def compare_with_backup(site: Site, session: Session, facts: Facts, manifest: Manifest) -> None:
     now = told(facts, "the catalog", lambda: definitions.definitions(session))
     if now is not None:
-        found = definitions.compare(facts.manifest["definitions"], now)
+        found = definitions.compare(manifest.definitions, now)
         ours = site.connection.schema + "." + history.TABLE
         facts.added, facts.missing, facts.changed = (
             [key for key in found[how] if ours not in key] for how in ("added", "missing", "changed")
         )
-        before = facts.manifest["definitions"]
+        before = manifest.definitions
         facts.changed = [key for key in facts.changed if not definitions.only_moved_up(key, before[key], now[key])]
-        _correct_by_dump(site, facts)
-    contents = {(entry["schema"], entry["name"]): entry["digest"] for entry in facts.manifest["tables"]}
-    first = _first_transaction_after(session, facts.manifest)
-    known = known_by_oid(session, facts.manifest)
-    for pair in pair_up(catalog.tables(session), map(Table.from_json, facts.manifest["tables"]), known):
+        _correct_by_dump(site, facts, manifest)
+    contents = {(entry.schema, entry.name): entry.digest for entry in manifest.tables}
+    first = _first_transaction_after(session, manifest)
+    known = known_by_oid(session, manifest)
+    for pair in pair_up(catalog.tables(session), [entry.table for entry in manifest.tables], known):
         then = pair.base
         if then is not None and not is_history(session, then):
             facts.tables.append(_table(session, facts, then, pair, contents[then.schema, then.name], first))
     facts.tables.sort(key=lambda table: table.name)
 
 
-def _correct_by_dump(site: Site, facts: Facts) -> None:
+def _correct_by_dump(site: Site, facts: Facts, manifest: Manifest) -> None:
     """Our queries say what differs; whether anything does, pg_dump decides."""
     ours = "%s.%s" % (site.connection.schema, history.TABLE)
-    look = functools.partial(catalog_differences, site, facts.manifest, settle=False, ignore=[ours])
+    look = functools.partial(catalog_differences, site, manifest, settle=False, ignore=[ours])
     found = told(facts, "what pg_dump writes of the catalog", look)
     if found is not None and found.equal:
         facts.added, facts.missing, facts.changed = [], [], []
@@ -236,9 +237,8 @@ def _correct_by_dump(site: Site, facts: Facts) -> None:
 
 
 def _table(
-    session: Session, facts: Facts, then: Table, pair: Pair, digest: Any, first: Optional[int]
+    session: Session, facts: Facts, then: Table, pair: Pair, wanted: digests.Digest, first: Optional[int]
 ) -> TableFacts:
-    wanted = digests.Digest.from_json(digest)
     now = pair.live
     table = TableFacts(then.full_name, wanted.rows, typed_name(then.schema, then.name))
     table.name_now = now.full_name if now is not None else None
@@ -264,15 +264,15 @@ def _count(session: Session, table: Table) -> int:
     return int(session.value("SELECT count(*) FROM %s r__" % table.source))
 
 
-def _first_transaction_after(session: Session, manifest: Dict[str, Any]) -> Optional[int]:
+def _first_transaction_after(session: Session, manifest: Manifest) -> Optional[int]:
     """The first transaction number after the backup, where row versions can be told by theirs.
 
     They hold 32 bits of it: after the first 2^32 transactions of a server an old row may look like a new one.
     """
-    known = str(manifest["snapshot"].get("transactions", ""))
+    known = manifest.snapshot.get("transactions", "")
     last = int(session.value("SELECT txid_snapshot_xmax(txid_current_snapshot())"))
-    same = server.database_oid(session, session.settings.database) == manifest["database"].get("oid")
-    identity = server.identity(session).system_identifier == manifest["server"].get("system_identifier")
+    same = server.database_oid(session, session.settings.database) == manifest.database.oid
+    identity = server.identity(session).system_identifier == manifest.server.system_identifier
     parts = known.split(":")
     return int(parts[1]) if same and identity and len(parts) == 3 and last < 1 << 32 else None
 

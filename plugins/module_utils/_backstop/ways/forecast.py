@@ -34,7 +34,7 @@ def losses_of_revert(site: Site, facts: Facts) -> List[Dict[str, Any]]:
     copy = _restored_copy(site, facts)
     if copy is not None:
         with site.connect() as live, site.connect(copy) as base:
-            losses = count_losses(live, base, known_by_oid(live, facts.manifest))
+            losses = count_losses(live, base, known_by_oid(live, facts.manifest) if facts.manifest else {})
             return _exact(facts, _counting(site, facts, live, losses))
     found = _bounds(site, facts)
     with site.connect() as live:
@@ -53,8 +53,8 @@ def losses_of_revert(site: Site, facts: Facts) -> List[Dict[str, Any]]:
 
 
 def _losses_of_dropping(live: Session, facts: Facts) -> List[TableLoss]:
-    remaining = {table.name: Table.from_json(entry) for table, entry in _entries(facts)}
-    return losses_of_dropping(live, remaining, known_by_oid(live, facts.manifest))
+    known = known_by_oid(live, facts.manifest) if facts.manifest else {}
+    return losses_of_dropping(live, _compared_tables(facts), known)
 
 
 def objects_of_revert(site: Site, place: Optional[BackupPlace], facts: Facts) -> Optional[LostObjects]:
@@ -87,9 +87,11 @@ def _bounds(site: Site, facts: Facts) -> List[Dict[str, Any]]:
     ]
 
 
-def _entries(facts: Facts) -> List[Any]:
-    entries = {"%s.%s" % (entry["schema"], entry["name"]): entry for entry in facts.manifest.get("tables", [])}
-    return [(table, entries[table.name]) for table in facts.tables]
+def _compared_tables(facts: Facts) -> Dict[str, Table]:
+    """The backup's tables that were compared, by name."""
+    names = {table.name for table in facts.tables}
+    entries = facts.manifest.tables if facts.manifest else ()
+    return {entry.full_name: entry.table for entry in entries if entry.full_name in names}
 
 
 def _restored_copy(site: Site, facts: Facts) -> Optional[str]:
@@ -135,7 +137,7 @@ def _loss(
 
 def losses_of_drop(site: Site, facts: Facts) -> List[Dict[str, Any]]:
     """What goes with the tables and columns that the migration added; exact."""
-    known = {table.name: Table.from_json(entry) for table, entry in _entries(facts)}
+    known = _compared_tables(facts)
     with site.connect() as live:
         losses = told(facts, "what would be dropped", lambda: losses_of_dropping(live, known)) or []
         losses = _counting(site, facts, live, losses)
@@ -144,7 +146,7 @@ def losses_of_drop(site: Site, facts: Facts) -> List[Dict[str, Any]]:
 
 def costs(site: Site, scenario: str, method: str, facts: Facts) -> Dict[str, Any]:
     place = facts.place
-    if place is None:
+    if place is None or facts.manifest is None:
         return {"backup": None, "level": None, "recovery_seconds": None, "disk_needed": 0, "downtime_seconds": None}
     restored = (manifests.verification(place) or {"levels": {}})["levels"].get("restored", {})
     if scenario == COMPLETE and facts.release_alone:
@@ -152,7 +154,7 @@ def costs(site: Site, scenario: str, method: str, facts: Facts) -> Dict[str, Any
     needs_copy = scenario in (COMPLETE, FAILED_MIGRATION) or scenario == APPLICATION_ERRORS and method != "code_only"
     with site.connect() as session:
         size = server.database_size(session, site.database)
-    archive = int(facts.manifest["archive"].get("size", 0))
+    archive = facts.manifest.archive.size
     keeps = archive if scenario == APPLICATION_ERRORS and method == "drop" else 0
     restart = _restart_seconds(facts.deploy)
     # Everything is read twice behind the fence; the drill tells how long once takes.

@@ -17,7 +17,7 @@ import dataclasses
 import re
 import tempfile
 import time
-from typing import IO, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, cast
+from typing import IO, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, cast
 
 from ..backups.catalog_comparison import catalog_differences, compare_catalog, schema_of_database
 from ..backups.comparison import Comparison, compare_kept_tables, compare_tables, require_same_major
@@ -43,6 +43,7 @@ from ..postgres.sequences import advance_sequences, sequence_values
 from ..site import Run, Site, exclusive, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from ..store.manifest import Manifest, TableEntry
 from ..store.operation import Operation, operations_of
 from .handover import fence_writers
 from .lost_objects import OF_OBJECTS, lost_objects
@@ -184,7 +185,7 @@ def _restore(
         return {"changed": True, **facts}
 
 
-def _compare_committed(site: Site, manifest: Dict[str, Any], facts: Dict[str, Any]) -> None:
+def _compare_committed(site: Site, manifest: Manifest, facts: Dict[str, Any]) -> None:
     """By what pg_dump writes, which could not look into the transaction."""
     found = catalog_differences(site, manifest)
     facts["tolerated"] = sorted({*facts["tolerated"], *found.tolerated})
@@ -253,14 +254,14 @@ def _emergency_backup(site: Site, operation: Operation, accept_unreadable: bool)
 # Before it
 
 
-def require_room_for_locks(session: Session, manifest: Dict[str, Any]) -> None:
+def require_room_for_locks(session: Session, manifest: Manifest) -> None:
     """Each object that is dropped or made needs a lock until the end of the transaction.
 
     :raises Refused: the server's lock table cannot be trusted to hold them
     """
-    kinds = [key.split(" ", 1)[0] for key in manifest["definitions"]]
+    kinds = [key.split(" ", 1)[0] for key in manifest.definitions]
     # A table brings its rows' overflow table and that one's index.
-    made = kinds.count("relation") + kinds.count("index") + 2 * len(manifest["tables"])
+    made = kinds.count("relation") + kinds.count("index") + 2 * len(manifest.tables)
     locks.require_room(
         session,
         locks.to_drop_everything(session) + made,
@@ -288,13 +289,13 @@ def _transaction(
     removed = manifests.load(emergency)
     _require_same_as(session, removed)
     site.progress.phase("counting", backup=base.backup_id)
-    _judge(site, session, removed, base, judgement)
+    _judge(site, session, _as_saved(session, removed), base, judgement)
     reach("in-place.counted")
     values = sequence_values(session)
     drops = _drops_beyond_schemas(site)
     _lock_out_readers(site, admin, session)
     site.progress.phase("restoring", backup=place.backup_id)
-    empty_database(session, "schema public" in manifest["definitions"], drops)
+    empty_database(session, "schema public" in manifest.definitions, drops)
     reach("in-place.emptied")
     tools = site.tools(session)
     with archive.start_script(
@@ -319,7 +320,7 @@ def _transaction(
     reach("in-place.committed")
 
 
-def _prove(site: Site, session: Session, manifest: Dict[str, Any]) -> Comparison:
+def _prove(site: Site, session: Session, manifest: Manifest) -> Comparison:
     result = compare_tables(session, manifest)
     compare_catalog(site, session, manifest, result, round_trips=False)
     hint = "nothing was changed; the backup does not give back what it was made from here"
@@ -328,9 +329,9 @@ def _prove(site: Site, session: Session, manifest: Dict[str, Any]) -> Comparison
     return result
 
 
-def _require_same_as(session: Session, manifest: Dict[str, Any]) -> None:
+def _require_same_as(session: Session, manifest: Manifest) -> None:
     """The emergency backup must hold what is about to be removed: nobody wrote between it and the fence."""
-    whole = manifests.is_whole(manifest)
+    whole = manifest.is_whole
     different = compare_tables(session, manifest).tables if whole else compare_kept_tables(session, manifest)
     if different:
         raise Refused(
@@ -417,9 +418,9 @@ def empty_database(session: Session, with_public: bool, beyond_schemas: Sequence
 
 
 def _judge(
-    site: Site, session: Session, removed: Dict[str, Any], base: BackupPlace, judgement: LossPolicy
+    site: Site, session: Session, held: _Held, base: BackupPlace, judgement: LossPolicy
 ) -> None:
-    losses = _losses(site, session, removed, base)
+    losses = _losses(site, session, held, base)
     mark(session, losses, site.store, base)
     judgement.objects = lost_objects(site, session, base)
     judgement.settle_for(session, Carried(losses, {"mode": "off"}))
@@ -441,40 +442,49 @@ def _count_ahead(run: Run, base: BackupPlace, judgement: LossPolicy) -> Dict[str
     return {"changed": False, **judgement.facts}
 
 
-def _as_it_is(session: Session) -> Dict[str, Any]:
-    """What a backup's manifest would say of the tables that can be read."""
+class _Held(NamedTuple):
+    """What the live database holds: the contents of the tables that can be read."""
+
+    tables: Dict[Name, TableEntry]
+    large_objects: digests.Digest
+
+
+def _as_saved(session: Session, removed: Manifest) -> _Held:
+    """By the emergency backup, which the live tables are equal to; one of single tables has no large objects."""
+    whole = removed.is_whole
+    return _Held(
+        {(entry.schema, entry.name): entry for entry in removed.tables},
+        removed.large_objects if whole else digests.large_objects_digest(session),
+    )
+
+
+def _as_it_is(session: Session) -> _Held:
     tables = catalog.tables(session)
     damaged = damaged_tables(session, tables)
-    return {
-        "tables": [
-            {**table.to_json(), "digest": digests.table_digest(session, table.source, table.columns).to_json()}
-            for table in tables
-            if table.full_name not in damaged
-        ],
-        "large_objects": digests.large_objects_digest(session).to_json(),
-    }
+    entries = [
+        TableEntry(table, digests.table_digest(session, table.source, table.columns))
+        for table in tables
+        if table.full_name not in damaged
+    ]
+    return _Held({(entry.schema, entry.name): entry for entry in entries}, digests.large_objects_digest(session))
 
 
 _TEMPORARY, _STAGED = "pg_temp", "backstop_base_"
 
 
-def _losses(site: Site, session: Session, removed: Dict[str, Any], base: BackupPlace) -> List[TableLoss]:
+def _losses(site: Site, session: Session, held: _Held, base: BackupPlace) -> List[TableLoss]:
     """Exactly what the live tables hold and the backup does not: rows of tables that differ are read from its archive
-    into temporary tables.
-
-    :param removed: manifest of the emergency backup, which the live tables are equal to
-    """
+    into temporary tables."""
     manifest = manifests.load(base)
-    here = {(entry["schema"], entry["name"]): entry for entry in removed["tables"]}
-    there = {(entry["schema"], entry["name"]): entry for entry in manifest["tables"]}
-    tables = [_without_generated(Table.from_json(entry)) for entry in there.values()]
+    tables = [_without_generated(entry.table) for entry in manifest.tables]
     pairs = pair_up(catalog.tables(session), tables, known_by_oid(session, manifest))
-    pairs = [pair for pair in pairs if not _same_contents(session, pair, here, there)]
-    names = [(pair.base.schema, pair.base.name) for pair in pairs if pair.base is not None]
-    with _staged(site, session, base, [there[name] for name in names]) as staged:
+    pairs = [pair for pair in pairs if not _same_contents(session, pair, held, manifest)]
+    names = {(pair.base.schema, pair.base.name) for pair in pairs if pair.base is not None}
+    entries = [entry.table for entry in manifest.tables if (entry.schema, entry.name) in names]
+    with _staged(site, session, base, entries) as staged:
         wanted = [dataclasses.replace(pair, staged=staged.get(_name_of(pair.base))) for pair in pairs]
         losses = count_table_losses(session, wanted, session)
-    return losses + _large_objects(removed, session, manifest)
+    return losses + _large_objects(held, session, manifest)
 
 
 def _without_generated(table: Table) -> Table:
@@ -493,75 +503,69 @@ def _name_of(table: Optional[Table]) -> Name:
     return (table.schema, table.name) if table is not None else ("", "")
 
 
-def _same_contents(session: Session, pair: Pair, here: Dict[Name, Any], there: Dict[Name, Any]) -> bool:
+def _same_contents(session: Session, pair: Pair, held: _Held, there: Manifest) -> bool:
     """Whether the loss of a table need not be counted: the emergency backup holds of it what the other one does."""
     if is_history(session, cast(Table, pair.live or pair.base)):
         return True
-    now, then = here.get(_name_of(pair.live)), there.get(_name_of(pair.base))
+    now, then = held.tables.get(_name_of(pair.live)), there.table(*_name_of(pair.base))
     if now is None or then is None:
         return False
-    return bool(_contents(now) == _contents(then))
+    return (now.digest, now.table.columns) == (then.digest, then.table.columns)
 
 
-def _contents(entry: Dict[str, Any]) -> Any:
-    return entry["digest"], [column["name"] for column in entry["columns"]]
-
-
-def _large_objects(removed: Dict[str, Any], session: Session, manifest: Dict[str, Any]) -> List[TableLoss]:
+def _large_objects(held: _Held, session: Session, manifest: Manifest) -> List[TableLoss]:
     """The manifest knows them only together: if they differ, all that there are count."""
-    whole = manifests.is_whole(removed)
-    now = removed["large_objects"] if whole else digests.large_objects_digest(session).to_json()
-    if now == manifest["large_objects"]:
+    if held.large_objects == manifest.large_objects:
         return []
     oids = [int(oid) for (oid,) in session.rows("SELECT oid::bigint FROM pg_largeobject_metadata")]
-    gone = max(0, int(manifest["large_objects"]["rows"]) - len(oids))
+    gone = max(0, manifest.large_objects.rows - len(oids))
     return [TableLoss(*LARGE_OBJECTS, updated=len(oids), deleted=gone, keys=dict.fromkeys(oids, 1))]
 
 
 @contextlib.contextmanager
 def _staged(
-    site: Site, session: Session, base: BackupPlace, entries: List[Dict[str, Any]]
+    site: Site, session: Session, base: BackupPlace, tables: Sequence[Table]
 ) -> Iterator[Dict[Name, Table]]:
     """Rows of some of a backup's tables, as texts, in temporary tables; by the tables' names."""
     manifest = manifests.load(base)
     staged: Dict[Name, Table] = {}
-    for number, entry in enumerate(entries):
+    for number, table in enumerate(tables):
         name = "%s%d" % (_STAGED, number)
-        columns = [column["name"] for column in entry["columns"] if column["name"] not in entry["generated"]]
+        columns = table.writable_columns
         session.execute(
             "CREATE TEMPORARY TABLE %s (%s) ON COMMIT DROP"
             % (name, ", ".join(quote_identifier(column) + " text" for column in columns))
         )
-        staged[entry["schema"], entry["name"]] = Table(
-            0, _TEMPORARY, name, 0, False, tuple(columns), ("text",) * len(columns), (), tuple(entry["key"]), 0
+        staged[table.schema, table.name] = Table(
+            0, _TEMPORARY, name, 0, False, tuple(columns), ("text",) * len(columns), (), table.key, 0
         )
     if staged:
-        _load(site, session, site.archive(base, manifest), entries, staged)
+        _load(site, session, site.archive(base, manifest), tables, staged)
     yield staged
     if staged:
         session.execute("DROP TABLE " + ", ".join("pg_temp." + table.name for table in staged.values()))
 
 
 def _load(
-    site: Site, session: Session, source: archive.Source, entries: List[Dict[str, Any]], staged: Dict[Name, Table]
+    site: Site, session: Session, source: archive.Source, tables: Sequence[Table], staged: Dict[Name, Table]
 ) -> None:
     """Fill the temporary tables. The archive's entries come one by one, so it is known whose rows these are."""
     tools = site.tools(session)
     contents = archive.contents(tools, source)
-    for entry in entries:
-        full_name = "%s.%s" % (entry["schema"], entry["name"])
+    for table in tables:
         # By its oid: names in the list may hold anything.
-        mark = re.compile(r"\d+; 0 %d TABLE DATA " % entry["oid"])
+        mark = re.compile(r"\d+; 0 %d TABLE DATA " % table.oid)
         lines = [found.line for found in contents if mark.match(found.line)]
         if len(lines) != 1:
             raise BackstopError(
-                "The rows of table %s are not to be found in the backup" % full_name, found="%d entries" % len(lines)
+                "The rows of table %s are not to be found in the backup" % table.full_name,
+                found="%d entries" % len(lines),
             )
         with tempfile.NamedTemporaryFile("w", dir=site.store.root, prefix=".list-", encoding="utf-8") as chosen:
             chosen.write(lines[0] + "\n")
             chosen.flush()
             with archive.start_script(tools, source, data_of=chosen.name, keep_open=site.keep_open) as program:
-                read_rows(program.stdout, _into(session, staged[entry["schema"], entry["name"]]))
+                read_rows(program.stdout, _into(session, staged[table.schema, table.name]))
                 program.check("The archive could not be read", hint="nothing was changed")
 
 

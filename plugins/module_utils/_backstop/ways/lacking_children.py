@@ -24,6 +24,7 @@ from ..postgres.connection import Session
 from ..postgres.damage import is_damage
 from ..site import Site
 from ..store.layout import BackupPlace
+from ..store.manifest import Manifest
 from .table_comparison import Pair, compare, pair_up, stage
 
 #: So many values of a foreign key stand in a command; above it, it takes all that refer to a row that is there.
@@ -54,7 +55,7 @@ class _Parent:
 
 
 def lacking_children(
-    site: Site, session: Session, place: BackupPlace, manifest: Dict[str, Any], restored: Sequence[Pair]
+    site: Site, session: Session, place: BackupPlace, manifest: Manifest, restored: Sequence[Pair]
 ) -> List[Dict[str, Any]]:
     """For each table that lacks rows of the backup which refer to restored rows: how many, and how to get them back.
 
@@ -77,7 +78,7 @@ class _Search:
         site: Site,
         session: Session,
         place: BackupPlace,
-        manifest: Dict[str, Any],
+        manifest: Manifest,
         restored: Sequence[Pair],
     ) -> None:
         self._site, self._session = site, session

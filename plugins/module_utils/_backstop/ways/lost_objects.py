@@ -74,7 +74,7 @@ def lost_objects(site: Site, live: Session, place: BackupPlace) -> LostObjects:
     Objects of the backup that are gone come back, and are not lost.
     """
     manifest = manifests.load(place)
-    then, now = manifest["definitions"], definitions.definitions(live)
+    then, now = manifest.definitions, definitions.definitions(live)
     found = definitions.compare(then, now)
     proved = (manifests.verification(place) or {}).get("reprinted", {})
     changed = [key for key in found["changed"] if not definitions.only_moved_up(key, then[key], now[key])]

@@ -18,6 +18,7 @@ from ..prisma import history
 from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from ..store.manifest import Manifest
 from ..store.operation import Operation
 from ..store.steps import SWAP
 from .baseline import ReadFolder, backup_to_revert_to, last_deploy, old_release_proved, release_before
@@ -60,10 +61,10 @@ def plan_revert(site: Site, backup_id: Optional[str]) -> Dict[str, Any]:
     return {
         "needed": not (reverted and not differences),
         "backup": place.backup_id,
-        "backup_created": manifest["created"],
+        "backup_created": manifest.created,
         "level": manifests.level_of(place),
         "recovery_seconds": restored.get("recovery_seconds"),
-        "commit": manifest.get("release", {}).get("commit"),
+        "commit": manifest.commit,
         "history_differences": differences,
         "disk_needed": size,
         "last_swap": swap.id if swap else None,
@@ -140,7 +141,7 @@ def plan_application_errors(site: Site, method: str, backup_id: Optional[str]) -
         "backup": place.backup_id,
         "migrations": [row.migration_name for row in applied_since(place, rows)],
         "deployed_commit": deploy.request.get("commit") if deploy else None,
-        "commit": manifests.load(place).get("release", {}).get("commit"),
+        "commit": manifests.load(place).commit,
     }
     if chosen == RELEASE and deploy is not None:
         return {**facts, "needed": False, "commit": deploy.former_commit}
@@ -218,7 +219,7 @@ def notes(site: Site, scenario: str) -> List[str]:
 
 
 def losses_since(
-    site: Site, manifest: Dict[str, Any], place: BackupPlace, options: Options
+    site: Site, manifest: Manifest, place: BackupPlace, options: Options
 ) -> Dict[str, Any]:
     """What was written since the live database held what a manifest says: ``losses`` and ``report`` as of a plan.
 
@@ -226,7 +227,7 @@ def losses_since(
     """
     facts = Facts(manifest=manifest)
     with site.connect() as session:
-        compare_with_backup(site, session, facts)
+        compare_with_backup(site, session, facts, manifest)
     losses = losses_of_revert(site, facts)
     objects = objects_of_revert(site, place, facts)
     lines = ["Loss: " + text for text in told_losses(losses, objects, options)]

@@ -114,7 +114,8 @@ def evidence(facts: Facts) -> List[str]:
 
 
 def steps_of(scenario: str, method: str, facts: Facts, options: Options) -> List[str]:
-    commit = options.revision or facts.manifest.get("release", {}).get("commit") or "(not recorded)"
+    recorded = facts.manifest.commit if facts.manifest is not None else None
+    commit = options.revision or recorded or "(not recorded)"
     before = facts.deploy.former_commit if facts.deploy else None
     former = options.revision or before or commit
     backup = facts.place.backup_id if facts.place else "(none)"

@@ -119,8 +119,8 @@ def _dumps_by_oid(site: Site, identifier: str) -> Dict[int, List[manifests.Reada
     """
     found: Dict[int, List[manifests.Readable]] = {}
     for backup in manifests.readable(site.store.backups()):
-        if identifier and backup.manifest["server"]["system_identifier"] == identifier:
-            found.setdefault(int(backup.manifest["database"]["oid"]), []).append(backup)
+        if identifier and backup.manifest.server.system_identifier == identifier:
+            found.setdefault(backup.manifest.database.oid, []).append(backup)
     return found
 
 
@@ -130,7 +130,7 @@ def _best_dump(
     """The backup of highest level, then the newest, of those that were made after the database was retired."""
     best, place = None, None
     for one in backups:
-        created = str(one.manifest["created"])
+        created = one.manifest.created
         rank = (manifests.LEVELS.index(one.level) if one.level else -1, created)
         if since is not None and parse_timestamp(created) >= since and (best is None or rank > best):
             best, place = rank, one.place
@@ -250,7 +250,7 @@ def _differences(site: Site, admin: Session, one: Retired, place: BackupPlace) -
         dumped = catalog_differences(_inside(site, one), manifest, settle=False).objects
     with connect_exclusively(site, admin, one.name) as session:
         found = compare_tables(session, manifest).tables
-        objects = definitions.compare(manifest["definitions"], definitions.definitions(session))
+        objects = definitions.compare(manifest.definitions, definitions.definitions(session))
     own = ["%s is %s" % (key, how) for how in ("missing", "added", "changed") for key in objects[how]]
     return found + (dumped or own)
 

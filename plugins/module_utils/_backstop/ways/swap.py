@@ -10,6 +10,7 @@ A revert builds a new database from a backup beside the live one. An undo gives 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
@@ -34,6 +35,7 @@ from ..prisma import history
 from ..site import Run, Site, exclusive, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from ..store.manifest import Manifest
 from ..store.operation import Operation, operations_of
 from ..store.steps import SWAP
 from .closed_database import connect_exclusively
@@ -142,14 +144,12 @@ def revert(
             take_back(run.store, base)
             losses = count_losses(live, base, known_by_oid(live, manifest), kept_sums(operation, base))
             mark(live, losses, run.store, place)
-            before = {
-                (entry["schema"], entry["name"]): Digest.from_json(entry["digest"]) for entry in manifest["tables"]
-            }
+            before = {(entry.schema, entry.name): entry.digest for entry in manifest.tables}
             return judgement.of(live, losses, base, lambda: base, before)
 
     if only_count:
         return _counted_ahead(run, operation, judgement, judge)
-    limit = manifest["database"]["properties"]["connection_limit"]
+    limit = manifest.properties["connection_limit"]
     return _take_over(run, operation, successor, judge, limit, place.backup_id)
 
 
@@ -483,14 +483,18 @@ def undo(
             base.drop()
 
 
-def manifest_at_swap(undone: Operation, place: BackupPlace) -> Dict[str, Any]:
+def manifest_at_swap(undone: Operation, place: BackupPlace) -> Manifest:
     """What the live database held when an operation made it live: its backup's contents and what was carried there."""
     manifest = manifests.load(place)
     tables = (carried_contents(undone) or {"tables": []})["tables"]
-    carried = {(entry["schema"], entry["name"]): entry["digest"] for entry in tables}
-    for entry in manifest["tables"]:
-        entry["digest"] = carried.get((entry["schema"], entry["name"]), entry["digest"])
-    return manifest
+    carried = {(entry["schema"], entry["name"]): Digest.from_json(entry["digest"]) for entry in tables}
+    return dataclasses.replace(
+        manifest,
+        tables=tuple(
+            dataclasses.replace(entry, digest=carried.get((entry.schema, entry.name), entry.digest))
+            for entry in manifest.tables
+        ),
+    )
 
 
 class _Base:

@@ -33,6 +33,7 @@ from ..prisma.sessions import end_backends
 from ..site import Site, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from ..store.manifest import Manifest
 from ..store.operation import Operation, operations_of
 from .lacking_children import lacking_children
 from .table_changes import advance_sequences, apply
@@ -89,7 +90,7 @@ class _Work:
     session: Session
     family: TableFamily
     place: BackupPlace
-    manifest: Dict[str, Any]
+    manifest: Manifest
     wish: TableRestoreRequest
     pairs: List[Pair]
     before: Dict[str, digests.Digest] = dataclasses.field(default_factory=dict)
@@ -144,10 +145,10 @@ def _prepare(site: Site, session: Session, wish: TableRestoreRequest, backup_id:
     family = family_of(site, session, wish.table)
     place = site.store.find_backup(backup_id) if backup_id else newest_backup_with(site, family)
     manifest = manifests.load(place)
-    if manifest["database"]["name"] != site.database:
+    if manifest.database.name != site.database:
         raise Refused(
             "Backup %s is of another database" % place.backup_id,
-            found=manifest["database"]["name"],
+            found=manifest.database.name,
             expected=site.database,
         )
     require_same_major(manifest, server.major_version(session))
@@ -177,13 +178,13 @@ def _report(site: Site, work: _Work) -> Dict[str, Any]:
             raise _damage(work, error) from error
         return {"damaged": error.found, "total": None, "lost_rows": 0, "differences": [], "effects": [],
                 "report": [_about_backup(work), "The table is damaged: %s" % error.found],
-                "backup_created": work.manifest["created"], "level": manifests.level_of(work.place)}
+                "backup_created": work.manifest.created, "level": manifests.level_of(work.place)}
     return _told(work)
 
 
 def _told(work: _Work) -> Dict[str, Any]:
     return {
-        "backup_created": work.manifest["created"],
+        "backup_created": work.manifest.created,
         "level": manifests.level_of(work.place),
         "total": work.total,
         "lost_rows": sum(difference.newer for difference in work.found),
@@ -197,7 +198,7 @@ def _told(work: _Work) -> Dict[str, Any]:
 
 def _about_backup(work: _Work) -> str:
     return "Backup %s of %s, verified to level %s." % (
-        work.place.backup_id, work.manifest["created"], manifests.level_of(work.place) or "none",
+        work.place.backup_id, work.manifest.created, manifests.level_of(work.place) or "none",
     )  # fmt: skip
 
 
@@ -492,8 +493,8 @@ def _back_up(site: Site, work: _Work, reached: Sequence[str]) -> str:
     site.progress.phase("backing up the table as it is", table=work.family.full_name)
     names = [qualified(work.family.schema, work.family.name), *reached]
     place = make_backup(site, "emergency", tables=names)
-    saved = {"%s.%s" % (entry["schema"], entry["name"]): entry["digest"] for entry in manifests.load(place)["tables"]}
-    wrong = [name for name, digest in work.before.items() if digests.Digest.from_json(saved[name]) != digest]
+    saved = {entry.full_name: entry.digest for entry in manifests.load(place).tables}
+    wrong = [name for name, digest in work.before.items() if saved[name] != digest]
     if wrong:
         raise BackstopError(
             "The backup of the table as it is differs from the table", found=", ".join(wrong),
@@ -609,10 +610,10 @@ def _written_since(session: Session, pair: Pair, source: Pair) -> int:
 def _pair_children(site: Site, work: _Work) -> None:
     """The tables that the undone operation's cascade deleted rows of: what they lack comes back, nothing else."""
     own = {(pair.table.schema, pair.table.name) for pair in work.pairs}
-    others = [entry for entry in work.manifest["tables"] if (entry["schema"], entry["name"]) not in own]
+    others = [entry for entry in work.manifest.tables if (entry.schema, entry.name) not in own]
     known = {table.full_name: table for table in catalog.tables(work.session)}
     order = referenced_first(work.session, known)
-    names = {"%s.%s" % (entry["schema"], entry["name"]): entry for entry in others}
+    names = {entry.full_name for entry in others}
     for number, name in enumerate(name for name in order if name in names):
         table = known[name]
         family = TableFamily(table.schema, table.name, table.oid, (table,), ((table.schema, table.name, table.oid),))

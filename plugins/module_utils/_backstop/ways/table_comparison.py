@@ -25,6 +25,7 @@ from ..prisma.sql_text import SIGN, tokens
 from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
+from ..store.manifest import Manifest, TableEntry
 
 #: Keys of differing rows that a report shows, of each kind.
 SAMPLES = 5
@@ -40,7 +41,7 @@ class Pair:
 
     table: Table
     #: the table's place in the manifest; None for a partition that the backup does not know
-    entry: Optional[Dict[str, Any]]
+    entry: Optional[TableEntry]
     #: temporary tables: the backup's rows, and what differs
     stage: str
     difference: str
@@ -61,7 +62,7 @@ class Pair:
     @property
     def wanted(self) -> digests.Digest:
         """What the backup has of it."""
-        return digests.Digest.from_json(self.entry["digest"]) if self.entry else digests.Digest(0, "0")
+        return self.entry.digest if self.entry else digests.Digest(0, "0")
 
     @property
     def writable(self) -> List[str]:
@@ -121,41 +122,40 @@ class Difference:
 # Pairing --------------------------------------------------------------------------------------------------------------
 
 
-def pair_up(family: TableFamily, manifest: Dict[str, Any], prefix: str = "") -> List[Pair]:
+def pair_up(family: TableFamily, manifest: Manifest, prefix: str = "") -> List[Pair]:
     """The live tables of a family, each with its place in the manifest.
 
     :param prefix: tells the temporary tables from those of another backup
     :raises Refused: the backup has nothing of them, or not the columns that they have
     """
-    entries = {(entry["schema"], entry["name"]): entry for entry in manifest["tables"]}
     pairs = []
     for number, table in enumerate(family.leaves):
-        entry = entries.get((table.schema, table.name))
+        entry = manifest.table(table.schema, table.name)
         if entry is not None:
-            _require_same_columns(table, entry, manifest["id"])
+            _require_same_columns(table, entry, manifest.id)
         names = ["pg_temp.backstop_%s%s_%d" % (prefix, what, number) for what in ("rows", "diff")]
-        columns = [column["name"] for column in entry["columns"]] if entry else list(table.columns)
+        columns = list(entry.table.columns if entry else table.columns)
         pairs.append(Pair(table, entry, names[0], names[1], columns))
     gone = _partitions_of(family, manifest) - {table.full_name for table in family.leaves}
     if not any(pair.entry for pair in pairs) or gone:
         what = "partition %s of it is not there" % ", ".join(sorted(gone)) if gone else "nothing of this table"
         raise Refused(
-            "Backup %s cannot give table %s back" % (manifest["id"], family.full_name),
-            found=what if gone else "%s among its %d tables" % (what, len(entries)),
+            "Backup %s cannot give table %s back" % (manifest.id, family.full_name),
+            found=what if gone else "%s among its %d tables" % (what, len(manifest.tables)),
             hint="make the partition first" if gone else "choose another backup; pg_backup_info lists what each holds",
         )
     return pairs
 
 
-def _partitions_of(family: TableFamily, manifest: Dict[str, Any]) -> Set[str]:
+def _partitions_of(family: TableFamily, manifest: Manifest) -> Set[str]:
     """Full names of the tables that were the family's partitions when the backup was made."""
     if not family.partitioned:
         return set()
     parents = {family.full_name}
     found: Set[str] = set()
-    definitions = {key[len("relation "):]: text for key, text in manifest["definitions"].items()
+    definitions = {key[len("relation "):]: text for key, text in manifest.definitions.items()
                    if key.startswith("relation ")}
-    rows = {"%s.%s" % (entry["schema"], entry["name"]) for entry in manifest["tables"]}
+    rows = set(manifest.table_names)
     while True:
         children = {name for name, text in definitions.items()
                     if any(text.endswith("; parents " + parent) for parent in parents)} - parents - found
@@ -165,10 +165,10 @@ def _partitions_of(family: TableFamily, manifest: Dict[str, Any]) -> Set[str]:
         parents |= children - rows
 
 
-def _require_same_columns(table: Table, entry: Dict[str, Any], backup: str) -> None:
+def _require_same_columns(table: Table, entry: TableEntry, backup: str) -> None:
     live = dict(zip(table.columns, table.types))
-    saved = {column["name"]: column["type"] for column in entry["columns"]}
-    if live == saved and set(table.generated) == set(entry["generated"]):
+    saved = dict(zip(entry.table.columns, entry.table.types))
+    if live == saved and set(table.generated) == set(entry.table.generated):
         return
     differing = ["no %s" % name for name in saved if name not in live]
     differing += ["%s is new" % name for name in live if name not in saved]
@@ -185,7 +185,7 @@ def _require_same_columns(table: Table, entry: Dict[str, Any], backup: str) -> N
 # Staging --------------------------------------------------------------------------------------------------------------
 
 
-def stage(site: Site, session: Session, place: BackupPlace, manifest: Dict[str, Any], pairs: List[Pair]) -> None:
+def stage(site: Site, session: Session, place: BackupPlace, manifest: Manifest, pairs: List[Pair]) -> None:
     """Load the backup's rows into temporary tables and prove that they are those of the manifest."""
     tools = site.tools(session)
     source = site.archive(place, manifest)
@@ -197,7 +197,7 @@ def stage(site: Site, session: Session, place: BackupPlace, manifest: Dict[str, 
         )
         if pair.entry is not None:
             site.progress.phase("reading the backup", backup=place.backup_id, table=pair.table.full_name)
-            rows = archive.rows_of(entries, pair.entry["oid"], pair.table.schema, pair.table.name)
+            rows = archive.rows_of(entries, pair.entry.table.oid, pair.table.schema, pair.table.name)
             with archive.rows_to_copy(tools, source, rows, site.keep_open) as block:
                 _copy(session, pair, block)
         _prove_stage(session, pair, place)
@@ -428,10 +428,9 @@ def family_of(site: Site, session: Session, name: str) -> TableFamily:
     return catalog.find_family(session, name, site.connection.schema)
 
 
-def holds(manifest: Dict[str, Any], family: TableFamily) -> bool:
+def holds(manifest: Manifest, family: TableFamily) -> bool:
     """Whether a backup has rows of this table (or of one of its partitions)."""
-    names = {(table.schema, table.name) for table in family.leaves}
-    return any((entry["schema"], entry["name"]) in names for entry in manifest["tables"])
+    return any(manifest.table(table.schema, table.name) for table in family.leaves)
 
 
 def newest_backup_with(site: Site, family: TableFamily) -> BackupPlace:
@@ -443,8 +442,8 @@ def newest_backup_with(site: Site, family: TableFamily) -> BackupPlace:
     for backup in manifests.readable(site.store.backups()):
         if backup.place.kind == "emergency" or backup.level in (None, "checksum"):
             continue
-        if backup.manifest["database"]["name"] == site.database and holds(backup.manifest, family):
-            found.append((str(backup.manifest["created"]), backup.place))
+        if backup.manifest.database.name == site.database and holds(backup.manifest, family):
+            found.append((backup.manifest.created, backup.place))
     if not found:
         raise Refused(
             "There is no verified backup that holds table %s" % family.full_name,

@@ -12,7 +12,7 @@ from ...base.errors import BackstopError, Refused
 from ...postgres import role_rights
 from ...postgres.connection import Session
 from ...prisma import history
-from ...site import Run, Site
+from ...site import Site
 from ..foresight import Foresight, foresee, locks_told, note_foresight
 from .inputs import GateInputs
 
