@@ -92,7 +92,7 @@ notes:
   - "How to undo: With O(state=current) and the commit in RV(previous), the link leads back; that release is still there and nothing is built."
   - Run it as the user that owns the application, with C(become) if need be.
 seealso:
-  - module: backstop.postgres.pm2_process
+  - module: backstop.postgres.application_service
   - module: backstop.postgres.application_info
 """
 

@@ -67,7 +67,7 @@ notes:
     run."
   - "How to undo: Nothing to undo where the steps clean up what they make. A cleanup step that fails is reported, with the request to send again."
 seealso:
-  - module: backstop.postgres.pm2_process
+  - module: backstop.postgres.application_service
   - module: backstop.postgres.release_trial
 """
 

@@ -14,6 +14,8 @@ from typing import Any, Callable, Dict, List, Optional, Union, cast
 
 from ansible.module_utils.basic import AnsibleModule
 
+from .application.service import MANAGERS, Service, service_of
+from .application.systemd import SCOPES
 from .base.errors import BackstopError, Refused
 from .base.processes import signals_as_errors
 from .postgres.connection import Settings, database_errors
@@ -87,6 +89,36 @@ def prisma_argument_spec() -> Dict[str, Any]:
     )
 
 
+def service_argument_spec() -> Dict[str, Any]:
+    """The options of modules that look at, start or stop the application; documented in the fragment ``service``."""
+    pm2 = dict(
+        name=dict(type="str", required=True),
+        executable=dict(type="str", default="pm2"),
+        home=dict(type="path", required=True),
+        node_bin_dir=dict(type="path"),
+        ecosystem_file=dict(type="str", default="ecosystem.config.js"),
+        stable=dict(type="float", default=2),
+        save=dict(type="bool", default=True),
+    )
+    systemd = dict(
+        unit=dict(type="str", required=True),
+        scope=dict(type="str", choices=list(SCOPES), default="system"),
+        stable=dict(type="float", default=2),
+    )
+    commands = dict(
+        status=dict(type="list", elements="str", required=True),
+        start=dict(type="list", elements="str", default=[]),
+        stop=dict(type="list", elements="str", default=[]),
+        log=dict(type="list", elements="str", default=[]),
+    )
+    return dict(
+        manager=dict(type="str", choices=list(MANAGERS), required=True),
+        pm2=dict(type="dict", options=pm2),
+        systemd=dict(type="dict", options=systemd),
+        commands=dict(type="dict", options=commands),
+    )
+
+
 @dataclasses.dataclass
 class Request:
     """What a module was asked for."""
@@ -127,6 +159,11 @@ class Request:
             config_path=self.params["config_path"],
             relay=relayed,
         )
+
+    @property
+    def service(self) -> Service:
+        """The application under what runs it."""
+        return service_of(self.params["manager"], {name: self.params[name] for name in MANAGERS})
 
     @property
     def site(self) -> Site:

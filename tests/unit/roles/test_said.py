@@ -176,18 +176,3 @@ def test_a_hook_without_its_file(tmp_path) -> None:
     assert told(refuse["ansible.builtin.fail"]["msg"], known).startswith(
         "A hook names a file that is not there: deploy_before_start=%s deploy_after_downtime=gone.yml." % tmp_path
     )
-
-
-# What counts as healthy ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("url", "running", "answered", "healthy"),
-    [("http://x/health", True, True, True), ("http://x/health", True, False, False), ("", True, False, True),
-     ("", False, False, False)],
-)
-def test_without_an_address_what_runs_is_taken_for_healthy(url, running, answered, healthy) -> None:
-    """Else an idle deploy would stop the application each time."""
-    kept = task("application", "facts.yml", "Keep what was found")["ansible.builtin.set_fact"]["application_state"]
-    known = {"application_health_url": url, "application_found": {"running": running, "healthy": answered}}
-    assert told(kept["healthy"], known) is healthy

@@ -1,0 +1,247 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The application under whatever runs it: one protocol, which pm2, systemd and commands of its own fulfil."""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Mapping, Optional, Pattern, Protocol, Sequence
+
+from ..base.errors import Refused
+from .pm2 import Outcome, Pm2, Process, errors_in_logs, status_of, summary
+from .releases import Releases
+from .service_commands import ServiceCommands, now
+from .systemd import Unit
+
+STARTED, STOPPED, ABSENT = STATES = ("started", "stopped", "absent")
+#: A command may take as long as a whole start, but never less than this, in seconds.
+_LEAST_COMMAND_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """What runs of the application at one moment.
+
+    :param status: the manager's word for it
+    :param up: whether all of it runs
+    :param commits: the release of each process; None for one that is in no release
+    :param processes: status, pid, restarts and directory of each; none where the manager has no list
+    :param others: what else the manager runs
+    :param known: pids of what else it runs; None where nobody can tell the application's own processes from others
+    """
+
+    status: str
+    up: bool
+    commits: Sequence[Optional[str]]
+    processes: Sequence[Dict[str, Any]] = ()
+    others: Sequence[str] = ()
+    known: Optional[Sequence[int]] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was done, or would be.
+
+    :param before: status and place of what ran, as results and diffs show them
+    :param after: the same afterwards
+    :param processes: each of them afterwards; None where that is not known
+    :param log_start: where the log ended before a start, for :meth:`Service.errors_since`; None when none was started
+    """
+
+    changed: bool
+    before: Dict[str, Any]
+    after: Dict[str, Any]
+    processes: Optional[Sequence[Dict[str, Any]]] = None
+    log_start: Any = None
+
+
+class Service(Protocol):
+    """An application under its manager."""
+
+    def look(self, releases: Releases) -> Running:
+        """What runs. Starts nothing, not even the manager."""
+
+    def ensure(self, state: str, release: str, *, wait: float, effect: bool = True) -> Change:
+        """See that the application runs in a release and nowhere else, or not at all.
+
+        :param state: one of STATES
+        :param release: directory of the release, links followed; to stop, only commands need it
+        :param wait: seconds until it must be so
+        :param effect: False for check mode: only what would change
+        :raises BackstopError: when it could not be brought about
+        """
+
+    def errors_since(self, log_start: Any, pattern: Pattern[str], release: str) -> List[str]:
+        """Lines of the log since a start that look like errors, at most the last 20, without the release's secrets.
+
+        :param log_start: as the Change of that start has it
+        """
+
+
+def service_of(manager: str, options: Mapping[str, Optional[Mapping[str, Any]]]) -> Service:
+    """The application under one of MANAGERS.
+
+    :param options: what each manager is told, by its name; None for all but this one
+    :raises Refused: when its own are missing, or those of another are given
+    """
+    others = sorted(name for name, given in options.items() if given is not None and name != manager)
+    if others:
+        raise Refused(
+            "Options of another manager are given", found="%s, with manager=%s" % (", ".join(others), manager),
+            expected="only those of %s" % manager,
+        )
+    given = options.get(manager)
+    if given is None:
+        raise Refused(
+            "The options of the manager are missing", found="manager=%s without %s" % (manager, manager),
+            expected="%s: a dictionary" % manager,
+        )
+    return _MANAGERS[manager](**given)
+
+
+class _UnderPm2:
+    def __init__(
+        self, *, name: str, executable: str, home: str, node_bin_dir: Optional[str], ecosystem_file: str,
+        stable: float, save: bool,
+    ) -> None:
+        self._pm2 = Pm2(executable, home, node_bin_dir)
+        self._name = name
+        self._ecosystem_file = ecosystem_file
+        self._stable = stable
+        self._save = save
+
+    def look(self, releases: Releases) -> Running:
+        found, others = self._pm2.processes_and_others(self._name)
+        return Running(
+            status_of(found),
+            up=status_of(found) == "online",
+            commits=[releases.commit_at(process.cwd) for process in found if process.running],
+            processes=[process.facts() for process in found],
+            others=["%s (pm2, pid %d) in %s" % (one.name, one.pid, one.cwd) for one in others if one.running],
+            known=[one.pid for one in others],
+        )
+
+    def ensure(self, state: str, release: str, *, wait: float, effect: bool = True) -> Change:
+        found = self._pm2.processes(self._name)
+        if not effect:
+            return self._predicted(state, release, found)
+        sizes = self._pm2.log_sizes()
+        outcome = self._bring_about(state, release, wait, found)
+        if outcome.changed and self._save and state != STOPPED:
+            self._pm2.save()
+        logs = sorted({path for process in outcome.processes for path in process.logs})
+        return Change(
+            outcome.changed, summary(found), summary(outcome.processes),
+            processes=[process.facts() for process in outcome.processes],
+            log_start={path: sizes.get(path, 0) for path in logs} if outcome.changed and state == STARTED else None,
+        )
+
+    def _bring_about(self, state: str, release: str, wait: float, found: List[Process]) -> Outcome:
+        if state == STARTED:
+            return self._pm2.start(
+                self._name, release, self._ecosystem_file, wait=wait, stable=self._stable, found=found
+            )
+        act = self._pm2.stop if state == STOPPED else self._pm2.delete
+        return act(self._name, wait=wait, found=found)
+
+    def _predicted(self, state: str, release: str, found: List[Process]) -> Change:
+        before = summary(found)
+        if state == STARTED:
+            runs = self._pm2.runs_in(self._name, release, self._stable)
+            return Change(not runs, before, dict(status="online", cwd=os.path.realpath(release)))
+        gone = before["status"] == "absent"
+        after = dict(status="absent", cwd=None) if gone or state == ABSENT else dict(before, status="stopped")
+        return Change(after != before or bool(self._pm2.orphans(self._name, found)), before, after)
+
+    def errors_since(self, log_start: Any, pattern: Pattern[str], release: str) -> List[str]:
+        if not isinstance(log_start, dict):
+            raise Refused("This is no place in pm2's logs", found=repr(log_start), expected="sizes of files by path")
+        return errors_in_logs({str(path): int(size) for path, size in log_start.items()}, pattern, release)
+
+
+class _UnderSystemd:
+    def __init__(self, *, unit: str, scope: str, stable: float) -> None:
+        self._unit = Unit(unit, scope)
+        self._stable = stable
+
+    def look(self, releases: Releases) -> Running:
+        found = self._unit.state()
+        return Running(
+            found.status,
+            up=found.status == "active" and found.pid > 0,
+            commits=[releases.commit_at(found.cwd)] if found.pid else [],
+            processes=[found.facts()] if found.pid else [],
+        )
+
+    def ensure(self, state: str, release: str, *, wait: float, effect: bool = True) -> Change:
+        _refuse_absent(state)
+        found = self._unit.state()
+        before = found.summary()
+        if not effect:
+            if state == STARTED:
+                runs = self._unit.runs_in(release, self._stable)
+                return Change(not runs, before, dict(status="active", cwd=os.path.realpath(release)))
+            return Change(found.running, before, dict(status="inactive", cwd=None) if found.running else before)
+        log_start = self._unit.log_cursor() if state == STARTED else None
+        if state == STARTED:
+            changed = self._unit.start(release, wait=wait, stable=self._stable)
+        else:
+            changed = self._unit.stop(wait=wait)
+        left = self._unit.state() if changed else found
+        return Change(
+            changed, before, left.summary(), processes=[left.facts()] if left.pid else [],
+            log_start=log_start if changed else None,
+        )
+
+    def errors_since(self, log_start: Any, pattern: Pattern[str], release: str) -> List[str]:
+        return self._unit.errors_since(str(log_start), pattern, release)
+
+
+class _ByCommands:
+    def __init__(
+        self, *, status: Sequence[str], start: Sequence[str], stop: Sequence[str], log: Sequence[str]
+    ) -> None:
+        self._status, self._start, self._stop, self._log = status, start, stop, log
+
+    def _of(self, release: str, timeout: float = 0) -> ServiceCommands:
+        return ServiceCommands(
+            release, status=self._status, start=self._start, stop=self._stop, log=self._log,
+            timeout=max(timeout, _LEAST_COMMAND_SECONDS),
+        )
+
+    def look(self, releases: Releases) -> Running:
+        found = self._of(releases.link).state()
+        # One that prints no commit cannot tell an older release from the current one.
+        commits: List[Optional[str]] = [*found.commits] or [releases.current()]
+        return Running(found.status, up=found.running, commits=commits if found.running else [], known=None)
+
+    def ensure(self, state: str, release: str, *, wait: float, effect: bool = True) -> Change:
+        _refuse_absent(state)
+        service = self._of(release, wait)
+        found = service.state()
+        before = found.summary()
+        if not effect:
+            if state == STARTED:
+                after = dict(status="online", commits=[os.path.basename(service.release)])
+                return Change(not service.runs_current(), before, after)
+            return Change(found.running, before, dict(status="stopped", commits=[]))
+        since = now()
+        changed = service.start(wait=wait) if state == STARTED else service.stop(wait=wait)
+        after = service.state().summary() if changed else before
+        return Change(changed, before, after, log_start=since if changed and state == STARTED else None)
+
+    def errors_since(self, log_start: Any, pattern: Pattern[str], release: str) -> List[str]:
+        return self._of(release).errors_since(str(log_start), pattern)
+
+
+def _refuse_absent(state: str) -> None:
+    if state == ABSENT:
+        raise Refused("Only pm2 can forget an application", found="state=absent", expected="started or stopped")
+
+
+_MANAGERS: Dict[str, Callable[..., Service]] = {
+    "pm2": _UnderPm2, "systemd": _UnderSystemd, "commands": _ByCommands,
+}
+MANAGERS = tuple(_MANAGERS)
