@@ -293,7 +293,8 @@ def _refuse_what_only_the_backup_has(there: Mapping[str, Table], manifest: Manif
         gone = [column for column in columns if table is None or column not in table.columns]
         if gone and entry.digest.rows:
             lost.append("table " + name if table is None else "columns of %s: %s" % (name, ", ".join(gone)))
-            renamed |= bool(set(there) - set(manifest.table_names) if table is None else set(table.columns) - set(columns))
+            new = set(there) - set(manifest.table_names) if table is None else set(table.columns) - set(columns)
+            renamed |= bool(new)
     if lost:
         raise Refused(
             "The migration removed%s something that only the backup has" % (" or renamed" if renamed else ""),
