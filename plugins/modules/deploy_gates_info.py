@@ -172,6 +172,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import GATES
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -194,7 +195,7 @@ def act(request: Request) -> Dict[str, Any]:
     }
     if site.operation is not None and not request.check_mode:
         site.operation.write(
-            "gates", "done" if passed else "failed", gates=result["gates"], waived=waived, rollback=rollback
+            GATES, "done" if passed else "failed", gates=result["gates"], waived=waived, rollback=rollback
         )
     return {"changed": False, **result}
 

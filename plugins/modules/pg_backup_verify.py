@@ -158,6 +158,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import DRILL
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -171,7 +172,7 @@ def act(request: Request) -> Dict[str, Any]:
         earlier = verified_before(place, params["level"], params["max_age"])
     if request.check_mode:
         return {"changed": earlier is None, "level": params["level"], "backup": place.backup_id}
-    with journaled_step(site, "drill") as facts:
+    with journaled_step(site, DRILL) as facts:
         result = earlier or _verify(request, place)
         facts.update(result)
     return {"changed": earlier is None, "reused": earlier is not None, **result}

@@ -153,13 +153,14 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import rehearse_closed
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import REHEARSAL
 
 
 def act(request: Request) -> Dict[str, Any]:
     if request.check_mode:
         return {"changed": True, "closed_server": None}
     site, backup = request.site, request.params["backup"]
-    with journaled_step(site, "rehearsal") as facts:
+    with journaled_step(site, REHEARSAL) as facts:
         result = rehearse_closed(
             site,
             request.params["database"],

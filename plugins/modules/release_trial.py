@@ -167,11 +167,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.applic
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.environment_file import RULES
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.old_release import (
-    OLD_RELEASE,
     try_old_release,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import OLD_RELEASE
 
 
 def act(request: Request) -> Dict[str, Any]:

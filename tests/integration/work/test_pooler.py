@@ -24,9 +24,9 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.inputs import GateInputs
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.pgbouncer import Pooler
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import PAUSE_POOLS
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import swap as revert_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.pooled_clients import PAUSE
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import (
     build_successor,
     revert,
@@ -133,7 +133,7 @@ def test_a_refused_revert_lets_them_go_on(plain, bouncer):
     plain.execute(INSERT % "'one'")
     with pytest.raises(Refused, match="1 rows would be lost"):
         revert(site, place, 0)
-    assert bouncer.paused() == [] and site.operation.done(PAUSE)
+    assert bouncer.paused() == [] and site.operation.done(PAUSE_POOLS)
     with contextlib.closing(bouncer.client("shop")) as connection:
         connection.cursor().execute("SELECT 1")
 

@@ -20,12 +20,10 @@ from ..base.failpoints import reach
 from ..base.progress import parse_timestamp, timestamp, utc_now
 from ..store.layout import DELETED_PREFIX, Store
 from ..store.operation import Operation, operations
-from ..store.steps import RETIRED_PRUNED, SWAP
+from ..store.steps import RETIRED_PRUNED, ROW_FILES, SWAP
 
 #: Directories of an operation with rows of the database: what was lost, and what was carried over.
 FOLDERS = ("lost-rows", "carried")
-#: Step in the journal under which is kept that they are gone.
-STEP = "row_files"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +114,7 @@ def _remove(one: RowFiles) -> None:
     except OSError as error:
         raise file_error("Rows that an operation kept could not be given up", path, error) from error
     reach("row-files.renamed")
-    one.operation.write(STEP, "done", removed=list(one.folders), size=one.size, reason=one.reason)
+    one.operation.write(ROW_FILES, "done", removed=list(one.folders), size=one.size, reason=one.reason)
 
 
 def _remove_debris(store: Store) -> None:

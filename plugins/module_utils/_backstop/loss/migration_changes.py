@@ -20,6 +20,7 @@ from ..postgres.connection import Session
 from ..postgres.digests import Digest
 from ..store.layout import BackupPlace, Store
 from ..store.operation import Operation, operations
+from ..store.steps import BACKUP, DRILL
 from .count import TableLoss
 
 #: Files of an operation; a migration with now() or random ids leaves other rows than its rehearsal.
@@ -113,4 +114,4 @@ def _noted(store: Store, place: BackupPlace) -> Tuple[Dict[str, List[_Contents]]
 
 def _began_from(operation: Operation, place: BackupPlace) -> bool:
     """Whether its migrations ran on just what this backup holds."""
-    return any((operation.facts(step) or {}).get("backup") == place.backup_id for step in ("backup", "drill"))
+    return any((operation.facts(step) or {}).get("backup") == place.backup_id for step in (BACKUP, DRILL))

@@ -22,10 +22,7 @@ from ..prisma.failures import PrismaError
 from ..prisma.sessions import end_backends, lock_holders
 from ..site import Site, journaled_step
 from ..store.layout import BackupPlace
-from ..store.steps import MIGRATE
-
-#: Steps without which nothing is migrated.
-GATES = ("gates", "backup", "drill", "rehearsal", "fence")
+from ..store.steps import BEFORE_MIGRATING, MIGRATE
 
 
 def read_state(session: Session, prisma: Prisma, schema: str) -> history.MigrationState:
@@ -66,7 +63,7 @@ def apply_migrations(
     lock_timeout_ms: int,
     statement_timeout_ms: Optional[int] = None,
     timeout: Optional[float] = None,
-    required_steps: Sequence[str] = GATES,
+    required_steps: Sequence[str] = BEFORE_MIGRATING,
 ) -> Dict[str, Any]:
     """Run ``prisma migrate deploy`` on the live database and verify the history afterwards.
 

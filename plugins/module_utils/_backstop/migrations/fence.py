@@ -19,12 +19,9 @@ from ..site import Site, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
-from ..store.steps import MIGRATE
+from ..store.steps import FENCE, MIGRATE, PROOFS
 from .leftovers import leftovers
 
-FENCE = "fence"
-#: Steps without which nobody's session is ended: nothing would be migrated, or taken out, afterwards.
-PROOFS = {"deploy": ("gates", "backup", "drill", "rehearsal"), "rollback": ("emergency_backup", "down_proof")}
 #: How long ended sessions may take to go.
 _GOING_SECONDS = 5
 

@@ -39,6 +39,7 @@ from ..site import Site, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
+from ..store.steps import CLEAN, RESOLVE
 from .closed_copy import closed_copy
 from .deploy import applied_since, backup_history, read_state, take_out_of_history, wind_up_predecessor
 
@@ -47,8 +48,6 @@ _NOT_ASKED = (
     "ACCESS METHOD", "FOREIGN DATA WRAPPER", "PROCEDURAL LANGUAGE", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA",
     "ROW SECURITY", "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE", "TRANSFORM", "USER MAPPING",
 )  # fmt: skip
-CLEAN = "clean"
-RESOLVE = "resolve"
 
 
 @tried_again

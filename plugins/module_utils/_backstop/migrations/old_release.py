@@ -31,8 +31,6 @@ from ..prisma.project import Project
 from ..site import Site
 from .closed_copy import closed_copy
 
-#: Step of a deploy: the old release was tried on the new schema.
-OLD_RELEASE = "old_release"
 _ADDRESS = "127.0.0.1"
 _URL = re.compile(r"(?:jdbc:)?postgres(?:ql)?(?:\+\w+)?://")
 #: Parameters of a URL that say where the server is and how to talk to it there.

@@ -35,6 +35,7 @@ from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
+from ..store.steps import BACKUP, GATES
 from .closed_copy import CannotBeClosed, closed_copy, refuse_openings
 from .deploy import refuse_problems
 from .destruction import Watch
@@ -131,7 +132,7 @@ def _require_rights(site: Site, session: Session, before: Mapping[str, Rights]) 
 
     :raises Refused: it cannot, and the gate on that was not waived
     """
-    gates = (site.operation.facts("gates") if site.operation else None) or {}
+    gates = (site.operation.facts(GATES) if site.operation else None) or {}
     for role, rights in before.items():
         found = lacking(rights, rights_of(session, role), history.TABLE)
         if found and "application_rights" not in (gates.get("waived") or {}):
@@ -319,7 +320,7 @@ def _differing(before: dumped_definitions.Entries, after: dumped_definitions.Ent
 
 def _touched(site: Site, operation: Operation, live: dumped_definitions.Entries) -> List[str]:
     """What differs from the backup that was made right before the migrations; all where there is none to ask."""
-    done = operation.facts("backup")
+    done = operation.facts(BACKUP)
     dumped = manifests.load(site.store.find_backup(done["backup"])).dumped if done else None
     return list(live) if dumped is None else _differing(dumped, live)
 

@@ -19,11 +19,9 @@ from ..base.failpoints import reach
 from ..prisma.cli import Prisma
 from ..prisma.failures import PrismaError
 from ..site import Site
+from ..store.steps import BACKUP
 from .deploy import apply_migrations, wind_up_predecessor
 from .leftovers import clean_failed_migration, leftovers
-
-#: Step that holds the backup with which the database is compared.
-_BACKUP = "backup"
 
 
 def apply_patiently(
@@ -58,7 +56,7 @@ def _only_waited(error: PrismaError) -> bool:
 
 def _put_right(site: Site, prisma: Prisma) -> bool:
     """Mark the failed migration as rolled back, if it is proved that it left nothing; False where it is not."""
-    done = site.operation.facts(_BACKUP) if site.operation else None
+    done = site.operation.facts(BACKUP) if site.operation else None
     if not done:
         return False
     place = site.store.find_backup(done["backup"])

@@ -18,7 +18,8 @@ from ..base.durable_files import FileLock
 from ..base.errors import Locked, Refused
 from ..base.progress import parse_timestamp, utc_now
 from .layout import Store
-from .operation import KINDS, STOP, Operation, open_operations
+from .operation import KINDS, Operation, open_operations
+from .steps import STOP
 
 #: How old the last line in the journal of a running operation may be, where its controller cannot be seen.
 FRESH_SECONDS = 3600

@@ -19,10 +19,9 @@ from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.progress import Progress, parse_timestamp, timestamp, utc_now
 from .layout import Store, new_id
+from .steps import STARTED, STOP
 
 KINDS = ("deploy", "rollback", "undo")
-#: Steps between which the application is stopped.
-STOP, STARTED = "stop", "started"
 #: What every line of a journal has; the rest are facts of the step.
 _OWN_KEYS = ("at", "step", "event", "pid")
 

@@ -9,18 +9,15 @@ from __future__ import annotations
 from typing import Callable, List, Optional
 
 from ..base.errors import Refused
-from ..migrations.old_release import OLD_RELEASE
 from ..prisma import history
 from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation, operations_of
-from ..store.steps import MIGRATE
+from ..store.steps import BACKUP, CODE, MIGRATE, OLD_RELEASE
 
 ReadFolder = Callable[[], List[history.MigrationFile]]
-#: Step of a rollback: the release was changed and the database left alone.
-CODE = "code"
 
 
 def last_deploy(site: Site) -> Optional[Operation]:
@@ -36,7 +33,7 @@ def last_deploy(site: Site) -> Optional[Operation]:
 def backup_to_revert_to(site: Site, backup_id: Optional[str]) -> BackupPlace:
     """The backup that was named, else the last one that was made before the last deploy migrated."""
     deploy = None if backup_id else last_deploy(site)
-    done = deploy.done("backup") if deploy else None
+    done = deploy.done(BACKUP) if deploy else None
     if done:
         backup_id = done["backup"]
     if backup_id:

@@ -46,13 +46,10 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation
+from ..store.steps import COUNT, DOWN, DOWN_PROOF, EMERGENCY_BACKUP
 from .handover import fence_writers
 from .swap import LossPolicy
 
-PROOF = "down_proof"
-DOWN = "down"
-#: Step of the backup that must hold all that is there right before the down-SQL runs.
-EMERGENCY = "emergency_backup"
 #: File beside a migration.sql that leads back, and file of an operation with the SQL that was proved.
 DOWN_FILE = "down.sql"
 _LOCK_TIMEOUT = "5s"
@@ -165,7 +162,7 @@ def rehearse_down(
     operation = run.operation
     with run.connect(scratch) as session:
         rows = _rows_to_take_out(session, run.connection.schema, before)
-    with journaled_step(run, PROOF) as facts:
+    with journaled_step(run, DOWN_PROOF) as facts:
         facts.update(proved=False, before=before.backup_id, source="none", sha256="")
         try:
             sql = find_down_sql([row.migration_name for row in rows], url=run.connection.url(scratch), **sources)
@@ -375,7 +372,7 @@ def take_out(run: Run, accept_lost_rows: int) -> Dict[str, Any]:
     :raises Refused: more rows would go than accepted, or something is not as it was proved; nothing was changed
     """
     operation = run.operation
-    proof = operation.facts(PROOF)
+    proof = operation.facts(DOWN_PROOF)
     if not proof or not proof["proved"]:
         raise Refused("The down-SQL was not proved", hint="run the whole playbook, without --tags or --start-at-task")
     before = run.store.find_backup(proof["before"])
@@ -401,7 +398,7 @@ def count_ahead(run: Run, accept_lost_rows: int) -> Dict[str, Any]:
     :raises Refused: it is more than what was accepted
     """
     operation = run.operation
-    proof = operation.facts(PROOF)
+    proof = operation.facts(DOWN_PROOF)
     if not proof or not proof["proved"]:
         raise Refused("The down-SQL was not proved", hint="run the whole playbook, without --tags or --start-at-task")
     before = run.store.find_backup(proof["before"])
@@ -428,8 +425,8 @@ def _after_the_fact(site: Site, operation: Operation, proof: Mapping[str, Any]) 
     """Facts of a down-SQL that is in force but not in the journal."""
     return {
         **{key: proof[key] for key in ("migrations", "dropped_tables", "dropped_columns")},
-        **(operation.facts("count") or {}),
-        "backup": (operation.facts(EMERGENCY) or {}).get("backup"),
+        **(operation.facts(COUNT) or {}),
+        "backup": (operation.facts(EMERGENCY_BACKUP) or {}).get("backup"),
         "differences": _unlike_before(site, manifests.load(site.store.find_backup(proof["before"]))),
         "finished_after_interruption": True,
     }
@@ -442,7 +439,7 @@ def settle(run: Run) -> Dict[str, Any]:
     One that was killed right after its COMMIT did not write so; the journal is made to say what is.
     """
     operation = run.operation
-    proof = operation.facts(PROOF)
+    proof = operation.facts(DOWN_PROOF)
     if operation.last(DOWN) is None or not proof:
         return {"changed": False, "taken_out": False}
     with exclusive(run):
@@ -504,7 +501,7 @@ def _unlike_before(site: Site, manifest: Manifest) -> List[str]:
 
 def _require_current_backup(run: Run, session: Session) -> str:
     """The operation's last emergency backup, which must hold all that is there now."""
-    done = run.operation.facts(EMERGENCY)
+    done = run.operation.facts(EMERGENCY_BACKUP)
     if not done:
         raise Refused("There is no backup of the database as it is", hint="run the whole playbook")
     place = run.store.find_backup(done["backup"])

@@ -22,11 +22,11 @@ from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
-from ..store.steps import MIGRATE
+from ..store.steps import BUILD, MIGRATE, STARTED, STOP
 from .diagnosis import APPLICATION_ERRORS, COMPLETE, FAILED_MIGRATION
 from .facts import Facts, TableFacts, told
 from .lost_objects import LostObjects, lost_objects
-from .swap import BUILD, successor_name
+from .swap import successor_name
 
 
 def losses_of_revert(site: Site, facts: Facts) -> List[Dict[str, Any]]:
@@ -172,7 +172,7 @@ def _restart_seconds(deploy: Optional[Operation]) -> Optional[float]:
     """How long the last deploy took to stop and start the application, without its migration."""
     if deploy is None:
         return None
-    stop, started, migrated = (deploy.done(step) for step in ("stop", "started", MIGRATE))
+    stop, started, migrated = (deploy.done(step) for step in (STOP, STARTED, MIGRATE))
     if not stop or not started:
         return None
     passed = (parse_timestamp(str(started["at"])) - parse_timestamp(str(stop["at"]))).total_seconds()

@@ -45,15 +45,12 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest, TableEntry
 from ..store.operation import Operation, operations_of
+from ..store.steps import COUNT, EMERGENCY, IN_PLACE, IN_PLACE_COMMIT
 from .handover import fence_writers
 from .lost_objects import OF_OBJECTS, lost_objects
 from .pooled_clients import resume_left_behind, waiting
 from .swap import LossPolicy
 
-EMERGENCY = "emergency"
-IN_PLACE = "in_place"
-#: Journalled before the COMMIT, with the number of the transaction.
-COMMITTING = "in_place_commit"
 _LOCK_TIMEOUT = "10s"
 
 
@@ -207,7 +204,7 @@ def _done(operation: Operation, admin: Session) -> Optional[Dict[str, Any]]:
     facts = operation.facts(IN_PLACE)
     if facts is not None:
         return facts
-    last = operation.last(COMMITTING)
+    last = operation.last(IN_PLACE_COMMIT)
     if last is None:
         return None
     status = admin.value("SELECT pg_xact_status(%s::text::xid8)", (last["transaction"],))
@@ -232,7 +229,7 @@ def settle(run: Run) -> Dict[str, Any]:
 
 
 def _counted(operation: Operation) -> Dict[str, Any]:
-    counted = operation.facts("count") or {}
+    counted = operation.facts(COUNT) or {}
     found: Dict[str, Any] = {"losses": counted.get("losses", []), "lost_rows": counted.get("lost_rows", 0)}
     return {**found, **{key: counted[key] for key in OF_OBJECTS if key in counted}}
 
@@ -310,7 +307,7 @@ def _transaction(
     facts.update(tables=compared.compared_tables, rows=compared.compared_rows, tolerated=compared.tolerated)
     facts["advanced_sequences"] = advance_sequences(values, session)
     operation.write(
-        COMMITTING,
+        IN_PLACE_COMMIT,
         "done",
         transaction=transaction_to_ask_for(site, session),
         **{key: facts[key] for key in ("backup", "emergency", "live_oid")},

@@ -22,6 +22,7 @@ from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations_of
+from ..store.steps import REHEARSAL
 
 #: Kinds whose identity begins with that of their relation, with which they go.
 _PARTS = ("column ", "constraint ", "trigger ", "rule ", "policy ")
@@ -113,7 +114,7 @@ def _counts(site: Site, key: str) -> bool:
 
 def _rehearsed(operation: Operation) -> Set[str]:
     """Names of the migrations that a deploy rehearsed."""
-    return {str(migration["name"]) for migration in (operation.facts("rehearsal") or {}).get("migrations", [])}
+    return {str(migration["name"]) for migration in (operation.facts(REHEARSAL) or {}).get("migrations", [])}
 
 
 def _told(live: Session, keys: Sequence[str], added: Set[str], granted: Set[str]) -> List[str]:

@@ -20,14 +20,14 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation
-from ..store.steps import SWAP
+from ..store.steps import IN_PLACE, SWAP
 from .baseline import ReadFolder, backup_to_revert_to, last_deploy, old_release_proved, release_before
 from .choose import ASKED, DOWN_SQL, PLAN, RELEASE, Situation, choose
 from .choose import SWAP as RESTORE
 from .diagnosis import APPLICATION_ERRORS, COMPLETE, FAILED_MIGRATION, judge
 from .facts import Facts, compare_with_backup
 from .forecast import costs, losses_of_drop, losses_of_revert, objects_of_revert
-from .in_place import IN_PLACE, last_in_place
+from .in_place import last_in_place
 from .lost_objects import LostObjects
 from .report import DEFAULTS, Options, evidence, next_step, report, shown_objects, steps_of, told_losses
 from .swap import built_by, last_swap

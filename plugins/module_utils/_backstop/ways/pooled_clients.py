@@ -21,8 +21,8 @@ from ..base.sql_names import quote_identifier
 from ..postgres.pgbouncer import END, Pooler, console
 from ..site import Site
 from ..store.operation import Operation, operations_of
+from ..store.steps import PAUSE_POOLS
 
-PAUSE = "pause_pools"
 #: Event of that step: a person was told to resume the pools.
 TOLD = "told"
 #: Address of a PgBouncer and name of its pool.
@@ -44,7 +44,7 @@ def waiting(site: Site, operation: Operation) -> Iterator[Dict[str, Any]]:
         return
     places = _places(site)
     facts["pools"] = ["%s at %s" % (name, address) for address, name in places]
-    operation.write(PAUSE, "began", pools=places)
+    operation.write(PAUSE_POOLS, "began", pools=places)
     started = time.monotonic()
     try:
         for pooler in site.poolers:
@@ -126,7 +126,7 @@ def _resume(site: Site, operation: Operation, places: List[_Place]) -> Dict[_Pla
         except BackstopError as error:
             left[(address, name)] = error.found or error.message
     if not left:
-        operation.write(PAUSE, "done", pools=places)
+        operation.write(PAUSE_POOLS, "done", pools=places)
     return left
 
 
@@ -144,7 +144,7 @@ def resume_left_behind(site: Site) -> List[str]:
     """
     resumed: List[str] = []
     for operation in operations_of(site.store, site.database):
-        last = operation.last(PAUSE)
+        last = operation.last(PAUSE_POOLS)
         if last is None or last["event"] == "done":
             continue
         places = [(str(address), str(name)) for address, name in last["pools"]]
@@ -152,7 +152,7 @@ def resume_left_behind(site: Site) -> List[str]:
         if left and not _is_known(site, left):
             if last["event"] == TOLD:
                 continue
-            operation.write(PAUSE, TOLD, pools=places)
+            operation.write(PAUSE_POOLS, TOLD, pools=places)
         if left:
             raise BackstopError(
                 "Clients of PgBouncer wait since operation %s was cut off" % operation.id,

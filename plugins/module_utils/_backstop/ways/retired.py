@@ -29,9 +29,9 @@ from ..site import Run, Site, database_lock, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, open_operations, operations
-from ..store.steps import SWAP
+from ..store.steps import KEEP, RETIRED_PRUNED, SWAP
 from .closed_database import allow_connections, connect_exclusively, opened
-from .swap import KEEP, last_swap, undoes
+from .swap import last_swap, undoes
 
 #: Levels of verification that a dump may be asked to have before its database goes.
 DUMP_LEVELS = ("readable", "restored")
@@ -322,4 +322,4 @@ def _drop(admin: Session, one: Retired, place: BackupPlace, level: str) -> None:
             hint=error.hint or "its backup %s is kept; run this again" % place.backup_id,
         ) from error
     reach("prune.dropped")
-    operation.write("prune", "done", dropped=one.name, dump=place.backup_id, level=level)
+    operation.write(RETIRED_PRUNED, "done", dropped=one.name, dump=place.backup_id, level=level)

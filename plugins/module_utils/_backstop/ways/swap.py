@@ -37,19 +37,14 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation, operations_of
-from ..store.steps import SWAP
+from ..store.steps import BASE, BUILD, COUNT, KEEP, SWAP
 from .closed_database import connect_exclusively
 from .handover import facts_of, swap
 from .lost_objects import OF_OBJECTS, LostObjects, lost_objects
 from .pooled_clients import resume_left_behind, waiting
 
-BUILD = "build"
 #: How long to look whether standbys have replayed it. Clients go on meanwhile.
 FOLLOW_SECONDS = 5
-#: Step of an undo: the backup of the database that comes back, made before it does.
-KEEP = "keep"
-#: Step of an undo: what the live database held when it took over is restored, to count what was written since.
-BASE = "base"
 #: Facts of the count that a swap's have too, besides the losses themselves.
 _ALSO_COUNTED = ("reapply", *OF_OBJECTS)
 
@@ -202,7 +197,7 @@ def _take_over(
                 settle=advance,
                 connection_limit=limit,
             )
-        counted = operation.facts("count") or {}
+        counted = operation.facts(COUNT) or {}
         facts.update(facts_of(result), **{key: counted[key] for key in _ALSO_COUNTED if key in counted})
         standbys = replication.follow(admin, FOLLOW_SECONDS)
         facts["standbys"] = [standby.to_json() for standby in standbys]
@@ -231,7 +226,7 @@ def settle(run: Run) -> Dict[str, Any]:
 
 def _after_the_fact(site: Site, admin: Session, operation: Operation, retire_as: str) -> Dict[str, Any]:
     """Facts of a swap that is in force but not in the journal."""
-    counted = operation.facts("count") or {}
+    counted = operation.facts(COUNT) or {}
     return {
         "former_oid": server.database_oid(admin, retire_as),
         "live_oid": server.database_oid(admin, site.database),
@@ -328,7 +323,7 @@ class LossPolicy:
         if carried.losses:
             write_lost_rows(live, carried.losses, self._operation.file("lost-rows"))
             facts["losses"] = [loss.to_json() for loss in carried.losses]
-        self._operation.write("count", "done", **facts)
+        self._operation.write(COUNT, "done", **facts)
 
     def _counts(self, loss: TableLoss) -> bool:
         return not loss.by_migration and loss.full_name not in self._accept_changes_in

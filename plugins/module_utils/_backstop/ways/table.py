@@ -35,6 +35,7 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation, operations_of
+from ..store.steps import RESTORE_TABLE
 from .lacking_children import lacking_children
 from .table_changes import advance_sequences, apply
 from .table_comparison import (
@@ -49,7 +50,6 @@ from .table_comparison import (
     stage,
 )
 
-RESTORE = "restore_table"
 REPLACE, REPAIR = "replace", "repair"
 SCENARIO = "corrupted_table"
 _REVERT = "revert completely: rollback_complete.yml"
@@ -311,7 +311,7 @@ def plan_undo_of(site: Site, undone: Operation, accept_lost_rows: int, accept_ca
 
 def _undoing(undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Tuple[TableRestoreRequest, str]:
     """The wish and the backup by which an operation is undone."""
-    facts = undone.facts(RESTORE) or {}
+    facts = undone.facts(RESTORE_TABLE) or {}
     if not facts.get("emergency"):
         raise Refused(
             "Operation %s cannot be undone" % undone.id,
@@ -325,7 +325,7 @@ def _undoing(undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> 
 def _carry_out(
     site: Site, wish: TableRestoreRequest, backup_id: Optional[str], undone: Optional[Operation], again: bool
 ) -> Dict[str, Any]:
-    with journaled_step(site, RESTORE) as facts:
+    with journaled_step(site, RESTORE_TABLE) as facts:
         with site.connect() as session:
             if site.operation is not None:
                 # We hold the operation's lock, so whoever is there under its name belongs to a run that was killed.
@@ -556,13 +556,13 @@ def _note_commit(site: Site, work: _Work, facts: Dict[str, Any]) -> None:
     facts["database_oid"] = server.database_oid(work.session, site.database)
     if site.operation is not None:
         transaction = transaction_to_ask_for(site, work.session)
-        site.operation.write(RESTORE, "committing", transaction=transaction, **{**facts, "changed": True})
+        site.operation.write(RESTORE_TABLE, "committing", transaction=transaction, **{**facts, "changed": True})
 
 
 def _committed(session: Session, operation: Operation) -> Optional[Dict[str, Any]]:
     """Facts of this operation's transaction when the server says that it was committed."""
     for entry in reversed(operation.journal()):
-        if entry["step"] == RESTORE and entry["event"] == "committing":
+        if entry["step"] == RESTORE_TABLE and entry["event"] == "committing":
             if session.value("SELECT pg_xact_status(%s::text::xid8)", (entry["transaction"],)) != "committed":
                 return None
             own = ("at", "step", "event", "pid", "transaction")
@@ -580,7 +580,7 @@ def _lost(site: Site, work: _Work, undone: Optional[Operation]) -> int:
     """
     if undone is None:
         return sum(difference.newer for difference in work.found)
-    facts = undone.facts(RESTORE) or {}
+    facts = undone.facts(RESTORE_TABLE) or {}
     if all(name in work.before and work.before[name].to_json() == digest for name, digest in facts["digests"].items()):
         return 0
     known = [place for place in site.store.backups() if place.backup_id == facts["backup"]]
@@ -629,18 +629,18 @@ def table_operations(site: Site) -> List[Operation]:
     """Operations that changed a table of this database, oldest first."""
     return [
         operation for operation in operations_of(site.store, site.database)
-        if (operation.facts(RESTORE) or {}).get("changed")
+        if (operation.facts(RESTORE_TABLE) or {}).get("changed")
     ]
 
 
 def _done_before(site: Site, session: Session, facts: Dict[str, Any]) -> Optional[Operation]:
     """The operation that did the very same to this table, when nothing was done to it since and it was not undone."""
     found = [operation for operation in table_operations(site)
-             if (operation.facts(RESTORE) or {})["table"] == facts["table"]
+             if (operation.facts(RESTORE_TABLE) or {})["table"] == facts["table"]
              and (site.operation is None or operation.id != site.operation.id)]
     if not found or found[-1].kind == "undo":
         return None
-    done = found[-1].facts(RESTORE) or {}
+    done = found[-1].facts(RESTORE_TABLE) or {}
     same = all(done[key] == facts[key] for key in ("backup", "mode", "where", "keys"))
     here = done["database_oid"] == server.database_oid(session, site.database)
     return found[-1] if same and here else None
@@ -650,10 +650,11 @@ def undoable_table_operations(site: Site) -> List[Operation]:
     """The newest restore of each table of the live database, where a backup of what was before was made."""
     with site.connect() as session:
         oid = server.database_oid(session, site.database)
-    newest = {(operation.facts(RESTORE) or {})["table"]: operation for operation in table_operations(site)}
+    newest = {(operation.facts(RESTORE_TABLE) or {})["table"]: operation for operation in table_operations(site)}
     return [
         operation for operation in newest.values()
-        if (operation.facts(RESTORE) or {})["database_oid"] == oid and (operation.facts(RESTORE) or {}).get("emergency")
+        if (operation.facts(RESTORE_TABLE) or {})["database_oid"] == oid
+        and (operation.facts(RESTORE_TABLE) or {}).get("emergency")
     ]
 
 
@@ -673,7 +674,7 @@ def plan_table_undo(
     if not found:
         return None
     named = found[-1]
-    facts = named.facts(RESTORE) or {}
+    facts = named.facts(RESTORE_TABLE) or {}
     with site.connect() as session:
         if facts["database_oid"] != server.database_oid(session, site.database):
             raise Refused(
@@ -681,7 +682,7 @@ def plan_table_undo(
                 found="another database bears the name %s" % site.database,
                 hint="undo what made it live first",
             )
-    newest = [operation for operation in done if (operation.facts(RESTORE) or {})["table"] == facts["table"]][-1]
+    newest = [operation for operation in done if (operation.facts(RESTORE_TABLE) or {})["table"] == facts["table"]][-1]
     undoes = str(newest.request["undoes"]) if newest.kind == "undo" else None
     if not operation_id and undoes:
         named = next(operation for operation in done if operation.id == undoes)
@@ -696,5 +697,5 @@ def plan_table_undo(
         "undoes": named.id,
         "undone_by": None if named is newest else newest.id,
         "table": facts["table"],
-        "backup": (named.facts(RESTORE) or {})["emergency"],
+        "backup": (named.facts(RESTORE_TABLE) or {})["emergency"],
     }

@@ -16,14 +16,12 @@ from ..base.sql_names import retired_name
 from ..postgres import server
 from ..site import Site
 from ..store.operation import Operation, operations_of
-from ..store.steps import SWAP
-from .baseline import CODE
-from .down_sql import DOWN, how_to_undo
-from .in_place import IN_PLACE
+from ..store.steps import CODE, DOWN, IN_PLACE, RESTORE_TABLE, RETIRED_PRUNED, SWAP
+from .down_sql import how_to_undo
 from .plan import losses_since, restored_in_place
 from .report import DEFAULTS, Options
 from .swap import last_swap, manifest_at_swap, undoes
-from .table import RESTORE, plan_table_undo, undoable_table_operations
+from .table import plan_table_undo, undoable_table_operations
 
 #: By what an operation changed the database or the release.
 SWAPPED, IN_PLACE_METHOD, CODE_ONLY, DROP, TABLE = "swap", "in_place", "code_only", "drop", "table"
@@ -60,7 +58,7 @@ def plan_undo(site: Site, operation_id: Optional[str]) -> Dict[str, Any]:
     """
     named = _load(site, operation_id) if operation_id else None
     newest = newest_change(site)
-    if named is None or named.facts(RESTORE):
+    if named is None or named.facts(RESTORE_TABLE):
         since = None if newest is None else newest.operation.began
         table = plan_table_undo(site, operation_id, since=since)
         if table is not None:
@@ -194,7 +192,7 @@ def _not_in_force(site: Site, named: Operation, newest: Optional[Change]) -> Ref
             found="a %s that ended: %s" % (named.kind, named.outcome or "not yet"),
             hint=hint,
         )
-    pruned = named.facts("prune")
+    pruned = named.facts(RETIRED_PRUNED)
     if pruned:
         return Refused(
             "Operation %s cannot be undone any more: the database that it retired was dropped" % named.id,

@@ -16,7 +16,8 @@ from ...postgres.connection import Session
 from ...prisma import history
 from ...site import Site, lock_holder
 from ...store.lifecycle import is_alive, next_command
-from ...store.operation import STOP, Operation, open_operations
+from ...store.operation import Operation, open_operations
+from ...store.steps import STOP
 from .inputs import GateInputs
 
 
