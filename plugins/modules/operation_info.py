@@ -52,7 +52,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import next_command
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import to_continue
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation, operations
 
 
@@ -68,7 +68,7 @@ def _described(operation: Operation) -> Dict[str, Any]:
         "outcome": operation.outcome,
         "directory": operation.path,
         "journal": operation.journal(),
-        "next": next_command(operation) if operation.is_open else None,
+        "next": str(to_continue(operation)) if operation.is_open else None,
     }
 
 

@@ -213,7 +213,7 @@ def act(request: Request) -> Dict[str, Any]:
         "failed_migrations": lists.pop("failed"),
         **lists,
         "up_to_date": state.up_to_date,
-        "problems": [dataclasses.asdict(problem) for problem in problems],
+        "problems": [{**vars(problem), "hint": str(problem.hint)} for problem in problems],
         "failures": [_failure(row) for row in rows or () if row.state == history.FAILED],
         "running": bool(holders),
         "lock_holders": [holder.to_json() for holder in holders],

@@ -14,10 +14,12 @@ from typing import Any, Callable, Dict, List, Optional, Union, cast
 
 from ansible.module_utils.basic import AnsibleModule
 
+from .ansible_words import AnsibleWords
 from .application.service import MANAGERS, Service, service_of
 from .application.systemd import SCOPES
 from .base.errors import BackstopError, Refused
 from .base.processes import signals_as_errors
+from .base.remedies import in_words_of
 from .postgres.connection import Settings, database_errors
 from .postgres.pgbouncer import END, REFUSE, Pooler
 from .postgres.relay import relayed
@@ -220,13 +222,14 @@ def run_module(
     module = AnsibleModule(argument_spec=spec, supports_check_mode=supports_check_mode, **keywords)
     module.run_command_environ_update = {"LC_ALL": "C.UTF-8"}
     request = Request(module.params, module.check_mode, module._diff, module.warn)
-    try:
-        if connection and module.params["connection"] is not None:
-            request._connection, request._administration = _settings(module)
-        with signals_as_errors(), database_errors():
-            result = act(request)
-    except BackstopError as error:
-        failure = dict(error.details)
-        failure.update(found=error.found, expected=error.expected, hint=error.hint, error=type(error).__name__)
-        module.fail_json(msg=str(error), **failure)
+    with in_words_of(AnsibleWords()):
+        try:
+            if connection and module.params["connection"] is not None:
+                request._connection, request._administration = _settings(module)
+            with signals_as_errors(), database_errors():
+                result = act(request)
+        except BackstopError as error:
+            failure = dict(error.details)
+            failure.update(found=error.found, expected=error.expected, hint=error.hint, error=type(error).__name__)
+            module.fail_json(msg=str(error), **failure)
     module.exit_json(**result)

@@ -16,6 +16,7 @@ from .base.durable_files import FileLock
 from .base.encryption import Encrypted, require_identity
 from .base.errors import BackstopError, CouldNotVerify, Locked
 from .base.progress import Progress
+from .base.remedies import Setting, remedy
 from .postgres import server
 from .postgres.archive import Source
 from .postgres.client_tools import ClientTools, find_client_tools
@@ -122,7 +123,7 @@ class Site:
                 "Backup %s is encrypted and cannot be read here" % place.backup_id,
                 found="no identity; it is for " + ", ".join(manifest.archive.recipients),
                 expected="the identity of one of them",
-                hint="give the file with that private key as backstop_age_identity",
+                hint=remedy("give the file with that private key as %s", Setting.IDENTITY),
             )
         return Encrypted(place.file(name), require_identity(self.identity))
 

@@ -106,11 +106,10 @@ def test_the_server_is_down(backstop):
 
 
 def test_hints_speak_of_what_is_on_the_host(backstop):
-    """The library's own words are those of playbooks."""
     backstop.configure(connection={"database": "shopp"})
     ended = backstop("backup", "shop")
     assert ended.status == FAILED and "one of: shop" in ended.stderr
-    assert "the configuration below /etc/backstop" in ended.stderr and "backstop_connection" not in ended.stderr
+    assert "the configuration below " in ended.stderr and "backstop_connection" not in ended.stderr
 
 
 def test_a_backup_that_was_changed(backstop):

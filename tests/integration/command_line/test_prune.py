@@ -117,7 +117,7 @@ def test_too_much_at_once(host, check):
     host.configure(retention={**RETENTION, "max_delete_share": 0.25})
     ended = host.prune("shop", *check)
     assert ended.status == FAILED and ended.stdout == ""
-    assert "would delete 4 of 8" in ended.stderr and "max_delete_share in its configuration" in ended.stderr
+    assert "would delete 4 of 8" in ended.stderr and "max_delete_share in the configuration" in ended.stderr
     assert ended.stderr.count(" would be deleted: ") == 4 and ended.stderr.count(" kept: ") == 4
     assert sorted(host.listed) == sorted(before_ids(host))
     assert (host.last_run == {}) if check else (host.last_run["passed"] is False)

@@ -220,7 +220,7 @@ def test_client_tools_of_the_servers_major(cluster):
 def test_client_tools_that_are_missing(tmp_path):
     with pytest.raises(Refused, match="client programs of version 99 are missing") as caught:
         find_client_tools(99)
-    assert "postgresql-client-99" in caught.value.hint and "backstop_client_bin_dir" in caught.value.hint
+    assert "postgresql-client-99" in caught.value.hint and "client_bin_dir" in caught.value.hint
     for name in ("pg_dump", "pg_restore"):
         (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
         (tmp_path / name).chmod(0o755)

@@ -5,6 +5,16 @@
 """A real server, and for each test a database of its own."""
 from __future__ import annotations
 
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_words import AnsibleWords
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.remedies import in_words_of
 from support.databases import cluster, databases, plain, realistic, seed, shared_databases
 
 __all__ = ["cluster", "databases", "plain", "realistic", "seed", "shared_databases"]
+
+
+@pytest.fixture(autouse=True)
+def words_of_ansible():
+    """What to do is said as users of the playbooks read it."""
+    with in_words_of(AnsibleWords()):
+        yield

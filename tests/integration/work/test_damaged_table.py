@@ -162,7 +162,7 @@ def test_the_other_ways_back_say_what_is_wrong(damaged):
     """Down-SQL is proved on a copy, which a whole backup is needed for; leftovers are compared row by row."""
     with pytest.raises(Refused, match="Table public.documents is damaged: the server cannot read all of it") as caught:
         damaged.backup("emergency")
-    assert "rollback_corrupted_table.yml" in caught.value.hint and "rollback_accept_unreadable" in caught.value.hint
+    assert "rollback_corrupted_table" in caught.value.hint and "rollback_accept_unreadable" in caught.value.hint
     assert not damaged.store.backups("emergency")
     place = damaged.store.backups()[0]
     damaged.run("receipts.sql")

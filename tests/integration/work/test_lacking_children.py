@@ -5,6 +5,7 @@
 """A table that is put right brings no rows of others back: every one that lacks some is named, with the command."""
 from __future__ import annotations
 
+import json
 import shlex
 
 import pytest
@@ -53,8 +54,11 @@ def options_of(command):
     """The options of a command, as Ansible reads them."""
     words = shlex.split(command)
     assert words[:2] == ["ansible-playbook", "backstop.postgres.rollback_corrupted_table"]
-    given = [word for word in words[2:] if word != "-e"]
-    return dict(pair.split("=", 1) for one in given for pair in shlex.split(one))
+    options = {}
+    for one in words[2:]:
+        if one != "-e":
+            options.update(json.loads(one) if one.startswith("{") else [one.split("=", 1)])
+    return options
 
 
 def follow(live, told):

@@ -12,14 +12,21 @@ import subprocess
 import sys
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_words import AnsibleWords
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Locked, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.remedies import (
+    Action,
+    Start,
+    in_words_of,
+    remedy,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import database_lock, journaled_step
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import (
     begin,
     is_alive,
-    next_command,
     this_controller,
+    to_continue,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
     Operation,
@@ -109,7 +116,7 @@ def test_a_run_on_another_host_is_not_guessed_about(store):
     first, _adopted = deploy(store, controller)
     with pytest.raises(Locked, match="may be running") as caught:
         deploy(store)
-    assert "elsewhere" in caught.value.found and "backstop_take_over" in caught.value.hint
+    assert "elsewhere" in caught.value.found and "take_over=true" in caught.value.hint
     again, adopted = deploy(store, take_over=True)
     assert adopted and again.id == first.id
 
@@ -128,7 +135,7 @@ def test_a_dead_deploy_that_stopped_the_application_does_not(store):
     with pytest.raises(Refused, match="was interrupted and asked for something else") as caught:
         deploy(store, request={"revision": "other"})
     assert first.id in str(caught.value) and "revision=et-100" in caught.value.found
-    assert "again" in caught.value.hint and "ansible-playbook" in caught.value.hint
+    assert caught.value.remedy == remedy("%s", Start(Action.DEPLOY, as_before=True))
     rollback, adopted = deploy(store, kind="rollback", request={"scenario": "complete"})
     assert not adopted and rollback.kind == "rollback"
 
@@ -151,7 +158,8 @@ def test_a_dead_deploy_that_stopped_the_application_does_not(store):
 )  # fmt: skip
 def test_the_command_that_finishes_it_makes_the_same_request(store, kind, request_, command):
     first, _adopted = deploy(store, dead_controller(), kind=kind, request=request_)
-    assert next_command(first).startswith("ansible-playbook backstop.postgres.%s, with" % command)
+    with in_words_of(AnsibleWords()):
+        assert str(to_continue(first)).startswith("ansible-playbook backstop.postgres.%s, with" % command)
 
 
 @pytest.mark.parametrize("kind", ["rollback", "undo"])

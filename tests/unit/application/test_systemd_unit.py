@@ -80,7 +80,7 @@ def test_a_missing_unit() -> None:
     assert unit(answers).stop() is False
     with pytest.raises(Refused, match="knows no such unit") as caught:
         unit(answers).start("/")
-    assert "application_systemd_unit" in str(caught.value)
+    assert "systemd unit" in str(caught.value)
 
 
 def test_a_masked_unit() -> None:

@@ -2,37 +2,101 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the command says names nothing that only those who run playbooks have."""
+"""The library names nothing of Ansible: what to do about an error is data, and each way in words it for its users."""
 from __future__ import annotations
 
 import ast
+import json
 import re
+from typing import Iterator, Tuple
 
 import pytest
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.main import in_words_of_hosts
-from support.collection_files import LIBRARY, name_of, python_files
+import yaml
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import run_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_words import NAMES
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.remedies import Action, Setting, remedy
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line import main
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.subcommands import Subcommand
+from support.collection_files import LIBRARY, MODULES, ROLES, ROOT, name_of, python_files
 
-#: Files whose errors the command can meet: what it does is to back up, drill, restore and list.
-_MET = ("base", "postgres", "store", "command_line", "site", "backups")
-#: What only a fence of a swap meets, what keeps a swap's emergency backup, and what begins operations.
-_NOT_MET = ("postgres/pgbouncer.py", "store/lifecycle.py", "backups/salvage.py", "command_line/main.py")
-_OF_ANSIBLE = re.compile(
-    r"\b(?:backstop_(?!scratch|retired|drill|lost)|rollback_|deploy_|ansible|pg_backup_|pg_table_)\w+"
-    r"|(?<!\w)-e \w|\.yml"
-)
-
-
-def texts():
-    for path in python_files(LIBRARY):
-        place = str(path.relative_to(LIBRARY))
-        if place.startswith(_MET) and place not in _NOT_MET:
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.keyword) and node.arg in ("hint", "expected") or isinstance(node, ast.Return):
-                    for part in ast.walk(node):
-                        if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                            yield pytest.param(part.value, id="%s:%d" % (name_of(path), part.lineno))
+PLAYBOOKS = {path.stem for path in (ROOT / "playbooks").glob("*.yml")}
+#: But those that are programs of PostgreSQL, or words.
+OUR_MODULES = {path.stem for path in MODULES.glob("*_*.py")} - {"pg_dump", "pg_restore"}
+#: Names of the library's own files advise nothing.
+OF_ANSIBLE = re.compile(r"(?<!\w)-e \w|\w\.yml\b|(?i:ansible)(?!_\w+\.py)|(?i:playbook)|--tags")
 
 
-@pytest.mark.parametrize("text", [one for one in texts() if _OF_ANSIBLE.search(one.values[0])])
-def test_a_hint_says_nothing_of_ansible(text):
-    assert not _OF_ANSIBLE.search(in_words_of_hosts(text)), in_words_of_hosts(text)
+def variables() -> Iterator[str]:
+    """What users set, by the specifications of the roles."""
+    for path in ROLES.glob("*/meta/argument_specs.yml"):
+        for entry in yaml.safe_load(path.read_text("utf-8"))["argument_specs"].values():
+            yield from entry.get("options", {})
+
+
+OUR_NAMES = {*PLAYBOOKS, *OUR_MODULES, *variables()} - {"deploy", "application_name"}  # PostgreSQL's
+
+
+def names_of_ansible(text: str) -> list:
+    return [*OF_ANSIBLE.findall(text), *sorted(set(re.findall(r"\w+", text)) & OUR_NAMES)]
+
+
+def texts(tree: ast.AST) -> Iterator[Tuple[int, str]]:
+    """All but docstrings."""
+    for node in ast.walk(tree):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Constant) and isinstance(child.value, str) and not isinstance(node, ast.Expr):
+                yield child.lineno, child.value
+
+
+#: What Ansible calls what, which no other file does.
+WORDS = "ansible_words.py"
+#: Not put into data yet.
+LATER = ("command_line/words.py",)
+
+
+@pytest.mark.parametrize("path", python_files(LIBRARY), ids=name_of)
+def test_the_library_names_nothing_of_ansible(path):
+    if path.name != WORDS and not str(path.relative_to(LIBRARY)).startswith(LATER):
+        found = [(line, text) for line, text in texts(ast.parse(path.read_text("utf-8"))) if names_of_ansible(text)]
+        assert not found, "\n".join("line %d: %s in %r" % (line, names_of_ansible(text), text) for line, text in found)
+
+
+def test_ansible_calls_everything_by_a_name_that_it_has():
+    assert set(NAMES) == {*Setting, *Action}
+    for part, name in NAMES.items():
+        words = set(re.findall(r"\w+", name))
+        known = words & {*OUR_NAMES, "deploy", "max_delete_share", "ansible_python_interpreter"} or "--tags" in name
+        assert known, "%s is called %r: no playbook, module or variable" % (part.name, name)
+
+
+#: One refusal for each kind of part, and what either way in says.
+REFUSALS = [
+    ("look at the reasons", "look at the reasons", "look at the reasons"),
+    (
+        remedy("check the user in %s", Setting.CONNECTION),
+        "check the user in backstop_connection",
+        "check the user in the section connection of the configuration below /nowhere",
+    ),
+    (remedy("%s shows them", Action.LIST_BACKUPS), "pg_backup_info shows them", "backstop list shows them"),
+]
+
+
+@pytest.mark.parametrize("hint, ansible, command", REFUSALS)
+def test_each_way_in_words_a_refusal_for_its_users(hint, ansible, command, capsys, monkeypatch):
+    def refuse(*_call):
+        raise Refused("It does not hold", found="this", hint=hint)
+
+    with patch_module_args({}), pytest.raises(SystemExit):
+        run_module({}, refuse)
+    result = json.loads(capsys.readouterr().out)
+    assert (result["hint"], result["found"]) == (ansible, "this")
+    assert result["msg"] == "It does not hold. Found: this. What to do: %s." % ansible
+
+    monkeypatch.setattr(main, "SUBCOMMANDS", [Subcommand("list", "", refuse, ())])
+    monkeypatch.chdir("/")
+    assert main.main(["list", "--json", "--config-directory", "/nowhere"]) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["hint"] == command
+    assert told.err == "backstop: It does not hold. Found: this. What to do: %s. (exit status 1)\n" % command

@@ -50,7 +50,7 @@ def test_a_failed_migration():
     assert error.found == 'ERROR: relation "ReceiptData" already exists [P3018, SQLSTATE 42P07]'
     assert error.started == ["20251001000000_init", NAME] and not error.nothing_changed
     assert said(P3018).migration == NAME
-    assert "exists already" in error.hint and "prisma_migrate_resolve" in error.hint
+    assert "exists already" in error.hint and "mark a migration" in error.hint
     assert error.details == {
         "prisma_code": "P3018", "migration": NAME, "sqlstate": "42P07", "nothing_changed": False,
         "database_message": error.database_message, "started": error.started,

@@ -26,6 +26,7 @@ MAY_IMPORT: Dict[str, Set[str]] = {
     "migrations": {*LOWER, "site", "backups", "loss"},
     "ways": {*LOWER, "site", "backups", "loss", "migrations"},
     "command_line": {*LOWER, "site", "backups", "loss", "migrations", "ways"},
+    "ansible_words": {"base"},
 }
 #: The file between Ansible and the library: it may import all of them.
 WAYS_IN = {"ansible_boundary"}

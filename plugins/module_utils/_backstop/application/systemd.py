@@ -21,6 +21,7 @@ from ..base import processes
 from ..base.environment_file import secrets_in
 from ..base.errors import BackstopError, CouldNotVerify, Refused
 from ..base.processes import Finished, find_program, redact
+from ..base.remedies import Setting, remedy
 from .system_processes import POLL_SECONDS, alive
 
 Runner = Callable[..., Finished]
@@ -122,7 +123,7 @@ class Unit:
             raise CouldNotVerify(
                 "It cannot be seen in which release the application runs",
                 found="process %d of %s belongs to another user" % (pid, self.name),
-                hint="run this as root or as the user of the unit (application_systemd_user)",
+                hint=remedy("run this as root or as the user of the unit (%s)", Setting.SYSTEMD_USER),
             ) from error
 
     def runs_in(self, cwd: str, stable: float = 0) -> bool:
@@ -230,7 +231,7 @@ class Unit:
             raise Refused(
                 "systemd knows no such unit", found=self.name,
                 expected="a unit with WorkingDirectory= the link to the current release",
-                hint="install the unit and run systemctl daemon-reload, or correct application_systemd_unit",
+                hint=remedy("install the unit and run systemctl daemon-reload, or correct %s", Setting.SYSTEMD_UNIT),
             )
         return found
 
@@ -310,7 +311,7 @@ class Unit:
         if path is None:
             raise Refused(
                 program + " is not found", expected="a host with systemd",
-                hint="application_manager is systemd here; pm2 and commands are the others",
+                hint=remedy("%s is systemd here; pm2 and commands are the others", Setting.MANAGER),
             )
         return self._run([path, *arguments], environment=self._environment(), timeout=timeout, check=check)
 

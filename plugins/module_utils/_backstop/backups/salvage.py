@@ -13,6 +13,7 @@ from typing import IO, Any, Dict, List, Tuple
 from ..base.durable_files import PRIVATE_FILE, file_error, make_private_directory, write_json
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
+from ..base.remedies import Given, Setting, remedy
 from ..base.sql_names import qualified, quote_identifier
 from ..postgres import catalog
 from ..postgres.catalog import Table
@@ -73,10 +74,16 @@ def save_what_can_be_read(
             "No whole backup can be made of the database as it is: a table is damaged",
             found=names,
             expected="a backup of what will be removed",
-            hint="nothing was changed. Copy the server's files first if you can. What can be read is in %s, and in the"
-            " backups %s (the other tables) and %s (the schema). Give the rest up with -e"
-            " rollback_accept_unreadable=true; that cannot be undone. rollback_restore_method=swap needs no backup: it"
-            " keeps this database" % (folder, place.backup_id, schema.backup_id),
+            hint=remedy(
+                "nothing was changed. Copy the server's files first if you can. What can be read is in %s, and in the"
+                " backups %s (the other tables) and %s (the schema). Give the rest up with %s; that cannot be undone."
+                " Or use %s, which needs no backup: it keeps this database",
+                folder,
+                place.backup_id,
+                schema.backup_id,
+                Given(Setting.ACCEPT_UNREADABLE, True),
+                Given(Setting.RESTORE_METHOD, "swap"),
+            ),
             details={"saved": saved},
         )
     return place, saved

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
+from .remedies import Hint, Remedy
+
 
 class BackstopError(Exception):
     """A failure told so that a person can act on it.
@@ -15,7 +17,7 @@ class BackstopError(Exception):
     :param message: what went wrong, one sentence without the final full stop
     :param found: what is there
     :param expected: what should be there
-    :param hint: what to do next
+    :param hint: what to do next; a remedy where it names something that each way in calls otherwise
     :param details: further facts for the caller, free of secrets (JSON types only)
     """
 
@@ -28,7 +30,7 @@ class BackstopError(Exception):
         *,
         found: Optional[str] = None,
         expected: Optional[str] = None,
-        hint: Optional[str] = None,
+        hint: Optional[Hint] = None,
         details: Optional[Dict[str, Any]] = None,
     ) -> None:
         super().__init__(message)
@@ -47,6 +49,15 @@ class BackstopError(Exception):
     @property
     def sqlstate_class(self) -> str:
         return (self.sqlstate or "")[:2]
+
+    @property
+    def hint(self) -> Optional[str]:
+        """What to do next, in the words of this process's users."""
+        return None if self.remedy is None else str(self.remedy)
+
+    @hint.setter
+    def hint(self, hint: Optional[Hint]) -> None:
+        self.remedy = hint if isinstance(hint, Remedy) else Remedy(hint) if hint else None
 
     def __str__(self) -> str:
         parts = [self.message]

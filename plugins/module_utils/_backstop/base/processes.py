@@ -284,11 +284,11 @@ def _read_all(descriptor: int, blocks: List[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def signals_as_errors(hint: str = "run the same playbook again") -> Iterator[None]:
+def signals_as_errors() -> Iterator[None]:
     """Turn SIGTERM and SIGHUP into an error, so that cleaning up runs."""
 
     def stop(number: int, _frame: object) -> None:
-        raise BackstopError("Interrupted", found="signal %d" % number, hint=hint)
+        raise BackstopError("Interrupted", found="signal %d" % number, hint="run this again")
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

@@ -65,8 +65,8 @@ class Output:
     def warn(self, text: str) -> None:
         self._write("backstop: warning: " + text, error=True)
 
-    def failure(self, error: BackstopError, text: str) -> None:
-        self._write("backstop: %s (exit status %d)" % (text, error.exit_status), error=True)
+    def failure(self, error: BackstopError) -> None:
+        self._write("backstop: %s (exit status %d)" % (error, error.exit_status), error=True)
         if self._json and not self._syslog:
             value: Dict[str, Any] = {
                 "error": type(error).__name__,

@@ -15,8 +15,8 @@ from typing import Iterator, Tuple
 
 from ..base.errors import Refused
 
-#: What only Ansible can import.
-_LEFT_OUT = ("ansible_boundary.py",)
+#: What only Ansible imports.
+_LEFT_OUT = ("ansible_boundary.py", "ansible_words.py")
 _PACKAGE = "_backstop"
 _MAIN = b"""\
 import sys

@@ -18,6 +18,7 @@ from collections import Counter
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ..base.errors import BackstopError, Refused
+from ..base.remedies import Given, Setting, remedy
 from ..base.sql_names import qualified, quote_identifier, quote_literal
 from ..postgres import catalog, digests
 from ..postgres.catalog import Table
@@ -192,7 +193,9 @@ def _loss_of_columns(live: Session, table: Table, pair: Pair, to_be_put_back: bo
         raise Refused(
             "Values could not be put back into table %s once its column is gone" % table.full_name,
             found="no key by which its rows are known; %d rows hold a value in %s" % (loss.total, ", ".join(going)),
-            hint="restore instead (rollback_method=restore): the former database keeps everything",
+            hint=remedy(
+                "restore instead (%s): the former database keeps everything", Given(Setting.METHOD, "restore")
+            ),
         )
     return loss
 

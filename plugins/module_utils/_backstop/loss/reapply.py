@@ -34,6 +34,7 @@ from ..base.durable_files import (
 )
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
+from ..base.remedies import Given, Setting, remedy
 from ..base.sql_names import quote_identifier
 from ..postgres import catalog, digests, server
 from ..postgres.catalog import Table
@@ -313,8 +314,11 @@ class _Carry:
             raise BackstopError(
                 "The database that is to take over does not hold what was backed up and carried over, and only that",
                 found="other rows in " + ", ".join(wrong[:10]),
-                hint="nothing was changed. A rule, a foreign key's ON UPDATE action or another session changed them: "
-                "run this again with rollback_reapply=off, and put the rows back with the scripts in lost-rows",
+                hint=remedy(
+                    "nothing was changed. A rule, a foreign key's ON UPDATE action or another session changed them: "
+                    "run this again with %s, and put the rows back with the scripts in lost-rows",
+                    Given(Setting.REAPPLY, "off"),
+                ),
             )
 
     def result(self, losses: Sequence[TableLoss], wanted: Reapply) -> Carried:

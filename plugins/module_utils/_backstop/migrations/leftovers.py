@@ -22,6 +22,7 @@ from ..backups.catalog_comparison import catalog_differences, is_about, loaded, 
 from ..backups.comparison import compare_tables
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
+from ..base.remedies import Action, Given, Setting, remedy
 from ..base.sql_names import qualified
 from ..loss.count import losses_of_dropping
 from ..loss.kept_rows import write_lost_rows
@@ -119,7 +120,7 @@ def _history_since(
         raise Refused(
             "The backup was made after the migration had failed",
             found="%s is marked as failed in backup %s" % (", ".join(failed), place.backup_id),
-            hint="name an earlier one with -e rollback_backup=ID",
+            hint=remedy("name an earlier one: %s", Given(Setting.BACKUP, "ID")),
         )
     rows = history.read_rows(session.cursor(), site.connection.schema)
     applied = applied_since(place, rows)
@@ -208,7 +209,7 @@ def _require_none(wrong: Sequence[str]) -> None:
         raise BackstopError(
             "The database is not as it was before the migration",
             found="; ".join(wrong[:10]),
-            hint="revert completely: rollback_complete.yml",
+            hint=remedy("revert completely: %s", Action.COMPLETE),
         )
 
 

@@ -19,6 +19,7 @@ from typing import Dict, List, Optional
 
 from ..base.errors import Refused
 from ..base.processes import run
+from ..base.remedies import Setting, remedy
 
 PROGRAMS = ("pg_dump", "pg_restore", "pg_dumpall")
 
@@ -93,6 +94,10 @@ def find_client_tools(major: int, folder: Optional[str] = None) -> ClientTools:
         "PostgreSQL's client programs of version %d are missing on this host" % major,
         found=found or "no pg_dump, pg_restore and pg_dumpall" + (" in " + folder if folder else ""),
         expected="version %d, as the server's" % major,
-        hint="install postgresql-client-%d (Debian, Ubuntu) or postgresql%d (PGDG for RHEL, Fedora), "
-        "or set backstop_client_bin_dir" % (major, major),
+        hint=remedy(
+            "install postgresql-client-%s (Debian, Ubuntu) or postgresql%s (PGDG for RHEL, Fedora), or set %s",
+            major,
+            major,
+            Setting.CLIENT_BIN_DIR,
+        ),
     )

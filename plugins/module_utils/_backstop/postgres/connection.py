@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.processes import redact
+from ..base.remedies import Setting, remedy
 from ..base.secret_texts import encoded_forms
 from ..base.sql_names import near_names
 
@@ -138,7 +139,7 @@ class Settings:
             what = "the scheme %r" % parts.scheme if "://" in url else "no scheme" if url.strip() else "nothing"
             hint = "DATABASE_URL must be the direct URL of the database"
             if not url.strip():
-                hint = "set the variable DATABASE_URL, or backstop_connection"
+                hint = "give %s" % Setting.URL
             if parts.scheme in ("prisma", "prisma+postgres"):
                 hint = "this is Prisma's proxy: give the direct URL of the database"
             raise Refused(
@@ -227,8 +228,7 @@ def require_driver() -> None:
         raise Refused(
             "The Python module psycopg2 is missing on this host",
             found=str(PSYCOPG2_ERROR),
-            hint="install python3-psycopg2 (Debian, Fedora) or psycopg2-binary (pip) for the Python that Ansible uses "
-            "here, or point ansible_python_interpreter to one that has it",
+            hint=remedy("install python3-psycopg2 (Debian, Fedora) or psycopg2-binary (pip) for %s", Setting.PYTHON),
         )
 
 
@@ -333,9 +333,7 @@ def connect(settings: Settings, *, pinned: bool = True, name: str = "backstop") 
     """
     require_driver()
     if not settings.database:
-        raise Refused(
-            "No database is given", hint="set backstop_connection (or DATABASE_URL) to the URL of the database"
-        )
+        raise Refused("No database is given", hint=remedy("name it in %s", Setting.URL))
     try:
         raw = psycopg2.connect(**_arguments(settings, name))
     except psycopg2.Error as error:
@@ -419,12 +417,12 @@ def _connect_error(text: str, settings: Settings) -> Refused:
         (
             "password authentication failed",
             "The password for the database is wrong",
-            "check user and password in backstop_connection (or DATABASE_URL); in a URL it must be percent-encoded",
+            remedy("check user and password in %s; in a URL it must be percent-encoded", Setting.URL),
         ),
         (
             "no password supplied",
             "The server wants a password and none was given",
-            "put it into backstop_connection, from a vault",
+            remedy("put it into %s", Setting.PASSWORD),
         ),
         (
             "Connection refused",
@@ -456,10 +454,14 @@ def _connect_error(text: str, settings: Settings) -> Refused:
         (
             "not currently accepting connections",
             "The database %s accepts no connections" % settings.database,
-            "it may be a retired one: see pg_backup_info, or ALTER DATABASE ... ALLOW_CONNECTIONS true",
+            "it may be a database that a rollback retired; to use it: ALTER DATABASE ... ALLOW_CONNECTIONS true",
         ),
         ("the database system is", "The server is not ready", "wait until it has started, then run this again"),
-        ("role ", "The database user does not exist or may not log in", "check the user in backstop_connection"),
+        (
+            "role ",
+            "The database user does not exist or may not log in",
+            remedy("check the user in %s", Setting.CONNECTION),
+        ),
     )
     if "database " in said and "does not exist" in said:
         return _missing_database(shown, settings)
@@ -468,7 +470,10 @@ def _connect_error(text: str, settings: Settings) -> Refused:
         if pattern in said:
             return Refused(message, found=shown, hint=hint, details=details)
     return Refused(
-        "The connection to %s failed" % settings.masked, found=shown, hint="check backstop_connection", details=details
+        "The connection to %s failed" % settings.masked,
+        found=shown,
+        hint=remedy("check %s", Setting.CONNECTION),
+        details=details,
     )
 
 
@@ -482,7 +487,7 @@ def _missing_database(said: str, settings: Settings) -> Refused:
         "There is no database %s on %s:%d" % (settings.database, settings.host, settings.port),
         found=said,
         expected="one of: " + ", ".join(near) if near else None,
-        hint="check the database's name in backstop_connection (names are case-sensitive)",
+        hint=remedy("check the database's name in %s (names are case-sensitive)", Setting.CONNECTION),
     )
 
 

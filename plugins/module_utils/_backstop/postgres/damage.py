@@ -10,6 +10,7 @@ from typing import Dict, Sequence
 
 from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
+from ..base.remedies import Action, Given, Setting, remedy
 from . import digests
 from .catalog import Table
 from .connection import Session
@@ -31,9 +32,13 @@ class DamagedTable(Refused):
             "Table %s is damaged: the server cannot read all of it" % table,
             found=error.found,
             expected=needed_for,
-            hint="copy the server's files first if you can. rollback_corrupted_table.yml puts the table right from a"
-            " backup; rollback_complete.yml goes back to one and keeps this database. With -e"
-            " rollback_accept_unreadable=true both give up what cannot be read",
+            hint=remedy(
+                "copy the server's files first if you can. Then restore the table from a backup (%s), or go back to a"
+                " whole backup, which keeps this database (%s). With %s both give up what cannot be read",
+                Action.CORRUPTED_TABLE,
+                Action.COMPLETE,
+                Given(Setting.ACCEPT_UNREADABLE, True),
+            ),
             details={"table": table, "sqlstate": error.sqlstate},
         )
 

@@ -16,6 +16,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Tuple
 from urllib.parse import urlsplit
 
 from ..base.errors import BackstopError, Refused
+from ..base.remedies import Setting, remedy
 from ..base.sql_names import near_names, quote_identifier
 from .connection import Session, Settings, connect, database_errors, execute_within
 
@@ -79,14 +80,17 @@ class Console:
                 raise Refused(
                     "PgBouncer at %s has no pool %s that leads to database %s" % (self._pooler.address, name, database),
                     found=", ".join("%s leads to %s" % (pool.name, pool.database) for pool in known.values()) or "none",
-                    hint="correct the pools in backstop_poolers%s"
-                    % "".join("; did you mean %s?" % near for near in near_names(name, list(known))[:1]),
+                    hint=remedy(
+                        "correct the pools in %s%s",
+                        Setting.POOLERS,
+                        "".join("; did you mean %s?" % near for near in near_names(name, list(known))[:1]),
+                    ),
                 )
         if not wanted:
             raise Refused(
                 "PgBouncer at %s has no pool that leads to database %s" % (self._pooler.address, database),
                 found=", ".join("%s leads to %s" % (pool.name, pool.database) for pool in known.values()) or "none",
-                hint="name its pools in backstop_poolers, or leave this PgBouncer out",
+                hint=remedy("name its pools in %s, or leave this PgBouncer out", Setting.POOLERS),
             )
         return [known[name] for name in wanted]
 
@@ -151,7 +155,7 @@ def console(pooler: Pooler) -> Iterator[Console]:
             "The console of PgBouncer at %s cannot be reached" % pooler.address,
             found="%s: %s" % (error.message, error.found) if error.found else error.message,
             expected="a user of its admin_users",
-            hint="correct backstop_poolers",
+            hint=remedy("correct %s", Setting.POOLERS),
         ) from None
     with session:
         yield Console(pooler, session)

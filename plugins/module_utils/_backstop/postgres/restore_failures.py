@@ -15,6 +15,7 @@ import re
 from typing import Callable, Match, Optional, Sequence, Tuple, Type
 
 from ..base.errors import BackstopError, CouldNotVerify
+from ..base.remedies import Hint, Setting, remedy
 from .connection import Session, Settings, connect
 
 _BLOCK = re.compile(
@@ -63,7 +64,7 @@ class Failure:
 
 
 #: Cause and remedy of a failure.
-_Advice = Tuple[str, str]
+_Advice = Tuple[str, Hint]
 
 
 def _by_search_path(failure: Failure, said: Match[str]) -> Optional[_Advice]:
@@ -153,14 +154,19 @@ def _brought_twice(_failure: Failure, said: Match[str]) -> _Advice:
 
 def _owner(failure: Failure, said: Match[str]) -> _Advice:
     owner = said.group(1)
-    remedy = "GRANT %s TO %s, give the object another owner in the source, or use a superuser as backstop_connection"
-    return "it belongs to role %s, of which %s is not a member" % (owner, failure.role), remedy % (owner, failure.role)
+    return "it belongs to role %s, of which %s is not a member" % (owner, failure.role), remedy(
+        "GRANT %s TO %s, give the object another owner in the source, or connect as a superuser (%s)",
+        owner,
+        failure.role,
+        Setting.CONNECTION,
+    )
 
 
 def _untrusted_extension(failure: Failure, said: Match[str]) -> _Advice:
     cause = "only a superuser may create extension %s, which %s is not" % (said.group(1), failure.role)
-    remedy = "use a superuser as backstop_connection: every restore creates the extension; or drop it in the source"
-    return cause, remedy
+    return cause, remedy(
+        "every restore creates the extension: connect as a superuser (%s), or drop it in the source", Setting.CONNECTION
+    )
 
 
 def _missing_package(_failure: Failure, said: Match[str]) -> _Advice:
@@ -171,8 +177,9 @@ def _missing_package(_failure: Failure, said: Match[str]) -> _Advice:
 
 
 def _rights(failure: Failure, _said: Match[str]) -> _Advice:
-    remedy = "use a role that may (its owner, or a superuser) as backstop_connection, or drop the object in the source"
-    return "%s may not %s" % (failure.role, "write there" if failure.table else "create this object"), remedy
+    return "%s may not %s" % (failure.role, "write there" if failure.table else "create this object"), remedy(
+        "connect as its owner or as a superuser (%s), or drop the object in the source", Setting.CONNECTION
+    )
 
 
 def _no_role(_failure: Failure, said: Match[str]) -> _Advice:
@@ -231,8 +238,8 @@ def explain(stderr: str, settings: Settings, otherwise: str) -> BackstopError:
         said = re.search(pattern, failure.said or stderr)
         advice = advise(failure, said) if said else None
         if advice:
-            cause, remedy = advice
-            return kind(message, found="%s; %s" % (failure.text() or otherwise, cause), hint=remedy)
+            cause, hint = advice
+            return kind(message, found="%s; %s" % (failure.text() or otherwise, cause), hint=hint)
     if failure.said:
         found = failure.text() + (" (%s)" % failure.hint if failure.hint else "")
         hint = "a new backup would fail alike: put this object right in the source, or restore as another role"

@@ -20,6 +20,7 @@ from ..base.closed_off import closed_server
 from ..base.durable_files import file_error
 from ..base.errors import BackstopError, Refused
 from ..base.processes import Running, find_program, run
+from ..base.remedies import Setting, remedy
 from .client_tools import ClientTools
 from .connection import Settings, connect
 
@@ -125,7 +126,7 @@ def _account() -> Tuple[Optional[pwd.struct_passwd], List[str]]:
     raise Refused(
         "PostgreSQL does not run as root",
         found="this runs as root, and there is no setpriv or no account postgres or nobody",
-        hint="set backstop_user, or drill in a scratch database",
+        hint=remedy("run this as another user (%s), or drill in a scratch database", Setting.USER),
     )
 
 

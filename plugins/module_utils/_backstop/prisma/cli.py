@@ -16,6 +16,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, Mapping,
 
 from ..base.errors import BackstopError, Refused
 from ..base.processes import Running, redact
+from ..base.remedies import Action, remedy
 from .configuration import entry_of, find_node, find_prisma
 from .engine import find_engine, guarded, write_config
 from .failures import PrismaError, analyse, plain_text, started_migrations
@@ -370,7 +371,9 @@ def _raise_late(what: str, late: _TookTooLong, left: Sequence[Backend]) -> NoRet
     raise PrismaError(
         "%s took too long and was ended" % what,
         found="it ran longer than %g seconds; %s" % (late.seconds, on_server),
-        hint="see what state the migrations are in (prisma_migrate_info): one that was cut off counts as failed",
+        hint=remedy(
+            "see what state the migrations are in (%s): one that was cut off counts as failed", Action.MIGRATION_STATE
+        ),
         migration=started[-1] if started else None,
         started=started,
     )

@@ -10,6 +10,7 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from ..base import sqlstates
 from ..base.errors import BackstopError
+from ..base.remedies import Action, Hint, Setting, remedy
 
 
 class PrismaError(BackstopError):
@@ -20,7 +21,7 @@ class PrismaError(BackstopError):
         message: str,
         *,
         found: Optional[str] = None,
-        hint: Optional[str] = None,
+        hint: Optional[Hint] = None,
         code: Optional[str] = None,
         migration: Optional[str] = None,
         sqlstate: Optional[str] = None,
@@ -54,15 +55,18 @@ class PrismaError(BackstopError):
 
 class _Known(NamedTuple):
     message: str
-    hint: str
+    hint: Hint
     #: Prisma finds it before it touches anything.
     before_anything: bool = True
 
 
-_FAILED = (
-    "run rollback_failed_migration.yml, which puts the database right and marks the migration as rolled back "
-    "(without a backup: prisma_migrate_resolve), then deploy a corrected one"
+_FAILED = remedy(
+    "run %s, which puts the database right and marks the migration as rolled back (without a backup: %s), then deploy a"
+    " corrected one",
+    Action.FAILED_MIGRATION,
+    Action.MARK_MIGRATION,
 )
+_READ = remedy("read what Prisma said; see what state the migrations are in (%s)", Action.MIGRATION_STATE)
 _KNOWN: Dict[str, _Known] = {
     "P1000": _Known("The database does not let Prisma in", "check user and password of the connection; "
                     "a password in a URL must be percent-encoded"),
@@ -75,33 +79,38 @@ _KNOWN: Dict[str, _Known] = {
                     "run `npx prisma validate` in the release"),
     "P1013": _Known("Prisma cannot read the connection URL",
                     "percent-encode the characters : / ? # [ ] @ in user and password"),
-    "P1017": _Known("The server closed Prisma's connection", "see the server's log, then what state the migrations "
-                    "are in (prisma_migrate_info)", before_anything=False),
-    "P3005": _Known("The database has tables but no migration history", "mark the migrations that it already has with "
-                    "prisma_migrate_resolve and state=applied (baselining), then deploy"),
+    "P1017": _Known("The server closed Prisma's connection", remedy(
+                    "see the server's log, then what state the migrations are in (%s)", Action.MIGRATION_STATE),
+                    before_anything=False),
+    "P3005": _Known("The database has tables but no migration history", remedy(
+                    "mark the migrations that it already has as applied (baselining) with %s, then deploy",
+                    Action.MARK_MIGRATION)),
     "P3008": _Known("The migration is applied already", "nothing is to be done"),
     "P3009": _Known("A migration in the history failed, so Prisma applies no other", _FAILED),
     "P3011": _Known("The migration was never applied to this database, so it cannot be marked as rolled back",
                     "check the name and the database"),
-    "P3012": _Known("The migration succeeded, so Prisma does not mark it as rolled back", "to take a migration out "
-                    "again use a rollback playbook: it puts tables and history back together"),
+    "P3012": _Known("The migration succeeded, so Prisma does not mark it as rolled back", remedy(
+                    "to take a migration out again use %s: it puts tables and history back together",
+                    Action.APPLICATION_ERRORS)),
     "P3015": _Known("A migration has no SQL", "restore migration.sql from version control, or remove the empty folder",
                     before_anything=False),
     "P3017": _Known("The migration is not in the release's migrations folder", "check the name and the release"),
     "P3018": _Known("A migration failed", _FAILED, before_anything=False),
     "P3019": _Known("The release's migrations are not for PostgreSQL", "see prisma/migrations/migration_lock.toml"),
 }
-_LOCKED = "wait for the other migration to end (prisma_migrate_info shows who holds the lock), then run this again"
+_LOCKED = remedy(
+    "wait for the other migration to end (%s shows who holds the lock), then run this again", Action.MIGRATION_STATE
+)
 _STATES = {
     sqlstates.LOCK_NOT_AVAILABLE: "another session holds a lock on the table: end it (pg_stat_activity) or raise the"
-    " lock timeout. ",
-    sqlstates.QUERY_CANCELED: "the statement was cancelled, by a statement_timeout or by a person. ",
-    sqlstates.ADMIN_SHUTDOWN: "the session was ended on the server. ",
-    sqlstates.INSUFFICIENT_PRIVILEGE: "the migration's role lacks a right. ",
-    sqlstates.DUPLICATE_TABLE: "what it creates exists already: was it made by hand, or by a run that was cut off? ",
-    sqlstates.ACTIVE_SQL_TRANSACTION: "such a statement needs a migration file of its own. ",
+    " lock timeout.",
+    sqlstates.QUERY_CANCELED: "the statement was cancelled, by a statement_timeout or by a person.",
+    sqlstates.ADMIN_SHUTDOWN: "the session was ended on the server.",
+    sqlstates.INSUFFICIENT_PRIVILEGE: "the migration's role lacks a right.",
+    sqlstates.DUPLICATE_TABLE: "what it creates exists already: was it made by hand, or by a run that was cut off?",
+    sqlstates.ACTIVE_SQL_TRANSACTION: "such a statement needs a migration file of its own.",
     sqlstates.IN_FAILED_SQL_TRANSACTION: "the migration has a BEGIN of its own, which hides the first error: see the"
-    " server's log. ",
+    " server's log.",
 }
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -149,32 +158,32 @@ def analyse(what: str, stdout: str, stderr: str) -> PrismaError:
     known = _KNOWN.get(code or "")
     migration = _migration(said) or (started[-1] if started else None)
     message = known.message if known else "%s failed" % what
-    hint = known.hint if known else "read what Prisma said; see what state the migrations are in (prisma_migrate_info)"
+    hint = known.hint if known else _READ
     nothing_changed = not started and known is not None and known.before_anything
     if _is_lock_wait(code, said, state, started):
         message, hint, nothing_changed = "Another Prisma migration holds the migration lock", _LOCKED, True
     elif state in _STATES:
         message = _KNOWN["P3018"].message if started else message
-        hint = _STATES[state] + (_FAILED if started else "")
+        hint = remedy("%s %s", _STATES[state], _FAILED) if started else _STATES[state]
     elif code is None and _ENGINE.search(said):
         message, nothing_changed = "Prisma's engine could not be started", not started
         hint = "let this host download the engine at install time, or set PRISMA_SCHEMA_ENGINE_BINARY"
     elif "unsupported startup parameter" in said:
         message, nothing_changed = "The connection goes through a pooler", not started
-        hint = "migrations need the direct connection to the server: give its URL in backstop_connection"
+        hint = remedy("migrations need the direct connection to the server: give its URL in %s", Setting.CONNECTION)
     if migration and message == _KNOWN["P3018"].message:
         message = "Migration %s failed" % migration
     return PrismaError(
         message,
         found=_found(said, code, state, database_message),
-        hint=hint.strip(),
+        hint=hint,
         code=code,
         migration=migration,
         sqlstate=state,
         database_message=database_message,
         nothing_changed=nothing_changed,
         started=started,
-        cause=_STATES.get(state or "", "").strip(),
+        cause=_STATES.get(state or "", ""),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 
 from ..base.durable_files import file_error
 from ..base.errors import Refused
+from ..base.remedies import Action, Hint, remedy
 from ..base.sql_names import near_names, qualified
 
 TABLE = "_prisma_migrations"
@@ -246,7 +247,7 @@ class Problem:
     kind: str
     names: List[str]
     message: str
-    hint: str
+    hint: Hint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,9 +308,11 @@ class MigrationState:
         return found
 
 
-_FAILED_HINT = (
-    "see that no deploy is running, then run rollback_failed_migration.yml, which puts the database right and marks "
-    "the migration as rolled back (without a backup: prisma_migrate_resolve)"
+_FAILED_HINT = remedy(
+    "see that no deploy is running, then run %s, which puts the database right and marks the migration as rolled back"
+    " (without a backup: %s)",
+    Action.FAILED_MIGRATION,
+    Action.MARK_MIGRATION,
 )
 _EDITED_HINT = "put the file back as it was when it ran, and put the change into a new migration"
 _UNKNOWN_HINT = "deploy a release that holds them; this one is older than the database or of another branch"

@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any, List, Optional, Sequence
 
 from ..base.errors import Locked, Refused
+from ..base.remedies import Action, remedy
 from ..base.sql_names import near_names
 from .cli import Prisma
 from .history import APPLIED, FAILED, ROLLED_BACK, HistoryRow, MigrationFile, read_folder, read_rows
@@ -74,7 +75,9 @@ def _require_failed(name: str, states: Sequence[str], rows: Sequence[HistoryRow]
         raise Refused(
             "The migration succeeded; only a failed one can be marked as rolled back (Prisma calls this P3012)",
             found="%s is applied" % name,
-            hint="to take it out again run a rollback playbook, which puts tables and history back together",
+            hint=remedy(
+                "to take it out again run %s: it puts tables and history back together", Action.APPLICATION_ERRORS
+            ),
         )
 
 

@@ -29,6 +29,7 @@ from urllib.parse import quote
 from ..base.durable_files import FileLock, file_error, fsync_directory, make_private_directory
 from ..base.errors import Refused
 from ..base.progress import utc_now
+from ..base.remedies import Action, Setting, remedy
 from ..base.sql_names import near_names
 
 #: Roles and tablespaces as SQL, beside the archive of a backup.
@@ -94,7 +95,7 @@ class Store:
             raise Refused(
                 "The store belongs to another user",
                 found="%s is owned by uid %d, this runs as uid %d" % (self.root, state.st_uid, os.geteuid()),
-                hint="run as its owner (backstop_user), or choose another backstop_store",
+                hint=remedy("run as its owner (%s), or choose another %s", Setting.USER, Setting.STORE),
             )
         if stat.S_IMODE(state.st_mode) & 0o077:
             raise Refused(
@@ -164,7 +165,7 @@ class Store:
             "There is no backup %s" % backup_id,
             found="%d backups in %s" % (len(known), self.root),
             expected="perhaps " + ", ".join(near) if near else "such as " + ", ".join(newest) if newest else None,
-            hint="the module pg_backup_info lists them",
+            hint=remedy("%s shows them", Action.LIST_BACKUPS),
         )
 
     @property

@@ -6,10 +6,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import shlex
 import shutil
 import socket
 from typing import Any, Dict, Optional, Tuple
@@ -17,21 +14,22 @@ from typing import Any, Dict, Optional, Tuple
 from ..base.durable_files import FileLock
 from ..base.errors import Locked, Refused
 from ..base.progress import parse_timestamp, utc_now
+from ..base.remedies import BY_SCENARIO, Action, Given, Setting, Start, remedy
 from .layout import Store
 from .operation import KINDS, Operation, open_operations
 from .steps import STOP
 
 #: How old the last line in the journal of a running operation may be, where its controller cannot be seen.
 FRESH_SECONDS = 3600
-#: How the playbooks call what stands in a request.
-_OPTIONS = {
-    "backup": "rollback_backup",
-    "keys": "rollback_keys",
-    "method": "rollback_method",
-    "mode": "rollback_mode",
-    "table": "rollback_table",
-    "undoes": "rollback_operation",
-    "where": "rollback_where",
+#: What stands in a request, and the setting that asks for it.
+_SETTINGS = {
+    "backup": Setting.BACKUP,
+    "keys": Setting.KEYS,
+    "method": Setting.METHOD,
+    "mode": Setting.MODE,
+    "table": Setting.TABLE,
+    "undoes": Setting.OPERATION,
+    "where": Setting.WHERE,
 }
 
 
@@ -86,29 +84,22 @@ def _set_aside(operation: Operation, kind: str) -> None:
         "Operation %s was interrupted and asked for something else" % operation.id,
         found="%s of %s: %s"
         % (operation.kind, operation.database, _shown(operation.request)),
-        hint=next_command(operation),
+        hint=remedy("%s", to_continue(operation)),
     )
 
 
-def next_command(operation: Operation) -> str:
-    """The one command that goes on with an open operation: its playbook and the options that make the same request."""
+def to_continue(operation: Operation) -> Start:
+    """The one action that goes on with an open operation, given what makes the same request."""
     request = operation.request
     if operation.kind not in ("rollback", "undo"):
-        return "run ansible-playbook with the deploy that was started again, as it was; it continues where it stopped"
+        return Start(Action.DEPLOY, as_before=True)
     scenario = request.get("scenario", "complete")
-    playbook = "undo_rollback" if operation.kind == "undo" else "rollback_%s" % scenario
-    given = {_OPTIONS[key]: value for key, value in sorted(request.items()) if key in _OPTIONS and value}
+    given = {_SETTINGS[key]: value for key, value in sorted(request.items()) if key in _SETTINGS and value}
     # A complete revert finds out by itself when the release alone is to change.
-    if scenario == "complete" and given.pop("rollback_method", None) == "in_place":
-        given["rollback_restore_method"] = "in_place"
-    arguments = "".join(" -e %s" % _argument(name, value) for name, value in given.items())
-    return "ansible-playbook backstop.postgres.%s%s, with the other options as before" % (playbook, arguments)
-
-
-def _argument(name: str, value: Any) -> str:
-    """An extra variable, in JSON where a plain one would be read as something else."""
-    plain = isinstance(value, str) and re.fullmatch(r"[\w.-]+", value)
-    return "%s=%s" % (name, value) if plain else shlex.quote(json.dumps({name: value}, ensure_ascii=False))
+    if scenario == "complete" and given.pop(Setting.METHOD, None) == "in_place":
+        given[Setting.RESTORE_METHOD] = "in_place"
+    action = Action.UNDO if operation.kind == "undo" else BY_SCENARIO[scenario]
+    return Start(action, tuple(Given(setting, value) for setting, value in given.items()), as_before=True)
 
 
 def _shown(request: Any) -> str:
@@ -158,7 +149,9 @@ def _require_dead(operation: Operation, controller: Dict[str, Any], take_over: b
     raise Locked(
         "Another %s of database %s may be running" % (operation.kind, operation.database),
         found="operation %s, begun from host %s; from here it cannot be seen" % (operation.id, holder.get("host")),
-        hint="run this from that host, or, when you know that it is dead, with -e backstop_take_over=true",
+        hint=remedy(
+            "run this from that host, or, when you know that it is dead, with %s", Given(Setting.TAKE_OVER, True)
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, Type, Ty
 from ..base.durable_files import read_json, sha256_of, write_json
 from ..base.errors import BackstopError, CouldNotVerify, Refused
 from ..base.progress import parse_timestamp, timestamp, utc_now
+from ..base.remedies import Action, remedy
 from ..base.tables import Digest, Table
 from .layout import BackupPlace
 
@@ -237,14 +238,14 @@ class Manifest:
                 "Backup %s holds the schema and no row" % self.id,
                 found="scope schema",
                 expected="a backup of the whole database",
-                hint="choose another backup; pg_backup_info tells the scope of each",
+                hint=remedy("choose another backup; %s shows the scope of each", Action.LIST_BACKUPS),
             )
         names = self.table_names
         raise Refused(
             "Backup %s holds only single tables" % self.id,
             found="%s: %s" % (self.scope, ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")),
             expected="a backup of the whole database",
-            hint="restore these tables with rollback_corrupted_table.yml, or choose another backup",
+            hint=remedy("restore these tables with %s, or choose another backup", Action.CORRUPTED_TABLE),
         )
 
     # The file
@@ -396,7 +397,7 @@ def check_files(place: BackupPlace, manifest: Manifest) -> None:
                 "A file of backup %s was changed" % place.backup_id,
                 found="%s has %d bytes" % (name, size),
                 expected="%d bytes" % entry.size,
-                hint="use another backup; pg_backup_info lists them with their level",
+                hint=remedy("use another backup; %s shows their levels", Action.LIST_BACKUPS),
             )
         found = sha256_of(path)
         if found != entry.sha256:
@@ -404,7 +405,7 @@ def check_files(place: BackupPlace, manifest: Manifest) -> None:
                 "A file of backup %s was changed" % place.backup_id,
                 found="%s has sha256 %s" % (name, found),
                 expected=entry.sha256,
-                hint="use another backup; pg_backup_info lists them with their level",
+                hint=remedy("use another backup; %s shows their levels", Action.LIST_BACKUPS),
             )
 
 

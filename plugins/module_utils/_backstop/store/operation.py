@@ -18,6 +18,7 @@ from ..base.durable_files import FileLock, file_error, fsync_directory, make_pri
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.progress import Progress, parse_timestamp, timestamp, utc_now
+from ..base.remedies import Action, remedy
 from .layout import Store, new_id
 from .steps import STARTED, STOP
 
@@ -197,7 +198,7 @@ class Operation:
             raise Refused(
                 why,
                 found="operation %s has not done: %s" % (self.id, ", ".join(missing)),
-                hint="run the whole playbook, without --tags, --skip-tags or --start-at-task",
+                hint=remedy("%s", Action.ALL_STEPS),
             )
 
     # End

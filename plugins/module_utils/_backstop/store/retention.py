@@ -26,6 +26,7 @@ from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Opt
 
 from ..base.errors import BackstopError, Refused
 from ..base.progress import parse_timestamp, timestamp
+from ..base.remedies import Setting, remedy
 from ..store import manifest as manifests
 from .layout import BackupPlace, Store
 from .manifest import Manifest
@@ -368,7 +369,7 @@ def check_share(decisions: Sequence[Decision], max_share: float, by_hand: Collec
             "Retention would delete %d of %d backups at once" % (len(going), len(decisions)),
             found=", ".join(going[:10]) + (", ..." if len(going) > 10 else ""),
             expected="at most a share of %s" % max_share,
-            hint="look at the reasons; if they are right, run this again with a greater max_delete_share",
+            hint=remedy("if the reasons are right, run this again with a greater %s", Setting.SHARE_TO_DELETE),
             details={"items": [decision.to_json() for decision in decisions]},
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Callable, List, Optional
 
 from ..base.errors import Refused
+from ..base.remedies import Action, Given, Setting, remedy
 from ..prisma import history
 from ..site import Site
 from ..store import manifest as manifests
@@ -46,7 +47,7 @@ def backup_to_revert_to(site: Site, backup_id: Optional[str]) -> BackupPlace:
         raise Refused(
             "There is no backup to revert to",
             found="no pre-migration backup of %s in %s" % (site.database, site.store.root),
-            hint="name one with -e rollback_backup=ID; pg_backup_info lists all",
+            hint=remedy("name one: %s; %s shows all", Given(Setting.BACKUP, "ID"), Action.LIST_BACKUPS),
         )
     return max(usable, key=lambda backup: backup.manifest.created).place
 

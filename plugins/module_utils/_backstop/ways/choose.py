@@ -14,6 +14,7 @@ import dataclasses
 from typing import Dict, Optional
 
 from ..base.errors import Refused
+from ..base.remedies import Given, Setting, remedy
 
 #: The ways, by which a rollback's request and its journal know them.
 LEFTOVERS, RELEASE, DOWN_SQL, SWAP, IN_PLACE, TABLE = "leftovers", "code_only", "drop", "restore", "in_place", "table"
@@ -80,7 +81,7 @@ def _named(situation: Situation, method: str, whole: str) -> str:
         raise Refused(
             "The old release was not proved on the new schema, so the code alone cannot go back",
             found="no deploy whose rehearsal tried it with success",
-            hint="use rollback_method=drop or restore",
+            hint=remedy("use %s, or restore", Given(Setting.METHOD, "drop")),
         )
     return whole if method == SWAP else method
 

@@ -24,6 +24,7 @@ from ..base import sqlstates
 from ..base.durable_files import file_error, write_file
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
+from ..base.remedies import Action, Given, Setting, Start, remedy
 from ..base.sql_names import is_scratch, quote_identifier, scratch_name
 from ..loss.count import TableLoss, losses_of_dropping
 from ..loss.migration_changes import mark
@@ -101,7 +102,7 @@ def find_down_sql(
     if file:
         return DownSql(_read(file), file)
     if prisma is None:
-        raise Refused("There is no SQL that leads back", hint="give it as rollback_down_sql")
+        raise Refused("There is no SQL that leads back", hint=remedy("give it as %s", Setting.DOWN_SQL))
     paths = [os.path.join(prisma.project.migrations(), name, DOWN_FILE) for name in reversed(migrations)]
     there = [path for path in paths if os.path.isfile(path)]
     if there:
@@ -109,11 +110,11 @@ def find_down_sql(
             raise Refused(
                 "Not every migration has SQL that leads back",
                 found="no " + ", ".join(sorted(set(paths) - set(there))),
-                hint="write the missing files, or give all of the SQL as rollback_down_sql",
+                hint=remedy("write the missing files, or give all of the SQL as %s", Setting.DOWN_SQL),
             )
         return DownSql("\n".join(_read(path) for path in paths), ", ".join(paths))
     if old_release is None:
-        raise Refused("There is no SQL that leads back", hint="give it as rollback_down_sql")
+        raise Refused("There is no SQL that leads back", hint=remedy("give it as %s", Setting.DOWN_SQL))
     old = Project(old_release, node_bin_dir=os.path.dirname(prisma.node))
     return DownSql(prisma.migrate_diff(url, old.schema()), "prisma migrate diff")
 
@@ -276,7 +277,7 @@ def _rows_to_take_out(session: Session, schema: str, place: BackupPlace) -> List
         raise Refused(
             "A migration is marked as failed",
             found=", ".join(failed),
-            hint="run rollback_failed_migration.yml, which puts that right",
+            hint=remedy("run %s, which puts that right", Action.FAILED_MIGRATION),
         )
     return applied_since(place, rows)
 
@@ -296,8 +297,11 @@ def _refuse_what_only_the_backup_has(there: Mapping[str, Table], manifest: Manif
         raise Refused(
             "The migration removed%s something that only the backup has" % (" or renamed" if renamed else ""),
             found="; ".join(lost),
-            hint=("renames cannot be told from drop and create" if renamed else "no SQL brings that back")
-            + ": restore instead (rollback_method=restore)",
+            hint=remedy(
+                "%s: restore instead (%s)",
+                "renames cannot be told from drop and create" if renamed else "no SQL brings that back",
+                Given(Setting.METHOD, "restore"),
+            ),
         )
 
 
@@ -374,7 +378,7 @@ def take_out(run: Run, accept_lost_rows: int) -> Dict[str, Any]:
     operation = run.operation
     proof = operation.facts(DOWN_PROOF)
     if not proof or not proof["proved"]:
-        raise Refused("The down-SQL was not proved", hint="run the whole playbook, without --tags or --start-at-task")
+        raise Refused("The down-SQL was not proved", hint=remedy("%s", Action.ALL_STEPS))
     before = run.store.find_backup(proof["before"])
     manifest = manifests.load(before)
     done = operation.facts(DOWN)
@@ -400,7 +404,7 @@ def count_ahead(run: Run, accept_lost_rows: int) -> Dict[str, Any]:
     operation = run.operation
     proof = operation.facts(DOWN_PROOF)
     if not proof or not proof["proved"]:
-        raise Refused("The down-SQL was not proved", hint="run the whole playbook, without --tags or --start-at-task")
+        raise Refused("The down-SQL was not proved", hint=remedy("%s", Action.ALL_STEPS))
     before = run.store.find_backup(proof["before"])
     remaining = {entry.full_name: entry.table for entry in manifests.load(before).tables}
     judgement = LossPolicy(operation, accept_lost_rows, (), can_carry=False, only_count=True)
@@ -503,7 +507,7 @@ def _require_current_backup(run: Run, session: Session) -> str:
     """The operation's last emergency backup, which must hold all that is there now."""
     done = run.operation.facts(EMERGENCY_BACKUP)
     if not done:
-        raise Refused("There is no backup of the database as it is", hint="run the whole playbook")
+        raise Refused("There is no backup of the database as it is", hint=remedy("%s", Action.ALL_STEPS))
     place = run.store.find_backup(done["backup"])
     differences = compare_tables(session, manifests.load(place)).tables
     if differences:
@@ -521,5 +525,6 @@ def how_to_undo(facts: Mapping[str, Any]) -> List[str]:
     return [
         "Deploy the fixed release: it applies the migration again.",
         *([lost] if facts.get("losses") else []),
-        "Or, to have the database exactly as it was: rollback_complete.yml -e rollback_backup=%s" % facts.get("backup"),
+        "Or, to have the database exactly as it was: %s"
+        % Start(Action.COMPLETE, (Given(Setting.BACKUP, str(facts.get("backup"))),)),
     ]

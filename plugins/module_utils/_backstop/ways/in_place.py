@@ -27,6 +27,7 @@ from ..backups.salvage import SAVED_ROWS, save_what_can_be_read
 from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
+from ..base.remedies import Action, Given, Setting, remedy
 from ..base.sql_names import qualified, quote_identifier, quote_literal
 from ..loss.count import LARGE_OBJECTS, TableLoss, count_table_losses
 from ..loss.migration_changes import mark
@@ -190,7 +191,7 @@ def _compare_committed(site: Site, manifest: Manifest, facts: Dict[str, Any]) ->
         raise BackstopError(
             "The database was restored, but its definitions are not all those of the backup",
             found="; ".join(found.objects[:10]),
-            hint="look whether the application can live with that, or undo it: undo_rollback.yml",
+            hint=remedy("look whether the application can live with that, or undo it: %s", Action.UNDO),
         )
 
 
@@ -263,7 +264,7 @@ def require_room_for_locks(session: Session, manifest: Manifest) -> None:
         session,
         locks.to_drop_everything(session) + made,
         "to restore in place",
-        ", or use rollback_restore_method=swap",
+        ", or use %s" % Given(Setting.RESTORE_METHOD, "swap"),
     )
 
 

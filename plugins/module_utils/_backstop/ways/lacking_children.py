@@ -12,10 +12,10 @@ far away, with the command that repairs it.
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ..base.errors import BackstopError, Refused
+from ..base.remedies import Action, Given, Setting, Start
 from ..base.sql_names import qualified, quote_identifier, typed_name
 from ..loss.kept_rows import referenced_first
 from ..postgres import catalog, digests, references
@@ -165,12 +165,10 @@ class _Search:
             "SELECT kind, count(*) FROM %s WHERE how = 'lacking' GROUP BY 1" % child.pair.difference))
         where = " OR ".join(self._condition(child, *one) for one in child.keys.values())
         table = child.pair.table
-        options = {
-            "rollback_table": typed_name(table.schema, table.name),
-            "rollback_backup": self._place.backup_id, "rollback_mode": "repair", "rollback_where": where,
-        }
-        command = "ansible-playbook backstop.postgres.rollback_corrupted_table " + " ".join(
-            "-e " + shlex.quote("%s=%s" % (name, shlex.quote(value))) for name, value in options.items())
+        command = str(Start(Action.CORRUPTED_TABLE, (
+            Given(Setting.TABLE, typed_name(table.schema, table.name)), Given(Setting.BACKUP, self._place.backup_id),
+            Given(Setting.MODE, "repair"), Given(Setting.WHERE, where),
+        )))  # fmt: skip
         missing, emptied = int(counts.get("missing", 0)), int(counts.get("changed", 0))
         what = ["%d rows are missing" % missing] * bool(missing)
         what += ["%d rows no longer refer to them" % emptied] * bool(emptied)

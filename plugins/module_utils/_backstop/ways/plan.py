@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional
 
 from ..base.errors import Refused
+from ..base.remedies import Action, remedy
 from ..migrations.deploy import applied_since, backup_history
 from ..migrations.leftovers import leftovers
 from ..migrations.replay import missing_objects
@@ -134,7 +135,7 @@ def plan_application_errors(site: Site, method: str, backup_id: Optional[str]) -
         raise Refused(
             "A migration is marked as failed",
             found=", ".join(failed),
-            hint="run rollback_failed_migration.yml, which puts that right",
+            hint=remedy("run %s, which puts that right", Action.FAILED_MIGRATION),
         )
     facts = {
         "method": chosen,
@@ -183,7 +184,7 @@ def diagnose(
         "evidence": [verdict.why] * bool(verdict.why) + evidence(facts),
         "steps": (details.get("steps") if wanted == FAILED_MIGRATION else None)
         or steps_of(wanted, method, facts, options),
-        "next": next_step(wanted, verdict, facts, " --check" if scenario == "auto" else "", options),
+        "next": next_step(wanted, verdict, facts, scenario == "auto", options),
         "losses": [],
         "objects": None,
         "notes": notes(site, wanted),

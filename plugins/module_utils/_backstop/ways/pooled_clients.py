@@ -17,6 +17,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
+from ..base.remedies import Setting, remedy
 from ..base.sql_names import quote_identifier
 from ..postgres.pgbouncer import END, Pooler, console
 from ..site import Site
@@ -84,7 +85,7 @@ def _places(site: Site) -> List[_Place]:
                     raise Refused(
                         "The pool %s of PgBouncer at %s is paused already" % (pool.name, pooler.address),
                         found="somebody else paused it",
-                        hint="say RESUME in its console, or leave this PgBouncer out of backstop_poolers",
+                        hint=remedy("say RESUME in its console, or leave this PgBouncer out of %s", Setting.POOLERS),
                     )
                 found.append((pooler.address, pool.name))
     return found
@@ -105,9 +106,12 @@ def _pause(site: Site, pooler: Pooler) -> List[str]:
                     found="pool %s at %s (%s pooling): %s"
                     % (pool.name, pooler.address, pool.mode, "; ".join(holders) or "they just went"),
                     expected="every session given back within %g seconds" % pooler.wait_seconds,
-                    hint="nothing was changed, the pool goes on. Stop these clients (with session pooling one keeps"
-                    " its session for as long as it is connected), or give this PgBouncer 'held: end' in"
-                    " backstop_poolers: then their sessions are ended and they alone see an error",
+                    hint=remedy(
+                        "nothing was changed, the pool goes on. Stop these clients (with session pooling one keeps"
+                        " its session for as long as it is connected), or give this PgBouncer 'held: end' in"
+                        " %s: then their sessions are ended and they alone see an error",
+                        Setting.POOLERS,
+                    ),
                 )
             kept += holders
     return kept
@@ -120,7 +124,7 @@ def _resume(site: Site, operation: Operation, places: List[_Place]) -> Dict[_Pla
     for address, name in places:
         try:
             if address not in by_address:
-                raise Refused("it is not in backstop_poolers any more")
+                raise Refused("it is not in %s any more" % Setting.POOLERS)
             with console(by_address[address]) as session:
                 session.resume(name)
         except BackstopError as error:

@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from typing import Any, Dict, List, Optional, Sequence
 
-from ..store.lifecycle import next_command
+from ..base.remedies import BY_SCENARIO, Action, Given, Setting, Start
+from ..store.lifecycle import to_continue
 from .baseline import old_release_answer
 from .diagnosis import (
     AMBIGUOUS,
@@ -50,22 +50,21 @@ class Options:
     #: a complete revert without a second database
     in_place: bool = False
 
-    def arguments(self, scenario: str) -> str:
-        """Those that differ from the defaults, as a playbook takes them."""
-        given: Dict[str, Any] = {
-            "rollback_backup": self.backup,
-            "rollback_revision": self.revision,
-            "rollback_accept_lost_rows": self.accept_lost_rows,
-            "rollback_accept_lost_objects": self.accept_lost_objects,
+    def given(self, scenario: str) -> List[Given]:
+        """Those that differ from the defaults."""
+        given: Dict[Setting, Any] = {
+            Setting.BACKUP: self.backup,
+            Setting.RELEASE: self.revision,
+            Setting.ACCEPT_LOST_ROWS: self.accept_lost_rows,
+            Setting.ACCEPT_LOST_OBJECTS: self.accept_lost_objects,
         }
         if scenario == COMPLETE and self.reapply != "off":
-            given.update(rollback_reapply=self.reapply, rollback_reapply_deletes=self.reapply_deletes)
+            given.update({Setting.REAPPLY: self.reapply, Setting.REAPPLY_DELETES: self.reapply_deletes})
         if scenario == COMPLETE and self.in_place:
-            given["rollback_restore_method"] = "in_place"
+            given[Setting.RESTORE_METHOD] = "in_place"
         if scenario == APPLICATION_ERRORS:
-            given["rollback_method"] = self.method
-        return "".join(" -e %s=%s" % (name, str(value).lower() if value is True else value)
-                       for name, value in given.items() if value)  # fmt: skip
+            given[Setting.METHOD] = self.method
+        return [Given(setting, value) for setting, value in given.items() if value]
 
     def carried(self, loss: Dict[str, Any]) -> int:
         """How many rows of a loss go over to the database that takes over, as far as that is proved then."""
@@ -166,27 +165,25 @@ def steps_of(scenario: str, method: str, facts: Facts, options: Options) -> List
     return []
 
 
-def next_step(scenario: str, verdict: Verdict, facts: Facts, check: str, options: Options) -> str:
+def next_step(scenario: str, verdict: Verdict, facts: Facts, check: bool, options: Options) -> str:
     """The one command to run next; a plan that found its scenario by itself wants it looked at first (check mode)."""
     operation = facts.open_operation
     if facts.running:
-        return "wait until the migration has ended, then run ansible-playbook backstop.postgres.rollback_plan again"
+        return "wait until the migration has ended, then run %s again" % Action.PLAN
     if operation is not None and operation.kind != "deploy":
-        return next_command(operation)
+        return str(to_continue(operation))
     if scenario == COMPLETE and facts.release_before and not facts.release_alone and facts.place:
-        check += " -e rollback_backup=%s" % facts.place.backup_id
+        options = dataclasses.replace(options, backup=facts.place.backup_id)
     if scenario in (FAILED_MIGRATION, APPLICATION_ERRORS, COMPLETE):
-        return "ansible-playbook backstop.postgres.rollback_%s%s%s" % (scenario, check, options.arguments(scenario))
+        return str(Start(BY_SCENARIO[scenario], tuple(options.given(scenario)), check))
     if scenario == CORRUPTED_TABLE:
         table = [*facts.unreadable, *(table.typed_name for table in facts.shrunk), "NAME"][0]
-        return "ansible-playbook backstop.postgres.rollback_corrupted_table%s -e rollback_table=%s" % (
-            check, shlex.quote(table),
-        )  # fmt: skip
+        return str(Start(Action.CORRUPTED_TABLE, (Given(Setting.TABLE, table),), check))
     if scenario == AMBIGUOUS:
         shown = [name for name in verdict.candidates if name != NOTHING] or [COMPLETE]
-        return "decide, then ansible-playbook backstop.postgres.rollback_%s%s" % (shown[0], check)
+        return "decide, then %s" % Start(BY_SCENARIO[shown[0]], check=check)
     if operation is not None:
-        return next_command(operation)
+        return str(to_continue(operation))
     return "nothing is to be run"
 
 
@@ -235,7 +232,8 @@ def _object_lines(objects: Optional[LostObjects], options: Options) -> List[str]
     if objects.unknown:
         return ["objects, made by hand or by migrations that no deploy rehearsed: " + ", ".join(objects.names)]
     accepted = objects.total <= options.accept_lost_objects
-    consent = "accepted" if accepted else "refused unless -e rollback_accept_lost_objects=%d allows it" % objects.total
+    needed = Given(Setting.ACCEPT_LOST_OBJECTS, objects.total)
+    consent = "accepted" if accepted else "refused unless %s allows it" % needed
     return ["objects that the migrations did not make: %s; %s" % (", ".join(objects.names), consent)]
 
 
@@ -252,7 +250,7 @@ def _loss_lines(losses: Sequence[Dict[str, Any]], options: Options) -> List[str]
         told += ", of which %d do not go over" % lost
     accepted = options.accept_lost_rows
     if lost > accepted:
-        told += ": refused unless -e rollback_accept_lost_rows=%s allows it" % (lost if exact else "N")
+        told += ": refused unless %s allows it" % Given(Setting.ACCEPT_LOST_ROWS, lost if exact else "N")
     elif accepted:
         told += ": accepted%s, %d may be lost" % ("" if exact else " if there are no more than that", accepted)
     return [*lines, told + ". They are counted again when writers are out, and kept in files."]
@@ -263,11 +261,11 @@ def _rows(loss: Dict[str, Any]) -> int:
 
 
 def _carrying(loss: Dict[str, Any], options: Options) -> str:
-    """What rollback_reapply does about a loss; whether a row can really go over is proved when it does."""
+    """What carrying rows over does about a loss; whether a row can really go over is proved when it does."""
     if options.reapply == "off":
         return ""
     going = options.carried(loss)
-    would = "would go over" if options.reapply == "apply" else "could go over with rollback_reapply=apply"
+    would = "would go over" if options.reapply == "apply" else "could go over with %s" % Given(Setting.REAPPLY, "apply")
     if going == _rows(loss):
         return "; all %s" % would
     if not loss["in_backup"]:

@@ -22,6 +22,7 @@ from ..backups.make import make_backup
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.progress import parse_timestamp, timestamp, utc_now
+from ..base.remedies import Action
 from ..base.sql_names import RETIRED_PREFIX, quote_identifier, retired_name
 from ..postgres import definitions, replication, server
 from ..postgres.connection import Session
@@ -101,7 +102,8 @@ def summary(site: Site) -> str:
     ages = [(utc_now() - one.retired_at).total_seconds() / 86400 for one in found if one.retired_at]
     oldest = "the oldest %.1f days old; " % max(ages) if ages else ""
     size = sum(one.size for one in found) / 1e6
-    return "%d, %.0f MB, %sthe module pg_retired_prune drops those that are not needed" % (len(found), size, oldest)
+    told = (len(found), size, oldest, Action.DROP_RETIRED)
+    return "%d, %.0f MB, %s%s drops those that are not needed" % told
 
 
 def _when(operation: Optional[Operation]) -> Optional[datetime.datetime]:

@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 from ..backups.comparison import compare_tables
 from ..backups.restore import build_database
 from ..base.errors import BackstopError, Refused
+from ..base.remedies import Action, Given, Setting, remedy
 from ..base.sql_names import retired_name, scratch_name
 from ..loss.count import TableLoss, count_losses, sum_up_base
 from ..loss.differences import BaseSums
@@ -337,8 +338,11 @@ class LossPolicy:
         return Refused(
             "What would be lost cannot be counted: a table is damaged",
             found="; ".join(map(str, damaged)),
-            hint="nothing was changed. Copy the server's files first if you can. Go on without that count with -e"
-            " rollback_accept_unreadable=true; " + kept,
+            hint=remedy(
+                "nothing was changed. Copy the server's files first if you can. Go on without that count with %s; %s",
+                Given(Setting.ACCEPT_UNREADABLE, True),
+                kept,
+            ),
             details=facts,
         )
 
@@ -347,26 +351,31 @@ class LossPolicy:
         found = [str(loss) for loss in counted] * (lost > self._accept)
         found += ["not carried over in %(table)s: %(rows)d rows, %(reason)s" % entry for entry in conflicts]
         could_carry = self._can_carry and self._reapply.mode != "apply"
-        carry = "carry over what goes with -e rollback_reapply=apply, " if could_carry else ""
+        carry = remedy("carry over what goes with %s, ", Given(Setting.REAPPLY, "apply")) if could_carry else ""
         where = "the retired database" if self._can_carry else "the emergency backup"
         too_many = []
         options = []
         if lost > self._accept:
             too_many.append("%d rows would be lost, more than the accepted %d" % (lost, self._accept))
-            options.append("-e rollback_accept_lost_rows=%d" % lost)
+            options.append(Given(Setting.ACCEPT_LOST_ROWS, lost))
         if self.objects.total > self._accept_lost_objects:
             too_many.append(
                 "%d objects that the migrations did not make would go, more than the accepted %d"
                 % (self.objects.total, self._accept_lost_objects)
             )
-            options.append("-e rollback_accept_lost_objects=%d" % self.objects.total)
+            options.append(Given(Setting.ACCEPT_LOST_OBJECTS, self.objects.total))
             found.append(str(self.objects))
         return Refused(
             " and ".join(too_many),
             found="; ".join(found),
             expected="at most %d rows, %d objects" % (self._accept, self._accept_lost_objects),
-            hint="nothing was changed. Save them first, %sor accept their loss with %s; %s keeps them%s"
-            % (carry, " ".join(options), where, " and the store the rows" if lost else ""),
+            hint=remedy(
+                "nothing was changed. Save them first, %sor accept their loss with %s; %s keeps them%s",
+                carry,
+                remedy(" ".join(["%s"] * len(options)), *options),
+                where,
+                " and the store the rows" if lost else "",
+            ),
             details=facts,
         )
 
@@ -517,7 +526,9 @@ class _Base:
             raise BackstopError(
                 "What was written since cannot be counted",
                 found="rows were written since operation %s, and it has no backup to compare with" % self._undone.id,
-                hint="make an emergency backup, compare by hand, or revert to a backup with rollback_complete.yml",
+                hint=remedy(
+                    "make an emergency backup, compare by hand, or revert to a backup: %s", Action.COMPLETE
+                ),
             )
         operation = self._run.operation
         self.built = True

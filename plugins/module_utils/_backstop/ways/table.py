@@ -21,6 +21,7 @@ from ..backups.salvage import SAVED_ROWS, save_table
 from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
+from ..base.remedies import Action, Given, Setting, Start, remedy
 from ..base.sql_names import qualified
 from ..loss.kept_rows import referenced_first
 from ..postgres import catalog, digests, impact, references, server
@@ -52,7 +53,7 @@ from .table_comparison import (
 
 REPLACE, REPAIR = "replace", "repair"
 SCENARIO = "corrupted_table"
-_REVERT = "revert completely: rollback_complete.yml"
+_REVERT = remedy("revert completely: %s", Action.COMPLETE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,8 +248,11 @@ def _consent(work: _Work, accepted: int, lost: int) -> None:
         raise Refused(
             "Rows of other tables would be touched",
             found=_shown(effects),
-            hint="accept that with -e rollback_accept_cascade=true (these tables are backed up before), or repair only"
-            " some rows of %s" % work.family.full_name,
+            hint=remedy(
+                "accept that with %s (these tables are backed up before), or repair only some rows of %s",
+                Given(Setting.ACCEPT_CASCADE, True),
+                work.family.full_name,
+            ),
             details={"effects": effects},
         )
     if lost > accepted:
@@ -256,8 +260,11 @@ def _consent(work: _Work, accepted: int, lost: int) -> None:
             "%d rows would be lost, more than the accepted %d" % (lost, accepted),
             found="; ".join(map(str, work.found)),
             expected="at most %d" % accepted,
-            hint="nothing was changed. Repair only the bad rows, or accept it with -e rollback_accept_lost_rows=%d;"
-            " they are kept in an emergency backup" % lost,
+            hint=remedy(
+                "nothing was changed. Repair only the bad rows, or accept it with %s; they are kept in an emergency"
+                " backup",
+                Given(Setting.ACCEPT_LOST_ROWS, lost),
+            ),
             details={"differences": [difference.to_json() for difference in work.found], "lost_rows": lost},
         )
 
@@ -435,8 +442,11 @@ def _save(site: Site, work: _Work, pair: Pair, error: BackstopError) -> Dict[str
         raise Refused(
             "Table %s is damaged: %d of its rows cannot be read" % (pair.table.full_name, len(pair.unreadable)),
             found="%s; all other rows were saved to %s" % (error.found, saved["file"]),
-            hint="copy the server's files first if you can. Then give the unreadable rows up with"
-            " -e rollback_accept_unreadable=true; the backup's take their places",
+            hint=remedy(
+                "copy the server's files first if you can. Then give the unreadable rows up with %s; the backup's take"
+                " their places",
+                Given(Setting.ACCEPT_UNREADABLE, True),
+            ),
             details=saved,
         )
     return saved
@@ -447,8 +457,10 @@ def _damage(work: _Work, error: BackstopError) -> Refused:
         "Table %s cannot be read: it is damaged" % work.family.full_name,
         found=error.found,
         expected="a table of which a backup can be made before it is changed",
-        hint="copy the server's files first if you can; then run rollback_corrupted_table.yml with"
-        " -e rollback_accept_unreadable=true: it saves what can be read",
+        hint=remedy(
+            "copy the server's files first if you can; then run %s: it saves what can be read",
+            Start(Action.CORRUPTED_TABLE, (Given(Setting.ACCEPT_UNREADABLE, True),)),
+        ),
     )
 
 
@@ -690,7 +702,7 @@ def plan_table_undo(
         raise Refused(
             "Only the newest restore of table %s can be undone" % facts["table"],
             found="operation %s came after %s" % (newest.id, named.id),
-            hint="undo that one: -e rollback_operation=" + newest.id,
+            hint=remedy("undo that one: %s", Given(Setting.OPERATION, newest.id)),
         )
     return {
         "needed": named is newest,

@@ -19,6 +19,7 @@ from typing import Dict, Iterator, List, Sequence, Set
 from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
+from ..base.remedies import Action, remedy
 from ..base.sql_names import qualified, quote_identifier, quote_literal
 from ..postgres import digests, references
 from ..postgres.catalog import OwnedSequence
@@ -116,7 +117,7 @@ def _free_value(
         "Rows of table %s exchanged unique values, and other rows refer to them" % pair.table.full_name,
         found="index %s over %s has no column that can take another value meanwhile"
         % (index.name, ", ".join(index.columns)),
-        hint="nothing was changed. Revert completely: rollback_complete.yml",
+        hint=remedy("nothing was changed. Revert completely: %s", Action.COMPLETE),
     )
 
 
@@ -147,7 +148,7 @@ def _refuse_fixed(session: Session, pair: Pair, fixed: Sequence[str]) -> None:
         raise Refused(
             "Table %s has other values in a column that cannot be updated" % pair.table.full_name,
             found="%s is GENERATED ALWAYS AS IDENTITY, and others refer to rows that differ in it" % ", ".join(fixed),
-            hint="nothing was changed. Revert completely: rollback_complete.yml",
+            hint=remedy("nothing was changed. Revert completely: %s", Action.COMPLETE),
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
+from ..base.remedies import Action, Given, Setting, remedy
 from ..base.sql_names import qualified, quote_identifier, quote_literal
 from ..postgres import archive, catalog, digests, references
 from ..postgres.catalog import Table, TableFamily
@@ -142,7 +143,9 @@ def pair_up(family: TableFamily, manifest: Manifest, prefix: str = "") -> List[P
         raise Refused(
             "Backup %s cannot give table %s back" % (manifest.id, family.full_name),
             found=what if gone else "%s among its %d tables" % (what, len(manifest.tables)),
-            hint="make the partition first" if gone else "choose another backup; pg_backup_info lists what each holds",
+            hint="make the partition first"
+            if gone
+            else remedy("choose another backup; %s shows what each holds", Action.LIST_BACKUPS),
         )
     return pairs
 
@@ -178,7 +181,7 @@ def _require_same_columns(table: Table, entry: TableEntry, backup: str) -> None:
         "Table %s has other columns than in backup %s" % (table.full_name, backup),
         found="; ".join(differing) or "other generated columns",
         expected="the columns of the backup",
-        hint="choose a backup from after that change, or revert completely: rollback_complete.yml",
+        hint=remedy("choose a backup from after that change, or revert completely: %s", Action.COMPLETE),
     )
 
 
@@ -235,7 +238,7 @@ def _prove_stage(session: Session, pair: Pair, place: BackupPlace) -> None:
             raise Refused(
                 "Rows of the backup have the same key, by which table %s tells rows now" % pair.table.full_name,
                 found=error.found,
-                hint="revert completely: rollback_complete.yml",
+                hint=remedy("revert completely: %s", Action.COMPLETE),
             ) from error
     session.execute("ANALYZE %s" % pair.stage)
 
@@ -375,7 +378,7 @@ def _condition_errors(table: Table) -> Iterator[None]:
             "The condition on the rows cannot be used",
             found=error.found,
             expected="what may stand after WHERE, on %s" % ", ".join(map(quote_identifier, table.columns)),
-            hint="nothing was changed. Correct rollback_where or rollback_keys",
+            hint=remedy("nothing was changed. Correct %s or %s", Setting.WHERE, Setting.KEYS),
         ) from error
 
 
@@ -448,6 +451,8 @@ def newest_backup_with(site: Site, family: TableFamily) -> BackupPlace:
         raise Refused(
             "There is no verified backup that holds table %s" % family.full_name,
             found="%d backups in %s" % (len(site.store.backups()), site.store.root),
-            hint="name one with -e rollback_backup=ID; pg_backup_info lists them all with what they hold",
+            hint=remedy(
+                "name one: %s; %s shows them all and what they hold", Given(Setting.BACKUP, "ID"), Action.LIST_BACKUPS
+            ),
         )
     return max(found, key=lambda pair: (pair[0], pair[1].backup_id))[1]

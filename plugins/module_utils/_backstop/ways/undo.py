@@ -12,6 +12,7 @@ import dataclasses
 from typing import Any, Dict, Optional, cast
 
 from ..base.errors import BackstopError, Refused
+from ..base.remedies import Action, Given, Setting, Start, remedy
 from ..base.sql_names import retired_name
 from ..postgres import server
 from ..site import Site
@@ -43,9 +44,12 @@ class Change:
         """The operation that it undid; None when it is no undo."""
         return undoes(self.operation)
 
+    @property
+    def what(self) -> str:
+        return "%s, %s" % ("undo of %s" % self.undoes if self.undoes else self.operation.kind, self.method)
+
     def __str__(self) -> str:
-        what = "undo of %s" % self.undoes if self.undoes else self.operation.kind
-        return "%s (%s, %s)" % (self.id, what, self.method)
+        return "%s (%s)" % (self.id, self.what)
 
 
 def plan_undo(site: Site, operation_id: Optional[str]) -> Dict[str, Any]:
@@ -197,7 +201,9 @@ def _not_in_force(site: Site, named: Operation, newest: Optional[Change]) -> Ref
         return Refused(
             "Operation %s cannot be undone any more: the database that it retired was dropped" % named.id,
             found="%s, of which backup %s holds all" % (pruned["dropped"], pruned["dump"]),
-            hint="rollback_complete.yml -e rollback_backup=%s goes back to it. %s" % (pruned["dump"], hint),
+            hint=remedy(
+                "to go back to it: %s. %s", Start(Action.COMPLETE, (Given(Setting.BACKUP, pruned["dump"]),)), hint
+            ),
         )
     if newest is not None and newest.operation.began > named.began:
         return Refused(
@@ -225,7 +231,7 @@ def _require_no_deploy_since(site: Site, source: Change) -> None:
         raise Refused(
             "There is nothing to undo",
             found="deploy %s came after %s" % (later[-1], source.id),
-            hint="to go back to before that deploy: rollback_plan.yml tells how",
+            hint=remedy("to go back to before that deploy: %s shows how", Action.PLAN),
         )
 
 
@@ -236,4 +242,8 @@ def what_can_be_undone(site: Site) -> str:
     found += [Change(operation, TABLE) for operation in undoable_table_operations(site)]
     if not found:
         return "nothing can be undone now"
-    return "what can be undone now: " + "; ".join("-e rollback_operation=%s" % change for change in found)
+    return "what can be undone now: " + "; ".join(map(_told, found))
+
+
+def _told(change: Change) -> str:
+    return "%s (%s)" % (Given(Setting.OPERATION, change.id), change.what)

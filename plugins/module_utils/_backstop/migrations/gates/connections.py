@@ -10,6 +10,7 @@ from typing import Dict, List, Optional
 
 from ...base import environment_file
 from ...base.errors import CouldNotVerify, Refused
+from ...base.remedies import Setting, remedy
 from ...postgres import server
 from ...postgres.connection import Session, Settings, connect
 from ...postgres.pgbouncer import console
@@ -20,30 +21,30 @@ from .inputs import GateInputs
 
 
 def direct_connection(_site: Site, session: Session, _question: GateInputs) -> str:
-    _refuse_pooler(session, "backstop_connection")
+    _refuse_pooler(session, Setting.CONNECTION)
     return "the server itself answers"
 
 
-def _refuse_pooler(session: Session, variable: str) -> None:
+def _refuse_pooler(session: Session, setting: Setting) -> None:
     # A pooler makes up the process id that it tells the client; the server's own differs.
     if session.backend != session.value("SELECT pg_backend_pid()"):
         raise Refused(
             "The connection goes through a pooler",
             found="%s answers for another process than its own" % session.settings.masked,
-            hint="give the direct address of the server as " + variable,
+            hint=remedy("give the direct address of the server in %s", setting),
         )
 
 
 def administration_connection(site: Site, session: Session, _question: GateInputs) -> str:
     with site.administer() as admin:
-        _refuse_pooler(admin, "backstop_administration")
+        _refuse_pooler(admin, Setting.ADMINISTRATION)
         here, there = server.identity(session), server.identity(admin)
         if here.system_identifier != there.system_identifier:
             raise Refused(
                 "The administration connection reaches another server than the database's",
                 found="%s (system %s)" % (site.administration.masked, there.system_identifier),
                 expected="system %s" % here.system_identifier,
-                hint="correct backstop_administration",
+                hint=remedy("correct %s", Setting.ADMINISTRATION),
             )
     return "%s, the same server" % site.administration.masked
 
@@ -61,7 +62,7 @@ def release_connection(site: Site, session: Session, question: GateInputs) -> st
                 "The release uses another database than the one that would be migrated",
                 found="the release's %s: %s (system %s)" % (variable, there.database, there.system_identifier),
                 expected="%s (system %s)" % (here.database, here.system_identifier),
-                hint="make backstop_connection and %s name the same database" % variable,
+                hint=remedy("make %s and %s name the same database", Setting.CONNECTION, variable),
             )
     return "%s of the release: the same database" % ", ".join(found)
 
@@ -92,7 +93,7 @@ def release_connections(file: str, rules: str, project: Optional[Project]) -> Di
 def _unknown_url(found: str) -> CouldNotVerify:
     return CouldNotVerify(
         "The release's own URL is not known here", found=found,
-        hint="set application_environment_file to the file that holds it, or waive the gate with a reason",
+        hint=remedy("set %s to the file that holds it, or waive the gate with a reason", Setting.ENVIRONMENT_FILE),
     )
 
 

@@ -11,6 +11,7 @@ import os
 from typing import Dict, List, Optional
 
 from ...base.errors import BackstopError, CouldNotVerify, Refused
+from ...base.remedies import Setting, remedy
 from ...postgres import server
 from ...postgres.connection import Session
 from ...site import Site
@@ -30,7 +31,7 @@ def store(site: Site, session: Session, _question: GateInputs) -> str:
             "The store has too little free space",
             found="%s in %s" % (size_text(free), site.store.root),
             expected=size_text(needed),
-            hint="free space there or choose another backstop_store",
+            hint=remedy("free space there or choose another %s", Setting.STORE),
         )
     return "%s, %s free" % (site.store.root, size_text(free))
 
@@ -126,8 +127,12 @@ def _data_directory(site: Site, session: Session) -> str:
     if not found:
         raise CouldNotVerify(
             "The free space of the database server cannot be read from here",
-            hint="set backstop_database_directory (its data directory, when it is on this host) or "
-            "backstop_database_free_bytes, or waive the gate database_disk with a reason",
+            hint=remedy(
+                "set %s (its data directory, when it is on this host) or %s, or waive the gate database_disk with a"
+                " reason",
+                Setting.DATABASE_DIRECTORY,
+                Setting.DATABASE_FREE_BYTES,
+            ),
         )
     return str(found)
 
@@ -144,7 +149,7 @@ def _unreadable(path: str, error: OSError) -> CouldNotVerify:
     return CouldNotVerify(
         "The free space of the database server cannot be read",
         found="%s: %s" % (path, error.strerror),
-        hint="check backstop_database_directory, or declare backstop_database_free_bytes",
+        hint=remedy("check %s, or declare %s", Setting.DATABASE_DIRECTORY, Setting.DATABASE_FREE_BYTES),
     )
 
 

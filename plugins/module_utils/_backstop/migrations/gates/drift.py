@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Sequence
 
 from ...base.errors import BackstopError, Refused
+from ...base.remedies import Action, remedy
 from ...postgres.connection import Session
 from ...prisma import history
 from ...site import Site
@@ -42,6 +43,10 @@ def _refuse_missing(gone: Sequence[str]) -> None:
         raise Refused(
             "The history says that migrations are applied, but what they made is not there",
             found=", ".join(gone),
-            hint="see rollback_plan.yml, which tells the way back; or take the migration out of %s, so that the next"
-            " deploy applies it again" % history.TABLE,
+            hint=remedy(
+                "run %s, which shows the way back; or take the migration out of %s, so that the next deploy applies it"
+                " again",
+                Action.PLAN,
+                history.TABLE,
+            ),
         )

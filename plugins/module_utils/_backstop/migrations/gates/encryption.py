@@ -11,6 +11,7 @@ import tempfile
 
 from ...base.encryption import Encrypted, decrypt, encrypt, require_identity
 from ...base.errors import Refused
+from ...base.remedies import Setting, remedy
 from ...postgres.connection import Session
 from ...site import Site
 from .inputs import GateInputs
@@ -26,7 +27,9 @@ def backup_encryption(site: Site, _session: Session, _question: GateInputs) -> s
         raise Refused(
             "Backups are to be encrypted, and a deploy cannot drill what it cannot read",
             found="recipients without an identity on this host",
-            hint="give backstop_age_identity for as long as the deploy runs, or deploy without backstop_age_recipients",
+            hint=remedy(
+                "give %s for as long as the deploy runs, or deploy without %s", Setting.IDENTITY, Setting.RECIPIENTS
+            ),
         )
     identity = require_identity(site.identity)
     with tempfile.TemporaryDirectory(prefix="backstop-age-") as folder:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from ...base.errors import Refused
+from ...base.remedies import Action, remedy
 from ...postgres import catalog
 from ...postgres.connection import Session
 from ...prisma import history
@@ -22,16 +23,19 @@ def migrations(site: Site, session: Session, question: GateInputs) -> str:
         raise Refused(
             "The database has tables but no history of migrations (Prisma calls this P3005)",
             found="%d tables, the first %s; no table %s" % (len(tables), tables[0].full_name, history.TABLE),
-            hint="mark as applied the migrations whose changes it has already, the oldest first (baselining): module"
-            " prisma_migrate_resolve with state=applied. Then run this again",
+            hint=remedy(
+                "mark as applied the migrations whose changes it has already, the oldest first (baselining), with %s."
+                " Then run this again",
+                Action.MARK_MIGRATION,
+            ),
         )
     state = history.compare(question.files, rows)
     problems = state.problems(question.expected)
     if problems:
         told = ["%s: %s" % (problem.message, ", ".join(problem.names)) for problem in problems]
-        hints = [problem.hint for problem in problems]
         # Each once: where a migration is edited, the next is often unknown for the same reason.
-        raise Refused("; ".join(told), hint="; ".join(sorted(set(hints), key=hints.index)))
+        hints = list(dict.fromkeys(problem.hint for problem in problems))
+        raise Refused("; ".join(told), hint=remedy("; ".join(["%s"] * len(hints)), *hints))
     return "pending: %s" % (", ".join(state.pending) or "none")
 
 

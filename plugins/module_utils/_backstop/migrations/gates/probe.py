@@ -12,6 +12,7 @@ import tempfile
 from ...backups.make import locked_table, waits_for_lock
 from ...backups.scratch import name_for, scratch_database
 from ...base.errors import BackstopError, CouldNotVerify, Refused
+from ...base.remedies import Setting, remedy
 from ...base.sql_names import quote_identifier
 from ...postgres import archive, locks, server
 from ...postgres.catalog import USER_SCHEMA
@@ -35,7 +36,9 @@ def rights(site: Site, session: Session, _question: GateInputs) -> str:
         raise Refused(
             "The role cannot build and swap databases",
             found="%s lacks %s" % (found.role, " and ".join(lacking)),
-            hint="ALTER ROLE ... CREATEDB, make it the owner, or give another role as backstop_administration",
+            hint=remedy(
+                "ALTER ROLE ... CREATEDB, make it the owner, or give another role in %s", Setting.ADMINISTRATION
+            ),
         )
     owner = read_properties(session, site.database)["owner"]
     return "%s may create and rename databases (owner: %s)" % (found.role, owner)
@@ -151,7 +154,7 @@ def restorable(site: Site, session: Session, question: GateInputs) -> str:
             raise Refused(
                 "This role could not restore a backup",
                 found=str(error.found),
-                hint=error.hint,
+                hint=error.remedy,
             ) from None
         question.foresight = look_ahead(site, session, question, name)
     return "all %d entries can be restored by %s" % (len(entries), site.connection.user or "this role")
@@ -162,7 +165,7 @@ def lock_table(_site: Site, session: Session, _question: GateInputs) -> str:
     needed = locks.to_read_everything(session)
     locks.require_room(session, needed, "to lock every table in one transaction, as a backup and a rollback do")
     table = locks.lock_table(session)
-    here = "" if fits_in_place(session) else "; too small for a restore in place (rollback_restore_method)"
+    here = "" if fits_in_place(session) else "; too small for a restore in place (%s)" % Setting.RESTORE_METHOD
     return "room for %d locks, %d needed%s" % (table.size, needed, here)
 
 

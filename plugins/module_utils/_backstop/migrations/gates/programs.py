@@ -12,6 +12,7 @@ from typing import Optional
 
 from ...base import sqlstates
 from ...base.errors import BackstopError, CouldNotVerify, Refused
+from ...base.remedies import Setting, remedy
 from ...postgres import server
 from ...postgres.client_tools import program_version
 from ...postgres.connection import Session
@@ -37,8 +38,11 @@ def server_programs(site: Site, session: Session, question: GateInputs) -> str:
         raise CouldNotVerify(
             "The server's programs on disk cannot be seen from here",
             found="version %s runs, and a new session can load its libraries" % running,
-            hint="set backstop_server_programs_version to what `postgres --version` says there, or waive the gate"
-            " server_programs with a reason, such as a server that its provider keeps",
+            hint=remedy(
+                "set %s to what `postgres --version` says there, or waive the gate server_programs with a reason, such"
+                " as a server that its provider keeps",
+                Setting.SERVER_PROGRAMS_VERSION,
+            ),
         )
     if on_disk != running:
         raise Refused(
@@ -58,7 +62,7 @@ def _declared(text: str) -> str:
             "The declared version of the server's programs is none",
             found=text,
             expected="such as 15.18",
-            hint="correct backstop_server_programs_version",
+            hint=remedy("correct %s", Setting.SERVER_PROGRAMS_VERSION),
         )
     return match.group()
 

@@ -10,12 +10,13 @@ from collections import Counter
 from typing import Any, List, Mapping
 
 from ...base.errors import CouldNotVerify, Refused
+from ...base.remedies import Action, Given, Setting, Start, remedy
 from ...postgres import collations as collation_versions
 from ...postgres import replication, server
 from ...postgres.connection import Session
 from ...prisma import history
 from ...site import Site, lock_holder
-from ...store.lifecycle import is_alive, next_command
+from ...store.lifecycle import is_alive, to_continue
 from ...store.operation import Operation, open_operations
 from ...store.steps import STOP
 from .inputs import GateInputs
@@ -32,7 +33,7 @@ def other_operations(site: Site, session: Session, _question: GateInputs) -> str
         raise Refused(
             "Another operation of this database is open",
             found="the %s %s %s" % (operation.kind, operation.id, how),
-            hint=next_command(operation) if alive is False else "wait for it to end",
+            hint=remedy("%s", to_continue(operation)) if alive is False else "wait for it to end",
         )
     holder = lock_holder(session, site.database)
     if holder:
@@ -71,9 +72,11 @@ def application(site: Site, session: Session, question: GateInputs) -> str:
         raise Refused(
             "What runs is no release, so a deploy that fails could not bring it back",
             found="; ".join(elsewhere),
-            hint="deploy the revision that runs now first (ansible-playbook backstop.postgres.deploy -e"
-            " deploy_revision=REVISION): with it no migration is pending, it only becomes a release. Then run this"
-            " again. Or waive the gate application with a reason",
+            hint=remedy(
+                "deploy the revision that runs now first (%s): with it no migration is pending, it only becomes a"
+                " release. Then run this again. Or waive the gate application with a reason",
+                Start(Action.DEPLOY, (Given(Setting.REVISION_TO_DEPLOY, "REVISION"),)),
+            ),
         )
     sick = [
         "%s %s" % (host, _sick(state))

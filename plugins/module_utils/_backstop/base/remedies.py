@@ -1,0 +1,174 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What to do about an error, as data. Each way in (Ansible, the command) puts it into the words of its users.
+
+A process has one way in, which says once in whose words it speaks; texts made from these parts are then in those words,
+as with a translation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+from typing import Any, Iterator, Mapping, Tuple, Union
+
+
+class _Part(enum.Enum):
+    def __str__(self) -> str:
+        return _words.name_of(self)
+
+
+class Setting(_Part):
+    """What a user sets or gives; the value is the name where nobody's words are spoken."""
+
+    # The site
+    ADMINISTRATION = "administration"
+    CLIENT_BIN_DIR = "client_bin_dir"
+    CONNECTION = "connection"
+    DATABASE_DIRECTORY = "database_directory"
+    DATABASE_FREE_BYTES = "database_free_bytes"
+    ENVIRONMENT_FILE = "environment_file"
+    IDENTITY = "age_identity"
+    MANAGER = "manager"
+    PASSWORD = "password"
+    POOLERS = "poolers"
+    PYTHON = "Python"
+    RECIPIENTS = "age_recipients"
+    REVISION_TO_DEPLOY = "revision"
+    SERVER_PROGRAMS_VERSION = "server_programs_version"
+    SHARE_TO_DELETE = "max_delete_share"
+    STORE = "store"
+    SYSTEMD_UNIT = "systemd unit"
+    SYSTEMD_USER = "systemd user"
+    TAKE_OVER = "take_over"
+    URL = "database URL"
+    USER = "user"
+    # A rollback
+    ACCEPT_CASCADE = "accept_cascade"
+    ACCEPT_LOST_OBJECTS = "accept_lost_objects"
+    ACCEPT_LOST_ROWS = "accept_lost_rows"
+    ACCEPT_UNREADABLE = "accept_unreadable"
+    BACKUP = "backup"
+    DOWN_SQL = "down_sql"
+    KEYS = "keys"
+    METHOD = "method"
+    MODE = "mode"
+    OPERATION = "operation"
+    REAPPLY = "reapply"
+    REAPPLY_DELETES = "reapply_deletes"
+    RELEASE = "release"
+    RESTORE_METHOD = "restore_method"
+    TABLE = "table"
+    WHERE = "where"
+
+
+class Action(_Part):
+    """What a user starts; the value is its name where nobody's words are spoken."""
+
+    ALL_STEPS = "run this from the beginning, with all of its steps"
+    APPLICATION_ERRORS = "the rollback after application errors"
+    COMPLETE = "the complete rollback"
+    CORRUPTED_TABLE = "the restore of a table"
+    DEPLOY = "the deploy"
+    DROP_RETIRED = "drop retired databases"
+    FAILED_MIGRATION = "the rollback of a failed migration"
+    LIST_BACKUPS = "the list of backups"
+    MARK_MIGRATION = "mark a migration"
+    MIGRATION_STATE = "the state of the migrations"
+    PLAN = "the rollback plan"
+    UNDO = "the undo"
+
+
+#: What carries out each scenario of a rollback, as requests of operations and plans name them.
+BY_SCENARIO: Mapping[str, Action] = {
+    "application_errors": Action.APPLICATION_ERRORS,
+    "complete": Action.COMPLETE,
+    "corrupted_table": Action.CORRUPTED_TABLE,
+    "failed_migration": Action.FAILED_MIGRATION,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """A setting with the value to give it."""
+
+    setting: Setting
+    value: Any
+
+    def __str__(self) -> str:
+        return _words.given(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """An action with what to give it.
+
+    :ivar check: only look what it would do
+    :ivar as_before: with all else that was given when it was started before
+    """
+
+    action: Action
+    given: Tuple[Given, ...] = ()
+    check: bool = False
+    as_before: bool = False
+
+    def __str__(self) -> str:
+        return _words.start(self)
+
+
+Part = Union[Setting, Action, Given, Start, "Remedy", str, int, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Remedy:
+    """A sentence, and the parts that stand at its ``%s``."""
+
+    text: str
+    parts: Tuple[Part, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text % self.parts if self.parts else self.text
+
+
+#: What errors take.
+Hint = Union[str, Remedy]
+
+
+def remedy(text: str, *parts: Part) -> Remedy:
+    return Remedy(text, parts)
+
+
+class Words:
+    """How one kind of user calls things; as it stands here, nobody's in particular."""
+
+    def name_of(self, part: enum.Enum) -> str:
+        return str(part.value)
+
+    def given(self, given: Given) -> str:
+        return "%s=%s" % (given.setting, shown(given.value))
+
+    def start(self, start: Start) -> str:
+        told = ", ".join([*["check"] * start.check, *map(str, start.given)])
+        return str(start.action) + (" (%s)" % told if told else "")
+
+
+def shown(value: Any) -> str:
+    """A value as users type it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_words = Words()
+
+
+@contextlib.contextmanager
+def in_words_of(words: Words) -> Iterator[None]:
+    """Every text that is made meanwhile is in these words."""
+    global _words
+    before, _words = _words, words
+    try:
+        yield
+    finally:
+        _words = before
