@@ -24,6 +24,7 @@ from typing import Callable, Dict, List
 import psycopg2
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import run_drill
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace, Store
@@ -143,7 +144,7 @@ class Bench:
         build_successor(run, place)
         built = time.monotonic()
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        facts = revert(run, place, changed)
+        facts = revert(run, place, LossPolicy(changed))
         ended = time.monotonic()
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
         assert facts["lost_rows"] == changed, facts

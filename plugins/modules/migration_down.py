@@ -104,14 +104,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.down_sql import count_ahead, take_out
 
 
 def act(request: Request) -> Dict[str, Any]:
-    run = request.run
+    run, policy = request.run, LossPolicy(request.params["accept_lost_rows"])
     if request.check_mode:
-        return {**count_ahead(run, request.params["accept_lost_rows"]), "changed": True}
-    return take_out(run, request.params["accept_lost_rows"])
+        return {**count_ahead(run, policy), "changed": True}
+    return take_out(run, policy)
 
 
 def main() -> None:

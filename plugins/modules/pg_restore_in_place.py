@@ -144,7 +144,7 @@ seconds:
   type: float
 """
 
-from typing import Any, Dict, cast
+from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
@@ -152,7 +152,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import (
     revert_in_place,
@@ -161,15 +161,14 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.i
 
 
 def act(request: Request) -> Dict[str, Any]:
-    run = request.run
-    accept, unreadable = request.params["accept_lost_rows"], request.params["accept_unreadable"]
-    undone = Operation.load(request.store, request.params["undo"]) if request.params["undo"] else None
-    place = request.store.find_backup(request.params["backup"]) if request.params["backup"] else None
-    also = {"accept_lost_objects": request.params["accept_lost_objects"], "only_count": request.check_mode}
-    if undone is not None:
-        result = undo_in_place(run, undone, accept, unreadable, **also)
+    run, params = request.run, request.params
+    policy = LossPolicy(params["accept_lost_rows"], params["accept_lost_objects"], params["accept_unreadable"])
+    if params["undo"]:
+        undone = Operation.load(request.store, params["undo"])
+        result = undo_in_place(run, undone, policy, only_count=request.check_mode)
     else:
-        result = revert_in_place(run, cast(BackupPlace, place), accept, accept_unreadable=unreadable, **also)
+        place = request.store.find_backup(params["backup"])
+        result = revert_in_place(run, place, policy, only_count=request.check_mode)
     return {**result, "changed": True} if request.check_mode else result
 
 

@@ -218,7 +218,7 @@ ended_sessions:
   elements: str
 """
 
-from typing import Any, Dict, cast
+from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
@@ -226,24 +226,27 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import MODES, Reapply
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import revert, undo
 
 
 def act(request: Request) -> Dict[str, Any]:
-    run = request.run
-    accept, unreadable = request.params["accept_lost_rows"], request.params["accept_unreadable"]
-    also = {"accept_lost_objects": request.params["accept_lost_objects"], "only_count": request.check_mode}
-    undone = Operation.load(request.store, request.params["undo"]) if request.params["undo"] else None
-    place = request.store.find_backup(request.params["backup"]) if request.params["backup"] else None
-    reapply = Reapply(request.params["reapply"], request.params["reapply_deletes"])
-    if undone is not None:
-        result = undo(run, undone, accept, reapply, unreadable, **also)
+    run, params = request.run, request.params
+    policy = LossPolicy(
+        params["accept_lost_rows"],
+        params["accept_lost_objects"],
+        params["accept_unreadable"],
+        params["accept_changes_in"],
+        Reapply(params["reapply"], params["reapply_deletes"]),
+    )
+    if params["undo"]:
+        undone = Operation.load(request.store, params["undo"])
+        result = undo(run, undone, policy, only_count=request.check_mode)
     else:
-        changes_in = request.params["accept_changes_in"]
-        result = revert(run, cast(BackupPlace, place), accept, changes_in, reapply, unreadable, **also)
+        place = request.store.find_backup(params["backup"])
+        result = revert(run, place, policy, only_count=request.check_mode)
     return {**result, "changed": True} if request.check_mode else result
 
 

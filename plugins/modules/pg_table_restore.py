@@ -175,6 +175,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
     TableRestoreRequest,
@@ -188,18 +189,18 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.t
 def act(request: Request) -> Dict[str, Any]:
     site = request.site
     params = request.params
+    policy = LossPolicy(params["accept_lost_rows"], unreadable=params["accept_unreadable"])
     if params["undo"]:
         undone = Operation.load(request.store, params["undo"])
         carry_out = plan_undo_of if request.check_mode else undo_table
-        return _told(request, carry_out(site, undone, params["accept_lost_rows"], params["accept_cascade"]))
+        return _told(request, carry_out(site, undone, policy, params["accept_cascade"]))
     wish = TableRestoreRequest(
         params["table"],
         params["mode"],
         params["where"],
         params["keys"],
-        params["accept_lost_rows"],
+        policy,
         params["accept_cascade"],
-        params["accept_unreadable"],
     )
     carry_out = plan if request.check_mode else restore_table
     return _told(request, carry_out(site, wish, params["backup"], again=params["again"]))

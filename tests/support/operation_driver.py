@@ -18,6 +18,7 @@ from typing import Any, Dict, Optional
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import (
     apply_migrations,
@@ -158,7 +159,7 @@ class Driver:
         operation = self._begin("rollback", {"scenario": "complete", "backup": plan["backup"]})
         place = self.site.store.find_backup(plan["backup"])
         build_successor(self.site, place)
-        revert(self.site, place, 0, reapply=reapply)
+        revert(self.site, place, LossPolicy(0, reapply=reapply or Reapply()))
         operation.close("done")
         return {"operation": operation.id, "outcome": "done"}
 
@@ -169,7 +170,7 @@ class Driver:
         operation = self._begin("undo", {"undoes": plan["undoes"]})
         undone = Operation.load(self.site.store, plan["undoes"])
         back_up_retired(self.site, undone)
-        undo(self.site, undone, 0, reapply)
+        undo(self.site, undone, LossPolicy(0, reapply=reapply or Reapply()))
         operation.close("done")
         return {"operation": operation.id, "outcome": "done"}
 

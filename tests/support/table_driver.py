@@ -13,6 +13,7 @@ import sys
 from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
@@ -47,7 +48,7 @@ def run(what: str, given: Dict[str, Any]) -> Dict[str, Any]:
     operation, _adopted = begin(store, kind, site.database, request, this_controller())
     run = site.run(operation)
     if what == "undo":
-        undo_table(run, Operation.load(store, str(request["undoes"])), 0, False)
+        undo_table(run, Operation.load(store, str(request["undoes"])), LossPolicy(0))
     else:
         restore_table(run, TableRestoreRequest(given["table"]))
     operation.close("done")

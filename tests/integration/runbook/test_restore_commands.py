@@ -13,6 +13,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database, compare
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import leftovers
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests, impact
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.database_properties import (
@@ -34,7 +35,7 @@ def went_back(live, place, accept=0):
     """Our complete revert; whether every table is what it was."""
     run = live.begun("rollback", {"backup": place.backup_id})
     build_successor(run, place)
-    revert(run, place, accept, accept_lost_objects=1)  # what the shell made is of no rehearsed migration
+    revert(run, place, LossPolicy(accept, objects=1))  # what the shell made is of no rehearsed migration
     with live.site.connect() as session:
         return not compare_tables(session, load(place)).tables
 

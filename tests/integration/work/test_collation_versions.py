@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import surroundings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import collations
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
@@ -57,14 +58,14 @@ def test_a_revert_builds_with_todays_and_an_undo_brings_back_what_was(aged):
     assert verify(aged.site, place, "restored")["level"] == "restored"
     run = aged.begun("rollback")
     build_successor(run, place)
-    revert(run, place, 0)
+    revert(run, place, LossPolicy(0))
     run.operation.close("done")
     ((recorded, now),) = aged.rows(VERSIONS % "shop", "postgres")
     assert recorded == now != "2.0"
     with aged.site.connect() as session:
         assert collations.mismatches(session) == []
     back = aged.begun("undo", {"undoes": run.operation.id})
-    undo(back, run.operation, 0)
+    undo(back, run.operation, LossPolicy(0))
     assert aged.rows(VERSIONS % "shop", "postgres")[0][0] == "2.0"
     with aged.site.connect() as session:
         assert len(collations.mismatches(session)) == 2
@@ -75,7 +76,7 @@ def test_a_restore_in_place_keeps_that_of_the_database(aged):
     """The collation is made anew; the database keeps the version that it says, and its indexes are built today."""
     place = aged.backup()
     run = aged.begun("rollback")
-    revert_in_place(run, place, 0)
+    revert_in_place(run, place, LossPolicy(0))
     with aged.site.connect() as session:
         (told,) = collations.mismatches(session)
     assert told.startswith("database shop was built with version 2.0")

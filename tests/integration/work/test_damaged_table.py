@@ -14,6 +14,7 @@ import pathlib
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import leftovers
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import digests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
@@ -57,8 +58,9 @@ def damaged(plain):
 
 def test_saved_and_restored_with_consent(damaged):
     run = damaged.begun("rollback", {"scenario": "corrupted_table"})
+    accepting = TableRestoreRequest("documents", policy=LossPolicy(unreadable=True))
     for way in (lambda: plan(damaged.site, TableRestoreRequest("documents")),
-                lambda: restore_table(damaged.site, TableRestoreRequest("documents", accept_unreadable=True))):
+                lambda: restore_table(damaged.site, accepting)):
         with pytest.raises(Refused, match="cannot be read: it is damaged") as caught:
             way()
         assert "missing chunk" in caught.value.found
@@ -70,7 +72,7 @@ def test_saved_and_restored_with_consent(damaged):
     assert json.loads(saved.with_suffix(".json").read_text("utf-8"))["unreadable"] == 2
     assert oct(saved.stat().st_mode)[-3:] == "600"
 
-    wish = TableRestoreRequest("documents", accept_unreadable=True)
+    wish = TableRestoreRequest("documents", policy=LossPolicy(unreadable=True))
     planned = plan(damaged.site, wish)
     assert planned["changed"] and "missing chunk" in planned["damaged"]
     result = restore_table(run, wish)
@@ -82,7 +84,7 @@ def test_saved_and_restored_with_consent(damaged):
     run.operation.close("done")
     assert not restore_table(damaged.site, TableRestoreRequest("documents"))["changed"]
     with pytest.raises(Refused, match="cannot be undone"):
-        undo_table(damaged.begun("undo", {"undoes": run.operation.id}), run.operation, 0, False)
+        undo_table(damaged.begun("undo", {"undoes": run.operation.id}), run.operation, LossPolicy(0))
 
 
 def test_no_other_failure_counts_as_damage(damaged, monkeypatch):
@@ -96,7 +98,7 @@ def test_no_other_failure_counts_as_damage(damaged, monkeypatch):
     damaged.execute("UPDATE \"User\" SET \"name\" = 'x'")
     run = damaged.begun("rollback")
     with pytest.raises(BackstopError, match="No space"):
-        restore_table(run, TableRestoreRequest("User", accept_unreadable=True))
+        restore_table(run, TableRestoreRequest("User", policy=LossPolicy(unreadable=True)))
     assert damaged.value("SELECT count(*) FROM \"User\" WHERE \"name\" = 'x'") == 20
 
 
@@ -115,17 +117,17 @@ def test_a_swap_keeps_the_damaged_table_and_wants_a_word(damaged):
     run = damaged.begun("rollback", {"backup": place.backup_id})
     build_successor(run, place)
     with pytest.raises(Refused, match="What would be lost cannot be counted: a table is damaged") as caught:
-        revert(run, place, 1)
+        revert(run, place, LossPolicy(1))
     assert "public.documents: cannot be counted" in caught.value.found and "missing chunk" in caught.value.found
     assert "the former database keeps the table" in caught.value.hint
     with pytest.raises(Refused, match="1 rows would be lost"):
-        revert(run, place, 0, accept_unreadable=True)
-    result = revert(run, place, 1, accept_unreadable=True)
+        revert(run, place, LossPolicy(0, unreadable=True))
+    result = revert(run, place, LossPolicy(1, unreadable=True))
     assert result["changed"] and result["lost_rows"] == 1 and whole(damaged) == 40
     assert run.operation.facts("count")["accepted_unreadable"] == ["public.documents"]
     run.operation.close("done")
     back = damaged.begun("undo", {"undoes": run.operation.id})
-    assert undo(back, run.operation, 0)["changed"]
+    assert undo(back, run.operation, LossPolicy(0))["changed"]
     with pytest.raises(Exception, match="missing chunk"):
         damaged.rows("SELECT max(length(body || '')) FROM documents")
 
@@ -135,7 +137,7 @@ def test_in_place_what_can_be_read_is_saved_first(damaged):
     damaged.execute("UPDATE \"User\" SET \"name\" = 'x' WHERE \"id\" = 'u1'")
     run = damaged.begun("rollback", {"backup": place.backup_id})
     with pytest.raises(Refused, match="No whole backup can be made of the database as it is") as caught:
-        revert_in_place(run, place, 1)
+        revert_in_place(run, place, LossPolicy(1))
     assert "public.documents (2 rows cannot be read: missing chunk" in caught.value.found
     assert "rollback_accept_unreadable=true" in caught.value.hint and "that cannot be undone" in caught.value.hint
     rows = pathlib.Path(run.operation.file("saved-rows"), "public.documents.copy").read_text("utf-8").splitlines()
@@ -148,13 +150,13 @@ def test_in_place_what_can_be_read_is_saved_first(damaged):
     assert schema.scope == "schema" and "relation public.documents" in schema.definitions
     assert damaged.value("SELECT \"name\" FROM \"User\" WHERE \"id\" = 'u1'") == "x"
 
-    result = revert_in_place(run, place, 1, accept_unreadable=True)
+    result = revert_in_place(run, place, LossPolicy(1, unreadable=True))
     assert result["changed"] and result["lost_rows"] == 1 and whole(damaged) == 40
     assert [loss["table"] for loss in result["losses"] if loss["unreadable"]] == ["public.documents"]
     assert run.operation.facts("emergency")["accepted"] == {"unreadable": True}
     run.operation.close("done")
     with pytest.raises(Refused, match="cannot be undone: no whole backup could be made") as caught:
-        undo_in_place(damaged.begun("undo", {"undoes": run.operation.id}), run.operation, 0)
+        undo_in_place(damaged.begun("undo", {"undoes": run.operation.id}), run.operation, LossPolicy(0))
     assert "saved-rows" in caught.value.hint
 
 

@@ -19,6 +19,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import failpoints
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import client_tools, definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
@@ -80,7 +81,7 @@ class Drop:
         for word in words:
             assert word in "; ".join(facts["reasons"]), facts["reasons"]
         with pytest.raises(Refused, match="was not proved"):
-            take_out(self.site, 10**9)
+            take_out(self.site, LossPolicy(10**9))
 
     def is_as_before(self):
         with self.live.site.connect() as session:
@@ -107,12 +108,12 @@ def put_back(live, site):
 
 def test_a_migration_is_taken_out(drop):
     site = drop.proved()
-    result = take_out(site, 0)
+    result = take_out(site, LossPolicy(0))
     assert result["changed"] and result["lost_rows"] == 0 and result["differences"] == []
     assert result["migrations"] == ["20251108000000_add_receipt_data"]
     assert result["dropped_tables"] == ["public.ReceiptData"]
     drop.is_as_before()
-    assert take_out(site, 0)["changed"] is False
+    assert take_out(site, LossPolicy(0))["changed"] is False
     with pytest.raises(Refused, match="Deploy the fixed release.*rollback_backup=" + result["backup"]):
         plan_undo(drop.live.site, site.operation.id)
 
@@ -128,7 +129,7 @@ def test_the_server_restarts_before_the_commit(drop, monkeypatch):
             drop.live.cluster.start()
 
     monkeypatch.setattr(down_module, "reach", reach)
-    assert take_out(site, 0)["changed"] and not left
+    assert take_out(site, LossPolicy(0))["changed"] and not left
     drop.is_as_before()
 
 
@@ -139,10 +140,10 @@ def test_lost_rows_are_counted_and_kept(drop):
     content = drop.live.rows('SELECT * FROM "ReceiptData" ORDER BY 1')
     site = drop.proved()
     with pytest.raises(Refused, match=r"3 rows would be lost.*public.ReceiptData: 3 inserted .the whole table goes"):
-        take_out(site, 2)
+        take_out(site, LossPolicy(2))
     assert drop.live.rows('SELECT * FROM "ReceiptData" ORDER BY 1') == content
     assert drop.live.value("SELECT count(*) FROM _prisma_migrations") == 2
-    assert take_out(site, 3)["lost_rows"] == 3
+    assert take_out(site, LossPolicy(3))["lost_rows"] == 3
     drop.is_as_before()
     drop.live.run("receipts.sql")
     put_back(drop.live, site)
@@ -163,7 +164,7 @@ def test_a_loss_is_refused_before_the_application_stops(drop, tmp_path):
     refused = run_module(tmp_path, "migration_down", arguments, check=True)
     assert refused.failed and "2 rows would be lost" in refused.result["msg"], refused.printed
     assert "public.ReceiptData: 2 inserted" in refused.result["msg"]
-    assert count_ahead(site, 2)["changed"] is False
+    assert count_ahead(site, LossPolicy(2))["changed"] is False
     assert drop.live.rows('SELECT xmin::text, * FROM "ReceiptData" ORDER BY 2') == rows
     assert sorted(os.walk(drop.live.store.root)) == files and site.operation.last("down") is None
 
@@ -173,7 +174,7 @@ def test_values_of_a_column(plain):
     drop = Drop(plain, """ALTER TABLE "UserContribution" ADD "paid by" text DEFAULT 'cash'""")
     plain.execute("""UPDATE "UserContribution" SET "paid by" = 'card' WHERE "id" IN ('c1', 'c2')""")
     site = drop.proved('ALTER TABLE "UserContribution" DROP "paid by"')
-    result = take_out(site, 2)
+    result = take_out(site, LossPolicy(2))
     assert result["lost_rows"] == 2 and result["dropped_columns"] == ["public.UserContribution.paid by"]
     drop.is_as_before()
     plain.execute("""UPDATE "UserContribution" SET "contributionAmount" = 99 WHERE "id" = 'c1';
@@ -188,7 +189,7 @@ def test_names_with_quotes(plain):
     drop = Drop(plain, """CREATE SCHEMA "o'dd ""s"; CREATE TABLE "o'dd ""s"."t%s '""x/y" ("i""d %s" int PRIMARY KEY);
         INSERT INTO "o'dd ""s"."t%s '""x/y" VALUES (1), (2)""")
     site = drop.proved("""DROP TABLE "o'dd ""s"."t%s '""x/y"; DROP SCHEMA "o'dd ""s";""")
-    assert take_out(site, 2)["lost_rows"] == 2
+    assert take_out(site, LossPolicy(2))["lost_rows"] == 2
     drop.is_as_before()
 
 
@@ -196,7 +197,7 @@ def test_beside_objects_of_every_kind(realistic):
     """Nothing of them is taken for a difference, nor changed."""
     drop = Drop(realistic, """CREATE TABLE "ReceiptData" (id int PRIMARY KEY); CREATE TYPE "Kind" AS ENUM ('x');
         INSERT INTO "ReceiptData" VALUES (1)""")
-    assert take_out(drop.proved('DROP TABLE "ReceiptData"; DROP TYPE "Kind"'), 1)["lost_rows"] == 1
+    assert take_out(drop.proved('DROP TABLE "ReceiptData"; DROP TYPE "Kind"'), LossPolicy(1))["lost_rows"] == 1
     drop.is_as_before()
 
 
@@ -207,7 +208,7 @@ def test_unqualified_names_are_of_prismas_schema(databases):
             (LIKE public._prisma_migrations INCLUDING ALL)""")
     live.site = dataclasses.replace(live.site, connection=dataclasses.replace(live.site.connection, schema="App%s"))
     drop = Drop(live, """SET search_path TO "App%s"; CREATE TABLE "ReceiptData" (id int)""")
-    take_out(drop.proved(), 0)
+    take_out(drop.proved(), LossPolicy(0))
     assert live.value("""SELECT count(*) FROM "App%s"._prisma_migrations""") == 0
     assert live.value("""SELECT to_regclass('"App%s"."ReceiptData"')""") is None
 
@@ -248,7 +249,7 @@ def test_what_is_not_proved(migrated, sql, words):
 
 def test_settings_of_the_sql_do_not_blind_the_proof(drop):
     site = drop.proved(DOWN + "; SET extra_float_digits = -15; SET search_path = public; SET row_security = on")
-    assert take_out(site, 0)["changed"]
+    assert take_out(site, LossPolicy(0))["changed"]
     drop.is_as_before()
 
 
@@ -299,9 +300,9 @@ def test_on_the_copy_of_a_rehearsal(plain):
     assert name in plain.names()
     plain.run("receipts.sql")
     with pytest.raises(Refused, match="no backup of the database as it is"):
-        take_out(run, 0)
+        take_out(run, LossPolicy(0))
     run.operation.write("emergency_backup", "done", backup=plain.backup("emergency").backup_id)
-    assert take_out(run, 0)["changed"]
+    assert take_out(run, LossPolicy(0))["changed"]
     drop.is_as_before()
     assert not rehearse_down(run, drop.before, scratch=plain.name, given=DOWN)["proved"]
 
@@ -318,7 +319,7 @@ def test_rows_written_since_the_emergency_backup(drop):
     site = drop.proved()
     drop.live.execute(RECEIPT % (1, 1))
     with pytest.raises(Refused, match="Rows were written since the emergency backup.*public.ReceiptData has 1 rows"):
-        take_out(site, 100)
+        take_out(site, LossPolicy(100))
     assert drop.live.value('SELECT count(*) FROM "ReceiptData"') == 1
 
 
@@ -326,7 +327,7 @@ def test_an_object_that_came_after_the_proof(drop):
     site = drop.proved()
     drop.live.execute('CREATE INDEX late ON "User" ("name")')
     with pytest.raises(BackstopError, match="index public.late would be added"):
-        take_out(site, 0)
+        take_out(site, LossPolicy(0))
     assert drop.live.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
 
 
@@ -338,11 +339,11 @@ def test_a_change_beside_the_migration_that_only_pg_dump_sees(drop, killed):
     if killed:
         assert run_killed(site, "down.committed") == -signal.SIGKILL
         assert settle(site) == {"changed": True, "taken_out": True}
-    result = take_out(site, 0)
+    result = take_out(site, LossPolicy(0))
     assert result["changed"] is not killed and result["migrations"] == ["20251108000000_add_receipt_data"]
     (told,) = result["differences"]
     assert "public.User is changed" in told and "SET STATISTICS 9" in told
-    assert take_out(site, 0)["differences"] == [told]
+    assert take_out(site, LossPolicy(0))["differences"] == [told]
     drop.is_as_before()
 
 
@@ -356,7 +357,7 @@ def test_a_comparison_that_fails_after_the_commit(drop, monkeypatch):
             monkeypatch.setattr(site_module, "find_client_tools", lambda major, _folder: find(major, "/nowhere"))
 
     monkeypatch.setattr(down_module, "reach", reach)
-    result = take_out(site, 0)
+    result = take_out(site, LossPolicy(0))
     assert result["changed"] and "could not be compared: " in result["differences"][0]
     drop.is_as_before()
 
@@ -373,9 +374,9 @@ def test_a_reader_that_does_not_go(drop):
     with drop.live.session() as cursor:
         cursor.execute('BEGIN; SELECT * FROM "ReceiptData"')
         with pytest.raises(Refused, match="lock"):
-            take_out(site, 0)
+            take_out(site, LossPolicy(0))
         cursor.execute("ROLLBACK")
-    assert take_out(site, 0)["changed"]
+    assert take_out(site, LossPolicy(0))["changed"]
     drop.is_as_before()
 
 
@@ -387,7 +388,7 @@ def run_killed(site, failpoint, log=None):
         if log:
             os.environ["BACKSTOP_FAILPOINT_LOG"] = str(log)
         failpoints._counts.clear()
-        take_out(site, 1)
+        take_out(site, LossPolicy(1))
         os._exit(0)
 
     process = multiprocessing.get_context("fork").Process(target=work)
@@ -401,10 +402,10 @@ def test_killed_anywhere_the_next_run_finishes(drop, failpoint):
     drop.live.execute(RECEIPT % (1, 1))
     site = drop.proved()
     assert run_killed(site, failpoint) == -signal.SIGKILL
-    result = take_out(site, 1)
+    result = take_out(site, LossPolicy(1))
     assert result["lost_rows"] == 1 and result["dropped_tables"] == ["public.ReceiptData"]
     drop.is_as_before()
-    assert take_out(site, 1)["changed"] is False
+    assert take_out(site, LossPolicy(1))["changed"] is False
     assert [loss["file"] for loss in result["losses"]] and os.path.isfile(result["losses"][0]["file"])
 
 
@@ -440,7 +441,7 @@ def test_a_deploy_that_was_cut_off_after_it_took_the_migration_out(plain):
     back = plain.begun("rollback", {"scenario": "complete", "backup": plan["backup"]})
     assert Operation.load(plain.store, run.operation.id).outcome == "abandoned"
     build_successor(back, drop.before)
-    assert revert(back, drop.before, 0)["lost_rows"] == 0
+    assert revert(back, drop.before, LossPolicy(0))["lost_rows"] == 0
     drop.is_as_before()
 
 

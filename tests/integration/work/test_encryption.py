@@ -30,6 +30,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
     CouldNotVerify,
     Refused,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.archive import start_dump
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
@@ -150,7 +151,7 @@ def changed(live):
 def test_a_table_is_restored(secret, key):
     place = make_backup(secret.site, "daily")
     changed(secret)
-    wish = TableRestoreRequest("User", accept_lost_rows=10**9)
+    wish = TableRestoreRequest("User", policy=LossPolicy(10**9))
     refused = secret.begun("rollback", {"scenario": "corrupted_table"})
     with pytest.raises(CouldNotVerify, match="no identity"):
         restore_table(refused, wish, place.backup_id)
@@ -162,9 +163,9 @@ def test_a_table_is_restored(secret, key):
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") == 0
 
 
-def revert_by_swap(site, place, accept_lost_rows):
+def revert_by_swap(site, place, policy):
     build_successor(site, place)
-    return revert(site, place, accept_lost_rows)
+    return revert(site, place, policy)
 
 
 @pytest.mark.parametrize("act", [revert_by_swap, revert_in_place])
@@ -173,13 +174,13 @@ def test_a_revert(secret, key, act):
     changed(secret)
     refused = secret.begun("rollback", {"scenario": "complete"})
     with pytest.raises(CouldNotVerify, match="no identity"):
-        act(refused, place, 10**9)
+        act(refused, place, LossPolicy(10**9))
     refused.operation.close("abandoned")
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") > 0
     site = dataclasses.replace(
         secret.begun("rollback", {"scenario": "complete", "again": True}), identity=key.identity
     )
-    assert act(site, place, 10**9)["changed"]
+    assert act(site, place, LossPolicy(10**9))["changed"]
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") == 0
     # What it saved of the live database is encrypted too.
     assert all(manifests.load(one).is_encrypted for one in secret.store.backups())

@@ -15,6 +15,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database, compare
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
@@ -110,8 +111,8 @@ def test_a_swap_counts_keeps_and_carries_them(live):
     run = live.begun("rollback", {"backup": place.backup_id})
     build_successor(run, place)
     with pytest.raises(BackstopError, match="jobs.job: 1 inserted, 1 updated; jobs.tariff: 1 deleted"):
-        revert(run, place, 0)
-    result = revert(run, place, 3)
+        revert(run, place, LossPolicy(0))
+    result = revert(run, place, LossPolicy(3))
     assert result["changed"] and result["lost_rows"] == 3 and ours(live) == before
     kept = pathlib.Path(run.operation.file("lost-rows"), "jobs.job.copy").read_text()
     assert "CLUSTER" in kept and "FREEZE" in kept and "ANALYZE" not in kept
@@ -121,7 +122,7 @@ def test_a_swap_counts_keeps_and_carries_them(live):
     written(live)
     run = live.begun("rollback", {"backup": place.backup_id})
     build_successor(run, place)
-    result = revert(run, place, 0, reapply=Reapply("apply", deletes=True))
+    result = revert(run, place, LossPolicy(0, reapply=Reapply("apply", deletes=True)))
     assert result["lost_rows"] == 0 and live.value("SELECT count(*) FROM jobs.tariff WHERE own") == 1
     assert live.rows("SELECT command FROM jobs.job ORDER BY 1") == [
         ("ANALYZE",), ("CLUSTER",), ("FREEZE",), ("REINDEX",),
@@ -134,8 +135,8 @@ def test_a_restore_in_place_counts_them(live):
     written(live)
     run = live.begun("rollback", {"backup": place.backup_id})
     with pytest.raises(BackstopError, match="jobs.job: 1 inserted, 1 updated; jobs.tariff: 1 deleted"):
-        revert_in_place(run, place, 0)
-    assert revert_in_place(run, place, EVERYTHING)["lost_rows"] == 3
+        revert_in_place(run, place, LossPolicy(0))
+    assert revert_in_place(run, place, LossPolicy(EVERYTHING))["lost_rows"] == 3
     assert ours(live) == before
 
 
@@ -144,7 +145,7 @@ def test_one_of_their_tables_is_restored(live):
     written(live)
     for name in ("jobs.job", "jobs.tariff"):
         run = live.begun("rollback", {"scenario": "corrupted_table", "table": name})
-        assert restore_table(run, TableRestoreRequest(name, accept_lost_rows=1), place.backup_id)["changed"]
+        assert restore_table(run, TableRestoreRequest(name, policy=LossPolicy(1)), place.backup_id)["changed"]
         run.operation.close("done")
     jobs, tariffs = ours(live)
     assert jobs == [(1, "VACUUM"), (2, "ANALYZE"), (3, "REINDEX")]

@@ -18,6 +18,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import sha256_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.fence import fence
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.definitions import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
@@ -39,7 +40,7 @@ PURCHASE = (
 
 def reverted(live, place, accept=0):
     run = live.begun("rollback", {"backup": place.backup_id})
-    result = revert_in_place(run, place, accept, accept_lost_objects=99)
+    result = revert_in_place(run, place, LossPolicy(accept, objects=99))
     run.operation.close("done")
     return run, result
 
@@ -112,7 +113,7 @@ def test_a_role_without_superuser_and_its_undo(plain):
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
     kept = pathlib.Path(site.operation.file("lost-rows")) / "public.TokenPurchase.copy"
     assert kept.read_text("utf-8").startswith("since\t")
-    assert revert_in_place(site, place, 0)["changed"] is False
+    assert revert_in_place(site, place, LossPolicy(0))["changed"] is False
     assert plan_revert(plain.site, place.backup_id)["needed"] is False
     # The number that the lost purchase had is not given out again.
     assert plain.value("SELECT nextval('\"TokenPurchase_number_seq\"')") == 502
@@ -122,9 +123,9 @@ def test_a_role_without_superuser_and_its_undo(plain):
     as_owner(plain, PURCHASE % "after")
     back = plain.begun("undo", {"undoes": site.operation.id})
     with pytest.raises(Refused, match="1 rows would be lost") as caught:
-        undo_in_place(back, site.operation, 0)
+        undo_in_place(back, site.operation, LossPolicy(0))
     assert caught.value.found == "public.TokenPurchase: 1 inserted"
-    assert undo_in_place(back, site.operation, 1)["lost_rows"] == 1
+    assert undo_in_place(back, site.operation, LossPolicy(1))["lost_rows"] == 1
     back.operation.close("done")
     assert equals(plain, deployed)
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
@@ -237,14 +238,14 @@ def test_killed_anywhere_it_is_as_before_or_done(plain, failpoint):
     if child == 0:
         os.environ["BACKSTOP_FAILPOINT"] = failpoint
         try:
-            revert_in_place(run, place, 0)
+            revert_in_place(run, place, LossPolicy(0))
         finally:
             os._exit(1)
     _pid, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     committed = failpoint == "in-place.committed"
     assert equals(plain, place if committed else now)
-    result = revert_in_place(run, place, 0)
+    result = revert_in_place(run, place, LossPolicy(0))
     assert result["changed"] is not committed and result["lost_rows"] == 0
     assert equals(plain, place) and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
 
@@ -295,7 +296,7 @@ def test_an_owner_who_may_make_no_database(plain):
         site, _result = reverted(plain, place)
         assert equals(plain, place)
         back = plain.begun("undo", {"undoes": site.operation.id})
-        assert undo_in_place(back, site.operation, 0)["lost_rows"] == 0
+        assert undo_in_place(back, site.operation, LossPolicy(0))["lost_rows"] == 0
         assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL") and plain.names() == [plain.name]
     finally:
         plain.execute("ALTER ROLE %s CREATEDB" % OWNER, "postgres")

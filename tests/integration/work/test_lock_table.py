@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.fence import fence
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import probe
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import locks
@@ -72,13 +73,13 @@ def test_what_fits_works_throughout(make):
     assert diagnosis.diagnose(live.site, "complete", facts)["scenario"] == "complete"
     run = live.begun("rollback")
     build_successor(run, place)
-    assert revert(run, place, 0)["attempts"] == 1
+    assert revert(run, place, LossPolicy(0))["attempts"] == 1
     run.operation.close("done")
     back = live.begun("undo", {"undoes": run.operation.id})
-    assert undo(back, run.operation, 0)["attempts"] == 1
+    assert undo(back, run.operation, LossPolicy(0))["attempts"] == 1
     back.operation.close("done")
     with pytest.raises(Refused, match="too small to restore in place") as caught:
-        revert_in_place(live.begun("rollback"), place, 0)
+        revert_in_place(live.begun("rollback"), place, LossPolicy(0))
     assert "rollback_restore_method=swap" in caught.value.hint
 
 
@@ -107,5 +108,5 @@ def test_a_restore_in_place_that_just_fits_does_fit(make, monkeypatch):
 
     monkeypatch.setattr(locks, "require_room", note)
     run = live.begun("rollback")
-    assert revert_in_place(run, place, 0)["changed"]
+    assert revert_in_place(run, place, LossPolicy(0))["changed"]
     assert ROOM - 200 - 60 < needed[0] <= ROOM - 200, needed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.migration_changes import note_objects
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import gather
@@ -75,22 +76,22 @@ def test_every_object_that_the_migration_did_not_make_is_named(deployed):
     build_successor(run, place)
     for ahead in (True, False):
         with pytest.raises(Refused) as caught:
-            revert(run, place, 10, only_count=ahead, accept_lost_objects=10)
+            revert(run, place, LossPolicy(10, objects=10), only_count=ahead)
         assert set(str(caught.value.found).split(", ")) == NAMED
         assert caught.value.details["lost_objects"] == plan["lost_objects"]
         assert "-e rollback_accept_lost_objects=11" in caught.value.hint
         assert live.value("SELECT to_regclass('report') IS NOT NULL")
-    assert revert(run, place, 10, only_count=True, accept_lost_objects=11)["changed"] is False
-    result = revert(run, place, 10, accept_lost_objects=11)
+    assert revert(run, place, LossPolicy(10, objects=11), only_count=True)["changed"] is False
+    result = revert(run, place, LossPolicy(10, objects=11))
     assert set(result["lost_objects"]) == NAMED and live.value("SELECT to_regclass('report') IS NULL")
     run.operation.close("done")
     # What is made now, an undo would take away.
     as_owner(live, "CREATE VIEW later AS SELECT 1")
     back = begun(live, place, "undo", undoes=run.operation.id)
     with pytest.raises(Refused, match="1 objects that the migrations did not make") as caught:
-        undo(back, run.operation, 0, only_count=True)
+        undo(back, run.operation, LossPolicy(0), only_count=True)
     assert caught.value.found == "view public.later"
-    assert undo(back, run.operation, 0, accept_lost_objects=1)["changed"]
+    assert undo(back, run.operation, LossPolicy(0, objects=1))["changed"]
     assert live.value("SELECT to_regclass('report') IS NOT NULL")
 
 
@@ -98,7 +99,7 @@ def test_what_the_migrations_made_needs_no_consent(deployed):
     live, place = deployed
     run = begun(live, place)
     build_successor(run, place)
-    result = revert(run, place, 0)
+    result = revert(run, place, LossPolicy(0))
     assert result["changed"] and result["lost_objects"] == []
 
 
@@ -113,10 +114,10 @@ def test_changed_objects_and_a_restore_in_place(deployed):
     run = begun(live, place)
     for ahead in (True, False):
         with pytest.raises(Refused) as caught:
-            revert_in_place(run, place, 0, only_count=ahead)
+            revert_in_place(run, place, LossPolicy(0), only_count=ahead)
         assert sorted(caught.value.found.split(", ")) == named
     assert not [one for one in run.store.backups("emergency") if ahead] or not ahead
-    result = revert_in_place(run, place, 0, accept_lost_objects=3)
+    result = revert_in_place(run, place, LossPolicy(0, objects=3))
     assert result["changed"] and sorted(result["lost_objects"]) == named
 
 
@@ -127,7 +128,7 @@ def test_migrations_that_no_deploy_rehearsed(plain):
     as_owner(plain, "CREATE VIEW report AS SELECT 1")
     run = begun(plain, place)
     build_successor(run, place)
-    result = revert(run, place, 0)
+    result = revert(run, place, LossPolicy(0))
     assert result["objects_of_unknown_origin"] and {"table public.ReceiptData", "view public.report"} <= set(
         result["lost_objects"]
     )
@@ -144,8 +145,8 @@ def test_the_history_of_another_application_is_a_table_like_others(deployed):
     assert losses["other._prisma_migrations"] == 1 and "public._prisma_migrations" not in losses
     run = begun(live, place)
     with pytest.raises(Refused, match="1 rows would be lost"):
-        revert_in_place(run, place, 0)
+        revert_in_place(run, place, LossPolicy(0))
     build_successor(run, place)
     with pytest.raises(Refused) as caught:
-        revert(run, place, 0)
+        revert(run, place, LossPolicy(0))
     assert "other._prisma_migrations: 1 inserted" in caught.value.found

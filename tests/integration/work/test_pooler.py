@@ -15,6 +15,7 @@ from unittest import mock
 import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import (
     evaluation as gates_module,
 )
@@ -94,11 +95,11 @@ def test_pooled_clients_see_no_error_through_a_revert_and_its_undo(plain, cluste
         with Workers(*clients) as workers:
             go_on(clients)
             site = prepared(plain, place, *poolers)
-            result = revert(site, place, EVERYTHING)
+            result = revert(site, place, LossPolicy(EVERYTHING))
             site.operation.close("done")
             go_on(clients)
             back = begun(plain, "undo", *poolers, undoes=site.operation.id)
-            facts = undo(back, site.operation, EVERYTHING)
+            facts = undo(back, site.operation, LossPolicy(EVERYTHING))
             back.operation.close("done")
             go_on(clients)
             assert not workers.failed
@@ -118,7 +119,7 @@ def test_pooled_clients_wait_through_a_restore_in_place(plain, bouncer):
     with Workers(client):
         go_on([client])
         run = begun(plain, "rollback", bouncer.pooler(), backup=place.backup_id)
-        result = revert_in_place(run, place, 1)
+        result = revert_in_place(run, place, LossPolicy(1))
         go_on([client])
     assert len(result["pooled"]["pools"]) == 2 and bouncer.paused() == []
     assert plain.value("SELECT count(*) FROM \"TokenPurchase\" WHERE id = 'lost'") == 0
@@ -132,7 +133,7 @@ def test_a_refused_revert_lets_them_go_on(plain, bouncer):
     site = prepared(plain, place, bouncer.pooler())
     plain.execute(INSERT % "'one'")
     with pytest.raises(Refused, match="1 rows would be lost"):
-        revert(site, place, 0)
+        revert(site, place, LossPolicy(0))
     assert bouncer.paused() == [] and site.operation.done(PAUSE_POOLS)
     with contextlib.closing(bouncer.client("shop")) as connection:
         connection.cursor().execute("SELECT 1")
@@ -155,12 +156,12 @@ def killed_at(failpoint, work):
 def test_a_killed_revert_leaves_a_pause_that_the_next_run_ends(plain, bouncer, failpoint):
     place = plain.backup()
     site = prepared(plain, place, bouncer.pooler(pools=("shop",)))
-    killed_at(failpoint, lambda: revert(site, place, 0))
+    killed_at(failpoint, lambda: revert(site, place, LossPolicy(0)))
     assert bouncer.paused() == ["shop"]
     again = site
     if failpoint == "swap.counted":
         assert settle(again) == {"changed": False, "swapped": False} and bouncer.paused() == []
-    assert revert(again, place, 0)["changed"] is (failpoint != "swap.committed")
+    assert revert(again, place, LossPolicy(0))["changed"] is (failpoint != "swap.committed")
     assert bouncer.paused() == []
     with contextlib.closing(bouncer.client("shop")) as connection:
         connection.cursor().execute("SELECT 1")
@@ -169,21 +170,21 @@ def test_a_killed_revert_leaves_a_pause_that_the_next_run_ends(plain, bouncer, f
 def test_a_killed_restore_in_place_too(plain, bouncer):
     place = plain.backup()
     run = begun(plain, "rollback", bouncer.pooler(pools=("shop",)), backup=place.backup_id)
-    killed_at("in-place.committed", lambda: revert_in_place(run, place, 0))
+    killed_at("in-place.committed", lambda: revert_in_place(run, place, LossPolicy(0)))
     assert bouncer.paused() == ["shop"]
-    assert revert_in_place(run, place, 0)["changed"] is False
+    assert revert_in_place(run, place, LossPolicy(0))["changed"] is False
     assert bouncer.paused() == []
 
 
 def test_without_the_pooler_a_re_run_tells_the_command(plain, bouncer):
     place = plain.backup()
     site = prepared(plain, place, bouncer.pooler(pools=("shop",)))
-    killed_at("swap.committed", lambda: revert(site, place, 0))
+    killed_at("swap.committed", lambda: revert(site, place, LossPolicy(0)))
     with pytest.raises(BackstopError, match="wait since operation %s was cut off" % site.operation.id) as caught:
-        revert(dataclasses.replace(site, poolers=()), place, 0)
+        revert(dataclasses.replace(site, poolers=()), place, LossPolicy(0))
     assert 'RESUME "shop"' in caught.value.hint and str(bouncer.port) in caught.value.hint
     # It was told, and is no obstacle for good.
-    assert revert(dataclasses.replace(site, poolers=()), place, 0)["changed"] is False
+    assert revert(dataclasses.replace(site, poolers=()), place, LossPolicy(0))["changed"] is False
     # Another operation of this database, which knows the pooler, finds it too.
     site.operation.close("abandoned")
     other = begun(plain, "undo", bouncer.pooler(pools=("shop",)), undoes=site.operation.id)
@@ -205,7 +206,7 @@ def test_a_pooler_that_went_away_meanwhile(plain, bouncer, monkeypatch):
 
     monkeypatch.setattr(revert_module, "swap", swap_and_lose_it)
     with pytest.raises(BackstopError, match="The work is done, but clients of PgBouncer still wait") as caught:
-        revert(site, place, 0)
+        revert(site, place, LossPolicy(0))
     assert 'RESUME "shop"' in caught.value.hint and ADMIN_PASSWORD not in str(caught.value)
     assert settle.__module__ and plain.value("SELECT count(*) FROM pg_database WHERE datname LIKE 'backstop_retired_%'")
 
@@ -221,12 +222,12 @@ def test_session_pooling_is_bounded_and_the_choice_is_told(plain, cluster):
             cursor.execute("SET application_name = 'report'; SELECT 1")
             site = prepared(plain, place, bouncer.pooler(wait_seconds=0.3))
             with pytest.raises(Refused, match="keep their sessions") as caught:
-                revert(site, place, 0)
+                revert(site, place, LossPolicy(0))
             assert OWNER in caught.value.found and "session pooling" in caught.value.found
             assert "held: end" in caught.value.hint and bouncer.paused() == []
             cursor.execute("SELECT 1")  # nobody was thrown out
             site = dataclasses.replace(site, poolers=[bouncer.pooler(wait_seconds=0.3, held="end")])
-            result = revert(site, place, 0)
+            result = revert(site, place, LossPolicy(0))
             assert len(result["pooled"]["held"]) == len(result["ended_sessions"]) == 1
             assert OWNER in result["pooled"]["held"][0]
             with pytest.raises(psycopg2.Error):
@@ -257,17 +258,17 @@ def test_pools_that_are_not_what_was_said(plain, bouncer):
     for pools, found in ((("shopp",), "did you mean shop"), (("elsewhere",), "correct the pools")):
         site = prepared(plain, place, bouncer.pooler(pools=pools))
         with pytest.raises(Refused, match="has no pool %s that leads to database shop" % pools) as caught:
-            revert(site, place, 0)
+            revert(site, place, LossPolicy(0))
         assert found in caught.value.hint and "elsewhere leads to postgres" in caught.value.found
         site.operation.close("done")
     console = dataclasses.replace(bouncer.pooler().console, password="wrong")
     site = prepared(plain, place, bouncer.pooler(console=console))
     with pytest.raises(Refused, match="console of PgBouncer at 127.0.0.1:%d cannot be reached" % bouncer.port):
-        revert(site, place, 0)
+        revert(site, place, LossPolicy(0))
     bouncer.say('PAUSE "shop"')
     site = dataclasses.replace(site, poolers=[bouncer.pooler()])
     with pytest.raises(Refused, match="paused already"):
-        revert(site, place, 0)
+        revert(site, place, LossPolicy(0))
     assert bouncer.paused() == ["shop"], "somebody else's pause is not ours to end"
 
 

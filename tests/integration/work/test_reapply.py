@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import retired_name
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss import reapply as reapply_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import swap as revert_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
@@ -35,14 +36,14 @@ def begun(live, place):
 
 def reverted(live, place, reapply=APPLY, accept=0):
     run = begun(live, place)
-    result = revert(run, place, accept, reapply=reapply, accept_lost_objects=99)
+    result = revert(run, place, LossPolicy(accept, reapply=reapply, objects=99))
     run.operation.close("done")
     return run, result
 
 
 def undone(live, operation, reapply=APPLY, accept=0):
     run = live.begun("undo", {"undoes": operation.id})
-    result = undo(run, operation, accept, reapply, accept_lost_objects=99)
+    result = undo(run, operation, LossPolicy(accept, reapply=reapply, objects=99))
     run.operation.close("done")
     return run, result
 
@@ -91,7 +92,7 @@ def test_a_purchase_made_after_the_deploy_survives_the_revert_and_its_undo(plain
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
     assert plain.rows('SELECT * FROM "TokenPurchase" ORDER BY 1') == rows
     assert plain.rows('SELECT * FROM "User" ORDER BY 1') == users
-    assert revert(site, place, 0, reapply=APPLY)["changed"] is False
+    assert revert(site, place, LossPolicy(0, reapply=APPLY))["changed"] is False
 
     # Written in the reverted database: the undo carries it, and does not take for new what came from the retired one.
     as_owner(plain, PURCHASE.replace("%s", "'after'"). replace("'after')", "'u1')"))
@@ -121,14 +122,14 @@ def test_off_is_the_default_and_report_changes_nothing(plain):
     as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
     run = begun(plain, place)
     with pytest.raises(Refused, match="1 rows would be lost") as caught:
-        revert(run, place, 0)
+        revert(run, place, LossPolicy(0))
     assert "rollback_reapply=apply" in caught.value.hint and caught.value.details["reapply"] == {"mode": "off"}
     with pytest.raises(Refused, match="1 rows would be lost") as caught:
-        revert(run, place, 0, reapply=REPORT)
+        revert(run, place, LossPolicy(0, reapply=REPORT))
     assert caught.value.details["reapply"]["carried"] == [
         {"table": "public.User", "inserted": 1, "updated": 0, "deleted": 0}
     ]
-    result = revert(run, place, 1, reapply=REPORT)
+    result = revert(run, place, LossPolicy(1, reapply=REPORT))
     assert result["lost_rows"] == 1 and result["reapply"]["carried_rows"] == 1
     assert plain.value("SELECT count(*) FROM \"User\" WHERE \"id\" = 'new'") == 0
 
@@ -236,9 +237,9 @@ def test_conflicts_are_told_and_not_guessed(shapes):
     )
     run = begun(shapes, place)
     with pytest.raises(Refused, match="11 rows would be lost") as caught:
-        revert(run, place, 0, reapply=APPLY, accept_lost_objects=99)
+        revert(run, place, LossPolicy(0, reapply=APPLY, objects=99))
     assert "public.fresh: 2 rows, the other database has no such table" in caught.value.found
-    result = revert(run, place, 11, reapply=APPLY, accept_lost_objects=99)
+    result = revert(run, place, LossPolicy(11, reapply=APPLY, objects=99))
     assert result["lost_rows"] == 11
     assert conflicts(result) == {
         ("stiff_one", "a row that it refers to is missing"): 1,
@@ -333,10 +334,10 @@ def test_rows_without_a_key_that_were_changed(keyless):
     why = "it has no key, so rows that were deleted and rows that were changed cannot be told apart"
     run = begun(keyless, place)
     with pytest.raises(Refused, match="3 rows would be lost") as caught:
-        revert(run, place, 0, reapply=APPLY)
+        revert(run, place, LossPolicy(0, reapply=APPLY))
     assert "public.log: 1 rows, " + why in caught.value.found
     before = multiset(keyless)
-    result = revert(run, place, 0, reapply=APPLY_ALL, accept_lost_objects=99)
+    result = revert(run, place, LossPolicy(0, reapply=APPLY_ALL, objects=99))
     assert carried(result) == {"log": (1, 0, 2)} and multiset(keyless) == before
 
 
@@ -350,8 +351,8 @@ def test_rows_without_a_key_on_both_sides(keyless):
     as_owner(keyless, "DELETE FROM log WHERE what IN ('a', 'b')", "INSERT INTO log (what) VALUES ('d')")
     back = keyless.begun("undo", {"undoes": site.operation.id})
     with pytest.raises(Refused, match="3 rows would be lost"):
-        undo(back, site.operation, 0, APPLY_ALL)
-    facts = undo(back, site.operation, 3, APPLY_ALL)
+        undo(back, site.operation, LossPolicy(0, reapply=APPLY_ALL))
+    facts = undo(back, site.operation, LossPolicy(3, reapply=APPLY_ALL))
     assert conflicts(facts) == {("log", "the row was deleted there"): 3} and carried(facts) == {"log": (1, 0, 1)}
     assert multiset(keyless) == ["(,,1,2)", "(,c,1,2)", "(,d,1,2)"]
     told = pathlib.Path(back.operation.file("reapply-conflicts.jsonl")).read_text("utf-8").splitlines()
@@ -390,8 +391,8 @@ def test_large_objects_go_with_their_numbers(plain):
     objects = plain.rows(OBJECTS)
     run = begun(plain, place)
     with pytest.raises(Refused, match="1 rows would be lost.*pg_largeobject: 1 deleted"):
-        revert(run, place, 0, reapply=APPLY)
-    result = revert(run, place, 0, reapply=APPLY_ALL, accept_lost_objects=99)
+        revert(run, place, LossPolicy(0, reapply=APPLY))
+    result = revert(run, place, LossPolicy(0, reapply=APPLY_ALL, objects=99))
     assert carried(result) == {"pg_largeobject": (1, 1, 1), "pictures": (1, 0, 0)} and not conflicts(result)
     assert plain.rows(OBJECTS) == objects
     assert plain.value("SELECT lomacl::text FROM pg_largeobject_metadata WHERE oid = 910").count(APP + "=r/") == 1
@@ -487,7 +488,7 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
     def run(accept=0):
         if where == "undo":
             return undone(plain, site.operation, APPLY_ALL, accept)[1]
-        return revert(site, place, accept, reapply=APPLY_ALL, accept_lost_objects=99)
+        return revert(site, place, LossPolicy(accept, reapply=APPLY_ALL, objects=99))
 
     def cut_off(name):
         if name == "reapply.committed":
@@ -528,9 +529,9 @@ def test_what_cannot_be_proved_is_not_committed(plain):
     run = begun(plain, place)
     names = plain.names()
     with pytest.raises(BackstopError, match="does not hold what was backed up") as caught:
-        revert(run, place, EVERYTHING, reapply=APPLY)
+        revert(run, place, LossPolicy(EVERYTHING, reapply=APPLY))
     assert caught.value.found == "other rows in public.refers" and plain.names() == names
-    assert revert(run, place, 1, reapply=Reapply())["lost_rows"] == 1
+    assert revert(run, place, LossPolicy(1, reapply=Reapply()))["lost_rows"] == 1
 
 
 def test_a_successor_that_somebody_changed_is_not_proved(plain):
@@ -540,7 +541,7 @@ def test_a_successor_that_somebody_changed_is_not_proved(plain):
     successor = [name for name in plain.names() if name != plain.name][0]
     plain.execute("DELETE FROM \"UserContribution\" WHERE \"id\" = 'c7'", successor)
     with pytest.raises(BackstopError, match="does not hold what was backed up") as caught:
-        revert(run, place, EVERYTHING, reapply=APPLY)
+        revert(run, place, LossPolicy(EVERYTHING, reapply=APPLY))
     assert "public.UserContribution" in caught.value.found
 
 

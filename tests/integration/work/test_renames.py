@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.count import count_losses
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.kept_rows import write_lost_rows
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.pairing import known_by_oid
@@ -118,7 +119,7 @@ def test_rows_are_carried_over_to_the_old_name(shop, how):
     place, lost = migrated(shop, how)
     run = shop.begun("rollback", {"backup": place.backup_id})
     build_successor(run, place)
-    result = revert(run, place, 10, reapply=Reapply("apply"), accept_lost_objects=99)
+    result = revert(run, place, LossPolicy(10, reapply=Reapply("apply"), objects=99))
     total = sum(map(sum, lost.values()))
     whole = {"two tables exchanged": 1, "all at once": 1}.get(how, 0)
     assert (result["reapply"]["carried_rows"], result["lost_rows"]) == (total - whole + (how == "all at once"), whole)
@@ -138,7 +139,7 @@ def test_the_plan_and_a_restore_in_place_count_the_same(shop):
     # Of a table that got a column a plan without a copy knows bounds: never more rows than were written.
     assert plan["shop.article"] <= lost["shop.article"] and "public.item" not in plan
     run = shop.begun("rollback", {"backup": place.backup_id})
-    ahead = revert_in_place(run, place, 3, accept_lost_objects=99, only_count=True)
+    ahead = revert_in_place(run, place, LossPolicy(3, objects=99), only_count=True)
     assert ahead["lost_rows"] == 3 and shop.value("SELECT count(*) FROM shop.article") == 501
-    result = revert_in_place(run, place, 3, accept_lost_objects=99)
+    result = revert_in_place(run, place, LossPolicy(3, objects=99))
     assert result["lost_rows"] == 3 and shop.value("SELECT count(*) FROM item") == 500

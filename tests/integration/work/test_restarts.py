@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.comparison import compare_tables
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import retired_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import restarts
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import (
@@ -76,7 +77,7 @@ def test_during_a_swap(plain: Any, restarting: Restarts, place: str) -> None:
     run = plain.begun("rollback", {"backup": backup.backup_id})
     revert.build_successor(run, backup)
     restarting.at(swap, place)
-    result = revert.revert(run, backup, 1)
+    result = revert.revert(run, backup, LossPolicy(1))
     restarting.over()
     assert result["lost_rows"] == 1 and result["changed"] == (place != "swap.committed")
     assert equals(plain, backup)
@@ -91,11 +92,11 @@ def test_twice(plain: Any, restarting: Restarts) -> None:
     revert.build_successor(run, backup)
     restarting.at(swap, "swap.counted", times=2)
     with pytest.raises(BackstopError, match="broke|refused a statement") as caught:
-        revert.revert(run, backup, 0)
+        revert.revert(run, backup, LossPolicy(0))
     assert caught.value.details["broken"]
     assert revert.settle(run) == {"changed": False, "swapped": False}
     restarting.over()
-    assert revert.revert(run, backup, 0)["changed"] and equals(plain, backup)
+    assert revert.revert(run, backup, LossPolicy(0))["changed"] and equals(plain, backup)
 
 
 def test_a_server_that_stays_away(plain: Any, restarting: Restarts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +106,7 @@ def test_a_server_that_stays_away(plain: Any, restarting: Restarts, monkeypatch:
     monkeypatch.setattr(restarts, "RESTART_SECONDS", 0.3)
     monkeypatch.setattr(swap, "reach", lambda place: plain.cluster.stop("fast"))
     with pytest.raises(BackstopError) as caught:
-        revert.revert(run, backup, 0)
+        revert.revert(run, backup, LossPolicy(0))
     assert caught.value.details["broken"]
     plain.cluster.start()
     assert plain.names() == ["backstop_scratch_%s_new" % run.operation.id.lower().replace("-", "_"), plain.name]
@@ -117,7 +118,7 @@ def test_in_place(plain: Any, restarting: Restarts, place: str) -> None:
     plain.execute(ROW)
     run = plain.begun("rollback", {"backup": backup.backup_id})
     restarting.at(in_place, place)
-    result = in_place.revert_in_place(run, backup, 1)
+    result = in_place.revert_in_place(run, backup, LossPolicy(1))
     restarting.over()
     assert result["lost_rows"] == 1 and result["changed"] == (place != "in-place.committed")
     assert equals(plain, backup)
@@ -128,7 +129,7 @@ def test_one_table(plain: Any, restarting: Restarts) -> None:
     plain.execute("""UPDATE "UserContribution" SET "id" = "id" || 'x'""")
     run = plain.begun("rollback", {"backup": backup.backup_id})
     restarting.at(table_restore, "table.before-commit")
-    wish = table_restore.TableRestoreRequest("UserContribution", accept_lost_rows=10**6)
+    wish = table_restore.TableRestoreRequest("UserContribution", policy=LossPolicy(10**6))
     result = table_restore.restore_table(run, wish, backup.backup_id)
     restarting.over()
     assert result["changed"] and result["total"]

@@ -12,6 +12,7 @@ import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import level_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired as retired_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_revert
@@ -33,7 +34,7 @@ def reverted(plain):
         cursor.execute("INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
     run = plain.begun("rollback", {"backup": place.backup_id})
     build_successor(run, place)
-    result = revert(run, place, EVERYTHING, accept_lost_objects=EVERYTHING)
+    result = revert(run, place, LossPolicy(EVERYTHING, objects=EVERYTHING))
     run.operation.close("done")
     return place, result["retired"]
 
@@ -91,7 +92,7 @@ def test_dumped_proved_and_dropped(plain, reverted):
     # It can come back: the dump builds a database that takes over.
     run = plain.begun("rollback", {"backup": dump.backup_id})
     build_successor(run, dump)
-    revert(run, dump, EVERYTHING)
+    revert(run, dump, LossPolicy(EVERYTHING))
     assert plain.value("SELECT count(*) FROM \"User\" WHERE \"id\" = 'new'") == 1
 
 
@@ -166,7 +167,7 @@ def test_what_an_undo_retired_is_pruned_too(plain, reverted):
     told = retired_module.summary(plain.site)
     assert told.startswith("1, ") and " MB, the oldest 0.0 days old; " in told and "pg_retired_prune" in told
     back = plain.begun("undo", {"undoes": one.operation.id})
-    undo(back, one.operation, 0)
+    undo(back, one.operation, LossPolicy(0))
     back.operation.close("done")
     [(found, action, _reason)] = pruned(plain, window_days=0, level="readable", dump=True)
     assert found != name and action == "dropped" and plain.names() == [plain.name]

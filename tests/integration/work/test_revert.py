@@ -21,6 +21,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.s
     quote_identifier,
     retired_name,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_revert
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import (
@@ -47,14 +48,14 @@ def prepared(live, place):
 
 def reverted(live, place, accept=0):
     site = prepared(live, place)
-    result = revert(site, place, accept, accept_lost_objects=EVERYTHING)
+    result = revert(site, place, LossPolicy(accept, objects=EVERYTHING))
     site.operation.close("done")
     return site, result
 
 
 def undone(live, operation, accept=0):
     run = live.begun("undo", {"undoes": operation.id})
-    result = undo(run, operation, accept, accept_lost_objects=EVERYTHING)
+    result = undo(run, operation, LossPolicy(accept, objects=EVERYTHING))
     run.operation.close("done")
     return run, result
 
@@ -96,7 +97,7 @@ def test_revert_and_undo(plain):
     with pytest.raises(psycopg2.OperationalError, match="not currently accepting connections"):
         psycopg2.connect(plain.cluster.url(retired))
 
-    assert revert(site, place, 0)["changed"] is False and build_successor(site, place)["changed"] is False
+    assert revert(site, place, LossPolicy(0))["changed"] is False and build_successor(site, place)["changed"] is False
     assert plan_revert(plain.site, place.backup_id)["needed"] is False
     assert last_swap(plain.site).id == site.operation.id and plan_undo(plain.site, None)["needed"]
 
@@ -105,7 +106,7 @@ def test_revert_and_undo(plain):
     assert plain.value("SELECT oid FROM pg_database WHERE datname = current_database()") == former
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
     assert plain.names() == [retired_name(back.operation.id, plain.name), plain.name]
-    assert undo(back, site.operation, 0)["changed"] is False
+    assert undo(back, site.operation, LossPolicy(0))["changed"] is False
     assert plan_undo(plain.site, None)["needed"] is False
 
 
@@ -151,7 +152,7 @@ def test_more_loss_than_accepted_changes_nothing(plain):
         site = prepared(plain, place)
         before = plain.names()
         with pytest.raises(Refused, match="4 rows would be lost, more than the accepted 3") as caught:
-            revert(site, place, 3)
+            revert(site, place, LossPolicy(3))
         assert caught.value.found.split("; ") == [
             "public.TokenPurchase: 1 inserted", "public.User: 2 updated", "public.UserContribution: 1 deleted",
         ]
@@ -159,7 +160,7 @@ def test_more_loss_than_accepted_changes_nothing(plain):
         assert plain.names() == before and not os.path.exists(site.operation.file("lost-rows"))
         # The same session goes on: nobody was thrown out.
         writer.execute(INSERT, ("two",))
-    assert revert(site, place, 5)["lost_rows"] == 5
+    assert revert(site, place, LossPolicy(5))["lost_rows"] == 5
     assert ids_kept(site) == {"one", "two"}
     assert equals_backup(plain, place)
 
@@ -312,7 +313,7 @@ def test_a_session_that_sits_in_a_transaction_with_locks(plain):
     with plain.session(user=OWNER) as idle:
         idle.execute("BEGIN")
         idle.execute(INSERT, ("never committed",))
-        result = revert(site, place, 0)
+        result = revert(site, place, LossPolicy(0))
         with pytest.raises(psycopg2.Error):
             idle.execute("COMMIT")
     assert result["lost_rows"] == 0 and len(result["ended_sessions"]) <= 1
@@ -361,7 +362,7 @@ def test_obstacles_are_named_and_nothing_changes(plain, obstacle, told):
     plain.execute(obstacle)
     before = plain.names()
     with pytest.raises(Refused, match="The database cannot be swapped") as caught:
-        revert(site, place, 0)
+        revert(site, place, LossPolicy(0))
     assert told in caught.value.found
     assert plain.names() == before
     plain.execute(INSERT % "'still here'")
@@ -374,7 +375,7 @@ def test_a_half_built_database_never_takes_over(plain):
     site = prepared(plain, place)
     site.operation.write("build", "began")
     with pytest.raises(Refused, match="not built to its end") as caught:
-        revert(site, place, EVERYTHING)
+        revert(site, place, LossPolicy(EVERYTHING))
     assert "has not done: build" in caught.value.found
     assert plan_revert(plain.site, place.backup_id)["needed"] is True
 
@@ -388,13 +389,13 @@ def test_sessions_of_others_that_may_not_be_ended(plain):
     with plain.session(user=APP) as other:
         other.execute('SELECT count(*) FROM "User"')
         with pytest.raises(BackstopError) as caught:
-            revert(site, place, 0)
+            revert(site, place, LossPolicy(0))
         assert APP in caught.value.found and "pg_signal_backend" in caught.value.hint
         assert plain.names() == before
         other.execute('SELECT count(*) FROM "User"')
         plain.execute("GRANT pg_signal_backend TO " + OWNER)
         try:
-            result = revert(site, place, 0)
+            result = revert(site, place, LossPolicy(0))
         finally:
             plain.execute("REVOKE pg_signal_backend FROM " + OWNER, "postgres")
     assert len(result["ended_sessions"]) == 1 and APP in result["ended_sessions"][0]
@@ -467,7 +468,7 @@ def test_a_swap_that_was_not_journalled_is_found(plain):
     place = plain.backup()
     site = prepared(plain, place)
     assert settle(site) == {"changed": False, "swapped": False}
-    revert(site, place, 0)
+    revert(site, place, LossPolicy(0))
     facts = site.operation.facts("swap")
     assert settle(site) == {"changed": False, "swapped": True}
     forget_the_swap(site.operation)
@@ -488,7 +489,7 @@ def test_an_undo_that_was_given_up_after_its_swap(plain):
     forget_the_swap(second.operation)
     before = plain.names()
     again = plain.begun("undo", {"undoes": first.operation.id})
-    assert undo(again, first.operation, 0)["changed"] is False
+    assert undo(again, first.operation, LossPolicy(0))["changed"] is False
     assert plain.names() == before and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
 
 
@@ -501,7 +502,7 @@ def test_a_revert_while_another_runs(plain):
 
     def work(_stop):
         barrier.wait()
-        results.append(revert(site, place, 0)["changed"])
+        results.append(revert(site, place, LossPolicy(0))["changed"])
 
     with Workers(work, work) as workers:
         until(lambda: len(results) == 2 or workers.failed, "both end", 60)

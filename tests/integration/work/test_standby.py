@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import surroundings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import replication
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
@@ -81,7 +82,7 @@ def test_a_swap_is_followed_and_prune_ends_who_stayed(plain, standby):
     with contextlib.closing(standby.connect("shop")) as stayed:
         cursor = stayed.cursor()
         site = prepared(plain, place)
-        result = revert(site, place, 0)
+        result = revert(site, place, LossPolicy(0))
         site.operation.close("done")
         assert [(one["name"], one["lag"]) for one in result["standbys"]] == [(NAME, 0)] and result["confirmed"]
         assert "Standby %s has replayed it. Sessions that are open on a standby" % NAME in result["standbys_summary"]
@@ -106,7 +107,7 @@ def test_one_that_lags_does_not_hold_the_swap_up(plain, standby, monkeypatch):
     place = plain.backup()
     site = prepared(plain, place)
     with standby.replay_paused():
-        result = revert(site, place, 0)
+        result = revert(site, place, LossPolicy(0))
         assert result["changed"] and result["standbys"][0]["lag"] > 0
         assert "Standby %s is %d bytes behind." % (NAME, result["standbys"][0]["lag"]) in result["standbys_summary"]
 
@@ -160,8 +161,8 @@ def test_one_that_is_gone_is_told_before_anything(plain, waits_for, impatient):
     for act in (
         lambda: gate(site),
         lambda: build_database(site, place, scratch_name(new_id(), "new")),
-        lambda: revert(built, place, 0),
-        lambda: in_place.revert_in_place(built, place, 0),
+        lambda: revert(built, place, LossPolicy(0)),
+        lambda: in_place.revert_in_place(built, place, LossPolicy(0)),
     ):
         with pytest.raises(Refused, match="synchronous standbys do not answer") as caught:
             act()
@@ -180,6 +181,6 @@ def test_one_that_goes_right_before_the_commit(plain, waits_for, impatient, monk
         waits_for("gone")
 
     monkeypatch.setattr(swap.replication, "require_confirming", require_then_lose_it)
-    result = revert(site, place, 0)
+    result = revert(site, place, LossPolicy(0))
     assert result["changed"] and result["confirmed"] is False
     assert result["standbys_summary"].startswith("No synchronous standby has confirmed it")

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import sha256_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import qualified
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions, digests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
@@ -127,7 +128,7 @@ def test_from_a_full_backup_and_undo_and_undo_of_that(receipts):
     for expected in (wrong, right):
         undoes = plan_table_undo(receipts.site, newest(receipts))["undoes"]
         run = receipts.begun("undo", {"undoes": undoes})
-        assert undo_table(run, load(receipts, undoes), 0, False)["changed"]
+        assert undo_table(run, load(receipts, undoes), LossPolicy(0))["changed"]
         run.operation.close("done")
         assert state(receipts) == expected
     # Without an id the newest one is an undo already.
@@ -159,8 +160,8 @@ def test_an_undo_counts_what_was_written_since(receipts):
     undoes = plan_table_undo(receipts.site, None)["undoes"]
     run = receipts.begun("undo", {"undoes": undoes})
     with pytest.raises(Refused, match="3 rows would be lost"):
-        undo_table(run, load(receipts, undoes), 2, False)
-    assert undo_table(run, load(receipts, undoes), 3, False)["lost_rows"] == 3
+        undo_table(run, load(receipts, undoes), LossPolicy(2))
+    assert undo_table(run, load(receipts, undoes), LossPolicy(3))["lost_rows"] == 3
     assert state(receipts) == wrong
 
 
@@ -175,7 +176,7 @@ def test_newer_rows_need_consent(receipts):
         assert state(receipts) == before
         for operation in operations(receipts):
             operation.close("failed")
-    assert counts(restore(receipts, accept_lost_rows=1)) == (0, 0, 1)
+    assert counts(restore(receipts, policy=LossPolicy(1))) == (0, 0, 1)
 
 
 def test_a_writer_between_the_plan_and_the_act(receipts):
@@ -266,11 +267,11 @@ def test_a_cascade_needs_consent_and_comes_back_with_an_undo(receipts):
                     "INSERT INTO \"ReceiptLine\" (\"receiptId\") VALUES ('new'), ('new'); TRUNCATE traces")
     before = state(receipts)
     with pytest.raises(Refused, match="Rows of other tables would be touched") as caught:
-        restore(receipts, accept_lost_rows=1)
+        restore(receipts, policy=LossPolicy(1))
     assert "2 rows of public.ReceiptLine" in caught.value.found and "deletes rows" in caught.value.found
     assert state(receipts) == before
     operations(receipts)[-1].close("failed")
-    result = restore(receipts, accept_lost_rows=1, accept_cascade=True)
+    result = restore(receipts, policy=LossPolicy(1), accept_cascade=True)
     assert result["cascaded"] == {"public.ReceiptLine": 2}
     emergency = manifests.load(receipts.store.find_backup(result["emergency"]))
     assert {entry.name for entry in emergency.tables} == {"ReceiptData", "ReceiptLine"}
@@ -278,7 +279,7 @@ def test_a_cascade_needs_consent_and_comes_back_with_an_undo(receipts):
         wanted = manifests.load(place).table("public", "ReceiptData")
         assert digests.table_digest(session, 'ONLY public."ReceiptData"', wanted.table.columns) == wanted.digest
     undoes = plan_table_undo(receipts.site, None)["undoes"]
-    undo_table(receipts.begun("undo", {"undoes": undoes}), load(receipts, undoes), 0, False)
+    undo_table(receipts.begun("undo", {"undoes": undoes}), load(receipts, undoes), LossPolicy(0))
     assert state(receipts) == before
 
 
@@ -308,7 +309,7 @@ def test_rows_that_others_need_are_not_deleted(receipts):
                     "INSERT INTO strict VALUES (1, 'new')")
     before = state(receipts)
     with pytest.raises(Refused, match="Other rows need rows") as caught:
-        restore(receipts, accept_lost_rows=1, accept_cascade=True)
+        restore(receipts, policy=LossPolicy(1), accept_cascade=True)
     assert "public.strict" in caught.value.found
     assert state(receipts) == before
 
@@ -367,7 +368,7 @@ def test_tables_of_every_shape(databases):
         live.execute(spoil)
         live.execute("TRUNCATE audit.log")
         assert state(live) != before, table
-        result = restore(live, table, place, accept_lost_rows=100)
+        result = restore(live, table, place, policy=LossPolicy(100))
         assert result["changed"], table
         assert state(live) == before, table
         assert not plan(live.site, TableRestoreRequest(table), place.backup_id, again=True)["total"], table
@@ -379,7 +380,7 @@ def test_a_rule_in_the_way_is_found_by_the_proof(databases):
     live.execute("INSERT INTO alias VALUES ('more')")
     before = state(live)
     with pytest.raises(BackstopError, match="would not be as it should"):
-        restore(live, "alias", accept_lost_rows=1)
+        restore(live, "alias", policy=LossPolicy(1))
     assert state(live) == before
 
 
@@ -393,7 +394,7 @@ def test_a_table_that_refers_to_itself(plain):
                  "UPDATE tree SET up = 1 WHERE up = 20; DELETE FROM tree WHERE id = 20;"
                  "UPDATE tree SET name = 'tmp' WHERE id = 2; UPDATE tree SET name = 'n2' WHERE id = 3;"
                  "UPDATE tree SET name = 'n3' WHERE id = 2")
-    result = restore(plain, "tree", accept_lost_rows=1)
+    result = restore(plain, "tree", policy=LossPolicy(1))
     assert result["changed"] and not result["effects"]
     assert state(plain) == before
 
@@ -540,7 +541,7 @@ def test_partitions_with_a_trigger_and_children(plain):
     before = state(plain)
     owner(plain, "UPDATE months SET what = 'x' WHERE id < 5; UPDATE months SET month = 3 WHERE id = 25;"
                  "DELETE FROM months WHERE id = 30; TRUNCATE traces")
-    result = restore(plain, "months", accept_lost_rows=1)
+    result = restore(plain, "months", policy=LossPolicy(1))
     assert result["lost_rows"] == 1 and result["total"] == 7
     assert state(plain) == before
     owner(plain, "DELETE FROM uses; ALTER TABLE months DETACH PARTITION january")

@@ -10,6 +10,7 @@ import pathlib
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import quote_identifier
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from support.databases import OWNER, REALISTIC, run_sql
@@ -36,7 +37,7 @@ def there_and_back(live) -> None:
     at_ease(live, "CREATE TABLE public.newer (id integer PRIMARY KEY)")
     run = live.begun("rollback", {"scenario": "complete", "backup": place.backup_id})
     build_successor(run, place)
-    result = revert(run, place, 0, accept_lost_objects=1)
+    result = revert(run, place, LossPolicy(0, objects=1))
     assert result["changed"] and result["lost_rows"] == 0
     with live.site.connect() as session:
         found = definitions.compare(before, definitions.definitions(session))
@@ -44,7 +45,7 @@ def there_and_back(live) -> None:
     assert {definitions.kind_of(key) for key in found["changed"]} <= set(definitions.REPRINTED)
     run.operation.close("done")
     back = live.begun("undo", {"undoes": run.operation.id})
-    assert undo(back, run.operation, 0)["changed"]
+    assert undo(back, run.operation, LossPolicy(0))["changed"]
     assert at_ease(live, "SELECT to_regclass('public.newer') IS NOT NULL") == [True]
     assert not [name for name in live.names() if name.startswith("backstop_scratch_")]
 
@@ -133,4 +134,4 @@ def test_an_event_trigger_that_forbids(databases):
     assert verify(live.site, place, "restored")["level"] == "restored"
     run = live.begun("rollback", {"scenario": "complete", "backup": place.backup_id})
     build_successor(run, place)
-    assert revert(run, place, 0, accept_lost_objects=1)["changed"]
+    assert revert(run, place, LossPolicy(0, objects=1))["changed"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import retired_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
@@ -57,7 +58,7 @@ def migrated(live):
 def reverted(live, place):
     run = begun(live, "rollback", scenario="complete", backup=place.backup_id)
     build_successor(run, place)
-    revert(run, place, 0)
+    revert(run, place, LossPolicy(0))
     run.operation.close("done")
     return run.operation
 
@@ -70,7 +71,7 @@ def undone(live, operation, accept=0, *, keep=True, reapply=None):
     try:
         if keep:
             back_up_retired(run, operation)
-        result = undo(run, operation, accept, reapply)
+        result = undo(run, operation, LossPolicy(accept, reapply=reapply or Reapply()))
     except BackstopError:
         run.operation.close("failed")
         raise
@@ -257,17 +258,17 @@ def test_an_undo_that_was_cut_off_goes_on_by_its_id(back_and_forth):
     live, _place, _first, second = back_and_forth
     run = begun(live, "undo", undoes=second.id)
     back_up_retired(run, second)
-    undo(run, second, 0)
+    undo(run, second, LossPolicy(0))
     plan = plan_undo(live.site, second.id)
     assert (plan["needed"], plan["undone_by"]) == (False, run.operation.id)
-    assert back_up_retired(run, second)["changed"] is False and undo(run, second, 0)["changed"] is False
+    assert back_up_retired(run, second)["changed"] is False and undo(run, second, LossPolicy(0))["changed"] is False
 
 
 def test_in_place_three_long(plain):
     place = plain.backup()
     plain.run("receipts.sql")
     run = begun(plain, "rollback", scenario="complete", method="in_place")
-    revert_in_place(run, place, 0)
+    revert_in_place(run, place, LossPolicy(0))
     run.operation.close("done")
     last, expected = run.operation, False
     for number in range(3):
@@ -279,8 +280,8 @@ def test_in_place_three_long(plain):
         assert foretold(plain, last)[0] == "Loss: public.TokenPurchase: at least 1 inserted"
         run = begun(plain, "undo", undoes=last.id)
         with pytest.raises(Refused, match="1 rows would be lost"):
-            undo_in_place(run, last, 0)
-        assert undo_in_place(run, last, 1)["lost_rows"] == 1
+            undo_in_place(run, last, LossPolicy(0))
+        assert undo_in_place(run, last, LossPolicy(1))["lost_rows"] == 1
         run.operation.close("done")
         former, last, expected = last, run.operation, not expected
         plan = plan_undo(plain.site, former.id)
@@ -320,7 +321,7 @@ def test_a_table_three_long(plain):
         plan = plan_undo(plain.site, chain[-1].id)
         assert (plan["needed"], plan["method"], plan["undoes"]) == (True, "table", chain[-1].id)
         run = begun(plain, "undo", undoes=chain[-1].id)
-        undo_table(run, chain[-1], 0, False)
+        undo_table(run, chain[-1], LossPolicy(0))
         run.operation.close("done")
         chain.append(run.operation)
         assert plain.value(zeros) == expected

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
@@ -62,7 +63,7 @@ def test_a_swap_that_came_after(plain):
     place = plain.backup()
     run = plain.begun("rollback", {"backup": place.backup_id})
     build_successor(run, place)
-    revert(run, place, 0)
+    revert(run, place, LossPolicy(0))
     run.operation.close("done")
     plan = plan_undo(plain.site, None)
     assert (plan["method"], plan["undoes"], plan["needed"]) == ("swap", run.operation.id, True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import List, Optional, Sequence
 
-from ..base.durable_files import read_json
 from ..base.errors import BackstopError
 from ..postgres import server
 from ..prisma import history
@@ -73,9 +72,7 @@ def _is_for(manifest: Manifest, recipients: Sequence[str]) -> bool:
 
 
 def _history_changed(place: BackupPlace, rows: Optional[List[history.HistoryRow]]) -> bool:
-    kept = read_json(place.file("history.json"), "history of migrations in backup " + place.backup_id)
-    before = None if kept is None else [history.HistoryRow.from_json(row) for row in kept]
-    return bool(history.history_differences(before, rows))
+    return bool(history.history_differences(history.read_file(place.file("history.json")), rows))
 
 
 def _files_hold(place: BackupPlace, manifest: Manifest) -> bool:

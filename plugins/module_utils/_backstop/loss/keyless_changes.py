@@ -10,15 +10,13 @@ less. It can be applied to any other state exactly: so many are added, so many e
 
 from __future__ import annotations
 
-import tempfile
-from typing import IO, Any, Dict, List, Sequence, Tuple, cast
+from typing import Any, Dict, List, Sequence, Tuple
 
 from ..base.sql_names import quote_identifier
 from ..postgres import digests
 from ..postgres.catalog import Table
-from ..postgres.connection import Session
 from .count import TableLoss
-from .row_changes import OTHER_VALUES, REFERRED_TO, DoesNotFit, Reference, RowChanges, savepoint
+from .row_changes import OTHER_VALUES, REFERRED_TO, Databases, DoesNotFit, Reference, RowChanges, savepoint
 
 
 class KeylessChanges(RowChanges):
@@ -26,9 +24,8 @@ class KeylessChanges(RowChanges):
 
     def stage(
         self,
-        live: Session,
+        databases: Databases,
         live_table: Table,
-        base: Session,
         base_table: Table,
         loss: TableLoss,
         *,
@@ -37,10 +34,7 @@ class KeylessChanges(RowChanges):
     ) -> None:
         here = self._rows_query(live_table, self._live_columns(loss), "false", loss.hashed, loss, deletes)
         there = self._rows_query(base_table, self.columns, "false", loss.in_base(loss.hashed), loss, deletes)
-        for session, query, name, side in ((live, here, "after", "a"), (base, there, "before", "b")):
-            with tempfile.SpooledTemporaryFile(max_size=self.SPOOL_BYTES, dir=folder) as spool:
-                session.copy_out(query, cast(IO[bytes], spool))
-                self._copy_in(name, side, cast(IO[bytes], spool))
+        self._copy_both(databases, here, there, folder)
         after, before = self._fields("a"), self._fields("b")
         self._stage_difference("insert", "backstop_after", after, "backstop_before", before, after)
         if deletes:

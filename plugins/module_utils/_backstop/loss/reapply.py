@@ -46,7 +46,7 @@ from .kept_rows import referenced_first
 from .keyless_changes import KeylessChanges
 from .large_object_changes import LargeObjectChanges
 from .pairing import Name
-from .row_changes import Reference, RowChanges, savepoint
+from .row_changes import Databases, Reference, RowChanges, savepoint
 
 MODES = ("off", "report", "apply")
 #: Directory of an operation with the changes that it carried over, and its table of contents, written last.
@@ -73,35 +73,31 @@ class Carried:
     facts: Dict[str, Any]
 
 
-def carry_over(
+@contextlib.contextmanager
+def carried_over(
     operation: Operation,
-    live: Session,
-    base: Session,
-    target: Session,
+    databases: Databases,
     losses: Sequence[TableLoss],
     wanted: Reapply,
     *,
-    before: Optional[Dict[Name, digests.Digest]] = None,
-    accept: Callable[[Carried], None],
     only_count: bool = False,
-) -> Carried:
-    """Carry the changes between base and live database over to the target.
+) -> Iterator[Carried]:
+    """Carry the changes between base and live database over to the target. The block sees what is carried, and what is
+    lost nevertheless, before that is committed; when it raises, nothing has happened.
 
-    :param base: what the live database is compared with; for a revert the target itself
-    :param target: in a database that nobody else uses; the transaction is made here
+    With mode ``report`` the block sees what would have been carried, and the losses unchanged.
+
     :param losses: of count_losses(live, base), those that are to be carried
-    :param before: digest of each table of the target as it must be before; None takes them as they are
-    :param only_count: take everything back after ``accept``
-    :param accept: raises to refuse what is lost nevertheless; then nothing has happened
-    :returns: with mode ``report`` what would have been carried, and the losses unchanged
+    :param only_count: take everything back after the block
     """
+    target = databases.target
     target.execute("BEGIN")
     try:
         target.execute("SET CONSTRAINTS ALL IMMEDIATE")
         carry = _Carry(operation, target)
-        before = before if before is not None else _digests(target)
+        before = databases.before if databases.before is not None else _digests(target)
         with carry.triggers_off(losses):
-            carry.stage(live, base, losses, wanted.deletes)
+            carry.stage(databases, losses, wanted.deletes)
             touched = carry.touched()
             carry.apply()
         carry.prove(before, touched)
@@ -110,12 +106,12 @@ def carry_over(
         if wanted.mode == "report":
             target.execute("ROLLBACK")
             result.losses = list(losses)
-            accept(result)
-            return result
-        accept(result)
+            yield result
+            return
+        yield result
         if only_count:
             target.execute("ROLLBACK")
-            return result
+            return
         carry.write_conflicts()
         carry.save()
         reach("reapply.saved")
@@ -125,7 +121,6 @@ def carry_over(
             target.execute("ROLLBACK")
         raise
     reach("reapply.committed")
-    return result
 
 
 class _Carry:
@@ -144,7 +139,8 @@ class _Carry:
 
     # Which rows
 
-    def stage(self, live: Session, base: Session, losses: Sequence[TableLoss], deletes: bool) -> None:
+    def stage(self, databases: Databases, losses: Sequence[TableLoss], deletes: bool) -> None:
+        live, base = databases.live, databases.base
         here = {(table.schema, table.name): table for table in catalog.tables(live)}
         there = {(table.schema, table.name): table for table in catalog.tables(base)}
         for loss in losses:
@@ -164,7 +160,7 @@ class _Carry:
             table = self._tables[name]
             shared = [column for column in loss.in_base(loss.columns) if column in table.writable_columns]
             changes = _changes_of(self._target, table, shared, len(self._changes))
-            changes.stage(live, live_table, base, there[name], loss, deletes=deletes, folder=self._operation.path)
+            changes.stage(databases, live_table, there[name], loss, deletes=deletes, folder=self._operation.path)
             self._add(name, changes)
 
     def load(self, folder: str) -> None:

@@ -12,6 +12,7 @@ What does not go is left as a conflict with its reason; nothing is guessed.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, cast
 
@@ -23,6 +24,7 @@ from ..postgres.catalog import Table
 from ..postgres.connection import Session
 from .count import TableLoss, written_condition
 from .differences import key_hash
+from .pairing import Name
 
 #: Of one table, how many rows that conflict are told apart; above it those not yet applied are left as they are.
 _MOST_CONFLICTS = 1000
@@ -38,6 +40,19 @@ _REASONS = {
 OTHER_VALUES = "it would not keep its values: a column has another type or a rule changes it"
 REFERRED_TO = "other rows refer to it"
 NO_LARGE_OBJECT = "a large object that it refers to is not carried over"
+
+
+@dataclasses.dataclass(frozen=True)
+class Databases:
+    """Between which databases rows are carried."""
+
+    live: Session
+    #: what the live database is compared with; for a revert the target itself
+    base: Session
+    #: in a database that nobody else uses; the transaction is made here
+    target: Session
+    #: digest of each table of the target as it must be before; None takes them as they are
+    before: Optional[Dict[Name, digests.Digest]] = None
 
 
 class DoesNotFit(BackstopError):
@@ -87,9 +102,8 @@ class RowChanges:
 
     def stage(
         self,
-        live: Session,
+        databases: Databases,
         live_table: Table,
-        base: Session,
         base_table: Table,
         loss: TableLoss,
         *,
@@ -103,13 +117,10 @@ class RowChanges:
         """
         here = self._live_columns(loss)
         new = [name for name in live_table.writable_columns if name not in here]
-        beyond = " OR ".join(written_condition(live, live_table, name) for name in new) or "false"
+        beyond = " OR ".join(written_condition(databases.live, live_table, name) for name in new) or "false"
         after = self._rows_query(live_table, here, "(%s)" % beyond, loss.hashed, loss, deletes)
         before = self._rows_query(base_table, self.columns, "false", loss.in_base(loss.hashed), loss, deletes)
-        for session, query, name, side in ((live, after, "after", "a"), (base, before, "before", "b")):
-            with tempfile.SpooledTemporaryFile(max_size=self.SPOOL_BYTES, dir=folder) as spool:
-                session.copy_out(query, cast(IO[bytes], spool))
-                self._copy_in(name, side, cast(IO[bytes], spool))
+        self._copy_both(databases, after, before, folder)
         places = [self.columns.index(name) for name in self.table.key]
         same_key = " AND ".join("a.a%d = b.b%d" % (place, place) for place in places)
         self.session.execute(
@@ -143,6 +154,13 @@ class RowChanges:
             key_hash(hashed),
             ",".join(map(str, [*loss.keys, *(loss.deleted_keys if deletes else [])])),
         )
+
+    def _copy_both(self, databases: Databases, after: str, before: str, folder: str) -> None:
+        sides = ((databases.live, after, "after", "a"), (databases.base, before, "before", "b"))
+        for session, query, name, side in sides:
+            with tempfile.SpooledTemporaryFile(max_size=self.SPOOL_BYTES, dir=folder) as spool:
+                session.copy_out(query, cast(IO[bytes], spool))
+                self._copy_in(name, side, cast(IO[bytes], spool))
 
     def _copy_in(self, name: str, side: str, spool: IO[bytes]) -> None:
         fields = ", ".join("%s%d text" % (side, index) for index in range(len(self.columns)))

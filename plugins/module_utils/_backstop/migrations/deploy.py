@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Optional, Sequence
 
-from ..base.durable_files import read_json
 from ..base.errors import BackstopError, Locked, Refused
 from ..base.failpoints import reach
 from ..base.sql_names import qualified
@@ -32,8 +31,7 @@ def read_state(session: Session, prisma: Prisma, schema: str) -> history.Migrati
 
 def backup_history(place: BackupPlace) -> Optional[List[history.HistoryRow]]:
     """The history of migrations at the time of a backup; None when there was none."""
-    rows = read_json(place.file("history.json"), "history of backup " + place.backup_id)
-    return None if rows is None else [history.HistoryRow.from_json(row) for row in rows]
+    return history.read_file(place.file("history.json"))
 
 
 def applied_since(place: BackupPlace, rows: Optional[Sequence[history.HistoryRow]]) -> List[history.HistoryRow]:

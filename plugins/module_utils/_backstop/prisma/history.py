@@ -15,7 +15,7 @@ import hashlib
 import os
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ..base.durable_files import file_error
+from ..base.durable_files import file_error, read_json
 from ..base.errors import Refused
 from ..base.remedies import Action, Hint, remedy
 from ..base.sql_names import near_names, qualified
@@ -187,6 +187,12 @@ def read_rows(cursor: Any, schema: str = "public") -> Optional[List[HistoryRow]]
     columns = [field.name for field in dataclasses.fields(HistoryRow)]
     cursor.execute("SELECT %s FROM %s ORDER BY started_at, id" % (", ".join(columns), table))
     return [HistoryRow(**dict(zip(columns, row))) for row in cursor.fetchall()]
+
+
+def read_file(path: str) -> Optional[List[HistoryRow]]:
+    """The rows that were there when a backup was made, from its file; None when there was no such table."""
+    rows = read_json(path, "history of migrations of a backup")
+    return None if rows is None else [HistoryRow.from_json(row) for row in rows]
 
 
 def _by_name(rows: Iterable[HistoryRow]) -> Dict[str, List[HistoryRow]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..backups.catalog_comparison import catalog_differences, compare_catalog
 from ..backups.comparison import Comparison, compare_tables
@@ -26,10 +26,10 @@ from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Action, Given, Setting, Start, remedy
 from ..base.sql_names import is_scratch, quote_identifier, scratch_name
+from ..loss.acceptance import Acceptance, Loss, LossPolicy, counted, snapshot
 from ..loss.count import TableLoss, losses_of_dropping
 from ..loss.migration_changes import mark
 from ..loss.pairing import is_history
-from ..loss.reapply import Carried
 from ..migrations.closed_copy import closed_copy, refuse_openings
 from ..migrations.deploy import applied_since, backup_history, take_out_of_history, wind_up_predecessor
 from ..postgres import catalog, definitions, digests
@@ -47,9 +47,8 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation
-from ..store.steps import COUNT, DOWN, DOWN_PROOF, EMERGENCY_BACKUP
+from ..store.steps import DOWN, DOWN_PROOF, EMERGENCY_BACKUP
 from .handover import fence_writers
-from .swap import LossPolicy
 
 #: File beside a migration.sql that leads back, and file of an operation with the SQL that was proved.
 DOWN_FILE = "down.sql"
@@ -63,8 +62,6 @@ _FOREIGN_SERVER = sqlstates.SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
 _NOT_IN_A_TRANSACTION = (
     "BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE", "VACUUM", "CLUSTER",
 )  # fmt: skip
-
-Judge = Callable[[Session, List[TableLoss]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +213,7 @@ def _prove_on(site: Site, scratch: str, sql: DownSql, before: BackupPlace) -> Di
     with site.connect(scratch) as session:
         with closed_copy(site, scratch):
             session.execute("BEGIN")
-            facts = _lead_back(site, session, sql, before, manifest, lambda _session, _losses: None)
+            facts = _lead_back(site, session, sql, _removal(site, session, before, manifest))
             session.execute("COMMIT")
         reach("down.proved")
         result = Comparison([], [])
@@ -229,21 +226,41 @@ def _prove_on(site: Site, scratch: str, sql: DownSql, before: BackupPlace) -> Di
 # What both have in common ---------------------------------------------------------------------------------------------
 
 
-def _lead_back(
-    site: Site, session: Session, sql: DownSql, place: BackupPlace, manifest: Manifest, judge: Judge
-) -> Dict[str, Any]:
-    """Within the open transaction: count, run, take out of the history, and prove that what stays is untouched.
+@dataclasses.dataclass(frozen=True)
+class _Removal:
+    """What down-SQL is to take out of a database."""
 
-    :param judge: is given what would go, before anything is done; raises to refuse
-    """
-    schema = site.connection.schema
-    rows = _rows_to_take_out(session, schema, place)
-    remaining = {entry.full_name: entry.table for entry in manifest.tables}
+    #: the backup from before the migrations
+    place: BackupPlace
+    #: of the history of migrations
+    rows: List[history.HistoryRow]
+    #: the tables that are there now, and those that stay, by their names
+    there: Mapping[str, Table]
+    remaining: Mapping[str, Table]
+    #: what goes with tables and columns
+    losses: List[TableLoss]
+
+
+def _removal(site: Site, session: Session, place: BackupPlace, manifest: Manifest) -> _Removal:
+    """:raises Refused: no SQL could lead back"""
+    rows = _rows_to_take_out(session, site.connection.schema, place)
+    remaining = _tables_of(manifest)
     there = {table.full_name: table for table in catalog.tables(session)}
     _refuse_what_only_the_backup_has(there, manifest)
-    losses = losses_of_dropping(session, remaining)
-    judge(session, losses)
+    return _Removal(place, rows, there, remaining, losses_of_dropping(session, remaining))
+
+
+def _tables_of(manifest: Manifest) -> Dict[str, Table]:
+    return {entry.full_name: entry.table for entry in manifest.tables}
+
+
+def _lead_back(site: Site, session: Session, sql: DownSql, removal: _Removal) -> Dict[str, Any]:
+    """Within the open transaction: run, take out of the history, and prove that what stays is untouched.
+
+    :raises _NotProved: it does not lead back
+    """
     reach("down.counted")
+    schema, rows, there, remaining = site.connection.schema, removal.rows, removal.there, removal.remaining
     staying = _staying(session, there, remaining)
     contents = _contents(session, staying)
     _run(session, sql, schema)
@@ -255,7 +272,9 @@ def _lead_back(
         if digest != contents[name]
     ]
     reasons += _wrong_columns(session, remaining)
-    reasons += history.history_differences(backup_history(place), history.read_rows(session.cursor(), schema))
+    reasons += history.history_differences(
+        backup_history(removal.place), history.read_rows(session.cursor(), schema)
+    )
     if reasons:
         raise _NotProved(reasons)
     return {
@@ -370,7 +389,7 @@ def _wrong_columns(session: Session, remaining: Mapping[str, Table]) -> List[str
 
 
 @tried_again
-def take_out(run: Run, accept_lost_rows: int) -> Dict[str, Any]:
+def take_out(run: Run, policy: LossPolicy) -> Dict[str, Any]:
     """Run the down-SQL that this operation proved on the live database, in one transaction.
 
     :raises Refused: more rows would go than accepted, or something is not as it was proved; nothing was changed
@@ -380,7 +399,6 @@ def take_out(run: Run, accept_lost_rows: int) -> Dict[str, Any]:
     if not proof or not proof["proved"]:
         raise Refused("The down-SQL was not proved", hint=remedy("%s", Action.ALL_STEPS))
     before = run.store.find_backup(proof["before"])
-    manifest = manifests.load(before)
     done = operation.facts(DOWN)
     if done and _is_out(run, before):
         return {"changed": False, **done}
@@ -392,11 +410,11 @@ def take_out(run: Run, accept_lost_rows: int) -> Dict[str, Any]:
         sql = DownSql(_read(operation.file(DOWN_FILE)), proof["source"])
         if sql.sha256 != proof["sha256"]:
             raise Refused("The down-SQL is not the one that was proved", found=operation.file(DOWN_FILE))
-        facts.update(_take_out(run, sql, before, manifest, accept_lost_rows))
+        facts.update(_take_out(run, sql, before, policy))
         return {"changed": True, **facts}
 
 
-def count_ahead(run: Run, accept_lost_rows: int) -> Dict[str, Any]:
+def count_ahead(run: Run, policy: LossPolicy) -> Dict[str, Any]:
     """What take_out() would lose if nothing more was written, while the application runs; nothing changes.
 
     :raises Refused: it is more than what was accepted
@@ -406,16 +424,13 @@ def count_ahead(run: Run, accept_lost_rows: int) -> Dict[str, Any]:
     if not proof or not proof["proved"]:
         raise Refused("The down-SQL was not proved", hint=remedy("%s", Action.ALL_STEPS))
     before = run.store.find_backup(proof["before"])
-    remaining = {entry.full_name: entry.table for entry in manifests.load(before).tables}
-    judgement = LossPolicy(operation, accept_lost_rows, (), can_carry=False, only_count=True)
+    acceptance = Acceptance(operation, policy, only_count=True)
     if not _is_out(run, before):
-        with run.connect() as session:
-            session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            losses = losses_of_dropping(session, remaining)
+        with snapshot(run) as session:
+            losses = losses_of_dropping(session, _tables_of(manifests.load(before)))
             mark(session, losses, run.store, before)
-            judgement.settle_for(session, Carried(losses, {}))
-            session.execute("ROLLBACK")
-    return {"changed": False, **judgement.facts}
+            acceptance.accept(session, Loss(losses))
+    return {"changed": False, **acceptance.facts}
 
 
 def _is_out(site: Site, before: BackupPlace) -> bool:
@@ -429,7 +444,7 @@ def _after_the_fact(site: Site, operation: Operation, proof: Mapping[str, Any]) 
     """Facts of a down-SQL that is in force but not in the journal."""
     return {
         **{key: proof[key] for key in ("migrations", "dropped_tables", "dropped_columns")},
-        **(operation.facts(COUNT) or {}),
+        **counted(operation),
         "backup": (operation.facts(EMERGENCY_BACKUP) or {}).get("backup"),
         "differences": _unlike_before(site, manifests.load(site.store.find_backup(proof["before"]))),
         "finished_after_interruption": True,
@@ -456,23 +471,17 @@ def settle(run: Run) -> Dict[str, Any]:
     return {"changed": not known, "taken_out": True}
 
 
-def _take_out(
-    run: Run, sql: DownSql, before: BackupPlace, manifest: Manifest, accept: int
-) -> Dict[str, Any]:
-    operation = run.operation
-    counted: List[TableLoss] = []
-
-    def judge(session: Session, losses: List[TableLoss]) -> None:
-        mark(session, losses, run.store, before)
-        LossPolicy(operation, accept, (), can_carry=False).settle_for(session, Carried(losses, {}))
-        counted.extend(losses)
-
+def _take_out(run: Run, sql: DownSql, before: BackupPlace, policy: LossPolicy) -> Dict[str, Any]:
+    manifest = manifests.load(before)
     with run.administer() as ending, run.connect() as session:
         wind_up_predecessor(run, session)
         ended = fence_writers(session, ending, run.database)
         reach("down.fenced")
         emergency = _require_current_backup(run, session)
-        facts = _lead_back(run, session, sql, before, manifest, judge)
+        removal = _removal(run, session, before, manifest)
+        mark(session, removal.losses, run.store, before)
+        losses = Acceptance(run.operation, policy).accept(session, Loss(removal.losses))
+        facts = _lead_back(run, session, sql, removal)
         wrong = definitions.compare(manifest.definitions, definitions.definitions(session))
         reasons = ["%s would be %s" % (key, how) for how, keys in sorted(wrong.items()) for key in keys]
         if reasons:
@@ -483,8 +492,8 @@ def _take_out(
         differences = _unlike_before(run, manifest)
     return {
         **facts,
-        "losses": [loss.to_json() for loss in counted],
-        "lost_rows": sum(loss.total for loss in counted),
+        "losses": [loss.to_json() for loss in losses],
+        "lost_rows": sum(loss.total for loss in losses),
         "ended_sessions": ended,
         "backup": emergency,
         "differences": differences,

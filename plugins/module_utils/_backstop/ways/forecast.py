@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional, Sequence, Set
 
 from ..base.progress import parse_timestamp
 from ..loss.count import TableLoss, count_losses, losses_of_dropping
+from ..loss.lost_objects import LostObjects, lost_objects
 from ..loss.migration_changes import as_migrated
 from ..loss.pairing import known_by_oid
 from ..postgres import server
@@ -25,7 +26,6 @@ from ..store.operation import Operation
 from ..store.steps import BUILD, MIGRATE, STARTED, STOP
 from .diagnosis import APPLICATION_ERRORS, COMPLETE, FAILED_MIGRATION
 from .facts import Facts, TableFacts, told
-from .lost_objects import LostObjects, lost_objects
 from .swap import successor_name
 
 

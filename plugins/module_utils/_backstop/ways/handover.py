@@ -18,16 +18,15 @@ Killed anywhere before the COMMIT, everything is as before; after it, the swap i
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from types import TracebackType
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
 
 from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.sql_names import qualified, quote_identifier
-from ..loss.count import TableLoss
 from ..postgres import catalog, digests, replication, server
 from ..postgres.connection import DRIVER_ERRORS, Session
 from ..site import Site
@@ -40,55 +39,36 @@ _QUICK_SECONDS = 1
 _LOCK_SECONDS = (2, 5, 10)
 
 
-@dataclasses.dataclass
-class SwapResult:
-    """What the swap did. Seconds in which newcomers had to wait."""
+def attempts(site: Site, admin: Session, successor: str, retire_as: str) -> Iterator[Fence]:
+    """Attempts to give the live database's name to the successor, one after the other until one has renamed; the former
+    database keeps all it has under the name ``retire_as``.
 
-    losses: List[TableLoss]
-    ended_sessions: List[str]
-    seconds_closed: float
-    attempts: int
-    #: False when no synchronous standby has confirmed it in time; it is done all the same
-    confirmed: bool = True
-
-
-def swap(
-    site: Site,
-    admin: Session,
-    *,
-    successor: str,
-    retire_as: str,
-    judge: Callable[[Session], List[TableLoss]],
-    settle: Callable[[Session], None],
-    connection_limit: int = -1,
-) -> SwapResult:
-    """Give the live database's name to the successor; the former one keeps all it has under the name ``retire_as``.
+    Each is used as ``with attempt as fence``: count and keep what would be lost from ``fence.live``, ``shut_out()``, do
+    what must be done last (quickly), ``rename()``. Its ``with`` ends without an error where another attempt may do it.
 
     :param admin: session in the maintenance database, which holds the operation's locks
-    :param judge: counts and keeps what would be lost, given a session in the fenced live database; raises to refuse
-    :param settle: does the last thing in the successor, given that session when nobody else is left; must be quick
-    :param connection_limit: of the successor from now on
     """
     _require_swappable(admin, site.database, successor)
     replication.require_confirming(admin)
     last = BackstopError("")
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            result = _attempt(site, successor, retire_as, judge, settle, connection_limit)
-            result.attempts = attempt
-            return result
-        except BackstopError as error:
-            if not isinstance(error, _Uncounted) and error.sqlstate != sqlstates.OBJECT_IN_USE:
-                raise
-            last = error
+    for number in range(1, _ATTEMPTS + 1):
+        attempt = Fence(site, successor, retire_as, number)
+        yield attempt
+        if attempt.failure is None:
+            return
+        last = attempt.failure
+    raise _given_up(admin, site.database, last)
+
+
+def _given_up(admin: Session, database: str, last: BackstopError) -> BackstopError:
     if isinstance(last, _Uncounted):
-        raise BackstopError(
+        return BackstopError(
             "The loss could not be counted: somebody goes on writing",
             found=last.message,
             hint="stop that program and run this again; nothing was changed",
         )
-    others = "; ".join(str(other) for other in server.other_sessions(admin, site.database))
-    raise BackstopError(
+    others = "; ".join(str(other) for other in server.other_sessions(admin, database))
+    return BackstopError(
         "The database could not be renamed: sessions in it did not end",
         found=others or last.found,
         hint="end them (pg_terminate_backend) and run this again; nothing was changed",
@@ -109,49 +89,84 @@ def _require_swappable(admin: Session, live: str, successor: str) -> None:
         )
 
 
-def _attempt(
-    site: Site,
-    successor: str,
-    retire_as: str,
-    judge: Callable[[Session], List[TableLoss]],
-    settle: Callable[[Session], None],
-    limit: int,
-) -> SwapResult:
-    live = site.database
-    with contextlib.ExitStack() as stack:
-        renaming = stack.enter_context(site.administer())
-        ending = stack.enter_context(site.administer())
-        inside = stack.enter_context(site.connect())
-        fenced = fence_writers(inside, ending, live)
-        reach("swap.fenced")
-        begun = time.monotonic()
-        before = _beyond_locks(inside, contents=True)
-        quick = time.monotonic() - begun < _QUICK_SECONDS
-        losses = judge(inside)
+class Fence:
+    """Nobody writes to the live database, and after shut_out() nobody else is in it. Left before rename() commits,
+    everything is as before."""
+
+    #: session in the live database
+    live: Session
+
+    def __init__(self, site: Site, successor: str, retire_as: str, number: int) -> None:
+        self._site, self._successor, self._retire_as, self._number = site, successor, retire_as, number
+        #: why it did not rename, where another attempt may
+        self.failure: Optional[BackstopError] = None
+
+    def __enter__(self) -> Fence:
+        with contextlib.ExitStack() as stack:
+            self._renaming = stack.enter_context(self._site.administer())
+            self._ending = stack.enter_context(self._site.administer())
+            self.live = stack.enter_context(self._site.connect())
+            self._ended = fence_writers(self.live, self._ending, self._site.database)
+            reach("swap.fenced")
+            begun = time.monotonic()
+            self._before = _beyond_locks(self.live, contents=True)
+            self._quick = time.monotonic() - begun < _QUICK_SECONDS
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> bool:
+        self._stack.__exit__(kind, error, traceback)
+        if isinstance(error, BackstopError):
+            again = isinstance(error, _Uncounted) or error.sqlstate == sqlstates.OBJECT_IN_USE
+            self.failure = error if again else None
+        return self.failure is not None
+
+    def shut_out(self) -> None:
+        """End all others, while newcomers queue behind the rename.
+
+        :raises _Uncounted: something was written all the same
+        """
         reach("swap.counted")
-        started = time.monotonic()
-        rename = _Rename(renaming, live, retire_as)
-        stack.callback(rename.abandon)
-        rename.wait_for_lock(ending, live)
+        database = self._site.database
+        self._closed = time.monotonic()
+        self._rename = _Rename(self._renaming, database, self._retire_as)
+        self._stack.callback(self._rename.abandon)
+        self._rename.wait_for_lock(self._ending, database)
         reach("swap.renaming")
-        ended = _end_sessions(ending, [live, successor], besides=inside.backend)
-        if _beyond_locks(inside, contents=quick) != (before if quick else before[:2]):
+        self._ended += _end_sessions(self._ending, [database, self._successor], besides=self.live.backend)
+        now = _beyond_locks(self.live, contents=self._quick)
+        if now != (self._before if self._quick else self._before[:2]):
             raise _Uncounted("Tables or large objects were made or changed after the count")
-        settle(inside)
-        inside.close()
-        rename.finish()
+
+    def rename(self, connection_limit: int) -> Dict[str, Any]:
+        """Give the live name to the successor, and commit.
+
+        :param connection_limit: of the successor from now on
+        :returns: facts: ``seconds_closed`` in which newcomers had to wait; ``confirmed``, False when no synchronous
+            standby has confirmed it in time: it is done all the same
+        """
+        self.live.close()
+        self._rename.finish()
+        successor, retired = quote_identifier(self._successor), quote_identifier(self._retire_as)
         for statement in (
-            "ALTER DATABASE %s ALLOW_CONNECTIONS true" % quote_identifier(successor),
-            "ALTER DATABASE %s CONNECTION LIMIT %d" % (quote_identifier(successor), limit),
-            "ALTER DATABASE %s RENAME TO %s" % (quote_identifier(successor), quote_identifier(live)),
-            "ALTER DATABASE %s ALLOW_CONNECTIONS false" % quote_identifier(retire_as),
+            "ALTER DATABASE %s ALLOW_CONNECTIONS true" % successor,
+            "ALTER DATABASE %s CONNECTION LIMIT %d" % (successor, connection_limit),
+            "ALTER DATABASE %s RENAME TO %s" % (successor, quote_identifier(self._site.database)),
+            "ALTER DATABASE %s ALLOW_CONNECTIONS false" % retired,
         ):
-            renaming.execute(statement)
+            self._renaming.execute(statement)
         reach("swap.before-commit")
-        confirmed = replication.commit(renaming)
-        seconds = time.monotonic() - started
+        confirmed = replication.commit(self._renaming)
+        seconds = time.monotonic() - self._closed
         reach("swap.committed")
-    return SwapResult(losses, fenced + ended, round(seconds, 3), 1, confirmed)
+        return {
+            "ended_sessions": self._ended,
+            "seconds_closed": round(seconds, 3),
+            "attempts": self._number,
+            "confirmed": confirmed,
+        }
 
 
 class _Uncounted(BackstopError):
@@ -260,14 +275,3 @@ def _end_sessions(ending: Session, databases: List[str], besides: int) -> List[s
         server.terminate(ending, new)
         ended.update({other.pid: str(other) for other in new})
         ending.execute("SELECT pg_sleep(0.01)")
-
-
-def facts_of(result: SwapResult) -> Dict[str, Any]:
-    return {
-        "losses": [loss.to_json() for loss in result.losses],
-        "lost_rows": sum(loss.total for loss in result.losses if not loss.by_migration),
-        "ended_sessions": result.ended_sessions,
-        "seconds_closed": result.seconds_closed,
-        "attempts": result.attempts,
-        "confirmed": result.confirmed,
-    }

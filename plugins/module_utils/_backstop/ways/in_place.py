@@ -17,7 +17,7 @@ import dataclasses
 import re
 import tempfile
 import time
-from typing import IO, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, cast
+from typing import IO, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, cast
 
 from ..backups.catalog_comparison import catalog_differences, compare_catalog, schema_of_database
 from ..backups.comparison import Comparison, compare_kept_tables, compare_tables, require_same_major
@@ -29,10 +29,11 @@ from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Action, Given, Setting, remedy
 from ..base.sql_names import qualified, quote_identifier, quote_literal
+from ..loss.acceptance import Acceptance, Loss, LossPolicy, counted, snapshot
 from ..loss.count import LARGE_OBJECTS, TableLoss, count_table_losses
+from ..loss.lost_objects import lost_objects
 from ..loss.migration_changes import mark
 from ..loss.pairing import Name, Pair, is_history, known_by_oid, pair_up
-from ..loss.reapply import Carried
 from ..postgres import archive, catalog, digests, dumped_definitions, locks, replication, server
 from ..postgres.catalog import Table
 from ..postgres.connection import PINNED_SETTINGS, Session
@@ -46,56 +47,30 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest, TableEntry
 from ..store.operation import Operation, operations_of
-from ..store.steps import COUNT, EMERGENCY, IN_PLACE, IN_PLACE_COMMIT
+from ..store.steps import EMERGENCY, IN_PLACE, IN_PLACE_COMMIT
 from .handover import fence_writers
-from .lost_objects import OF_OBJECTS, lost_objects
 from .pooled_clients import resume_left_behind, waiting
-from .swap import LossPolicy
 
 _LOCK_TIMEOUT = "10s"
 
 
 @tried_again
 def revert_in_place(
-    run: Run,
-    place: BackupPlace,
-    accept_lost_rows: int,
-    accept_changes_in: Sequence[str] = (),
-    accept_unreadable: bool = False,
-    *,
-    accept_lost_objects: int = 0,
-    only_count: bool = False,
+    run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool = False
 ) -> Dict[str, Any]:
     """Make the live database what the backup says.
 
+    :param policy: a damaged table cannot be backed up; where that is accepted, what can be read of it is saved
     :param only_count: refuse what would be refused, while the application still runs, and change nothing
-    :param accept_unreadable: go on although a damaged table cannot be backed up; what can be read of it is saved
-    :raises Refused: more rows would be lost than accepted, or it cannot be done here; nothing was changed
+    :raises Refused: more would be lost than accepted, or it cannot be done here; nothing was changed
     """
-    judgement = LossPolicy(
-        run.operation,
-        accept_lost_rows,
-        accept_changes_in,
-        can_carry=False,
-        accept_unreadable=accept_unreadable,
-        accept_lost_objects=accept_lost_objects,
-        only_count=only_count,
-    )
     if only_count:
-        return _count_ahead(run, place, judgement)
-    return _restore(run, place, place, judgement, accept_unreadable)
+        return _count_ahead(run, place, policy)
+    return _restore(run, place, place, policy)
 
 
 @tried_again
-def undo_in_place(
-    run: Run,
-    undone: Operation,
-    accept_lost_rows: int,
-    accept_unreadable: bool = False,
-    *,
-    accept_lost_objects: int = 0,
-    only_count: bool = False,
-) -> Dict[str, Any]:
+def undo_in_place(run: Run, undone: Operation, policy: LossPolicy, *, only_count: bool = False) -> Dict[str, Any]:
     """Make the live database what it was before another operation's revert in place.
 
     Lost is what was written since: the live tables are compared with the backup that they came from.
@@ -114,18 +89,9 @@ def undo_in_place(
         )
     emergency = run.store.find_backup(facts["emergency"])
     base = run.store.find_backup(facts["backup"])
-    judgement = LossPolicy(
-        run.operation,
-        accept_lost_rows,
-        (),
-        can_carry=False,
-        accept_unreadable=accept_unreadable,
-        accept_lost_objects=accept_lost_objects,
-        only_count=only_count,
-    )
     if only_count:
-        return _count_ahead(run, base, judgement)
-    return _restore(run, emergency, base, judgement, accept_unreadable)
+        return _count_ahead(run, base, policy)
+    return _restore(run, emergency, base, policy)
 
 
 def last_in_place(site: Site, oid: Optional[int]) -> Optional[Operation]:
@@ -138,13 +104,7 @@ def last_in_place(site: Site, oid: Optional[int]) -> Optional[Operation]:
     return found[-1] if found else None
 
 
-def _restore(
-    run: Run,
-    place: BackupPlace,
-    base: BackupPlace,
-    judgement: LossPolicy,
-    accept_unreadable: bool,
-) -> Dict[str, Any]:
+def _restore(run: Run, place: BackupPlace, base: BackupPlace, policy: LossPolicy) -> Dict[str, Any]:
     operation = run.operation
     manifest = manifests.load(place)
     with run.administer() as admin:
@@ -159,7 +119,7 @@ def _restore(
     run.archive(place, manifest)
     with run.connect() as session:
         require_room_for_locks(session, manifest)
-    emergency = _emergency_backup(run, operation, accept_unreadable)
+    emergency = _emergency_backup(run, operation, policy.unreadable)
     with journaled_step(run, IN_PLACE) as facts, run.administer() as admin:
         found = _done(operation, admin)
         if found is not None:
@@ -172,7 +132,7 @@ def _restore(
         facts["live_oid"] = server.database_oid(admin, run.database)
         with run.connect() as session:
             with waiting(run, operation) as facts["pooled"]:
-                _transaction(run, operation, admin, session, (place, base, emergency), judgement, facts)
+                _transaction(run, admin, session, _Backups(place, base, emergency), policy, facts)
             facts["seconds"] = round(time.monotonic() - started, 3)
             facts.update(_counted(operation))
             _pin(session)
@@ -230,9 +190,10 @@ def settle(run: Run) -> Dict[str, Any]:
 
 
 def _counted(operation: Operation) -> Dict[str, Any]:
-    counted = operation.facts(COUNT) or {}
-    found: Dict[str, Any] = {"losses": counted.get("losses", []), "lost_rows": counted.get("lost_rows", 0)}
-    return {**found, **{key: counted[key] for key in OF_OBJECTS if key in counted}}
+    found = counted(operation)
+    # Nothing can be carried over to a database in place.
+    found.pop("reapply", None)
+    return found
 
 
 def _emergency_backup(site: Site, operation: Operation, accept_unreadable: bool) -> BackupPlace:
@@ -271,46 +232,53 @@ def require_room_for_locks(session: Session, manifest: Manifest) -> None:
 # The transaction
 
 
+@dataclasses.dataclass(frozen=True)
+class _Backups:
+    """What a restore in place has to do with."""
+
+    #: what is restored
+    place: BackupPlace
+    #: what the live database is compared with, to count what would be lost
+    base: BackupPlace
+    #: what is removed
+    emergency: BackupPlace
+
+
 def _transaction(
-    site: Site,
-    operation: Operation,
-    admin: Session,
-    session: Session,
-    places: Tuple[BackupPlace, BackupPlace, BackupPlace],
-    judgement: LossPolicy,
-    facts: Dict[str, Any],
+    run: Run, admin: Session, session: Session, backups: _Backups, policy: LossPolicy, facts: Dict[str, Any]
 ) -> None:
-    place, base, emergency = places
+    place = backups.place
     manifest = manifests.load(place)
-    facts["ended_sessions"] = fence_writers(session, admin, site.database)
+    facts["ended_sessions"] = fence_writers(session, admin, run.database)
     reach("in-place.fenced")
-    removed = manifests.load(emergency)
+    removed = manifests.load(backups.emergency)
     _require_same_as(session, removed)
-    site.progress.phase("counting", backup=base.backup_id)
-    _judge(site, session, _as_saved(session, removed), base, judgement)
+    run.progress.phase("counting", backup=backups.base.backup_id)
+    loss = _loss(run, session, _as_saved(session, removed), backups.base)
+    Acceptance(run.operation, policy).accept(session, loss)
     reach("in-place.counted")
     values = sequence_values(session)
-    drops = _drops_beyond_schemas(site)
-    _lock_out_readers(site, admin, session)
-    site.progress.phase("restoring", backup=place.backup_id)
+    drops = _drops_beyond_schemas(run)
+    _lock_out_readers(run, admin, session)
+    run.progress.phase("restoring", backup=place.backup_id)
     empty_database(session, "schema public" in manifest.definitions, drops)
     reach("in-place.emptied")
-    tools = site.tools(session)
+    tools = run.tools(session)
     with archive.start_script(
-        tools, site.archive(place, manifest), keep_open=site.keep_open
+        tools, run.archive(place, manifest), keep_open=run.keep_open
     ) as program:
         run_script(session, program.stdout)
         program.check("The archive could not be read", hint="nothing was changed")
     reach("in-place.restored")
     _pin(session)
-    site.progress.phase("comparing", backup=place.backup_id)
-    compared = _prove(site, session, manifest)
+    run.progress.phase("comparing", backup=place.backup_id)
+    compared = _prove(run, session, manifest)
     facts.update(tables=compared.compared_tables, rows=compared.compared_rows, tolerated=compared.tolerated)
     facts["advanced_sequences"] = advance_sequences(values, session)
-    operation.write(
+    run.operation.write(
         IN_PLACE_COMMIT,
         "done",
-        transaction=transaction_to_ask_for(site, session),
+        transaction=transaction_to_ask_for(run, session),
         **{key: facts[key] for key in ("backup", "emergency", "live_oid")},
     )
     reach("in-place.before-commit")
@@ -415,29 +383,24 @@ def empty_database(session: Session, with_public: bool, beyond_schemas: Sequence
 # What would be lost
 
 
-def _judge(
-    site: Site, session: Session, held: _Held, base: BackupPlace, judgement: LossPolicy
-) -> None:
+def _loss(site: Site, session: Session, held: _Held, base: BackupPlace) -> Loss:
     losses = _losses(site, session, held, base)
     mark(session, losses, site.store, base)
-    judgement.objects = lost_objects(site, session, base)
-    judgement.settle_for(session, Carried(losses, {"mode": "off"}))
+    return Loss(losses, lost_objects(site, session, base))
 
 
-def _count_ahead(run: Run, base: BackupPlace, judgement: LossPolicy) -> Dict[str, Any]:
+def _count_ahead(run: Run, base: BackupPlace, policy: LossPolicy) -> Dict[str, Any]:
     """What would be lost if nothing more was written.
 
     :raises Refused: it is more than what was accepted
     """
-    operation = run.operation
     with run.administer() as admin:
-        if _done(operation, admin) is not None:
+        if _done(run.operation, admin) is not None:
             return {"changed": False}
-    with run.connect() as session:
-        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        _judge(run, session, _as_it_is(session), base, judgement)
-        session.execute("ROLLBACK")
-    return {"changed": False, **judgement.facts}
+    acceptance = Acceptance(run.operation, policy, only_count=True)
+    with snapshot(run, read_only=False) as session:
+        acceptance.accept(session, _loss(run, session, _as_it_is(session), base))
+    return {"changed": False, **acceptance.facts}
 
 
 class _Held(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from ..base.errors import Refused
 from ..base.remedies import Action, remedy
+from ..loss.lost_objects import LostObjects
 from ..migrations.deploy import applied_since, backup_history
 from ..migrations.leftovers import leftovers
 from ..migrations.replay import missing_objects
@@ -29,7 +30,6 @@ from .diagnosis import APPLICATION_ERRORS, COMPLETE, FAILED_MIGRATION, judge
 from .facts import Facts, compare_with_backup
 from .forecast import costs, losses_of_drop, losses_of_revert, objects_of_revert
 from .in_place import last_in_place
-from .lost_objects import LostObjects
 from .report import DEFAULTS, Options, evidence, next_step, report, shown_objects, steps_of, told_losses
 from .swap import built_by, last_swap
 

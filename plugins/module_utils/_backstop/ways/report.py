@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any, Dict, List, Optional, Sequence
 
 from ..base.remedies import BY_SCENARIO, Action, Given, Setting, Start
+from ..loss.lost_objects import LostObjects
 from ..store.lifecycle import to_continue
 from .baseline import old_release_answer
 from .diagnosis import (
@@ -22,7 +23,6 @@ from .diagnosis import (
     Verdict,
 )
 from .facts import Facts
-from .lost_objects import LostObjects
 
 SCENARIOS = {
     FAILED_MIGRATION: "1, a migration failed",

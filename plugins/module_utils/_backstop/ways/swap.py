@@ -12,19 +12,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, ContextManager, Dict, Iterator, List, Optional, Protocol
 
 from ..backups.comparison import compare_tables
 from ..backups.restore import build_database
 from ..base.errors import BackstopError, Refused
-from ..base.remedies import Action, Given, Setting, remedy
+from ..base.remedies import Action, remedy
 from ..base.sql_names import retired_name, scratch_name
+from ..loss.acceptance import Acceptance, Loss, LossPolicy, counted, snapshot
 from ..loss.count import TableLoss, count_losses, sum_up_base
 from ..loss.differences import BaseSums
-from ..loss.kept_rows import write_lost_rows
+from ..loss.lost_objects import LostObjects, lost_objects
 from ..loss.migration_changes import mark
-from ..loss.pairing import Name, known_by_oid
-from ..loss.reapply import Carried, Reapply, carried_contents, carry_again, carry_over, take_back
+from ..loss.pairing import known_by_oid
+from ..loss.reapply import carried_contents, carry_again, take_back
+from ..loss.row_changes import Databases
 from ..postgres import locks, replication, server
 from ..postgres.catalog import Table
 from ..postgres.connection import Session
@@ -38,16 +40,13 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation, operations_of
-from ..store.steps import BASE, BUILD, COUNT, KEEP, SWAP
+from ..store.steps import BASE, BUILD, KEEP, SWAP
 from .closed_database import connect_exclusively
-from .handover import facts_of, swap
-from .lost_objects import OF_OBJECTS, LostObjects, lost_objects
+from .handover import attempts
 from .pooled_clients import resume_left_behind, waiting
 
 #: How long to look whether standbys have replayed it. Clients go on meanwhile.
 FOLLOW_SECONDS = 5
-#: Facts of the count that a swap's have too, besides the losses themselves.
-_ALSO_COUNTED = ("reapply", *OF_OBJECTS)
 
 
 def kept_sums(operation: Operation, base: Session) -> BaseSums:
@@ -99,76 +98,57 @@ def swapped(site: Site, admin: Session, operation: Operation) -> bool:
     return server.database_oid(admin, retired_name(operation.id, site.database)) is not None
 
 
+class _Successor(Protocol):
+    """The database that is to take over."""
+
+    name: str
+    connection_limit: int
+    #: id of the backup that holds what it does, before rows are carried there
+    backup: Optional[str]
+
+    def compared(self, live: Session) -> ContextManager[Loss]:
+        """What would be lost if it took over now."""
+
+
+class _Built:
+    """The database that build_successor() made."""
+
+    def __init__(self, run: Run, place: BackupPlace) -> None:
+        self._run, self._place, self._manifest = run, place, manifests.load(place)
+        self.name = successor_name(run.operation)
+        self.connection_limit = int(self._manifest.properties["connection_limit"])
+        self.backup: Optional[str] = place.backup_id
+
+    @contextlib.contextmanager
+    def compared(self, live: Session) -> Iterator[Loss]:
+        run = self._run
+        with run.connect(self.name) as base:
+            objects = lost_objects(run, live, self._place)
+            take_back(run.store, base)
+            known = known_by_oid(live, self._manifest)
+            losses = count_losses(live, base, known, kept_sums(run.operation, base))
+            mark(live, losses, run.store, self._place)
+            before = {(entry.schema, entry.name): entry.digest for entry in self._manifest.tables}
+            yield Loss(losses, objects, Databases(live, base, base, before))
+
+
 @tried_again
-def revert(
-    run: Run,
-    place: BackupPlace,
-    accept_lost_rows: int,
-    accept_changes_in: Sequence[str] = (),
-    reapply: Optional[Reapply] = None,
-    accept_unreadable: bool = False,
-    *,
-    accept_lost_objects: int = 0,
-    only_count: bool = False,
-) -> Dict[str, Any]:
+def revert(run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool = False) -> Dict[str, Any]:
     """Swap in the database that build_successor() made. Counts the loss behind the fence, keeps it, then acts.
 
-    :param accept_changes_in: tables whose differences are kept and not counted: a failed migration's own work
-    :param reapply: what is carried over to the new database; it does not count as lost
-    :param accept_unreadable: go on although a damaged table cannot be counted; the former database keeps it
     :param only_count: refuse what would be refused, while the application still runs, and change nothing
     :raises Refused: more would be lost than accepted; tells the count for each table, nothing was changed
     """
-    operation = run.operation
     # A build that was cut off leaves a database of this name that is only half of the backup.
-    operation.require([BUILD], "The database is not swapped: the one to take over was not built to its end")
-    manifest = manifests.load(place)
-    successor = successor_name(operation)
-    judgement = LossPolicy(
-        operation,
-        accept_lost_rows,
-        accept_changes_in,
-        reapply,
-        accept_unreadable=accept_unreadable,
-        accept_lost_objects=accept_lost_objects,
-        only_count=only_count,
-    )
+    run.operation.require([BUILD], "The database is not swapped: the one to take over was not built to its end")
+    return _take_over(run, _Built(run, place), policy, only_count=only_count)
 
-    def judge(live: Session) -> List[TableLoss]:
-        with run.connect(successor) as base:
-            judgement.objects = lost_objects(run, live, place)
-            take_back(run.store, base)
-            losses = count_losses(live, base, known_by_oid(live, manifest), kept_sums(operation, base))
-            mark(live, losses, run.store, place)
-            before = {(entry.schema, entry.name): entry.digest for entry in manifest.tables}
-            return judgement.of(live, losses, base, lambda: base, before)
 
+def _take_over(run: Run, successor: _Successor, policy: LossPolicy, *, only_count: bool) -> Dict[str, Any]:
+    acceptance = Acceptance(run.operation, policy, retires=True, only_count=only_count)
     if only_count:
-        return _counted_ahead(run, operation, judgement, judge)
-    limit = manifest.properties["connection_limit"]
-    return _take_over(run, operation, successor, judge, limit, place.backup_id)
-
-
-def _counted_ahead(site: Site, operation: Operation, judgement: "LossPolicy", judge: Any) -> Dict[str, Any]:
-    """What would be lost if nothing more was written; the live database is read in one snapshot.
-
-    :raises Refused: it is more than what was accepted
-    """
-    with site.administer() as admin:
-        if swapped(site, admin, operation):
-            return {"changed": False}
-    with site.connect() as live:
-        live.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        judge(live)
-        live.execute("ROLLBACK")
-    return {"changed": False, **judgement.facts}
-
-
-def _take_over(
-    run: Run, operation: Operation, successor: str, judge: Any, limit: int, backup: Optional[str]
-) -> Dict[str, Any]:
-    """:param backup: id of the one that holds what the successor does, before rows are carried there"""
-    retire_as = retired_name(operation.id, run.database)
+        return _counted_ahead(run, successor, acceptance)
+    operation, retire_as = run.operation, retired_name(run.operation.id, run.database)
     with run.administer() as admin:
         done = operation.facts(SWAP)
         if done and swapped(run, admin, operation):
@@ -179,31 +159,39 @@ def _take_over(
             resume_left_behind(run)
             facts.update(operation.facts(SWAP) or _after_the_fact(run, admin, operation, retire_as))
             return {"changed": False, **facts}
-
-        def advance(live: Session) -> None:
-            with connect_exclusively(run, admin, successor) as session:
-                facts["advanced_sequences"] = advance_sequences(sequence_values(live), session)
-
         facts["former_oid"] = server.database_oid(admin, run.database)
-        facts["live_oid"] = server.database_oid(admin, successor)
+        facts["live_oid"] = server.database_oid(admin, successor.name)
         facts["retired"] = retire_as
-        facts["backup"] = backup
+        facts["backup"] = successor.backup
         with waiting(run, operation) as facts["pooled"]:
-            result = swap(
-                run,
-                admin,
-                successor=successor,
-                retire_as=retire_as,
-                judge=judge,
-                settle=advance,
-                connection_limit=limit,
-            )
-        counted = operation.facts(COUNT) or {}
-        facts.update(facts_of(result), **{key: counted[key] for key in _ALSO_COUNTED if key in counted})
+            for attempt in attempts(run, admin, successor.name, retire_as):
+                with attempt as fence:
+                    with successor.compared(fence.live) as loss:
+                        losses = acceptance.accept(fence.live, loss)
+                    fence.shut_out()
+                    with connect_exclusively(run, admin, successor.name) as session:
+                        facts["advanced_sequences"] = advance_sequences(sequence_values(fence.live), session)
+                    renamed = fence.rename(successor.connection_limit)
+        facts.update({**counted(operation), **renamed})
+        facts["losses"] = [loss.to_json() for loss in losses]
+        facts["lost_rows"] = sum(loss.total for loss in losses if not loss.by_migration)
         standbys = replication.follow(admin, FOLLOW_SECONDS)
         facts["standbys"] = [standby.to_json() for standby in standbys]
-        facts["standbys_summary"] = replication.summary(standbys, result.confirmed)
+        facts["standbys_summary"] = replication.summary(standbys, facts["confirmed"])
         return {"changed": True, **facts}
+
+
+def _counted_ahead(run: Run, successor: _Successor, acceptance: Acceptance) -> Dict[str, Any]:
+    """What would be lost if nothing more was written.
+
+    :raises Refused: it is more than what was accepted
+    """
+    with run.administer() as admin:
+        if swapped(run, admin, run.operation):
+            return {"changed": False}
+    with snapshot(run) as live, successor.compared(live) as loss:
+        acceptance.accept(live, loss)
+    return {"changed": False, **acceptance.facts}
 
 
 @tried_again
@@ -227,157 +215,14 @@ def settle(run: Run) -> Dict[str, Any]:
 
 def _after_the_fact(site: Site, admin: Session, operation: Operation, retire_as: str) -> Dict[str, Any]:
     """Facts of a swap that is in force but not in the journal."""
-    counted = operation.facts(COUNT) or {}
     return {
         "former_oid": server.database_oid(admin, retire_as),
         "live_oid": server.database_oid(admin, site.database),
         "retired": retire_as,
         "backup": (operation.facts(BUILD) or operation.facts(KEEP) or {}).get("backup"),
-        "losses": counted.get("losses", []),
-        "lost_rows": counted.get("lost_rows", 0),
-        **{key: counted[key] for key in _ALSO_COUNTED if key in counted},
+        **counted(operation),
         "finished_after_interruption": True,
     }
-
-
-class LossPolicy:
-    """Whether what would be lost is accepted; what is lost is kept, what is wanted is carried over."""
-
-    def __init__(
-        self,
-        operation: Operation,
-        accept: int,
-        accept_changes_in: Sequence[str],
-        reapply: Optional[Reapply] = None,
-        *,
-        can_carry: bool = True,
-        accept_unreadable: bool = False,
-        accept_lost_objects: int = 0,
-        only_count: bool = False,
-    ) -> None:
-        """
-        :param only_count: keep and carry nothing; what there is to say is in ``facts``
-        :param can_carry: False where no other database takes over that rows could go to
-        :param accept_unreadable: what a damaged table loses cannot be counted, and need not be
-        """
-        self._can_carry = can_carry
-        self._accept_unreadable = accept_unreadable
-        self._operation = operation
-        self._accept = accept
-        self._accept_changes_in = accept_changes_in
-        self._reapply = reapply or Reapply()
-        self._accept_lost_objects = accept_lost_objects
-        self._only_count = only_count
-        self.objects = LostObjects()
-        self.facts: Dict[str, Any] = {}
-
-    def of(
-        self,
-        live: Session,
-        losses: List[TableLoss],
-        base: Optional[Session],
-        target: Callable[[], Session],
-        before: Optional[Dict[Name, Digest]] = None,
-    ) -> List[TableLoss]:
-        """What is lost in the end.
-
-        :param base: what the losses were counted against; None when there are none
-        :param target: the database that takes over
-        :param before: what its tables must hold before rows are carried there
-        :raises Refused: it is more than what was accepted
-        """
-        aside = [loss for loss in losses if not self._counts(loss)]
-        wanted = [loss for loss in losses if loss not in aside]
-        if self._reapply.mode == "off" or not wanted or base is None:
-            self.settle_for(live, Carried(losses, {"mode": "off"} if self._reapply.mode == "off" else {}))
-            return losses
-
-        def accept(carried: Carried) -> None:
-            carried.losses += aside
-            self.settle_for(live, carried)
-
-        return carry_over(
-            self._operation, live, base, target(), wanted, self._reapply, before=before, accept=accept,
-            only_count=self._only_count,
-        ).losses
-
-    def settle_for(self, live: Session, carried: Carried) -> None:
-        """Keep the rows that will be lost, or refuse."""
-        counted = [loss for loss in carried.losses if self._counts(loss)]
-        lost = sum(loss.total for loss in counted)
-        facts = {
-            "losses": [loss.to_json() for loss in carried.losses],
-            "lost_rows": lost,
-            "reapply": carried.facts or {"mode": self._reapply.mode},
-            **self.objects.to_json(),
-        }
-        self.facts = facts
-        damaged = [loss for loss in carried.losses if loss.unreadable]
-        if damaged and not self._accept_unreadable:
-            raise self._refusal_of_damage(damaged, facts)
-        if lost > self._accept or self.objects.total > self._accept_lost_objects:
-            raise self._refusal(counted, lost, facts)
-        if self._only_count:
-            return
-        if damaged:
-            facts["accepted_unreadable"] = [loss.full_name for loss in damaged]
-        if carried.losses:
-            write_lost_rows(live, carried.losses, self._operation.file("lost-rows"))
-            facts["losses"] = [loss.to_json() for loss in carried.losses]
-        self._operation.write(COUNT, "done", **facts)
-
-    def _counts(self, loss: TableLoss) -> bool:
-        return not loss.by_migration and loss.full_name not in self._accept_changes_in
-
-    def _refusal_of_damage(self, damaged: List[TableLoss], facts: Dict[str, Any]) -> Refused:
-        kept = (
-            "the former database keeps the table as it is"
-            if self._can_carry
-            else "what can be read of it is in %s" % self._operation.file("saved-rows")
-        )
-        return Refused(
-            "What would be lost cannot be counted: a table is damaged",
-            found="; ".join(map(str, damaged)),
-            hint=remedy(
-                "nothing was changed. Copy the server's files first if you can. Go on without that count with %s; %s",
-                Given(Setting.ACCEPT_UNREADABLE, True),
-                kept,
-            ),
-            details=facts,
-        )
-
-    def _refusal(self, counted: List[TableLoss], lost: int, facts: Dict[str, Any]) -> Refused:
-        conflicts = facts["reapply"].get("conflicts", [])
-        found = [str(loss) for loss in counted] * (lost > self._accept)
-        found += ["not carried over in %(table)s: %(rows)d rows, %(reason)s" % entry for entry in conflicts]
-        could_carry = self._can_carry and self._reapply.mode != "apply"
-        carry = remedy("carry over what goes with %s, ", Given(Setting.REAPPLY, "apply")) if could_carry else ""
-        where = "the retired database" if self._can_carry else "the emergency backup"
-        too_many = []
-        options = []
-        if lost > self._accept:
-            too_many.append("%d rows would be lost, more than the accepted %d" % (lost, self._accept))
-            options.append(Given(Setting.ACCEPT_LOST_ROWS, lost))
-        if self.objects.total > self._accept_lost_objects:
-            too_many.append(
-                "%d objects that the migrations did not make would go, more than the accepted %d"
-                % (self.objects.total, self._accept_lost_objects)
-            )
-            options.append(Given(Setting.ACCEPT_LOST_OBJECTS, self.objects.total))
-            found.append(str(self.objects))
-        return Refused(
-            " and ".join(too_many),
-            found="; ".join(found),
-            expected="at most %d rows, %d objects" % (self._accept, self._accept_lost_objects),
-            hint=remedy(
-                "nothing was changed. Save them first, %sor accept their loss with %s; %s keeps them%s",
-                carry,
-                remedy(" ".join(["%s"] * len(options)), *options),
-                where,
-                " and the store the rows" if lost else "",
-            ),
-            details=facts,
-        )
 
 
 # Undo
@@ -418,16 +263,7 @@ def built_by(site: Site, oid: Optional[int]) -> Optional[Operation]:
 
 
 @tried_again
-def undo(
-    run: Run,
-    undone: Operation,
-    accept_lost_rows: int,
-    reapply: Optional[Reapply] = None,
-    accept_unreadable: bool = False,
-    *,
-    accept_lost_objects: int = 0,
-    only_count: bool = False,
-) -> Dict[str, Any]:
+def undo(run: Run, undone: Operation, policy: LossPolicy, *, only_count: bool = False) -> Dict[str, Any]:
     """Give the live name back to the database that another operation retired.
 
     Lost is what was written since that operation: the live tables are compared with what they held when they took
@@ -435,11 +271,11 @@ def undo(
 
     :param only_count: as for revert(); what must be restored for it is kept for the undo itself
     """
-    operation = run.operation
     with run.administer() as admin:
-        if swapped(run, admin, operation):
-            return _take_over(run, operation, "", None, -1, None)
-    retired = retired_name(undone.id, run.database)
+        in_force = swapped(run, admin, run.operation)
+    if in_force:
+        settle(run)
+        return {"changed": False, **(run.operation.facts(SWAP) or {})}
     newest = last_swap(run)
     if newest and undoes(newest) == undone.id:
         # By an undo that was given up after its swap, perhaps before it could write so.
@@ -448,43 +284,42 @@ def undo(
     if run.connection.database != undone.database:
         raise Refused("That operation was about another database", found=str(undone.database))
     base = _Base(run, undone)
-    with run.administer() as admin:
-        if server.database_oid(admin, retired) is None:
-            raise Refused(
-                "Operation %s cannot be undone" % undone.id,
-                found="no database %s" % retired,
-                hint="it was undone already, or its retired database was dropped",
-            )
-        limit = int(admin.value("SELECT datconnlimit FROM pg_database WHERE datname = %s", (retired,)))
-    judgement = LossPolicy(
-        operation,
-        accept_lost_rows,
-        (),
-        reapply,
-        accept_unreadable=accept_unreadable,
-        accept_lost_objects=accept_lost_objects,
-        only_count=only_count,
-    )
+    retired = _Retired(run, undone, base)
     try:
         base.prepare()
-
-        def judge(live: Session) -> List[TableLoss]:
-            with contextlib.ExitStack() as stack:
-                admin = stack.enter_context(run.administer())
-                target = stack.enter_context(connect_exclusively(run, admin, retired))
-                take_back(run.store, target)
-                there = stack.enter_context(base.session()) if base.built else None
-                if base.place is not None:
-                    judgement.objects = lost_objects(run, live, base.place)
-                return judgement.of(live, base.losses(live, there), there, lambda: target)
-
-        if only_count:
-            return _counted_ahead(run, operation, judgement, judge)
-        kept = (operation.facts(KEEP) or {}).get("backup")
-        return _take_over(run, operation, retired, judge, limit, kept)
+        return _take_over(run, retired, policy, only_count=only_count)
     finally:
         if not only_count:
             base.drop()
+
+
+class _Retired:
+    """The database that another operation retired."""
+
+    def __init__(self, run: Run, undone: Operation, base: _Base) -> None:
+        self._run, self._base = run, base
+        self.name = retired_name(undone.id, run.database)
+        self.backup = (run.operation.facts(KEEP) or {}).get("backup")
+        with run.administer() as admin:
+            limit = admin.value("SELECT datconnlimit FROM pg_database WHERE datname = %s", (self.name,))
+        if limit is None:
+            raise Refused(
+                "Operation %s cannot be undone" % undone.id,
+                found="no database %s" % self.name,
+                hint="it was undone already, or its retired database was dropped",
+            )
+        self.connection_limit = int(limit)
+
+    @contextlib.contextmanager
+    def compared(self, live: Session) -> Iterator[Loss]:
+        run, base = self._run, self._base
+        with contextlib.ExitStack() as stack:
+            admin = stack.enter_context(run.administer())
+            target = stack.enter_context(connect_exclusively(run, admin, self.name))
+            take_back(run.store, target)
+            there = stack.enter_context(base.session()) if base.built else None
+            objects = lost_objects(run, live, base.place) if base.place is not None else LostObjects()
+            yield Loss(base.losses(live, there), objects, Databases(live, there, target) if there else None)
 
 
 def manifest_at_swap(undone: Operation, place: BackupPlace) -> Manifest:

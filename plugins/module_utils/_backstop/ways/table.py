@@ -23,6 +23,7 @@ from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Action, Given, Setting, Start, remedy
 from ..base.sql_names import qualified
+from ..loss.acceptance import LossPolicy, Refusal
 from ..loss.kept_rows import referenced_first
 from ..postgres import catalog, digests, impact, references, server
 from ..postgres.catalog import TableFamily
@@ -66,10 +67,9 @@ class TableRestoreRequest:
     mode: str = REPLACE
     where: Optional[str] = None
     keys: Sequence[Any] = ()
-    #: rows that may be deleted because the backup does not have them
-    accept_lost_rows: int = 0
+    #: rows that may be deleted because the backup does not have them, and whether a damaged table may be replaced
+    policy: LossPolicy = LossPolicy()
     accept_cascade: bool = False
-    accept_unreadable: bool = False
 
     def __post_init__(self) -> None:
         if self.mode == REPLACE and (self.where or self.keys):
@@ -138,7 +138,7 @@ def plan(
             session.execute("ROLLBACK")
     acts = bool(report["total"] or report.get("damaged")) and not wish.only_reports and done is None
     if acts:
-        _consent(work, wish.accept_lost_rows, report["lost_rows"])
+        _consent(work, report["lost_rows"])
     return {"changed": acts, **facts, "done_before": done.id if done else None, **report}
 
 
@@ -175,7 +175,7 @@ def _report(site: Site, work: _Work) -> Dict[str, Any]:
     except BackstopError as error:
         if not is_damage(error):
             raise
-        if not work.wish.accept_unreadable or work.wish.mode != REPLACE:
+        if not work.wish.policy.unreadable or work.wish.mode != REPLACE:
             raise _damage(work, error) from error
         return {"damaged": error.found, "total": None, "lost_rows": 0, "differences": [], "effects": [],
                 "report": [_about_backup(work), "The table is damaged: %s" % error.found],
@@ -233,7 +233,7 @@ def _compare(work: _Work) -> None:
     ]
 
 
-def _consent(work: _Work, accepted: int, lost: int) -> None:
+def _consent(work: _Work, lost: int) -> None:
     """:raises Refused: the restore would touch more than was accepted"""
     effects = work.effects
     refusing = [effect for effect in effects if effect["effect"] == REFUSES]
@@ -255,18 +255,13 @@ def _consent(work: _Work, accepted: int, lost: int) -> None:
             ),
             details={"effects": effects},
         )
-    if lost > accepted:
-        raise Refused(
-            "%d rows would be lost, more than the accepted %d" % (lost, accepted),
-            found="; ".join(map(str, work.found)),
-            expected="at most %d" % accepted,
-            hint=remedy(
-                "nothing was changed. Repair only the bad rows, or accept it with %s; they are kept in an emergency"
-                " backup",
-                Given(Setting.ACCEPT_LOST_ROWS, lost),
-            ),
-            details={"differences": [difference.to_json() for difference in work.found], "lost_rows": lost},
-        )
+    refusal = Refusal(
+        found=list(map(str, work.found)),
+        instead="Repair only the bad rows",
+        kept="an emergency backup keeps them",
+        details={"differences": [difference.to_json() for difference in work.found], "lost_rows": lost},
+    )
+    work.wish.policy.require(lost, refusal)
 
 
 def _shown(effects: Sequence[Dict[str, Any]]) -> str:
@@ -292,15 +287,19 @@ def restore_table(
 
 
 @tried_again
-def undo_table(site: Site, undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Dict[str, Any]:
+def undo_table(
+    site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False
+) -> Dict[str, Any]:
     """Give a table back what it held before another operation restored it: restore it from the backup made then."""
-    wish, backup_id = _undoing(undone, accept_lost_rows, accept_cascade)
+    wish, backup_id = _undoing(undone, policy, accept_cascade)
     return _carry_out(site, wish, backup_id, undone, True)
 
 
-def plan_undo_of(site: Site, undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Dict[str, Any]:
+def plan_undo_of(
+    site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False
+) -> Dict[str, Any]:
     """What undo_table() would find and change; without effect."""
-    wish, backup_id = _undoing(undone, accept_lost_rows, accept_cascade)
+    wish, backup_id = _undoing(undone, policy, accept_cascade)
     with site.connect() as session:
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         try:
@@ -312,11 +311,11 @@ def plan_undo_of(site: Site, undone: Operation, accept_lost_rows: int, accept_ca
         finally:
             session.execute("ROLLBACK")
     if report["total"]:
-        _consent(work, accept_lost_rows, report["lost_rows"])
+        _consent(work, report["lost_rows"])
     return {"changed": bool(report["total"]), **_request(work), "done_before": None, **report}
 
 
-def _undoing(undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> Tuple[TableRestoreRequest, str]:
+def _undoing(undone: Operation, policy: LossPolicy, accept_cascade: bool) -> Tuple[TableRestoreRequest, str]:
     """The wish and the backup by which an operation is undone."""
     facts = undone.facts(RESTORE_TABLE) or {}
     if not facts.get("emergency"):
@@ -325,7 +324,7 @@ def _undoing(undone: Operation, accept_lost_rows: int, accept_cascade: bool) -> 
             found="no backup of table %s as it was before" % facts.get("table", "(none)"),
             hint="what could be read of a damaged table is in %s" % undone.file(SAVED_ROWS),
         )
-    wish = TableRestoreRequest(facts["name"], accept_lost_rows=accept_lost_rows, accept_cascade=accept_cascade)
+    wish = TableRestoreRequest(facts["name"], policy=policy, accept_cascade=accept_cascade)
     return wish, str(facts["emergency"])
 
 
@@ -374,10 +373,10 @@ def _act(site: Site, work: _Work, undone: Optional[Operation], facts: Dict[str, 
         return False
     lost = _lost(site, work, undone)
     facts.update(_told(work), lost_rows=lost, lacking=lacking, accepted={
-        "lost_rows": work.wish.accept_lost_rows, "cascade": work.wish.accept_cascade,
-        "unreadable": work.wish.accept_unreadable,
+        "lost_rows": work.wish.policy.rows, "cascade": work.wish.accept_cascade,
+        "unreadable": work.wish.policy.unreadable,
     })
-    _consent(work, work.wish.accept_lost_rows, lost)
+    _consent(work, lost)
     reached = _reached(work)
     facts["emergency"] = None if work.damaged else _back_up(site, work, reached)
     reach("table.backed-up")
@@ -438,7 +437,7 @@ def _save(site: Site, work: _Work, pair: Pair, error: BackstopError) -> Dict[str
         raise _damage(work, error)
     with site.connect() as reader:
         saved, pair.unreadable = save_table(reader, pair.table, site.operation.file(SAVED_ROWS), str(error.found))
-    if not work.wish.accept_unreadable:
+    if not work.wish.policy.unreadable:
         raise Refused(
             "Table %s is damaged: %d of its rows cannot be read" % (pair.table.full_name, len(pair.unreadable)),
             found="%s; all other rows were saved to %s" % (error.found, saved["file"]),

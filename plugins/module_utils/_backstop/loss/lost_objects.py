@@ -13,8 +13,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Dict, List, Sequence, Set
 
-from ..loss.migration_changes import noted_objects
-from ..migrations.deploy import backup_history
 from ..postgres import definitions
 from ..postgres.connection import Session
 from ..prisma import history
@@ -23,6 +21,7 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, operations_of
 from ..store.steps import REHEARSAL
+from .migration_changes import noted_objects
 
 #: Kinds whose identity begins with that of their relation, with which they go.
 _PARTS = ("column ", "constraint ", "trigger ", "rule ", "policy ")
@@ -40,7 +39,6 @@ SELECT n.nspname || '.' || c.relname,
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'i', 'I')
 """
-
 
 #: Facts that a count of losses has of them.
 OF_OBJECTS = ("lost_objects", "objects_of_unknown_origin")
@@ -87,7 +85,7 @@ def lost_objects(site: Site, live: Session, place: BackupPlace) -> LostObjects:
     ]
     if not since:
         return LostObjects()
-    known = {row.id for row in backup_history(place) or ()}
+    known = {row.id for row in history.read_file(place.file("history.json")) or ()}
     rows = history.read_rows(live.cursor(), site.connection.schema) or ()
     applied = {row.migration_name for row in rows if row.id not in known}
     unknown = set(applied)

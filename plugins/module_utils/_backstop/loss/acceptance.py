@@ -1,0 +1,206 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether what a rollback would lose is accepted; what is lost is kept, and what is wanted is carried over.
+
+Every way back does the same. Ahead, while the application runs, it counts in one snapshot and changes nothing. Behind
+the fence it counts again, and there it either refuses, or keeps what will be lost and continues. A refusal reports what
+would be lost, how much of it is accepted, and how to accept it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+
+from ..base.errors import Refused
+from ..base.remedies import Given, Hint, Setting, remedy
+from ..postgres.connection import Session
+from ..site import Site
+from ..store.operation import Operation
+from ..store.steps import COUNT
+from .count import TableLoss
+from .kept_rows import write_lost_rows
+from .lost_objects import OF_OBJECTS, LostObjects
+from .reapply import Carried, Reapply, carried_over
+from .row_changes import Databases
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """What is said of a loss that was not accepted."""
+
+    #: what would be lost
+    found: Sequence[str]
+    #: what to do instead of accepting it
+    instead: Hint
+    #: where it would be kept
+    kept: str
+    details: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LossPolicy:
+    """What the user lets a rollback lose, and has carried over."""
+
+    rows: int = 0
+    #: that the migrations did not make
+    objects: int = 0
+    #: what a damaged table loses cannot be counted, and need not be
+    unreadable: bool = False
+    #: tables whose differences are kept and not counted: a failed migration's own work
+    changes_in: Sequence[str] = ()
+    #: to the database that takes over; what is carried there is not lost
+    reapply: Reapply = Reapply()
+
+    def counts(self, loss: TableLoss) -> bool:
+        return not loss.by_migration and loss.full_name not in self.changes_in
+
+    def require(self, rows: int, refusal: Refusal, objects: Optional[LostObjects] = None) -> None:
+        """:raises Refused: more would be lost than accepted"""
+        too_many, options, found = [], [], list(refusal.found)
+        if rows > self.rows:
+            too_many.append("%d rows would be lost, more than the accepted %d" % (rows, self.rows))
+            options.append(Given(Setting.ACCEPT_LOST_ROWS, rows))
+        if objects is not None and objects.total > self.objects:
+            too_many.append(
+                "%d objects that the migrations did not make would go, more than the accepted %d"
+                % (objects.total, self.objects)
+            )
+            options.append(Given(Setting.ACCEPT_LOST_OBJECTS, objects.total))
+            found.append(str(objects))
+        if not too_many:
+            return
+        raise Refused(
+            " and ".join(too_many),
+            found="; ".join(found),
+            expected="at most %d rows" % self.rows + (", %d objects" % self.objects if objects is not None else ""),
+            hint=remedy(
+                "nothing was changed. %s, or accept their loss with %s; %s",
+                refusal.instead,
+                remedy(" ".join(["%s"] * len(options)), *options),
+                refusal.kept,
+            ),
+            details=dict(refusal.details),
+        )
+
+
+@dataclasses.dataclass
+class Loss:
+    """What a rollback would lose."""
+
+    tables: List[TableLoss]
+    objects: LostObjects = dataclasses.field(default_factory=LostObjects)
+    #: from which to which rows can be carried; None where nothing is to be carried
+    databases: Optional[Databases] = None
+
+
+class Acceptance:
+    """The decision on the loss of one operation."""
+
+    def __init__(
+        self, operation: Operation, policy: LossPolicy, *, retires: bool = False, only_count: bool = False
+    ) -> None:
+        """
+        :param retires: the live database is kept as a retired one, and rows can be carried to the one that takes over
+        :param only_count: keep and carry nothing; what there is to say is in ``facts``
+        """
+        self._operation = operation
+        self._policy = policy
+        self._retires = retires
+        self._only_count = only_count
+        self.facts: Dict[str, Any] = {}
+
+    def accept(self, live: Session, loss: Loss) -> List[TableLoss]:
+        """Carry over what is wanted, and keep what will be lost.
+
+        :returns: what is lost in the end
+        :raises Refused: it is more than what was accepted; nothing was carried
+        """
+        policy = self._policy
+        aside = [one for one in loss.tables if not policy.counts(one)]
+        wanted = [one for one in loss.tables if policy.counts(one)]
+        if policy.reapply.mode == "off" or not wanted or loss.databases is None:
+            self._keep(live, Carried(loss.tables, {"mode": policy.reapply.mode}), loss.objects)
+            return loss.tables
+        carrying = carried_over(self._operation, loss.databases, wanted, policy.reapply, only_count=self._only_count)
+        with carrying as carried:
+            carried.losses += aside
+            self._keep(live, carried, loss.objects)
+        return carried.losses
+
+    def _keep(self, live: Session, carried: Carried, objects: LostObjects) -> None:
+        """Keep the rows that will be lost, or refuse."""
+        counted = [loss for loss in carried.losses if self._policy.counts(loss)]
+        facts = {
+            "losses": [loss.to_json() for loss in carried.losses],
+            "lost_rows": sum(loss.total for loss in counted),
+            "reapply": carried.facts,
+            **objects.to_json(),
+        }
+        self.facts = facts
+        damaged = [loss for loss in carried.losses if loss.unreadable]
+        if damaged and not self._policy.unreadable:
+            raise self._refusal_of_damage(damaged)
+        self._policy.require(facts["lost_rows"], self._refusal(counted), objects)
+        if self._only_count:
+            return
+        if damaged:
+            facts["accepted_unreadable"] = [loss.full_name for loss in damaged]
+        if carried.losses:
+            write_lost_rows(live, carried.losses, self._operation.file("lost-rows"))
+            facts["losses"] = [loss.to_json() for loss in carried.losses]
+        self._operation.write(COUNT, "done", **facts)
+
+    def _refusal_of_damage(self, damaged: Sequence[TableLoss]) -> Refused:
+        kept = (
+            "the former database keeps the table as it is"
+            if self._retires
+            else "what can be read of it is in %s" % self._operation.file("saved-rows")
+        )
+        return Refused(
+            "What would be lost cannot be counted: a table is damaged",
+            found="; ".join(map(str, damaged)),
+            hint=remedy(
+                "nothing was changed. Copy the server's files first if you can. Go on without that count with %s; %s",
+                Given(Setting.ACCEPT_UNREADABLE, True),
+                kept,
+            ),
+            details=self.facts,
+        )
+
+    def _refusal(self, counted: Sequence[TableLoss]) -> Refusal:
+        lost = self.facts["lost_rows"]
+        conflicts = self.facts["reapply"].get("conflicts", [])
+        found = [str(loss) for loss in counted] * (lost > self._policy.rows)
+        found += ["not carried over in %(table)s: %(rows)d rows, %(reason)s" % entry for entry in conflicts]
+        could_carry = self._retires and self._policy.reapply.mode != "apply"
+        carry = remedy(", carry over what goes with %s", Given(Setting.REAPPLY, "apply")) if could_carry else ""
+        where = "the retired database" if self._retires else "the emergency backup"
+        return Refusal(
+            found=found,
+            instead=remedy("Save them first%s", carry),
+            kept="%s keeps them%s" % (where, " and the store the rows" if lost else ""),
+            details=self.facts,
+        )
+
+
+@contextlib.contextmanager
+def snapshot(site: Site, *, read_only: bool = True) -> Iterator[Session]:
+    """A session to count ahead in, while the application writes: all is seen as of one moment, and nothing is changed.
+
+    :param read_only: forbid temporary tables as well
+    """
+    with site.connect() as live:
+        live.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" + (" READ ONLY" if read_only else ""))
+        yield live
+        live.execute("ROLLBACK")
+
+
+def counted(operation: Operation) -> Dict[str, Any]:
+    """What the last count of an operation found, as its steps and its report have it."""
+    facts = operation.facts(COUNT) or {}
+    also = {key: facts[key] for key in ("reapply", *OF_OBJECTS) if key in facts}
+    return {"losses": facts.get("losses", []), "lost_rows": facts.get("lost_rows", 0), **also}
