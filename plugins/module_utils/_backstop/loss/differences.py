@@ -18,15 +18,16 @@ import io
 import itertools
 import os
 import tempfile
-from typing import IO, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, cast
+from typing import IO, Iterable, Iterator, Optional, Sequence, Tuple, cast
 
 from ..base.durable_files import make_private_directory, write_file
 from ..postgres import digests
 from ..postgres.catalog import Table
 from ..postgres.connection import Session
 
-#: Bytes on disk, indexes included, that make one bucket, and the most buckets: about 60 rows of a usual table.
-_BUCKET_BYTES = 16 << 10
+#: Bytes on disk, indexes included, that make one bucket, and the most buckets: about 60 rows of a usual table. Fewer
+#: rows would be read again in smaller ones; more of them take the server longer to sum up.
+_BUCKET_BYTES = 8 << 10
 _MOST_BUCKETS = 1 << 18
 _SIEVE = 1 << 16
 #: Of what comes from the server, how much is held in memory.
@@ -74,8 +75,8 @@ class Side:
         self.session.copy_out("COPY (%s) TO STDOUT" % self.sums_query(count), found)
         return found.getvalue()
 
-    def rows(self, bits: bytes, count: int) -> Iterator[Tuple[int, Dict[int, int]]]:
-        """For each key hash in some buckets, in order: how many rows of which hash have it.
+    def rows(self, bits: bytes, count: int) -> Iterator[bytes]:
+        """A line for each key hash and row hash in some buckets, sorted by both: these two, and how many rows.
 
         :param bits: one for each bucket. ``= ANY`` searches a list in servers before 14.
         """
@@ -88,9 +89,7 @@ class Side:
                 cast(IO[bytes], spool),
             )
             spool.seek(0)
-            lines = (tuple(map(int, line.split(b"\t"))) for line in cast(IO[bytes], spool))
-            for key, found in itertools.groupby(lines, key=lambda line: line[0]):
-                yield key, {row: times for _key, row, times in found}
+            yield from cast(IO[bytes], spool)
 
 
 def hash_among(hash_sql: str, hashes: Iterable[int]) -> str:
@@ -165,7 +164,10 @@ def differing_keys(live: Side, base: Side, kept: BaseSums) -> Iterator[Tuple[int
     there = kept.of(base, count)
     bits = _differing(live.sums(count), there, count)
     if any(bits):
-        yield from _merged(live.rows(bits, count), base.rows(bits, count))
+        unequal = _unequal(live.rows(bits, count), base.rows(bits, count))
+        for key, found in itertools.groupby(unequal, key=lambda one: one[0]):
+            _keys, more, less = zip(*found)
+            yield key, sum(more), sum(less)
 
 
 def _total(sums: bytes) -> digests.Digest:
@@ -185,21 +187,31 @@ def _differing(here: bytes, there: bytes, count: int) -> bytes:
     return bytes(bits)
 
 
-def _merged(
-    here: Iterator[Tuple[int, Dict[int, int]]], there: Iterator[Tuple[int, Dict[int, int]]]
-) -> Iterator[Tuple[int, int, int]]:
-    mine, others = next(here, None), next(there, None)
-    while mine is not None or others is not None:
-        key = min(one[0] for one in (mine, others) if one is not None)
-        rows: List[Dict[int, int]] = [{}, {}]
-        if mine is not None and mine[0] == key:
-            rows[0], mine = mine[1], next(here, None)
-        if others is not None and others[0] == key:
-            rows[1], others = others[1], next(there, None)
-        if rows[0] != rows[1]:
-            yield key, _surplus(rows[0], rows[1]), _surplus(rows[1], rows[0])
+def _unequal(here: Iterator[bytes], there: Iterator[bytes]) -> Iterator[Tuple[int, int, int]]:
+    """Of two sorted sequences of Side.rows() what only one has: key hash, rows that only the first has, and only the
+    second."""
+    mine, other = next(here, None), next(there, None)
+    while mine is not None or other is not None:
+        # Most are equal, and reading numbers takes longer than all else.
+        if mine == other:
+            mine, other = next(here, None), next(there, None)
+            continue
+        key, row, times = _numbers(mine)
+        other_key, other_row, other_times = _numbers(other)
+        if (key, row) <= (other_key, other_row):
+            mine = next(here, None)
+        else:
+            times = 0
+        if (other_key, other_row) <= (key, row):
+            other = next(there, None)
+        else:
+            other_times = 0
+        yield min(key, other_key), max(0, times - other_times), max(0, other_times - times)
 
 
-def _surplus(rows: Dict[int, int], others: Dict[int, int]) -> int:
-    """How many rows there are that the other side does not have."""
-    return sum(max(0, times - others.get(row, 0)) for row, times in rows.items())
+def _numbers(line: Optional[bytes]) -> Tuple[int, int, int]:
+    """Behind the end of a sequence more than any hash."""
+    if line is None:
+        return 1 << 63, 0, 0
+    key, row, times = line.split(b"\t")
+    return int(key), int(row), int(times)
