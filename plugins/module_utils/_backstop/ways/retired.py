@@ -161,17 +161,16 @@ def prune(
             if one.accepts_connections and one.operation is not None and not check:
                 # A run that was cut off left it open.
                 allow_connections(admin, one.name, False)
-            decided = _decide(site, admin, one, window_days, level, dump, check)
+            reason = _why_keep(site, admin, one, window_days)
+            decided = {"action": "kept", "reason": reason} if reason else _decide(site, admin, one, level, dump, check)
             found.append({**one.to_json(window_days), **decided})
         return found
 
 
 def _decide(
-    site: Site, admin: Session, one: Retired, window_days: float, level: str, dump: bool, check: bool
+    site: Site, admin: Session, one: Retired, level: str, dump: bool, check: bool
 ) -> Dict[str, Any]:
-    reason = _why_keep(site, admin, one, window_days)
-    if reason:
-        return {"action": "kept", "reason": reason}
+    """Drop a database that there is no other reason to keep, when a dump holds what it does."""
     place = one.dump if _reaches(one.dump, level) else None
     if place is None and not dump:
         return {"action": "kept", "reason": "no backup of it is verified to level %s" % level}
