@@ -31,10 +31,10 @@ options:
     description:
       - V(begin) begins an operation or goes on with an open one.
       - V(step) notes a fact in the journal.
-      - V(settle) waits for a module of this operation that is still at work, then tells from the databases whether a swap is in
-        force or a migration was taken out, and makes the journal say so. Resumes pools of O(poolers) that it had paused.
-        Meant for what comes after a module was killed or a host was lost.
-      - V(end) closes it with an outcome.
+      - V(settle) waits for a module of this operation that is still at work, then tells from the databases what it did, by any way back, and makes
+        the journal say so. Resumes pools of O(poolers) that it had paused. Meant for what comes after a module was killed or a host was lost; it
+        returns what to do and what to say then.
+      - V(end) drops its scratch databases and closes it with an outcome.
     type: str
     choices: [begin, step, settle, end]
     required: true
@@ -134,6 +134,45 @@ taken_out:
   description: Whether this operation took a migration out of the live database by its down-SQL.
   returned: O(state=settle)
   type: bool
+state:
+  description:
+    - How the database stands. V(as_before) when no way back changed it; V(in_force) when one did, to its end; V(half_done) when a second run has to finish it.
+  returned: O(state=settle)
+  type: str
+way:
+  description: The way back that changed it, as M(backstop.postgres.rollback) returns it; none where nothing was changed.
+  returned: O(state=settle)
+  type: str
+keep_open:
+  description: Whether the operation stays open, because a second run finishes it.
+  returned: O(state=settle)
+  type: bool
+release:
+  description: The release that is to run now, by what the database holds; empty where it is not known.
+  returned: O(state=settle)
+  type: str
+attempt:
+  description: How that is tried on each host, of V(stop), V(activate) and V(start).
+  returned: O(state=settle)
+  type: list
+  elements: str
+told:
+  description: For people, before the failure.
+  returned: O(state=settle)
+  type: str
+stands:
+  description: For people, behind the failure, how things are when the hosts run what they should.
+  returned: O(state=settle)
+  type: str
+next:
+  description: For people, what to do.
+  returned: O(state=settle)
+  type: str
+story:
+  description: For people, the downtime, the journal, and the retired databases, as short lines.
+  returned: O(state=end)
+  type: list
+  elements: str
 retired:
   description: How many retired databases there are, how much disk they occupy and since when, and what drops them.
   returned: O(state=end)
@@ -167,6 +206,7 @@ began_steps:
   elements: str
 """
 
+import dataclasses
 from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
@@ -175,18 +215,16 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.database_properties import (
+    drop_scratch_database,
+    scratch_databases,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import (
-    down_sql as down,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import (
-    in_place,
-    retired,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import (
-    swap as revert,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import STOP, Operation
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.choose import DOWN_SQL, IN_PLACE, SWAP
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.report import after_failure
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import settle
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -203,9 +241,27 @@ def act(request: Request) -> Dict[str, Any]:
         if request.params["state"] == "step":
             operation.write(request.params["step"], "done", **request.params["facts"])
         else:
+            _drop_scratch_databases(request, operation)
             operation.close(request.params["outcome"], **request.params["facts"])
     described = _described(operation, changed)
-    return {**described, "retired": retired.summary(request.site)} if request.params["state"] == "end" else described
+    return {**described, **_ended(request, operation)} if request.params["state"] == "end" else described
+
+
+def _ended(request: Request, operation: Operation) -> Dict[str, Any]:
+    kept = retired.summary(request.site)
+    stopped = operation.last(STOP) is not None
+    story = [
+        "Downtime: %s." % ("%s s" % operation.downtime() if stopped else "none, the application was not stopped"),
+        "Operation %s, journal in %s." % (operation.id, operation.path),
+        "Retired databases: %s." % kept,
+    ]
+    return {"retired": kept, "story": story}
+
+
+def _drop_scratch_databases(request: Request, operation: Operation) -> None:
+    with request.site.administer() as admin:
+        for name in scratch_databases(admin, operation.id):
+            drop_scratch_database(admin, name)
 
 
 def _begin(request: Request) -> Dict[str, Any]:
@@ -226,13 +282,15 @@ def _begin(request: Request) -> Dict[str, Any]:
 def _settle(request: Request, operation: Operation) -> Dict[str, Any]:
     if request.check_mode:
         return _described(operation, False)
-    swap, here = revert.settle(request.run), in_place.settle(request.run)
-    drop = down.settle(request.run)
+    found = settle(request.run)
     return {
-        **_described(operation, swap["changed"] or here["changed"] or drop["changed"]),
-        "swapped": swap["swapped"],
-        "restored": here["restored"],
-        "taken_out": drop["taken_out"],
+        **_described(operation, found.changed),
+        "swapped": found.way == SWAP,
+        "restored": found.way == IN_PLACE,
+        "taken_out": found.way == DOWN_SQL,
+        "state": found.state,
+        "way": found.way,
+        **dataclasses.asdict(after_failure(operation, found)),
     }
 
 

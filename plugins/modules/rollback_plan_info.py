@@ -32,7 +32,7 @@ options:
     description:
       - Which way back. V(auto) finds it.
     type: str
-    choices: [auto, complete, failed_migration, application_errors, undo]
+    choices: [auto, complete, failed_migration, application_errors, corrupted_table, undo]
     default: auto
   backup:
     description: The backup to revert to. Default is the one made before the last deploy.
@@ -59,7 +59,7 @@ options:
     type: int
     default: 0
   reapply:
-    description: Whether rows are to be carried over, as in M(backstop.postgres.pg_swap). The report tells which go.
+    description: Whether rows are to be carried over, as in M(backstop.postgres.rollback). The report tells which go.
     type: str
     choices: ["off", report, apply]
     default: "off"
@@ -75,6 +75,41 @@ options:
     type: str
     choices: [swap, in_place]
     default: swap
+  table:
+    description: For O(scenario=corrupted_table), the table, as a person types it; a partitioned one means all its partitions.
+    type: str
+  mode:
+    description:
+      - V(replace) makes the table what it was in the backup.
+      - V(repair) does so for the rows of O(where) and O(keys). Without these it only reports what differs.
+    type: str
+    choices: [replace, repair]
+    default: replace
+  where:
+    description:
+      - The rows of a repair, by a condition in SQL as after C(WHERE). A row counts when it meets it in the table or in the backup.
+      - The search path is C(pg_catalog), so names of your own functions and types need their schema.
+    type: str
+  keys:
+    description: The rows of a repair, by their keys. Each is the value of the key's one column, or a dictionary of the key's columns.
+    type: list
+    elements: raw
+    default: []
+  accept_cascade:
+    description: Whether foreign keys may delete or change rows of other tables, when a table is put right.
+    type: bool
+    default: false
+  accept_unreadable:
+    description: Whether rows that the server cannot read any more may be given up, when a damaged table is put right.
+    type: bool
+    default: false
+  again:
+    description: Put a table right although an earlier operation did the very same to it and was not undone.
+    type: bool
+    default: false
+  running:
+    description: The release that runs, which stays after a failed migration.
+    type: str
   healthy:
     description: Whether the application is healthy. When it is not given nobody looked, which is a fact too.
     type: bool
@@ -85,7 +120,7 @@ notes:
   - "On failure: Nothing was changed; this module only reads."
   - "How to undo: Nothing to undo."
 seealso:
-  - module: backstop.postgres.pg_swap
+  - module: backstop.postgres.rollback
 """
 
 EXAMPLES = r"""
@@ -163,6 +198,44 @@ steps:
   returned: as RV(scenario)
   type: list
   elements: str
+kind:
+  description: The kind of operation that carries it out.
+  returned: O(scenario) is not V(auto)
+  type: str
+request:
+  description: What to begin that operation with.
+  returned: O(scenario) is not V(auto)
+  type: dict
+interrupted:
+  description: Whether a run with this request was cut off, which is gone on with.
+  returned: O(scenario) is not V(auto)
+  type: bool
+nothing_to_do:
+  description: What to say when nothing is needed and the application is as it should be.
+  returned: O(scenario) is not V(auto)
+  type: str
+done_before:
+  description: The earlier operation that put the table right in the same way, for which nothing is to be done.
+  returned: O(scenario=corrupted_table)
+  type: str
+differences:
+  description: For the table (for each partition) how many rows are missing, changed and newer than the backup, with keys of some.
+  returned: O(scenario=corrupted_table), and when the restore of a table would be undone
+  type: list
+  elements: dict
+effects:
+  description: What foreign keys would do to rows of other tables.
+  returned: as RV(differences)
+  type: list
+  elements: dict
+total:
+  description: Number of rows that differ.
+  returned: as RV(differences)
+  type: int
+lost_rows:
+  description: How many of them would be deleted for good, counted against O(accept_lost_rows).
+  returned: as RV(differences)
+  type: int
 needed:
   description: Whether there is anything to do in the database.
   returned: O(scenario) is not V(auto)
@@ -222,25 +295,164 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     Request,
     run_module,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import MODES
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import read_folder
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.baseline import ReadFolder
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import gather
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import (
+    LossPolicy,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import (
+    MODES,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import (
+    read_folder,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import (
+    Site,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
+    Operation,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.baseline import (
+    ReadFolder,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.choose import (
+    RELEASE,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import (
+    APPLICATION_ERRORS,
+    CORRUPTED_TABLE,
+    FAILED_MIGRATION,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import (
+    gather,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import (
     diagnose,
     plan_application_errors,
     plan_failed_migration,
     plan_revert,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.report import Options
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import loss_of_undo, plan_undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.report import (
+    Options,
+    nothing_to_do,
+    release_alone_lines,
+    undo_lines,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.request import (
+    is_open,
+    request_of,
+    require_carrying,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
+    TableRestoreRequest,
+    plan_undo_of,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
+    plan as plan_table,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import (
+    UNDO,
+    loss_of_undo,
+    plan_undo,
+)
 
 
 def act(request: Request) -> Dict[str, Any]:
     site, params = request.site, request.params
     scenario = params["scenario"]
-    options = Options(
+    if scenario == "auto":
+        return {"changed": False, **_diagnosis(request, {})}
+    plan = _chosen(site, params)
+    commit = params["revision"] or plan.get("commit") or ""
+    table = {key: params[key] for key in ("table", "backup", "mode", "where", "keys")}
+    in_place = params["restore_method"] == "in_place"
+    require_carrying(scenario, plan, params["reapply"], in_place)
+    kind, wanted = request_of(site, scenario, plan, in_place=in_place, table=table)
+    return {
+        "changed": False,
+        "report": release_alone_lines(commit),
+        **plan,
+        **_foreseen(request, plan, commit),
+        "commit": commit,
+        "kind": kind,
+        "request": wanted,
+        "interrupted": is_open(site, kind, wanted),
+        "nothing_to_do": nothing_to_do(scenario, {**plan, **wanted}, commit),
+    }
+
+
+def _chosen(site: Site, params: Dict[str, Any]) -> Dict[str, Any]:
+    """Whether there is anything to do in the database, by which method and from which backup."""
+    if params["scenario"] == UNDO:
+        return plan_undo(site, params["undo"])
+    if params["scenario"] == CORRUPTED_TABLE:
+        wanted = _table(params)
+        plan = plan_table(site, wanted, params["backup"], again=params["again"])
+        return {**plan, "needed": plan["changed"], "only_reports": wanted.only_reports}
+    if params["scenario"] == FAILED_MIGRATION:
+        plan = plan_failed_migration(site, params["backup"], _folder(params))
+        return {**plan, "commit": params["running"]}
+    if params["scenario"] == APPLICATION_ERRORS:
+        return plan_application_errors(site, params["method"], params["backup"])
+    return plan_revert(site, params["backup"])
+
+
+def _foreseen(request: Request, plan: Dict[str, Any], commit: str) -> Dict[str, Any]:
+    """What it would lose and cost, as lines for people too."""
+    params = request.params
+    if params["scenario"] == CORRUPTED_TABLE:
+        return {}
+    if params["scenario"] == UNDO:
+        foreseen = _loss_of_undo(request, plan)
+        return {**foreseen, "report": [*undo_lines(plan, commit), *foreseen.get("report", [])]}
+    # Where only the release changes in a migrated database, that is a method with facts of its own.
+    needed = plan["needed"] or plan.get("method") == RELEASE
+    return _diagnosis(request, plan) if needed else {}
+
+
+def _loss_of_undo(request: Request, plan: Dict[str, Any]) -> Dict[str, Any]:
+    site, params = request.site, request.params
+    if not plan["table"]:
+        return loss_of_undo(site, plan, _options(params))
+    if not plan["needed"]:
+        return {}
+    undone = Operation.load(request.store, plan["undoes"])
+    found = plan_undo_of(site, undone, _policy(params), params["accept_cascade"])
+    return {key: found[key] for key in ("report", "total", "lost_rows", "effects", "differences")}
+
+
+def _diagnosis(request: Request, plan: Dict[str, Any]) -> Dict[str, Any]:
+    site, params = request.site, request.params
+    facts = gather(
+        site,
+        folder=_folder(params),
+        healthy=params["healthy"],
+        backup_id=plan.get("backup") or params["backup"],
+    )
+    runs = params["scenario"] != "auto" and not request.check_mode
+    return diagnose(site, params["scenario"], facts, plan, _options(params), runs=runs)
+
+
+def _folder(params: Dict[str, Any]) -> Optional[ReadFolder]:
+    folder = params["migrations_path"]
+    return functools.partial(read_folder, folder) if folder else None
+
+
+def _table(params: Dict[str, Any]) -> TableRestoreRequest:
+    return TableRestoreRequest(
+        params["table"],
+        params["mode"],
+        params["where"],
+        params["keys"],
+        _policy(params),
+        params["accept_cascade"],
+    )
+
+
+def _policy(params: Dict[str, Any]) -> LossPolicy:
+    return LossPolicy(params["accept_lost_rows"], unreadable=params["accept_unreadable"])
+
+
+def _options(params: Dict[str, Any]) -> Options:
+    return Options(
         params["accept_lost_rows"],
         params["accept_lost_objects"],
         params["reapply"],
@@ -250,30 +462,6 @@ def act(request: Request) -> Dict[str, Any]:
         None if params["method"] == "auto" else params["method"],
         params["restore_method"] == "in_place",
     )
-    if scenario == "undo":
-        plan = plan_undo(site, params["undo"])
-        return {"changed": False, **plan, **loss_of_undo(site, plan, options)}
-    folder = params["migrations_path"]
-    read = functools.partial(read_folder, folder) if folder else None
-    chosen = _chosen(site, params, read)
-    if not chosen.get("needed", True) and chosen.get("method") != "code_only":
-        return {"changed": False, **chosen}
-    facts = gather(
-        site,
-        folder=read,
-        healthy=params["healthy"],
-        backup_id=chosen.get("backup") or params["backup"],
-    )
-    runs = scenario != "auto" and not request.check_mode
-    return {"changed": False, **chosen, **diagnose(site, scenario, facts, chosen, options, runs=runs)}
-
-
-def _chosen(site: Site, params: Dict[str, Any], folder: Optional[ReadFolder]) -> Dict[str, Any]:
-    if params["scenario"] == "failed_migration":
-        return plan_failed_migration(site, params["backup"], folder)
-    if params["scenario"] == "application_errors":
-        return plan_application_errors(site, params["method"], params["backup"])
-    return plan_revert(site, params["backup"]) if params["scenario"] == "complete" else {}
 
 
 def main() -> None:
@@ -281,7 +469,7 @@ def main() -> None:
         dict(
             scenario=dict(
                 type="str",
-                choices=["auto", "complete", "failed_migration", "application_errors", "undo"],
+                choices=["auto", "complete", "failed_migration", "application_errors", "corrupted_table", "undo"],
                 default="auto",
             ),
             backup=dict(type="str"),
@@ -293,12 +481,21 @@ def main() -> None:
             accept_lost_objects=dict(type="int", default=0),
             reapply=dict(type="str", choices=list(MODES), default="off"),
             reapply_deletes=dict(type="bool", default=False),
+            table=dict(type="str"),
+            mode=dict(type="str", choices=["replace", "repair"], default="replace"),
+            where=dict(type="str"),
+            keys=dict(type="list", elements="raw", default=[], no_log=False),
+            accept_cascade=dict(type="bool", default=False),
+            accept_unreadable=dict(type="bool", default=False),
+            again=dict(type="bool", default=False),
+            running=dict(type="str"),
             healthy=dict(type="bool"),
             migrations_path=dict(type="path"),
             store=dict(type="path", required=True),
         ),
         act,
         connection=True,
+        required_if=[("scenario", "corrupted_table", ("table",))],
     )
 
 

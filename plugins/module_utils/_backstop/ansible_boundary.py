@@ -121,6 +121,35 @@ def service_argument_spec() -> Dict[str, Any]:
     )
 
 
+def rollback_argument_spec() -> Dict[str, Any]:
+    """The options of modules that carry a way back out; documented in the fragment ``rollback``."""
+    return dict(
+        accept_lost_rows=dict(type="int", default=0),
+        accept_lost_objects=dict(type="int", default=0),
+        accept_unreadable=dict(type="bool", default=False),
+        accept_cascade=dict(type="bool", default=False),
+        accept_restore=dict(type="bool", default=True),
+        again=dict(type="bool", default=False),
+        reapply=dict(type="str", choices=["off", "report", "apply"], default="off"),
+        reapply_deletes=dict(type="bool", default=False),
+        old_project=dict(type="path"),
+        down_sql=dict(type="str"),
+        down_sql_file=dict(type="path"),
+        dump=dict(
+            type="dict",
+            default={},
+            options=dict(
+                format=dict(type="str", choices=["custom", "directory"], default="custom"),
+                jobs=dict(type="int", default=1),
+                plain=dict(type="bool", default=False),
+            ),
+        ),
+        keep_retired=dict(type="bool", default=True),
+        wait=dict(type="float", default=30),
+        **{**prisma_argument_spec(), "project": dict(type="path")},
+    )
+
+
 @dataclasses.dataclass
 class Request:
     """What a module was asked for."""

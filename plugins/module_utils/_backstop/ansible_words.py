@@ -20,6 +20,7 @@ NAMES: Dict[enum.Enum, str] = {
     Setting.ACCEPT_LOST_ROWS: "rollback_accept_lost_rows",
     Setting.ACCEPT_UNREADABLE: "rollback_accept_unreadable",
     Setting.ADMINISTRATION: "backstop_administration",
+    Setting.AGAIN: "rollback_again",
     Setting.BACKUP: "rollback_backup",
     Setting.CLIENT_BIN_DIR: "backstop_client_bin_dir",
     Setting.CONNECTION: "backstop_connection",

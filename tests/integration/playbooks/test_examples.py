@@ -32,8 +32,8 @@ def sql(name: str, statement: str) -> Task:
     return {"name": name, "ansible.builtin.command": {"argv": argv}}
 
 
-def begin(kind: str) -> Task:
-    request = {"state": "begin", "kind": kind, "request": {"story": kind}}
+def begin(kind: str, **asked: str) -> Task:
+    request = {"state": "begin", "kind": kind, "request": asked or {"story": kind}}
     return {"name": "Begin a " + kind, PREFIX + "operation": {**request, **WHERE}, "register": "begun"}
 
 
@@ -88,6 +88,7 @@ STORY: List[Union[str, Task]] = [
     sql("Let it fail again", FAILED), "prisma_migrate_resolve:0",
     sql("Forget the first migration", FORGET), "prisma_migrate_resolve:1",
     REVIEWED, begin("rollback"), "pg_restore_in_place", "pg_dump:3", end("done"),
+    begin("rollback", scenario="complete", backup="{{ reviewed.backup }}"), "rollback_prepare", "rollback", end("done"),
     LATER, "pg_backup_mark", "pg_backup_prune", "backstop_command",
 ]
 

@@ -51,6 +51,7 @@ class Setting(_Part):
     ACCEPT_LOST_OBJECTS = "accept_lost_objects"
     ACCEPT_LOST_ROWS = "accept_lost_rows"
     ACCEPT_UNREADABLE = "accept_unreadable"
+    AGAIN = "again"
     BACKUP = "backup"
     DOWN_SQL = "down_sql"
     KEYS = "keys"

@@ -82,6 +82,11 @@ class Operation:
         return dict(self.header.get("request") or {})
 
     @property
+    def first_facts(self) -> Dict[str, Any]:
+        """How things were when it began."""
+        return dict(self.header.get("facts") or {})
+
+    @property
     def former_commit(self) -> Optional[str]:
         """The release that ran when it began; None or empty where none was known."""
         return (self.header.get("facts") or {}).get("former_commit")

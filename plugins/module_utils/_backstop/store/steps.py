@@ -49,6 +49,8 @@ EMERGENCY = "emergency"
 IN_PLACE = "in_place"
 IN_PLACE_COMMIT = "in_place_commit"
 RESTORE_TABLE = "restore_table"
+#: A way back was taken to its end, whatever becomes of the application then.
+APPLIED = "rollback"
 #: PgBouncer's pools were paused ("began") and resumed ("done").
 PAUSE_POOLS = "pause_pools"
 

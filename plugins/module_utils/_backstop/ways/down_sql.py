@@ -400,10 +400,10 @@ def take_out(run: Run, policy: LossPolicy) -> Dict[str, Any]:
         raise Refused("The down-SQL was not proved", hint=remedy("%s", Action.ALL_STEPS))
     before = run.store.find_backup(proof["before"])
     done = operation.facts(DOWN)
-    if done and _is_out(run, before):
+    if done and is_out(run, before):
         return {"changed": False, **done}
     with journaled_step(run, DOWN) as facts:
-        if _is_out(run, before):
+        if is_out(run, before):
             # By the run that this one waited for, or by one that was killed right after its COMMIT.
             facts.update(operation.facts(DOWN) or _after_the_fact(run, operation, proof))
             return {"changed": False, **facts}
@@ -425,7 +425,7 @@ def count_ahead(run: Run, policy: LossPolicy) -> Dict[str, Any]:
         raise Refused("The down-SQL was not proved", hint=remedy("%s", Action.ALL_STEPS))
     before = run.store.find_backup(proof["before"])
     acceptance = Acceptance(operation, policy, only_count=True)
-    if not _is_out(run, before):
+    if not is_out(run, before):
         with snapshot(run) as session:
             losses = losses_of_dropping(session, _tables_of(manifests.load(before)))
             mark(session, losses, run.store, before)
@@ -433,7 +433,7 @@ def count_ahead(run: Run, policy: LossPolicy) -> Dict[str, Any]:
     return {"changed": False, **acceptance.facts}
 
 
-def _is_out(site: Site, before: BackupPlace) -> bool:
+def is_out(site: Site, before: BackupPlace) -> bool:
     """Whether the history is that of the backup: told from the database alone, which both went with in one COMMIT."""
     with site.connect() as session:
         rows = history.read_rows(session.cursor(), site.connection.schema)
@@ -462,7 +462,7 @@ def settle(run: Run) -> Dict[str, Any]:
     if operation.last(DOWN) is None or not proof:
         return {"changed": False, "taken_out": False}
     with exclusive(run):
-        if not _is_out(run, run.store.find_backup(proof["before"])):
+        if not is_out(run, run.store.find_backup(proof["before"])):
             return {"changed": False, "taken_out": False}
         known = operation.done(DOWN) is not None
         if not known:

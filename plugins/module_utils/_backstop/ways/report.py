@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..base.remedies import BY_SCENARIO, Action, Given, Setting, Start
 from ..loss.lost_objects import LostObjects
 from ..store.lifecycle import to_continue
+from ..store.operation import Operation
+from ..store.steps import CODE
 from .baseline import old_release_answer
+from .choose import DOWN_SQL, LEFTOVERS, TABLE
 from .diagnosis import (
     AMBIGUOUS,
     APPLICATION_ERRORS,
@@ -23,6 +26,7 @@ from .diagnosis import (
     Verdict,
 )
 from .facts import Facts
+from .way import HALF_DONE, IN_FORCE, Settled
 
 SCENARIOS = {
     FAILED_MIGRATION: "1, a migration failed",
@@ -278,3 +282,134 @@ def shown_objects(keys: Sequence[str]) -> List[str]:
     relations = tuple(key[len("relation ") :] + "." for key in keys if key.startswith("relation "))
     parts = ("column ", "constraint ", "trigger ")
     return [key for key in keys if not (key.startswith(parts) and key.split(" ", 1)[1].startswith(relations))]
+
+
+# A rollback as it goes -----------------------------------------------------------------------------------------------
+
+
+def nothing_to_do(scenario: str, plan: Mapping[str, Any], commit: str) -> str:
+    """Said when a rollback finds that it was done already."""
+    if scenario == CORRUPTED_TABLE:
+        return _table_is_right(plan) + " Nothing was changed."
+    runs = "release %s runs and is healthy" % commit
+    if scenario == "undo":
+        undone = "Operation %s was undone already" % plan["undoes"]
+        by = plan.get("undone_by")
+        redo = ["To undo that undo: %s" % Start(Action.UNDO, (Given(Setting.OPERATION, by),))] if by else []
+        about = undone if plan.get("table") else "%s, %s" % (undone, runs)
+        return " ".join([about + ". Nothing was changed.", *redo])
+    if scenario == APPLICATION_ERRORS:
+        return "%s, by the method %s. Nothing was changed." % (runs.capitalize(), plan["method"])
+    if scenario == FAILED_MIGRATION:
+        return "No migration is marked as failed, %s. Nothing was changed." % runs
+    reverted = "The database was reverted to %s already" % plan["backup"]
+    return "%s, %s. Nothing was changed." % (
+        reverted if plan["backup"] else "The last deploy changed the release only", runs,
+    )  # fmt: skip
+
+
+def _table_is_right(plan: Mapping[str, Any]) -> str:
+    if plan.get("done_before"):
+        return "Operation %s did this already; %s does it again." % (plan["done_before"], Given(Setting.AGAIN, True))
+    if plan.get("only_reports"):
+        return "This was only a report: with mode repair, choose rows by %s or %s." % (Setting.WHERE, Setting.KEYS)
+    return "The table is as in the backup."
+
+
+def undo_lines(plan: Mapping[str, Any], commit: str) -> List[str]:
+    """What an undo would do, before what it would lose."""
+    if plan["table"]:
+        return ["Operation %(undoes)s is undone: table %(table)s gets back what backup %(backup)s holds." % plan]
+    what = {
+        "swap": "%s gets the live name back" % plan["retired"],
+        "in_place": "the database becomes what its emergency backup holds",
+    }.get(plan["method"], "the database stays")
+    return ["Operation %s would be undone: %s, release %s runs again." % (plan["undoes"], what, commit)]
+
+
+def release_alone_lines(commit: str) -> List[str]:
+    return [
+        "The database is already as this rollback leaves it. Release %s would be started and asked for its health."
+        % commit
+    ]
+
+
+def what_next(operation: Operation, way: str, facts: Mapping[str, Any]) -> str:
+    """What a user may want to do after a rollback that succeeded."""
+    if operation.kind == "undo":
+        again = "this again" if way == TABLE else "this undo"
+        return "To undo %s: %s" % (again, Start(Action.UNDO, (Given(Setting.OPERATION, operation.id),)))
+    if way == LEFTOVERS:
+        return "Fix the migration, then deploy again."
+    if way == DOWN_SQL:
+        kept = " The lost rows go back with the commands in %s." % operation.file("lost-rows/README.txt")
+        return "To have the migration again: deploy the fixed release again." + (kept if facts.get("losses") else "")
+    return "Undo: %s" % Action.UNDO
+
+
+@dataclasses.dataclass(frozen=True)
+class AfterFailure:
+    """What is to be done after a run of an operation failed, and what to say."""
+
+    #: stands before the failure
+    told: str
+    #: a second run finishes the operation, so it is not closed
+    keep_open: bool = False
+    #: how things are now, and what to do, behind the failure
+    stands: str = ""
+    next: str = ""
+    #: the release that the database wants, and how that is tried on each host
+    release: str = ""
+    attempt: Sequence[str] = ("start",)
+
+
+def after_failure(operation: Operation, settled: Settled) -> AfterFailure:
+    """By what the server says of the operation."""
+    former = operation.former_commit or ""
+    table = operation.request.get("scenario") == CORRUPTED_TABLE
+    if settled.state == HALF_DONE:
+        return _half_done(operation, settled, former)
+    if settled.way == TABLE or table:
+        return AfterFailure("The table is as it was: ", release=former)
+    if settled.way == LEFTOVERS:
+        return AfterFailure(
+            "What the failed migration left is gone and it is marked as rolled back,"
+            " but the application is unhealthy: ",
+            stands="The database is as it was before the migration and release %s runs." % former,
+            next="Next: fix the release and deploy it.",
+            release=former,
+        )
+    if settled.state == IN_FORCE:
+        return _in_force(operation, settled, former)
+    if operation.facts(CODE) is not None:
+        return _release_changed(operation, former)
+    stands = "The database is as it was and the application runs again as before."
+    return AfterFailure("Nothing was rolled back: ", stands=stands, release=former)
+
+
+def _half_done(operation: Operation, settled: Settled, former: str) -> AfterFailure:
+    command = to_continue(operation)
+    if settled.way == TABLE:
+        return AfterFailure("The restore was cut off at its end: ", True, next="To finish it: %s." % command)
+    then = "When that is fixed: %s. Journal: %s" % (command, operation.path)
+    return AfterFailure("The clean-up after the failed migration was cut off: ", True, next=then, release=former)
+
+
+def _in_force(operation: Operation, settled: Settled, former: str) -> AfterFailure:
+    done = "The migration was taken out of the database" if settled.way == DOWN_SQL else "The database was swapped"
+    then = "Fix the application, then: %s. Journal: %s" % (to_continue(operation), operation.path)
+    release = operation.first_facts.get("commit") or former
+    told = done + ", but the application is unhealthy: "
+    return AfterFailure(told, True, next=then, release=release, attempt=("activate", "start"))
+
+
+def _release_changed(operation: Operation, former: str) -> AfterFailure:
+    wanted = (operation.facts(CODE) or {}).get("commit")
+    restore = Start(Action.APPLICATION_ERRORS, (Given(Setting.METHOD, "restore"),))
+    return AfterFailure(
+        "Release %s is unhealthy on the schema that is there: " % wanted,
+        stands="The database was not touched and release %s runs again." % former,
+        next="To change the database too: %s" % restore if operation.kind == "rollback" else "",
+        release=former,
+        attempt=("stop", "activate", "start") if former else ("start",),
+    )

@@ -8,7 +8,6 @@ each table. An undo is a change like any other: by its id it can be undone too.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Dict, Optional, cast
 
 from ..base.errors import BackstopError, Refused
@@ -21,35 +20,30 @@ from ..store.steps import CODE, DOWN, IN_PLACE, RESTORE_TABLE, RETIRED_PRUNED, S
 from .down_sql import how_to_undo
 from .plan import losses_since, restored_in_place
 from .report import DEFAULTS, Options
-from .swap import last_swap, manifest_at_swap, undoes
+from .swap import last_swap, manifest_at_swap, swapped
 from .table import plan_table_undo, undoable_table_operations
+from .way import Change
 
+#: The scenario of an undo.
+UNDO = "undo"
 #: By what an operation changed the database or the release.
 SWAPPED, IN_PLACE_METHOD, CODE_ONLY, DROP, TABLE = "swap", "in_place", "code_only", "drop", "table"
 
 
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """An operation whose change is in force, and by what it changed."""
+def change_of(site: Site, operation: Operation) -> Change:
+    """By what an operation changed the database or the release.
 
-    operation: Operation
-    method: str
-
-    @property
-    def id(self) -> str:
-        return self.operation.id
-
-    @property
-    def undoes(self) -> Optional[str]:
-        """The operation that it undid; None when it is no undo."""
-        return undoes(self.operation)
-
-    @property
-    def what(self) -> str:
-        return "%s, %s" % ("undo of %s" % self.undoes if self.undoes else self.operation.kind, self.method)
-
-    def __str__(self) -> str:
-        return "%s (%s)" % (self.id, self.what)
+    :raises Refused: it changed neither
+    """
+    by_step = ((SWAP, SWAPPED), (IN_PLACE, IN_PLACE_METHOD), (RESTORE_TABLE, TABLE), (DOWN, DROP), (CODE, CODE_ONLY))
+    for step, method in by_step:
+        if operation.facts(step) is not None:
+            return Change(operation, method)
+    with site.administer() as admin:
+        # One that was killed right after its COMMIT did not write so.
+        if swapped(site, admin, operation):
+            return Change(operation, SWAPPED)
+    raise _changed_nothing(site, operation)
 
 
 def plan_undo(site: Site, operation_id: Optional[str]) -> Dict[str, Any]:
@@ -191,11 +185,7 @@ def _not_in_force(site: Site, named: Operation, newest: Optional[Change]) -> Ref
         )
     changed = [step for step in (SWAP, IN_PLACE, CODE) if named.facts(step) is not None]
     if not changed:
-        return Refused(
-            "Operation %s changed nothing that an undo could take back" % named.id,
-            found="a %s that ended: %s" % (named.kind, named.outcome or "not yet"),
-            hint=hint,
-        )
+        return _changed_nothing(site, named)
     pruned = named.facts(RETIRED_PRUNED)
     if pruned:
         return Refused(
@@ -215,6 +205,14 @@ def _not_in_force(site: Site, named: Operation, newest: Optional[Change]) -> Ref
         "Operation %s cannot be undone any more" % named.id,
         found="no database %s" % retired_name(named.id, site.database),
         hint=hint,
+    )
+
+
+def _changed_nothing(site: Site, named: Operation) -> Refused:
+    return Refused(
+        "Operation %s changed nothing that an undo could take back" % named.id,
+        found="a %s that ended: %s" % (named.kind, named.outcome or "not yet"),
+        hint=what_can_be_undone(site),
     )
 
 

@@ -1,0 +1,176 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The request of a rollback or undo: made from its plan, and the way back made from it."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
+
+from ..base.errors import Refused
+from ..base.remedies import Given, Setting
+from ..migrations.deploy import read_state
+from ..site import Run, Site
+from ..store.layout import BackupPlace
+from ..store.operation import Operation, open_operations
+from ..store.steps import BACKUP, DOWN_PROOF, MIGRATE, OLD_RELEASE, REHEARSAL
+from .baseline import backup_to_revert_to
+from .choose import AUTOMATIC, DOWN_SQL, IN_PLACE, LEFTOVERS, RELEASE, TABLE, Situation, choose
+from .diagnosis import APPLICATION_ERRORS, COMPLETE, CORRUPTED_TABLE, FAILED_MIGRATION
+from .table import TableRestoreRequest
+from .undo import SWAPPED, UNDO, change_of
+from .way import Programs, Way
+from .way_down_sql import TakeOut
+from .way_in_place import InPlace
+from .way_leftovers import Leftovers
+from .way_release import ReleaseOnly
+from .way_swap import Swap
+from .way_table import Table
+
+#: By which way a change was made that is to be undone.
+_MADE_BY: Dict[str, Type[Way]] = {
+    SWAPPED: Swap, IN_PLACE: InPlace, TABLE: Table, RELEASE: ReleaseOnly, DOWN_SQL: TakeOut,
+}  # fmt: skip
+
+
+def request_of(
+    site: Site, scenario: str, plan: Mapping[str, Any], *, in_place: bool = False, table: Optional[Any] = None
+) -> Tuple[str, Dict[str, Any]]:
+    """Kind and request of the operation that carries a plan out. Equal requests of a kind are the same operation.
+
+    Where the database is as the rollback leaves it already, and no run that was to change it was cut off, only the
+    release changes.
+
+    :param table: for CORRUPTED_TABLE what was asked for: table, backup, mode, where, keys
+    """
+    if scenario == UNDO:
+        return "undo", {"undoes": plan["undoes"]}
+    asked: Dict[str, Any] = {"scenario": scenario}
+    if scenario == CORRUPTED_TABLE:
+        asked.update(table or {})
+    if scenario == APPLICATION_ERRORS:
+        asked["method"] = plan["method"]
+    if scenario in (APPLICATION_ERRORS, COMPLETE):
+        asked["backup"] = plan["backup"]
+        asked.update({"method": IN_PLACE} if scenario == COMPLETE and in_place else {})
+        if not plan["needed"] and not is_open(site, "rollback", asked):
+            asked["method"] = RELEASE
+    return "rollback", asked
+
+
+def require_carrying(scenario: str, plan: Mapping[str, Any], reapply: str, in_place: bool) -> None:
+    """:raises Refused: rows are to be carried over, and no other database takes over that they could go to"""
+    if reapply == "off":
+        return
+    if scenario == COMPLETE and in_place:
+        raise Refused(
+            "%s needs %s" % (Given(Setting.REAPPLY, reapply), Given(Setting.RESTORE_METHOD, "swap")),
+            found="in place there is no other database that rows could be carried over to",
+            hint="set one of them. Lost rows are written to files, with the command that puts them back."
+            " Nothing was changed",
+        )
+    if scenario == UNDO and plan["method"] != SWAPPED:
+        raise Refused(
+            "%s is not possible" % Given(Setting.REAPPLY, reapply),
+            found="operation %s swapped no databases, and its undo does not either" % plan["undoes"],
+            hint="set it to off. Lost rows are written to files, with the command that puts them back."
+            " Nothing was changed",
+        )
+
+
+def is_open(site: Site, kind: str, request: Mapping[str, Any]) -> bool:
+    """Whether a run with this request was cut off."""
+    known = open_operations(site.store, site.database)
+    return any(one.kind == kind and one.request == request for one in known)
+
+
+def way_of(run: Run, programs: Programs) -> Way:
+    """The way that the operation of this run asks for.
+
+    :raises Refused: it asks for none
+    """
+    operation = run.operation
+    request = operation.request
+    if operation.kind == "deploy":
+        return _of_deploy(run, operation, programs)
+    if operation.kind == "undo":
+        return _reverse(run, str(request["undoes"]), programs)
+    facts = operation.first_facts
+    if request.get("scenario") == CORRUPTED_TABLE:
+        return _of_table(request, facts)
+    if request.get("scenario") == FAILED_MIGRATION:
+        place = backup_to_revert_to(run, request.get("backup") or facts.get("backup") or None)
+        return Leftovers(place, programs)
+    return _made(run, request.get("method"), request.get("backup"), facts.get("commit"), programs)
+
+
+def _made(
+    run: Run, method: Optional[str], backup: Optional[str], commit: Optional[str], programs: Programs
+) -> Way:
+    if method == RELEASE:
+        return ReleaseOnly(commit)
+    if not backup:
+        raise Refused("The operation names no backup to go back to", hint="begin it with the request of the plan")
+    place = run.store.find_backup(backup)
+    if method == IN_PLACE:
+        return InPlace(place)
+    return TakeOut(place, programs) if method == DOWN_SQL else Swap(place, programs)
+
+
+def _of_table(request: Mapping[str, Any], facts: Mapping[str, Any]) -> Way:
+    wanted = TableRestoreRequest(
+        str(request["table"]),
+        request.get("mode") or "replace",
+        request.get("where") or None,
+        request.get("keys") or (),
+    )
+    # What the plan chose stays, also where a newer backup was made since.
+    return Table(wanted, backup=request.get("backup") or facts.get("backup") or None)
+
+
+def _reverse(run: Run, undone_id: str, programs: Programs) -> Way:
+    undone = Operation.load(run.store, undone_id)
+    change = change_of(run, undone)
+    reverse = _MADE_BY[change.method].reverse(change, programs)
+    if isinstance(reverse, Refused):
+        raise reverse
+    return reverse
+
+
+def _of_deploy(run: Run, operation: Operation, programs: Programs) -> Way:
+    """What a deploy that failed takes by itself: the first that loses nothing by what is proved."""
+    situation = _after_deploy(run, operation, programs)
+    name = choose(situation, AUTOMATIC)
+    if name == RELEASE:
+        proved = "keeps the new schema, on which the former release was proved in the rehearsal"
+        return ReleaseOnly(database="was not changed" if situation.release_alone else proved)
+    place = _backup_of_deploy(run, operation)
+    if name == LEFTOVERS:
+        return Leftovers(place, programs, _rehearsed_tables(operation))
+    return TakeOut(place, programs) if name == DOWN_SQL else Swap(place, programs)
+
+
+def _after_deploy(run: Run, operation: Operation, programs: Programs) -> Situation:
+    if operation.last(MIGRATE) is None:
+        return Situation(release_alone=True)
+    with run.connect() as session:
+        state = read_state(session, programs.prisma(), run.connection.schema)
+    proof = operation.facts(DOWN_PROOF)
+    return Situation(
+        # Not all were applied: one failed, or the run was cut off before, between or after them.
+        unfinished=bool(state.failed or state.pending),
+        old_release_works=bool((operation.last(OLD_RELEASE) or {}).get("works")),
+        down_proved=bool(proof["proved"]) if proof else None,
+    )
+
+
+def _backup_of_deploy(run: Run, operation: Operation) -> BackupPlace:
+    operation.require([BACKUP], "The database cannot be put back: the deploy made no backup", once=True)
+    return run.store.find_backup(str((operation.facts(BACKUP) or {})["backup"]))
+
+
+def _rehearsed_tables(operation: Operation) -> List[str]:
+    """Tables that the rehearsed migration works on: what differs there after it failed is its own doing, for nobody
+    else was let in."""
+    rehearsal = operation.facts(REHEARSAL) or {}
+    return [name for key in ("added_tables", "changed_rows", "changed_columns") for name in rehearsal.get(key, [])]

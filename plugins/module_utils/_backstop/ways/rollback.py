@@ -1,0 +1,77 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carrying a way back out: prepared while the application runs, applied behind the fence, settled after a kill.
+
+A deploy that goes back, a rollback and an undo are the same call: the operation says which way.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from ..site import Run
+from ..store.steps import APPLIED
+from . import way_down_sql, way_in_place, way_leftovers, way_swap, way_table
+from .choose import DOWN_SQL, IN_PLACE, LEFTOVERS, SWAP, TABLE
+from .request import way_of
+from .way import HALF_DONE, Consent, Outcome, Programs, Ready, Settled, TakeInstead, Way
+
+#: What may have been done in an operation, as the server tells. What took over comes before what was tried first.
+_SETTLED: Dict[str, Callable[[Run], Optional[Outcome]]] = {
+    SWAP: way_swap.settled,
+    IN_PLACE: way_in_place.settled,
+    DOWN_SQL: way_down_sql.settled,
+    LEFTOVERS: way_leftovers.settled,
+    TABLE: way_table.settled,
+}
+
+
+def prepare(run: Run, programs: Programs, consent: Consent) -> Tuple[Way, Ready, List[str]]:
+    """:returns: the way that is to be taken in the end, what is ready, and why it is another one than was asked for"""
+    way = way_of(run, programs)
+    reasons: List[str] = []
+    found = way.prepare(run, consent)
+    while isinstance(found, TakeInstead):
+        way, reasons = found.way, [*reasons, found.why]
+        found = way.prepare(run, consent)
+    return way, found, reasons
+
+
+def apply(run: Run, programs: Programs, consent: Consent) -> Tuple[Way, Outcome]:
+    """Change the database. A run that was killed is gone on with; one that is done is found so."""
+    way = way_of(run, programs)
+    found = way.apply(run, consent)
+    while isinstance(found, TakeInstead):
+        way = found.way
+        found = way.apply(run, consent)
+    run.operation.write(APPLIED, "done", way=way.name)
+    return way, found
+
+
+def settle(run: Run) -> Settled:
+    """Find out from the server what an operation did, after the process that did it has ended."""
+    found: List[Tuple[str, Outcome]] = []
+    for name, settled in _SETTLED.items():
+        outcome = settled(run)
+        if outcome is not None:
+            found.append((name, outcome))
+    if not found:
+        return Settled()
+    name, outcome = found[0]
+    state = outcome.state
+    if name == LEFTOVERS and run.operation.facts(APPLIED) is None:
+        # Its last step was done, and its process ended before it could say so.
+        state = HALF_DONE
+    return Settled(state, name, any(one.changed for _name, one in found))
+
+
+def facts_of(way: Way, outcome: Outcome) -> Dict[str, Any]:
+    """An outcome as a module returns it."""
+    return {
+        **outcome.facts,
+        "changed": outcome.changed,
+        "way": way.name,
+        "database": outcome.database,
+        "story": list(outcome.story),
+    }

@@ -1,0 +1,103 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The way back from a migration that failed or was cut off: what it left is taken out, and it is marked as rolled back.
+
+Where it did more than add objects, the backup is restored instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, Optional, Sequence, Union
+
+from ..base.errors import Refused
+from ..migrations.deploy import applied_since
+from ..migrations.leftovers import clean_failed_migration
+from ..prisma import history
+from ..site import Run
+from ..store.layout import BackupPlace
+from ..store.steps import CLEAN, RESOLVE
+from .choose import LEFTOVERS
+from .way import HALF_DONE, Change, Consent, Outcome, Programs, Ready, Refusal, TakeInstead, Way
+from .way_swap import Swap
+
+
+@dataclasses.dataclass(frozen=True)
+class Leftovers:
+    """Take out what a migration left that did not come to its end."""
+
+    place: BackupPlace
+    programs: Programs
+    #: tables that the migration works on, whose differences are its own doing
+    migrated_tables: Sequence[str] = ()
+
+    name = LEFTOVERS
+    stops_application = True
+
+    def prepare(self, run: Run, consent: Consent) -> Union[Ready, TakeInstead]:
+        return Ready(False)
+
+    def apply(self, run: Run, consent: Consent) -> Union[Outcome, TakeInstead]:
+        instead = Swap(self.place, self.programs, changes_in=self.migrated_tables)
+        if instead.settle(run) is not None:
+            return TakeInstead(instead, "it took over already")
+        if self._is_out(run):
+            return _outcome(run, False, _journalled(run))
+        facts = clean_failed_migration(run, self.place, self.programs.prisma())
+        if facts["outcome"] == "restore_needed":
+            return TakeInstead(instead, "; ".join(facts["reasons"][:5]))
+        return _outcome(run, facts["changed"], facts)
+
+    def _is_out(self, run: Run) -> bool:
+        """Whether an earlier run took it out; the application may have written since."""
+        operation = run.operation
+        if operation.last(CLEAN) is None and operation.last(RESOLVE) is None:
+            return False
+        with run.connect() as session:
+            rows = history.read_rows(session.cursor(), run.connection.schema)
+        return not history.compare([], rows).failed and not applied_since(self.place, rows)
+
+    def settle(self, run: Run) -> Optional[Outcome]:
+        return settled(run)
+
+    @staticmethod
+    def reverse(change: Change, programs: Programs) -> Union[Way, Refusal]:
+        return Refused(
+            "Operation %s cannot be undone by itself: it took out what a failed migration left" % change.id,
+            hint="deploy the fixed migration",
+        )
+
+
+def settled(run: Run) -> Optional[Outcome]:
+    """A clean-up that began is half done until what became of it is in the journal."""
+    operation = run.operation
+    resolve, clean = operation.last(RESOLVE), operation.last(CLEAN)
+    if resolve is not None and resolve["event"] == "done":
+        return _outcome(run, False, _journalled(run))
+    begun = (clean or {}).get("event") in ("began", "done") or (resolve or {}).get("event") in ("began", "failed")
+    return dataclasses.replace(_outcome(run, False, _journalled(run)), state=HALF_DONE) if begun else None
+
+
+def _journalled(run: Run) -> Dict[str, Any]:
+    operation = run.operation
+    clean, resolve = operation.facts(CLEAN) or {}, operation.facts(RESOLVE) or {}
+    return {
+        "outcome": "dropped" if clean else "clean",
+        "dropped": clean.get("dropped", []),
+        "taken_out": clean.get("taken_out", []),
+        "kept_rows": clean.get("kept_rows", 0),
+        "resolved": resolve.get("resolved", []),
+        "reasons": [],
+    }
+
+
+def _outcome(run: Run, changed: bool, facts: Dict[str, Any]) -> Outcome:
+    story = ["The database is as it was before the migration (%s)." % facts["outcome"]]
+    if facts["kept_rows"]:
+        kept = "Rows that went with what it left: %d, kept in %s." % (
+            facts["kept_rows"], run.operation.file("lost-rows"),
+        )  # fmt: skip
+        story.append(kept)
+    left = "what the migration left was removed" if facts["outcome"] == "dropped" else "the migration left nothing"
+    return Outcome(changed, facts, story, "as before, " + left)

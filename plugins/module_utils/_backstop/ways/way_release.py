@@ -1,0 +1,42 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The way back that leaves the database alone: only the release changes. Whether it did, the hosts tell."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional, Union
+
+from ..site import Run
+from ..store.steps import CODE
+from .choose import RELEASE
+from .way import Change, Consent, Outcome, Programs, Ready, Refusal, TakeInstead, Way
+
+
+@dataclasses.dataclass(frozen=True)
+class ReleaseOnly:
+    """The former release on the schema that is there."""
+
+    #: the release that is to run; None where its step is not to be noted, as in a deploy
+    commit: Optional[str] = None
+    #: how the database stands
+    database: str = "was not changed"
+
+    name = RELEASE
+    stops_application = True
+
+    def prepare(self, run: Run, consent: Consent) -> Union[Ready, TakeInstead]:
+        return Ready(False)
+
+    def apply(self, run: Run, consent: Consent) -> Union[Outcome, TakeInstead]:
+        if self.commit is not None:
+            run.operation.write(CODE, "done", commit=self.commit)
+        return Outcome(self.commit is not None, {}, ["Nothing in the database was changed."], self.database)
+
+    def settle(self, run: Run) -> Optional[Outcome]:
+        return None
+
+    @staticmethod
+    def reverse(change: Change, programs: Programs) -> Union[Way, Refusal]:
+        return ReleaseOnly(change.operation.former_commit)

@@ -1,0 +1,124 @@
+#!/usr/bin/python
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollback_prepare
+short_description: Build and prove what a way back needs, while the application runs
+version_added: "0.1.0"
+description:
+  - What a rollback or an undo needs is built and proved beside the live database, which is only read.
+  - "Before a swap: a database is restored from the backup and compared with its manifest, or the retired database is backed up."
+  - "Before a migration is taken out: an emergency backup is made, and the down-SQL is proved on a copy of it. Where it is not proved, the restore is prepared."
+  - What would be lost if nothing more was written is counted, and refused as M(backstop.postgres.rollback) would refuse it, before anything stops.
+  - A run that was killed is gone on with; what is ready already is used again.
+author:
+  - The backstop.postgres contributors (@backstop)
+extends_documentation_fragment:
+  - backstop.postgres.attributes
+  - backstop.postgres.attributes.action_group
+  - backstop.postgres.connection
+  - backstop.postgres.pooler
+  - backstop.postgres.rollback
+  - backstop.postgres.store
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Nothing is built, so nothing is counted.
+  diff_mode:
+    support: none
+notes:
+  - "On failure: the live database was only read; the message says what would be lost, or what could not be built."
+  - "How to undo: M(backstop.postgres.operation) drops what was built when it ends the operation."
+seealso:
+  - module: backstop.postgres.rollback
+  - module: backstop.postgres.rollback_plan_info
+"""
+
+EXAMPLES = r"""
+- name: Make everything ready
+  backstop.postgres.rollback_prepare:
+    project: /srv/electricity-tokens/releases/0a1b2c
+    old_project: /srv/electricity-tokens/releases/9f8e7d
+    operation: "{{ begun.operation }}"
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+  register: ready
+"""
+
+RETURN = r"""
+way:
+  description: The way that will be taken, V(leftovers), V(code_only), V(drop), V(restore), V(in_place) or V(table).
+  returned: success and not in check mode
+  type: str
+stops_application:
+  description: Whether the application has to be stopped for it.
+  returned: as RV(way)
+  type: bool
+losses:
+  description: For each table with rows that would be lost, how many were inserted, updated and deleted.
+  returned: when they are counted ahead
+  type: list
+  elements: dict
+lost_rows:
+  description: Their sum, without those that the migration itself did.
+  returned: when they are counted ahead
+  type: int
+reapply:
+  description: What would be carried over, as M(backstop.postgres.rollback) returns it.
+  returned: when it is counted ahead
+  type: dict
+story:
+  description: Short lines for people, such as why another way is taken than was asked for.
+  returned: as RV(way)
+  type: list
+  elements: str
+"""
+
+from typing import Any, Dict
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
+    Request,
+    pooler_argument_spec,
+    rollback_argument_spec,
+    run_module,
+    store_argument_spec,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import prepare
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way import Consent, Programs
+
+
+def act(request: Request) -> Dict[str, Any]:
+    if request.check_mode:
+        return {"changed": True}
+    programs = Programs.of(request.params, lambda: request.prisma)
+    way, ready, reasons = prepare(request.run, programs, Consent.of(request.params))
+    return {
+        **ready.facts,
+        "changed": ready.changed,
+        "way": way.name,
+        "stops_application": way.stops_application,
+        "story": [*reasons, *ready.story],
+    }
+
+
+def main() -> None:
+    run_module(
+        dict(
+            **rollback_argument_spec(),
+            **pooler_argument_spec(),
+            **store_argument_spec(operation=True),
+        ),
+        act,
+        connection=True,
+        mutually_exclusive=[("down_sql", "down_sql_file")],
+    )
+
+
+if __name__ == "__main__":
+    main()
