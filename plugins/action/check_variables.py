@@ -23,6 +23,14 @@ PREFIXES = (
     "application_", "backstop_", "backup_", "deploy_", "migration_rehearsal_", "restore_drill_", "rollback_",
     "scheduled_backups_",
 )  # fmt: skip
+#: Options of earlier versions, and those that took their place.
+REPLACED = {
+    "migration_rehearsal_down_sql": "deploy_down_sql",
+    "migration_rehearsal_lock_timeout": "deploy_lock_timeout",
+    "migration_rehearsal_smoke_tests": "deploy_smoke_tests_before",
+    "migration_rehearsal_start_command": "application_start_command",
+    "migration_rehearsal_tables": "deploy_tables",
+}
 #: Edits that a misspelt name may be away from an option. A word of four letters with two edits is another word.
 EDITS = 2
 SHORT = 4
@@ -66,7 +74,7 @@ class ActionModule(ActionBase):
         extra = load_extra_vars(self._loader)
         wrong = []
         for name in sorted(set(extra) - set(options) - known):
-            near = nearest(name, options)
+            near = REPLACED.get(name) or nearest(name, options)
             ours = folded(name).startswith(PREFIXES)
             if name == "_raw_params" and str(extra[name]).startswith(PREFIXES):
                 wrong.append("Extra variables are NAME=VALUE; found '%s'." % extra[name])
@@ -75,7 +83,7 @@ class ActionModule(ActionBase):
             elif near or ours:
                 Display().warning("There is no option %s, so it has no effect. %s" % (name, advice(near)))
         for name in sorted(self._inventory_names(variables) - set(extra) - set(options) - known):
-            near = nearest(name, options)
+            near = REPLACED.get(name) or nearest(name, options)
             if near:
                 Display().warning("There is no option %s, which the inventory sets. %s" % (name, advice(near)))
         return wrong

@@ -31,12 +31,14 @@ options:
     description:
       - V(begin) begins an operation or goes on with an open one.
       - V(step) notes a fact in the journal.
+      - V(stop) notes in the journal that the application is about to be stopped, V(started) that it runs and is healthy again, V(confirm) that
+        a person agreed. A deploy is refused where something before it was left out.
       - V(settle) waits for a module of this operation that is still at work, then tells from the databases what it did, by any way back, and makes
         the journal say so. Resumes pools of O(poolers) that it had paused. Meant for what comes after a module was killed or a host was lost; it
         returns what to do and what to say then.
-      - V(end) drops its scratch databases and closes it with an outcome.
+      - V(end) closes it with an outcome, and drops its scratch databases, those whose name starts with C(backstop_scratch_) and its id.
     type: str
-    choices: [begin, step, settle, end]
+    choices: [begin, step, confirm, stop, started, settle, end]
     required: true
   kind:
     description: What the operation is, for O(state=begin).
@@ -169,7 +171,7 @@ next:
   returned: O(state=settle)
   type: str
 story:
-  description: For people, the downtime, the journal, and the retired databases, as short lines.
+  description: For people, as short lines, the downtime, the journal and the retired databases; of a deploy also its migrations, gates and ended sessions.
   returned: O(state=end)
   type: list
   elements: str
@@ -178,6 +180,18 @@ retired:
   returned: O(state=end)
   type: str
   sample: 2, 310 MB, the oldest 9.2 days old; the module pg_retired_prune drops those that are not needed
+standing:
+  description:
+    - How far a deploy came; null for other kinds.
+    - Among it C(application), V(untouched), V(stopped) or V(serving); C(proved), C(migration_began), C(migrated); C(backup), the exact one.
+    - What the proofs allow, C(old_release_works) and C(down_proved); what people are told, C(rehearsed), C(applied), C(ended_sessions), C(waived).
+  returned: success
+  type: dict
+dropped:
+  description: Scratch databases that were dropped.
+  returned: O(state=end)
+  type: list
+  elements: str
 directory:
   description: Where the operation's journal and files lie.
   returned: success
@@ -207,7 +221,7 @@ began_steps:
 """
 
 import dataclasses
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
@@ -215,16 +229,23 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.standing import (
+    require_before,
+    standing_of,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.database_properties import (
     drop_scratch_database,
     scratch_databases,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import STOP, Operation
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import STARTED, STOP
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.choose import DOWN_SQL, IN_PLACE, SWAP
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.report import after_failure
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import settle
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way import Settled
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -233,35 +254,46 @@ def act(request: Request) -> Dict[str, Any]:
     operation = Operation.load(request.store, request.params["operation"])
     if request.params["state"] == "settle":
         return _settle(request, operation)
+    state = request.params["state"]
     changed = operation.is_open
     if changed:
         why = "This is not done: something before it was left out"
         operation.require(request.params["required_steps"], why, once=True)
+        before = request.params["outcome"] if state == "end" else state
+        if operation.kind == "deploy" and before in (STOP, STARTED, "done"):
+            require_before(operation, before)
     if changed and not request.check_mode:
-        if request.params["state"] == "step":
-            operation.write(request.params["step"], "done", **request.params["facts"])
-        else:
-            _drop_scratch_databases(request, operation)
+        if state == "end":
             operation.close(request.params["outcome"], **request.params["facts"])
+        else:
+            operation.write(request.params["step"] if state == "step" else state, "done", **request.params["facts"])
     described = _described(operation, changed)
-    return {**described, **_ended(request, operation)} if request.params["state"] == "end" else described
+    return {**described, **_ended(request, operation)} if state == "end" else described
 
 
 def _ended(request: Request, operation: Operation) -> Dict[str, Any]:
     kept = retired.summary(request.site)
-    stopped = operation.last(STOP) is not None
     story = [
-        "Downtime: %s." % ("%s s" % operation.downtime() if stopped else "none, the application was not stopped"),
+        "Downtime: %s." % ("%s s" % operation.downtime() if operation.last(STOP) else "none, the application was not stopped"),
         "Operation %s, journal in %s." % (operation.id, operation.path),
         "Retired databases: %s." % kept,
     ]
-    return {"retired": kept, "story": story}
+    if operation.kind == "deploy":
+        story = standing_of(operation).story + story
+    return {"retired": kept, "story": story, "dropped": _drop_scratch(request, operation)}
 
 
-def _drop_scratch_databases(request: Request, operation: Operation) -> None:
-    with request.site.administer() as admin:
-        for name in scratch_databases(admin, operation.id):
-            drop_scratch_database(admin, name)
+def _drop_scratch(request: Request, operation: Operation) -> List[str]:
+    """Drop what proofs and restores left; a server that cannot be reached keeps no operation open."""
+    if request.check_mode:
+        return []
+    try:
+        with request.site.administer() as admin:
+            left = scratch_databases(admin, operation.id)
+            return [name for name in left if drop_scratch_database(admin, name)]
+    except BackstopError as error:
+        request.warn("Scratch databases of operation %s may be left: %s" % (operation.id, error))
+        return []
 
 
 def _begin(request: Request) -> Dict[str, Any]:
@@ -282,7 +314,9 @@ def _begin(request: Request) -> Dict[str, Any]:
 def _settle(request: Request, operation: Operation) -> Dict[str, Any]:
     if request.check_mode:
         return _described(operation, False)
-    found = settle(request.run)
+    # Before a deploy's migration nothing was done to the database, so nobody needs to ask it.
+    asked = operation.kind != "deploy" or standing_of(operation).migration_began
+    found = settle(request.run) if asked else Settled()
     return {
         **_described(operation, found.changed),
         "swapped": found.way == SWAP,
@@ -295,7 +329,9 @@ def _settle(request: Request, operation: Operation) -> Dict[str, Any]:
 
 
 def _described(operation: Operation, changed: bool) -> Dict[str, Any]:
+    standing = dataclasses.asdict(standing_of(operation)) if operation.kind == "deploy" else None
     return {
+        "standing": standing,
         "changed": changed,
         "operation": operation.id,
         "directory": operation.path,
@@ -310,7 +346,7 @@ def _described(operation: Operation, changed: bool) -> Dict[str, Any]:
 def main() -> None:
     run_module(
         dict(
-            state=dict(type="str", required=True, choices=["begin", "step", "settle", "end"]),
+            state=dict(type="str", required=True, choices=["begin", "step", "confirm", "stop", "started", "settle", "end"]),
             kind=dict(type="str", choices=["deploy", "rollback", "undo"]),
             request=dict(type="dict", default={}),
             step=dict(type="str"),
@@ -327,6 +363,9 @@ def main() -> None:
         required_if=[
             ("state", "begin", ("kind",)),
             ("state", "step", ("operation", "step")),
+            ("state", "confirm", ("operation",)),
+            ("state", "stop", ("operation",)),
+            ("state", "started", ("operation",)),
             ("state", "settle", ("operation",)),
             ("state", "end", ("operation", "outcome")),
         ],

@@ -43,6 +43,11 @@ operations:
   type: list
   elements: dict
   sample: [{id: 20251108T020000Z-3fa9c1, kind: deploy, outcome: done}]
+forecast:
+  description: What the newest backup, drill, rehearsal and downtime took, in words.
+  returned: no operation was named
+  type: dict
+  sample: {size: "the newest backup has 1.3 MB, 4500 rows", times: no drill was measured yet; the newest rehearsal ran 0.4 s}
 """
 
 from typing import Any, Dict
@@ -52,6 +57,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.standing import forecast
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import to_continue
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation, operations
 
@@ -59,7 +65,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 def act(request: Request) -> Dict[str, Any]:
     wanted = request.params["operation"]
     found = [Operation.load(request.store, wanted)] if wanted else operations(request.store)
-    return {"changed": False, "operations": [_described(operation) for operation in found]}
+    described = [_described(operation) for operation in found]
+    return {"changed": False, "operations": described, **({} if wanted else {"forecast": forecast(request.store)})}
 
 
 def _described(operation: Operation) -> Dict[str, Any]:

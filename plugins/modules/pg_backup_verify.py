@@ -56,7 +56,7 @@ options:
     type: float
     default: 0
   keep_scratch:
-    description: Leave the drill's database, for a rehearsal; M(backstop.postgres.pg_scratch_database) drops it.
+    description: Leave the drill's database; M(backstop.postgres.operation) drops it when O(operation) ends.
     type: bool
     default: false
 notes:

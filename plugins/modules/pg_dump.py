@@ -225,7 +225,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import (
+    described,
+    make_backup,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.options import BackupOptions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.reuse import reusable_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import read_tree
@@ -238,7 +241,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.relay import relayed
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 
 
@@ -268,7 +270,7 @@ def act(request: Request) -> Dict[str, Any]:
             form=form,
             prisma_schema=_prisma_schema(params["prisma"], request.connection.url()),
         )
-        result = {**_described(place), "reused": found is not None}
+        result = {**described(place), "reused": found is not None}
         facts.update(result)
     return {"changed": found is None, **result}
 
@@ -297,7 +299,7 @@ def _prisma_schema(wanted: Optional[Dict[str, Any]], url: str) -> Optional[bytes
 
 def predicted_result(request: Request, form: BackupOptions, found: Optional[BackupPlace]) -> Dict[str, Any]:
     if found is not None:
-        return {"changed": False, **_described(found), "reused": True}
+        return {"changed": False, **described(found), "reused": True}
     require_recipients(request.site.recipients)
     if request.site.recipients:
         find_age()
@@ -308,23 +310,6 @@ def predicted_result(request: Request, form: BackupOptions, found: Optional[Back
         size = server.database_size(session, request.site.database)
     source = {"source": request.connection.masked, "database_bytes": size}
     return {"changed": True, "backup": None, "scope": form.scope, "reused": False, **source}
-
-
-def _described(place: BackupPlace) -> Dict[str, Any]:
-    manifest = manifests.load(place)
-    plain = manifest.archive.plain
-    return {
-        "backup": place.backup_id,
-        "scope": manifest.scope,
-        "directory": place.path,
-        "plain": place.file(plain) if plain else None,
-        "encrypted": manifest.is_encrypted,
-        "size": manifest.archive.size,
-        "tables": len(manifest.tables),
-        "rows": manifest.rows,
-        "seconds": manifest.seconds,
-        "level": manifests.level_of(place),
-    }
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ options:
     required: true
 notes:
   - "On failure: the new database was dropped, the live one was only read; the message says what differs or could not be restored."
-  - "How to undo: M(backstop.postgres.pg_scratch_database) drops the new database."
+  - "How to undo: M(backstop.postgres.operation) drops the new database when O(operation) ends."
 seealso:
   - module: backstop.postgres.pg_swap
   - module: backstop.postgres.pg_backup_verify

@@ -10,8 +10,7 @@ module: pg_table_check
 short_description: Check that tables are as expected
 version_added: "0.1.0"
 description:
-  - Checks existence, columns, key, rows, earliest, latest and sums of tables, with O(backup) that they hold what a backup holds, and with
-    O(operation) that the catalog is the one that the rehearsal left.
+  - Checks existence, columns, key, rows, earliest, latest and sums of tables, and with O(backup) that they hold what a backup holds.
   - A sum is exact whatever the order of the rows, also of a floating point column; NaN and infinities are counted apart.
   - All checks are evaluated; the module fails when one does not hold.
 author:
@@ -22,62 +21,17 @@ extends_documentation_fragment:
   - backstop.postgres.connection
   - backstop.postgres.store
   - backstop.postgres.store.operation
+  - backstop.postgres.table_checks
 attributes:
   check_mode:
     support: full
   diff_mode:
     support: N/A
 options:
-  tables:
-    description: The tables and what is expected of them.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name:
-        description: The table, as a person types it.
-        type: str
-        required: true
-      exists:
-        description: Whether it shall exist.
-        type: bool
-        default: true
-      columns:
-        description: Columns that it must have, in any order.
-        type: list
-        elements: str
-      key:
-        description: Columns of its primary key, else of a unique index over NOT NULL columns, in their order.
-        type: list
-        elements: str
-      rows:
-        description: Exact number of rows.
-        type: int
-      min_rows:
-        description: Least number of rows.
-        type: int
-      max_rows:
-        description: Largest number of rows.
-        type: int
-      earliest:
-        description: Column to its smallest value, in any spelling of its type; null only measures it.
-        type: dict
-      latest:
-        description: Column to its largest value, in any spelling of its type; null only measures it.
-        type: dict
-      sums:
-        description:
-          - Column to the exact sum of its numbers, as text or number; null only measures it. Where the column holds NaN or infinities no sum
-            is as expected.
-        type: dict
   backup:
     description:
       - Id of a backup whose digests O(tables) must have. Without O(tables) all tables of the backup.
     type: str
-  rehearsal:
-    description: Compare the whole catalog with the one that the rehearsal of O(operation) left.
-    type: bool
-    default: false
 notes:
   - "On failure: the message tells each check that does not hold. Nothing was changed."
   - "How to undo: Nothing to undo."
@@ -118,7 +72,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 checks:
-  description: Number of tables, and the comparison with the rehearsal, that are as expected.
+  description: Number of tables that are as expected.
   returned: success
   type: int
 tables:
@@ -134,19 +88,16 @@ tables:
       sums: {totalAmountZWG: {sum: "49947449.6994965", not_a_number: 0, infinite: 0}}
 """
 
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
     run_module,
     store_argument_spec,
+    table_checks_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import qualified
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import (
-    check_against_rehearsal,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.table_checks import check_table
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.table_checks import check_tables
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 
 
@@ -157,51 +108,20 @@ def act(request: Request) -> Dict[str, Any]:
     wanted = params["tables"]
     if manifest is not None and not wanted:
         wanted = [{"name": qualified(entry.schema, entry.name)} for entry in manifest.tables]
-    wrong: List[str] = []
-    measured = []
     with site.connect() as session:
-        for one in wanted:
-            found, sentences = check_table(session, one, request.connection.schema, manifest)
-            measured.append(found)
-            wrong += sentences
-        if site.operation is not None and params["rehearsal"] and not request.check_mode:
-            wrong += check_against_rehearsal(site, session)
-    if wrong:
-        raise BackstopError(
-            "The database is not as expected",
-            found="; ".join(wrong[:20]),
-            details={"wrong": wrong, "tables": measured},
-        )
-    return {"changed": False, "checks": len(wanted) + int(params["rehearsal"]), "tables": measured}
+        measured = check_tables(session, wanted, request.connection.schema, manifest)
+    return {"changed": False, "checks": len(wanted), "tables": measured}
 
 
 def main() -> None:
     run_module(
         dict(
-            tables=dict(
-                type="list",
-                elements="dict",
-                default=[],
-                options=dict(
-                    name=dict(type="str", required=True),
-                    exists=dict(type="bool", default=True),
-                    columns=dict(type="list", elements="str"),
-                    key=dict(type="list", elements="str", no_log=False),
-                    rows=dict(type="int"),
-                    min_rows=dict(type="int"),
-                    max_rows=dict(type="int"),
-                    earliest=dict(type="dict"),
-                    latest=dict(type="dict"),
-                    sums=dict(type="dict"),
-                ),
-            ),
+            **table_checks_argument_spec(),
             backup=dict(type="str"),
-            rehearsal=dict(type="bool", default=False),
             **store_argument_spec(),
         ),
         act,
         connection=True,
-        required_if=[("rehearsal", True, ("operation",))],
     )
 
 

@@ -11,7 +11,12 @@ short_description: Apply the pending migrations with Prisma
 version_added: "0.1.0"
 description:
   - Runs C(prisma migrate deploy) of the release under a lock timeout and verifies the history afterwards; its exit status alone decides nothing.
-  - With O(operation) it is refused unless the journal holds the gates, the backup, the drill, the rehearsal and the fence.
+  - "With O(operation) it does all that a deploy does to the database while the application is stopped. First the fence: it ends sessions
+    that are idle, waits for those at work, and compares every table and definition with the backup of the operation."
+  - Where something differs it makes a final backup, with the options, release and migrations of the first, verified to level V(readable).
+  - After the migrations it compares the whole catalog with the one that the rehearsal left, and checks O(tables).
+  - Each of these is a step in the journal; after a run that was cut off only what is missing is done.
+  - It is refused unless the journal holds the gates, the backup, the drill and the rehearsal.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -21,6 +26,7 @@ extends_documentation_fragment:
   - backstop.postgres.store
   - backstop.postgres.store.operation
   - backstop.postgres.prisma
+  - backstop.postgres.table_checks
 attributes:
   check_mode:
     support: full
@@ -34,6 +40,10 @@ options:
     type: list
     elements: str
     required: true
+  fence_wait:
+    description: Seconds to wait for sessions that are at work, with O(operation).
+    type: float
+    default: 30
   lock_timeout:
     description: Seconds that a statement may wait for a lock before the migration fails.
     type: float
@@ -52,7 +62,7 @@ options:
     description: Seconds for all.
     type: float
 notes:
-  - "On failure: the message has Prisma's code, the migration and the server's words.
+  - "On failure: sessions that are still at work are named: stop these programs. Else the message has Prisma's code, the migration and the server's words.
     C(rollback_failed_migration.yml) puts the database back; a deploy does so by itself."
   - "How to undo: C(rollback_complete.yml)."
 seealso:
@@ -73,6 +83,24 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+backup:
+  description: Id of the backup that is exact, so the one to go back to.
+  returned: with O(operation)
+  type: str
+differences:
+  description: One sentence for each table or object that differed from the first backup, so that a final one was made.
+  returned: with O(operation)
+  type: list
+  elements: str
+ended_sessions:
+  description: Idle sessions that were ended.
+  returned: with O(operation)
+  type: list
+  elements: str
+checks:
+  description: Number of checks that hold after the migrations.
+  returned: with O(operation)
+  type: int
 applied:
   description: The migrations that were (or would be) applied, in order.
   returned: success
@@ -100,12 +128,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     prisma_argument_spec,
     run_module,
     store_argument_spec,
+    table_checks_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.change import change_database
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import (
     read_state,
     refuse_problems,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.retry import apply_patiently
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.table_checks import check_tables
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -116,15 +147,20 @@ def act(request: Request) -> Dict[str, Any]:
             state = read_state(session, prisma, request.connection.schema)
         refuse_problems(state, request.params["expected"])
         return {"changed": bool(state.pending), "applied": state.pending, "seconds": 0.0, "lock_retries": 0}
-    return apply_patiently(
-        site,
-        prisma,
+    how = dict(
         lock_retries=request.params["lock_retries"],
         expected=request.params["expected"],
         lock_timeout_ms=int(request.params["lock_timeout"] * 1000),
         statement_timeout_ms=_milliseconds(request.params["statement_timeout"]),
         timeout=request.params["timeout"],
     )
+    tables = request.params["tables"]
+    if site.operation is None:
+        done = apply_patiently(site, prisma, **how)
+        with site.connect() as session:
+            check_tables(session, tables, request.connection.schema)
+        return done
+    return change_database(request.run, prisma, wait_seconds=request.params["fence_wait"], tables=tables, **how)
 
 
 def _milliseconds(seconds: Any) -> Any:
@@ -136,10 +172,12 @@ def main() -> None:
         dict(
             **prisma_argument_spec(),
             expected=dict(type="list", elements="str", required=True),
+            fence_wait=dict(type="float", default=30),
             lock_timeout=dict(type="float", default=5),
             lock_retries=dict(type="int", default=0),
             statement_timeout=dict(type="float"),
             timeout=dict(type="float"),
+            **table_checks_argument_spec(),
             **store_argument_spec(),
         ),
         act,

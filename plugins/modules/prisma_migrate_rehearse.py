@@ -7,16 +7,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: prisma_migrate_rehearse
-short_description: Run the pending migrations on a copy
+short_description: Prove a backup, the pending migrations and the SQL that leads back on a copy
 version_added: "0.1.0"
 description:
-  - Runs the pending migrations with the release's own Prisma on a scratch database that a drill left, and tells
-    how long each takes, which tables it locks and rewrites, and what it destroys.
+  - "The drill: restores the backup of the operation into a scratch database and compares it with its manifest, tables by digest, all else by
+    definition."
+  - "The rehearsal: runs the pending migrations with the release's own Prisma on that copy, and returns how long each takes, which tables it locks
+    and rewrites, and what it destroys. Then O(tables) must be as described."
   - It fails when the release's user, whom M(backstop.postgres.deploy_gates_info) was told, could not use a table that
     the migrations make, or one that was there as before.
+  - "With O(down_sql) the proof of SQL that takes the migrations out again: it is proved when the catalog is then that of the backup, and all rows
+    of the tables that stay are untouched. A proof that fails is an answer and no failure."
+  - Each is a step in the journal of O(operation); after a run that was cut off only what is missing is done.
   - Nothing that a migration does there may reach another database or server. Meanwhile foreign servers of C(postgres_fdw) lead nowhere. Other
-    ways out (C(dblink), code in untrusted languages, further wrappers) cannot be closed in a scratch database. Then O(backup) is restored into
+    ways out (C(dblink), code in untrusted languages, further wrappers) cannot be closed in a scratch database. Then the backup is restored into
     a PostgreSQL server of its own that can connect to nothing, if its programs are installed on this host; else it is refused by name.
+    Such a server leaves no copy, so neither the old release nor the down-SQL is tried then.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -24,26 +30,19 @@ extends_documentation_fragment:
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
   - backstop.postgres.store
-  - backstop.postgres.store.operation
   - backstop.postgres.prisma
+  - backstop.postgres.table_checks
 attributes:
   check_mode:
     support: full
   diff_mode:
     support: none
 options:
-  database:
-    description: The scratch database, as M(backstop.postgres.pg_backup_verify) returned it.
-    type: str
-    required: true
   expected:
     description: The only migrations that may be pending.
     type: list
     elements: str
     required: true
-  backup:
-    description: The backup that O(database) was restored from, for a server of its own.
-    type: str
   lock_timeout:
     description: Seconds that a statement may wait for a lock.
     type: float
@@ -51,20 +50,54 @@ options:
   timeout:
     description: Seconds for all.
     type: float
+  down_sql:
+    description:
+      - SQL that takes the migrations out again, to be proved.
+      - V(auto) takes C(down.sql) beside each migration, else what C(prisma migrate diff) makes from the schemas of both releases.
+    type: str
+  old_project:
+    description: Directory of the release before the migrations, for O(down_sql=auto).
+    type: path
+  keep_scratch:
+    description:
+      - Leave the copy for M(backstop.postgres.release_trial), see RV(database), and the proof of O(down_sql), which changes it, for the next call.
+      - Without it the copy is dropped at the end.
+    type: bool
+    default: false
+  operation:
+    description:
+      - Id of the operation that this is a step of, as M(backstop.postgres.operation) returned it. Its backup is the one that is restored.
+      - The steps are written to its journal by this module's own process, which holds the operation's locks meanwhile.
+    type: str
+    required: true
 notes:
-  - "On failure: the migration fails on a copy of the database; the live one was not touched. Mend the migration."
-  - "How to undo: M(backstop.postgres.pg_scratch_database) drops the copy."
+  - "On failure: the message names what differs from the backup, or the migration that fails on the copy. The live database was only read. Fix
+    the migration."
+  - "How to undo: M(backstop.postgres.operation) with O(backstop.postgres.operation#module:state=end) drops the copy."
 seealso:
   - module: backstop.postgres.pg_backup_verify
   - module: backstop.postgres.prisma_migrate_deploy
+  - module: backstop.postgres.release_trial
 """
 
 EXAMPLES = r"""
 - name: Rehearse
   backstop.postgres.prisma_migrate_rehearse:
     project: /srv/electricity-tokens/releases/0a1b2c
-    database: "{{ drill.database }}"
     expected: [20251108000000_add_receipt_data]
+    keep_scratch: true
+    operation: "{{ begun.operation }}"
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+  register: rehearsed
+
+- name: Prove the SQL that leads back, and drop the copy
+  backstop.postgres.prisma_migrate_rehearse:
+    project: /srv/electricity-tokens/releases/0a1b2c
+    old_project: /srv/electricity-tokens/releases/9f8e7d
+    expected: [20251108000000_add_receipt_data]
+    down_sql: auto
     operation: "{{ begun.operation }}"
     connection:
       url: "{{ database_url }}"
@@ -72,75 +105,101 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-migrations:
-  description: Name and seconds of each migration.
+database:
+  description: The copy with the migrations, where the old release is still to be tried on it.
+  returned: O(keep_scratch=true)
+  type: str
+told:
+  description: What was proved, one sentence each; empty while RV(database) is to be tried.
   returned: success
   type: list
-  elements: dict
-closed_server:
-  description: What leads out of the scratch database, where the rehearsal ran in a server of its own; O(database) was dropped then.
-  returned: success
-  type: str
-seconds:
-  description: Duration of all of it.
-  returned: success
-  type: float
-locked:
-  description:
-    - For each table that was there, the strongest lock on it beyond reading. From the migrations' own transactions, as
-      M(backstop.postgres.deploy_gates_info) saw them, and from looking every 10 ms.
+  elements: str
+drill:
+  description: What the journal holds of the drill, as M(backstop.postgres.pg_backup_verify) returns it.
   returned: success
   type: dict
-every_lock:
-  description: Whether every lock is known, and not only those that were held longer than 10 ms.
+old_release:
+  description: What the journal holds of the trial of the old release, RV(backstop.postgres.release_trial#module:works) and reason.
   returned: success
-  type: bool
-destroys:
-  description:
-    - One clause for each thing that the migrations destroy. Dropped columns with how many values they had, dropped tables
-      with their rows, other dropped objects, changed types with how many values change, deleted and updated rows.
+  type: dict
+down_proof:
+  description: What the journal holds of the proof of O(down_sql), among it C(proved), C(reasons) and C(source).
   returned: success
-  type: list
-  elements: str
-  sample: [drops User.name (125 values)]
-summary:
-  description: All that people should know of it, in one sentence.
+  type: dict
+rehearsal:
+  description: What the journal holds of the rehearsal.
   returned: success
-  type: str
-rewritten:
-  description: Tables that were there and were written anew as a whole.
-  returned: success
-  type: list
-  elements: str
-added_tables:
-  description: Tables that were added.
-  returned: success
-  type: list
-  elements: str
-new_tables:
-  description: The same, in double quotes where an option that takes the name of a table needs them.
-  returned: success
-  type: list
-  elements: str
-dropped_tables:
-  description: Tables that were dropped.
-  returned: success
-  type: list
-  elements: str
-changed_rows:
-  description: Tables that were there, whose rows the migration changed.
-  returned: success
-  type: list
-  elements: str
-changed_columns:
-  description: Tables that were there, whose columns the migration changed.
-  returned: success
-  type: list
-  elements: str
-added_bytes:
-  description: By how much the database grew.
-  returned: success
-  type: int
+  type: dict
+  contains:
+    migrations:
+      description: Name and seconds of each migration.
+      returned: success
+      type: list
+      elements: dict
+    closed_server:
+      description: What leads out of the scratch database, where the rehearsal ran in a server of its own; no copy is left then.
+      returned: success
+      type: str
+    seconds:
+      description: Duration of all of it.
+      returned: success
+      type: float
+    locked:
+      description:
+        - For each table that was there, the strongest lock on it beyond reading. From the migrations' own transactions, as
+          M(backstop.postgres.deploy_gates_info) saw them, and from looking every 10 ms.
+      returned: success
+      type: dict
+    every_lock:
+      description: Whether every lock is known, and not only those that were held longer than 10 ms.
+      returned: success
+      type: bool
+    destroys:
+      description:
+        - One clause for each thing that the migrations destroy. Dropped columns with how many values they had, dropped tables
+          with their rows, other dropped objects, changed types with how many values change, deleted and updated rows.
+      returned: success
+      type: list
+      elements: str
+      sample: [drops User.name (125 values)]
+    summary:
+      description: All that people should know of it, in one sentence.
+      returned: success
+      type: str
+    rewritten:
+      description: Tables that were there and were written anew as a whole.
+      returned: success
+      type: list
+      elements: str
+    added_tables:
+      description: Tables that were added.
+      returned: success
+      type: list
+      elements: str
+    new_tables:
+      description: The same, in double quotes where an option that takes the name of a table needs them.
+      returned: success
+      type: list
+      elements: str
+    dropped_tables:
+      description: Tables that were dropped.
+      returned: success
+      type: list
+      elements: str
+    changed_rows:
+      description: Tables that were there, whose rows the migration changed.
+      returned: success
+      type: list
+      elements: str
+    changed_columns:
+      description: Tables that were there, whose columns the migration changed.
+      returned: success
+      type: list
+      elements: str
+    added_bytes:
+      description: By how much the database grew.
+      returned: success
+      type: int
 """
 
 from typing import Any, Dict
@@ -150,40 +209,43 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     prisma_argument_spec,
     run_module,
     store_argument_spec,
+    table_checks_argument_spec,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import rehearse_closed
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import REHEARSAL
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.proofs import prove
 
 
 def act(request: Request) -> Dict[str, Any]:
+    params = request.params
     if request.check_mode:
-        return {"changed": True, "closed_server": None}
-    site, backup = request.site, request.params["backup"]
-    with journaled_step(site, REHEARSAL) as facts:
-        result = rehearse_closed(
-            site,
-            request.params["database"],
-            request.prisma,
-            site.store.find_backup(backup) if backup else None,
-            expected=request.params["expected"],
-            lock_timeout_ms=int(request.params["lock_timeout"] * 1000),
-            timeout=request.params["timeout"],
-        )
-        facts.update(result)
-    return {"changed": True, **result}
+        return {"changed": True, "database": None, "told": []}
+    down = None
+    if params["down_sql"]:
+        given = None if params["down_sql"] == "auto" else params["down_sql"]
+        down = {"given": given, "old_release": params["old_project"]}
+    return prove(
+        request.run,
+        request.prisma,
+        tables=params["tables"],
+        down=down,
+        keep=params["keep_scratch"],
+        expected=params["expected"],
+        lock_timeout_ms=int(params["lock_timeout"] * 1000),
+        timeout=params["timeout"],
+    )
 
 
 def main() -> None:
     run_module(
         dict(
             **prisma_argument_spec(),
-            database=dict(type="str", required=True),
             expected=dict(type="list", elements="str", required=True),
-            backup=dict(type="str"),
             lock_timeout=dict(type="float", default=5),
             timeout=dict(type="float"),
-            **store_argument_spec(),
+            down_sql=dict(type="str"),
+            old_project=dict(type="path"),
+            keep_scratch=dict(type="bool", default=False),
+            **table_checks_argument_spec(),
+            **store_argument_spec(operation=True),
         ),
         act,
         connection=True,

@@ -110,7 +110,7 @@ seealso:
 EXAMPLES = r"""
 - name: Try the old release on the new schema
   backstop.postgres.release_trial:
-    database: "{{ drill.database }}"
+    database: "{{ rehearsed.database }}"
     release: /srv/electricity-tokens/releases/9f8e7d
     command: [npm, start]
     health_path: /api/health

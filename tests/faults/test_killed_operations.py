@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import signal
 from typing import Dict, List
 
@@ -45,6 +46,9 @@ DEPLOY = [
     "migrate.after",
     "step.migrate.acted",
     "step.migrate.done",
+    "step.check.began",
+    "step.check.acted",
+    "step.check.done",
     "operation.closed",
 ]
 REVERT = [
@@ -144,6 +148,41 @@ def test_a_killed_deploy_is_finished(site, failpoint: str) -> None:
     assert after.pop("migrations").split("\n")[-1] == "20251108000000_add_receipt_data"
     assert {**before, "migrations": None} == {**after, "migrations": None}
     assert not list(site.store.glob("*/.partial-*"))
+
+
+def journal_of(site) -> List[Dict[str, object]]:
+    """The lines of the only operation, of steps that were done."""
+    (path,) = site.store.glob("operations/*/journal.jsonl")
+    entries = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [entry for entry in entries if entry["event"] == "done"]
+
+
+@pytest.mark.parametrize("failpoint", ["step.rehearsal.done", "down.ran"])
+def test_a_proof_that_was_killed_is_repeated_alone(site, failpoint: str) -> None:
+    assert site.run("deploy_with_down", failpoint).returncode == -signal.SIGKILL
+    site.succeed("deploy_with_down")
+    done = journal_of(site)
+    steps = [entry["step"] for entry in done]
+    assert [steps.count(step) for step in ("backup", "drill", "rehearsal", "down_proof")] == [1, 1, 1, 1]
+    assert [entry["proved"] for entry in done if entry["step"] == "down_proof"] == [True]
+    assert site.databases("backstop_scratch_") == []
+
+
+@pytest.mark.parametrize("failpoint", ["backup.dumped", "step.backup.done", "step.migrate.began"])
+def test_a_deploy_killed_behind_its_final_backup_is_finished(site, failpoint: str) -> None:
+    """What was written before the fence is in the final backup, which is not repeated once it is exact."""
+    assert site.run("deploy", "step.rehearsal.done").returncode == -signal.SIGKILL
+    site.sql(WRITE)
+    assert site.run("deploy", failpoint).returncode == -signal.SIGKILL
+    made = {path.name for path in site.store.glob("pre-migration/tokens*")}
+    site.succeed("deploy")
+    backups = {path.name for path in site.store.glob("pre-migration/tokens*")}
+    assert len(backups) == 2 and (backups == made) == (failpoint != "backup.dumped")
+    (last,) = backups - {min(backups)}
+    done = journal_of(site)
+    steps = [entry["step"] for entry in done]
+    assert [entry["backup"] for entry in done if entry["step"] == "backup"][-1] == last
+    assert [steps.count(step) for step in ("drill", "rehearsal", "migrate", "check")] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("failpoint", occurrences(REVERT))

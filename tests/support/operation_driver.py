@@ -6,7 +6,7 @@
 
 A test starts it as a program, kills it at a failpoint, starts it again and looks at what is left:
 
-    python -m support.operation_driver deploy|revert|revert_and_carry|undo|undo_and_carry SETTINGS.json
+    python -m support.operation_driver deploy|deploy_with_down|revert|revert_and_carry|undo|undo_and_carry SETTINGS.json
 """
 
 from __future__ import annotations
@@ -15,29 +15,18 @@ import json
 import sys
 from typing import Any, Dict, Optional
 
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import (
-    apply_migrations,
-    read_state,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.fence import fence
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.change import change_database
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import read_state
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.evaluation import evaluate
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.inputs import GateInputs
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import (
     clean_failed_migration,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import (
-    check_against_rehearsal,
-    rehearse,
-)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.database_properties import (
-    drop_scratch_database,
-)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site, journaled_step
@@ -48,6 +37,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
     open_operations,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.proofs import prove
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import back_up_retired
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
@@ -64,6 +54,7 @@ class Driver:
         self.site = Site(connection, administration, Store(given["store"]), given.get("client_bin_dir"))
         self.release = Settings.from_url(given.get("release_url", given["url"]))
         self.expected = given.get("expected", [])
+        self.down: Optional[Dict[str, Any]] = None
         self.data_directory = given.get("data_directory")
         self.prisma = Prisma(
             given["project"], node_bin_dir=given["node_bin_dir"], environment=given["prisma_environment"]
@@ -80,14 +71,21 @@ class Driver:
         with self.site.connect() as session:
             return read_state(session, self.prisma, self.site.connection.schema)
 
+    def deploy_with_down(self) -> Dict[str, Any]:
+        """SQL that takes the migration out again is proved too."""
+        self.down = {"given": 'DROP TABLE "ReceiptData"'}
+        return self.deploy()
+
     def deploy(self) -> Dict[str, Any]:
         operation = self._begin("deploy", {"migrations": self.expected})
-        if self._state().failed:
+        state = self._state()
+        if state.failed:
             return self._clean(operation)
-        if self._state().pending:
+        if state.pending:
             self._prove(operation)
             operation.write("stop", "done")
-            self._change(operation)
+        if state.pending or operation.last("migrate"):
+            self._change()
         operation.close("done")
         return {"operation": operation.id, "outcome": "done"}
 
@@ -106,38 +104,23 @@ class Driver:
         if closed:
             raise BackstopError("Gates are closed", found="; ".join(str(gate) for gate in closed))
         operation.write("gates", "done")
-        if operation.done("rehearsal"):
-            return
-        self._back_up(operation)
-        place = self.site.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]
-        with journaled_step(self.site, "drill") as facts:
-            facts.update(verify(self.site, place, "restored", keep=True))
-        with journaled_step(self.site, "rehearsal") as rehearsal:
-            rehearsal.update(
-                rehearse(
-                    self.site,
-                    facts["database"],
-                    self.prisma,
-                    expected=self.expected,
-                    lock_timeout_ms=LOCK_TIMEOUT_MS,
-                )
-            )
-        with self.site.administer() as admin:
-            drop_scratch_database(admin, facts["database"])
+        if not operation.done("rehearsal"):
+            self._back_up(operation)
+        prove(self.site, self.prisma, down=self.down, expected=self.expected, lock_timeout_ms=LOCK_TIMEOUT_MS)
 
     def _back_up(self, operation: Operation) -> None:
         with journaled_step(self.site, "backup") as facts:
             facts["backup"] = make_backup(self.site, "pre-migration").backup_id
 
-    def _change(self, operation: Operation) -> None:
-        place = self.site.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]
-        if not fence(self.site, place, 5)["same"]:
-            self._back_up(operation)
-        apply_migrations(self.site, self.prisma, expected=self.expected, lock_timeout_ms=LOCK_TIMEOUT_MS)
-        with self.site.connect() as session:
-            wrong = check_against_rehearsal(self.site, session)
-        if wrong:
-            raise BackstopError("The catalog differs from the rehearsal's", found="; ".join(wrong))
+    def _change(self) -> None:
+        change_database(
+            self.site,
+            self.prisma,
+            wait_seconds=5,
+            lock_retries=0,
+            expected=self.expected,
+            lock_timeout_ms=LOCK_TIMEOUT_MS,
+        )
 
     def _clean(self, operation: Operation) -> Dict[str, Any]:
         place = self.site.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]

@@ -150,6 +150,29 @@ def rollback_argument_spec() -> Dict[str, Any]:
     )
 
 
+def table_checks_argument_spec() -> Dict[str, Any]:
+    """The option of modules that check tables; documented in the fragment ``table_checks``."""
+    return dict(
+        tables=dict(
+            type="list",
+            elements="dict",
+            default=[],
+            options=dict(
+                name=dict(type="str", required=True),
+                exists=dict(type="bool", default=True),
+                columns=dict(type="list", elements="str"),
+                key=dict(type="list", elements="str", no_log=False),
+                rows=dict(type="int"),
+                min_rows=dict(type="int"),
+                max_rows=dict(type="int"),
+                earliest=dict(type="dict"),
+                latest=dict(type="dict"),
+                sums=dict(type="dict"),
+            ),
+        ),
+    )
+
+
 @dataclasses.dataclass
 class Request:
     """What a module was asked for."""

@@ -43,13 +43,6 @@ def end(outcome: str) -> Task:
 
 
 WHERE = {"connection": {"url": "{{ database_url }}"}, "store": "/var/backups/backstop"}
-DRILL: Task = {
-    "name": "Restore for a rehearsal",
-    PREFIX + "pg_backup_verify": {
-        "backup": "{{ backup.backup }}", "keep_scratch": True, "operation": "{{ begun.operation }}", **WHERE
-    },
-    "register": "drill",
-}
 COLUMNS = "_prisma_migrations (id, checksum, migration_name, logs)"
 FAILED = "INSERT INTO %s VALUES (gen_random_uuid(), 'x', '%s', 'ERROR')" % (COLUMNS, MIGRATION)
 FORGET = "DELETE FROM _prisma_migrations WHERE migration_name = '20251001000000_init'"
@@ -73,8 +66,8 @@ LATER: Task = {
 #: Modules, whose examples come in their order; module and number of the example; tasks in between.
 STORY: List[Union[str, Task]] = [
     "check_variables", "application_info", "prisma_migrate_info", "prisma_migrate_lint", "pg_table_info",
-    "smoke_test:0", "operation:0", "deploy_gates_info", "pg_dump:0", "pg_backup_info", "pg_backup_verify", DRILL,
-    "prisma_migrate_rehearse", "release_trial", "pg_scratch_database", "application_release:0",
+    "smoke_test:0", "operation:0", "deploy_gates_info", "pg_dump:0", "pg_backup_info", "pg_backup_verify",
+    "prisma_migrate_rehearse:0", "release_trial", "prisma_migrate_rehearse:1", "application_release:0",
     "application_service:0", "application_service:3", "application_service:4",
     "pg_fence", "prisma_migrate_deploy", "application_release:1", "application_service:1", "smoke_test:1",
     sql("Write a receipt", RECEIPT), "pg_table_check:0", "pg_table_check:1", AFTER, "pg_table_check:2",

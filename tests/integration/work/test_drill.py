@@ -5,10 +5,14 @@
 """The drill: what a backup gives back is compared with what was backed up, and what differs is noticed."""
 from __future__ import annotations
 
+import re
+
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import run_drill
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database, compare
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.standing import forecast
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.database_properties import (
     read_properties,
@@ -39,6 +43,16 @@ def test_realistic_database_comes_back_equal(restored):
     assert not found["missing"] and not found["added"]
     # What only reads differently: IN becomes = ANY.
     assert {definitions.kind_of(key) for key in found["changed"]} <= set(definitions.REPRINTED)
+
+
+def test_what_it_took_is_foretold(plain):
+    """As a deploy's --check shows it."""
+    place = plain.backup()
+    run_drill(plain.site, place)
+    told = forecast(plain.store)
+    rows = manifests.load(place).rows
+    assert re.fullmatch(r"the newest backup has \d+\.\d MB, %d rows" % rows, told["size"])
+    assert re.match(r"the newest drill restored in [\d.]+ s; no rehearsal was measured yet; no downtime", told["times"])
 
 
 def test_every_kind_of_object_is_compared(restored):

@@ -28,6 +28,8 @@ GIVEN = {
     "item", "groups", "group_names", "hostvars", "inventory_hostname", "play_hosts", "playbook_dir", "role_path",
     "role_name", "omit", "lookup", "query", "q", "undef", "now", "range", "dict", "namespace", "vars", "environment",
 }
+#: Variables that keep the name of the playbook that they are for.
+OTHER_PREFIXES = {"backup": ("restore_drill_",)}
 EXPRESSIONS = Environment()  # for its grammar only: nothing is rendered
 
 
@@ -104,7 +106,8 @@ def test_entry_points_are_task_files(role: pathlib.Path) -> None:
 @every_role
 def test_names_bear_the_role(role: pathlib.Path) -> None:
     shared = set(load(ROOT / "meta" / "shared_options.yml"))
-    wrong = [name for name in set(defaults_of(role)) - shared if not name.startswith(role.name + "_")]
+    prefixes = (role.name + "_", *OTHER_PREFIXES.get(role.name, ()))
+    wrong = [name for name in set(defaults_of(role)) - shared if not name.startswith(prefixes)]
     assert not wrong
 
 

@@ -28,7 +28,13 @@ def mentioned(path: pathlib.Path) -> List[str]:
 
 
 def test_steps_are_found() -> None:
-    assert {name for path in FILES for name in mentioned(path)} >= {"stop", "migrate", "emergency_backup"}
+    assert {name for path in FILES for name in mentioned(path)} >= {"stop", "post_backup", "emergency_backup"}
+
+
+def test_a_deploy_decides_by_no_step() -> None:
+    """The module operation tells how far it came. The names under which it keeps backups are all that it gives."""
+    own = [name for path in FILES if path.is_relative_to(ROOT / "roles" / "deploy") for name in mentioned(path)]
+    assert set(own) == {"post_backup", "emergency_backup"}
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if mentioned(path)], ids=name_of)

@@ -52,12 +52,13 @@ def run(tmp_path: pathlib.Path) -> Run:
 def test_what_is_wrong_is_said_in_one_go(run: Run) -> None:
     status, said = run(
         "-e", "rollback_accept_lost_row=5", rollback_accept_lost_rows="many", application_start_timeout=-1,
-        rollback_reapply="aply", backstop_connection="postgresql://u:pears@h/d",
+        rollback_reapply="aply", backstop_connection="postgresql://u:pears@h/d", migration_rehearsal_down_sql="auto",
     )  # fmt: skip
     assert status == 2, said
     for words in (
         "There is no option rollback_accept_lost_row. Did you mean rollback_accept_lost_rows?",
         "rollback_accept_lost_rows must be a whole number; found 'many'.",
+        "There is no option migration_rehearsal_down_sql. Did you mean deploy_down_sql?",
         "application_start_timeout must be 0 or more; found '-1'.",
         "rollback_reapply must be one of off, report, apply; found 'aply'.",
         "backstop_connection must be a dictionary.",

@@ -19,7 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
 from ..base import encryption, sqlstates
-from ..base.durable_files import file_error, make_private_directory, publish_directory, write_file, write_json
+from ..base.durable_files import (
+    file_error,
+    make_private_directory,
+    publish_directory,
+    read_tree,
+    write_file,
+    write_json,
+)
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.processes import Running
@@ -92,6 +99,42 @@ def make_backup(
         place, "readable", {"passed": True, "method": method, "seconds": manifest.seconds["decode"]}
     )
     return place
+
+
+def make_again(site: Site, place: BackupPlace) -> BackupPlace:
+    """Back up once more as an earlier time: the same kind and options, of the same release, with its migrations."""
+    manifest = manifests.load(place)
+    manifest.require_whole()
+    migrations, schema = place.file("migrations"), None
+    if os.path.isfile(place.file(PRISMA_SCHEMA)):
+        with open(place.file(PRISMA_SCHEMA), "rb") as stream:
+            schema = stream.read()
+    return make_backup(
+        site,
+        place.kind,
+        migrations=read_tree(migrations) if os.path.isdir(migrations) else None,
+        commit=manifest.commit,
+        form=BackupOptions.of(manifest),
+        prisma_schema=schema,
+    )
+
+
+def described(place: BackupPlace) -> Dict[str, Any]:
+    """What a result and the journal say of a backup."""
+    manifest = manifests.load(place)
+    plain = manifest.archive.plain
+    return {
+        "backup": place.backup_id,
+        "scope": manifest.scope,
+        "directory": place.path,
+        "plain": place.file(plain) if plain else None,
+        "encrypted": manifest.is_encrypted,
+        "size": manifest.archive.size,
+        "tables": len(manifest.tables),
+        "rows": manifest.rows,
+        "seconds": manifest.seconds,
+        "level": manifests.level_of(place),
+    }
 
 
 @contextlib.contextmanager

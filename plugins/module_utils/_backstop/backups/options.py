@@ -35,6 +35,12 @@ class BackupOptions:
     #: the only tables, as a person types their names
     tables: Optional[Sequence[str]] = None
 
+    @classmethod
+    def of(cls, manifest: manifests.Manifest) -> "BackupOptions":
+        """Those that a backup of a whole database was made with."""
+        found = manifest.archive
+        return cls(format=found.format, jobs=found.jobs, plain=bool(found.plain))
+
     @property
     def scope(self) -> str:
         if self.schema_only:

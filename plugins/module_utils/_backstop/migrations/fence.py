@@ -19,6 +19,7 @@ from ..site import Site, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
+from ..store.operation import Operation
 from ..store.steps import FENCE, MIGRATE, PROOFS
 from .leftovers import leftovers
 
@@ -34,9 +35,7 @@ def fence(site: Site, place: BackupPlace, wait_seconds: float) -> Dict[str, Any]
     """
     manifest = manifests.load(place)
     if site.operation is not None:
-        why = "The database is not cleared of other sessions: something was left out"
-        # A final backup behind an earlier fence may have been cut off; what it replaced was proved all the same.
-        site.operation.require(list(PROOFS.get(site.operation.kind, ())), why, once=True)
+        require_proofs(site.operation)
     with journaled_step(site, FENCE) as facts, site.administer() as admin:
         _drop_debris(site, admin)
         facts["ended_sessions"] = _clear(site, admin, wait_seconds)
@@ -48,6 +47,13 @@ def fence(site: Site, place: BackupPlace, wait_seconds: float) -> Dict[str, Any]
             raise _others(back, "none that comes back after it was ended")
         facts.update(backup=place.backup_id, same=not differences, differences=differences)
     return {"changed": bool(facts["ended_sessions"]), **facts}
+
+
+def require_proofs(operation: Operation) -> None:
+    """:raises Refused: gates were left out"""
+    why = "The database is not cleared of other sessions: something was left out"
+    # A final backup behind an earlier fence may have been cut off; what it replaced was proved all the same.
+    operation.require(list(PROOFS.get(operation.kind, ())), why, once=True)
 
 
 def _differences(live: Session, manifest: Manifest) -> List[str]:

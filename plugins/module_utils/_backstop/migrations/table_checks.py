@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import decimal
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ..base.errors import BackstopError, Refused
 from ..postgres import digests, measures
@@ -18,6 +18,31 @@ from ..store.manifest import Manifest
 
 #: What was measured of a table, and what is wrong with it.
 Result = Tuple[Dict[str, Any], List[str]]
+
+
+def check_tables(
+    session: Session,
+    wanted: Sequence[Mapping[str, Any]],
+    default_schema: str,
+    manifest: Optional[Manifest] = None,
+    besides: Sequence[str] = (),
+) -> List[Dict[str, Any]]:
+    """Check every table; see check_table().
+
+    :param besides: what else is wrong, told with it
+    :returns: what was measured of each
+    :raises BackstopError: with a sentence for each check that does not hold
+    """
+    results = [check_table(session, one, default_schema, manifest) for one in wanted]
+    measured = [found for found, _wrong in results]
+    wrong = [sentence for _found, sentences in results for sentence in sentences] + list(besides)
+    if wrong:
+        raise BackstopError(
+            "The database is not as expected",
+            found="; ".join(wrong[:20]),
+            details={"wrong": wrong, "tables": measured},
+        )
+    return measured
 
 
 def check_table(

@@ -24,6 +24,8 @@ STOP = "stop"
 FENCE = "fence"
 #: The migrations were applied on the live database.
 MIGRATE = "migrate"
+#: Definitions are those that the rehearsal left, and tables as described.
+CHECK = "check"
 STARTED = "started"
 POST_BACKUP = "post_backup"
 

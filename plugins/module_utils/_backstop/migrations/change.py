@@ -1,0 +1,71 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a deploy does to the database while the application is stopped: fence, a final backup where the first one is no
+longer exact, the migrations, and the checks of what they left.
+
+Each is a step of its own in the journal, so a run after one that was cut off repeats only what is missing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping, Sequence
+
+from ..backups.make import described, make_again
+from ..prisma.cli import Prisma
+from ..site import Run, journaled_step
+from ..store.steps import BACKUP, CHECK, FENCE, MIGRATE
+from .deploy import read_state
+from .fence import fence, require_proofs
+from .rehearse import check_against_rehearsal
+from .retry import apply_patiently
+from .table_checks import check_tables
+
+
+def change_database(
+    run: Run,
+    prisma: Prisma,
+    *,
+    wait_seconds: float,
+    tables: Sequence[Mapping[str, Any]] = (),
+    **migrate: Any,
+) -> Dict[str, Any]:
+    """Take a deploy's database to the new schema, or from where an earlier run of this operation was cut off.
+
+    :param wait_seconds: how long the fence waits for sessions that are at work
+    :param tables: what is expected of tables afterwards; see check_tables()
+    :param migrate: of :func:`.retry.apply_patiently`
+    :returns: what the journal holds of fence, backup and migration, whichever run did it; ``checks``
+    """
+    operation = run.operation
+    with run.connect() as session:
+        pending = read_state(session, prisma, run.connection.schema).pending
+    migrated: Dict[str, Any] = {"lock_retries": 0}
+    if pending:
+        _fence(run, wait_seconds)
+        migrated = apply_patiently(run, prisma, **migrate)
+    if operation.done(CHECK) is None:
+        with journaled_step(run, CHECK) as facts, run.connect() as session:
+            wrong = check_against_rehearsal(run, session)
+            facts["checks"] = 1 + len(check_tables(session, tables, run.connection.schema, besides=wrong))
+    fenced, backup = operation.facts(FENCE) or {}, operation.facts(BACKUP) or {}
+    return {
+        **(operation.facts(MIGRATE) or {}),
+        **(operation.facts(CHECK) or {}),
+        "changed": bool(pending),
+        "lock_retries": migrated["lock_retries"],
+        "backup": backup.get("backup"),
+        "ended_sessions": fenced.get("ended_sessions", []),
+        "differences": fenced.get("differences", []),
+    }
+
+
+def _fence(run: Run, wait_seconds: float) -> None:
+    """Leave nobody else in the database, and a backup that is exact."""
+    require_proofs(run.operation)
+    place = run.store.find_backup(str((run.operation.facts(BACKUP) or {})["backup"]))
+    if fence(run, place, wait_seconds)["same"]:
+        return
+    with journaled_step(run, BACKUP) as facts:
+        facts.update(described(make_again(run, place)), reused=False)

@@ -1,0 +1,142 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How far a deploy came, by its journal: what its roles decide by and show, so that none of them reads a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, List, Optional, Sequence
+
+from ..store import manifest as manifests
+from ..store.layout import Store
+from ..store.operation import Operation, operations
+from ..store.steps import (
+    BACKUP,
+    DOWN_PROOF,
+    FENCE,
+    GATES,
+    MIGRATE,
+    OLD_RELEASE,
+    PROOFS,
+    REHEARSAL,
+    STARTED,
+    STOP,
+)
+
+#: Of the application, as far as this operation is concerned.
+UNTOUCHED, STOPPED, SERVING = "untouched", "stopped", "serving"
+
+
+@dataclasses.dataclass(frozen=True)
+class DeployStanding:
+    """How far a deploy came."""
+
+    #: one of the words above
+    application: str
+    #: whether there were migrations to apply when it began
+    migrates: bool
+    #: its backup was restored and its migrations rehearsed
+    proved: bool
+    #: migrations began, so the database may be another one
+    migration_began: bool
+    #: migrations were all applied, as far as the journal knows
+    migrated: bool
+    #: the backup that is exact, once the fence stands
+    backup: Optional[str]
+    #: the rehearsal proved the former release on the new schema
+    old_release_works: bool
+    #: the rehearsal proved SQL that takes the migrations out again
+    down_proved: bool
+    #: tables on which the rehearsed migrations work: after a failure what differs there is their own doing
+    rehearsed_tables: List[str]
+    #: tables that they make, as a person types them
+    new_tables: List[str]
+    #: what they did on the copy, in a sentence
+    rehearsed: str
+    applied: List[str]
+    ended_sessions: List[str]
+    #: gates that were waived, with the reason
+    waived: Dict[str, str]
+    #: what a complete rollback would be, by the gates
+    rollback: str
+
+    @property
+    def story(self) -> List[str]:
+        """Of a deploy that is done, for people."""
+        waived = "; ".join("%s: %s" % gate for gate in sorted(self.waived.items())) or "none"
+        lines = ["Migrations applied: %s." % (", ".join(self.applied) or "none")]
+        if self.rehearsed:
+            lines.append("What they did, as rehearsed: %s." % self.rehearsed)
+        lines.append(
+            "Gates waived: %s. A complete rollback would be: %s." % (waived, self.rollback or "not known")
+        )
+        if self.ended_sessions:
+            lines.append("Sessions that were ended: %s." % "; ".join(self.ended_sessions))
+        return lines
+
+
+def standing_of(deploy: Operation) -> DeployStanding:
+    """How far a deploy came."""
+    done = {entry["step"]: entry for entry in deploy.journal() if entry["event"] == "done"}
+    rehearsal, gates = done.get(REHEARSAL, {}), done.get(GATES, {})
+    windows = [entry["step"] for entry in deploy.journal() if entry["step"] in (STOP, STARTED)]
+    return DeployStanding(
+        application={STOP: STOPPED, STARTED: SERVING}[windows[-1]] if windows else UNTOUCHED,
+        migrates=bool((deploy.header.get("facts") or {}).get("pending")),
+        proved=REHEARSAL in done,
+        migration_began=deploy.last(MIGRATE) is not None,
+        migrated=MIGRATE in done,
+        backup=done.get(BACKUP, {}).get("backup"),
+        old_release_works=bool(done.get(OLD_RELEASE, {}).get("works")),
+        down_proved=bool(done.get(DOWN_PROOF, {}).get("proved")),
+        rehearsed_tables=[
+            name for key in ("added_tables", "changed_rows", "changed_columns") for name in rehearsal.get(key, [])
+        ],
+        new_tables=rehearsal.get("new_tables", []),
+        rehearsed=rehearsal.get("summary", ""),
+        applied=done.get(MIGRATE, {}).get("applied", []),
+        ended_sessions=done.get(FENCE, {}).get("ended_sessions", []),
+        waived=gates.get("waived", {}),
+        rollback=gates.get("rollback", ""),
+    )
+
+
+def require_before(deploy: Operation, state: str) -> None:
+    """What must be done before a deploy stops the application, starts it as its new release, or ends as done.
+
+    :raises Refused: something was left out; nothing was changed
+    """
+    migrates = standing_of(deploy).migrates
+    needed: Dict[str, Sequence[str]] = {
+        STOP: PROOFS["deploy"] if migrates else (GATES,),
+        STARTED: (STOP, MIGRATE) if migrates else (STOP,),
+        "done": (STARTED,),
+    }
+    deploy.require(list(needed[state]), "This is not done: something before it was left out", once=True)
+
+
+def forecast(store: Store) -> Dict[str, str]:
+    """What the newest backup, drill, rehearsal and downtime took, in words: what the next deploy will take."""
+    known = sorted(manifests.readable(store.backups()), key=lambda one: str(one.manifest.created))
+    drills = [levels["restored"] for levels in map(_levels, known) if "recovery_seconds" in levels.get("restored", {})]
+    done = operations(store)
+    rehearsals = [found["seconds"] for found in (one.facts(REHEARSAL) for one in done) if found]
+    finished = [one for one in done if one.kind == "deploy" and one.outcome == "done" and one.last(STOP)]
+    size = "there is no backup yet"
+    if known:
+        manifest = known[-1].manifest
+        size = "the newest backup has %.1f MB, %d rows" % (manifest.archive.size / 1e6, manifest.rows)
+    times = [
+        "the newest drill restored in %s s" % drills[-1]["recovery_seconds"] if drills else "no drill was measured yet",
+        "the newest rehearsal ran %s s" % rehearsals[-1] if rehearsals else "no rehearsal was measured yet",
+        "the last deploy stopped the application for %s s" % finished[-1].downtime()
+        if finished
+        else "no downtime was measured yet",
+    ]
+    return {"size": size, "times": "; ".join(times)}
+
+
+def _levels(backup: manifests.Readable) -> Dict[str, Any]:
+    return dict((manifests.verification(backup.place) or {}).get("levels", {}))

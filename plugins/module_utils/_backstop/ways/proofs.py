@@ -1,0 +1,143 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a deploy proves on a copy while the application runs: that its backup can be restored, what the migrations do,
+and the SQL that takes them out again.
+
+Each proof is a step of its own in the journal. A run after one that was cut off repeats what is missing, on the copy
+that was left where that can still serve.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from ..backups.drill import verify
+from ..base.sql_names import scratch_name
+from ..migrations.deploy import read_state
+from ..migrations.rehearse import rehearse_closed
+from ..migrations.table_checks import check_tables
+from ..postgres import server
+from ..postgres.database_properties import drop_scratch_database
+from ..prisma.cli import Prisma
+from ..site import Run, journaled_step
+from ..store.layout import BackupPlace
+from ..store.operation import Operation
+from ..store.steps import BACKUP, DOWN_PROOF, DRILL, FENCE, OLD_RELEASE, REHEARSAL
+from .down_sql import rehearse_down
+
+
+def prove(
+    run: Run,
+    prisma: Prisma,
+    *,
+    tables: Sequence[Mapping[str, Any]] = (),
+    down: Optional[Mapping[str, Any]] = None,
+    keep: bool = False,
+    **how: Any,
+) -> Dict[str, Any]:
+    """Drill the operation's backup, rehearse the pending migrations on the restored copy, and prove the down-SQL.
+
+    :param tables: what is expected of tables of the migrated copy; see check_tables()
+    :param down: keywords of find_down_sql(), where such SQL is wanted
+    :param keep: leave the copy for the trial of the old release, and the down-SQL, which changes it, for the next call
+    :param how: of :func:`..migrations.rehearse.rehearse_closed`
+    :returns: what the journal holds of each proof, ``told``, and ``database``, the copy, where it was kept
+    """
+    operation = run.operation
+    copy = scratch_name(operation.id, "drill")
+    missing = [] if _is_over(operation) else [step for step in _wanted(down, keep) if operation.done(step) is None]
+    if missing:
+        place = run.store.find_backup(str((operation.facts(BACKUP) or {})["backup"]))
+        if REHEARSAL in missing or not _is_migrated(run, prisma, copy):
+            _rehearse(run, prisma, place, copy, tables, how)
+        if DOWN_PROOF in missing and _is_there(run, copy):
+            rehearse_down(run, place, scratch=copy, prisma=prisma, **(down or {}))
+    if not keep:
+        with run.administer() as admin:
+            drop_scratch_database(admin, copy)
+    found = {step: operation.facts(step) or {} for step in (DRILL, REHEARSAL, OLD_RELEASE, DOWN_PROOF)}
+    to_try = keep and OLD_RELEASE in missing and _is_there(run, copy)
+    return {
+        "changed": bool(missing),
+        **found,
+        "database": copy if to_try else None,
+        "told": [] if to_try else told(found),
+    }
+
+
+def _wanted(down: Optional[Mapping[str, Any]], keep: bool) -> List[str]:
+    if keep:
+        return [DRILL, REHEARSAL, OLD_RELEASE]
+    return [DRILL, REHEARSAL, DOWN_PROOF] if down is not None else [DRILL, REHEARSAL]
+
+
+def _is_over(operation: Operation) -> bool:
+    """From the fence on the copy is debris, and the backup may be another one. A closed server leaves no copy."""
+    rehearsed = operation.done(REHEARSAL) or {}
+    return operation.last(FENCE) is not None or bool(rehearsed.get("closed_server"))
+
+
+def _rehearse(
+    run: Run,
+    prisma: Prisma,
+    place: BackupPlace,
+    copy: str,
+    tables: Sequence[Mapping[str, Any]],
+    how: Mapping[str, Any],
+) -> None:
+    """Leave a copy on which the migrations ran, except where that needed a server of its own.
+
+    A copy on which a rehearsal was cut off is none to begin with, so the drill is made again with it.
+    """
+    with journaled_step(run, DRILL) as facts:
+        facts.update(verify(run, place, "restored", keep=True))
+    with journaled_step(run, REHEARSAL) as facts:
+        facts.update(rehearse_closed(run, copy, prisma, place, **how))
+        if not facts["closed_server"]:
+            with run.connect(copy) as session:
+                check_tables(session, tables, run.connection.schema)
+
+
+def _is_there(run: Run, name: str) -> bool:
+    with run.administer() as admin:
+        return name in [known for known, _oid, _allowed in server.databases(admin)]
+
+
+def _is_migrated(run: Run, prisma: Prisma, name: str) -> bool:
+    """Whether a rehearsal left it, and no proof of down-SQL took the migrations out again."""
+    if not _is_there(run, name):
+        return False
+    with run.connect(name) as session:
+        state = read_state(session, prisma, run.connection.schema)
+    return not state.pending and not state.failed
+
+
+def told(found: Mapping[str, Mapping[str, Any]]) -> List[str]:
+    """The proofs, as people are told them."""
+    drill, rehearsal = found[DRILL], found[REHEARSAL]
+    lines = []
+    if drill:
+        restored = "%s was restored into a scratch database in %s s" % (drill["backup"], drill["recovery_seconds"])
+        same = "%d rows of %d tables, all definitions" % (drill["rows"], drill["tables"])
+        lines.append("%s and equals its source: %s." % (restored, same))
+    if rehearsal:
+        names = ", ".join(migration["name"] for migration in rehearsal["migrations"])
+        why = rehearsal["closed_server"]
+        where = " in a server of its own, because of: %s" % why if why else ""
+        parts = ["%s: %s s on a copy%s" % (names, rehearsal["seconds"], where), rehearsal["summary"]]
+        parts.append("the old release on the new schema: " + _trial_told(found[OLD_RELEASE]))
+        if found[DOWN_PROOF]:
+            parts.append("taking them out again by SQL: " + _down_told(found[DOWN_PROOF]))
+        lines.append("; ".join(parts) + ".")
+    return lines
+
+
+def _trial_told(trial: Mapping[str, Any]) -> str:
+    how = "works" if trial.get("works") else "does not work" if trial.get("tried") else "not tried"
+    return ", ".join([how, *([str(trial["reason"])] if trial.get("reason") else [])])
+
+
+def _down_told(proof: Mapping[str, Any]) -> str:
+    return "proved" if proof["proved"] else ", ".join(["not proved", *proof["reasons"]])
