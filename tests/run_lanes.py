@@ -457,8 +457,8 @@ class Beside:
 
 
 LANES = [
-    Lane("lint", "ruff, yamllint", lint),
-    Lane("types", "mypy, strict, on the library", types),
+    Lane("lint", "ruff, yamllint", lint, "quality"),
+    Lane("types", "mypy, strict, on the library", types, "quality"),
     Lane("quality", "rules of the house: imports, sources, documentation, role options", quality),
     Lane("unit", "tests without servers", unit),
     Lane("integration", "tests on a real PostgreSQL", integration),
@@ -499,6 +499,8 @@ def main() -> int:
     if unknown:
         parser.error("no such lane: %s (see --help)" % ", ".join(unknown))
     WORK.mkdir(exist_ok=True)
+    # Where it is set, every process compiles the library, and pytest rewrites the tests' asserts, anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     lanes = [lane for lane in LANES if not chosen or lane.name in chosen]
     CHOSEN.update(lane.name for lane in lanes)
     go(lanes)
