@@ -368,8 +368,9 @@ def test_a_failed_migration_is_another_scenario(drop):
         drop.proof(DOWN)
 
 
-def test_a_reader_that_does_not_go(drop):
+def test_a_reader_that_does_not_go(drop, monkeypatch):
     """Nobody is waited for forever: the lock timeout ends the attempt, nothing is changed."""
+    monkeypatch.setattr(down_module, "_LOCK_TIMEOUT", "300ms")
     site = drop.proved()
     with drop.live.session() as cursor:
         cursor.execute('BEGIN; SELECT * FROM "ReceiptData"')
