@@ -11,11 +11,11 @@ import os
 import pathlib
 import random
 import subprocess
-import sys
 from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
 from demo.postgres_server import Cluster
+from support.forks import Forks
 from support.prisma_project import PrismaProject, tools
 from support.snapshots import Snapshot
 from support.watcher import Watcher
@@ -71,11 +71,19 @@ def template(cluster, project) -> str:
     return "before"
 
 
+@pytest.fixture(scope="session")
+def driver() -> Iterator[Forks]:
+    with Forks("support.operation_driver") as forks:
+        yield forks
+
+
 class Site:
     """One database with its store; runs operations on it in processes of their own."""
 
-    def __init__(self, cluster: Cluster, name: str, project: PrismaProject, folder: pathlib.Path) -> None:
-        self.cluster, self.folder = cluster, folder
+    def __init__(
+        self, cluster: Cluster, name: str, project: PrismaProject, folder: pathlib.Path, driver: Forks
+    ) -> None:
+        self.cluster, self.folder, self.driver = cluster, folder, driver
         self.name = name
         self.store = folder / "store"
         self.settings = folder / "settings.json"
@@ -95,20 +103,12 @@ class Site:
         self, what: str, failpoint: Optional[str] = None, log: Optional[pathlib.Path] = None
     ) -> "subprocess.CompletedProcess[str]":
         """Run an operation; killed at the failpoint when one is named."""
-        environment = dict(os.environ)
+        environment = {}
         if failpoint:
             environment["BACKSTOP_FAILPOINT"] = failpoint
         if log:
             environment["BACKSTOP_FAILPOINT_LOG"] = str(log)
-        return subprocess.run(
-            [sys.executable, "-m", "support.operation_driver", what, str(self.settings)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return self.driver.run([what, str(self.settings)], environment)
 
     def succeed(self, what: str) -> Dict[str, Any]:
         done = self.run(what)
@@ -148,19 +148,19 @@ class Site:
 
 
 @pytest.fixture
-def site(cluster, template, project, tmp_path) -> Site:
+def site(cluster, template, project, tmp_path, driver) -> Site:
     """Before the deploy."""
     name = "tokens_%d" % random.SystemRandom().randrange(1 << 40)
     cluster.sql('CREATE DATABASE "%s" TEMPLATE "%s" OWNER %s' % (name, template, ROLE))
-    return Site(cluster, name, project, tmp_path)
+    return Site(cluster, name, project, tmp_path, driver)
 
 
 @pytest.fixture(scope="session")
-def snapshots(cluster, template, project, tmp_path_factory) -> Dict[str, Snapshot]:
+def snapshots(cluster, template, project, tmp_path_factory, driver) -> Dict[str, Snapshot]:
     """Of one site after its deploy, and after the revert that followed."""
     folder = tmp_path_factory.mktemp("snapshots")
     cluster.sql('CREATE DATABASE "%s" TEMPLATE "%s" OWNER %s' % (SNAPSHOT, template, ROLE))
-    site = Site(cluster, SNAPSHOT, project, folder)
+    site = Site(cluster, SNAPSHOT, project, folder, driver)
     taken = {}
     for state, what in (("deployed", "deploy"), ("reverted", "revert")):
         site.succeed(what)
@@ -170,20 +170,20 @@ def snapshots(cluster, template, project, tmp_path_factory) -> Dict[str, Snapsho
 
 
 @pytest.fixture
-def original(cluster, template, project, tmp_path) -> Dict[str, str]:
+def original(cluster, template, project, tmp_path, driver) -> Dict[str, str]:
     """What every site holds before the deploy."""
     folder = tmp_path / "original"
     folder.mkdir()
-    return Site(cluster, template, project, folder).contents()
+    return Site(cluster, template, project, folder, driver).contents()
 
 
 @pytest.fixture
-def deployed(cluster, snapshots, project, tmp_path) -> Site:
+def deployed(cluster, snapshots, project, tmp_path, driver) -> Site:
     snapshots["deployed"].put_back(tmp_path / "store")
-    return Site(cluster, SNAPSHOT, project, tmp_path)
+    return Site(cluster, SNAPSHOT, project, tmp_path, driver)
 
 
 @pytest.fixture
-def reverted(cluster, snapshots, project, tmp_path) -> Site:
+def reverted(cluster, snapshots, project, tmp_path, driver) -> Site:
     snapshots["reverted"].put_back(tmp_path / "store")
-    return Site(cluster, SNAPSHOT, project, tmp_path)
+    return Site(cluster, SNAPSHOT, project, tmp_path, driver)

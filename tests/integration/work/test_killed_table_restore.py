@@ -9,12 +9,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests
 from support.databases import OWNER
+from support.forks import Forks
 
 #: The failpoints of an undo, in their order; test_the_list_is_whole holds it to what really happens.
 UNDO = [
@@ -32,8 +31,14 @@ UPDATE "User" SET "email" = 'u2@example.org' WHERE "id" = 'u1'; UPDATE "User" SE
 """
 
 
+@pytest.fixture(scope="module")
+def driver():
+    with Forks("support.table_driver") as forks:
+        yield forks
+
+
 @pytest.fixture
-def spoiled(plain, tmp_path):
+def spoiled(plain, tmp_path, driver):
     """A database with a backup and users that were corrupted since, and a way to run the driver."""
     plain.backup()
     right = digest(plain)
@@ -46,10 +51,7 @@ def spoiled(plain, tmp_path):
     }), "utf-8")
 
     def run(what, **environment):
-        return subprocess.run(
-            [sys.executable, "-m", "support.table_driver", what, str(settings)], env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
-        )
+        return driver.run([what, str(settings)], environment)
 
     return plain, right, run
 
