@@ -164,7 +164,7 @@ def differing_keys(live: Side, base: Side, kept: BaseSums) -> Iterator[Tuple[int
     there = kept.of(base, count)
     bits = _differing(live.sums(count), there, count)
     if any(bits):
-        unequal = _unequal(live.rows(bits, count), base.rows(bits, count))
+        unequal = unequal_rows(live.rows(bits, count), base.rows(bits, count))
         for key, found in itertools.groupby(unequal, key=lambda one: one[0]):
             _keys, more, less = zip(*found)
             yield key, sum(more), sum(less)
@@ -187,7 +187,7 @@ def _differing(here: bytes, there: bytes, count: int) -> bytes:
     return bytes(bits)
 
 
-def _unequal(here: Iterator[bytes], there: Iterator[bytes]) -> Iterator[Tuple[int, int, int]]:
+def unequal_rows(here: Iterator[bytes], there: Iterator[bytes]) -> Iterator[Tuple[int, int, int]]:
     """Of two sorted sequences of Side.rows() what only one has: key hash, rows that only the first has, and only the
     second."""
     mine, other = next(here, None), next(there, None)
