@@ -26,7 +26,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.inputs import GateInputs
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.pgbouncer import Pooler
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import PAUSE_POOLS
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import swap as revert_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import handover
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import (
     build_successor,
@@ -196,15 +196,15 @@ def test_a_pooler_that_went_away_meanwhile(plain, bouncer, monkeypatch):
     """The swap is done and cannot be taken for failed; what is left to do is told."""
     place = plain.backup()
     site = prepared(plain, place, bouncer.pooler(pools=("shop",)))
-    swap = revert_module.swap
+    rename = handover.Fence.rename
 
-    def swap_and_lose_it(*arguments, **keywords):
-        result = swap(*arguments, **keywords)
+    def rename_and_lose_it(*arguments):
+        result = rename(*arguments)
         bouncer.process.kill()
         bouncer.process.wait()
         return result
 
-    monkeypatch.setattr(revert_module, "swap", swap_and_lose_it)
+    monkeypatch.setattr(handover.Fence, "rename", rename_and_lose_it)
     with pytest.raises(BackstopError, match="The work is done, but clients of PgBouncer still wait") as caught:
         revert(site, place, LossPolicy(0))
     assert 'RESUME "shop"' in caught.value.hint and ADMIN_PASSWORD not in str(caught.value)
