@@ -139,7 +139,7 @@ def test_an_odd_database_is_proved_and_what_is_left_out_is_named(restored):
 def test_privileges_that_no_dump_carries_are_named(odd):
     """Those of the server's own objects; a new database has none that differ from what they usually are."""
     live, _place, manifest = odd
-    found = [entry["name"] for entry in manifest["not_covered"] if entry["kind"] == "privileges on"]
+    found = [entry.name for entry in manifest.not_covered if entry.kind == "privileges on"]
     assert found == SYSTEM_OBJECTS
     with live.site.connect("postgres") as session:
         assert catalog.not_covered(session) == []
