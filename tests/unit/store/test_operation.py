@@ -20,6 +20,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
     operations,
     operations_of,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import (
+    RESTORE_TABLE,
+    TableRestored,
+)
 
 
 @pytest.fixture
@@ -44,6 +48,15 @@ def test_what_was_written_is_read_by_another_process(store, operation):
     assert again.done("backup")["backup"] == "shop-1" and again.facts("backup") == {"backup": "shop-1", "note": "电"}
     assert again.done("drill") is None and again.facts("drill") is None and again.last("drill") is None
     assert again.began_at("backup") == again.journal()[0]["at"] and again.began_at("drill") is None
+
+
+def test_what_a_step_left_by_its_type(operation):
+    """Of journals of other versions, too, which have more or less."""
+    assert operation.result(RESTORE_TABLE) == TableRestored()
+    operation.write(RESTORE_TABLE, "done", table="public.t", where=None, emergency=None, changed=True, of_another=1)
+    found = operation.result(RESTORE_TABLE)
+    assert found == TableRestored(table="public.t", changed=True) and (found.where, found.keys) == (None, [])
+    assert operation.facts("restore_table")["of_another"] == 1
 
 
 def test_a_step_that_began_again_is_not_done(operation):

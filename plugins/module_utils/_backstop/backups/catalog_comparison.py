@@ -20,7 +20,7 @@ from ..postgres.connection import Session
 from ..postgres.database_properties import create_database, drop_scratch_database
 from ..site import Site
 from ..store.layout import new_id
-from ..store.manifest import Manifest, readable, verification
+from ..store.manifest import Manifest, readable, reprinted
 from .comparison import Comparison
 
 
@@ -259,7 +259,7 @@ def _proved_before(site: Site, pairs: Dict[str, List[Any]]) -> List[str]:
     if not pairs:
         return []
     places = [backup.place for backup in readable(site.store.backups())]
-    proved = [(verification(place) or {}).get("reprinted", {}) for place in places]
+    proved = [reprinted(place) for place in places]
     return [key for key, pair in pairs.items() if any(known.get(key) == pair for known in proved)]
 
 

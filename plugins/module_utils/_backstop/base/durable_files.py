@@ -8,13 +8,14 @@ holder."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import hashlib
 import json
 import os
 import time
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Mapping, Optional, Type
 
 from .errors import BackstopError, Locked, Refused
 
@@ -80,6 +81,11 @@ def write_file(path: str, content: bytes) -> None:
 
 def write_json(path: str, value: Any) -> None:
     write_file(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def known_fields(kind: Type[Any], value: Mapping[str, Any]) -> Dict[str, Any]:
+    """Of a JSON object what a dataclass has; another version may have written more."""
+    return {field.name: value[field.name] for field in dataclasses.fields(kind) if field.name in value}
 
 
 def read_json(path: str, what: str) -> Any:

@@ -75,7 +75,7 @@ def lost_objects(site: Site, live: Session, place: BackupPlace) -> LostObjects:
     manifest = manifests.load(place)
     then, now = manifest.definitions, definitions.definitions(live)
     found = definitions.compare(then, now)
-    proved = (manifests.verification(place) or {}).get("reprinted", {})
+    proved = manifests.reprinted(place)
     changed = [key for key in found["changed"] if not definitions.only_moved_up(key, then[key], now[key])]
     since = [
         key
@@ -112,7 +112,7 @@ def _counts(site: Site, key: str) -> bool:
 
 def _rehearsed(operation: Operation) -> Set[str]:
     """Names of the migrations that a deploy rehearsed."""
-    return {str(migration["name"]) for migration in (operation.facts(REHEARSAL) or {}).get("migrations", [])}
+    return set(operation.result(REHEARSAL).names)
 
 
 def _told(live: Session, keys: Sequence[str], added: Set[str], granted: Set[str]) -> List[str]:

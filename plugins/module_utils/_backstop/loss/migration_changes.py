@@ -114,4 +114,4 @@ def _noted(store: Store, place: BackupPlace) -> Tuple[Dict[str, List[_Contents]]
 
 def _began_from(operation: Operation, place: BackupPlace) -> bool:
     """Whether its migrations ran on just what this backup holds."""
-    return any((operation.facts(step) or {}).get("backup") == place.backup_id for step in (BACKUP, DRILL))
+    return any(operation.result(step).backup == place.backup_id for step in (BACKUP, DRILL))

@@ -64,7 +64,7 @@ def change_database(
 def _fence(run: Run, wait_seconds: float) -> None:
     """Leave nobody else in the database, and a backup that is exact."""
     require_proofs(run.operation)
-    place = run.store.find_backup(str((run.operation.facts(BACKUP) or {})["backup"]))
+    place = run.store.find_backup(run.operation.result(BACKUP).backup)
     if fence(run, place, wait_seconds)["same"]:
         return
     with journaled_step(run, BACKUP) as facts:

@@ -132,10 +132,10 @@ def _require_rights(site: Site, session: Session, before: Mapping[str, Rights]) 
 
     :raises Refused: it cannot, and the gate on that was not waived
     """
-    gates = (site.operation.facts(GATES) if site.operation else None) or {}
+    waived = site.operation.result(GATES).waived if site.operation else {}
     for role, rights in before.items():
         found = lacking(rights, rights_of(session, role), history.TABLE)
-        if found and "application_rights" not in (gates.get("waived") or {}):
+        if found and "application_rights" not in waived:
             owners = sorted({one.owner for one in rights.values()})
             raise Refused(
                 "The release's user could not use what the migrations made; the live database was not touched",
@@ -320,8 +320,8 @@ def _differing(before: dumped_definitions.Entries, after: dumped_definitions.Ent
 
 def _touched(site: Site, operation: Operation, live: dumped_definitions.Entries) -> List[str]:
     """What differs from the backup that was made right before the migrations; all where there is none to ask."""
-    done = operation.facts(BACKUP)
-    dumped = manifests.load(site.store.find_backup(done["backup"])).dumped if done else None
+    backup = operation.result(BACKUP).backup
+    dumped = manifests.load(site.store.find_backup(backup)).dumped if backup else None
     return list(live) if dumped is None else _differing(dumped, live)
 
 

@@ -56,10 +56,10 @@ def _only_waited(error: PrismaError) -> bool:
 
 def _put_right(site: Site, prisma: Prisma) -> bool:
     """Mark the failed migration as rolled back, if it is proved that it left nothing; False where it is not."""
-    done = site.operation.facts(BACKUP) if site.operation else None
-    if not done:
+    backup = site.operation.result(BACKUP).backup if site.operation else ""
+    if not backup:
         return False
-    place = site.store.find_backup(done["backup"])
+    place = site.store.find_backup(backup)
     try:
         with site.connect() as session:
             wind_up_predecessor(site, session)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, TypeVar
 
-from ..base.durable_files import read_json, sha256_of, write_json
+from ..base.durable_files import known_fields, read_json, sha256_of, write_json
 from ..base.errors import BackstopError, CouldNotVerify, Refused
 from ..base.progress import parse_timestamp, timestamp, utc_now
 from ..base.remedies import Action, remedy
@@ -66,7 +66,7 @@ class Archive:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Archive":
         encryption = value.get("encryption") or {"recipients": ()}
-        return cls(**{**_known(cls, value), "recipients": tuple(encryption["recipients"])})
+        return cls(**{**known_fields(cls, value), "recipients": tuple(encryption["recipients"])})
 
     def to_json(self) -> Dict[str, Any]:
         value = dataclasses.asdict(self)
@@ -258,12 +258,12 @@ class Manifest:
             id=value["id"],
             kind=value["kind"],
             created=value["created"],
-            server=Server(**_known(Server, value["server"])),
-            database=Database(**_known(Database, value["database"])),
+            server=Server(**known_fields(Server, value["server"])),
+            database=Database(**known_fields(Database, value["database"])),
             archive=Archive.from_json(value["archive"]),
             snapshot=value["snapshot"],
             tables=tuple(TableEntry.from_json(entry) for entry in value["tables"]),
-            files={name: File(**_known(File, entry)) for name, entry in value["files"].items()},
+            files={name: File(**known_fields(File, entry)) for name, entry in value["files"].items()},
             scope=value.get("scope", WHOLE),
             operation=value.get("operation"),
             commit=(value.get("release") or {}).get("commit"),
@@ -276,7 +276,7 @@ class Manifest:
                 value.get("extensions"),
             ),
             dumped=value.get("dumped"),
-            not_covered=tuple(NotCovered(**_known(NotCovered, entry)) for entry in value.get("not_covered", [])),
+            not_covered=tuple(NotCovered(**known_fields(NotCovered, entry)) for entry in value.get("not_covered", [])),
             source=value,
         )
 
@@ -309,11 +309,6 @@ class Manifest:
         }
         may_be_absent = {"dumped", *(field.name for field in dataclasses.fields(Contents))}
         return {key: part for key, part in value.items() if part is not None or key not in may_be_absent}
-
-
-def _known(kind: Type[Any], value: Mapping[str, Any]) -> Dict[str, Any]:
-    """Of an object in a file what this version knows."""
-    return {field.name: value[field.name] for field in dataclasses.fields(kind) if field.name in value}
 
 
 def load(place: BackupPlace) -> Manifest:
@@ -450,6 +445,26 @@ def verification(place: BackupPlace) -> Optional[Dict[str, Any]]:
     if not isinstance(known, dict) or known.get("manifest_sha256") != sha256_of(place.file("manifest.json")):
         return None
     return known
+
+
+@dataclasses.dataclass(frozen=True)
+class Drilled:
+    """Of the last drill that passed or failed what is read later."""
+
+    #: how long it took to have the database back; None where no drill passed
+    recovery_seconds: Optional[float] = None
+    #: duration of each phase
+    seconds: Dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def drilled(place: BackupPlace) -> Drilled:
+    levels = (verification(place) or {"levels": {}})["levels"]
+    return Drilled(**known_fields(Drilled, levels.get("restored", {})))
+
+
+def reprinted(place: BackupPlace) -> Dict[str, List[Any]]:
+    """Objects that record_reprinted() kept, each with both texts."""
+    return dict((verification(place) or {}).get("reprinted", {}))
 
 
 def reached_since(place: BackupPlace, level: str, seconds: float) -> Optional[Dict[str, Any]]:

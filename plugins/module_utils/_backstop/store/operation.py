@@ -14,13 +14,21 @@ import json
 import os
 from typing import Any, Dict, Iterator, List, Optional
 
-from ..base.durable_files import FileLock, file_error, fsync_directory, make_private_directory, read_json, write_json
+from ..base.durable_files import (
+    FileLock,
+    file_error,
+    fsync_directory,
+    known_fields,
+    make_private_directory,
+    read_json,
+    write_json,
+)
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.progress import Progress, parse_timestamp, timestamp, utc_now
 from ..base.remedies import Action, remedy
 from .layout import Store, new_id
-from .steps import STARTED, STOP
+from .steps import STARTED, STOP, F, Step
 
 KINDS = ("deploy", "rollback", "undo")
 #: What every line of a journal has; the rest are facts of the step.
@@ -149,8 +157,15 @@ class Operation:
         last = self.last(step)
         return last if last and last["event"] == "done" else None
 
+    def result(self, step: Step[F]) -> F:
+        """The facts of a step by their type; where it never was done, or an earlier version did not write one, the
+        defaults."""
+        kept = {name: fact for name, fact in (self.facts(step) or {}).items() if fact is not None}
+        return step.facts(**known_fields(step.facts, kept))
+
     def facts(self, step: str) -> Optional[Dict[str, Any]]:
-        """What a step left when it was last done, though it may have begun again since; None when it never was."""
+        """What a step left when it was last done, though it may have begun again since, as the journal has it; None
+        when it never was."""
         found = [entry for entry in self.journal() if entry.get("step") == step and entry.get("event") == "done"]
         return {key: found[-1][key] for key in found[-1] if key not in _OWN_KEYS} if found else None
 

@@ -66,7 +66,7 @@ def release_before(site: Site) -> Optional[str]:
         return last.former_commit or None
     request = last.request
     if last.kind == "rollback" and request.get("scenario") == "complete" and not request.get("backup"):
-        return (last.facts(CODE) or {}).get("commit")
+        return last.result(CODE).commit
     return None
 
 

@@ -47,7 +47,7 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation
-from ..store.steps import DOWN, DOWN_PROOF, EMERGENCY_BACKUP
+from ..store.steps import DOWN, DOWN_PROOF, EMERGENCY_BACKUP, DownSqlProved, TakenOut
 from .handover import fence_writers
 
 #: File beside a migration.sql that leads back, and file of an operation with the SQL that was proved.
@@ -395,10 +395,10 @@ def take_out(run: Run, policy: LossPolicy) -> Dict[str, Any]:
     :raises Refused: more rows would go than accepted, or something is not as it was proved; nothing was changed
     """
     operation = run.operation
-    proof = operation.facts(DOWN_PROOF)
-    if not proof or not proof["proved"]:
+    proof = operation.result(DOWN_PROOF)
+    if not proof.proved:
         raise Refused("The down-SQL was not proved", hint=remedy("%s", Action.ALL_STEPS))
-    before = run.store.find_backup(proof["before"])
+    before = run.store.find_backup(proof.before)
     done = operation.facts(DOWN)
     if done and is_out(run, before):
         return {"changed": False, **done}
@@ -407,8 +407,8 @@ def take_out(run: Run, policy: LossPolicy) -> Dict[str, Any]:
             # By the run that this one waited for, or by one that was killed right after its COMMIT.
             facts.update(operation.facts(DOWN) or _after_the_fact(run, operation, proof))
             return {"changed": False, **facts}
-        sql = DownSql(_read(operation.file(DOWN_FILE)), proof["source"])
-        if sql.sha256 != proof["sha256"]:
+        sql = DownSql(_read(operation.file(DOWN_FILE)), proof.source)
+        if sql.sha256 != proof.sha256:
             raise Refused("The down-SQL is not the one that was proved", found=operation.file(DOWN_FILE))
         facts.update(_take_out(run, sql, before, policy))
         return {"changed": True, **facts}
@@ -420,10 +420,10 @@ def count_ahead(run: Run, policy: LossPolicy) -> Dict[str, Any]:
     :raises Refused: it is more than what was accepted
     """
     operation = run.operation
-    proof = operation.facts(DOWN_PROOF)
-    if not proof or not proof["proved"]:
+    proof = operation.result(DOWN_PROOF)
+    if not proof.proved:
         raise Refused("The down-SQL was not proved", hint=remedy("%s", Action.ALL_STEPS))
-    before = run.store.find_backup(proof["before"])
+    before = run.store.find_backup(proof.before)
     acceptance = Acceptance(operation, policy, only_count=True)
     if not is_out(run, before):
         with snapshot(run) as session:
@@ -440,13 +440,15 @@ def is_out(site: Site, before: BackupPlace) -> bool:
     return not history.history_differences(backup_history(before), rows)
 
 
-def _after_the_fact(site: Site, operation: Operation, proof: Mapping[str, Any]) -> Dict[str, Any]:
+def _after_the_fact(site: Site, operation: Operation, proof: DownSqlProved) -> Dict[str, Any]:
     """Facts of a down-SQL that is in force but not in the journal."""
     return {
-        **{key: proof[key] for key in ("migrations", "dropped_tables", "dropped_columns")},
+        "migrations": proof.migrations,
+        "dropped_tables": proof.dropped_tables,
+        "dropped_columns": proof.dropped_columns,
         **counted(operation),
-        "backup": (operation.facts(EMERGENCY_BACKUP) or {}).get("backup"),
-        "differences": _unlike_before(site, manifests.load(site.store.find_backup(proof["before"]))),
+        "backup": operation.result(EMERGENCY_BACKUP).backup or None,
+        "differences": _unlike_before(site, manifests.load(site.store.find_backup(proof.before))),
         "finished_after_interruption": True,
     }
 
@@ -458,11 +460,11 @@ def settle(run: Run) -> Dict[str, Any]:
     One that was killed right after its COMMIT did not write so; the journal is made to say what is.
     """
     operation = run.operation
-    proof = operation.facts(DOWN_PROOF)
-    if operation.last(DOWN) is None or not proof:
+    proof = operation.result(DOWN_PROOF)
+    if operation.last(DOWN) is None or not proof.before:
         return {"changed": False, "taken_out": False}
     with exclusive(run):
-        if not is_out(run, run.store.find_backup(proof["before"])):
+        if not is_out(run, run.store.find_backup(proof.before)):
             return {"changed": False, "taken_out": False}
         known = operation.done(DOWN) is not None
         if not known:
@@ -514,10 +516,10 @@ def _unlike_before(site: Site, manifest: Manifest) -> List[str]:
 
 def _require_current_backup(run: Run, session: Session) -> str:
     """The operation's last emergency backup, which must hold all that is there now."""
-    done = run.operation.facts(EMERGENCY_BACKUP)
-    if not done:
+    backup = run.operation.result(EMERGENCY_BACKUP).backup
+    if not backup:
         raise Refused("There is no backup of the database as it is", hint=remedy("%s", Action.ALL_STEPS))
-    place = run.store.find_backup(done["backup"])
+    place = run.store.find_backup(backup)
     differences = compare_tables(session, manifests.load(place)).tables
     if differences:
         raise Refused(
@@ -525,15 +527,15 @@ def _require_current_backup(run: Run, session: Session) -> str:
             found="; ".join(differences[:5]),
             hint="run this again: it makes a new one",
         )
-    return str(done["backup"])
+    return backup
 
 
-def how_to_undo(facts: Mapping[str, Any]) -> List[str]:
+def how_to_undo(facts: TakenOut) -> List[str]:
     """How a drop is undone, as sentences."""
     lost = "Then put the lost rows back with the commands in lost-rows/README.txt of the operation."
     return [
         "Deploy the fixed release: it applies the migration again.",
-        *([lost] if facts.get("losses") else []),
+        *([lost] if facts.losses else []),
         "Or, to have the database exactly as it was: %s"
-        % Start(Action.COMPLETE, (Given(Setting.BACKUP, str(facts.get("backup"))),)),
+        % Start(Action.COMPLETE, (Given(Setting.BACKUP, str(facts.backup)),)),
     ]

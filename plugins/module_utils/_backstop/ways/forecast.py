@@ -97,11 +97,13 @@ def _compared_tables(facts: Facts) -> Dict[str, Table]:
 def _restored_copy(site: Site, facts: Facts) -> Optional[str]:
     """A database that an open rollback built from this backup and that did not take over yet."""
     operation = facts.open_operation
-    built = operation.facts(BUILD) if operation is not None else None
-    if operation is None or not built or facts.place is None or built.get("backup") != facts.place.backup_id:
+    if operation is None or facts.place is None:
+        return None
+    built = operation.result(BUILD)
+    if built.backup != facts.place.backup_id:
         return None
     with site.administer() as admin:
-        there = server.database_oid(admin, successor_name(operation)) == built.get("oid")
+        there = server.database_oid(admin, successor_name(operation)) == built.oid
     return successor_name(operation) if there else None
 
 
@@ -148,7 +150,7 @@ def costs(site: Site, scenario: str, method: str, facts: Facts) -> Dict[str, Any
     place = facts.place
     if place is None or facts.manifest is None:
         return {"backup": None, "level": None, "recovery_seconds": None, "disk_needed": 0, "downtime_seconds": None}
-    restored = (manifests.verification(place) or {"levels": {}})["levels"].get("restored", {})
+    drilled = manifests.drilled(place)
     if scenario == COMPLETE and facts.release_alone:
         scenario, method = APPLICATION_ERRORS, "code_only"  # it costs the same
     needs_copy = scenario in (COMPLETE, FAILED_MIGRATION) or scenario == APPLICATION_ERRORS and method != "code_only"
@@ -158,11 +160,11 @@ def costs(site: Site, scenario: str, method: str, facts: Facts) -> Dict[str, Any
     keeps = archive if scenario == APPLICATION_ERRORS and method == "drop" else 0
     restart = _restart_seconds(facts.deploy)
     # Everything is read twice behind the fence; the drill tells how long once takes.
-    reading = float(restored.get("seconds", {}).get("compare", 0)) if needs_copy else 0.0
+    reading = drilled.seconds.get("compare", 0.0) if needs_copy else 0.0
     return {
         "backup": place.backup_id,
         "level": manifests.level_of(place),
-        "recovery_seconds": restored.get("recovery_seconds"),
+        "recovery_seconds": drilled.recovery_seconds,
         "disk_needed": (size if needs_copy else 0) + keeps,
         "downtime_seconds": None if restart is None else round(restart + 2 * reading, 1),
     }

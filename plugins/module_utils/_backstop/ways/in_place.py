@@ -80,7 +80,7 @@ def undo_in_place(run: Run, undone: Operation, policy: LossPolicy, *, only_count
         raise Refused("Operation %s cannot be undone" % undone.id, found="it did not restore in place")
     if run.database != undone.database:
         raise Refused("That operation was about another database", found=str(undone.database))
-    saved = (undone.facts(EMERGENCY) or {}).get("saved")
+    saved = undone.result(EMERGENCY).saved
     if saved:
         raise Refused(
             "Operation %s cannot be undone: no whole backup could be made of what it removed" % undone.id,
@@ -99,7 +99,7 @@ def last_in_place(site: Site, oid: Optional[int]) -> Optional[Operation]:
     found = [
         operation
         for operation in operations_of(site.store, site.database)
-        if (operation.facts(IN_PLACE) or {}).get("live_oid") == oid
+        if operation.result(IN_PLACE).live_oid == oid
     ]
     return found[-1] if found else None
 

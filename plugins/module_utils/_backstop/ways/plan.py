@@ -45,8 +45,6 @@ def plan_revert(site: Site, backup_id: Optional[str]) -> Dict[str, Any]:
         return {"needed": False, "backup": None, "commit": former, "history_differences": []}
     place = backup_to_revert_to(site, backup_id)
     manifest = manifests.load(place)
-    verified = manifests.verification(place) or {"levels": {}}
-    restored = verified["levels"].get("restored", {})
     with site.connect() as session:
         rows = history.read_rows(session.cursor(), site.connection.schema)
         size = server.database_size(session, site.database)
@@ -55,16 +53,16 @@ def plan_revert(site: Site, backup_id: Optional[str]) -> Dict[str, Any]:
     swap = last_swap(site)
     # The journal tells, also when undos went there and back, and when the retired database was pruned.
     built = built_by(site, oid)
-    reverted = built is not None and (built.facts(SWAP) or {}).get("backup") == place.backup_id
+    reverted = built is not None and built.result(SWAP).backup == place.backup_id
     here = restored_in_place(site, oid, swap)
     if here is not None:
-        reverted = (here.facts(IN_PLACE) or {}).get("backup") == place.backup_id
+        reverted = here.result(IN_PLACE).backup == place.backup_id
     return {
         "needed": not (reverted and not differences),
         "backup": place.backup_id,
         "backup_created": manifest.created,
         "level": manifests.level_of(place),
-        "recovery_seconds": restored.get("recovery_seconds"),
+        "recovery_seconds": manifests.drilled(place).recovery_seconds,
         "commit": manifest.commit,
         "history_differences": differences,
         "disk_needed": size,

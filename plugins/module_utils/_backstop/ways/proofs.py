@@ -49,7 +49,7 @@ def prove(
     copy = scratch_name(operation.id, "drill")
     missing = [] if _is_over(operation) else [step for step in _wanted(down, keep) if operation.done(step) is None]
     if missing:
-        place = run.store.find_backup(str((operation.facts(BACKUP) or {})["backup"]))
+        place = run.store.find_backup(operation.result(BACKUP).backup)
         if REHEARSAL in missing or not _is_migrated(run, prisma, copy):
             _rehearse(run, prisma, place, copy, tables, how)
         if DOWN_PROOF in missing and _is_there(run, copy):

@@ -404,7 +404,7 @@ def _in_force(operation: Operation, settled: Settled, former: str) -> AfterFailu
 
 
 def _release_changed(operation: Operation, former: str) -> AfterFailure:
-    wanted = (operation.facts(CODE) or {}).get("commit")
+    wanted = operation.result(CODE).commit
     restore = Start(Action.APPLICATION_ERRORS, (Given(Setting.METHOD, "restore"),))
     return AfterFailure(
         "Release %s is unhealthy on the schema that is there: " % wanted,

@@ -166,7 +166,7 @@ def _after_deploy(run: Run, operation: Operation, programs: Programs) -> Situati
 
 def _backup_of_deploy(run: Run, operation: Operation) -> BackupPlace:
     operation.require([BACKUP], "The database cannot be put back: the deploy made no backup", once=True)
-    return run.store.find_backup(str((operation.facts(BACKUP) or {})["backup"]))
+    return run.store.find_backup(operation.result(BACKUP).backup)
 
 
 def _rehearsed_tables(operation: Operation) -> List[str]:

@@ -86,9 +86,9 @@ def _already_built(
     site: Site, admin: Session, operation: Operation, place: BackupPlace
 ) -> Optional[Dict[str, Any]]:
     """Facts of the database that this operation built from the backup; None when there is none."""
-    done = operation.facts(BUILD)
+    done, built = operation.facts(BUILD), operation.result(BUILD)
     there = server.database_oid(admin, successor_name(operation))
-    if done and done["backup"] == place.backup_id and done["oid"] == there:
+    if (built.backup, built.oid) == (place.backup_id, there):
         return done
     return (done or {}) if swapped(site, admin, operation) else None
 
@@ -219,7 +219,7 @@ def _after_the_fact(site: Site, admin: Session, operation: Operation, retire_as:
         "former_oid": server.database_oid(admin, retire_as),
         "live_oid": server.database_oid(admin, site.database),
         "retired": retire_as,
-        "backup": (operation.facts(BUILD) or operation.facts(KEEP) or {}).get("backup"),
+        "backup": operation.result(BUILD).backup or operation.result(KEEP).backup or None,
         **counted(operation),
         "finished_after_interruption": True,
     }
@@ -246,7 +246,7 @@ def last_swap(site: Site) -> Optional[Operation]:
             for operation in operations_of(site.store, site.database)
             if swapped(site, admin, operation)
         ]
-    made_it_live = [operation for operation in found if (operation.facts(SWAP) or {}).get("live_oid") == live_oid]
+    made_it_live = [operation for operation in found if operation.result(SWAP).live_oid == live_oid]
     candidates = made_it_live or found
     return candidates[-1] if candidates else None
 
@@ -257,7 +257,7 @@ def built_by(site: Site, oid: Optional[int]) -> Optional[Operation]:
         operation
         for operation in operations_of(site.store, site.database)
         if operation.kind != "undo"
-        and (operation.facts(SWAP) or {}).get("live_oid") == oid
+        and operation.result(SWAP).live_oid == oid
     ]
     return found[-1] if found else None
 
@@ -299,7 +299,7 @@ class _Retired:
     def __init__(self, run: Run, undone: Operation, base: _Base) -> None:
         self._run, self._base = run, base
         self.name = retired_name(undone.id, run.database)
-        self.backup = (run.operation.facts(KEEP) or {}).get("backup")
+        self.backup: Optional[str] = run.operation.result(KEEP).backup or None
         with run.administer() as admin:
             limit = admin.value("SELECT datconnlimit FROM pg_database WHERE datname = %s", (self.name,))
         if limit is None:
@@ -345,7 +345,7 @@ class _Base:
         operation = run.operation
         self._name = scratch_name(operation.id, "base")
         self.built = False
-        backup_id = (undone.facts(SWAP) or {}).get("backup")
+        backup_id = undone.result(SWAP).backup
         self.place = run.store.find_backup(backup_id) if backup_id else None
         self._undone = undone
         self._carried = carried_contents(undone)
@@ -369,7 +369,7 @@ class _Base:
         self.built = True
         with self._run.administer() as admin:
             there = server.database_oid(admin, self._name)
-            if there is not None and (operation.facts(BASE) or {}).get("oid") == there:
+            if there is not None and operation.result(BASE).oid == there:
                 return
         build_database(self._run, self.place, self._name)
         if self._carried is not None:

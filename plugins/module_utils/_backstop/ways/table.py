@@ -317,15 +317,15 @@ def plan_undo_of(
 
 def _undoing(undone: Operation, policy: LossPolicy, accept_cascade: bool) -> Tuple[TableRestoreRequest, str]:
     """The wish and the backup by which an operation is undone."""
-    facts = undone.facts(RESTORE_TABLE) or {}
-    if not facts.get("emergency"):
+    facts = undone.result(RESTORE_TABLE)
+    if not facts.emergency:
         raise Refused(
             "Operation %s cannot be undone" % undone.id,
-            found="no backup of table %s as it was before" % facts.get("table", "(none)"),
+            found="no backup of table %s as it was before" % (facts.table or "(none)"),
             hint="what could be read of a damaged table is in %s" % undone.file(SAVED_ROWS),
         )
-    wish = TableRestoreRequest(facts["name"], policy=policy, accept_cascade=accept_cascade)
-    return wish, str(facts["emergency"])
+    wish = TableRestoreRequest(facts.name, policy=policy, accept_cascade=accept_cascade)
+    return wish, facts.emergency
 
 
 def _carry_out(
@@ -591,10 +591,11 @@ def _lost(site: Site, work: _Work, undone: Optional[Operation]) -> int:
     """
     if undone is None:
         return sum(difference.newer for difference in work.found)
-    facts = undone.facts(RESTORE_TABLE) or {}
-    if all(name in work.before and work.before[name].to_json() == digest for name, digest in facts["digests"].items()):
+    facts = undone.result(RESTORE_TABLE)
+    same = [name in work.before and work.before[name].to_json() == digest for name, digest in facts.digests.items()]
+    if same and all(same):
         return 0
-    known = [place for place in site.store.backups() if place.backup_id == facts["backup"]]
+    known = [place for place in site.store.backups() if place.backup_id == facts.backup]
     if not known:
         return sum(difference.newer + difference.changed for difference in work.found)
     manifest = manifests.load(known[0])
@@ -640,20 +641,20 @@ def table_operations(site: Site) -> List[Operation]:
     """Operations that changed a table of this database, oldest first."""
     return [
         operation for operation in operations_of(site.store, site.database)
-        if (operation.facts(RESTORE_TABLE) or {}).get("changed")
+        if operation.result(RESTORE_TABLE).changed
     ]
 
 
 def _done_before(site: Site, session: Session, facts: Dict[str, Any]) -> Optional[Operation]:
     """The operation that did the very same to this table, when nothing was done to it since and it was not undone."""
     found = [operation for operation in table_operations(site)
-             if (operation.facts(RESTORE_TABLE) or {})["table"] == facts["table"]
+             if operation.result(RESTORE_TABLE).table == facts["table"]
              and (site.operation is None or operation.id != site.operation.id)]
     if not found or found[-1].kind == "undo":
         return None
-    done = found[-1].facts(RESTORE_TABLE) or {}
-    same = all(done[key] == facts[key] for key in ("backup", "mode", "where", "keys"))
-    here = done["database_oid"] == server.database_oid(session, site.database)
+    done = found[-1].result(RESTORE_TABLE)
+    same = all(getattr(done, key) == facts[key] for key in ("backup", "mode", "where", "keys"))
+    here = done.database_oid == server.database_oid(session, site.database)
     return found[-1] if same and here else None
 
 
@@ -661,11 +662,11 @@ def undoable_table_operations(site: Site) -> List[Operation]:
     """The newest restore of each table of the live database, where a backup of what was before was made."""
     with site.connect() as session:
         oid = server.database_oid(session, site.database)
-    newest = {(operation.facts(RESTORE_TABLE) or {})["table"]: operation for operation in table_operations(site)}
+    newest = {operation.result(RESTORE_TABLE).table: operation for operation in table_operations(site)}
     return [
         operation for operation in newest.values()
-        if (operation.facts(RESTORE_TABLE) or {})["database_oid"] == oid
-        and (operation.facts(RESTORE_TABLE) or {}).get("emergency")
+        if operation.result(RESTORE_TABLE).database_oid == oid
+        and operation.result(RESTORE_TABLE).emergency
     ]
 
 
@@ -685,21 +686,21 @@ def plan_table_undo(
     if not found:
         return None
     named = found[-1]
-    facts = named.facts(RESTORE_TABLE) or {}
+    facts = named.result(RESTORE_TABLE)
     with site.connect() as session:
-        if facts["database_oid"] != server.database_oid(session, site.database):
+        if facts.database_oid != server.database_oid(session, site.database):
             raise Refused(
                 "Operation %s was about a database that is not live any more" % named.id,
                 found="another database bears the name %s" % site.database,
                 hint="undo what made it live first",
             )
-    newest = [operation for operation in done if (operation.facts(RESTORE_TABLE) or {})["table"] == facts["table"]][-1]
+    newest = [operation for operation in done if operation.result(RESTORE_TABLE).table == facts.table][-1]
     undoes = str(newest.request["undoes"]) if newest.kind == "undo" else None
     if not operation_id and undoes:
         named = next(operation for operation in done if operation.id == undoes)
     if named.id not in (newest.id, undoes):
         raise Refused(
-            "Only the newest restore of table %s can be undone" % facts["table"],
+            "Only the newest restore of table %s can be undone" % facts.table,
             found="operation %s came after %s" % (newest.id, named.id),
             hint=remedy("undo that one: %s", Given(Setting.OPERATION, newest.id)),
         )
@@ -707,6 +708,6 @@ def plan_table_undo(
         "needed": named is newest,
         "undoes": named.id,
         "undone_by": None if named is newest else newest.id,
-        "table": facts["table"],
-        "backup": (named.facts(RESTORE_TABLE) or {})["emergency"],
+        "table": facts.table,
+        "backup": named.result(RESTORE_TABLE).emergency,
     }

@@ -65,7 +65,7 @@ def plan_undo(site: Site, operation_id: Optional[str]) -> Dict[str, Any]:
     if source.method == DROP:
         raise Refused(
             "Operation %s cannot be undone by itself: it took a migration out of the live database" % source.id,
-            hint=" ".join(how_to_undo(source.operation.facts(DOWN) or {})),
+            hint=" ".join(how_to_undo(source.operation.result(DOWN))),
         )
     _require_no_deploy_since(site, source)
     undone = newest is not None and newest.undoes == source.id
@@ -181,18 +181,18 @@ def _not_in_force(site: Site, named: Operation, newest: Optional[Change]) -> Ref
     if named.facts(DOWN):
         return Refused(
             "Operation %s cannot be undone by itself: it took a migration out of the live database" % named.id,
-            hint=" ".join([*how_to_undo(named.facts(DOWN) or {}), hint]),
+            hint=" ".join([*how_to_undo(named.result(DOWN)), hint]),
         )
     changed = [step for step in (SWAP, IN_PLACE, CODE) if named.facts(step) is not None]
     if not changed:
         return _changed_nothing(site, named)
-    pruned = named.facts(RETIRED_PRUNED)
-    if pruned:
+    pruned = named.result(RETIRED_PRUNED)
+    if pruned.dropped:
         return Refused(
             "Operation %s cannot be undone any more: the database that it retired was dropped" % named.id,
-            found="%s, of which backup %s holds all" % (pruned["dropped"], pruned["dump"]),
+            found="%s, of which backup %s holds all" % (pruned.dropped, pruned.dump),
             hint=remedy(
-                "to go back to it: %s. %s", Start(Action.COMPLETE, (Given(Setting.BACKUP, pruned["dump"]),)), hint
+                "to go back to it: %s. %s", Start(Action.COMPLETE, (Given(Setting.BACKUP, pruned.dump),)), hint
             ),
         )
     if newest is not None and newest.operation.began > named.began:

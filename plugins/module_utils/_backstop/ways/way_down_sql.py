@@ -83,7 +83,7 @@ class TakeOut:
     def reverse(change: Change, programs: Programs) -> Union[Way, Refusal]:
         return Refused(
             "Operation %s cannot be undone by itself: it took a migration out of the live database" % change.id,
-            hint=" ".join(how_to_undo(change.operation.facts(DOWN) or {})),
+            hint=" ".join(how_to_undo(change.operation.result(DOWN))),
         )
 
 
