@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Tells the module ``operation`` which process runs the playbook, so that a dead run can be told from a live one."""
+"""Tells the modules of an operation which process runs the playbook, so that a dead run can be told from a live one.
+
+``meta/runtime.yml`` names the modules.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,6 @@ class ActionModule(ActionBase):
         """Run the module; this code runs in a worker, whose parent is ansible-playbook itself."""
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        if arguments.get("state") == "begin":
-            arguments["controller"] = this_controller(os.getppid())
-        result.update(self._execute_module("backstop.postgres.operation", module_args=arguments, task_vars=task_vars))
+        arguments["controller"] = this_controller(os.getppid())
+        result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
         return result

@@ -20,6 +20,11 @@ options:
       - Each step is written to its journal by this module's own process, which holds the operation's locks meanwhile.
     type: str
     required: true
+  controller:
+    description:
+      - The process that runs the playbook. Once another one has taken up the operation, this one's modules are refused.
+      - Set by this collection's action plugin; do not set it.
+    type: dict
   accept_lost_rows:
     description:
       - How many rows may be lost, inserted, updated and deleted ones together.

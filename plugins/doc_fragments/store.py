@@ -25,4 +25,9 @@ options:
       - Id of the operation that this is a step of, as M(backstop.postgres.operation) returned it.
       - The step is written to its journal by this module's own process, which holds the operation's locks meanwhile.
     type: str
+  controller:
+    description:
+      - The process that runs the playbook. Once another one has taken up the operation, this one's modules are refused.
+      - Set by this collection's action plugin; do not set it.
+    type: dict
 """

@@ -37,6 +37,8 @@ options:
     required: true
 notes:
   - "On failure: the one transaction was rolled back; the message names what is in the way."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the transaction is rolled back.
+    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
   - "How to undo: deploy the mended migration."
 seealso:
   - module: backstop.postgres.prisma_migrate_resolve
@@ -130,6 +132,7 @@ def main() -> None:
         ),
         act,
         connection=True,
+        acts=True,
     )
 
 

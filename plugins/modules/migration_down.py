@@ -41,8 +41,15 @@ options:
       - The step is written to its journal by this module's own process, which holds the operation's locks meanwhile.
     type: str
     required: true
+  controller:
+    description:
+      - The process that runs the playbook. Once another one has taken up the operation, this one's modules are refused.
+      - Set by this collection's action plugin; do not set it.
+    type: dict
 notes:
   - "On failure: the one transaction was rolled back, the database is as it was. Killed after the COMMIT, the next run finds it done."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the transaction is rolled back.
+    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
   - "How to undo: deploy the release again and put the kept rows back, or revert to the emergency backup with rollback_complete.yml."
 seealso:
   - module: backstop.postgres.migration_down_rehearse
@@ -120,6 +127,7 @@ def main() -> None:
         dict(accept_lost_rows=dict(type="int", default=0), **store_argument_spec(operation=True)),
         act,
         connection=True,
+        acts=True,
     )
 
 

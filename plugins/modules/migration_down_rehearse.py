@@ -56,8 +56,15 @@ options:
       - The step is written to its journal by this module's own process, which holds the operation's locks meanwhile.
     type: str
     required: true
+  controller:
+    description:
+      - The process that runs the playbook. Once another one has taken up the operation, this one's modules are refused.
+      - Set by this collection's action plugin; do not set it.
+    type: dict
 notes:
   - "On failure: the live database was not touched, the scratch database is dropped. A proof that fails is an answer and no failure: see RV(proved)."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the scratch database is dropped.
+    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
   - "How to undo: Nothing to undo; the live database is only read."
 seealso:
   - module: backstop.postgres.migration_down
@@ -155,6 +162,7 @@ def main() -> None:
         ),
         act,
         connection=True,
+        acts=True,
         mutually_exclusive=[("sql", "sql_file"), ("backup", "database")],
         required_one_of=[("backup", "database")],
     )

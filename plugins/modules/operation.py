@@ -13,6 +13,9 @@ description:
   - An operation is one deploy, rollback or undo. It has an id, a journal and a lock in the store.
   - Beginning one that an interrupted run left open, with the same O(request), goes on with it. While the run that
     began it is alive, beginning another is refused.
+  - A module may outlive the run that started it, as when its connection was cut. V(begin), V(wait) and V(settle) tell it to end (SIGTERM) and
+    wait until it has, before they read the journal. One that migrates or swaps ends only after that, however long it takes;
+    meanwhile its progress is in C(progress.json) of the operation's directory.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -33,12 +36,14 @@ options:
       - V(step) notes a fact in the journal.
       - V(stop) notes in the journal that the application is about to be stopped, V(started) that it runs and is healthy again, V(confirm) that
         a person agreed. A deploy is refused where something before it was left out.
-      - V(settle) waits for a module of this operation that is still at work, then tells from the databases what it did, by any way back, and makes
+      - V(wait) tells a module of this operation that is still at work to end, and waits until it has. Meant for what comes after
+        a failure, before the journal is read.
+      - V(settle) waits in the same way, then tells from the databases what it did, by any way back, and makes
         the journal say so. Resumes pools of O(poolers) that it had paused. Meant for what comes after a module was killed or a host was lost; it
         returns what to do and what to say then.
       - V(end) closes it with an outcome, and drops its scratch databases, those whose name starts with C(backstop_scratch_) and its id.
     type: str
-    choices: [begin, step, confirm, stop, started, settle, end]
+    choices: [begin, step, confirm, stop, started, wait, settle, end]
     required: true
   kind:
     description: What the operation is, for O(state=begin).
@@ -73,7 +78,7 @@ options:
     default: false
   controller:
     description:
-      - The process that runs the playbook.
+      - The process that runs the playbook. Once another one has taken up the operation, this one is refused.
       - Set by this collection's action plugin; do not set it.
     type: dict
 notes:
@@ -238,7 +243,13 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
     drop_scratch_database,
     scratch_databases,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import exclusive
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import (
+    begin,
+    require_held,
+    this_controller,
+    wait_for_job,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import STARTED, STOP
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired
@@ -252,11 +263,17 @@ def act(request: Request) -> Dict[str, Any]:
     if request.params["state"] == "begin":
         return _begin(request)
     operation = Operation.load(request.store, request.params["operation"])
+    if request.params["state"] in ("wait", "settle") and not request.check_mode:
+        _require_held(request, operation)
+        wait_for_job(operation, request.warn)
+    if request.params["state"] == "wait":
+        return _described(operation, False)
     if request.params["state"] == "settle":
         return _settle(request, operation)
     state = request.params["state"]
     changed = operation.is_open
     if changed:
+        _require_held(request, operation)
         why = "This is not done: something before it was left out"
         operation.require(request.params["required_steps"], why, once=True)
         before = request.params["outcome"] if state == "end" else state
@@ -307,6 +324,7 @@ def _begin(request: Request) -> Dict[str, Any]:
         request.params["controller"] or this_controller(),
         take_over=request.params["take_over"],
         facts=request.params["facts"],
+        told=request.warn,
     )
     return {**_described(operation, True), "adopted": adopted}
 
@@ -316,7 +334,10 @@ def _settle(request: Request, operation: Operation) -> Dict[str, Any]:
         return _described(operation, False)
     # Before a deploy's migration nothing was done to the database, so nobody needs to ask it.
     asked = operation.kind != "deploy" or standing_of(operation).migration_began
-    found = settle(request.run) if asked else Settled()
+    found = Settled()
+    if asked:
+        with exclusive(request.run) as run:
+            found = settle(run)
     return {
         **_described(operation, found.changed),
         "swapped": found.way == SWAP,
@@ -326,6 +347,11 @@ def _settle(request: Request, operation: Operation) -> Dict[str, Any]:
         "way": found.way,
         **dataclasses.asdict(after_failure(operation, found)),
     }
+
+
+def _require_held(request: Request, operation: Operation) -> None:
+    if request.params["controller"]:
+        require_held(operation, request.params["controller"])
 
 
 def _described(operation: Operation, changed: bool) -> Dict[str, Any]:
@@ -346,7 +372,7 @@ def _described(operation: Operation, changed: bool) -> Dict[str, Any]:
 def main() -> None:
     run_module(
         dict(
-            state=dict(type="str", required=True, choices=["begin", "step", "confirm", "stop", "started", "settle", "end"]),
+            state=dict(type="str", required=True, choices=["begin", "step", "confirm", "stop", "started", "wait", "settle", "end"]),
             kind=dict(type="str", choices=["deploy", "rollback", "undo"]),
             request=dict(type="dict", default={}),
             step=dict(type="str"),
@@ -354,7 +380,6 @@ def main() -> None:
             required_steps=dict(type="list", elements="str", default=[]),
             outcome=dict(type="str", choices=["done", "failed", "rolled_back", "abandoned"]),
             take_over=dict(type="bool", default=False),
-            controller=dict(type="dict"),
             **pooler_argument_spec(),
             **store_argument_spec(operation=False),
         ),
@@ -366,6 +391,7 @@ def main() -> None:
             ("state", "confirm", ("operation",)),
             ("state", "stop", ("operation",)),
             ("state", "started", ("operation",)),
+            ("state", "wait", ("operation",)),
             ("state", "settle", ("operation",)),
             ("state", "end", ("operation", "outcome")),
         ],

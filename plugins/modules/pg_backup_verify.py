@@ -61,6 +61,8 @@ options:
     default: false
 notes:
   - "On failure: the message names what differs. The scratch database was dropped, the live database was only read."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the scratch database is dropped.
+    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
   - "How to undo: Nothing to undo."
 seealso:
   - module: backstop.postgres.pg_dump
@@ -201,6 +203,7 @@ def main() -> None:
         ),
         act,
         connection=True,
+        acts=True,
     )
 
 

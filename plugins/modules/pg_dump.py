@@ -106,6 +106,8 @@ options:
     default: backup
 notes:
   - "On failure: the message says what C(pg_dump) or the server said. No backup of this run is listed, others are untouched; run it again."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the partial backup is removed.
+    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
   - "How to undo: remove the directory of the backup."
 seealso:
   - module: backstop.postgres.pg_backup_verify
@@ -343,6 +345,7 @@ def main() -> None:
         ),
         act,
         connection=True,
+        acts=True,
     )
 
 

@@ -35,6 +35,8 @@ options:
     default: 30
 notes:
   - "On failure: sessions are still at work; the message names them. Stop these programs."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: nothing was changed but the sessions that it ended.
+    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
   - "How to undo: Nothing to undo; clients connect again."
 seealso:
   - module: backstop.postgres.pg_dump
@@ -93,6 +95,7 @@ def main() -> None:
         ),
         act,
         connection=True,
+        acts=True,
     )
 
 

@@ -39,6 +39,8 @@ options:
     required: true
 notes:
   - "On failure: the new database was dropped, the live one was only read; the message says what differs or could not be restored."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the new database is dropped.
+    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
   - "How to undo: M(backstop.postgres.operation) drops the new database when O(operation) ends."
 seealso:
   - module: backstop.postgres.pg_swap
@@ -100,7 +102,10 @@ def act(request: Request) -> Dict[str, Any]:
 
 def main() -> None:
     run_module(
-        dict(backup=dict(type="str", required=True), **store_argument_spec(operation=True)), act, connection=True
+        dict(backup=dict(type="str", required=True), **store_argument_spec(operation=True)),
+        act,
+        connection=True,
+        acts=True,
     )
 
 

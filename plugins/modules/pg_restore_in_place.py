@@ -66,6 +66,8 @@ options:
     required: true
 notes:
   - "On failure: the live database is as it was, whatever failed: one transaction that was not committed. The emergency backup is kept."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the transaction is rolled back.
+    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
   - "How to undo: with O(undo) of this operation."
   - Prepared statements of sessions that stayed connected may refer to types that were made anew; the application has to connect again.
 seealso:
@@ -185,6 +187,7 @@ def main() -> None:
         ),
         act,
         connection=True,
+        acts=True,
         mutually_exclusive=[("backup", "undo")],
         required_one_of=[("backup", "undo")],
     )

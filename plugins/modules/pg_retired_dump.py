@@ -40,6 +40,8 @@ options:
     required: true
 notes:
   - "On failure: the retired database is as it was and closed again; no backup of it is kept."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the retired database is closed again.
+    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
   - "How to undo: Nothing to undo; a backup more."
   - The retired database accepts connections while its dump runs. Whoever knows its name could write to it then, which the comparison afterwards would find.
 seealso:
@@ -92,6 +94,7 @@ def main() -> None:
         dict(undo=dict(type="str", required=True), **store_argument_spec(operation=True)),
         act,
         connection=True,
+        acts=True,
     )
 
 

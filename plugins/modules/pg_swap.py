@@ -94,6 +94,9 @@ options:
     required: true
 notes:
   - "On failure: the live database is as it was; killed before the commit of the renames, nothing has happened."
+  - "Interrupted: a swap that has begun is finished whatever signal comes (Ctrl-C, SIGTERM, SIGHUP); then the module fails, and the
+    journal has what it did. A cut connection and the task's C(timeout) leave it at work, and what follows waits for it;
+    see M(backstop.postgres.operation)."
   - "How to undo: a swap with O(undo) of this operation gives the name back."
 seealso:
   - module: backstop.postgres.pg_restore
@@ -266,6 +269,7 @@ def main() -> None:
         ),
         act,
         connection=True,
+        acts=True,
         mutually_exclusive=[("backup", "undo")],
         required_one_of=[("backup", "undo")],
     )

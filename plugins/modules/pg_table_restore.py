@@ -79,6 +79,8 @@ options:
     default: false
 notes:
   - "On failure: the one transaction was rolled back, the table is as it was; the message names what is in the way."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the transaction is rolled back.
+    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
   - "How to undo: C(undo_rollback.yml), or this module with O(undo). Without an operation, restore the table from RV(emergency)."
 seealso:
   - module: backstop.postgres.pg_dump
@@ -228,6 +230,7 @@ def main() -> None:
         ),
         act,
         connection=True,
+        acts=True,
         mutually_exclusive=[("table", "undo")],
         required_one_of=[("table", "undo")],
     )

@@ -64,6 +64,9 @@ options:
 notes:
   - "On failure: sessions that are still at work are named: stop these programs. Else the message has Prisma's code, the migration and the server's words.
     C(rollback_failed_migration.yml) puts the database back; a deploy does so by itself."
+  - "Interrupted: a migration that has begun is finished whatever signal comes (Ctrl-C, SIGTERM, SIGHUP); then the module fails, and the
+    journal has what it did. A cut connection and the task's C(timeout) leave it at work, and what follows waits for it;
+    see M(backstop.postgres.operation). To give a migration up, end the session of C(prisma) on the server."
   - "How to undo: C(rollback_complete.yml)."
 seealso:
   - module: backstop.postgres.prisma_migrate_rehearse
@@ -182,6 +185,7 @@ def main() -> None:
         ),
         act,
         connection=True,
+        acts=True,
     )
 
 

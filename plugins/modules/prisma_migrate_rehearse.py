@@ -70,9 +70,16 @@ options:
       - The steps are written to its journal by this module's own process, which holds the operation's locks meanwhile.
     type: str
     required: true
+  controller:
+    description:
+      - The process that runs the playbook. Once another one has taken up the operation, this one's modules are refused.
+      - Set by this collection's action plugin; do not set it.
+    type: dict
 notes:
   - "On failure: the message names what differs from the backup, or the migration that fails on the copy. The live database was only read. Fix
     the migration."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: only the copy was touched.
+    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
   - "How to undo: M(backstop.postgres.operation) with O(backstop.postgres.operation#module:state=end) drops the copy."
 seealso:
   - module: backstop.postgres.pg_backup_verify
@@ -249,6 +256,7 @@ def main() -> None:
         ),
         act,
         connection=True,
+        acts=True,
     )
 
 

@@ -99,8 +99,15 @@ options:
       - The step is written to its journal by this module's own process, which holds the operation's locks meanwhile.
     type: str
     required: true
+  controller:
+    description:
+      - The process that runs the playbook. Once another one has taken up the operation, this one's modules are refused.
+      - Set by this collection's action plugin; do not set it.
+    type: dict
 notes:
   - "On failure: a release that does not work, or cannot be tried, is an answer and no failure: see RV(works) and RV(reason)."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the release that was started is ended.
+    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
   - "How to undo: Nothing to undo; only the scratch database was written to."
 seealso:
   - module: backstop.postgres.prisma_migrate_rehearse
@@ -230,6 +237,7 @@ def main() -> None:
         ),
         act,
         connection=True,
+        acts=True,
     )
 
 

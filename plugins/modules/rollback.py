@@ -37,6 +37,9 @@ attributes:
     support: none
 notes:
   - "On failure: the live database is as it was, or the next run with the same operation finishes it; C(state=settle) of M(backstop.postgres.operation) tells."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the one transaction is rolled back. A swap that has begun is
+    finished first; then the module fails, and the journal has what it did. A cut connection and the task's C(timeout) leave it at
+    work, and what follows ends it or waits for it; see M(backstop.postgres.operation)."
   - "How to undo: C(undo_rollback.yml), or an operation of kind V(undo) whose request names this one. A migration that was taken out is deployed again instead."
   - Prepared statements of sessions that stayed connected may refer to types that an in place restore made anew; the application has to connect again.
 seealso:
@@ -259,6 +262,7 @@ def main() -> None:
         ),
         act,
         connection=True,
+        acts=True,
         mutually_exclusive=[("down_sql", "down_sql_file")],
     )
 

@@ -33,6 +33,8 @@ attributes:
     support: none
 notes:
   - "On failure: the live database was only read; the message says what would be lost, or what could not be built."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: what was half built is dropped. A cut connection and the
+    task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
   - "How to undo: M(backstop.postgres.operation) drops what was built when it ends the operation."
 seealso:
   - module: backstop.postgres.rollback
@@ -116,6 +118,7 @@ def main() -> None:
         ),
         act,
         connection=True,
+        acts=True,
         mutually_exclusive=[("down_sql", "down_sql_file")],
     )
 

@@ -17,6 +17,7 @@ from typing import Any, Dict, Optional
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.processes import signals_as_errors
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.change import change_database
@@ -53,6 +54,7 @@ class Driver:
         administration = Settings.from_url(given.get("administration", given["url"])).with_database("postgres")
         self.site = Site(connection, administration, Store(given["store"]), given.get("client_bin_dir"))
         self.release = Settings.from_url(given.get("release_url", given["url"]))
+        self.controller = given.get("controller") or this_controller()
         self.expected = given.get("expected", [])
         self.down: Optional[Dict[str, Any]] = None
         self.data_directory = given.get("data_directory")
@@ -62,9 +64,9 @@ class Driver:
 
     def _begin(self, kind: str, request: Dict[str, Any]) -> Operation:
         operation, _adopted = begin(
-            self.site.store, kind, self.site.database, request, this_controller(), take_over=False
+            self.site.store, kind, self.site.database, request, self.controller, take_over=False
         )
-        self.site = self.site.run(operation)
+        self.site = self.site.run(operation, self.controller)
         return operation
 
     def _state(self) -> history.MigrationState:
@@ -123,7 +125,7 @@ class Driver:
         )
 
     def _clean(self, operation: Operation) -> Dict[str, Any]:
-        place = self.site.store.find_backup(operation.done("backup")["backup"])  # type: ignore[index]
+        place = self.site.store.find_backup((operation.facts("backup") or {})["backup"])
         result = clean_failed_migration(self.site, place, self.prisma)
         operation.close("rolled_back")
         return {"operation": operation.id, **result, "outcome": "rolled_back"}
@@ -166,7 +168,8 @@ def main() -> int:
     with open(path, encoding="utf-8") as stream:
         driver = Driver(json.load(stream))
     try:
-        print(json.dumps(getattr(driver, what)()))
+        with signals_as_errors():
+            print(json.dumps(getattr(driver, what)()))
     except BackstopError as error:
         print(error, file=sys.stderr)
         return 1

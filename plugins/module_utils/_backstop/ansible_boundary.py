@@ -9,8 +9,9 @@ This module utility is private to the collection; it can change in any release.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from typing import Any, Callable, Dict, List, Optional, Union, cast
+from typing import Any, Callable, Dict, Iterator, List, Optional, Union, cast
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -24,7 +25,7 @@ from .postgres.connection import Settings, database_errors
 from .postgres.pgbouncer import END, REFUSE, Pooler
 from .postgres.relay import relayed
 from .prisma.cli import Prisma
-from .site import Run, Site
+from .site import Run, Site, exclusive
 from .store.layout import Store
 from .store.operation import Operation
 
@@ -60,7 +61,11 @@ def store_argument_spec(operation: bool = False) -> Dict[str, Any]:
 
     :param operation: the module is a step of an operation and must be told which
     """
-    return dict(store=dict(type="path", required=True), operation=dict(type="str", required=operation))
+    return dict(
+        store=dict(type="path", required=True),
+        operation=dict(type="str", required=operation),
+        controller=dict(type="dict"),
+    )
 
 
 def pooler_argument_spec() -> Dict[str, Any]:
@@ -183,6 +188,7 @@ class Request:
     warn: Callable[[str], None]
     _connection: Optional[Settings] = None
     _administration: Optional[Settings] = None
+    _acting: Optional[Run] = None
 
     @property
     def connection(self) -> Settings:
@@ -222,6 +228,8 @@ class Request:
     @property
     def site(self) -> Site:
         """Database and store, as the library wants them; a Run where an operation is given."""
+        if self._acting is not None:
+            return self._acting
         site = Site(
             self.connection,
             self.administration,
@@ -232,7 +240,9 @@ class Request:
             identity=self.params.get("age_identity") or None,
         )
         wanted = self.params.get("operation")
-        return site.run(Operation.load(self.store, wanted)) if wanted else site
+        if not wanted:
+            return site
+        return site.run(Operation.load(self.store, wanted), self.params.get("controller"))
 
     @property
     def run(self) -> Run:
@@ -241,6 +251,17 @@ class Request:
         if not isinstance(site, Run):
             raise Refused("This belongs to an operation", hint="begin one with the module operation and give its id")
         return site
+
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[None]:
+        """Hold the locks of the operation, where there is one, while the module does its work."""
+        site = self.site
+        if self.check_mode or not isinstance(site, Run):
+            yield
+            return
+        with exclusive(site) as self._acting:
+            site.require_current()
+            yield
 
 
 def _settings(module: AnsibleModule) -> List[Settings]:
@@ -259,6 +280,7 @@ def run_module(
     act: Callable[[Request], Dict[str, Any]],
     *,
     connection: Union[bool, str] = False,
+    acts: bool = False,
     supports_check_mode: bool = True,
     **keywords: Any,
 ) -> None:
@@ -266,6 +288,7 @@ def run_module(
 
     :param connection: the module talks to the database and gets the connection options; ``"optional"`` means that it
         talks to it where they are given
+    :param acts: it is a step of an operation, whose locks it holds from its start to its end
     :param keywords: what AnsibleModule takes beside (required_if, mutually_exclusive, ...)
     """
     spec = dict(argument_spec)
@@ -278,7 +301,7 @@ def run_module(
         try:
             if connection and module.params["connection"] is not None:
                 request._connection, request._administration = _settings(module)
-            with signals_as_errors(), database_errors():
+            with signals_as_errors(), database_errors(), request.acting() if acts else contextlib.nullcontext():
                 result = act(request)
         except BackstopError as error:
             failure = dict(error.details)

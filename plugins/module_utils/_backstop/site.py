@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
 from .base import sqlstates
 from .base.durable_files import FileLock
 from .base.encryption import Encrypted, require_identity
-from .base.errors import BackstopError, CouldNotVerify, Locked
+from .base.errors import BackstopError, CouldNotVerify, Locked, Refused
 from .base.progress import Progress
 from .base.remedies import Setting, remedy
 from .postgres import server
@@ -23,14 +23,13 @@ from .postgres.client_tools import ClientTools, find_client_tools
 from .postgres.connection import Session, Settings, connect
 from .postgres.pgbouncer import Pooler
 from .store.layout import BackupPlace, Store
+from .store.lifecycle import PREDECESSOR_SECONDS, holder_of, require_held, work_on
 from .store.manifest import Manifest
 from .store.operation import Operation
 
 #: First key of our advisory locks: "back" in ASCII. The second is a checksum of the live database's name, which unlike
 #: its oid stays the same through a swap.
 _ADVISORY_CLASS = 0x6261636B
-#: How long to wait for a predecessor that was cut off and still winds up, in seconds.
-PREDECESSOR_SECONDS = 60
 
 _Site = TypeVar("_Site", bound="Site")
 
@@ -61,9 +60,13 @@ class Site:
     # A Run has one. No field, so that there is no Site with an operation but a Run.
     operation = None  # type: Optional[Operation]
 
-    def run(self, operation: Operation) -> "Run":
-        """Carry out an operation here."""
-        return Run(**{**self._fields(), "locks": (operation.lock,)}, operation=operation)
+    def run(self, operation: Operation, controller: Optional[Dict[str, Any]] = None) -> "Run":
+        """Carry out an operation here.
+
+        :param controller: the process that runs the playbook; by default the one that has the operation now
+        """
+        run = Run(**{**self._fields(), "locks": (operation.lock,)}, operation=operation)
+        return dataclasses.replace(run, controller=controller or holder_of(operation))
 
     def apart(self) -> "Site":
         """The same without an operation and its locks, for work that is no part of it."""
@@ -133,6 +136,24 @@ class Run(Site):
     """One operation on a site."""
 
     operation: Operation = dataclasses.field(default_factory=_no_operation)
+    #: the process that runs the playbook
+    controller: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    #: holds the database's advisory lock, where this run holds its locks
+    guard: Optional[Session] = None
+
+    def require_current(self) -> None:
+        """Refuse what a process that outlived its run would still do.
+
+        :raises Refused: the operation is closed
+        :raises Locked: another run took it up
+        """
+        if not self.operation.is_open:
+            raise Refused(
+                "Operation %s is closed" % self.operation.id,
+                found="it ended as %s" % self.operation.outcome,
+                hint="nothing was changed; begin another one",
+            )
+        require_held(self.operation, self.controller)
 
 
 def _advisory_key(database: str) -> int:
@@ -175,10 +196,19 @@ def database_lock(site: Site, wait_seconds: float = PREDECESSOR_SECONDS) -> Iter
 
 
 @contextlib.contextmanager
-def exclusive(run: Run) -> Iterator[None]:
-    """Wait for a predecessor of this operation that still runs, then hold the locks."""
-    with run.operation.lock.held(PREDECESSOR_SECONDS), database_lock(run):
-        yield
+def exclusive(run: Run) -> Iterator[Run]:
+    """Wait for a predecessor of this operation that still runs, then hold the locks.
+
+    A module that acts does so from its start to its end, with the run that is yielded; within, nothing is taken twice.
+    """
+    with contextlib.ExitStack() as stack:
+        if run.operation.lock.descriptor is None:
+            stack.enter_context(run.operation.lock.held(PREDECESSOR_SECONDS))
+            work_on(run.operation)
+        # The server gives the lock up when it restarts, or when somebody ends the session.
+        if run.guard is None or not run.guard.answers():
+            run = dataclasses.replace(run, guard=stack.enter_context(database_lock(run)))
+        yield run
 
 
 @contextlib.contextmanager
@@ -187,9 +217,14 @@ def journaled_step(site: Site, step: str) -> Iterator[Dict[str, Any]]:
     dict is kept in the journal.
 
     Without an operation there is nothing to journal and nothing to lock.
+
+    :raises Refused: the operation is closed
+    :raises Locked: another run took it up
     """
     if not isinstance(site, Run):
         yield {}
         return
-    with exclusive(site), site.operation.step(step) as facts:
-        yield facts
+    with exclusive(site) as run:
+        run.require_current()
+        with run.operation.step(step) as facts:
+            yield facts

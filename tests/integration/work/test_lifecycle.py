@@ -13,6 +13,7 @@ import sys
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_words import AnsibleWords
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import FileLock
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Locked, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.remedies import (
     Action,
@@ -20,7 +21,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.r
     in_words_of,
     remedy,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import database_lock, journaled_step
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import (
+    database_lock,
+    exclusive,
+    journaled_step,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import (
     begin,
@@ -205,6 +210,36 @@ def test_two_operations_do_not_act_on_one_database(plain):
         assert run.operation.id in caught.value.found
     with database_lock(plain.site, 0.3):
         pass
+
+
+def test_a_module_takes_the_locks_once_and_keeps_them(plain):
+    run = plain.begun("deploy")
+    with exclusive(run) as held:
+        for step in ("backup", "drill"):
+            with journaled_step(held, step), exclusive(held) as again:
+                assert again.guard is held.guard and len(again.keep_open) == 1
+            assert not FileLock.is_free(run.operation.lock.path)
+            with pytest.raises(Locked), database_lock(plain.site, 0.3):
+                pass
+        # A server that restarts forgets its locks.
+        plain.execute("SELECT pg_terminate_backend(%d)" % held.guard.backend)
+        with journaled_step(held, "drill"), pytest.raises(Locked), database_lock(plain.site, 0.3):
+            pass
+    assert FileLock.is_free(run.operation.lock.path) and run.keep_open == []
+    with database_lock(plain.site, 0.3):
+        pass
+
+
+def test_no_step_of_an_operation_that_is_closed_or_another_run_has(plain, other):
+    """A module that lives on after its connection was cut must not migrate under the former release."""
+    run = plain.begun("deploy")
+    run.operation.write("operation", "adopted", controller=this_controller(other.pid))
+    with pytest.raises(Locked, match="belongs to another run"), journaled_step(run, "migrate"):
+        pytest.fail("the step began")
+    run.operation.close("done")
+    with pytest.raises(Refused, match="is closed") as caught, journaled_step(run, "migrate"):
+        pytest.fail("the step began")
+    assert "it ended as done" in caught.value.found and run.operation.last("migrate") is None
 
 
 def test_another_database_is_free(databases):

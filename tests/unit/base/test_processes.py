@@ -24,6 +24,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.p
     redact,
     run,
     signals_as_errors,
+    signals_deferred,
 )
 
 PYTHON = [sys.executable, "-c"]
@@ -169,3 +170,24 @@ def test_signals_become_errors_and_come_back():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
     assert "signal 15" in caught.value.found and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_signals_wait_for_what_must_not_be_cut_off():
+    done = []
+    with pytest.raises(BackstopError, match="Interrupted") as caught, signals_as_errors():
+        with contextlib.ExitStack() as outer:
+            outer.enter_context(signals_deferred())
+            with signals_deferred():
+                os.kill(os.getpid(), signal.SIGINT)
+                done.append("inner")
+            done.append("outer")
+        done.append("never")
+    assert done == ["inner", "outer"] and "signal 2" in caught.value.found
+
+
+def test_an_error_of_what_was_not_cut_off_comes_first():
+    with signals_as_errors(), pytest.raises(ValueError), signals_deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise ValueError
+    with signals_as_errors(), signals_deferred():
+        pass

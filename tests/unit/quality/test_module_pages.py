@@ -10,7 +10,15 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 import yaml
-from support.collection_files import documentation, fragment_options, fragments, module_files, name_of, string_constant
+from support.collection_files import (
+    ROOT,
+    documentation,
+    fragment_options,
+    fragments,
+    module_files,
+    name_of,
+    string_constant,
+)
 
 every_module = pytest.mark.parametrize("path", module_files(), ids=name_of)
 PREFIX = "backstop.postgres."
@@ -56,3 +64,20 @@ def test_examples_use_the_module_with_options_that_it_has(path: pathlib.Path) ->
     assert uses, "no example uses the module by its full name"
     for use in uses:
         assert set(use) <= set(options), "unknown options in an example: %s" % sorted(set(use) - set(options))
+
+
+def acts(path: pathlib.Path) -> bool:
+    return "acts=True" in path.read_text("utf-8")
+
+
+@every_module
+def test_a_step_of_an_operation_says_what_an_interruption_does(path: pathlib.Path) -> None:
+    notes = [note for note in documentation(path).get("notes", []) if note.startswith("Interrupted:")]
+    assert len(notes) == acts(path)
+
+
+def test_the_steps_of_operations_are_told_which_process_runs_the_playbook() -> None:
+    """By an action plugin that the routing names: without it a run that lost its operation would go on."""
+    routing = yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text("utf-8"))["plugin_routing"]["modules"]
+    told = {"action_plugin": PREFIX + "operation"}
+    assert routing == {path.stem: told for path in module_files() if acts(path)}

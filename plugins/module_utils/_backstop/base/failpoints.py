@@ -5,6 +5,7 @@
 """Named places where a test kills this process, to prove that a run that was cut off there is finished by the next.
 
 ``BACKSTOP_FAILPOINT=name`` ends the process with SIGKILL when it gets there; ``name#3`` at the third time.
+``BACKSTOP_FAILPOINT_SIGNAL=19`` sends another signal than SIGKILL: SIGINT is Ctrl-C, SIGSTOP halts it there.
 ``BACKSTOP_FAILPOINT_LOG=file`` appends each name that is reached, for tests that go through all of them.
 """
 
@@ -28,4 +29,4 @@ def reach(name: str) -> None:
         with open(log, "a", encoding="utf-8") as stream:
             stream.write(name + "\n")
     if wanted in (name, "%s#%d" % (name, _counts[name])):
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), int(os.environ.get("BACKSTOP_FAILPOINT_SIGNAL", signal.SIGKILL)))

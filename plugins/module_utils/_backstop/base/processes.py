@@ -283,14 +283,43 @@ def _read_all(descriptor: int, blocks: List[bytes]) -> None:
             blocks.append(block)
 
 
+@dataclass
+class _Deferral:
+    """Signals of this process that wait; there is one, as there is one handler of a signal."""
+
+    depth: int = 0
+    interrupted: Optional[BackstopError] = None
+
+
+_DEFERRAL = _Deferral()
+
+
+@contextlib.contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Around what must not be cut off: what signals_as_errors() makes an error of becomes one at the end."""
+    _DEFERRAL.depth += 1
+    try:
+        yield
+    finally:
+        _DEFERRAL.depth -= 1
+    if _DEFERRAL.depth == 0 and _DEFERRAL.interrupted is not None:
+        interrupted, _DEFERRAL.interrupted = _DEFERRAL.interrupted, None
+        raise interrupted
+
+
 @contextlib.contextmanager
 def signals_as_errors() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an error, so that cleaning up runs."""
+    """Turn SIGINT (Ctrl-C), SIGTERM and SIGHUP into an error, so that cleaning up runs."""
 
     def stop(number: int, _frame: object) -> None:
-        raise BackstopError("Interrupted", found="signal %d" % number, hint="run this again")
+        error = BackstopError("Interrupted", found="signal %d" % number, hint="run this again")
+        if _DEFERRAL.depth == 0:
+            raise error
+        _DEFERRAL.interrupted = error
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    _DEFERRAL.interrupted = None
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:

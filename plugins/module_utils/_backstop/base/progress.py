@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import datetime
 import os
-from typing import Any, Optional
+from typing import Any, Dict, Optional
 
-from .durable_files import write_json
+from .durable_files import read_json, write_json
 
 
 def utc_now() -> datetime.datetime:
@@ -37,6 +37,12 @@ class Progress:
     def __init__(self, directory: Optional[str] = None) -> None:
         self._path = os.path.join(directory, "progress.json") if directory else None
         self._started = timestamp()
+
+    def read(self) -> Dict[str, Any]:
+        """What was written last, by whichever process; empty when nothing was."""
+        if self._path is None or not os.path.exists(self._path):
+            return {}
+        return dict(read_json(self._path, "progress"))
 
     def phase(self, name: str, **facts: Any) -> None:
         """Enter a phase: "dumping", "comparing table 3 of 12"."""

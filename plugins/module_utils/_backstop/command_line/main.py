@@ -15,7 +15,7 @@ from ..base.processes import signals_as_errors
 from ..base.remedies import in_words_of
 from ..postgres.connection import database_errors
 from .configuration import DIRECTORY
-from .exit_statuses import FAILED, MEANINGS, NAGIOS, NAGIOS_WORDS
+from .exit_statuses import MEANINGS, NAGIOS, NAGIOS_WORDS
 from .output import Output, say
 from .subcommands import SUBCOMMANDS, Call
 from .words import CommandWords
@@ -70,6 +70,3 @@ def _run(options: argparse.Namespace, output: Output) -> int:
             say("%s: %s" % (NAGIOS_WORDS[NAGIOS[error.exit_status]], " ".join(str(error).split())))
         output.failure(error)
         return error.exit_status
-    except KeyboardInterrupt:
-        output.failure(BackstopError("Interrupted"))
-        return FAILED

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from ..base.errors import BackstopError, Locked, Refused
 from ..base.failpoints import reach
+from ..base.processes import signals_deferred
 from ..base.sql_names import qualified
 from ..loss.migration_changes import note_migrated
 from ..postgres import catalog, server
@@ -74,7 +75,7 @@ def apply_migrations(
             return {"changed": False, "applied": [], "seconds": 0.0}
     if site.operation is not None:
         site.operation.require(list(required_steps), "The migration is not applied: gates were left out")
-    with journaled_step(site, MIGRATE) as facts, site.connect() as session:
+    with signals_deferred(), journaled_step(site, MIGRATE) as facts, site.connect() as session:
         wind_up_predecessor(site, session)
         state = read_state(session, prisma, site.connection.schema)
         refuse_problems(state, expected)

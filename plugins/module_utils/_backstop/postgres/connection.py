@@ -248,6 +248,13 @@ class Session:
     def close(self) -> None:
         self.raw.close()
 
+    def answers(self) -> bool:
+        """Whether the server still has this session."""
+        try:
+            return bool(self.value("SELECT true"))
+        except BackstopError:
+            return False
+
     def cursor(self) -> Any:
         return self.raw.cursor()
 

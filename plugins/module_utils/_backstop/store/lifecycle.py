@@ -6,10 +6,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
+import signal
 import socket
-from typing import Any, Dict, Optional, Tuple
+import time
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from ..base.durable_files import FileLock
 from ..base.errors import Locked, Refused
@@ -19,6 +23,9 @@ from .layout import Store
 from .operation import KINDS, Operation, open_operations
 from .steps import STOP
 
+Told = Callable[[str], None]
+#: How long to wait for a predecessor that cannot be seen and still holds its lock, in seconds.
+PREDECESSOR_SECONDS = 60
 #: How old the last line in the journal of a running operation may be, where its controller cannot be seen.
 FRESH_SECONDS = 3600
 #: What stands in a request, and the setting that asks for it.
@@ -42,6 +49,7 @@ def begin(
     *,
     take_over: bool = False,
     facts: Optional[Dict[str, Any]] = None,
+    told: Optional[Told] = None,
 ) -> Tuple[Operation, bool]:
     """Begin an operation, or go on with the open one that asked for the same.
 
@@ -49,12 +57,17 @@ def begin(
     :param controller: process that runs the playbook: host, boot_id, pid, start
     :param facts: how things are at the beginning; kept in the header
     :param take_over: go on although it cannot be told whether the earlier run is still alive
+    :param told: see wait_for_job()
     :returns: the operation, and whether it was there already
     :raises Locked: the earlier run is alive
     """
+    # A module may have outlived the run that started it: what is decided here is decided after it.
     if kind not in KINDS:
         raise Refused("There is no such kind of operation", found=kind, expected=", ".join(KINDS))
     store.prepare()
+    for operation in open_operations(store, database):
+        _require_dead(operation, controller, take_over)
+        wait_for_job(operation, told)
     with FileLock(os.path.join(store.root, "operations", "lock")).held(10):
         _remove_debris(store)
         for operation in open_operations(store, database):
@@ -110,6 +123,68 @@ def holder_of(operation: Operation) -> Dict[str, Any]:
     """The controller that began an operation or took it up last."""
     entries = [entry for entry in operation.journal() if entry.get("event") == "adopted"]
     return dict(entries[-1]["controller"] if entries else operation.header.get("controller") or {})
+
+
+def require_held(operation: Operation, controller: Dict[str, Any]) -> None:
+    """Refuse a controller that has lost an operation to another one, or never had it while another one is alive.
+
+    :raises Locked: names the other one
+    """
+    holders = [dict(operation.header.get("controller") or {})]
+    holders += [dict(entry["controller"]) for entry in operation.journal() if entry.get("event") == "adopted"]
+    held_before = any(_same_process(one, controller) for one in holders[:-1])
+    if _same_process(holders[-1], controller) or not (held_before or is_alive(holders[-1])):
+        return
+    raise Locked(
+        "Operation %s belongs to another run" % operation.id,
+        found="process %s on %s took it up" % (holders[-1].get("pid"), holders[-1].get("host")),
+        hint="nothing was changed here; its progress is in " + operation.file("progress.json"),
+    )
+
+
+def work_on(operation: Operation) -> None:
+    """Leave word in the lock of an operation, which is held, which process works on it: see wait_for_job()."""
+    operation.lock.write(json.dumps(this_controller()))
+
+
+def wait_for_job(operation: Operation, told: Optional[Told] = None) -> None:
+    """Tell a process that works on an operation to end, and wait until it has: its journal says only then what is.
+
+    A process in the middle of what must not be cut off, such as a migration, ends after that, however long it takes.
+
+    :param told: gets a sentence on what was waited for
+    :raises Locked: it cannot be seen from here, and holds its lock for longer than PREDECESSOR_SECONDS
+    """
+    lock = FileLock(operation.lock.path)
+    asked: Dict[str, Any] = {}
+    began = unseen_since = time.monotonic()
+    while not FileLock.is_free(lock.path):
+        job = _job(lock)
+        if job.get("pid") == os.getpid() and is_alive(job):
+            return
+        if is_alive(job):
+            unseen_since = time.monotonic()
+            if job != asked:
+                asked = job
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(int(job["pid"]), signal.SIGTERM)
+        if time.monotonic() > unseen_since + PREDECESSOR_SECONDS:
+            lock.acquire()
+            lock.release()
+        time.sleep(0.1)
+    if asked and told:
+        told(
+            "A module of the interrupted run was at work: process %s, last %s. It was told to end, which took %.0f s"
+            % (asked["pid"], operation.progress.read().get("phase", "beginning"), time.monotonic() - began)
+        )
+
+
+def _job(lock: FileLock) -> Dict[str, Any]:
+    try:
+        found = json.loads(lock.read())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def require_no_running(store: Store, database: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, ContextManager, Dict, Iterator, List, Optional, Protocol
 from ..backups.comparison import compare_tables
 from ..backups.restore import build_database
 from ..base.errors import BackstopError, Refused
+from ..base.processes import signals_deferred
 from ..base.remedies import Action, remedy
 from ..base.sql_names import retired_name, scratch_name
 from ..loss.acceptance import Acceptance, Loss, LossPolicy, counted, snapshot
@@ -153,7 +154,7 @@ def _take_over(run: Run, successor: _Successor, policy: LossPolicy, *, only_coun
         done = operation.facts(SWAP)
         if done and swapped(run, admin, operation):
             return {"changed": False, **done}
-    with journaled_step(run, SWAP) as facts, run.administer() as admin:
+    with signals_deferred(), journaled_step(run, SWAP) as facts, run.administer() as admin:
         if swapped(run, admin, operation):
             # By the run that this one waited for, or by one that was killed right after its COMMIT.
             resume_left_behind(run)

@@ -1,0 +1,134 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A module that outlives its run, and Ctrl-C: it ends or finishes, and only then does anything follow."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+from typing import Any, Dict, Iterator, List, Optional
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import this_controller
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import operations
+from support.prisma_database import until
+
+#: Operation, place, and what the module does there when it is told to end.
+ENDS, FINISHES = "ends", "finishes"
+CUT = [
+    ("deploy", "backup.dumping", ENDS),
+    ("deploy", "final backup", ENDS),
+    ("deploy", "migrate.before", FINISHES),
+    ("revert", "restore.created", ENDS),
+    ("revert", "swap.fenced", FINISHES),
+]
+INTERRUPTED = [
+    ("deploy", "restore.restored", ENDS),
+    ("deploy", "final backup", ENDS),
+    ("deploy", "rehearsal.migrated", ENDS),
+    ("deploy", "fence.cleared", ENDS),
+    ("deploy", "migrate.before", FINISHES),
+    ("undo", "retired.opened", ENDS),
+    ("undo", "swap.renaming", FINISHES),
+]
+#: The step that the place belongs to.
+STEPS = {"migrate.before": "migrate", "swap.fenced": "swap", "swap.renaming": "swap"}
+
+
+@pytest.fixture
+def at(request, place: str) -> Any:
+    """The site before an operation."""
+    what = request.node.callspec.params["what"]
+    site = request.getfixturevalue({"deploy": "site", "revert": "deployed", "undo": "reverted"}[what])
+    if place == "final backup":
+        # What is written after the proofs makes the backup behind the fence.
+        assert site.run(what, "step.rehearsal.done").returncode == -signal.SIGKILL
+        site.sql("INSERT INTO \"User\" VALUES ('late', 'late@example.org')")
+    return site
+
+
+def start(
+    site: Any, what: str, controller: Optional[Dict[str, Any]] = None, **environment: str
+) -> "subprocess.Popen[str]":
+    given = {**json.loads(site.settings.read_text("utf-8")), "controller": controller}
+    settings = pathlib.Path(site.folder) / ("settings of %s.json" % (controller or {}).get("pid"))
+    settings.write_text(json.dumps(given), encoding="utf-8")
+    return subprocess.Popen(
+        [sys.executable, "-m", "support.operation_driver", what, str(settings)],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def failpoint(place: str, number: int) -> Dict[str, str]:
+    name = "backup.dumping" if place == "final backup" else place
+    return {"BACKSTOP_FAILPOINT": name, "BACKSTOP_FAILPOINT_SIGNAL": str(int(number))}
+
+
+@contextlib.contextmanager
+def playbook() -> Iterator[Dict[str, Any]]:
+    """A process that stands for ansible-playbook; killed at the end."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield this_controller(process.pid)
+        process.kill()
+
+
+def journal(site: Any) -> List[Dict[str, Any]]:
+    return operations(Store(str(site.store)))[-1].journal()
+
+
+def is_told_to_end(pid: int) -> bool:
+    """Whether SIGTERM waits for a halted process (proc(5), ShdPnd)."""
+    status = pathlib.Path("/proc/%d/status" % pid).read_text("ascii")
+    pending = int(re.findall(r"^ShdPnd:\s*(\w+)", status, re.M)[0], 16)
+    return bool(pending & 1 << signal.SIGTERM - 1)
+
+
+def holds(site: Any, place: str, how: str, pid: int) -> None:
+    """What the module's own lines in the journal say."""
+    lines = [entry for entry in journal(site) if entry["pid"] == pid]
+    last = [entry["event"] for entry in lines if entry["step"] == STEPS.get(place, lines[-1]["step"])][-1]
+    assert last == ("done" if how == FINISHES else "failed"), lines
+
+
+@pytest.mark.parametrize("what, place, how", CUT)
+def test_the_connection_is_cut(at, what, place, how) -> None:
+    """The playbook dies, and the module finds nobody who reads its result."""
+    with playbook() as controller:
+        job = start(at, what, controller, **failpoint(place, signal.SIGSTOP))
+        os.waitid(os.P_PID, job.pid, os.WSTOPPED | os.WNOWAIT)
+    for stream in (job.stdout, job.stderr):
+        stream.close()
+    with start(at, what) as following:
+        until(lambda: is_told_to_end(job.pid), "the module is told to end")
+        assert journal(at)[-1]["pid"] == job.pid, "the journal was read before the module ended"
+        os.kill(job.pid, signal.SIGCONT)
+        job.wait(60)
+        output, errors = following.communicate(timeout=120)
+    holds(at, place, how, job.pid)
+    assert following.returncode == 0 and json.loads(output)["outcome"] in ("done", "nothing"), errors
+    pids = [entry["pid"] for entry in journal(at)]
+    assert set(pids[pids.index(following.pid) :]) == {following.pid}
+    assert at.databases("backstop_scratch_") == []
+
+
+@pytest.mark.parametrize("what, place, how", INTERRUPTED)
+def test_ctrl_c(at, what, place, how) -> None:
+    with start(at, what, **failpoint(place, signal.SIGINT)) as job:
+        _output, errors = job.communicate(timeout=120)
+    assert job.returncode == 1 and "Interrupted. Found: signal 2" in errors, errors
+    holds(at, place, how, job.pid)
+    assert at.succeed(what)["outcome"] in ("done", "nothing")
+    assert at.databases("backstop_scratch_") == []
