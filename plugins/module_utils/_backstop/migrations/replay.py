@@ -11,8 +11,9 @@ and both are compared object by object. Owners and privileges are not: they are 
 
 from __future__ import annotations
 
+import contextlib
 import re
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 from ..backups.catalog_comparison import is_about, load_definitions, schema_of_database
 from ..backups.scratch import scratch_database
@@ -43,6 +44,23 @@ def compare(
     :returns: one sentence for each object that differs; tables, columns and types that are made and not there
     :raises BackstopError: the migrations cannot be run again, so nothing can be told
     """
+    with _run_again(site, session, files) as name:
+        gone = _gone(site, session, name)
+        made, live = (_entries(site, database) for database in (name, site.database))
+        found = dumped_definitions.compare(made, live)
+        if any(found.values()):
+            properties = read_properties(session, site.database)
+            found = _without_reprinted(site, name, properties, found, made, live)
+    return [
+        dumped_definitions.describe(key, how, made, live)
+        for told, how in (("added", "only in the database"), ("missing", "only in the migrations"), ("changed",) * 2)
+        for key in found[told]
+    ], gone
+
+
+@contextlib.contextmanager
+def _run_again(site: Site, session: Session, files: Sequence[history.MigrationFile]) -> Iterator[str]:
+    """The name of a scratch database in which the migrations in force were run."""
     state = history.compare(files, history.read_rows(session.cursor(), site.connection.schema))
     if state.unknown or state.edited or state.failed:
         raise CouldNotVerify(
@@ -51,20 +69,14 @@ def compare(
     in_force = [file for file in files if file.name in state.applied]
     if any(cluster_statements(file.sql) or openings(file.sql, REACHING) for file in in_force):
         raise CouldNotVerify("a migration in force acts beyond its database, so it cannot be run in a scratch one")
-    properties = read_properties(session, site.database)
     with scratch_database(site, session, "drift") as (_admin, name):
         _run_all(site, name, in_force)
-        with site.connect(name) as scratch:
-            gone = objects_gone(_own(site, scratch), _own(site, session))
-        made, live = (_entries(site, database) for database in (name, site.database))
-        found = dumped_definitions.compare(made, live)
-        if any(found.values()):
-            found = _without_reprinted(site, name, properties, found, made, live)
-    return [
-        dumped_definitions.describe(key, how, made, live)
-        for told, how in (("added", "only in the database"), ("missing", "only in the migrations"), ("changed",) * 2)
-        for key in found[told]
-    ], gone
+        yield name
+
+
+def _gone(site: Site, session: Session, name: str) -> List[str]:
+    with site.connect(name) as scratch:
+        return objects_gone(_own(site, scratch), _own(site, session))
 
 
 def _entries(site: Site, database: str) -> dumped_definitions.Entries:
@@ -116,7 +128,8 @@ def missing_objects(site: Site, session: Session, files: Sequence[history.Migrat
 
     :raises BackstopError: the migrations cannot be run again, so nothing can be told
     """
-    return compare(site, session, files)[1]
+    with _run_again(site, session, files) as name:
+        return _gone(site, session, name)
 
 
 def _own(site: Site, session: Session) -> definitions.Definitions:
