@@ -75,11 +75,11 @@ def referenced_first(live: Session, known: Dict[str, Table]) -> List[str]:
         if child in names and parent in names:
             needs[names[child]].append(names[parent])
     ordered: List[str] = []
-    connect_exclusively: Dict[str, bool] = {}
+    seen = set()
 
     def enter(name: str) -> None:
-        if name not in connect_exclusively:
-            connect_exclusively[name] = True
+        if name not in seen:
+            seen.add(name)
             for other in needs[name]:
                 enter(other)
             ordered.append(name)
