@@ -83,7 +83,7 @@ def restore(live, table="ReceiptData", place=None, **wish):
 
 
 def wish_json(wish):
-    return json.loads(json.dumps(wish))
+    return json.loads(json.dumps(wish, default=dataclasses.asdict))
 
 
 def counts(result):
