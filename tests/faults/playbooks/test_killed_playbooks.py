@@ -16,6 +16,8 @@ import time
 from typing import Dict, Iterator, List
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from demo import application
 from support.broken_releases import mended
 from support.demo_site import Condition, DemoSite
@@ -30,6 +32,7 @@ PLAYBOOKS = {
     "application errors": "rollback_application_errors.yml",
     "corrupted table": "rollback_corrupted_table.yml",
     "revert": "rollback_complete.yml",
+    "release alone": "rollback_complete.yml",
     "undo": "undo_rollback.yml",
 }
 FAILPOINTS: Dict[str, str] = {
@@ -61,6 +64,9 @@ FAILPOINTS: Dict[str, str] = {
         operation.directory operation.created step.build.began restore.created restore.restored restore.compared
         step.build.done step.swap.began swap.fenced swap.counted swap.renaming swap.before-commit swap.committed
         step.swap.done release.before-activate release.activated operation.closed
+        """,
+    "release alone": """
+        operation.directory operation.created release.before-activate release.activated operation.closed
         """,
     "undo": """
         operation.directory operation.created step.swap.began swap.fenced swap.counted swap.renaming swap.before-commit
@@ -118,6 +124,13 @@ TASKS: Dict[str, List[str]] = {
         "Build a database from the backup, beside the live one",
         "See that nothing of the application runs",
         "Count what would be lost, then give the live name to the new database",
+        "Make the release the current one",
+        "Run the current release and wait for its health",
+        "Close the operation",
+    ],
+    "release alone": [
+        "Begin the operation",
+        "Note that the release alone changes",
         "Make the release the current one",
         "Run the current release and wait for its health",
         "Close the operation",
@@ -230,3 +243,20 @@ def test_a_corrupted_table_and_application_errors(site: DemoSite, chance: random
         cut_off(site, "application errors", chance, rollback_method="drop", rollback_accept_lost_rows=200)
     now = site.condition()
     assert dataclasses.replace(now, live_oid=before.live_oid) == before
+
+
+def test_a_rollback_of_the_release_alone(site: DemoSite, chance: random.Random) -> None:
+    """After a deploy that changed nothing in the database, which is left alone, also by the run that finishes."""
+    site.deploy()
+    wanted = site.condition()
+    site.run_release(site.commits["before-et-100"])
+    facts = {"former_commit": wanted.current}
+    Operation.create(
+        Store(str(site.places.store)), "deploy", {"database": application.DATABASE, "request": {}, "facts": facts}
+    ).close("done")
+    with watched(site):
+        cut_off(site, "release alone", chance)
+    assert site.condition() == wanted
+    done = [operation["request"] for operation in site.operations() if operation["kind"] == "rollback"]
+    assert done == [{"scenario": "complete", "backup": None, "method": "code_only"}]
+    assert not [name for name in site.databases() if name.startswith("backstop_")]
