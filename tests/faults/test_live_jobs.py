@@ -25,10 +25,8 @@ from support.prisma_database import until
 #: Operation, place, and what the module does there when it is told to end.
 ENDS, FINISHES = "ends", "finishes"
 CUT = [
-    ("deploy", "backup.dumping", ENDS),
     ("deploy", "final backup", ENDS),
     ("deploy", "migrate.before", FINISHES),
-    ("revert", "restore.created", ENDS),
     ("revert", "swap.fenced", FINISHES),
 ]
 INTERRUPTED = [
@@ -38,10 +36,9 @@ INTERRUPTED = [
     ("deploy", "fence.cleared", ENDS),
     ("deploy", "migrate.before", FINISHES),
     ("undo", "retired.opened", ENDS),
-    ("undo", "swap.renaming", FINISHES),
 ]
 #: The step that the place belongs to.
-STEPS = {"migrate.before": "migrate", "swap.fenced": "swap", "swap.renaming": "swap"}
+STEPS = {"migrate.before": "migrate", "swap.fenced": "swap"}
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site i
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
+from support.interruptions import interrupted_at
 from support.prisma_project import PrismaProject
 
 pytestmark = pytest.mark.prisma
@@ -131,6 +132,14 @@ def test_what_it_left_goes_and_is_kept(failed):
     assert failed.kept() == {"public.B.copy": "1\n2\n", "public.A.copy": "7\tx\n"}
     again = failed.clean()
     assert (again["changed"], again["outcome"]) == (False, "clean")
+
+
+def test_ctrl_c(failed):
+    with interrupted_at("clean.before-commit"):
+        failed.clean()
+    assert (BAD, "failed") in failed.states()
+    failed.clean()
+    failed.is_as_before()
 
 
 @pytest.mark.parametrize("failpoint", ["clean.before-commit", "clean.committed", "step.clean.done", "resolve.one"])

@@ -35,6 +35,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.p
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
 from support.databases import OWNER
+from support.interruptions import interrupted_at
 from support.module_runner import run_module
 
 DOWN = 'DROP TABLE "ReceiptData"'
@@ -344,6 +345,15 @@ def test_a_change_beside_the_migration_that_only_pg_dump_sees(drop, killed):
     (told,) = result["differences"]
     assert "public.User is changed" in told and "SET STATISTICS 9" in told
     assert take_out(site, LossPolicy(0))["differences"] == [told]
+    drop.is_as_before()
+
+
+@pytest.mark.parametrize("failpoint", ["down.ran", "down.committed"])
+def test_ctrl_c(drop, failpoint):
+    site = drop.proved()
+    with interrupted_at(failpoint):
+        take_out(site, LossPolicy(0))
+    assert take_out(site, LossPolicy(0))["changed"] is (failpoint == "down.ran")
     drop.is_as_before()
 
 

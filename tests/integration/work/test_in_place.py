@@ -31,6 +31,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.i
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_revert
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
 from support.databases import APP, OWNER, REALISTIC, SQL
+from support.interruptions import interrupted_at
 
 EVERYTHING = 10**9
 PURCHASE = (
@@ -248,6 +249,20 @@ def test_killed_anywhere_it_is_as_before_or_done(plain, failpoint):
     result = revert_in_place(run, place, LossPolicy(0))
     assert result["changed"] is not committed and result["lost_rows"] == 0
     assert equals(plain, place) and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
+
+
+@pytest.mark.parametrize("failpoint", ["in-place.emptied", "in-place.committed"])
+def test_ctrl_c(plain, failpoint):
+    place = plain.backup()
+    plain.run("receipts.sql")
+    now = plain.backup("daily")
+    run = plain.begun("rollback", {"backup": place.backup_id})
+    with interrupted_at(failpoint):
+        revert_in_place(run, place, LossPolicy(0))
+    committed = failpoint == "in-place.committed"
+    assert equals(plain, place if committed else now) and run.keep_open == []
+    assert revert_in_place(run, place, LossPolicy(0))["changed"] is not committed
+    assert equals(plain, place)
 
 
 def test_the_list_is_whole(plain, tmp_path, monkeypatch):

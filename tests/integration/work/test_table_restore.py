@@ -24,6 +24,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.t
     undo_table,
 )
 from support.databases import OWNER, REALISTIC, run_sql
+from support.interruptions import interrupted_at
 
 RECEIPTS = (
     "INSERT INTO \"ReceiptData\" SELECT 'r' || g, 'p' || lpad(g::text, 6, '0'), 't' || g, g * 0.1, timestamp"
@@ -84,6 +85,18 @@ def restore(live, table="ReceiptData", place=None, **wish):
 
 def wish_json(wish):
     return json.loads(json.dumps(wish, default=dataclasses.asdict))
+
+
+def test_ctrl_c(receipts):
+    place = receipts.backup()
+    owner(receipts, 'DELETE FROM "ReceiptLine" WHERE id < 5')
+    wish = TableRestoreRequest("ReceiptLine")
+    run = receipts.begun("rollback", {"scenario": "corrupted_table", "table": "ReceiptLine"})
+    with interrupted_at("table.before-commit"):
+        restore_table(run, wish, place.backup_id)
+    assert receipts.value('SELECT count(*) FROM "ReceiptLine"') == 56
+    assert restore_table(run, wish, place.backup_id)["changed"]
+    assert receipts.value('SELECT count(*) FROM "ReceiptLine"') == 60
 
 
 def counts(result):
