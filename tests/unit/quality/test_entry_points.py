@@ -98,3 +98,10 @@ def test_every_playbook_first_checks_the_variables_of_its_roles(path: pathlib.Pa
         files = [load(file) for file in (ROLES / role / "tasks").rglob("*.yml")]
         pending |= {other for found in files for other, _entry in used(found)} - needed
     assert checked == needed
+
+
+def test_the_file_of_an_include_is_no_expression_with_an_equals_sign() -> None:
+    """Ansible would read what comes before it as an option, and find that only when the include is reached."""
+    line = re.compile(r"^\s*(?:- )?ansible\.builtin\.include_tasks: .*=.*$", re.MULTILINE)
+    found = [(name_of(path), line.findall(path.read_text("utf-8"))) for path in ROOT.glob("roles/*/tasks/**/*.yml")]
+    assert len(found) > 20 and not [one for one in found if one[1]]
