@@ -239,10 +239,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
     require_before,
     standing_of,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.database_properties import (
-    drop_scratch_database,
-    scratch_databases,
-)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import exclusive
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import (
     begin,
@@ -255,7 +251,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.choose import DOWN_SQL, IN_PLACE, SWAP
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.report import after_failure
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import settle
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import drop_left, settle
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way import Settled
 
 
@@ -305,9 +301,7 @@ def _drop_scratch(request: Request, operation: Operation) -> List[str]:
     if request.check_mode:
         return []
     try:
-        with request.site.administer() as admin:
-            left = scratch_databases(admin, operation.id)
-            return [name for name in left if drop_scratch_database(admin, name)]
+        return drop_left(request.site.run(operation))
     except BackstopError as error:
         request.warn("Scratch databases of operation %s may be left: %s" % (operation.id, error))
         return []

@@ -288,180 +288,25 @@ table:
   type: str
 """
 
-import functools
-from typing import Any, Dict, Optional
+import dataclasses
+from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
     run_module,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import (
-    LossPolicy,
-)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import (
     MODES,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import (
-    read_folder,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import (
-    Site,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
-    Operation,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.baseline import (
-    ReadFolder,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.choose import (
-    RELEASE,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.diagnosis import (
-    APPLICATION_ERRORS,
-    CORRUPTED_TABLE,
-    FAILED_MIGRATION,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import (
-    gather,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import (
-    diagnose,
-    plan_application_errors,
-    plan_failed_migration,
-    plan_revert,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.report import (
-    Options,
-    nothing_to_do,
-    release_alone_lines,
-    undo_lines,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.request import (
-    is_open,
-    request_of,
-    require_carrying,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
-    TableRestoreRequest,
-    plan_undo_of,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
-    plan as plan_table,
-)
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import (
-    UNDO,
-    loss_of_undo,
-    plan_undo,
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.asked import (
+    Asked,
+    plan_of,
 )
 
 
 def act(request: Request) -> Dict[str, Any]:
-    site, params = request.site, request.params
-    scenario = params["scenario"]
-    if scenario == "auto":
-        return {"changed": False, **_diagnosis(request, {})}
-    plan = _chosen(site, params)
-    commit = params["revision"] or plan.get("commit") or ""
-    table = {key: params[key] for key in ("table", "backup", "mode", "where", "keys")}
-    in_place = params["restore_method"] == "in_place"
-    require_carrying(scenario, plan, params["reapply"], in_place)
-    kind, wanted = request_of(site, scenario, plan, in_place=in_place, table=table)
-    return {
-        "changed": False,
-        "report": release_alone_lines(commit),
-        **plan,
-        **_foreseen(request, plan, commit),
-        "commit": commit,
-        "kind": kind,
-        "request": wanted,
-        "interrupted": is_open(site, kind, wanted),
-        "nothing_to_do": nothing_to_do(scenario, {**plan, **wanted}, commit),
-    }
-
-
-def _chosen(site: Site, params: Dict[str, Any]) -> Dict[str, Any]:
-    """Whether there is anything to do in the database, by which method and from which backup."""
-    if params["scenario"] == UNDO:
-        return plan_undo(site, params["undo"])
-    if params["scenario"] == CORRUPTED_TABLE:
-        wanted = _table(params)
-        plan = plan_table(site, wanted, params["backup"], again=params["again"])
-        return {**plan, "needed": plan["changed"], "only_reports": wanted.only_reports}
-    if params["scenario"] == FAILED_MIGRATION:
-        plan = plan_failed_migration(site, params["backup"], _folder(params))
-        return {**plan, "commit": params["running"]}
-    if params["scenario"] == APPLICATION_ERRORS:
-        return plan_application_errors(site, params["method"], params["backup"])
-    return plan_revert(site, params["backup"])
-
-
-def _foreseen(request: Request, plan: Dict[str, Any], commit: str) -> Dict[str, Any]:
-    """What it would lose and cost, as lines for people too."""
-    params = request.params
-    if params["scenario"] == CORRUPTED_TABLE:
-        return {}
-    if params["scenario"] == UNDO:
-        foreseen = _loss_of_undo(request, plan)
-        return {**foreseen, "report": [*undo_lines(plan, commit), *foreseen.get("report", [])]}
-    # Where only the release changes in a migrated database, that is a method with facts of its own.
-    needed = plan["needed"] or plan.get("method") == RELEASE
-    return _diagnosis(request, plan) if needed else {}
-
-
-def _loss_of_undo(request: Request, plan: Dict[str, Any]) -> Dict[str, Any]:
-    site, params = request.site, request.params
-    if not plan["table"]:
-        return loss_of_undo(site, plan, _options(params))
-    if not plan["needed"]:
-        return {}
-    undone = Operation.load(request.store, plan["undoes"])
-    found = plan_undo_of(site, undone, _policy(params), params["accept_cascade"])
-    return {key: found[key] for key in ("report", "total", "lost_rows", "effects", "differences")}
-
-
-def _diagnosis(request: Request, plan: Dict[str, Any]) -> Dict[str, Any]:
-    site, params = request.site, request.params
-    facts = gather(
-        site,
-        folder=_folder(params),
-        healthy=params["healthy"],
-        backup_id=plan.get("backup") or params["backup"],
-    )
-    runs = params["scenario"] != "auto" and not request.check_mode
-    return diagnose(site, params["scenario"], facts, plan, _options(params), runs=runs)
-
-
-def _folder(params: Dict[str, Any]) -> Optional[ReadFolder]:
-    folder = params["migrations_path"]
-    return functools.partial(read_folder, folder) if folder else None
-
-
-def _table(params: Dict[str, Any]) -> TableRestoreRequest:
-    return TableRestoreRequest(
-        params["table"],
-        params["mode"],
-        params["where"],
-        params["keys"],
-        _policy(params),
-        params["accept_cascade"],
-    )
-
-
-def _policy(params: Dict[str, Any]) -> LossPolicy:
-    return LossPolicy(params["accept_lost_rows"], unreadable=params["accept_unreadable"])
-
-
-def _options(params: Dict[str, Any]) -> Options:
-    return Options(
-        params["accept_lost_rows"],
-        params["accept_lost_objects"],
-        params["reapply"],
-        params["reapply_deletes"],
-        params["backup"],
-        params["revision"],
-        None if params["method"] == "auto" else params["method"],
-        params["restore_method"] == "in_place",
-    )
+    asked = Asked(**{field.name: request.params[field.name] for field in dataclasses.fields(Asked)})
+    return {"changed": False, **plan_of(request.site, asked, runs=not request.check_mode)}
 
 
 def main() -> None:

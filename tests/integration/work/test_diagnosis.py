@@ -418,7 +418,7 @@ def test_the_options_that_were_given(site):
     assert "at least 3 rows in all, of which 1 do not go over: refused unless" in lines[-1]
     assert last.endswith(" -e rollback_reapply=apply -e rollback_reapply_deletes=true")
     plan, lines, last = told(reapply="report", runs=True)
-    assert "all could go over with rollback_reapply=apply" in lines[0] and "of which" not in lines[-1], lines
+    assert "all could go over with -e rollback_reapply=apply" in lines[0] and "of which" not in lines[-1], lines
     assert "RUN NEXT" not in "".join(plan["report"])
 
 

@@ -74,12 +74,14 @@ def test_a_configuration_with_everything(tmp_path):
         "connection": {**OTHER["connection"], "port": "5433", "connect_timeout": 3, "host": "db", "sslmode": "require"},
         "client_bin_dir": "/opt/pg/bin", "max_age": "2d",
         "webhook": {"url": "https://example.org/x", "events": ["missing"]},
+        "application": {"stop": ["systemctl", "stop", "shop"], "start": ["start-shop", "${commit}"]},
     }
     found = configured(tmp_path, item, scheduled_backups_webhook={"url": "https://example.org/all"})
     assert (found.connection.port, found.connection.connect_timeout, found.administration.port) == (5433, 3, 5434)
     assert (found.store.root, found.max_age, found.client_bin_dir) == ("/srv/more backups", 172800, "/opt/pg/bin")
     assert found.password.key == "password_file" and found.password.value == "/etc/backstop/other.db-2.password"
     assert found.webhook.events == ("missing",)
+    assert found.application.start == ("start-shop", "${commit}") and found.application.stop[0] == "systemctl"
     assert "hunter2" not in (tmp_path / "other.db-2.conf").read_text()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 from typing import Iterator, Tuple
 
 import pytest
@@ -16,9 +17,24 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import run_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_words import NAMES
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.remedies import Action, Setting, remedy
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.remedies import (
+    BY_SCENARIO,
+    Action,
+    Given,
+    Setting,
+    Start,
+    in_words_of,
+    remedy,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line import main
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.subcommands import Subcommand
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.subcommands import (
+    Subcommand,
+    _one,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.words import (
+    OPTIONS,
+    CommandWords,
+)
 from support.collection_files import LIBRARY, MODULES, ROLES, ROOT, name_of, python_files
 
 PLAYBOOKS = {path.stem for path in (ROOT / "playbooks").glob("*.yml")}
@@ -52,13 +68,11 @@ def texts(tree: ast.AST) -> Iterator[Tuple[int, str]]:
 
 #: What Ansible calls what, which no other file does.
 WORDS = "ansible_words.py"
-#: Not put into data yet.
-LATER = ("command_line/words.py",)
 
 
 @pytest.mark.parametrize("path", python_files(LIBRARY), ids=name_of)
 def test_the_library_names_nothing_of_ansible(path):
-    if path.name != WORDS and not str(path.relative_to(LIBRARY)).startswith(LATER):
+    if path.name != WORDS:
         found = [(line, text) for line, text in texts(ast.parse(path.read_text("utf-8"))) if names_of_ansible(text)]
         assert not found, "\n".join("line %d: %s in %r" % (line, names_of_ansible(text), text) for line, text in found)
 
@@ -80,7 +94,44 @@ REFUSALS = [
         "check the user in the section connection of the configuration below /nowhere",
     ),
     (remedy("%s shows them", Action.LIST_BACKUPS), "pg_backup_info shows them", "backstop list shows them"),
+    (
+        remedy("accept it with %s", Given(Setting.ACCEPT_LOST_ROWS, 3)),
+        "accept it with -e rollback_accept_lost_rows=3",
+        "accept it with --accept-lost-rows 3",
+    ),
+    (
+        remedy("look with %s", Start(Action.COMPLETE, (Given(Setting.BACKUP, "b-1"),), check=True)),
+        "look with ansible-playbook backstop.postgres.rollback_complete --check -e rollback_backup=b-1",
+        "look with backstop rollback shop --check --backup b-1",
+    ),
+    (
+        remedy("%s", Start(Action.UNDO, (Given(Setting.WHERE, "a = 1"), Given(Setting.AGAIN, True)))),
+        """ansible-playbook backstop.postgres.undo_rollback -e '{"rollback_where": "a = 1"}' -e rollback_again=true""",
+        "backstop undo shop --where 'a = 1' --again",
+    ),
 ]
+
+
+def test_the_command_names_only_options_and_subcommands_that_it_has():
+    """What continues an operation can be typed, whatever was asked for."""
+    parser = main.make_parser()
+    with in_words_of(CommandWords("/etc/backstop", "shop")):
+        for setting, option in OPTIONS.items():
+            value = 3 if option.endswith(("rows", "objects")) else FLAGS.get(setting, "[1]")
+            given = shlex.split(str(Given(setting, value)))
+            subcommand = "undo" if setting is Setting.OPERATION else "rollback"
+            parser.parse_args([subcommand, "shop", *given])
+        for action in [*BY_SCENARIO.values(), Action.UNDO, Action.PLAN, Action.LIST_BACKUPS]:
+            words = shlex.split(str(Start(action)))
+            assert words.pop(0) == "backstop" and parser.parse_args(words)
+
+
+#: Options that take no value, or one of a list.
+FLAGS = {
+    Setting.ACCEPT_CASCADE: True, Setting.ACCEPT_UNREADABLE: True, Setting.AGAIN: True, Setting.TAKE_OVER: True,
+    Setting.REAPPLY_DELETES: True, Setting.METHOD: "drop", Setting.MODE: "repair", Setting.REAPPLY: "apply",
+    Setting.RESTORE_METHOD: "in_place",
+}
 
 
 @pytest.mark.parametrize("hint, ansible, command", REFUSALS)
@@ -94,9 +145,9 @@ def test_each_way_in_words_a_refusal_for_its_users(hint, ansible, command, capsy
     assert (result["hint"], result["found"]) == (ansible, "this")
     assert result["msg"] == "It does not hold. Found: this. What to do: %s." % ansible
 
-    monkeypatch.setattr(main, "SUBCOMMANDS", [Subcommand("list", "", refuse, ())])
+    monkeypatch.setattr(main, "SUBCOMMANDS", [Subcommand("list", "", refuse, (_one,))])
     monkeypatch.chdir("/")
-    assert main.main(["list", "--json", "--config-directory", "/nowhere"]) == 1
+    assert main.main(["list", "shop", "--json", "--config-directory", "/nowhere"]) == 1
     told = capsys.readouterr()
     assert json.loads(told.out)["hint"] == command
     assert told.err == "backstop: It does not hold. Found: this. What to do: %s. (exit status 1)\n" % command

@@ -22,6 +22,7 @@ from ..site import Site
 from ..store import retention
 from ..store.layout import Store
 from ..store.offsite import Offsite
+from .application import RELEASE, ApplicationCommands
 from .exit_statuses import UsageError
 from .passwords import PasswordSource, read_private
 
@@ -70,6 +71,8 @@ class Configuration:
     age_recipients: Tuple[str, ...] = ()
     #: file of the private key that opens them, where this host is to have it
     age_identity: Optional[str] = None
+    #: how a rollback stops and starts the application; without them somebody does that by hand
+    application: Optional[ApplicationCommands] = None
     #: second copies; none by default
     offsite: Optional[OffsiteCopies] = None
     #: how long backups are kept: a value for each of retention.OPTIONS
@@ -279,6 +282,20 @@ def _webhook(section: _Section, key: str) -> Webhook:
     return Webhook(url, tuple(events))
 
 
+def _application(section: _Section, key: str) -> ApplicationCommands:
+    value = section.values[key]
+    if not isinstance(value, dict):
+        raise section.error(key, type(value).__name__, "an object with stop and start")
+    inner = _Section(section.path, key + ".", value)
+    inner.require_known(("stop", "start"), ())
+    for name, argv in value.items():
+        if not isinstance(argv, list) or not argv or not all(isinstance(word, str) and word for word in argv):
+            raise inner.error(name, type(argv).__name__, "a list of texts: the program and its arguments")
+    if not any(RELEASE in word for word in value["start"]):
+        raise inner.error("start", "no argument with " + RELEASE, "a command that starts the release with that commit")
+    return ApplicationCommands(tuple(value["stop"]), tuple(value["start"]))
+
+
 def _offsite(section: _Section, key: str) -> OffsiteCopies:
     value = section.values[key]
     if not isinstance(value, dict):
@@ -341,4 +358,5 @@ _FIELDS: Dict[str, Callable[[_Section, str], Any]] = {
     "age_recipients": _recipients,
     "age_identity": _place,
     "offsite": _offsite,
+    "application": _application,
 }

@@ -56,7 +56,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     # pg_dumpall fails in a directory that its user cannot enter, such as the home of whoever became that user.
     os.chdir("/")
     output = Output(as_json=options.json, to_syslog=options.syslog, quiet=options.quiet)
-    with in_words_of(CommandWords(options.config_directory)):
+    with in_words_of(CommandWords(options.config_directory, getattr(options, "name", None) or "DATABASE")):
         status = _run(options, output)
     return NAGIOS[status] if options.nagios else status
 

@@ -30,6 +30,7 @@ from ..store import manifest as manifests
 from ..store.layout import KINDS, BackupPlace
 from ..store.manifest import Manifest
 from ..store.retention import policy_of, row_days_of
+from . import rolling_back
 from .configuration import Configuration, duration, load, names
 from .copying import copy_and_prune, remote_of, require_offsite
 from .exit_statuses import COULD_NOT_VERIFY, FAILED, NAGIOS, NAGIOS_WORDS, NOT_COPIED, OK, TOO_OLD, UsageError
@@ -604,6 +605,24 @@ SUBCOMMANDS = (
         (_one, _only_check, _patience),
     ),
     Subcommand("fetch", "bring a second copy back into the store", _fetch, (_one, _which_backup, _patience)),
+    Subcommand(
+        "plan",
+        "show which rollback applies, why, what it would lose, and what to run next",
+        rolling_back.plan,
+        (_one, rolling_back.any_scenario, rolling_back.what_to_lose, _identity),
+    ),
+    Subcommand(
+        "rollback",
+        "take the database back; what would be lost is counted, shown, and refused unless it is accepted",
+        rolling_back.rollback,
+        (_one, rolling_back.which_scenario, rolling_back.what_to_lose, rolling_back.acting, _identity, _patience),
+    ),
+    Subcommand(
+        "undo",
+        "undo a rollback, an undo or the restore of a table",
+        rolling_back.undo,
+        (_one, rolling_back.which_operation, rolling_back.what_to_lose, rolling_back.acting, _identity, _patience),
+    ),
     Subcommand("ready", "try whether the jobs can run here, as this user", _ready, (_one, _answer)),
     Subcommand("status", "tell whether the backups are as they should be", _status, (_one_or_all, _judging)),
 )

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import enum
+import json
+import shlex
 import sys
 from typing import Dict
 
-from ..base.remedies import Action, Setting, Words
+from ..base.remedies import Action, Given, Setting, Start, Words
 from .configuration import DIRECTORY
 
 #: Keys of the configuration; ``%s`` is its directory.
@@ -24,31 +26,73 @@ _KEYS: Dict[enum.Enum, str] = {
     Setting.STORE: "store in the configuration below %s",
     Setting.URL: "the configuration below %s",
 }
+#: Options of ``backstop rollback`` or ``backstop undo``.
+OPTIONS: Dict[enum.Enum, str] = {
+    Setting.ACCEPT_CASCADE: "--accept-cascade",
+    Setting.ACCEPT_LOST_OBJECTS: "--accept-lost-objects",
+    Setting.ACCEPT_LOST_ROWS: "--accept-lost-rows",
+    Setting.ACCEPT_UNREADABLE: "--accept-unreadable",
+    Setting.AGAIN: "--again",
+    Setting.BACKUP: "--backup",
+    Setting.DOWN_SQL: "--down-sql-file",
+    Setting.KEYS: "--keys",
+    Setting.METHOD: "--method",
+    Setting.MODE: "--mode",
+    Setting.OPERATION: "--operation",
+    Setting.REAPPLY: "--reapply",
+    Setting.REAPPLY_DELETES: "--reapply-deletes",
+    Setting.RELEASE: "--release",
+    Setting.RESTORE_METHOD: "--restore-method",
+    Setting.TABLE: "--table",
+    Setting.TAKE_OVER: "--take-over",
+    Setting.WHERE: "--where",
+}
+#: Subcommands; ``%s`` is the name of a configuration.
+_ACTIONS: Dict[enum.Enum, str] = {
+    Action.APPLICATION_ERRORS: "backstop rollback %s --scenario application_errors",
+    Action.COMPLETE: "backstop rollback %s",
+    Action.CORRUPTED_TABLE: "backstop rollback %s --scenario corrupted_table",
+    Action.FAILED_MIGRATION: "backstop rollback %s --scenario failed_migration",
+    Action.PLAN: "backstop plan %s",
+    Action.UNDO: "backstop undo %s",
+}
 _NAMES: Dict[enum.Enum, str] = {
+    **OPTIONS,
     Setting.IDENTITY: "--identity, or age_identity in its configuration",
     Setting.PYTHON: sys.executable,
     Setting.USER: "the user of this command",
-    Action.APPLICATION_ERRORS: "the playbook for application errors",
-    Action.COMPLETE: "the playbook for a complete rollback",
-    Action.CORRUPTED_TABLE: "the playbook for a corrupted table",
-    Action.DEPLOY: "the deploy",
-    Action.FAILED_MIGRATION: "the playbook for a failed migration",
     Action.LIST_BACKUPS: "backstop list",
     Action.MARK_MIGRATION: "npx prisma migrate resolve",
-    Action.PLAN: "the playbook for a rollback plan",
-    Action.UNDO: "the playbook for an undo",
 }
 
 
 class CommandWords(Words):
     """
     :param directory: of the configurations
+    :param name: of the configuration that this is about
     """
 
-    def __init__(self, directory: str = DIRECTORY) -> None:
+    def __init__(self, directory: str = DIRECTORY, name: str = "DATABASE") -> None:
         self._directory = directory
+        self._name = name
 
     def name_of(self, part: enum.Enum) -> str:
         if part in _KEYS:
             return _KEYS[part] % self._directory
+        if part in _ACTIONS:
+            return _ACTIONS[part] % shlex.quote(self._name)
         return _NAMES.get(part) or super().name_of(part)
+
+    def given(self, given: Given) -> str:
+        option, value = OPTIONS.get(given.setting), given.value
+        if option is None or value is False:
+            return super().given(given)
+        if value is True:
+            return option
+        return "%s %s" % (option, shlex.quote(value if isinstance(value, str) else json.dumps(value)))
+
+    def start(self, start: Start) -> str:
+        if start.action not in _ACTIONS:
+            return super().start(start) + (", as it was before" if start.as_before else "")
+        words = [self.name_of(start.action), *["--check"] * start.check, *map(self.given, start.given)]
+        return " ".join(words) + (", with the other options as before" if start.as_before else "")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from ..postgres.database_properties import drop_scratch_database, scratch_databases
 from ..site import Run
 from ..store.steps import APPLIED
 from . import way_down_sql, way_in_place, way_leftovers, way_swap, way_table
@@ -64,6 +65,12 @@ def settle(run: Run) -> Settled:
         # Its last step was done, and its process ended before it could say so.
         state = HALF_DONE
     return Settled(state, name, any(one.changed for _name, one in found))
+
+
+def drop_left(run: Run) -> List[str]:
+    """Drop the scratch databases that proofs and restores of the operation left."""
+    with run.administer() as admin:
+        return [name for name in scratch_databases(admin, run.operation.id) if drop_scratch_database(admin, name)]
 
 
 def facts_of(way: Way, outcome: Outcome) -> Dict[str, Any]:

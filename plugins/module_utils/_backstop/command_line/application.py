@@ -1,0 +1,42 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The application on a host without Ansible: stopped and started by commands that the configuration names."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Sequence
+
+from ..base.errors import Refused
+from ..base.processes import run
+
+#: Stands for the commit of the release that the database belongs to.
+RELEASE = "${commit}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ApplicationCommands:
+    """Argument lists; each ends when it is done, with status 0 when that went well. A second time each does nothing.
+
+    :ivar start: starts the release that takes the place of RELEASE, and ends when it is healthy
+    :ivar timeout: seconds for each
+    """
+
+    stop: Sequence[str]
+    start: Sequence[str]
+    timeout: float = 600
+
+    def stop_it(self) -> None:
+        run(self.stop, check="The command that stops the application failed", timeout=self.timeout)
+
+    def start_it(self, release: str) -> None:
+        if not release:
+            raise Refused(
+                "It is not known which release is to be started",
+                found="the backup or the operation names none",
+                hint="start the release that belongs to the database",
+            )
+        argv = [argument.replace(RELEASE, release) for argument in self.start]
+        run(argv, check="The command that starts the application failed", timeout=self.timeout)
