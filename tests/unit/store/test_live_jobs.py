@@ -37,8 +37,7 @@ with operation.lock.held():
     operation.progress.phase("migrating")
     print("at work", flush=True)
     if sys.argv[3] == "named":
-        signal.sigwait([signal.SIGTERM])
-        print("told", flush=True)
+        print("told" if signal.sigtimedwait([signal.SIGTERM], 20) else "never told", flush=True)
     sys.stdin.read()
     operation.write("migrate", "done")
 """
