@@ -27,6 +27,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import (
     clean_failed_migration,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.standing import require_before
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
@@ -37,6 +38,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
     Operation,
     open_operations,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import STARTED, STOP
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_revert
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.proofs import prove
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import back_up_retired
@@ -62,9 +64,9 @@ class Driver:
             given["project"], node_bin_dir=given["node_bin_dir"], environment=given["prisma_environment"]
         )
 
-    def _begin(self, kind: str, request: Dict[str, Any]) -> Operation:
+    def _begin(self, kind: str, request: Dict[str, Any], **facts: Any) -> Operation:
         operation, _adopted = begin(
-            self.site.store, kind, self.site.database, request, self.controller, take_over=False
+            self.site.store, kind, self.site.database, request, self.controller, facts=facts
         )
         self.site = self.site.run(operation, self.controller)
         return operation
@@ -79,15 +81,18 @@ class Driver:
         return self.deploy()
 
     def deploy(self) -> Dict[str, Any]:
-        operation = self._begin("deploy", {"migrations": self.expected})
         state = self._state()
+        operation = self._begin("deploy", {"migrations": self.expected}, pending=state.pending)
         if state.failed:
             return self._clean(operation)
         if state.pending:
             self._prove(operation)
-            operation.write("stop", "done")
+            require_before(operation, STOP)
+            operation.write(STOP, "done")
         if state.pending or operation.last("migrate"):
             self._change()
+            require_before(operation, STARTED)
+            operation.write(STARTED, "done")
         operation.close("done")
         return {"operation": operation.id, "outcome": "done"}
 

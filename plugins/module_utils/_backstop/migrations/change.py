@@ -10,13 +10,15 @@ Each is a step of its own in the journal, so a run after one that was cut off re
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 from ..backups.make import described, make_again
+from ..loss.migration_changes import note_migrated
+from ..prisma import history
 from ..prisma.cli import Prisma
-from ..site import Run, journaled_step
+from ..site import Run, exclusive, journaled_step
 from ..store.steps import BACKUP, CHECK, FENCE, MIGRATE
-from .deploy import read_state
+from .deploy import applied_since, read_state
 from .fence import fence, require_proofs
 from .rehearse import check_against_rehearsal
 from .retry import apply_patiently
@@ -45,6 +47,8 @@ def change_database(
     if pending:
         _fence(run, wait_seconds)
         migrated = apply_patiently(run, prisma, **migrate)
+    elif operation.done(MIGRATE) is None:
+        _note_applied(run)
     if operation.done(CHECK) is None:
         with journaled_step(run, CHECK) as facts, run.connect() as session:
             wrong = check_against_rehearsal(run, session)
@@ -59,6 +63,20 @@ def change_database(
         "ended_sessions": fenced.get("ended_sessions", []),
         "differences": fenced.get("differences", []),
     }
+
+
+def _note_applied(run: Run) -> None:
+    """Nothing is pending any more: a run that was killed right after the COMMIT did not write so, or someone else
+    applied the migrations."""
+    operation = run.operation
+    with exclusive(run), run.connect() as session:
+        applied: List[str] = []
+        if operation.last(MIGRATE) is not None:
+            place = run.store.find_backup(str((operation.facts(BACKUP) or {})["backup"]))
+            rows = history.read_rows(session.cursor(), run.connection.schema)
+            applied = [row.migration_name for row in applied_since(place, rows)]
+            note_migrated(operation, session)
+        operation.write(MIGRATE, "done", applied=applied, seconds=0.0, rewritten=[])
 
 
 def _fence(run: Run, wait_seconds: float) -> None:

@@ -39,7 +39,7 @@ class DeployStanding:
     migrates: bool
     #: its backup was restored and its migrations rehearsed
     proved: bool
-    #: migrations began, so the database may be another one
+    #: it began to migrate, so the database may be another one
     migration_began: bool
     #: migrations were all applied, as far as the journal knows
     migrated: bool
@@ -86,7 +86,7 @@ def standing_of(deploy: Operation) -> DeployStanding:
         application={STOP: STOPPED, STARTED: SERVING}[windows[-1]] if windows else UNTOUCHED,
         migrates=bool((deploy.header.get("facts") or {}).get("pending")),
         proved=REHEARSAL in done,
-        migration_began=deploy.last(MIGRATE) is not None,
+        migration_began=any(entry["step"] == MIGRATE and entry["event"] == "began" for entry in deploy.journal()),
         migrated=MIGRATE in done,
         backup=done.get(BACKUP, {}).get("backup"),
         old_release_works=bool(done.get(OLD_RELEASE, {}).get("works")),
