@@ -100,6 +100,22 @@ EXAMPLES = r"""
     store: /var/backups/backstop
   register: begun
 
+- name: Note that the application is about to be stopped
+  backstop.postgres.operation:
+    state: stop
+    operation: "{{ begun.operation }}"
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+
+- name: Note that it serves again
+  backstop.postgres.operation:
+    state: started
+    operation: "{{ begun.operation }}"
+    connection:
+      url: "{{ database_url }}"
+    store: /var/backups/backstop
+
 - name: See how things are after a failure
   backstop.postgres.operation:
     state: settle
