@@ -21,6 +21,7 @@ import tempfile
 from typing import IO, Iterable, Iterator, Optional, Sequence, Tuple, cast
 
 from ..base.durable_files import make_private_directory, write_file
+from ..base.sql_names import quote_identifier
 from ..postgres import digests
 from ..postgres.catalog import Table
 from ..postgres.connection import Session
@@ -35,7 +36,19 @@ _SPOOL_BYTES = 4 << 20
 
 
 def key_hash(columns: Sequence[str]) -> str:
-    """SQL for the hash by which a row is known: of its key, or of all of it."""
+    """SQL for the hash by which a row is known: of its key, or of all of it.
+
+    Of a single column it takes two thirds of the time of a row (measured with PostgreSQL 15). NULL is told from an
+    empty text; under "C" no two texts are equal.
+    """
+    if len(columns) == 1:
+        column = "r__." + quote_identifier(columns[0])
+        return 'hashtextextended(concat(%s IS NULL, %s) COLLATE "C", 0)' % (column, column)
+    return row_hash(columns)
+
+
+def row_hash(columns: Sequence[str]) -> str:
+    """SQL for the hash that digests sum up."""
     return "hashtextextended(%s, 0)" % digests.row_expression(columns)
 
 
@@ -66,7 +79,7 @@ class Side:
     def sums_query(self, count: int) -> str:
         # The second arm is empty. With it the server sees no statistics through the expressions: else it expects a
         # group for each key, and neither sums up in its workers nor hashes (measured with PostgreSQL 15: 2.4 times).
-        arm = "SELECT %s AS b, %s AS h FROM %s" % (self.bucket(count), key_hash(self.columns), self.source)
+        arm = "SELECT %s AS b, %s AS h FROM %s" % (self.bucket(count), row_hash(self.columns), self.source)
         return "SELECT b, count(*), sum(h) FROM (%s UNION ALL %s WHERE false) s__ GROUP BY 1" % (arm, arm)
 
     def sums(self, count: int) -> bytes:
@@ -81,7 +94,7 @@ class Side:
         :param bits: one for each bucket. ``= ANY`` searches a list in servers before 14.
         """
         chosen = "SELECT %s AS k, %s AS r FROM %s WHERE get_bit('\\x%s'::bytea, %s::integer) = 1" % (
-            key_hash(self.key), key_hash(self.columns), self.source, bits.hex(), self.bucket(count),
+            key_hash(self.key), row_hash(self.columns), self.source, bits.hex(), self.bucket(count),
         )
         with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
             self.session.copy_out(
