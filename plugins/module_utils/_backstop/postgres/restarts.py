@@ -21,7 +21,8 @@ _POLL_SECONDS = 0.2
 class Administered(Protocol):
     """What can open a session in the maintenance database."""
 
-    def administer(self) -> Session: ...
+    def administer(self) -> Session:
+        """Such a session; to be closed by the caller."""
 
 
 Work = TypeVar("Work", bound=Callable[..., Any])
