@@ -65,7 +65,7 @@ class Site:
 
         :param controller: the process that runs the playbook; by default the one that has the operation now
         """
-        run = Run(**{**self._fields(), "locks": (operation.lock,)}, operation=operation)
+        run = Run(**{**self._fields(), "locks": (*self.locks, operation.lock)}, operation=operation)
         return dataclasses.replace(run, controller=controller or holder_of(operation))
 
     def apart(self) -> "Site":

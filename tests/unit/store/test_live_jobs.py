@@ -13,7 +13,10 @@ import sys
 import threading
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import FileLock
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Locked
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import lifecycle
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import (
@@ -134,6 +137,17 @@ def test_a_run_that_lost_its_operation_is_refused(store, dead):
     assert "process %d on " % this_controller()["pid"] in caught.value.found
     with pytest.raises(Locked):
         require_held(first, dead)
+
+
+def test_children_keep_every_lock_open_that_is_held(store, dead):
+    operation, _adopted = begin(store, "rollback", "shop", {}, dead)
+    around = FileLock(str(store.root) + "/around")
+    settings = Settings(database="shop")
+    with around.held(), operation.lock.held():
+        run = Site(settings, settings, store).under(around).run(operation)
+        assert run.keep_open == [around.descriptor, operation.lock.descriptor] and run.controller == dead
+        assert run.apart().keep_open == [] and run.apart().operation is None
+    assert run.keep_open == []
 
 
 def test_by_hand_an_operation_of_a_dead_run_can_be_ended(store, dead):
