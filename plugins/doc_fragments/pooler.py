@@ -85,7 +85,7 @@ options:
             What is done when some do not. V(refuse) resumes the pools and fails, naming these clients; nothing was
             changed.
           - >-
-            V(end) goes on. Their sessions are ended, they alone see an error. M(backstop.postgres.pg_restore_in_place)
+            V(end) goes on. Their sessions are ended, they alone see an error. A restore in place
             ends only those that hold locks.
         type: str
         choices: [refuse, end]

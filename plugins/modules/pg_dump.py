@@ -16,7 +16,7 @@ description:
   - Every run makes a new backup, unless O(max_age) lets it use one again.
   - With O(age_recipients) it is encrypted while C(pg_dump) writes it and decoded at the same time, so that level V(readable) holds
     though nobody here may be able to read it again. That is for O(format=custom) without O(plain).
-  - With O(tables) the backup is of single tables. It is good for M(backstop.postgres.pg_table_restore); drills and reverts refuse it.
+  - With O(tables) the backup is of single tables. It is good for putting a table right with M(backstop.postgres.rollback); drills and reverts refuse it.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:

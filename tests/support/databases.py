@@ -100,9 +100,13 @@ class Live:
     def backup(self, kind: str = "pre-migration", **keywords: Any) -> BackupPlace:
         return make_backup(self.site, kind, **keywords)
 
-    def begun(self, kind: str, request: Optional[Dict[str, Any]] = None) -> Run:
-        """A new operation on this database."""
-        operation, _adopted = begin(self.store, kind, self.name, request or {}, this_controller())
+    def begun(self, kind: str, request: Optional[Dict[str, Any]] = None, *, dead: bool = False) -> Run:
+        """A new operation on this database.
+
+        :param dead: by a run that is no more, so that modules which the test starts may work on it
+        """
+        controller = {} if dead else this_controller()
+        operation, _adopted = begin(self.store, kind, self.name, request or {}, controller)
         return self.site.run(operation)
 
     def names(self) -> List[str]:

@@ -61,17 +61,18 @@ class Drop:
                 cursor.execute(up)
                 cursor.execute(ROW)
 
-    def proof(self, sql, now=None):
+    def proof(self, sql, now=None, dead=False):
         now = now or self.live.backup("emergency")
-        self.site = self.live.begun("rollback", {"scenario": "application_errors"})
+        request = {"scenario": "application_errors", "method": "drop", "backup": self.before.backup_id}
+        self.site = self.live.begun("rollback", request, dead=dead)
         self.site.operation.write("emergency_backup", "done", backup=now.backup_id)
         return rehearse_down(self.site, self.before, now, given=sql)
 
     def scratch(self):
         return [name for name in self.live.names() if name.startswith("backstop_scratch_")]
 
-    def proved(self, sql=DOWN):
-        facts = self.proof(sql)
+    def proved(self, sql=DOWN, dead=False):
+        facts = self.proof(sql, dead=dead)
         assert facts["proved"], facts["reasons"]
         assert not self.scratch()
         return self.site
@@ -152,17 +153,17 @@ def test_lost_rows_are_counted_and_kept(drop):
 
 
 def test_a_loss_is_refused_before_the_application_stops(drop, tmp_path):
-    """By check mode of the module, which counts while the application runs and changes nothing, not even a journal."""
+    """By the module that prepares, which counts while the application runs and changes nothing, not even a journal."""
     for number in (1, 2):
         drop.live.execute(RECEIPT % (number, number))
-    site = drop.proved()
+    site = drop.proved(dead=True)
     cluster, files = drop.live.cluster, sorted(os.walk(drop.live.store.root))
     rows = drop.live.rows('SELECT xmin::text, * FROM "ReceiptData" ORDER BY 2')
     arguments = {
         "connection": {"url": cluster.url(drop.live.name, user=OWNER)}, "store": drop.live.store.root,
         "client_bin_dir": str(cluster.bin_dir), "operation": site.operation.id, "accept_lost_rows": 1,
     }
-    refused = run_module(tmp_path, "migration_down", arguments, check=True)
+    refused = run_module(tmp_path, "rollback_prepare", arguments)
     assert refused.failed and "2 rows would be lost" in refused.result["msg"], refused.printed
     assert "public.ReceiptData: 2 inserted" in refused.result["msg"]
     assert count_ahead(site, LossPolicy(2))["changed"] is False

@@ -309,14 +309,14 @@ def test_the_gates_refuse_it_as_a_connection_and_look_at_it_as_a_pooler(plain, b
 
 def test_the_module_pauses_and_shows_no_secret(plain, bouncer, tmp_path):
     place = plain.backup()
-    site = prepared(plain, place)
+    site = plain.begun("rollback", {"backup": place.backup_id}, dead=True)
     answer = run_module(
         tmp_path,
-        "pg_swap",
+        "rollback",
         {
             "connection": {"url": plain.cluster.url(plain.name, user=OWNER)},
             "client_bin_dir": str(plain.cluster.bin_dir), "store": plain.store.root,
-            "operation": site.operation.id, "backup": place.backup_id,
+            "operation": site.operation.id,
             "poolers": [
                 {"console": {"port": bouncer.port, "host": "127.0.0.1", "user": ADMIN, "password": ADMIN_PASSWORD},
                  "pools": ["shop"]}

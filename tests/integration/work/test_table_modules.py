@@ -43,29 +43,33 @@ def test_backup_restore_and_undo(plain, module, tmp_path):
     plain.execute("UPDATE \"User\" SET \"name\" = 'wrong' WHERE \"id\" IN ('u1', 'u2')")
     wrong, files = digest(plain), sorted(os.walk(plain.store.root))
 
-    checked = module("pg_table_restore", table="User", check=True)
-    assert checked.result["changed"] and checked.result["differences"][0]["changed"] == 2, checked.printed
+    asked = {"scenario": "corrupted_table", "table": "User"}
+    checked = module("rollback_plan_info", **asked)
+    assert checked.result["needed"] and checked.result["differences"][0]["changed"] == 2, checked.printed
     assert digest(plain) == wrong and sorted(os.walk(plain.store.root)) == files
-    repaired = module("pg_table_restore", table="User", mode="repair", keys=["u1"])
+    repair = plain.begun("rollback", {**asked, "mode": "repair", "keys": ["u1"]}, dead=True).operation
+    repaired = module("rollback", operation=repair.id)
     assert repaired.result["changed"] and repaired.result["total"] == 1, repaired.printed
-    operation = plain.begun("rollback", {"scenario": "corrupted_table"}).operation
-    restored = module("pg_table_restore", table="User", operation=operation.id)
+    repair.close("done")
+    operation = plain.begun("rollback", asked, dead=True).operation
+    restored = module("rollback", operation=operation.id)
     assert restored.result["changed"] and restored.result["backup"] == made["backup"], restored.printed
     assert digest(plain) == right
     operation.close("done")
-    again = module("pg_table_restore", table="User")
-    assert not again.result["changed"] and again.result["done_before"] == operation.id, again.printed
+    again = module("rollback_plan_info", **asked)
+    assert not again.result["needed"] and again.result["done_before"] == operation.id, again.printed
 
     plain.execute("INSERT INTO \"User\" (\"id\", \"email\") VALUES ('new', 'new')")
     right, files = digest(plain), sorted(os.walk(plain.store.root))
-    refused = module("pg_table_restore", undo=operation.id, check=True)
+    refused = module("rollback_plan_info", scenario="undo", undo=operation.id)
     assert refused.failed and "would be lost" in refused.result["msg"], refused.printed
     assert digest(plain) == right and sorted(os.walk(plain.store.root)) == files
-    would = module("pg_table_restore", undo=operation.id, check=True, accept_lost_rows=1)
-    assert would.result["changed"] and (would.result["total"], would.result["lost_rows"]) == (2, 1), would.printed
+    would = module("rollback_plan_info", scenario="undo", undo=operation.id, accept_lost_rows=1)
+    assert would.result["needed"] and (would.result["total"], would.result["lost_rows"]) == (2, 1), would.printed
     plain.execute("DELETE FROM \"User\" WHERE \"id\" = 'new'")
     planned = module("rollback_plan_info", scenario="undo").result
     assert (planned["undoes"], planned["table"]) == (operation.id, "public.User")
-    undone = module("pg_table_restore", undo=operation.id)
+    undo = plain.begun(planned["kind"], planned["request"], dead=True).operation
+    undone = module("rollback", operation=undo.id)
     assert undone.result["changed"] and undone.result["total"] == 1, undone.printed
     assert plain.value("SELECT count(*) FROM \"User\" WHERE \"name\" = 'wrong'") == 1
