@@ -119,7 +119,7 @@ def test_a_marked_backup_keeps_its_copy(site):
 
 
 def test_copies_of_other_databases_are_theirs(site):
-    other = Site(site.folder.parent, "shop-2")
+    other = Copies(site.folder.parent, "shop-2")
     old = [made_backup(other.store, "daily", utc("2025-05-%02dT02:00" % day), database="shop-2") for day in (1, 2, 20)]
     copy_missing(other.site, other.offsite, EVERY, NOW)
     half_done = site.folder / "daily" / (".partial-" + old[0].backup_id)
