@@ -205,7 +205,7 @@ standing:
   description:
     - How far a deploy came; null for other kinds.
     - Among it C(application), V(untouched), V(stopped) or V(serving); C(proved), C(migration_began), C(migrated); C(backup), the exact one.
-    - What the proofs allow, C(old_release_works) and C(down_proved); what people are told, C(rehearsed), C(applied), C(ended_sessions), C(waived).
+    - For people C(rehearsed), C(applied), C(ended_sessions), C(waived) and C(rollback).
   returned: success
   type: dict
 dropped:

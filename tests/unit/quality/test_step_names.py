@@ -27,14 +27,9 @@ def mentioned(path: pathlib.Path) -> List[str]:
     return [next(filter(None, found.groups())) for found in MENTIONED.finditer(path.read_text("utf-8"))]
 
 
-def test_steps_are_found() -> None:
-    assert {name for path in FILES for name in mentioned(path)} >= {"stop", "post_backup", "emergency_backup"}
-
-
-def test_a_deploy_decides_by_no_step() -> None:
-    """The module operation tells how far it came. The names under which it keeps backups are all that it gives."""
-    own = [name for path in FILES if path.is_relative_to(ROOT / "roles" / "deploy") for name in mentioned(path)]
-    assert set(own) == {"post_backup", "emergency_backup"}
+def test_roles_decide_by_no_step() -> None:
+    """Modules tell how far an operation came. They give one name, for the last backup of a deploy."""
+    assert [name for path in FILES for name in mentioned(path)] == ["post_backup"]
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if mentioned(path)], ids=name_of)

@@ -14,11 +14,9 @@ from ..store.layout import Store
 from ..store.operation import Operation, operations
 from ..store.steps import (
     BACKUP,
-    DOWN_PROOF,
     FENCE,
     GATES,
     MIGRATE,
-    OLD_RELEASE,
     PROOFS,
     REHEARSAL,
     STARTED,
@@ -45,13 +43,7 @@ class DeployStanding:
     migrated: bool
     #: the backup that is exact, once the fence stands
     backup: Optional[str]
-    #: the rehearsal proved the former release on the new schema
-    old_release_works: bool
-    #: the rehearsal proved SQL that takes the migrations out again
-    down_proved: bool
-    #: tables on which the rehearsed migrations work: after a failure what differs there is their own doing
-    rehearsed_tables: List[str]
-    #: tables that they make, as a person types them
+    #: tables that the migrations make, as a person types them
     new_tables: List[str]
     #: what they did on the copy, in a sentence
     rehearsed: str
@@ -89,11 +81,6 @@ def standing_of(deploy: Operation) -> DeployStanding:
         migration_began=any(entry["step"] == MIGRATE and entry["event"] == "began" for entry in deploy.journal()),
         migrated=MIGRATE in done,
         backup=done.get(BACKUP, {}).get("backup"),
-        old_release_works=bool(done.get(OLD_RELEASE, {}).get("works")),
-        down_proved=bool(done.get(DOWN_PROOF, {}).get("proved")),
-        rehearsed_tables=[
-            name for key in ("added_tables", "changed_rows", "changed_columns") for name in rehearsal.get(key, [])
-        ],
         new_tables=rehearsal.get("new_tables", []),
         rehearsed=rehearsal.get("summary", ""),
         applied=done.get(MIGRATE, {}).get("applied", []),

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
 
+from ..backups.options import BackupOptions
 from ..base.errors import Refused
 from ..base.remedies import Given, Setting
 from ..migrations.deploy import read_state
 from ..site import Run, Site
+from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, open_operations
 from ..store.steps import BACKUP, DOWN_PROOF, MIGRATE, OLD_RELEASE, REHEARSAL
@@ -147,7 +150,10 @@ def _of_deploy(run: Run, operation: Operation, programs: Programs) -> Way:
     place = _backup_of_deploy(run, operation)
     if name == LEFTOVERS:
         return Leftovers(place, programs, _rehearsed_tables(operation))
-    return TakeOut(place, programs) if name == DOWN_SQL else Swap(place, programs)
+    if name == DOWN_SQL:
+        # What is backed up before has the form that the deploy's own backup has.
+        return TakeOut(place, dataclasses.replace(programs, backup=BackupOptions.of(manifests.load(place))))
+    return Swap(place, programs)
 
 
 def _after_deploy(run: Run, operation: Operation, programs: Programs) -> Situation:
