@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
 
 from ..backups.options import BackupOptions
 from ..base.errors import Refused
-from ..base.remedies import Given, Setting
+from ..base.remedies import Setting
 from ..migrations.deploy import read_state
 from ..site import Run, Site
 from ..store import manifest as manifests
@@ -67,14 +67,14 @@ def require_carrying(scenario: str, plan: Mapping[str, Any], reapply: str, in_pl
         return
     if scenario == COMPLETE and in_place:
         raise Refused(
-            "%s needs %s" % (Given(Setting.REAPPLY, reapply), Given(Setting.RESTORE_METHOD, "swap")),
+            "%s=%s needs %s=swap" % (Setting.REAPPLY, reapply, Setting.RESTORE_METHOD),
             found="in place there is no other database that rows could be carried over to",
             hint="set one of them. Lost rows are written to files, with the command that puts them back."
             " Nothing was changed",
         )
     if scenario == UNDO and plan["method"] != SWAPPED:
         raise Refused(
-            "%s is not possible" % Given(Setting.REAPPLY, reapply),
+            "%s=%s is not possible" % (Setting.REAPPLY, reapply),
             found="operation %s swapped no databases, and its undo does not either" % plan["undoes"],
             hint="set it to off. Lost rows are written to files, with the command that puts them back."
             " Nothing was changed",
