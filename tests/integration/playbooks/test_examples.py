@@ -82,7 +82,7 @@ STORY: List[Union[str, Task]] = [
     sql("Forget the first migration", FORGET), "prisma_migrate_resolve:1",
     REVIEWED, begin("rollback"), "pg_dump:3", end("done"),
     begin("rollback", scenario="complete", backup="{{ reviewed.backup }}"), "rollback_prepare", "rollback", end("done"),
-    LATER, "pg_backup_mark", "pg_backup_prune", "backstop_command",
+    REVIEWED, LATER, "pg_backup_mark", "pg_backup_prune", "backstop_command",
 ]
 
 
