@@ -10,9 +10,9 @@ module: pg_restore
 short_description: Restore a backup into a new database beside the live one
 version_added: "0.1.0"
 description:
-  - Builds the database that is to take over in a complete revert, with every property of the original, and
-    compares it with the manifest of the backup.
-  - The live database is only read. One that this operation built already is used again.
+  - Restores a backup into a database that does not exist yet, with every property of the original, and compares it with the manifest of the backup.
+    Only when it equals its source does it get the name that was asked for.
+  - The live database is not touched. To make a restored backup the live database, use M(backstop.postgres.rollback).
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -20,7 +20,6 @@ extends_documentation_fragment:
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
   - backstop.postgres.store
-  - backstop.postgres.store.operation
 attributes:
   check_mode:
     support: full
@@ -31,27 +30,27 @@ options:
     description: Id of the backup.
     type: str
     required: true
-  operation:
+  database:
     description:
-      - Id of the operation that this is a step of, as M(backstop.postgres.operation) returned it.
-      - The step is written to its journal by this module's own process, which holds the operation's locks meanwhile.
+      - Name of the new database.
+      - Names that start with C(backstop_scratch_) or C(backstop_retired_) are refused.
     type: str
     required: true
 notes:
-  - "On failure: the new database was dropped, the live one was only read; the message says what differs or could not be restored."
-  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the new database is dropped.
-    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
-  - "How to undo: M(backstop.postgres.operation) drops the new database when O(operation) ends."
+  - "On failure: the new database was dropped; the message says what differs or could not be restored."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure. A cut connection leaves it at work until it is finished.
+    What a killed one leaves is a database whose name starts with C(backstop_scratch_)."
+  - "How to undo: drop the new database."
 seealso:
-  - module: backstop.postgres.pg_swap
+  - module: backstop.postgres.rollback
   - module: backstop.postgres.pg_backup_verify
 """
 
 EXAMPLES = r"""
-- name: Build the successor
+- name: Look at the data of a backup
   backstop.postgres.pg_restore:
     backup: electricity_tokens-20251108T020000Z-3fa9c1
-    operation: "{{ begun.operation }}"
+    database: electricity_tokens_of_saturday
     connection:
       url: "{{ database_url }}"
     store: /var/backups/backstop
@@ -64,19 +63,19 @@ database:
   type: str
 seconds:
   description: Duration of restore, ANALYZE and comparison.
-  returned: success
+  returned: changed
   type: dict
 tables:
   description: Number of tables whose digests are equal.
-  returned: success
+  returned: changed
   type: int
 rows:
   description: Number of rows in them.
-  returned: success
+  returned: changed
   type: int
 tolerated:
   description: Differences that a dump and restore cannot avoid, with the reason.
-  returned: success
+  returned: changed
   type: list
   elements: str
 """
@@ -88,24 +87,37 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import (
+    require_new_database,
+    restore_beside,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
 
 
 def act(request: Request) -> Dict[str, Any]:
+    site = request.site
     place = request.store.find_backup(request.params["backup"])
-    if request.check_mode:
-        request.run.archive(place, manifests.load(place))
-        return {"changed": True}
-    return build_successor(request.run, place)
+    name = request.params["database"]
+    if not request.check_mode:
+        return {"changed": True, **restore_beside(site, place, name, new_id())}
+    manifest = manifests.load(place)
+    manifest.require_whole()
+    site.archive(place, manifest)
+    with site.administer() as admin:
+        require_new_database(admin, name)
+    return {"changed": True, "database": name}
 
 
 def main() -> None:
     run_module(
-        dict(backup=dict(type="str", required=True), **store_argument_spec(operation=True)),
+        dict(
+            backup=dict(type="str", required=True),
+            database=dict(type="str", required=True),
+            **store_argument_spec(),
+        ),
         act,
         connection=True,
-        acts=True,
     )
 
 

@@ -51,10 +51,10 @@ options:
     default: false
 notes:
   - "On failure: nothing was dropped but what the result of an earlier run, or the journal of the operation that retired it, names with its backup."
-  - "How to undo: the backup of a dropped database can take over again with M(backstop.postgres.pg_restore) and M(backstop.postgres.pg_swap)."
+  - "How to undo: the backup of a dropped database can take over again with M(backstop.postgres.rollback)."
 seealso:
   - module: backstop.postgres.pg_backup_info
-  - module: backstop.postgres.pg_swap
+  - module: backstop.postgres.rollback
 """
 
 EXAMPLES = r"""

@@ -71,7 +71,7 @@ notes:
 seealso:
   - module: backstop.postgres.prisma_migrate_rehearse
   - module: backstop.postgres.prisma_migrate_info
-  - module: backstop.postgres.failed_migration_cleanup
+  - module: backstop.postgres.rollback
 """
 
 EXAMPLES = r"""

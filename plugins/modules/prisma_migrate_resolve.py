@@ -45,7 +45,7 @@ notes:
     that undoes it; delete the migration's row from C(_prisma_migrations) and it is pending again.
 seealso:
   - module: backstop.postgres.prisma_migrate_info
-  - module: backstop.postgres.failed_migration_cleanup
+  - module: backstop.postgres.rollback
 """
 
 EXAMPLES = r"""

@@ -51,11 +51,6 @@ RECEIPT = 'INSERT INTO "ReceiptData" SELECT %s FROM "TokenPurchase" LIMIT 1' % V
 AFTER: Task = {
     "name": "Back up after the deploy", PREFIX + "pg_dump": {"kind": "post-migration", **WHERE}, "register": "after",
 }
-EMERGENCY: Task = {
-    "name": "Back up before the migration is taken out",
-    PREFIX + "pg_dump": {"kind": "emergency", "step": "emergency_backup", **WHERE}, "register": "emergency",
-}
-KEEP = {"name": "Keep its id", "ansible.builtin.set_fact": {"reverted": "{{ begun.operation }}"}}
 REVIEWED: Task = {
     "name": "Back up for no operation",
     PREFIX + "pg_dump": {"kind": "emergency", "operation": "{{ omit }}", **WHERE}, "register": "reviewed",
@@ -69,19 +64,17 @@ STORY: List[Union[str, Task]] = [
     "smoke_test:0", "operation:0", "deploy_gates_info", "pg_dump:0", "pg_backup_info", "pg_backup_verify",
     "prisma_migrate_rehearse:0", "release_trial", "prisma_migrate_rehearse:1", "application_release:0",
     "operation:1", "application_service:0", "application_service:3", "application_service:4",
-    "pg_fence", "prisma_migrate_deploy", "application_release:1", "application_service:1", "smoke_test:1",
+    "prisma_migrate_deploy", "application_release:1", "application_service:1", "smoke_test:1",
     "operation:2", sql("Write a receipt", RECEIPT), "pg_table_check:0", "pg_table_check:1", AFTER, "pg_table_check:2",
     sql("Remove it again", 'DELETE FROM "ReceiptData"'), "operation_info", "operation:3", "operation:4",
     "rollback_plan_info", begin("rollback"), "pg_dump:1", "pg_dump:2", "pg_dump:4",
     end("done"),
-    begin("rollback"), EMERGENCY, "application_service:0", "migration_down_rehearse", "migration_down", end("done"),
-    begin("rollback"), "pg_restore", "pg_swap:0", end("done"), KEEP,
-    begin("undo"), "pg_swap:1", end("done"), "pg_retired_prune",
-    begin("rollback"), sql("Let a migration fail", FAILED), "failed_migration_cleanup", end("done"),
-    sql("Let it fail again", FAILED), "prisma_migrate_resolve:0",
+    "application_service:0", "pg_restore",
+    sql("Let a migration fail", FAILED), "prisma_migrate_resolve:0",
     sql("Forget the first migration", FORGET), "prisma_migrate_resolve:1",
     REVIEWED, begin("rollback"), "pg_dump:3", end("done"),
     begin("rollback", scenario="complete", backup="{{ reviewed.backup }}"), "rollback_prepare", "rollback", end("done"),
+    "pg_retired_prune",
     REVIEWED, LATER, "pg_backup_mark", "pg_backup_prune", "backstop_command",
 ]
 
@@ -170,10 +163,8 @@ def test_every_example_runs(site: DemoSite, tmp_path: pathlib.Path, drill_direct
         "/var/backups/backstop": str(site.places.store),
         "electricity_tokens-20251108T020000Z-3fa9c1": "{{ backup.backup }}",
         "electricity_tokens-20251231T020000Z-3fa9c1": "{{ backup.backup }}",
-        "electricity_tokens-20251108T093000Z-77ab01": "{{ emergency.backup }}",
         "electricity_tokens-20251109T020000Z-c04d5e": "{{ after.backup }}",
         "electricity_tokens-20251101T120000Z-5b1c0d": "{{ reviewed.backup }}",
-        "20251108T120000Z-3fa9c1": "{{ reverted }}",
         "/usr/local/bin/backstop": str(tmp_path / "backstop"),
         "/srv/drill": drill_directory,
         "http://127.0.0.1:3000": "http://127.0.0.1:%d" % site.port,

@@ -91,24 +91,27 @@ def _build(site: Site, admin: Session, place: BackupPlace, manifest: Manifest, n
     }
 
 
-def restore_beside(site: Site, place: BackupPlace, name: str, scratch_id: str) -> Dict[str, Any]:
-    """Restore a backup into a new database of this name, which it gets when it is proved. Nothing is overwritten.
-
-    :param scratch_id: id in the name that it has until then; what a killed restore with it left is dropped
-    :returns: facts of build_database()
-    """
+def require_new_database(admin: Session, name: str) -> None:
+    """:raises Refused: a restored database cannot have this name, or another one has it"""
     if is_scratch(name) or name.startswith(RETIRED_PREFIX) or not 0 < len(name.encode()) <= MAX_NAME_BYTES:
         raise Refused(
             "A restored database cannot be called so",
             found=repr(name),
             expected="1 to %d bytes, not starting with backstop_scratch_ or backstop_retired_" % MAX_NAME_BYTES,
         )
+    if server.database_oid(admin, name) is not None:
+        raise Refused("Nothing is overwritten", found="database %s exists already" % name, hint="choose another name")
+
+
+def restore_beside(site: Site, place: BackupPlace, name: str, scratch_id: str) -> Dict[str, Any]:
+    """Restore a backup into a new database of this name, which it gets when it is proved. Nothing is overwritten.
+
+    :param scratch_id: id in the name that it has until then; what a killed restore with it left is dropped
+    :returns: facts of build_database()
+    """
     scratch = scratch_name(scratch_id, _RESTORE)
     with site.administer() as admin:
-        if server.database_oid(admin, name) is not None:
-            raise Refused(
-                "Nothing is overwritten", found="database %s exists already" % name, hint="choose another name"
-            )
+        require_new_database(admin, name)
         facts = build_database(site, place, scratch)
         reach("restore.before-rename")
         try:
