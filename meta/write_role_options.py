@@ -14,6 +14,7 @@ In the roles' files what is written stands between two marker lines, and only th
 
 A new role needs a line ``options:`` (or ``options: {}``) in every entry point of its meta/argument_specs.yml.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -111,7 +112,7 @@ def defaults_text(text: str, names: List[str], options: Dict[str, Dict[str, Any]
     head = start.group() if start else ""
     values = {name: options[name]["default"] for name in names if "default" in options[name]}
     written = re.sub(r"(?m)^(\w.*)$", r"\1" + LINT, as_yaml(values, 0)) if values else ""
-    return head + block(written, 0) + own[len(head):]
+    return head + block(written, 0) + own[len(head) :]
 
 
 def specs_text(text: str, names: List[str], options: Dict[str, Dict[str, Any]]) -> str:
@@ -145,7 +146,11 @@ def variables_table(specs: Dict[str, Dict[str, Any]]) -> str:
                 told += " One of V(%s)." % "), V(".join(map(str, option["choices"]))
             default = "required" if option.get("required") else in_code(option.get("default", ""))
             rows[name] = "| `%s` | %s | %s | %s%s |\n" % (
-                name, option["type"], default, MARKUP.sub(r"`\1`", told).replace("|", "\\|"), only,
+                name,
+                option["type"],
+                default,
+                MARKUP.sub(r"`\1`", told).replace("|", "\\|"),
+                only,
             )
     return "| variable | type | default | what it is |\n|---|---|---|---|\n" + "".join(rows.values()) if rows else ""
 

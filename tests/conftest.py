@@ -10,6 +10,7 @@ The library is imported by the name that Ansible gives it, so that a class is th
 
 ``from demo.postgres_server import Cluster`` and ``from support.x import y`` work too (pythonpath in pyproject.toml).
 """
+
 from __future__ import annotations
 
 import os

@@ -7,6 +7,7 @@
 Called by test.sh with the Python of .test/venv. A lane that cannot run on this machine is named with what that leaves
 untested; with CI=true it counts as failed.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -37,7 +38,8 @@ AS_ROOT = os.geteuid() == 0
 #: Tests of what is done to databases, stores and releases: whose process does it makes no difference.
 SAME_FOR_EVERYBODY = [
     *("tests/integration/%s/*" % folder for folder in ("work", "postgres", "runbook", "store", "windows")),
-    "tests/integration/command_line/test_[co]*.py", "tests/integration/application/test_releases.py",
+    "tests/integration/command_line/test_[co]*.py",
+    "tests/integration/application/test_releases.py",
     "tests/integration/application/test_service_commands.py",
 ]
 #: How galaxy-importer begins what it objects to.
@@ -81,8 +83,14 @@ def run(
     if not quiet:
         print("$ " + " ".join(words), flush=True)
     done = subprocess.run(
-        words, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, text=True, check=False,
-        stdout=None if shown else subprocess.PIPE, stderr=None if shown else subprocess.STDOUT,
+        words,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        check=False,
+        stdout=None if shown else subprocess.PIPE,
+        stderr=None if shown else subprocess.STDOUT,
     )
     if done.returncode not in accept:
         if quiet:
@@ -147,6 +155,7 @@ def in_tree() -> dict[str, str]:
 
 def lint() -> None:
     run(["ruff", "check", "."])
+    run(["ruff", "format", "--check", "."])
     run(["yamllint", "--strict", "."])
 
 
@@ -229,7 +238,8 @@ def ordinary_user() -> None:
         for path in [folder, *folder.rglob("*")]:
             os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
         passed_on = {
-            name: value for name, value in os.environ.items()
+            name: value
+            for name, value in os.environ.items()
             if name in ("LANG", "CI", "TERM") or any(part in name.upper() for part in ("CERT", "_CA", "PIP_", "NPM_"))
         }
         passed_on.update(HOME=str(folder / "home"), USER=account.pw_name, LOGNAME=account.pw_name)
@@ -239,8 +249,14 @@ def ordinary_user() -> None:
         argv = ["bash", "test.sh", "unit", "integration"]
         print("$ %s (as %s, in %s)" % (" ".join(argv), account.pw_name, folder / "checkout"), flush=True)
         done = subprocess.run(
-            argv, cwd=folder / "checkout", env=passed_on, stdin=subprocess.DEVNULL, check=False,
-            user=account.pw_uid, group=account.pw_gid, extra_groups=[],
+            argv,
+            cwd=folder / "checkout",
+            env=passed_on,
+            stdin=subprocess.DEVNULL,
+            check=False,
+            user=account.pw_uid,
+            group=account.pw_gid,
+            extra_groups=[],
         )
         if done.returncode != 0:
             raise LaneFailed("the tests failed for an ordinary user")
@@ -282,8 +298,11 @@ def sanity() -> None:
 
 def docs() -> None:
     make_tree()
-    run(["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs=all", "."],
-        cwd=TREE, extra=in_tree())
+    run(
+        ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs=all", "."],
+        cwd=TREE,
+        extra=in_tree(),
+    )
     kinds = {
         "module": sorted(path.stem for path in (TREE / "plugins" / "modules").glob("*.py")),
         "role": sorted(path.parent.parent.name for path in (TREE / "roles").glob("*/meta/argument_specs.yml")),
@@ -390,7 +409,9 @@ def scenario(name: str, site: concurrent.futures.Future[bool] | None = None) -> 
     with short_directory() as places:
         (pathlib.Path(places) / "s").mkdir(mode=stat.S_IRWXU)
         extra = {
-            **in_tree(), "ANSIBLE_SSH_CONTROL_PATH_DIR": places + "/s", "MOLECULE_EPHEMERAL_DIRECTORY": places + "/m",
+            **in_tree(),
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": places + "/s",
+            "MOLECULE_EPHEMERAL_DIRECTORY": places + "/m",
         }
         argv = ["molecule", "test", "--scenario-name", name]
         done = run(argv, cwd=TREE, extra=extra, accept=range(256), shown=False)
@@ -488,7 +509,9 @@ def report(lanes: Sequence[Lane]) -> int:
 def main() -> int:
     table = "\n".join("  %-15s %s" % (lane.name, lane.what) for lane in LANES)
     parser = argparse.ArgumentParser(
-        prog="test.sh", description="Run the tests.", epilog="lanes:\n" + table,
+        prog="test.sh",
+        description="Run the tests.",
+        epilog="lanes:\n" + table,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("lanes", nargs="*", metavar="LANE", help="default: all")

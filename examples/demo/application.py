@@ -7,6 +7,7 @@
 Releases and pm2 are handled by the collection's own library, so that what the demo starts with is exactly what the
 collection's roles would have made.
 """
+
 from __future__ import annotations
 
 import json
@@ -93,7 +94,8 @@ def make_database(
         counts = sample_data.write_script(rows, stream)
     run(
         [cluster.bin_dir / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", script],
-        what="The sample data could not be loaded", environment=cluster.environment(DATABASE, ROLE),
+        what="The sample data could not be loaded",
+        environment=cluster.environment(DATABASE, ROLE),
     )
     script.unlink()
     cluster.sql(f"COMMENT ON DATABASE {DATABASE} IS NULL")

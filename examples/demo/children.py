@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The programs that this process started: one in the foreground, and the end of all of them."""
+
 from __future__ import annotations
 
 import contextlib

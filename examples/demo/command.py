@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What demo.sh does: ``python3 -m demo.command``."""
+
 from __future__ import annotations
 
 import argparse
@@ -126,7 +127,8 @@ class Demo:
         elif root != str(self.places.checkout):
             raise DemoError(
                 "This demo was made in another place, which its programs remember",
-                found=str(root), do="run ./demo.sh clean, then ./demo.sh again",
+                found=str(root),
+                do="run ./demo.sh clean, then ./demo.sh again",
             )
 
     def _check_rows(self, rows: int | None) -> None:
@@ -137,7 +139,8 @@ class Demo:
         elif rows not in (None, loaded):
             raise DemoError(
                 "The demo has its data already",
-                found=f"{loaded} purchases, asked for {rows}", do="run ./demo.sh clean first, or leave --rows out",
+                found=f"{loaded} purchases, asked for {rows}",
+                do="run ./demo.sh clean first, or leave --rows out",
             )
 
     def _python(self) -> str:
@@ -327,7 +330,7 @@ class Demo:
         answer = application.health(self.port)
         release = f"{commit[:10]} ({tags[commit]})" if commit in tags else commit[:10]
         self.reporter.say(f"""
-Application  http://127.0.0.1:{self.port}  health: {answer['status']}  release: {release}
+Application  http://127.0.0.1:{self.port}  health: {answer["status"]}  release: {release}
 Server       127.0.0.1:{self.cluster.port}  PostgreSQL {self.cluster.major}  log: {self.cluster.log}
 Databases    {self._databases()}
 Store        {self.places.store}  {self._store()}

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What Ansible needs for the demo: an inventory with its variables, and settings."""
+
 from __future__ import annotations
 
 import json

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """One process at a time: tests that start together wait for one installation instead of making two in one place."""
+
 from __future__ import annotations
 
 import contextlib

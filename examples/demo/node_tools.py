@@ -4,13 +4,14 @@
 
 """Node and npm, the machine's or a wheel's, and what Prisma needs to work with them.
 
-    from demo import node_tools
-    node = node_tools.find_node(cache)                     # Node(bin_dir=..., version=(20, 20, 2))
-    node_tools.npm_ci(project, node)                       # node_modules from package-lock.json
-    variables = node_tools.prisma_environment(cache / "prisma-engine", node)
-    settings = {**variables, "DATABASE_URL": url}
-    node.run(["npx", "--no-install", "prisma", "migrate", "deploy"], cwd=project, environment=settings)
+from demo import node_tools
+node = node_tools.find_node(cache)                     # Node(bin_dir=..., version=(20, 20, 2))
+node_tools.npm_ci(project, node)                       # node_modules from package-lock.json
+variables = node_tools.prisma_environment(cache / "prisma-engine", node)
+settings = {**variables, "DATABASE_URL": url}
+node.run(["npx", "--no-install", "prisma", "migrate", "deploy"], cwd=project, environment=settings)
 """
+
 from __future__ import annotations
 
 import hashlib

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Where the demo keeps what: all below one directory, except what would be too deep or too private there."""
+
 from __future__ import annotations
 
 import hashlib
@@ -39,7 +40,8 @@ class Places:
         if forbidden:
             raise DemoError(
                 f"The demo cannot work in a path with {' '.join(map(repr, forbidden))}",
-                found=str(directory), do=f"move the checkout, or set {CHOICE} to another directory",
+                found=str(directory),
+                do=f"move the checkout, or set {CHOICE} to another directory",
             )
         return cls(directory)
 

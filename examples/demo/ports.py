@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Ports on the loopback interface, chosen below the range from which the system takes ports for its own connections."""
+
 from __future__ import annotations
 
 import random

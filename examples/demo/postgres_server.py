@@ -17,6 +17,7 @@ The server listens on 127.0.0.1 only and has no Unix socket (their paths end at 
 password (SCRAM). PostgreSQL refuses to run as root: for root it runs as `postgres` or `nobody`, and its data lies
 below /var/tmp when that account cannot reach the given directory.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -271,8 +272,12 @@ class Cluster:
         user = user or self.superuser
         return clean_environment(
             {
-                "PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": user, "PGDATABASE": database,
-                "PGPASSWORD": self.password_of(user), "PGCONNECT_TIMEOUT": "10",
+                "PGHOST": "127.0.0.1",
+                "PGPORT": str(self.port),
+                "PGUSER": user,
+                "PGDATABASE": database,
+                "PGPASSWORD": self.password_of(user),
+                "PGCONNECT_TIMEOUT": "10",
             }
         )
 
@@ -381,7 +386,9 @@ class Cluster:
             return False
         ended = run(
             [self.bin_dir / "pg_ctl", "--pgdata", self.data, "status"],
-            what="The server's state is unknown", user=self._account, accept=(0, 3),
+            what="The server's state is unknown",
+            user=self._account,
+            accept=(0, 3),
         )
         return ended.returncode == 0
 
@@ -421,7 +428,10 @@ class Cluster:
         argv = [self.bin_dir / "pg_ctl", "--pgdata", self.data, "--log", self.log, "--wait", "--silent"]
         ended = run(
             [*argv, "--timeout", str(START_SECONDS), "start"],
-            what="The database server could not be started", user=self._account, accept=range(256), stays=True,
+            what="The database server could not be started",
+            user=self._account,
+            accept=range(256),
+            stays=True,
         )
         if ended.returncode == 0:
             return True
@@ -452,9 +462,7 @@ class Cluster:
     def sql(self, text: str, database: str = "postgres", user: str | None = None) -> str:
         """Run statements with psql, stopping at the first error; rows come back as lines, columns parted by `|`."""
         argv = [self.bin_dir / "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-"]
-        ended = run(
-            argv, what="SQL failed", environment=self.environment(database, user), data=text.encode(), cwd="/"
-        )
+        ended = run(argv, what="SQL failed", environment=self.environment(database, user), data=text.encode(), cwd="/")
         return ended.stdout.strip("\n")
 
     def create_role(self, name: str, attributes: str = "LOGIN", password: str | None = None) -> str:

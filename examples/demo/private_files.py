@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Files that only their owner reads, written so that an interruption leaves the old content or the new."""
+
 from __future__ import annotations
 
 import os

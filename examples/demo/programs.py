@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Running programs for the demo: argument lists, exit status always checked, one clear error instead of a traceback."""
+
 from __future__ import annotations
 
 import os

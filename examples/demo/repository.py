@@ -9,6 +9,7 @@
 
 The commits are the same on every machine: their content, author and date are.
 """
+
 from __future__ import annotations
 
 import shutil

@@ -6,6 +6,7 @@
 
 The same number of purchases always gives the same rows. Loaded with COPY, in one transaction.
 """
+
 from __future__ import annotations
 
 import math
@@ -24,12 +25,46 @@ WITH_CONTRIBUTION = 0.72
 #: Price of a kWh up to so many bought at once: the first are cheap.
 TARIFF = ((50.0, 0.04), (100.0, 0.09), (200.0, 0.16), (300.0, 0.22), (math.inf, 0.25))
 GIVEN_NAMES = (
-    "Tendai", "Rudo", "Farai", "Chipo", "Tatenda", "Nyasha", "Thandiwe", "Sipho", "José", "Zoë", "Blessing", "Memory",
-    "Takudzwa", "Anesu", "Nomsa", "Lindiwe", "Simba", "Rumbidzai", "Kudakwashe", "Ngoni",
+    "Tendai",
+    "Rudo",
+    "Farai",
+    "Chipo",
+    "Tatenda",
+    "Nyasha",
+    "Thandiwe",
+    "Sipho",
+    "José",
+    "Zoë",
+    "Blessing",
+    "Memory",
+    "Takudzwa",
+    "Anesu",
+    "Nomsa",
+    "Lindiwe",
+    "Simba",
+    "Rumbidzai",
+    "Kudakwashe",
+    "Ngoni",
 )
 FAMILY_NAMES = (
-    "Moyo", "Ncube", "Sibanda", "Dube", "Ndlovu", "Mpofu", "Chikwanha", "Mutasa", "O'Brien", "Núñez", "van der Merwe",
-    "Gumbo", "Shumba", "Marufu", "Chirwa", "Zhou", "Banda", "Phiri",
+    "Moyo",
+    "Ncube",
+    "Sibanda",
+    "Dube",
+    "Ndlovu",
+    "Mpofu",
+    "Chikwanha",
+    "Mutasa",
+    "O'Brien",
+    "Núñez",
+    "van der Merwe",
+    "Gumbo",
+    "Shumba",
+    "Marufu",
+    "Chirwa",
+    "Zhou",
+    "Banda",
+    "Phiri",
 )
 ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What one run of the demo leaves for the next: the ports and the choices that it made."""
+
 from __future__ import annotations
 
 import json

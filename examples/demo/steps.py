@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Steps that run side by side where they can, each telling in one line what it did and how long it took."""
+
 from __future__ import annotations
 
 import threading

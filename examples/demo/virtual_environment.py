@@ -7,6 +7,7 @@
 Debian and Ubuntu split a part of Python off, `ensurepip`, without which `python3 -m venv` fails. The environment is
 then made without pip, and pip is fetched as the wheel that it is: it can run from there.
 """
+
 from __future__ import annotations
 
 import contextlib

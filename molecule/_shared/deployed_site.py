@@ -4,10 +4,11 @@
 
 """What the scenarios' tests ask of a host, and how they run another playbook.
 
-    testinfra_hosts = ["local://"]          # pytest's own host is not used
-    site = Site("backstop-deploy")
-    run = play("undo_rollback", rollback_accept_lost_rows=1)
+testinfra_hosts = ["local://"]          # pytest's own host is not used
+site = Site("backstop-deploy")
+run = play("undo_rollback", rollback_accept_lost_rows=1)
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -35,8 +36,10 @@ def connect(name: str, user: str = "") -> Any:
     arguments = "-o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no -o LogLevel=ERROR"
     sockets = os.environ.get("ANSIBLE_SSH_CONTROL_PATH_DIR", "")
     return testinfra.get_host(
-        "ssh://%s@127.0.0.1:%d" % (user or found["user"], found["port"]), ssh_identity_file=found["identity_file"],
-        ssh_extra_args=arguments, **({"controlpath": sockets + "/tests-%%r-%%p"} if sockets else {}),
+        "ssh://%s@127.0.0.1:%d" % (user or found["user"], found["port"]),
+        ssh_identity_file=found["identity_file"],
+        ssh_extra_args=arguments,
+        **({"controlpath": sockets + "/tests-%%r-%%p"} if sockets else {}),
     )
 
 
@@ -68,7 +71,12 @@ def play(playbook: str, *arguments: str, **variables: object) -> Run:
     argv += ["-e", json.dumps(variables), *arguments]
     environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
     done = subprocess.run(
-        argv, check=False, text=True, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        argv,
+        check=False,
+        text=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
     return Run(done.returncode, done.stdout)
@@ -105,7 +113,9 @@ class Site:
         return str(self.host.check_output("git --git-dir %s/repository.git rev-parse %s^{commit}", HOME, tag))
 
     def health(self) -> Dict[str, Any]:
-        read = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:3000/api/health').read().decode())"
+        read = (
+            "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:3000/api/health').read().decode())"
+        )
         return dict(json.loads(self.host.check_output("python3 -c %s", read)))
 
     def runs(self, tag: str) -> bool:
@@ -120,7 +130,7 @@ class Site:
 
     def processes(self) -> List[Dict[str, Any]]:
         listed = self.pm2("jlist")
-        return list(json.loads(listed[listed.index("["):]))
+        return list(json.loads(listed[listed.index("[") :]))
 
     def process(self) -> Any:
         """The same value means that the application was never stopped."""
@@ -140,8 +150,10 @@ class Site:
     def operations(self) -> List["Operation"]:
         """Oldest first; their identifiers begin with the time."""
         headers, journals = self.contents("operations/*/operation.json"), self.contents("operations/*/journal.jsonl")
-        return [Operation(json.loads(header), [json.loads(line) for line in journal.splitlines()])
-                for header, journal in zip(headers, journals)]
+        return [
+            Operation(json.loads(header), [json.loads(line) for line in journal.splitlines()])
+            for header, journal in zip(headers, journals)
+        ]
 
     def files(self) -> str:
         """Every file of the store and of the releases with its size and time of change, and where `current` leads."""

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The scenario hosts: two application hosts, of which the first is under pm2 and the second under systemd."""
+
 from __future__ import annotations
 
 from deployed_site import HOME, Site

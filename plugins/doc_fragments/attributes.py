@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Documentation of the attributes that the modules share."""
+
 from __future__ import annotations
 
 

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Documentation of the options that every module of the action group ``database`` has."""
+
 from __future__ import annotations
 
 

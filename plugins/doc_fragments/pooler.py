@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Documentation of the option of modules that know of PgBouncers in front of the database."""
+
 from __future__ import annotations
 
 

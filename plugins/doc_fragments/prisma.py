@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Documentation of the options of modules that run Prisma."""
+
 from __future__ import annotations
 
 

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Documentation of the options of modules that carry a way back out: what is accepted, and the programs."""
+
 from __future__ import annotations
 
 

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Documentation of the option of modules that check tables."""
+
 from __future__ import annotations
 
 

@@ -187,7 +187,9 @@ def act(request: Request) -> Dict[str, Any]:
         params["state"], params["release"] or "", wait=params["wait"], effect=not request.check_mode
     )
     result: Dict[str, Any] = dict(
-        changed=change.changed, status=change.after["status"], previous=change.before,
+        changed=change.changed,
+        status=change.after["status"],
+        previous=change.before,
         seconds=round(time.monotonic() - started, 3),
     )
     if change.processes is not None:

@@ -303,7 +303,8 @@ def act(request: Request) -> Dict[str, Any]:
 def _ended(request: Request, operation: Operation) -> Dict[str, Any]:
     kept = retired.summary(request.site)
     story = [
-        "Downtime: %s." % ("%s s" % operation.downtime() if operation.last(STOP) else "none, the application was not stopped"),
+        "Downtime: %s."
+        % ("%s s" % operation.downtime() if operation.last(STOP) else "none, the application was not stopped"),
         "Operation %s, journal in %s." % (operation.id, operation.path),
         "Retired databases: %s." % kept,
     ]
@@ -382,7 +383,11 @@ def _described(operation: Operation, changed: bool) -> Dict[str, Any]:
 def main() -> None:
     run_module(
         dict(
-            state=dict(type="str", required=True, choices=["begin", "step", "confirm", "stop", "started", "wait", "settle", "end"]),
+            state=dict(
+                type="str",
+                required=True,
+                choices=["begin", "step", "confirm", "stop", "started", "wait", "settle", "end"],
+            ),
             kind=dict(type="str", choices=["deploy", "rollback", "undo"]),
             request=dict(type="dict", default={}),
             step=dict(type="str"),

@@ -83,7 +83,9 @@ def act(request: Request) -> Dict[str, Any]:
     before = mark_of(place)
     wanted: Optional[str] = request.params["reason"].strip() if request.params["state"] == "present" else None
     changed = (before["reason"] if before else None) != wanted
-    after: Optional[Dict[str, Any]] = before if not changed else None if wanted is None else {"reason": wanted, "at": None}
+    after: Optional[Dict[str, Any]] = (
+        before if not changed else None if wanted is None else {"reason": wanted, "at": None}
+    )
     if changed and not request.check_mode:
         if wanted is None:
             remove_mark(request.store, place)

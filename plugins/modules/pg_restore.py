@@ -38,8 +38,8 @@ options:
     required: true
 notes:
   - "On failure: the new database was dropped; the message says what differs or could not be restored."
-  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure. A cut connection leaves it at work until it is finished.
-    What a killed one leaves is a database whose name starts with C(backstop_scratch_)."
+  - A signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure. A cut connection leaves it at work until it is finished.
+  - What a killed one leaves is a database whose name starts with C(backstop_scratch_).
   - "How to undo: drop the new database."
 seealso:
   - module: backstop.postgres.rollback

@@ -104,9 +104,7 @@ def act(request: Request) -> Dict[str, Any]:
     }
 
 
-def _described(
-    session: Session, graph: impact.ForeignKeyGraph, table: catalog.Table, counts: bool
-) -> Dict[str, Any]:
+def _described(session: Session, graph: impact.ForeignKeyGraph, table: catalog.Table, counts: bool) -> Dict[str, Any]:
     digest = digests.table_digest(session, table.source, table.columns) if counts else None
     return {
         **table.to_json(),

@@ -238,7 +238,9 @@ def _failure(row: history.HistoryRow) -> Dict[str, Any]:
 
 def _reaching(files: List[history.MigrationFile]) -> List[Dict[str, Any]]:
     return [
-        {"migration": file.name, **dataclasses.asdict(found)} for file in files for found in cluster_statements(file.sql)
+        {"migration": file.name, **dataclasses.asdict(found)}
+        for file in files
+        for found in cluster_statements(file.sql)
     ]
 
 

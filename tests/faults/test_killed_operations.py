@@ -221,7 +221,7 @@ def kill_write_and_finish(site, what: str, failpoint: str) -> None:
     assert site.databases("backstop_scratch_") == []
     assert retired <= len(site.databases("backstop_retired_")) == 1
     assert site.sql("SELECT \"id\" FROM \"TokenPurchase\" WHERE \"id\" IN ('since', 'p3', 'p5')") == ""
-    assert site.sql("SELECT count(*), (SELECT \"email\" FROM \"User\" WHERE \"id\" = 'u2') FROM \"TokenPurchase\"") == (
+    assert site.sql('SELECT count(*), (SELECT "email" FROM "User" WHERE "id" = \'u2\') FROM "TokenPurchase"') == (
         "198|since@example.org"
     )
 
@@ -250,7 +250,7 @@ def test_the_list_of_what_carries_is_whole(deployed, tmp_path) -> None:
         done = site.run(what, log=log)
         assert done.returncode == 0, done.stderr
         assert log.read_text().split() == wanted, what
-        site.sql("UPDATE \"User\" SET \"email\" = 'again@example.org' WHERE \"id\" = 'u4'")
+        site.sql('UPDATE "User" SET "email" = \'again@example.org\' WHERE "id" = \'u4\'')
 
 
 def test_the_list_is_whole(site, tmp_path) -> None:

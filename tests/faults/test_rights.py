@@ -34,12 +34,12 @@ def owned(site):
 
 
 def test_an_owner_who_may_not_make_databases_is_refused_before_anything(owned):
-    before = owned.cluster.sql("SELECT count(*) FROM \"TokenPurchase\"", owned.name)
+    before = owned.cluster.sql('SELECT count(*) FROM "TokenPurchase"', owned.name)
     refused = owned.run("deploy")
     assert refused.returncode == 1 and "rights" in refused.stderr, refused.stderr
     assert "lacks CREATEDB" in refused.stderr and "backstop_administration" in refused.stderr
     assert owned.databases("backstop_") == []
-    assert owned.cluster.sql("SELECT count(*) FROM \"TokenPurchase\"", owned.name) == before
+    assert owned.cluster.sql('SELECT count(*) FROM "TokenPurchase"', owned.name) == before
 
 
 def test_the_same_owner_with_a_role_for_administration(owned):

@@ -4,8 +4,9 @@
 
 """Runs on a test host, as the user of the deploy: a commit on top of ET-100, with a tag.
 
-    PYTHONPATH=... python3 add_release.py TAG < {"path": "content, or null to take the file out"}
+PYTHONPATH=... python3 add_release.py TAG < {"path": "content, or null to take the file out"}
 """
+
 from __future__ import annotations
 
 import json

@@ -10,6 +10,7 @@ PostgreSQL with the application's database and rows, Node, and the application r
 The same code as the demo's makes the repository, the release, the data and the running application, as the user of the
 deploy, who has no rights beyond the application and the store; only the database server is the host's own.
 """
+
 from __future__ import annotations
 
 import json
@@ -40,8 +41,12 @@ class Url:
 
     def environment(self) -> Dict[str, str]:
         return {
-            "PATH": "/usr/bin:/bin", "PGHOST": self.host, "PGPORT": self.port, "PGUSER": self.user,
-            "PGPASSWORD": self.password, "PGDATABASE": self.database,
+            "PATH": "/usr/bin:/bin",
+            "PGHOST": self.host,
+            "PGPORT": self.port,
+            "PGUSER": self.user,
+            "PGPASSWORD": self.password,
+            "PGDATABASE": self.database,
         }
 
 

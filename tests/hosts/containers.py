@@ -15,6 +15,7 @@ is what the scenario default leaves. Their names carry a checksum of what they a
 A scenario's platform names its image. Where a scenario has several, the server runs on the host of the group database
 and the application on those of the group application; every host knows the former as `database`.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -169,11 +170,17 @@ def keep(container: str, name: str) -> None:
 
 def run(name: str, image_name: str, options: Sequence[str]) -> None:
     podman(
-        "run", "--detach", "--name=" + name, "--hostname=" + name,
+        "run",
+        "--detach",
+        "--name=" + name,
+        "--hostname=" + name,
         "--volume=%s:%s:ro" % (CERTIFICATES, CERTIFICATES),
         "--cap-add=SYS_ADMIN",  # without it systemd ignores ProtectSystem= and its like in silence
         "--cap-add=SYS_PTRACE",  # without it root does not see where another user's process works
-        "--systemd=always", *options, image_name, "/sbin/init",
+        "--systemd=always",
+        *options,
+        image_name,
+        "/sbin/init",
     )
 
 
@@ -219,7 +226,9 @@ class Scenario:
 
     def options(self, platform: Mapping[str, Any], key: pathlib.Path) -> list[str]:
         options = [
-            "--network=" + self.network, "--publish=127.0.0.1::22", "--volume=%s.pub:/etc/ssh/molecule.pub:ro" % key,
+            "--network=" + self.network,
+            "--publish=127.0.0.1::22",
+            "--volume=%s.pub:/etc/ssh/molecule.pub:ro" % key,
         ]
         if platform["image"] == "host":
             return options

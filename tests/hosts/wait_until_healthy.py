@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Runs on a test host: ends when the application says that it is healthy. systemd's own limit ends it otherwise."""
+
 from __future__ import annotations
 
 import time

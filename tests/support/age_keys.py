@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Real keys of age, made for one test."""
+
 from __future__ import annotations
 
 import dataclasses

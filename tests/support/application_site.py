@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A small application in a git repository, and a root for its releases: what tests of releases and pm2 work on."""
+
 from __future__ import annotations
 
 import contextlib

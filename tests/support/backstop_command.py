@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The command ``backstop`` on a live database of a test: in this process, or as the program that hosts get."""
+
 from __future__ import annotations
 
 import contextlib
@@ -79,7 +80,10 @@ class BackstopCommand:
         settings = Settings.from_url(self.live.cluster.url(self.live.name, user=user))
         self.password_file.write_text(settings.password + "\n", "utf-8")
         connection: Dict[str, Any] = {
-            "host": settings.host, "port": settings.port, "user": user, "database": self.live.name,
+            "host": settings.host,
+            "port": settings.port,
+            "user": user,
+            "database": self.live.name,
         }
         content: Dict[str, Any] = {
             "connection": {**connection, **changes.pop("connection", {})},
@@ -110,12 +114,21 @@ class BackstopCommand:
                 if (site / name).exists():
                     (self.folder / "driver" / name).symlink_to(site / name)
         given = {
-            "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "HOME": "/nonexistent", "LOGNAME": "backstop",
-            "PYTHONPATH": str(self.folder / "driver"), **(environment or {}),
+            "PATH": "/usr/bin:/bin",
+            "SHELL": "/bin/sh",
+            "HOME": "/nonexistent",
+            "LOGNAME": "backstop",
+            "PYTHONPATH": str(self.folder / "driver"),
+            **(environment or {}),
         }
         return subprocess.Popen(
             [sys.executable, "-S", "-s", str(self.program), *_with_folder(self.folder, arguments)],
-            env=given, cwd="/", text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=given,
+            cwd="/",
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def run(self, *arguments: Any, environment: Optional[Dict[str, str]] = None) -> Ended:

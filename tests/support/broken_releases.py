@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Releases of the example application that go wrong, each in one way: what differs from ET-100, by file."""
+
 from __future__ import annotations
 
 from typing import Dict, Mapping, Optional

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Ansible's modules start sooner where what Python compiles of them is kept; see kept_bytecode."""
+
 from __future__ import annotations
 
 import pathlib
@@ -15,7 +16,8 @@ def environment() -> Dict[str, str]:
     """What a program that runs Ansible needs in its environment for that."""
     code = pathlib.Path(__file__).with_name("kept_bytecode")
     return {
-        "PYTHONPATH": str(code), "BACKSTOP_TEST_BYTECODE": str(cache_directory() / "bytecode"),
+        "PYTHONPATH": str(code),
+        "BACKSTOP_TEST_BYTECODE": str(cache_directory() / "bytecode"),
         # What goes through a pipe on one machine need not be small.
         "ANSIBLE_MODULE_COMPRESSION": "ZIP_STORED",
     }

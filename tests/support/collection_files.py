@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The files of the collection, read as text: for tests of rules that no tool knows."""
+
 from __future__ import annotations
 
 import ast
@@ -24,7 +25,9 @@ def tracked_files() -> List[pathlib.Path]:
     listed = subprocess.run(
         # Tests also run as another user than the owner of the checkout.
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, check=True, stdout=subprocess.PIPE,
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
     ).stdout.decode()
     paths = [ROOT / name for name in listed.split("\0") if name]
     return sorted(path for path in paths if path.is_file() and not path.is_symlink())
@@ -72,7 +75,7 @@ def _imports_from(path: pathlib.Path, node: ast.ImportFrom) -> Iterator[Import]:
 def _resolved(dotted: str, line: int) -> Import:
     prefix = "ansible_collections.backstop.postgres.plugins.module_utils._backstop."
     if dotted.startswith(prefix):
-        return Import(dotted, _module_in_library(tuple(dotted[len(prefix):].split("."))), line)
+        return Import(dotted, _module_in_library(tuple(dotted[len(prefix) :].split("."))), line)
     return Import(dotted, None, line)
 
 

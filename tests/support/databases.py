@@ -11,6 +11,7 @@ A folder's conftest.py imports the fixtures::
 ``plain`` belongs to a role that is no superuser and looks as Prisma leaves it; ``realistic`` has an object of every
 kind.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -37,8 +38,14 @@ OWNER, PASSWORD = "shop_owner", "s3cr3t p@ss/w#rd %41 'ä\\"
 APP, REPORT, ODD_ROLE = "shop_app", "shop_report", 'odd "role" é'
 PLAIN, REALISTIC = "template_plain", "template_realistic"
 _OPTIONS = {
-    "fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "shared_buffers": "64MB",
-    "max_prepared_transactions": "4", "wal_level": "logical", "max_replication_slots": "4", "max_wal_senders": "4",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "shared_buffers": "64MB",
+    "max_prepared_transactions": "4",
+    "wal_level": "logical",
+    "max_replication_slots": "4",
+    "max_wal_senders": "4",
 }
 #: Databases that tests and the library made.
 _NOT_OURS = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname !~ '^(template_|postgres$)' ORDER BY 1"

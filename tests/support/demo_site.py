@@ -4,14 +4,15 @@
 
 """A real site, made with the demo's own code: server, database, application under pm2, inventory; and its playbooks.
 
-    site = DemoSite.create(directory)
-    site.add_release("broken", {"src/server.js": "process.exit(1)"})
-    run = site.play("deploy_receiptdata.yml", deploy_revision="broken")
-    assert run.status == 2 and "was rolled back" in run.said
-    site.deploy()                                  # ET-100, quickly
-    site.reset()                                   # as it was before ET-100
-    site.destroy()
+site = DemoSite.create(directory)
+site.add_release("broken", {"src/server.js": "process.exit(1)"})
+run = site.play("deploy_receiptdata.yml", deploy_revision="broken")
+assert run.status == 2 and "was rolled back" in run.said
+site.deploy()                                  # ET-100, quickly
+site.reset()                                   # as it was before ET-100
+site.destroy()
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -94,7 +95,7 @@ class Run:
         for number, line in enumerate(lines):
             if _FATAL.match(line):
                 block = []
-                for following in lines[number + 1:]:
+                for following in lines[number + 1 :]:
                     if not following.startswith("    "):
                         break
                     block.append(following)
@@ -141,8 +142,15 @@ class Playing:
         self._lines: List[str] = []
         self._news = threading.Condition()
         self.process = subprocess.Popen(
-            argv, env=dict(environment), cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+            argv,
+            env=dict(environment),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -313,9 +321,14 @@ class DemoSite:
         values.write_text(json.dumps(given), encoding="utf-8")
         argv = [str(ANSIBLE), "-i", str(self.places.hosts), "-e", "@%s" % values, playbook, *arguments]
         settings = {
-            **os.environ, **application.npm_settings(self.places),
-            "ANSIBLE_CONFIG": str(self.places.ansible_config), "ANSIBLE_PIPELINING": "1", "ANSIBLE_NOCOLOR": "1",
-            OURS: str(self.places.directory), **bytecode.environment(), **(environment or {}),
+            **os.environ,
+            **application.npm_settings(self.places),
+            "ANSIBLE_CONFIG": str(self.places.ansible_config),
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_NOCOLOR": "1",
+            OURS: str(self.places.directory),
+            **bytecode.environment(),
+            **(environment or {}),
         }
         return Playing(argv, settings, self.places.playbooks)
 
@@ -328,7 +341,9 @@ class DemoSite:
     def defaults(self, revision: str) -> Dict[str, object]:
         """What spares time: no wait is longer than a test needs, broken releases are not installed from the network."""
         values: Dict[str, object] = {
-            "application_keep_releases": 100, "application_stable_seconds": 0.5, "application_health_timeout": 20,
+            "application_keep_releases": 100,
+            "application_stable_seconds": 0.5,
+            "application_health_timeout": 20,
         }
         if revision not in ("", repository.BEFORE, repository.AFTER):
             values["application_install_command"] = self.install

@@ -9,6 +9,7 @@ A process imports the program's module and forks for each run; it does nothing e
     with Forks("support.table_driver") as driver:
         done = driver.run(["restore", path], {"BACKSTOP_FAILPOINT": "table.locked"})
 """
+
 from __future__ import annotations
 
 import importlib
@@ -44,16 +45,16 @@ class Forks:
         self._process.wait(PATIENCE)
         self._process.stdout.close()
 
-    def run(
-        self, arguments: Sequence[str], environment: Mapping[str, str]
-    ) -> "subprocess.CompletedProcess[str]":
+    def run(self, arguments: Sequence[str], environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
         """As subprocess.run() tells it: a negative status is the signal that killed it.
 
         :param environment: what its environment has besides ours
         """
         with tempfile.NamedTemporaryFile("w+") as output, tempfile.NamedTemporaryFile("w+") as errors:
             asked = {
-                "arguments": list(arguments), "environment": {**os.environ, **environment}, "output": output.name,
+                "arguments": list(arguments),
+                "environment": {**os.environ, **environment},
+                "output": output.name,
                 "errors": errors.name,
             }
             self._process.stdin.write(json.dumps(asked) + "\n")

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Backups of any age without a server: what readers of a store look at is real, the archive is a few bytes."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -4,9 +4,10 @@
 
 """Running one module of the collection as a task would: real Ansible, arguments in, result out.
 
-    answer = run_module(tmp_path, "prisma_migrate_info", {"connection": {"url": url}, "project": path})
-    answer.result["pending"]
+answer = run_module(tmp_path, "prisma_migrate_info", {"connection": {"url": url}, "project": path})
+answer.result["pending"]
 """
+
 from __future__ import annotations
 
 import json
@@ -41,16 +42,35 @@ def run_module(
         values = pathlib.Path(work) / "arguments.json"
         values.write_text(json.dumps({"arguments": dict(arguments)}), encoding="utf-8")
         argv = [
-            sys.executable, "-m", "ansible", "adhoc", "localhost",
-            "--inventory", "localhost,", "--connection", "local", "-vvv",
-            "--extra-vars", "@%s" % values, "--extra-vars", "ansible_python_interpreter=" + sys.executable,
-            "--module-name", "backstop.postgres." + name, "--tree", work + "/results",
-            "--args", json.dumps({key: "{{ arguments['%s'] }}" % key for key in arguments}),
+            sys.executable,
+            "-m",
+            "ansible",
+            "adhoc",
+            "localhost",
+            "--inventory",
+            "localhost,",
+            "--connection",
+            "local",
+            "-vvv",
+            "--extra-vars",
+            "@%s" % values,
+            "--extra-vars",
+            "ansible_python_interpreter=" + sys.executable,
+            "--module-name",
+            "backstop.postgres." + name,
+            "--tree",
+            work + "/results",
+            "--args",
+            json.dumps({key: "{{ arguments['%s'] }}" % key for key in arguments}),
         ]
         argv += ["--check"] * check + ["--diff"] * diff
         ended = subprocess.run(
-            argv, env={**os.environ, **bytecode.environment()}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            check=False, text=True,
+            argv,
+            env={**os.environ, **bytecode.environment()},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            text=True,
         )
         results = list((pathlib.Path(work) / "results").glob("*"))
         assert results, ended.stdout

@@ -65,9 +65,7 @@ class Driver:
         )
 
     def _begin(self, kind: str, request: Dict[str, Any], **facts: Any) -> Operation:
-        operation, _adopted = begin(
-            self.site.store, kind, self.site.database, request, self.controller, facts=facts
-        )
+        operation, _adopted = begin(self.site.store, kind, self.site.database, request, self.controller, facts=facts)
         self.site = self.site.run(operation, self.controller)
         return operation
 

@@ -7,6 +7,7 @@
 A server looks for its extensions at a place relative to its program (before PostgreSQL 18 nowhere else). So the
 programs are copied into a tree of the same shape, whose other parts are links to the original.
 """
+
 from __future__ import annotations
 
 import pathlib

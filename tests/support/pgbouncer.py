@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A real PgBouncer in front of a test cluster."""
+
 from __future__ import annotations
 
 import contextlib
@@ -118,7 +119,10 @@ def _started(program: str, folder: pathlib.Path, port: int) -> PgBouncer:
     account = server_account()
     process = subprocess.Popen(
         [program, "--quiet", str(folder / "pgbouncer.ini")],
-        cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         **({"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}),
     )
     made = PgBouncer(port, process)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Reads PowerShell by its grammar, for there is nothing here that runs it: errors, literals, hash tables, commands."""
+
 from __future__ import annotations
 
 from typing import Any, Dict, Iterator, List, Union
@@ -52,8 +53,10 @@ class Script:
     def functions(self) -> List[str]:
         return [
             _text(child)
-            for node in _walk(self.root) if node.type == "function_statement"
-            for child in node.children if child.type == "function_name"
+            for node in _walk(self.root)
+            if node.type == "function_statement"
+            for child in node.children
+            if child.type == "function_name"
         ]
 
     def commands(self) -> List[str]:

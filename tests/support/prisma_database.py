@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Databases that tests migrate, and what their histories say."""
+
 from __future__ import annotations
 
 import contextlib

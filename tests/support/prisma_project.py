@@ -4,11 +4,12 @@
 
 """Prisma projects for tests: real Prisma, installed once per machine and shared by links.
 
-    project = PrismaProject.create(tmp_path / "release", {"20250101000000_init": 'CREATE TABLE "A" (id int)'})
-    project.add("20250102000000_more", 'CREATE TABLE "B" (id int)')
-    project.prisma().migrate_deploy(url, cursor=cursor)       # through the library
-    project.run("migrate", "status", url=url)                 # as a person would run it
+project = PrismaProject.create(tmp_path / "release", {"20250101000000_init": 'CREATE TABLE "A" (id int)'})
+project.add("20250102000000_more", 'CREATE TABLE "B" (id int)')
+project.prisma().migrate_deploy(url, cursor=cursor)       # through the library
+project.run("migrate", "status", url=url)                 # as a person would run it
 """
+
 from __future__ import annotations
 
 import functools

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Receipts on a site that has ET-100, and what corrupts them."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Runs the runbook's own commands, as a person would paste them, in a directory of their own."""
+
 from __future__ import annotations
 
 import os
@@ -27,8 +28,15 @@ class Shell:
         environment = self.live.cluster.environment("postgres")
         environment["PATH"] = "%s:%s" % (self.live.cluster.bin_dir, os.environ["PATH"])
         return subprocess.run(
-            ["bash", "-c", script], cwd=self.folder, env=environment, timeout=seconds, check=False, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            ["bash", "-c", script],
+            cwd=self.folder,
+            env=environment,
+            timeout=seconds,
+            check=False,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def files(self) -> List[pathlib.Path]:

@@ -7,6 +7,7 @@
 Each case makes an object of its own and changes it in one way. Its name (``@``) is made of the case's title, so what is
 reported about one case cannot be taken for another; objects without a name of their own say what must be reported.
 """
+
 from __future__ import annotations
 
 import re
@@ -25,8 +26,7 @@ class Sabotage(NamedTuple):
 _TABLE = "CREATE TABLE @ (a text)"
 _CHECKED = "CREATE TABLE @ (a integer, CONSTRAINT @c CHECK (a > 0))"
 _KEYED = (
-    "CREATE TABLE @p (a integer PRIMARY KEY); CREATE TABLE @ (a integer, CONSTRAINT @k FOREIGN KEY (a)"
-    " REFERENCES @p)"
+    "CREATE TABLE @p (a integer PRIMARY KEY); CREATE TABLE @ (a integer, CONSTRAINT @k FOREIGN KEY (a) REFERENCES @p)"
 )
 _PARTITION = "CREATE TABLE @p (a integer) PARTITION BY LIST (a); CREATE TABLE @ PARTITION OF @p FOR VALUES IN (1)"
 _INDEX = "CREATE TABLE @t (a text); CREATE INDEX @ ON @t (a)"
@@ -114,7 +114,9 @@ ROWS: Dict[str, _Row] = {
     ),
     "generated virtual": (
         "CREATE TABLE @ (a integer, b integer GENERATED ALWAYS AS (a + 1) STORED)",
-        "ALTER TABLE @ DROP b, ADD b integer GENERATED ALWAYS AS (a + 1) VIRTUAL", "", 18,
+        "ALTER TABLE @ DROP b, ADD b integer GENERATED ALWAYS AS (a + 1) VIRTUAL",
+        "",
+        18,
     ),
     "generated gone": (
         "CREATE TABLE @ (a integer, b integer GENERATED ALWAYS AS (a + 1) STORED)",
@@ -165,7 +167,8 @@ ROWS: Dict[str, _Row] = {
     ),
     "table access method": (
         "CREATE ACCESS METHOD @m TYPE TABLE HANDLER heap_tableam_handler; CREATE TABLE @ (a text)",
-        "DROP TABLE @; CREATE TABLE @ (a text) USING @m", "public.@ is changed",
+        "DROP TABLE @; CREATE TABLE @ (a text) USING @m",
+        "public.@ is changed",
     ),
     # Partitions
     "partition detached": (_PARTITION, "ALTER TABLE @p DETACH PARTITION @"),
@@ -216,15 +219,21 @@ ROWS: Dict[str, _Row] = {
     "check no inherit": (_CHECKED, "ALTER TABLE @ DROP CONSTRAINT @c, ADD CONSTRAINT @c CHECK (a > 0) NO INHERIT"),
     "check not enforced": (
         _CHECKED,
-        "ALTER TABLE @ DROP CONSTRAINT @c, ADD CONSTRAINT @c CHECK (a > 0) NOT ENFORCED", "", 18,
+        "ALTER TABLE @ DROP CONSTRAINT @c, ADD CONSTRAINT @c CHECK (a > 0) NOT ENFORCED",
+        "",
+        18,
     ),
     "not null constraint name": (
         "CREATE TABLE @ (a integer CONSTRAINT @c NOT NULL)",
-        "ALTER TABLE @ RENAME CONSTRAINT @c TO @c2", "", 18,
+        "ALTER TABLE @ RENAME CONSTRAINT @c TO @c2",
+        "",
+        18,
     ),
     "not null not valid": (
         "CREATE TABLE @ (a integer)",
-        "ALTER TABLE @ ADD CONSTRAINT @c NOT NULL a NOT VALID", "", 18,
+        "ALTER TABLE @ ADD CONSTRAINT @c NOT NULL a NOT VALID",
+        "",
+        18,
     ),
     "foreign key action": (
         _KEYED,
@@ -254,7 +263,9 @@ ROWS: Dict[str, _Row] = {
     "unique deferrable": (_UNIQUE, "ALTER TABLE @ DROP CONSTRAINT @k, ADD CONSTRAINT @k UNIQUE (a) DEFERRABLE"),
     "unique nulls": (
         _UNIQUE,
-        "ALTER TABLE @ DROP CONSTRAINT @k, ADD CONSTRAINT @k UNIQUE NULLS NOT DISTINCT (a)", "", 15,
+        "ALTER TABLE @ DROP CONSTRAINT @k, ADD CONSTRAINT @k UNIQUE NULLS NOT DISTINCT (a)",
+        "",
+        15,
     ),
     "unique fillfactor": (_UNIQUE, "ALTER INDEX @k SET (fillfactor = 50)"),
     "exclusion": (
@@ -378,7 +389,9 @@ ROWS: Dict[str, _Row] = {
     "function body": (_FUNCTION, "CREATE OR REPLACE FUNCTION @() RETURNS integer LANGUAGE sql AS 'SELECT 2'"),
     "function atomic body": (
         "CREATE FUNCTION @() RETURNS integer LANGUAGE sql BEGIN ATOMIC SELECT 1; END",
-        "CREATE OR REPLACE FUNCTION @() RETURNS integer LANGUAGE sql BEGIN ATOMIC SELECT 2; END", "", 14,
+        "CREATE OR REPLACE FUNCTION @() RETURNS integer LANGUAGE sql BEGIN ATOMIC SELECT 2; END",
+        "",
+        14,
     ),
     "function language": (
         _FUNCTION,
@@ -486,7 +499,9 @@ ROWS: Dict[str, _Row] = {
     ),
     "range multirange name": (
         "CREATE TYPE @ AS RANGE (subtype = float8)",
-        "DROP TYPE @; CREATE TYPE @ AS RANGE (subtype = float8, multirange_type_name = @m)", "", 14,
+        "DROP TYPE @; CREATE TYPE @ AS RANGE (subtype = float8, multirange_type_name = @m)",
+        "",
+        14,
     ),
     "type storage": (
         (
@@ -674,15 +689,21 @@ ROWS: Dict[str, _Row] = {
     "publication of all tables": ("CREATE PUBLICATION @", "DROP PUBLICATION @; CREATE PUBLICATION @ FOR ALL TABLES"),
     "publication row filter": (
         "CREATE TABLE @t (a integer PRIMARY KEY); CREATE PUBLICATION @ FOR TABLE @t WHERE (a > 1)",
-        "ALTER PUBLICATION @ SET TABLE @t WHERE (a > 2)", "", 15,
+        "ALTER PUBLICATION @ SET TABLE @t WHERE (a > 2)",
+        "",
+        15,
     ),
     "publication columns": (
         "CREATE TABLE @t (a integer PRIMARY KEY, b integer); CREATE PUBLICATION @ FOR TABLE @t (a)",
-        "ALTER PUBLICATION @ SET TABLE @t (a, b)", "", 15,
+        "ALTER PUBLICATION @ SET TABLE @t (a, b)",
+        "",
+        15,
     ),
     "publication schema": (
         "CREATE SCHEMA @s; CREATE PUBLICATION @ FOR TABLES IN SCHEMA @s",
-        "ALTER PUBLICATION @ DROP TABLES IN SCHEMA @s", "", 15,
+        "ALTER PUBLICATION @ DROP TABLES IN SCHEMA @s",
+        "",
+        15,
     ),
     "publication owner": ("CREATE PUBLICATION @", "ALTER PUBLICATION @ OWNER TO shop_owner"),
     "publication comment": ("CREATE PUBLICATION @", "COMMENT ON PUBLICATION @ IS 'new'"),
@@ -709,7 +730,9 @@ ROWS: Dict[str, _Row] = {
     ),
     "statistics expression": (
         "CREATE TABLE @t (a integer); CREATE STATISTICS @ ON (a + 1) FROM @t",
-        "DROP STATISTICS @; CREATE STATISTICS @ ON (a + 2) FROM @t", "", 14,
+        "DROP STATISTICS @; CREATE STATISTICS @ ON (a + 2) FROM @t",
+        "",
+        14,
     ),
     "statistics target": (_STATISTICS, "ALTER STATISTICS @ SET STATISTICS 500"),
     "statistics owner": (_STATISTICS, "ALTER STATISTICS @ OWNER TO shop_app"),
@@ -733,16 +756,23 @@ ROWS: Dict[str, _Row] = {
     "language comment": (_LANGUAGE, "COMMENT ON LANGUAGE @ IS 'new'"),
     "privileges of a language": (
         "SELECT 1",
-        "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC", "privileges on LANGUAGE plpgsql",
+        "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC",
+        "privileges on LANGUAGE plpgsql",
     ),
     "privileges of a built-in language": (
-        "SELECT 1", "REVOKE USAGE ON LANGUAGE sql FROM PUBLIC", "privileges on language sql",
+        "SELECT 1",
+        "REVOKE USAGE ON LANGUAGE sql FROM PUBLIC",
+        "privileges on language sql",
     ),
     "privileges in information_schema": (
-        "SELECT 1", "GRANT SELECT ON information_schema.sql_features TO shop_app", "information_schema.sql_features",
+        "SELECT 1",
+        "GRANT SELECT ON information_schema.sql_features TO shop_app",
+        "information_schema.sql_features",
     ),
     "privileges of information_schema": (
-        "SELECT 1", "REVOKE USAGE ON SCHEMA information_schema FROM PUBLIC", "schema information_schema",
+        "SELECT 1",
+        "REVOKE USAGE ON SCHEMA information_schema FROM PUBLIC",
+        "schema information_schema",
     ),
     # Schemas and privileges
     "schema owner": ("CREATE SCHEMA @", "ALTER SCHEMA @ OWNER TO shop_app"),
@@ -764,15 +794,18 @@ ROWS: Dict[str, _Row] = {
     ),
     "default privileges everywhere": (
         "SELECT 1",
-        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC", "DEFAULT PRIVILEGES FOR FUNCTIONS",
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+        "DEFAULT PRIVILEGES FOR FUNCTIONS",
     ),
     "default privileges on types": (
         "SELECT 1",
-        "ALTER DEFAULT PRIVILEGES FOR ROLE shop_app REVOKE USAGE ON TYPES FROM PUBLIC", "DEFAULT PRIVILEGES FOR TYPES",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE shop_app REVOKE USAGE ON TYPES FROM PUBLIC",
+        "DEFAULT PRIVILEGES FOR TYPES",
     ),
     "system function granted": (
         "SELECT 1",
-        "GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_file(text) TO shop_app", "pg_read_file",
+        "GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_file(text) TO shop_app",
+        "pg_read_file",
     ),
     "system table revoked": ("SELECT 1", "REVOKE SELECT ON pg_catalog.pg_stats FROM PUBLIC", "pg_stats"),
     "system column granted": ("SELECT 1", "GRANT SELECT (rolname) ON pg_catalog.pg_authid TO shop_app", "pg_authid"),
@@ -781,23 +814,27 @@ ROWS: Dict[str, _Row] = {
     "extension gone": ("CREATE EXTENSION postgres_fdw", "DROP EXTENSION postgres_fdw", "postgres_fdw"),
     "extension schema": (
         "CREATE SCHEMA @; CREATE EXTENSION hstore SCHEMA public",
-        "ALTER EXTENSION hstore SET SCHEMA @", "hstore",
+        "ALTER EXTENSION hstore SET SCHEMA @",
+        "hstore",
     ),
     "extension member granted": (
         "CREATE EXTENSION citext",
-        "REVOKE EXECUTE ON FUNCTION citext_eq(citext, citext) FROM PUBLIC", "citext_eq",
+        "REVOKE EXECUTE ON FUNCTION citext_eq(citext, citext) FROM PUBLIC",
+        "citext_eq",
     ),
     "extension comment": ("SELECT 1", "COMMENT ON EXTENSION citext IS 'ours'", "extension citext"),
     # Large objects
     "large object owner": ("SELECT lo_create(9001)", "ALTER LARGE OBJECT 9001 OWNER TO shop_app", "large object 9001"),
     "large object granted": (
         "SELECT lo_create(9002)",
-        "GRANT SELECT ON LARGE OBJECT 9002 TO shop_app", "large object 9002",
+        "GRANT SELECT ON LARGE OBJECT 9002 TO shop_app",
+        "large object 9002",
     ),
     "large object comment": ("SELECT lo_create(9003)", "COMMENT ON LARGE OBJECT 9003 IS 'new'", "large object 9003"),
     "large object everything revoked": (
         "SELECT lo_create(9004)",
-        "REVOKE ALL ON LARGE OBJECT 9004 FROM CURRENT_USER", "large object 9004",
+        "REVOKE ALL ON LARGE OBJECT 9004 FROM CURRENT_USER",
+        "large object 9004",
     ),
 }
 

@@ -4,14 +4,15 @@
 
 """A program that runs an application in the background, as Docker or a platform does.
 
-    SCRIPT status                            tells the commit that runs; status 1 when none does
-    SCRIPT silent                            the same, but tells nothing
-    SCRIPT run COMMIT [DIRECTORY PROGRAM..]  ends what runs and runs a program (default: one that sleeps) for a commit
-    SCRIPT noisy COMMIT                      the same, and the program keeps the pipes of the caller open
-    SCRIPT stop                              ends what runs
-    SCRIPT fail WORDS                        fails with these words
-    SCRIPT log SINCE                         two lines
+SCRIPT status                            tells the commit that runs; status 1 when none does
+SCRIPT silent                            the same, but tells nothing
+SCRIPT run COMMIT [DIRECTORY PROGRAM..]  ends what runs and runs a program (default: one that sleeps) for a commit
+SCRIPT noisy COMMIT                      the same, and the program keeps the pipes of the caller open
+SCRIPT stop                              ends what runs
+SCRIPT fail WORDS                        fails with these words
+SCRIPT log SINCE                         two lines
 """
+
 from __future__ import annotations
 
 import pathlib

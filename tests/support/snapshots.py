@@ -7,6 +7,7 @@
 Journals and manifests name the database that they are about, by its oid too; so a database that is put back gets the
 oid that it had (CREATE DATABASE takes one since PostgreSQL 15).
 """
+
 from __future__ import annotations
 
 import dataclasses

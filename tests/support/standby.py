@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A real streaming hot standby of a test cluster."""
+
 from __future__ import annotations
 
 import contextlib
@@ -31,7 +32,10 @@ class Standby:
 
     def connect(self, database: str) -> Any:
         made = psycopg2.connect(
-            host="127.0.0.1", port=self.port, user=self.cluster.superuser, password=self.cluster.password,
+            host="127.0.0.1",
+            port=self.port,
+            user=self.cluster.superuser,
+            password=self.cluster.password,
             dbname=database,
         )
         made.autocommit = True
@@ -56,7 +60,11 @@ class Standby:
         account = server_account()
         argv: List[str] = [str(self.cluster.bin_dir / program), *arguments]
         subprocess.run(
-            argv, cwd="/", check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            argv,
+            cwd="/",
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             env={**os.environ, **({"PGPASSWORD": password} if password else {})},
             **({"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}),
         )

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """systemd's programs as they answer, on a machine that may have none."""
+
 from __future__ import annotations
 
 import os
@@ -18,9 +19,16 @@ class Answers:
 
     def __init__(self, **properties: Any) -> None:
         self.properties: Dict[str, Any] = {
-            "LoadState": "loaded", "ActiveState": "active", "SubState": "running", "Result": "success",
-            "MainPID": HERE, "NRestarts": 0, "ControlGroup": "", "TriggeredBy": "",
-            "ActiveEnterTimestampMonotonic": 1, **properties,
+            "LoadState": "loaded",
+            "ActiveState": "active",
+            "SubState": "running",
+            "Result": "success",
+            "MainPID": HERE,
+            "NRestarts": 0,
+            "ControlGroup": "",
+            "TriggeredBy": "",
+            "ActiveEnterTimestampMonotonic": 1,
+            **properties,
         }
         self.called: List[List[str]] = []
         self.after_restart: Dict[str, Any] = {}

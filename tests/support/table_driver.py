@@ -4,8 +4,9 @@
 
 """Restores a table, or undoes that, as the role does with modules; a test kills it at a failpoint and starts it again.
 
-    python -m support.table_driver restore|undo SETTINGS.json
+python -m support.table_driver restore|undo SETTINGS.json
 """
+
 from __future__ import annotations
 
 import json

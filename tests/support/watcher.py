@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Invariant 4, looked at all the time: exactly one database bears the live name and lets the application in."""
+
 from __future__ import annotations
 
 import threading

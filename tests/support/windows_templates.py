@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Renders the scripts for Windows as Ansible's module win_template does, and reads them by their grammar."""
+
 from __future__ import annotations
 
 import json
@@ -33,7 +34,9 @@ def database(name: str = "shop", **given: Any) -> Dict[str, Any]:
 
 def render(name: str, **values: Any) -> Script:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, keep_trailing_newline=True,
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        trim_blocks=True,
+        keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["to_json"] = json.dumps

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The command behind demo.sh: what it understands, what it writes, how it refuses."""
+
 from __future__ import annotations
 
 import os
@@ -19,8 +20,14 @@ from demo.places import CHECKOUT
 
 @pytest.mark.parametrize(
     ("words", "command", "rows"),
-    [([], None, None), (["--rows", "7"], None, 7), (["up"], "up", None), (["up", "--rows", "7"], "up", 7),
-     (["--rows", "7", "up"], "up", 7), (["stop"], "stop", None)],
+    [
+        ([], None, None),
+        (["--rows", "7"], None, 7),
+        (["up"], "up", None),
+        (["up", "--rows", "7"], "up", 7),
+        (["--rows", "7", "up"], "up", 7),
+        (["stop"], "stop", None),
+    ],
 )
 def test_the_number_of_rows_may_stand_anywhere(words: list[str], command: str | None, rows: int | None) -> None:
     options = parse(words)

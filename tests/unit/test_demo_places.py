@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Where the demo keeps things, and its small files."""
+
 from __future__ import annotations
 
 import os

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Programs that the demo runs, and those that it finds on the machine."""
+
 from __future__ import annotations
 
 import os

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The example application's repository: two commits, the same on every machine."""
+
 from __future__ import annotations
 
 import os
@@ -17,9 +18,11 @@ RECEIPTS = "prisma/migrations/20251108000000_add_receipt_data/migration.sql"
 
 
 def git(directory: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "--git-dir", directory, *arguments], check=True, stdout=subprocess.PIPE
-    ).stdout.decode().strip()
+    return (
+        subprocess.run(["git", "--git-dir", directory, *arguments], check=True, stdout=subprocess.PIPE)
+        .stdout.decode()
+        .strip()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +59,13 @@ def test_making_it_again_changes_nothing(made: Path) -> None:
 def test_et_100_changes_only_what_it_needs(made: Path) -> None:
     changed = set(git(made, "diff", "--name-status", "before-et-100", "et-100").splitlines())
     assert changed == {
-        "M\tpackage.json", "M\tpackage-lock.json", "M\tprisma/schema.prisma", "A\t" + RECEIPTS,
-        "M\tsrc/routes/index.js", "A\tsrc/routes/receipts.js", "A\ttest/receipts.test.js",
+        "M\tpackage.json",
+        "M\tpackage-lock.json",
+        "M\tprisma/schema.prisma",
+        "A\t" + RECEIPTS,
+        "M\tsrc/routes/index.js",
+        "A\tsrc/routes/receipts.js",
+        "A\ttest/receipts.test.js",
     }
 
 

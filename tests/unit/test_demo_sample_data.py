@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The demo's sample data: the same every time, of one piece, and readable by COPY."""
+
 from __future__ import annotations
 
 import io

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Steps that run side by side: their order, their failures, their lines."""
+
 from __future__ import annotations
 
 import threading

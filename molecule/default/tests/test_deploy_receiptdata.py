@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """After the deploy of ET-100: what runs, what the database has, what the store holds, and what is not left behind."""
+
 from __future__ import annotations
 
 import pytest

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """After the deploy of the next release: what runs, what the database has, and that the store has both deploys."""
+
 from __future__ import annotations
 
 import pytest

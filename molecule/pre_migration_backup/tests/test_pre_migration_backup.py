@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """After the backup: what it holds, that PostgreSQL's own tools can read it, and that nobody else can."""
+
 from __future__ import annotations
 
 import pytest

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """After the drill: the newest backup is verified to the highest level, and nothing else has changed."""
+
 from __future__ import annotations
 
 import json

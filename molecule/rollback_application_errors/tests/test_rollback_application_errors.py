@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """After the rollback: the former release runs on both hosts, on the new schema; nothing is lost. Then it is undone."""
+
 from __future__ import annotations
 
 from typing import List

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """After the rollback: the receipts are those of the backup, the purchases are untouched, the application went on."""
+
 from __future__ import annotations
 
 import datetime

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """After the rollback of a failed migration: nothing of it is left, its row says so, and a deploy may come."""
+
 from __future__ import annotations
 
 import pytest

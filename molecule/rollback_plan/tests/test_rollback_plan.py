@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The plan tells what is wrong, and never changes anything. The tests are one story, in order."""
+
 from __future__ import annotations
 
 import pytest

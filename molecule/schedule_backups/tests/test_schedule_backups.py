@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A fleet with scheduled backups, from the first timer that fires to the removal. The tests are one story, in order."""
+
 from __future__ import annotations
 
 import datetime
@@ -85,7 +86,13 @@ def test_nobody_else_gets_in(timers: Any, cron: Any) -> None:
         tree = at.check_output("find %s -type d -printf '%%m %%U %%f\\n'", STORE).split("\n")
         assert {line.split()[0] for line in tree} == {"700"}
         assert {line.split()[2] for line in tree} == {
-            "backstop", "daily", "weekly", "pre-migration", "post-migration", "emergency", "operations",
+            "backstop",
+            "daily",
+            "weekly",
+            "pre-migration",
+            "post-migration",
+            "emergency",
+            "operations",
         }
         secret = at.check_output("find /etc/backstop -type f -printf '%m %u\\n' | sort -u")
         assert secret == "600 backstop"

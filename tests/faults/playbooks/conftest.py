@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """One real site for all tests of this folder, with releases that are broken; each begins with it before ET-100."""
+
 from __future__ import annotations
 
 import pytest

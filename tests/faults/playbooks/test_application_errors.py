@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Scenario 2: the migration succeeded, the application has errors. The plan tells, the playbook puts it right."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -58,14 +59,24 @@ def test_the_old_release_on_the_new_schema(site: DemoSite) -> None:
     planned(site, "SCENARIO: nothing", "applied since the backup: " + MIGRATION)
 
     application.stop(site.places, site.node)
-    planned(site, "SCENARIO: application_errors", "is NOT healthy", "works on the new schema", "Loss: none",
-            "RUN NEXT: ansible-playbook backstop.postgres.rollback_application_errors --check")
+    planned(
+        site,
+        "SCENARIO: application_errors",
+        "is NOT healthy",
+        "works on the new schema",
+        "Loss: none",
+        "RUN NEXT: ansible-playbook backstop.postgres.rollback_application_errors --check",
+    )
     checked(site, "Step 2: start release %s on the new schema" % site.commits["before-et-100"])
     # The rehearsal proved it, but now it is ill: the newer release runs again, and is said to.
     sick = site.play(ROLLBACK, rollback_revision="never-healthy", application_health_timeout=5)
-    sick.must_say("is unhealthy on the schema that is there", "did not become healthy", "The database was not touched",
-                  "release %s runs again" % site.commits["et-100"],
-                  "ansible-playbook backstop.postgres.rollback_application_errors -e rollback_method=restore")
+    sick.must_say(
+        "is unhealthy on the schema that is there",
+        "did not become healthy",
+        "The database was not touched",
+        "release %s runs again" % site.commits["et-100"],
+        "ansible-playbook backstop.postgres.rollback_application_errors -e rollback_method=restore",
+    )
     assert site.condition() == deployed and site.outcomes() == ["done", "failed"]
     done(site.play(ROLLBACK))
     now = site.condition()

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A deploy that cannot do what it is asked for tells what to do about it, and has changed and stopped nothing."""
+
 from __future__ import annotations
 
 import pathlib
@@ -35,7 +36,8 @@ BEFORE: Dict[str, Tuple[Callable[[DemoSite], Variables], List[str]]] = {
     "a wrong password": (elsewhere(password="none-of-it"), ["password", "check user and password"]),
     "an unreachable host": (elsewhere(port=1), ["No PostgreSQL server answers at 127.0.0.1:1", "Connection refused"]),
     "a missing database": (
-        elsewhere(database=TYPO), ["no database " + TYPO, application.DATABASE, "check the database's name"],
+        elsewhere(database=TYPO),
+        ["no database " + TYPO, application.DATABASE, "check the database's name"],
     ),
     "a missing revision": (with_option(deploy_revision="et-10"), ["et-10", "did you mean et-100"]),
     "a store that cannot be written": (with_option(backstop_store="/sys/store"), ["/sys/store", "right to write"]),
@@ -89,8 +91,15 @@ def refused(site: DemoSite, **variables: object) -> str:
     [
         (
             "wrong-in-three-ways",
-            ["edited afterwards: " + FIRST, "put the file back", "not expected: " + SURPRISE,
-             "add them to the expected migrations", "cluster_statements", "CREATE ROLE reporting", "by hand"],
+            [
+                "edited afterwards: " + FIRST,
+                "put the file back",
+                "not expected: " + SURPRISE,
+                "add them to the expected migrations",
+                "cluster_statements",
+                "CREATE ROLE reporting",
+                "by hand",
+            ],
         ),
         ("forgets-the-past", ["does not know: " + FIRST, "deploy a release that holds them"]),
     ],

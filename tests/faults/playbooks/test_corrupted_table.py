@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Scenario 3 of the runbook by playbook: receipts are corrupted, put right from a table backup, and that is undone."""
+
 from __future__ import annotations
 
 from support.demo_site import DemoSite

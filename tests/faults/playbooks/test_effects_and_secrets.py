@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Deploy, revert and undo, each with --check first, which has no effect; none of them shows the password anywhere."""
+
 from __future__ import annotations
 
 import threading

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A deploy that fails puts database and release back, says so, and ends as a failure; when it is mended it succeeds."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -15,7 +16,9 @@ DEPLOY = "deploy_receiptdata.yml"
 ON_LIVE = "this fails on the live database only"
 #: Nothing here waits longer for what will not come.
 SHORT: Dict[str, object] = {
-    "application_health_timeout": 5, "application_start_timeout": 10, "deploy_post_backup": False,
+    "application_health_timeout": 5,
+    "application_start_timeout": 10,
+    "deploy_post_backup": False,
 }
 NEW_ROW = [
     {"name": "list users", "path": "/api/users?limit=1", "save": {"user": "users.0.id"}},

@@ -7,6 +7,7 @@
 The next run finishes, and at every moment one database bears the live name and lets the application in. A failure
 prints the seed; BACKSTOP_TEST_SEED repeats it. All failpoints, one by one, are in test_killed_operations.py.
 """
+
 from __future__ import annotations
 
 import contextlib

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What a deploy asks of people and tells them, the page that visitors see meanwhile, and runs of one phase alone."""
+
 from __future__ import annotations
 
 import contextlib
@@ -82,7 +83,8 @@ class Page:
     @property
     def options(self) -> Dict[str, Any]:
         return {
-            "deploy_maintenance_file": str(self.file), "deploy_maintenance_on": self.command("on"),
+            "deploy_maintenance_file": str(self.file),
+            "deploy_maintenance_on": self.command("on"),
             "deploy_maintenance_off": self.command("off"),
         }
 
@@ -117,9 +119,7 @@ def ok_tasks(output: str) -> int:
 
 def test_without_a_terminal_and_without_consent_nothing_is_stopped(site: DemoSite, messenger: Messenger, page: Page):
     with site.unchanged():
-        run = site.play(
-            DEPLOY, deploy_confirm=True, deploy_notify=notices(messenger), **page.options, **PEOPLE
-        )
+        run = site.play(DEPLOY, deploy_confirm=True, deploy_notify=notices(messenger), **page.options, **PEOPLE)
     run.must_say("The downtime is not confirmed", "never stopped", "-e deploy_confirm_consent=yes")
     assert site.outcomes() == ["failed"]
     assert messenger.events == ["failed"], "the window was never opened"
@@ -133,13 +133,28 @@ def test_window_page_and_hooks(site: DemoSite, messenger: Messenger, page: Page)
     hooks = {
         "deploy_%s" % word: page.hook(word)
         for word in (
-            "before_prepare", "after_prepare", "before_gates", "after_gates", "before_backup", "after_backup",
-            "before_downtime", "before_migrate", "after_migrate", "before_start", "after_start", "after_downtime",
+            "before_prepare",
+            "after_prepare",
+            "before_gates",
+            "after_gates",
+            "before_backup",
+            "after_backup",
+            "before_downtime",
+            "before_migrate",
+            "after_migrate",
+            "before_start",
+            "after_start",
+            "after_downtime",
         )
     }
     run = site.play(
-        DEPLOY, deploy_confirm=True, deploy_confirm_consent="yes", deploy_notify=notices(messenger), **page.options,
-        **hooks, deploy_post_backup=False,
+        DEPLOY,
+        deploy_confirm=True,
+        deploy_confirm_consent="yes",
+        deploy_notify=notices(messenger),
+        **page.options,
+        **hooks,
+        deploy_post_backup=False,
     )
     assert run.status == 0, run.output
     assert messenger.events == ["opened", "closed"]
@@ -148,11 +163,19 @@ def test_window_page_and_hooks(site: DemoSite, messenger: Messenger, page: Page)
     assert body["operation"] == site.operations()[0]["id"]
     assert "failed: nobody there." in run.text and "failed: broken program." in run.text
     assert TOKEN not in run.output
-    before = ["before_prepare", "after_prepare", "before_gates", "after_gates", "before_backup", "after_backup",
-              "before_downtime"]
+    before = [
+        "before_prepare",
+        "after_prepare",
+        "before_gates",
+        "after_gates",
+        "before_backup",
+        "after_backup",
+        "before_downtime",
+    ]
     down = ["on", "before_migrate", "after_migrate", "before_start", "after_start"]
     assert page.seen == [word + " False" for word in before] + [word + " True" for word in down] + [
-        "off False", "after_downtime False",
+        "off False",
+        "after_downtime False",
     ]
     (confirmed,) = [entry for entry in site.operations()[0]["journal"] if entry["step"] == "confirm"]
     assert confirmed["by"] == "deploy_confirm_consent"
@@ -167,11 +190,22 @@ def test_the_page_goes_on_the_way_back(site: DemoSite, messenger: Messenger, pag
     """A release that never gets healthy; the former one was proved on the new schema, so the code alone goes back."""
     before, process = site.condition(), site.process()
     run = site.play(
-        DEPLOY, deploy_revision="never-healthy", application_health_timeout=5, application_start_timeout=10,
-        deploy_post_backup=False, deploy_notify=notices(messenger), **page.options, **PEOPLE,
+        DEPLOY,
+        deploy_revision="never-healthy",
+        application_health_timeout=5,
+        application_start_timeout=10,
+        deploy_post_backup=False,
+        deploy_notify=notices(messenger),
+        **page.options,
+        **PEOPLE,
     )
-    run.must_say("was rolled back", "runs again and is healthy", "run the deploy again",
-                 "did not become healthy in 5 seconds", "keeps the new schema")
+    run.must_say(
+        "was rolled back",
+        "runs again and is healthy",
+        "run the deploy again",
+        "did not become healthy in 5 seconds",
+        "keeps the new schema",
+    )
     assert messenger.events == ["opened", "closed", "failed"]
     assert page.seen == ["on True", "off False"]
     assert "tell the team leads" in run.text

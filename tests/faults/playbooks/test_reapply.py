@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A purchase that a customer made after the deploy survives a complete revert and its undo; and both, in place."""
+
 from __future__ import annotations
 
 import json

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A git repository with a small application, real pm2, and a place for releases."""
+
 from __future__ import annotations
 
 import os

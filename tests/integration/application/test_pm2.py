@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Real pm2: what runs, where, and whether it is really gone. Its exit status is believed nowhere."""
+
 from __future__ import annotations
 
 import json
@@ -191,9 +192,7 @@ def test_a_crash_loop_is_stopped(pm2: Pm2, site: Site, call: Callable[..., str])
     assert pm2.processes("tiny")[0].status == "stopped"
 
 
-def test_the_application_gets_nothing_from_the_caller(
-    pm2: Pm2, site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_application_gets_nothing_from_the_caller(pm2: Pm2, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """pm2 hands the whole environment on and keeps it: a secret or the wrong database would be there for ever."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://wrong")
     monkeypatch.setenv("VAULT_TOKEN", "hidden")

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Releases on a real git repository: looked up, built beside the running one, made current in one step."""
+
 from __future__ import annotations
 
 import json

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The role through ansible-playbook: what changes, what check mode says, what is left after a failure."""
+
 from __future__ import annotations
 
 import json
@@ -198,8 +199,16 @@ def test_nothing_is_there_yet(host: Host) -> None:
     run = host.good("facts", "stop")
     assert run.changed == 0
     expected = {
-        "commit": None, "running": False, "healthy": False, "status": "absent", "running_commits": [],
-        "elsewhere": [], "others": [], "releases": [], "processes": [], "log_errors": [],
+        "commit": None,
+        "running": False,
+        "healthy": False,
+        "status": "absent",
+        "running_commits": [],
+        "elsewhere": [],
+        "others": [],
+        "releases": [],
+        "processes": [],
+        "log_errors": [],
     }
     assert {name: run.kept["state"][name] for name in expected} == expected
     assert "Connection refused" in run.kept["state"]["health"]
@@ -261,8 +270,14 @@ def test_a_release_that_is_never_healthy(host: Host) -> None:
 def test_smoke_tests_that_fail(host: Host) -> None:
     host.good("main", application_revision="one")
     steps = [
-        {"name": "create", "method": "POST", "path": "/items", "body": {"size": 1}, "status": 201,
-         "save": {"id": "item.id"}},
+        {
+            "name": "create",
+            "method": "POST",
+            "path": "/items",
+            "body": {"size": 1},
+            "status": 201,
+            "save": {"id": "item.id"},
+        },
         {"name": "read", "path": "/items/${id}", "expect": {"size": 2}},
         {"name": "remove", "method": "DELETE", "path": "/items/${id}", "cleanup": True},
     ]
@@ -279,9 +294,7 @@ def test_smoke_tests_that_fail(host: Host) -> None:
 
 
 def test_errors_in_the_log(host: Host) -> None:
-    run = host.run(
-        "main", "logs", application_revision="one", application_log_error_pattern="listening"
-    )
+    run = host.run("main", "logs", application_revision="one", application_log_error_pattern="listening")
     assert run.status != 0
     assert "logged what looks like errors" in run.text
     assert "listening" in run.text

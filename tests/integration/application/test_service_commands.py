@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """An application that is run by commands: a real process, handed over to nobody, as a platform would do it."""
+
 from __future__ import annotations
 
 import pathlib
@@ -35,8 +36,11 @@ class Platform:
 
     def service(self, commit: str, **commands: Any) -> ServiceCommands:
         given = {
-            "status": self.command("status"), "start": self.command("run", "${commit}"),
-            "stop": self.command("stop"), "log": self.command("log", "${since}"), **commands,
+            "status": self.command("status"),
+            "start": self.command("run", "${commit}"),
+            "stop": self.command("stop"),
+            "log": self.command("log", "${since}"),
+            **commands,
         }
         return ServiceCommands(str(self.folder / commit), **given)
 

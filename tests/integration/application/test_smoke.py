@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Smoke tests against a real HTTP server."""
+
 from __future__ import annotations
 
 import json
@@ -46,8 +47,13 @@ def items(url: str) -> int:
 
 
 CREATE: Dict[str, Any] = {
-    "name": "create", "method": "POST", "path": "/items", "body": {"size": 3, "name": "a b"},
-    "status": 201, "expect": {"item": {"size": 3}, "list": [{"two": 2}], "flag": True}, "save": {"id": "item.id"},
+    "name": "create",
+    "method": "POST",
+    "path": "/items",
+    "body": {"size": 3, "name": "a b"},
+    "status": 201,
+    "expect": {"item": {"size": 3}, "list": [{"two": 2}], "flag": True},
+    "save": {"id": "item.id"},
 }
 REMOVE: Dict[str, Any] = {"name": "remove", "method": "DELETE", "path": "/items/${id}", "cleanup": True}
 
@@ -78,7 +84,10 @@ def test_cleaned_up_after_a_failure(url: str) -> None:
     )
     assert not report.passed
     assert [(one.name, one.passed, one.skipped) for one in report.results] == [
-        ("create", True, False), ("wrong", False, False), ("never", False, True), ("remove", True, False),
+        ("create", True, False),
+        ("wrong", False, False),
+        ("never", False, True),
+        ("remove", True, False),
     ]
     assert "size is 3, not 4" in report.summary()
     assert items(url) == 0
@@ -104,7 +113,9 @@ def test_a_cleanup_that_fails_is_a_failure(url: str) -> None:
         {"name": "after", "path": "/api/health"},
     )
     assert [(one.name, one.passed) for one in report.results] == [
-        ("create", True), ("remove kept", False), ("after", True),
+        ("create", True),
+        ("remove kept", False),
+        ("after", True),
     ]
     assert not report.passed
     assert "status 409" in report.summary()
@@ -187,7 +198,7 @@ def test_addresses_that_are_refused(url: str) -> None:
 
 def test_health_of_a_kind(url: str) -> None:
     assert web.check_health(url + "/api/health", {"status": "ok"}).status == 200
-    with pytest.raises(web.NotHealthy, match="status is \"ok\", not \"fine\""):
+    with pytest.raises(web.NotHealthy, match='status is "ok", not "fine"'):
         web.check_health(url + "/api/health", {"status": "fine"})
     with pytest.raises(web.NotHealthy, match="not JSON"):
         web.check_health(url + "/text", {"status": "fine"})

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A release started on a port of its own: asked, and ended with all that it started, whatever happens."""
+
 from __future__ import annotations
 
 import json
@@ -81,9 +82,7 @@ def test_smoke_tests_on_a_trial(site: Site) -> None:
 def test_a_release_that_ends_at_once(site: Site) -> None:
     started = time.monotonic()
     with pytest.raises(BackstopError, match="ended during its trial.*status 3") as caught:
-        trial.run(
-            COMMAND, list, **options(site, environment={"BEHAVIOUR": "crash", "DATABASE_URL": DATABASE_URL})
-        )
+        trial.run(COMMAND, list, **options(site, environment={"BEHAVIOUR": "crash", "DATABASE_URL": DATABASE_URL}))
     assert time.monotonic() - started < 20, "it waits no longer for something that has ended"
     said = json.dumps(caught.value.details["output"])
     assert "fatal: cannot connect" in said

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What only root can bring about."""
+
 from __future__ import annotations
 
 import os

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Jobs that their user cannot run make the role scheduled_backups fail, although root could run them."""
+
 from __future__ import annotations
 
 import json
@@ -67,7 +68,9 @@ def test_an_interpreter_that_only_root_can_run_or_that_has_no_driver(folder):
     hosts = {"hidden": installed(folder, "of-hidden", hidden), "bare": installed(folder, "of-bare", bare)}
     role = {"name": "backstop.postgres.scheduled_backups", "tasks_from": "ready"}
     play = {
-        "hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.include_role": role, "vars": PLACES}],
+        "hosts": "all",
+        "gather_facts": False,
+        "tasks": [{"ansible.builtin.include_role": role, "vars": PLACES}],
     }
     book, inventory = folder / "play.json", folder / "inventory.json"
     book.write_text(json.dumps([play]), "utf-8")

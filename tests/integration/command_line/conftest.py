@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The command on a real server, with a database of its own for each test."""
+
 from __future__ import annotations
 
 import pytest

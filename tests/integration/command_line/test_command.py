@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What the command does, and the exit status of each outcome."""
+
 from __future__ import annotations
 
 import contextlib
@@ -27,8 +28,13 @@ OK, FAILED, USAGE, COULD_NOT_VERIFY, TOO_OLD, LOCKED, NOT_COPIED = range(7)
 
 def test_each_outcome_has_a_number_of_its_own():
     named = (
-        exit_statuses.OK, exit_statuses.FAILED, exit_statuses.USAGE, exit_statuses.COULD_NOT_VERIFY,
-        exit_statuses.TOO_OLD, exit_statuses.LOCKED, exit_statuses.NOT_COPIED,
+        exit_statuses.OK,
+        exit_statuses.FAILED,
+        exit_statuses.USAGE,
+        exit_statuses.COULD_NOT_VERIFY,
+        exit_statuses.TOO_OLD,
+        exit_statuses.LOCKED,
+        exit_statuses.NOT_COPIED,
     )
     assert named == (0, 1, 2, 3, 4, 5, 6) == tuple(exit_statuses.MEANINGS)
     assert all(meaning in make_parser().format_help() for meaning in exit_statuses.MEANINGS.values())

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The module that installs the command: once, whole, and the same each time."""
+
 from __future__ import annotations
 
 import os
@@ -29,7 +30,10 @@ def test_installed_once(tmp_path):
     assert os.stat(path).st_mode & 0o777 == 0o755
     done = subprocess.run(
         [sys.executable, str(path), "list", "--config-directory", str(tmp_path / "none")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2 and "The configurations cannot be listed" in done.stderr
 

@@ -4,6 +4,7 @@
 
 """Second copies by real rclone: on a directory, and on an encrypted remote that tells no hashes. What fails there takes
 nothing from the backups here."""
+
 from __future__ import annotations
 
 import json

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The program that hosts get: a Python without Ansible, the environment that cron gives, killed, on a full disk."""
+
 from __future__ import annotations
 
 import io
@@ -161,7 +162,12 @@ def test_from_a_directory_that_is_none(backstop, tmp_path):
     (tmp_path / "gone").mkdir()
     shell = ["/bin/sh", "-c", 'rmdir "$0" && exec "$@"', str(tmp_path / "gone"), *argv]
     done = subprocess.run(
-        shell, cwd=tmp_path / "gone", env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        shell,
+        cwd=tmp_path / "gone",
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

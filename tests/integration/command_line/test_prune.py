@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """``backstop prune``: what it deletes, what it tells, and the exit status of each outcome. No server is there."""
+
 from __future__ import annotations
 
 import json

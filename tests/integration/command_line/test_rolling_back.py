@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Rollbacks and undos on a host without Ansible; and begun by one way in, finished by the other."""
+
 from __future__ import annotations
 
 import signal
@@ -40,7 +41,7 @@ def backed_up(backstop):
 
 
 def users(backstop):
-    return backstop.live.value('SELECT count(*) FROM "User" WHERE id LIKE \'late-%\'')
+    return backstop.live.value("SELECT count(*) FROM \"User\" WHERE id LIKE 'late-%'")
 
 
 def test_a_rollback_and_its_undo(backed_up):

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The webhook: what is told, to whom, and that a deaf one fails nothing."""
+
 from __future__ import annotations
 
 import http.server

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The example application on real PostgreSQL, migrated by real Prisma: its own tests, at both commits."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The whole demo, from nothing to nothing: prepared, cut off, used, stopped, started again, removed."""
+
 from __future__ import annotations
 
 import json

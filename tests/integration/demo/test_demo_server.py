@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The private PostgreSQL server of demo and tests."""
+
 from __future__ import annotations
 
 import contextlib
@@ -43,7 +44,7 @@ def test_a_role_and_its_database_work_with_the_remembered_password(cluster: Clus
     cluster.create_role("app's", "LOGIN CREATEDB")
     cluster.create_database('the "shop"', owner="app's")
     again = Cluster.open(directory)
-    assert again.sql("SELECT current_user, current_database()", 'the "shop"', "app's") == "app's|the \"shop\""
+    assert again.sql("SELECT current_user, current_database()", 'the "shop"', "app's") == 'app\'s|the "shop"'
     assert again.url("x", "app's").startswith("postgresql://app%27s:")
     assert again.sql("SELECT rolsuper, rolcreatedb FROM pg_roles WHERE rolname = 'app''s'") == "f|t"
     # Both can be said again.

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """One real site for all tests of this folder; each begins with it as it is before ET-100."""
+
 from __future__ import annotations
 
 from support.demo_site import site, the_site

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Every example of every module is run, on a real site: together they are one long story."""
+
 from __future__ import annotations
 
 import json
@@ -49,33 +50,80 @@ FORGET = "DELETE FROM _prisma_migrations WHERE migration_name = '20251001000000_
 VALUES = "'r1', \"id\", NULL, NULL, 1, 1, 0, 0, 0, 1, 1, now()"
 RECEIPT = 'INSERT INTO "ReceiptData" SELECT %s FROM "TokenPurchase" LIMIT 1' % VALUES
 AFTER: Task = {
-    "name": "Back up after the deploy", PREFIX + "pg_dump": {"kind": "post-migration", **WHERE}, "register": "after",
+    "name": "Back up after the deploy",
+    PREFIX + "pg_dump": {"kind": "post-migration", **WHERE},
+    "register": "after",
 }
 REVIEWED: Task = {
     "name": "Back up for no operation",
-    PREFIX + "pg_dump": {"kind": "emergency", "operation": "{{ omit }}", **WHERE}, "register": "reviewed",
+    PREFIX + "pg_dump": {"kind": "emergency", "operation": "{{ omit }}", **WHERE},
+    "register": "reviewed",
 }
 LATER: Task = {
-    "name": "Back up as every day", PREFIX + "pg_dump": {"kind": "daily", "operation": "{{ omit }}", **WHERE},
+    "name": "Back up as every day",
+    PREFIX + "pg_dump": {"kind": "daily", "operation": "{{ omit }}", **WHERE},
 }
 #: Modules, whose examples come in their order; module and number of the example; tasks in between.
 STORY: List[Union[str, Task]] = [
-    "check_variables", "application_info", "prisma_migrate_info", "prisma_migrate_lint", "pg_table_info",
-    "smoke_test:0", "operation:0", "deploy_gates_info", "pg_dump:0", "pg_backup_info", "pg_backup_verify",
-    "prisma_migrate_rehearse:0", "release_trial", "prisma_migrate_rehearse:1", "application_release:0",
-    "operation:1", "application_service:0", "application_service:3", "application_service:4",
-    "prisma_migrate_deploy", "application_release:1", "application_service:1", "smoke_test:1",
-    "operation:2", sql("Write a receipt", RECEIPT), "pg_table_check:0", "pg_table_check:1", AFTER, "pg_table_check:2",
-    sql("Remove it again", 'DELETE FROM "ReceiptData"'), "operation_info", "operation:3", "operation:4",
-    "rollback_plan_info", begin("rollback"), "pg_dump:1", "pg_dump:2", "pg_dump:4",
+    "check_variables",
+    "application_info",
+    "prisma_migrate_info",
+    "prisma_migrate_lint",
+    "pg_table_info",
+    "smoke_test:0",
+    "operation:0",
+    "deploy_gates_info",
+    "pg_dump:0",
+    "pg_backup_info",
+    "pg_backup_verify",
+    "prisma_migrate_rehearse:0",
+    "release_trial",
+    "prisma_migrate_rehearse:1",
+    "application_release:0",
+    "operation:1",
+    "application_service:0",
+    "application_service:3",
+    "application_service:4",
+    "prisma_migrate_deploy",
+    "application_release:1",
+    "application_service:1",
+    "smoke_test:1",
+    "operation:2",
+    sql("Write a receipt", RECEIPT),
+    "pg_table_check:0",
+    "pg_table_check:1",
+    AFTER,
+    "pg_table_check:2",
+    sql("Remove it again", 'DELETE FROM "ReceiptData"'),
+    "operation_info",
+    "operation:3",
+    "operation:4",
+    "rollback_plan_info",
+    begin("rollback"),
+    "pg_dump:1",
+    "pg_dump:2",
+    "pg_dump:4",
     end("done"),
-    "application_service:0", "pg_restore",
-    sql("Let a migration fail", FAILED), "prisma_migrate_resolve:0",
-    sql("Forget the first migration", FORGET), "prisma_migrate_resolve:1",
-    REVIEWED, begin("rollback"), "pg_dump:3", end("done"),
-    begin("rollback", scenario="complete", backup="{{ reviewed.backup }}"), "rollback_prepare", "rollback", end("done"),
+    "application_service:0",
+    "pg_restore",
+    sql("Let a migration fail", FAILED),
+    "prisma_migrate_resolve:0",
+    sql("Forget the first migration", FORGET),
+    "prisma_migrate_resolve:1",
+    REVIEWED,
+    begin("rollback"),
+    "pg_dump:3",
+    end("done"),
+    begin("rollback", scenario="complete", backup="{{ reviewed.backup }}"),
+    "rollback_prepare",
+    "rollback",
+    end("done"),
     "pg_retired_prune",
-    REVIEWED, LATER, "pg_backup_mark", "pg_backup_prune", "backstop_command",
+    REVIEWED,
+    LATER,
+    "pg_backup_mark",
+    "pg_backup_prune",
+    "backstop_command",
 ]
 
 
@@ -111,7 +159,9 @@ def test_the_story_has_every_example() -> None:
     told = story()
     missing = {
         "%s:%d" % (module, number)
-        for module, tasks in examples().items() for number, task in enumerate(tasks) if task not in told
+        for module, tasks in examples().items()
+        for number, task in enumerate(tasks)
+        if task not in told
     }
     assert missing == ON_SYSTEMD
 
@@ -131,9 +181,11 @@ def defaults(path: pathlib.Path) -> Dict[str, str]:
     for fragment in fragments(path):
         options.update(fragment_options(fragment))
     machine = {
-        "client_bin_dir": "{{ backstop_client_bin_dir }}", "node_bin_dir": "{{ application_node_bin_dir }}",
+        "client_bin_dir": "{{ backstop_client_bin_dir }}",
+        "node_bin_dir": "{{ application_node_bin_dir }}",
         "prisma_environment": "{{ backstop_prisma_environment }}",
-        "database_directory": "{{ backstop_database_directory }}", "operation": "{{ begun.operation | default(omit) }}",
+        "database_directory": "{{ backstop_database_directory }}",
+        "operation": "{{ begun.operation | default(omit) }}",
     }
     return {name: value for name, value in machine.items() if name in options and name != path.stem}
 
@@ -170,7 +222,9 @@ def test_every_example_runs(site: DemoSite, tmp_path: pathlib.Path, drill_direct
         "http://127.0.0.1:3000": "http://127.0.0.1:%d" % site.port,
     }
     play = {
-        "name": "Every example", "hosts": "localhost", "gather_facts": False,
+        "name": "Every example",
+        "hosts": "localhost",
+        "gather_facts": False,
         "vars": {"database_url": site.url(), "scratch_database_url": site.url()},
         "module_defaults": {PREFIX + path.stem: defaults(path) for path in module_files()},
         "tasks": [placed(task, places) for task in story()],

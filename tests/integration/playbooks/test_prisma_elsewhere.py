@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Prisma 7 in a folder of a monorepo, with a configuration of another name: the roles are told where it is."""
+
 from __future__ import annotations
 
 from typing import Dict, Optional
@@ -50,8 +51,10 @@ def test_deploy_and_revert(site: DemoSite) -> None:
     site.prepare_by_hand("moved-before", install, application.BUILD)
     site.run_release(before)
     places = {
-        "backstop_prisma_project": FOLDER, "backstop_prisma_migrations_path": "sql",
-        "backstop_prisma_config_path": "database.config.ts", "backstop_prisma_environment": prisma.environment,
+        "backstop_prisma_project": FOLDER,
+        "backstop_prisma_migrations_path": "sql",
+        "backstop_prisma_config_path": "database.config.ts",
+        "backstop_prisma_environment": prisma.environment,
         "application_install_command": install,
     }
     contents = site.contents()

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Tables, keys and names as the library reads them from a real catalog."""
+
 from __future__ import annotations
 
 import pytest
@@ -28,9 +29,15 @@ def tables(session):
 @pytest.mark.parametrize(
     "name, key",
     [
-        ("User", ("id",)), ("composite_key", ("b", "a")), ("unique_not_null", ("code",)), ("no_key", ()),
+        ("User", ("id",)),
+        ("composite_key", ("b", "a")),
+        ("unique_not_null", ("code",)),
+        ("no_key", ()),
         ("nothing", ()),
-        ("child", ()), ("parent", ("id",)), ("measured_2024", ()), ('table.of "quotes" 电', ("Spalte Ü",)),
+        ("child", ()),
+        ("parent", ("id",)),
+        ("measured_2024", ()),
+        ('table.of "quotes" 电', ("Spalte Ü",)),
     ],
 )
 def test_key_by_which_rows_are_known(tables, name, key):
@@ -54,7 +61,11 @@ def test_what_holds_rows_is_listed_and_nothing_else(tables):
 @pytest.mark.parametrize(
     "text",
     [
-        "User", '"User"', "public.User", 'public."User"', ' "public" . "User" ',
+        "User",
+        '"User"',
+        "public.User",
+        'public."User"',
+        ' "public" . "User" ',
         '"odd schema.with ""dot"""."table.of ""quotes"" 电"',
     ],
 )
@@ -65,9 +76,12 @@ def test_table_as_a_person_names_it(session, text):
 @pytest.mark.parametrize(
     "text, near",
     [
-        ("user", "User"), ("token_purchase", "TokenPurchase"), ("TokenPurchases", "TokenPurchase"),
+        ("user", "User"),
+        ("token_purchase", "TokenPurchase"),
+        ("TokenPurchases", "TokenPurchase"),
         ("log", "audit.log"),
-        ("public.log", "audit.log"), ("USERCONTRIBUTION", "UserContribution"),
+        ("public.log", "audit.log"),
+        ("USERCONTRIBUTION", "UserContribution"),
     ],
 )
 def test_near_names_are_told(session, text, near):

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Connecting: each thing that can be wrong is told in words, with what to do, and without the password."""
+
 from __future__ import annotations
 
 import socket

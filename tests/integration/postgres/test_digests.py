@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Digests: equal for equal contents under any settings, different for any change."""
+
 from __future__ import annotations
 
 import pytest
@@ -38,31 +39,40 @@ CHANGES = {
     "one cell": (purchase('"price" = 0.0001'), "TokenPurchase", 0),
     "minus zero": ('UPDATE "TokenPurchase" SET "totalTokens" = 0 WHERE "id" = \'p4\'', "TokenPurchase", 0),
     "one more decimal": (purchase('"single" = 0.10000001'), "TokenPurchase", 0),
-    "blanks in json": (purchase("\"raw\" = '{\"b\": 1}'"), "TokenPurchase", 0),
-    "a byte": (purchase("\"picture\" = '\\x01' || \"picture\""), "TokenPurchase", 0),
-    "NULL in an array": (purchase("\"tags\" = '{\"NULL\"}'"), "TokenPurchase", 0),
+    "blanks in json": (purchase('"raw" = \'{"b": 1}\''), "TokenPurchase", 0),
+    "a byte": (purchase('"picture" = \'\\x01\' || "picture"'), "TokenPurchase", 0),
+    "NULL in an array": (purchase('"tags" = \'{"NULL"}\''), "TokenPurchase", 0),
     "a line end": (purchase("\"note\" = replace(\"note\", E'\\r', '')"), "TokenPurchase", 0),
-    "NULL to the empty text": ("UPDATE \"User\" SET \"name\" = '' WHERE \"id\" = 'u5'", "User", 0),
+    "NULL to the empty text": ('UPDATE "User" SET "name" = \'\' WHERE "id" = \'u5\'', "User", 0),
     "a domain, an enum, a composite type": (
-        "UPDATE \"User\" SET \"level\" = 9, \"status\" = 'LOCKED', \"last\" = NULL WHERE \"id\" = 'u1'", "User", 0,
+        'UPDATE "User" SET "level" = 9, "status" = \'LOCKED\', "last" = NULL WHERE "id" = \'u1\'',
+        "User",
+        0,
     ),
     "two equal rows alike": ("UPDATE no_key SET b = 'other' WHERE b = 'twice'", "no_key", 0),
     "one of two equal rows": (
-        "DELETE FROM no_key WHERE ctid = (SELECT min(ctid) FROM no_key WHERE b = 'twice')", "no_key", -1,
+        "DELETE FROM no_key WHERE ctid = (SELECT min(ctid) FROM no_key WHERE b = 'twice')",
+        "no_key",
+        -1,
     ),
     "a third equal row": ("INSERT INTO no_key VALUES (1, 'twice')", "no_key", 1),
     "values of two rows exchanged": (
-        "UPDATE \"UserContribution\" SET \"amount\" = 0.3 - \"amount\" WHERE \"id\" IN ('c1', 'c2')",
-        "UserContribution", 0,
+        'UPDATE "UserContribution" SET "amount" = 0.3 - "amount" WHERE "id" IN (\'c1\', \'c2\')',
+        "UserContribution",
+        0,
     ),
     "values of two columns exchanged": (
-        "UPDATE composite_key SET c = b, b = coalesce(c, 'x') WHERE b = 'k3'", "composite_key", 0,
+        "UPDATE composite_key SET c = b, b = coalesce(c, 'x') WHERE b = 'k3'",
+        "composite_key",
+        0,
     ),
     "a row of a table without columns": ("INSERT INTO nothing DEFAULT VALUES", "nothing", 1),
     "the column that is not called as the alias": ("UPDATE alias SET t = 'c'", "alias", 0),
     "the column that is called as the alias": ("UPDATE alias SET r__ = 'c'", "alias", 0),
     "a quoted name": (
-        'UPDATE "odd schema.with ""dot"""."table.of ""quotes"" 电" SET "a.b" = 3', 'table.of "quotes" 电', 0,
+        'UPDATE "odd schema.with ""dot"""."table.of ""quotes"" 电" SET "a.b" = 3',
+        'table.of "quotes" 电',
+        0,
     ),
     "a row of the child only": ("UPDATE child SET more = 'x' WHERE id = 2", "child", 0),
     "a row that moves to another partition": ("UPDATE measured SET at = '2031-01-01' WHERE value = 1", None, 0),
@@ -99,10 +109,21 @@ def test_order_of_rows_and_dead_ones_do_not_matter(databases):
 
 
 SETTINGS = {
-    "extra_float_digits": "-15", "datestyle": "German, DMY", "intervalstyle": "iso_8601", "timezone": "Asia/Tokyo",
-    "bytea_output": "escape", "search_path": "audit", "xmlbinary": "hex", "jit": "on", "lc_monetary": "C",
-    "max_parallel_workers_per_gather": "4", "default_transaction_read_only": "on", "statement_timeout": "1ms",
-    "idle_in_transaction_session_timeout": "1ms", "row_security": "on", "client_encoding": "LATIN1",
+    "extra_float_digits": "-15",
+    "datestyle": "German, DMY",
+    "intervalstyle": "iso_8601",
+    "timezone": "Asia/Tokyo",
+    "bytea_output": "escape",
+    "search_path": "audit",
+    "xmlbinary": "hex",
+    "jit": "on",
+    "lc_monetary": "C",
+    "max_parallel_workers_per_gather": "4",
+    "default_transaction_read_only": "on",
+    "statement_timeout": "1ms",
+    "idle_in_transaction_session_timeout": "1ms",
+    "row_security": "on",
+    "client_encoding": "LATIN1",
 }
 
 
@@ -121,7 +142,10 @@ def test_large_objects(databases):
     live = databases.make("shop", REALISTIC, user=None)
     seen = set()
     for sql in (
-        "SELECT 1", "SELECT lo_put(424242, 3999, 'x')", "SELECT lo_unlink(424243)", "SELECT lo_from_bytea(424243, 'x')",
+        "SELECT 1",
+        "SELECT lo_put(424242, 3999, 'x')",
+        "SELECT lo_unlink(424243)",
+        "SELECT lo_from_bytea(424243, 'x')",
         "SELECT lo_from_bytea(7, '')",
     ):
         live.execute(sql)

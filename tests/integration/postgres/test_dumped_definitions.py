@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The table of contents of an archive, read as pg_restore reads it."""
+
 from __future__ import annotations
 
 import pathlib

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The relay on a real server: who gets in through it, what passes through it, how it ends."""
+
 from __future__ import annotations
 
 import contextlib
@@ -44,17 +45,21 @@ def certificate(folder, name):
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.timezone.utc)
     made = (
-        x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
         .sign(key, hashes.SHA256())
     )
     (folder / "server.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "server.key").write_bytes(key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ))
+    (folder / "server.key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +172,10 @@ def test_nobody_answers(cluster):
 def test_a_server_without_the_expected_certificate(cluster, tmp_path):
     certificate(tmp_path, "another")
     for mode, path, works in (
-        ("verify-full", cluster.data / "server.crt", True), ("verify-ca", cluster.data / "server.crt", True),
-        ("require", tmp_path / "server.crt", False), ("verify-full", tmp_path / "server.crt", False),
+        ("verify-full", cluster.data / "server.crt", True),
+        ("verify-ca", cluster.data / "server.crt", True),
+        ("require", tmp_path / "server.crt", False),
+        ("verify-full", tmp_path / "server.crt", False),
         ("prefer", tmp_path / "server.crt", True),
     ):
         with relay_to(cluster.url(user=USER) + "?sslmode=%s&sslrootcert=%s" % (mode, path)) as folder:
@@ -205,16 +212,19 @@ def question(code, content=b""):
 ASKS = question(10, b"SCRAM-SHA-256\0\0")
 
 
-@pytest.mark.parametrize("answers, expected", [
-    ([ASKS, question(0)], "did not prove"),
-    ([ASKS, question(11, b"r=of another,s=AAAA,i=4096")], "not an answer to ours"),
-    ([ASKS, question(11, b"s=AAAA")], "cannot be read"),
-    ([ASKS, question(12, b"v=AAAA"), question(0)], "did not prove"),
-    ([question(7)], "another proof than a password"),
-    ([question(10, b"SCRAM-SHA-512\0\0")], "another proof than a password"),
-    ([question(0)[:-1]], "ended the connection"),
-    ([b"HTTP/1.1 200 OK"], "ended the connection"),
-])
+@pytest.mark.parametrize(
+    "answers, expected",
+    [
+        ([ASKS, question(0)], "did not prove"),
+        ([ASKS, question(11, b"r=of another,s=AAAA,i=4096")], "not an answer to ours"),
+        ([ASKS, question(11, b"s=AAAA")], "cannot be read"),
+        ([ASKS, question(12, b"v=AAAA"), question(0)], "did not prove"),
+        ([question(7)], "another proof than a password"),
+        ([question(10, b"SCRAM-SHA-512\0\0")], "another proof than a password"),
+        ([question(0)[:-1]], "ended the connection"),
+        ([b"HTTP/1.1 200 OK"], "ended the connection"),
+    ],
+)
 def test_a_server_that_does_not_know_the_password(answers, expected):
     server = FalseServer(answers)
     url = "postgresql://u:%s@127.0.0.1:%d/postgres?sslmode=disable" % ("secret", server.port)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A real server, and for every test a database of its own."""
+
 from __future__ import annotations
 
 import os

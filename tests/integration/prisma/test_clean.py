@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Scenario 1 with the real Prisma: what a failed migration left goes and is kept; killed anywhere, it finishes."""
+
 from __future__ import annotations
 
 import multiprocessing
@@ -41,8 +42,16 @@ LEAVES = """CREATE TABLE "B" (id int PRIMARY KEY); INSERT INTO "B" VALUES (1), (
 ALTER TABLE "A" ADD extra text; UPDATE "A" SET extra = 'x' WHERE id = 7; COMMIT; SELECT 1/0;"""
 #: Where it can be killed; test_the_list_is_whole holds it to the truth.
 FAILPOINTS = [
-    "step.clean.began", "clean.kept", "clean.before-commit", "clean.committed", "step.clean.acted", "step.clean.done",
-    "step.resolve.began", "resolve.one", "step.resolve.acted", "step.resolve.done",
+    "step.clean.began",
+    "clean.kept",
+    "clean.before-commit",
+    "clean.committed",
+    "step.clean.acted",
+    "step.clean.done",
+    "step.resolve.began",
+    "resolve.one",
+    "step.resolve.acted",
+    "step.resolve.done",
 ]
 
 
@@ -114,8 +123,10 @@ class Failed:
             assert history.history_differences(before, history.read_rows(session.cursor())) == []
 
     def kept(self):
-        return {path.name: path.read_text("utf-8")
-                for path in pathlib.Path(self.site.operation.file("lost-rows")).glob("*.copy")}
+        return {
+            path.name: path.read_text("utf-8")
+            for path in pathlib.Path(self.site.operation.file("lost-rows")).glob("*.copy")
+        }
 
 
 @pytest.fixture

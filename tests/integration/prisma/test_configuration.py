@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Prisma's configuration is resolved by Prisma itself, whatever it is written in and however."""
+
 from __future__ import annotations
 
 import os
@@ -73,11 +74,15 @@ def test_prisma_6_passes_over_a_datasource_without_an_engine(tmp_path):
     assert project.url_variables() == ["DATABASE_URL"]
 
 
-@pytest.mark.parametrize("written, said", [
-    ("throw new Error(`no way in with ${['hunter', 33].join('')}`)", "no way in with \\*{8}"),
-    ("import 'nowhere'", "nowhere"), ("export default { schema: ", "prisma.config.js: .+"),
-    ("process.exit(7)", "ended early"),
-])
+@pytest.mark.parametrize(
+    "written, said",
+    [
+        ("throw new Error(`no way in with ${['hunter', 33].join('')}`)", "no way in with \\*{8}"),
+        ("import 'nowhere'", "nowhere"),
+        ("export default { schema: ", "prisma.config.js: .+"),
+        ("process.exit(7)", "ended early"),
+    ],
+)
 def test_one_that_cannot_be_loaded(tmp_path, written, said):
     project = make(tmp_path, tools_of_prisma_7().installed, "prisma.config.js", written)
     with pytest.raises(Refused, match="cannot be loaded.*" + said) as caught:

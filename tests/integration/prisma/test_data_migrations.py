@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A migration that writes rows: what it did by itself is no loss, what somebody wrote since is."""
+
 from __future__ import annotations
 
 import pytest
@@ -75,7 +76,7 @@ def contents(database):
     names = database.value(
         "SELECT array_agg(relname::text) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
     )
-    rows = "SELECT (count(*), coalesce(sum(hashtext(t.*::text)), 0))::text FROM \"%s\" t"
+    rows = 'SELECT (count(*), coalesce(sum(hashtext(t.*::text)), 0))::text FROM "%s" t'
     return {name: database.value(rows % name) for name in names if name != "_prisma_migrations"}
 
 
@@ -89,9 +90,7 @@ def test_what_a_migration_did_is_told_and_no_loss(database, driver) -> None:
 
 def test_who_cannot_use_what_is_new_is_found_where_the_gates_could_not_look(database, tmp_path) -> None:
     work = 'SELECT 1 / (SELECT count(*) FROM "User"); CREATE TABLE "Tariff" (id int);'
-    driver = prepare(
-        database, tmp_path, work, url=database.cluster.url(database.name), release_url=database.url
-    )
+    driver = prepare(database, tmp_path, work, url=database.cluster.url(database.name), release_url=database.url)
     with pytest.raises(Refused, match="could not use what the migrations made") as refused:
         driver.deploy()
     assert "SELECT, INSERT, UPDATE, DELETE on public.Tariff (owner postgres)" in refused.value.found

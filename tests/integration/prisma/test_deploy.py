@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """`prisma migrate deploy` through the library, on a real server: what it does, how it fails, what state is left."""
+
 from __future__ import annotations
 
 import random
@@ -72,8 +73,11 @@ def test_nothing_pending(project, database):
 
 
 def test_the_session_has_the_settings_and_the_name(project, database):
-    project.add(INIT, """CREATE TABLE "A" AS SELECT current_setting('lock_timeout') AS lock,
-        current_setting('statement_timeout') AS statement, current_setting('application_name') AS name;""")
+    project.add(
+        INIT,
+        """CREATE TABLE "A" AS SELECT current_setting('lock_timeout') AS lock,
+        current_setting('statement_timeout') AS statement, current_setting('application_name') AS name;""",
+    )
     deploy(project, database, lock_timeout_ms=1500, statement_timeout_ms=61000, application_name="backstop_x1")
     assert database.value("""SELECT lock || ' ' || statement || ' ' || name FROM "A" """) == "1500ms 61s backstop_x1"
 
@@ -162,7 +166,9 @@ def test_a_syntax_error(project, database):
     project.add(INIT, TABLE_A + "CREATE TABEL oops;\n")
     error = fails(project, database)
     assert (error.code, error.sqlstate, error.database_message) == (
-        "P3018", "42601", 'ERROR: syntax error at or near "TABEL"',
+        "P3018",
+        "42601",
+        'ERROR: syntax error at or near "TABEL"',
     )
     assert not database.has("A")
 
@@ -328,7 +334,9 @@ def test_schema_with_a_pooled_and_a_direct_url(tmp_path, database):
     assert deploy(project, database).applied == [INIT]
 
 
-SEVERAL = SCHEMA.replace('env("DATABASE_URL")', 'env("DATABASE_URL")\n  schemas  = ["audit", "public"]') + """
+SEVERAL = (
+    SCHEMA.replace('env("DATABASE_URL")', 'env("DATABASE_URL")\n  schemas  = ["audit", "public"]')
+    + """
 model A {
   id Int @id
   @@schema("public")
@@ -338,6 +346,7 @@ model Note {
   @@schema("audit")
 }
 """
+)
 AUDIT = 'CREATE SCHEMA "audit";\nCREATE TABLE "public"."A" (id int PRIMARY KEY);\n'
 AUDIT += 'CREATE TABLE "audit"."Note" (id int PRIMARY KEY);\n'
 
@@ -475,7 +484,8 @@ def test_no_node(project):
 def test_no_engine(project, program):
     with pytest.raises(Refused, match="engine cannot be run"):
         Prisma(
-            str(project.path), node_bin_dir=str(tools().node.bin_dir),
+            str(project.path),
+            node_bin_dir=str(tools().node.bin_dir),
             environment={"PRISMA_SCHEMA_ENGINE_BINARY": program},
         )
 
@@ -483,7 +493,8 @@ def test_no_engine(project, program):
 def test_an_engine_that_dies(project, database):
     """Prisma ends with status 0 or 1 then, whichever it hears of first, its engine's end or the broken pipe."""
     prisma = Prisma(
-        str(project.path), node_bin_dir=str(tools().node.bin_dir),
+        str(project.path),
+        node_bin_dir=str(tools().node.bin_dir),
         environment={**tools().environment, "PRISMA_SCHEMA_ENGINE_BINARY": "/bin/false"},
     )
     with database.session() as cursor, pytest.raises(PrismaError) as caught:

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Down-SQL by `prisma migrate diff` from the new release's schema to the old one's, or from files beside migrations."""
+
 from __future__ import annotations
 
 import pytest

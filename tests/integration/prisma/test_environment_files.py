@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Environment files are read as the real programs read them: dotenv, dotenv-expand, Prisma 6 and `node --env-file`."""
+
 from __future__ import annotations
 
 import json
@@ -20,8 +21,38 @@ from support.prisma_project import PrismaProject, tools_of_prisma_7
 pytestmark = pytest.mark.prisma
 
 PIECES = [
-    "A", "B_1", "export ", "export\t", " ", "\t", "=", ":", ": ", "'", '"', "`", "\\", "\\n", "\\r", "\n", "\r\n", "\r",
-    "#", " #", "$", "${A}", "${B_1:-x}", "a", "é", "\u2028", "\ufeff", "\x85", "\x0b", ";", "-", ".",
+    "A",
+    "B_1",
+    "export ",
+    "export\t",
+    " ",
+    "\t",
+    "=",
+    ":",
+    ": ",
+    "'",
+    '"',
+    "`",
+    "\\",
+    "\\n",
+    "\\r",
+    "\n",
+    "\r\n",
+    "\r",
+    "#",
+    " #",
+    "$",
+    "${A}",
+    "${B_1:-x}",
+    "a",
+    "é",
+    "\u2028",
+    "\ufeff",
+    "\x85",
+    "\x0b",
+    ";",
+    "-",
+    ".",
 ]
 REFERENCES = ["${%s}", "$%s", "${%s:-d-e}", "${%s-d}", "${%s:+o}", "${%s+o}"]
 CASES = 4000
@@ -34,8 +65,15 @@ def asked(program, cases):
         "const d = require('dotenv'), e = require('dotenv-expand'), cases = JSON.parse(require('fs').readFileSync(0));"
         "process.stdout.write(JSON.stringify(cases.map(x => %s)))" % program
     )
-    said = subprocess.run([tools.node.bin_dir / "node", "-e", script], cwd=tools.installed, input=json.dumps(cases),
-                          capture_output=True, encoding="utf-8", check=True, timeout=60)
+    said = subprocess.run(
+        [tools.node.bin_dir / "node", "-e", script],
+        cwd=tools.installed,
+        input=json.dumps(cases),
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+        timeout=60,
+    )
     return json.loads(said.stdout)
 
 

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Hundreds of migrations, then squashed ones, with real Prisma: we say what it will do, and it does."""
+
 from __future__ import annotations
 
 import shutil

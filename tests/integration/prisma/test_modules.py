@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The modules prisma_migrate_info and prisma_migrate_resolve, run by Ansible on a real database."""
+
 from __future__ import annotations
 
 import urllib.parse
@@ -38,8 +39,13 @@ def info(tmp_path, project, database):
 def resolve(tmp_path, project, database):
     def run(migration, state, check=False, **arguments):
         given = {
-            "connection": {"url": database.url}, "project": str(project.path), "migration": migration, "state": state,
-            "node_bin_dir": str(tools().node.bin_dir), "prisma_environment": tools().environment, **arguments,
+            "connection": {"url": database.url},
+            "project": str(project.path),
+            "migration": migration,
+            "state": state,
+            "node_bin_dir": str(tools().node.bin_dir),
+            "prisma_environment": tools().environment,
+            **arguments,
         }
         answer = run_module(tmp_path, "prisma_migrate_resolve", given, check=check, diff=True)
         for secret in (PASSWORD, urllib.parse.quote(PASSWORD, safe=""), urllib.parse.quote(PASSWORD)):
@@ -107,12 +113,15 @@ def test_info_wants_one_source_of_migrations(tmp_path, given):
     assert answer.failed and "project" in answer.result["msg"]
 
 
-@pytest.mark.parametrize("change, said", [
-    ({"password": "open sesame"}, "password for the database is wrong"),
-    ({"port": 1}, "No PostgreSQL server answers"),
-    ({"database": "shoq"}, "There is no database shoq"),
-    ({"user": "nobody_of_ours"}, "wrong"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"password": "open sesame"}, "password for the database is wrong"),
+        ({"port": 1}, "No PostgreSQL server answers"),
+        ({"database": "shoq"}, "There is no database shoq"),
+        ({"user": "nobody_of_ours"}, "wrong"),
+    ],
+)
 def test_info_without_a_connection(tmp_path, project, database, change, said):
     connection = {"url": database.url, **change}
     answer = run_module(tmp_path, "prisma_migrate_info", {"connection": connection, "project": str(project.path)})

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Real Prisma 7.10, whose URL comes from prisma.config.ts: it works, and shows no password to anybody."""
+
 from __future__ import annotations
 
 import contextlib

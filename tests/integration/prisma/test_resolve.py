@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """`prisma migrate resolve` through the library, on a real server."""
+
 from __future__ import annotations
 
 import pytest

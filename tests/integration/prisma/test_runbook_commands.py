@@ -6,6 +6,7 @@
 
 The runbook decides by `npx prisma migrate status` and runs `npx prisma migrate deploy` as it is.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -200,8 +201,11 @@ def test_names_are_ordered_as_javascript_does(seed):
     )
     assert sorted(names, key=migration_order) == json.loads(
         subprocess.run(
-            [tools().node.bin_dir / "node", "-e", script], input=json.dumps(names).encode(), stdout=subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C.UTF-8"}, check=True,
+            [tools().node.bin_dir / "node", "-e", script],
+            input=json.dumps(names).encode(),
+            stdout=subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            check=True,
         ).stdout
     )
 

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Who migrates a database at this moment, by a real server's word."""
+
 from __future__ import annotations
 
 import contextlib

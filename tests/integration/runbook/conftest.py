@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The database that the runbook is about, and a shell for its commands."""
+
 from __future__ import annotations
 
 import pytest

@@ -6,6 +6,7 @@
 
 Each docstring quotes the command; it runs as it stands there.
 """
+
 from __future__ import annotations
 
 import pytest
@@ -68,7 +69,7 @@ def test_restore_loses_a_foreign_key(live, shell):
     place = live.backup()
     shell.run(DUMP)
     live.run("receipts.sql")
-    live.execute("DELETE FROM \"TokenPurchase\" WHERE \"id\" = 'p000007'")
+    live.execute('DELETE FROM "TokenPurchase" WHERE "id" = \'p000007\'')
     shell.run(RESTORE)
     constraint = "SELECT count(*) FROM pg_constraint WHERE conname = 'UserContribution_purchaseId_fkey'"
     orphans = 'SELECT count(*) FROM "UserContribution" WHERE "purchaseId" NOT IN (SELECT "id" FROM "TokenPurchase")'
@@ -159,7 +160,7 @@ def test_drop_cascade_takes_more_than_was_added(live, shell):
     live.run("receipts.sql")
     with live.session(user=OWNER) as cursor:
         cursor.execute('CREATE VIEW of_both AS SELECT p."id" FROM "TokenPurchase" p, "ReceiptData" r')
-    live.execute("UPDATE \"User\" SET \"name\" = upper(\"name\")")
+    live.execute('UPDATE "User" SET "name" = upper("name")')
     with live.site.connect() as session:
         found = leftovers(live.site, session, place)
     # Ours says what dropping would not put right, and drops nothing.
@@ -255,7 +256,7 @@ def test_test_database_in_use(live, shell):
 
 
 def test_sum_of_floats_as_a_check(live, shell):
-    """SELECT COUNT(*) ..., SUM("totalAmountZWG") AS total_zwg_amount FROM "ReceiptData"; """
+    """SELECT COUNT(*) ..., SUM("totalAmountZWG") AS total_zwg_amount FROM "ReceiptData";"""
     live.run("receipts.sql")
     live.execute(
         "INSERT INTO \"ReceiptData\" SELECT 'r' || g, 'p' || lpad(g::text, 6, '0'), NULL,"
@@ -273,7 +274,7 @@ def test_sum_of_floats_as_a_check(live, shell):
             return digests.table_digest(session, table.source, table.columns)
 
     ours = digest()
-    live.execute("UPDATE \"ReceiptData\" SET \"totalAmountZWG\" = 0 WHERE \"id\" <> 'r7'")
+    live.execute('UPDATE "ReceiptData" SET "totalAmountZWG" = 0 WHERE "id" <> \'r7\'')
     assert before == shell.run(check).stdout == "400|NaN\n"
     assert digest() != ours
 
@@ -285,7 +286,7 @@ def test_roles_that_are_missing(live, shell):
     place = live.backup()
     shell.run(MAKE)
     shell.run(TEST_DUMP % "1")
-    live.execute("DROP POLICY seen ON \"User\"; DROP OWNED BY clerk; DROP ROLE clerk")
+    live.execute('DROP POLICY seen ON "User"; DROP OWNED BY clerk; DROP ROLE clerk')
     said = shell.run(TEST_RESTORE)
     assert said.returncode == 1 and 'role "clerk" does not exist' in said.stderr
     policies = "SELECT c.relrowsecurity, (SELECT count(*) FROM pg_policy) FROM pg_class c WHERE c.relname = 'User'"

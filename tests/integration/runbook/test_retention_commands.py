@@ -6,6 +6,7 @@
 
 Each docstring quotes the command; it runs as it stands there.
 """
+
 from __future__ import annotations
 
 import datetime

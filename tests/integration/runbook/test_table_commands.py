@@ -7,6 +7,7 @@
 Each docstring quotes the command; it runs as it stands there, but for the table's name where the runbook's own name
 finds no table at all.
 """
+
 from __future__ import annotations
 
 import pytest
@@ -41,7 +42,7 @@ EOF
 CLEAN = """mkdir -p backups; pg_dump -h localhost -U postgres -d electricity_tokens --table='public."ReceiptData"' \\
   --data-only --file=backups/receipt_data-clean.sql"""
 LOAD = "psql -h localhost -U postgres -d electricity_tokens < backups/receipt_data-clean.sql"
-TRUNCATE = "psql -h localhost -U postgres -d electricity_tokens << EOF\nTRUNCATE TABLE \"ReceiptData\" CASCADE;\nEOF\n"
+TRUNCATE = 'psql -h localhost -U postgres -d electricity_tokens << EOF\nTRUNCATE TABLE "ReceiptData" CASCADE;\nEOF\n'
 RECEIPTS = (
     "INSERT INTO \"ReceiptData\" SELECT 'r' || g, 'p' || lpad(g::text, 6, '0'), 't' || g, g * 0.1, timestamp"
     " '2025-03-01' + g * interval '1 hour' FROM generate_series(1, 400) g"
@@ -51,7 +52,7 @@ INSERT INTO "ReceiptLine" SELECT g, 'r' || g FROM generate_series(1, 300) g"""
 TOUCH = """CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS
   $$ BEGIN NEW."createdAt" := now(); RETURN NEW; END $$;
 CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON "ReceiptData" FOR EACH ROW EXECUTE FUNCTION touch()"""
-SPOIL = "UPDATE \"ReceiptData\" SET \"totalAmountZWG\" = 0 WHERE \"id\" LIKE 'r1%'"
+SPOIL = 'UPDATE "ReceiptData" SET "totalAmountZWG" = 0 WHERE "id" LIKE \'r1%\''
 
 
 def owner(live, sql):
@@ -118,7 +119,7 @@ def test_data_whose_parent_is_gone(receipts, shell):
     """psql ... < backups/receipt_data-<clean-backup-timestamp>.sql  after a purchase was deleted"""
     receipts.backup()
     shell.run(CLEAN)
-    owner(receipts, "DELETE FROM \"TokenPurchase\" WHERE \"id\" = 'p000009'; " + SPOIL)
+    owner(receipts, 'DELETE FROM "TokenPurchase" WHERE "id" = \'p000009\'; ' + SPOIL)
     before = digest(receipts)
     with pytest.raises(Refused, match="cannot be put right"):
         restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
@@ -132,8 +133,8 @@ def test_data_whose_parent_is_gone(receipts, shell):
 
 def test_data_after_a_column_was_renamed(receipts, shell):
     """psql ... < backups/receipt_data-<clean-backup-timestamp>.sql: psql reads the rows as commands"""
-    command = "x; DELETE FROM public.\"UserContribution\"; --"
-    owner(receipts, "UPDATE \"ReceiptData\" SET \"id\" = '%s' WHERE \"id\" = 'r7'" % command)
+    command = 'x; DELETE FROM public."UserContribution"; --'
+    owner(receipts, 'UPDATE "ReceiptData" SET "id" = \'%s\' WHERE "id" = \'r7\'' % command)
     receipts.backup()
     shell.run(CLEAN)
     owner(receipts, 'ALTER TABLE "ReceiptData" RENAME "tokenNumber" TO "token"')
@@ -150,8 +151,10 @@ def test_data_into_a_table_with_triggers(receipts, shell):
     receipts.backup()
     before = digest(receipts)
     shell.run(CLEAN)
-    owner(receipts, "ALTER TABLE \"ReceiptData\" DISABLE TRIGGER touch; %s;"
-                    "ALTER TABLE \"ReceiptData\" ENABLE TRIGGER touch" % SPOIL)
+    owner(
+        receipts,
+        'ALTER TABLE "ReceiptData" DISABLE TRIGGER touch; %s;ALTER TABLE "ReceiptData" ENABLE TRIGGER touch' % SPOIL,
+    )
     restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert digest(receipts) == before
     said = shell.run(TRUNCATE + LOAD)
@@ -174,6 +177,9 @@ def test_the_sum_of_the_runbook_and_an_exact_one(receipts, shell):
 
     first, exact = theirs(), ours()
     assert exact["sums"]["totalAmountZWG"] == "39.8" and exact["rows"] == 400
-    owner(receipts, 'CREATE TABLE kept AS SELECT * FROM "ReceiptData"; TRUNCATE "ReceiptData";'
-                    'INSERT INTO "ReceiptData" SELECT * FROM kept ORDER BY "totalAmountZWG"')
+    owner(
+        receipts,
+        'CREATE TABLE kept AS SELECT * FROM "ReceiptData"; TRUNCATE "ReceiptData";'
+        'INSERT INTO "ReceiptData" SELECT * FROM kept ORDER BY "totalAmountZWG"',
+    )
     assert theirs() != first and ours() == exact

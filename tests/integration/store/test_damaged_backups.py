@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Backups that were changed after they were made: found before anything is built on them."""
+
 from __future__ import annotations
 
 import contextlib

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """docs/manifest.schema.json describes what backups really have."""
+
 from __future__ import annotations
 
 import copy

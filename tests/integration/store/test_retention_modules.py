@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The modules pg_backup_prune, pg_backup_mark and pg_backup_info. No database is there to be asked."""
+
 from __future__ import annotations
 
 import os
@@ -16,8 +17,14 @@ from support.made_backups import made_backup, utc
 from support.module_runner import run_module
 
 PRUNE = {
-    "keep_days": 2, "keep_weeks": 1, "keep_pre_migration_days": 90, "keep_post_migration_days": 90, "time_zone": "UTC",
-    "max_delete_share": 0.5, "remove": [], "keep_row_days": 90,
+    "keep_days": 2,
+    "keep_weeks": 1,
+    "keep_pre_migration_days": 90,
+    "keep_post_migration_days": 90,
+    "time_zone": "UTC",
+    "max_delete_share": 0.5,
+    "remove": [],
+    "keep_row_days": 90,
 }
 
 

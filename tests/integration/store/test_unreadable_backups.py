@@ -4,6 +4,7 @@
 
 """Backups whose manifest or verification cannot be read: told with the reason, chosen by nobody, in nobody's way, and
 removed by a person only."""
+
 from __future__ import annotations
 
 import datetime
@@ -31,8 +32,18 @@ BROKEN = {
     "of a newer version": b'{"format": 2}',
     "no object": b"[]",
     "of wrong types": json.dumps(
-        {"format": 1, "id": "x", "kind": "daily", "created": "2025-01-01T00:00:00.000Z", "database": "shop",
-         "server": {}, "archive": {}, "files": {}, "tables": [], "snapshot": {}}
+        {
+            "format": 1,
+            "id": "x",
+            "kind": "daily",
+            "created": "2025-01-01T00:00:00.000Z",
+            "database": "shop",
+            "server": {},
+            "archive": {},
+            "files": {},
+            "tables": [],
+            "snapshot": {},
+        }
     ).encode(),
 }
 

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A real server, and for each test a database of its own."""
+
 from __future__ import annotations
 
 from support.databases import cluster, databases, plain, realistic, seed, shared_databases

@@ -7,6 +7,7 @@
 Its argument lists and queries are taken out of its text and run by PostgreSQL's programs here; its manifest is filled
 in as its text says. The readers of this collection take the result for what it is.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -45,8 +46,12 @@ class Client:
         self._live = live
         settings = live.site.connection
         self._environment = {
-            **live.cluster.environment(live.name), "PGUSER": settings.user, "PGPASSWORD": settings.password,
-            "PGHOST": settings.host, "PGPORT": str(settings.port), "PGDATABASE": live.name,
+            **live.cluster.environment(live.name),
+            "PGUSER": settings.user,
+            "PGPASSWORD": settings.password,
+            "PGHOST": settings.host,
+            "PGPORT": str(settings.port),
+            "PGDATABASE": live.name,
         }
         table = SCRIPT.table("$Connection")
         self._environment.update(
@@ -56,8 +61,13 @@ class Client:
 
     def run(self, program, arguments):
         done = subprocess.run(
-            [str(self._live.cluster.bin_dir / program), *arguments], env=self._environment, check=False, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [str(self._live.cluster.bin_dir / program), *arguments],
+            env=self._environment,
+            check=False,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -97,15 +107,31 @@ def as_the_script_makes_it(live):
     manifest = filled(
         table,
         {
-            "1": 1, "'1'": "1", "''": "", "$null": None, "@()": [], "'daily'": "daily", "'custom'": "custom",
-            "'archive.dump'": "archive.dump", "$id": backup_id, "Get-UtcText": timestamp(), "$Database": live.name,
-            "$Source.created": fields[0], "$Source.major": int(fields[1]) // 10000, "$Source.version": fields[2],
-            "$Source.oid": int(fields[3]), "$Source.size": int(fields[4]), "$Source.lsn": fields[5],
-            "$Source.transactions": fields[6], "$Source.identity": client.query("$IdentityQuery"),
+            "1": 1,
+            "'1'": "1",
+            "''": "",
+            "$null": None,
+            "@()": [],
+            "'daily'": "daily",
+            "'custom'": "custom",
+            "'archive.dump'": "archive.dump",
+            "$id": backup_id,
+            "Get-UtcText": timestamp(),
+            "$Database": live.name,
+            "$Source.created": fields[0],
+            "$Source.major": int(fields[1]) // 10000,
+            "$Source.version": fields[2],
+            "$Source.oid": int(fields[3]),
+            "$Source.size": int(fields[4]),
+            "$Source.lsn": fields[5],
+            "$Source.transactions": fields[6],
+            "$Source.identity": client.query("$IdentityQuery"),
             "$Source.tool": re.search(r"\d+(\.\d+)*", client.run("pg_dump", ["--version"])).group(),
             "(Get-Item -LiteralPath $archive).Length": os.path.getsize(archive),
-            "Get-Description $archive": described["archive.dump"], "Get-Description $roles": described["roles.sql"],
-            "[math]::Round($dumped, 3)": 0.1, "[math]::Round($decoded, 3)": 0.1,
+            "Get-Description $archive": described["archive.dump"],
+            "Get-Description $roles": described["roles.sql"],
+            "[math]::Round($dumped, 3)": 0.1,
+            "[math]::Round($decoded, 3)": 0.1,
             table["not_covered"]: not_covered(table["not_covered"]),
         },
     )
@@ -113,7 +139,9 @@ def as_the_script_makes_it(live):
     level = filled(
         SCRIPT.table("$level"),
         {
-            "Get-UtcText": timestamp(), "$true": True, "$manifest.seconds.decode": 0.1,
+            "Get-UtcText": timestamp(),
+            "$true": True,
+            "$manifest.seconds.decode": 0.1,
             "'the whole archive was decoded'": "the whole archive was decoded",
         },
     )

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Ansible renders the scripts for Windows as the tests that read them do, and the tasks refuse a password."""
+
 from __future__ import annotations
 
 import json

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Backups of a database that is being used: what comes back is what the manifest says, and nothing leaks."""
+
 from __future__ import annotations
 
 import glob
@@ -34,10 +35,15 @@ def writer(live, seed):
                 if stop.is_set():
                     return
                 name = "w%d-%d" % (seed, number)
-                cursor.execute('INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy")'
-                               " VALUES (%s, %s, now(), 'u1')", (name, chance.random()))
-                cursor.execute('UPDATE "TokenPurchase" SET "totalTokens" = %s WHERE "id" = %s',
-                               (chance.random(), "p%06d" % chance.randrange(1, 500)))
+                cursor.execute(
+                    'INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy")'
+                    " VALUES (%s, %s, now(), 'u1')",
+                    (name, chance.random()),
+                )
+                cursor.execute(
+                    'UPDATE "TokenPurchase" SET "totalTokens" = %s WHERE "id" = %s',
+                    (chance.random(), "p%06d" % chance.randrange(1, 500)),
+                )
                 if chance.random() < 0.3:
                     gone = "w%d-%d" % (seed, chance.randrange(number + 1))
                     cursor.execute('DELETE FROM "TokenPurchase" WHERE "id" = %s', (gone,))
@@ -46,7 +52,7 @@ def writer(live, seed):
 
 
 def rows_written(live):
-    return live.value("SELECT count(*) FROM \"TokenPurchase\" WHERE \"id\" LIKE 'w%'")
+    return live.value('SELECT count(*) FROM "TokenPurchase" WHERE "id" LIKE \'w%\'')
 
 
 def test_backup_under_writers_is_one_moment(plain, seed):
@@ -146,14 +152,19 @@ def text_of(place, name):
 def test_what_a_backup_holds(plain):
     place = plain.backup(migrations={"m1/migration.sql": b"SELECT 1;\n"}, commit="abc")
     assert sorted(os.listdir(place.path)) == [
-        "archive.dump", "history.json", "manifest.json", "migrations", "roles.sql", "verification.json",
+        "archive.dump",
+        "history.json",
+        "manifest.json",
+        "migrations",
+        "roles.sql",
+        "verification.json",
     ]
     assert manifests.level_of(place) == "readable"
     manifest = manifests.load(place)
     assert set(manifest.files) == {"archive.dump", "history.json", "roles.sql", "migrations/m1/migration.sql"}
     assert manifest.commit == "abc" and manifest.to_json()["release"] == {"commit": "abc"}
     assert [row["migration_name"] for row in json.loads(text_of(place, "history.json"))] == ["20251001000000_init"]
-    assert 'CREATE ROLE %s;' % OWNER in text_of(place, "roles.sql")
+    assert "CREATE ROLE %s;" % OWNER in text_of(place, "roles.sql")
     assert not glob.glob(plain.store.root + "/*/.*")
 
 
@@ -225,7 +236,11 @@ def test_two_backups_at_once(plain):
 
 
 NAMES = [
-    "it's \"a\" \\ 电 $HOME; --", "é" * 31, "host=nowhere dbname=postgres", "postgresql://nowhere/x", ".hidden/../up",
+    'it\'s "a" \\ 电 $HOME; --',
+    "é" * 31,
+    "host=nowhere dbname=postgres",
+    "postgresql://nowhere/x",
+    ".hidden/../up",
 ]
 
 

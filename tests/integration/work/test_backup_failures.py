@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Backups that cannot be made: a clear error, nothing listed, what was there before untouched."""
+
 from __future__ import annotations
 
 import contextlib
@@ -51,7 +52,11 @@ def in_another_process(live, *, failpoint="", limit=0):
     argv = [live.cluster.url(live.name, user=OWNER), live.store.root, str(live.cluster.bin_dir), str(limit)]
     return subprocess.run(
         [sys.executable, "-c", DRIVER, *argv],
-        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        check=False,
     )
 
 
@@ -266,7 +271,7 @@ def test_rows_hidden_by_row_security(databases):
     """The runbook's dump as the application's role has 40 of 2000 rows, or fails; ours fails."""
     live = databases.make("shop")
     live.execute('ALTER TABLE "User" ENABLE ROW LEVEL SECURITY; ALTER TABLE "User" FORCE ROW LEVEL SECURITY')
-    live.execute("CREATE POLICY few ON \"User\" USING (\"id\" = 'u1')")
+    live.execute('CREATE POLICY few ON "User" USING ("id" = \'u1\')')
     with fails_and_touches_nothing(live, "refused a statement") as caught:
         live.backup()
     assert "row-level security" in caught.value.found

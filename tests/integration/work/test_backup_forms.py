@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The forms of a backup: a directory, plain SQL beside it, the schema alone; and using one again."""
+
 from __future__ import annotations
 
 import datetime
@@ -93,7 +94,7 @@ def test_plain_sql_is_the_same_and_is_in_the_manifest(plain, format):
     plain.execute("CREATE DATABASE %s TEMPLATE template0 OWNER %s" % (quote_identifier(copy), OWNER), "postgres")
     done = psql(plain, copy, path)
     assert done.returncode == 0, done.stderr
-    digest = "SELECT count(*), sum(hashtextextended((r__.*)::text, 0)::numeric) FROM \"TokenPurchase\" r__"
+    digest = 'SELECT count(*), sum(hashtextextended((r__.*)::text, 0)::numeric) FROM "TokenPurchase" r__'
     assert plain.rows(digest, copy) == plain.rows(digest)
     with open(path, "ab") as stream:
         stream.write(b"-- harmless?\n")
@@ -106,10 +107,13 @@ def test_prismas_schema_is_kept_as_sql(plain, tmp_path):
     schema = SCHEMA + "model Kept {\n  id Int @id\n}\n"
     project = PrismaProject.create(tmp_path / "release", {}, schema=schema)
     arguments = {
-        "connection": {"url": plain.cluster.url("shop", user=OWNER)}, "store": plain.store.root,
+        "connection": {"url": plain.cluster.url("shop", user=OWNER)},
+        "store": plain.store.root,
         "client_bin_dir": str(plain.cluster.bin_dir),
         "prisma": {
-            "project": str(project.path), "node_bin_dir": str(tools().node.bin_dir), "environment": tools().environment,
+            "project": str(project.path),
+            "node_bin_dir": str(tools().node.bin_dir),
+            "environment": tools().environment,
         },
     }
     answer = run_module(tmp_path, "pg_dump", arguments)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What a restore names or orders differently is no difference where the database is the same to its users."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -96,7 +97,9 @@ CREATE USER MAPPING FOR shop_app SERVER far OPTIONS (password 'hunter2');
 """
 
 SYSTEM_OBJECTS = [
-    "language sql", "table column information_schema.sql_features.comments", "view information_schema.tables",
+    "language sql",
+    "table column information_schema.sql_features.comments",
+    "view information_schema.tables",
 ]
 
 
@@ -216,25 +219,49 @@ def test_no_password_is_in_a_manifest_and_another_one_is_noticed(odd, restored):
 
 #: One change on the restored copy, what is told, and how it is taken back.
 CHANGES = [
-    ("REVOKE ALL ON place_1 FROM shop_owner", "privileges on table public.place_1 are added",
-     "GRANT ALL ON place_1 TO shop_owner"),
-    ("GRANT SELECT ON LARGE OBJECT 4711 TO shop_app", "large object 4711 is changed",
-     "REVOKE SELECT ON LARGE OBJECT 4711 FROM shop_app"),
-    ("COMMENT ON LARGE OBJECT 4711 IS 'mine'", "comment on large object 4711 is changed",
-     "COMMENT ON LARGE OBJECT 4711 IS NULL"),
+    (
+        "REVOKE ALL ON place_1 FROM shop_owner",
+        "privileges on table public.place_1 are added",
+        "GRANT ALL ON place_1 TO shop_owner",
+    ),
+    (
+        "GRANT SELECT ON LARGE OBJECT 4711 TO shop_app",
+        "large object 4711 is changed",
+        "REVOKE SELECT ON LARGE OBJECT 4711 FROM shop_app",
+    ),
+    (
+        "COMMENT ON LARGE OBJECT 4711 IS 'mine'",
+        "comment on large object 4711 is changed",
+        "COMMENT ON LARGE OBJECT 4711 IS NULL",
+    ),
     ("ALTER TABLE visit DISABLE TRIGGER ALL", "internal trigger public.visit", "ALTER TABLE visit ENABLE TRIGGER ALL"),
     ("REFRESH MATERIALIZED VIEW old WITH NO DATA", "materialized view public.old", "REFRESH MATERIALIZED VIEW old"),
     ("ALTER TABLE child ADD e int", "table public.child is changed", "ALTER TABLE child DROP e"),
-    ("COMMENT ON EXTENSION plpgsql IS 'mine'", "extension plpgsql is changed",
-     "COMMENT ON EXTENSION plpgsql IS 'PL/pgSQL procedural language'"),
-    ("COMMENT ON FUNCTION plpgsql_validator(oid) IS 'mine'", "extension plpgsql is changed",
-     "COMMENT ON FUNCTION plpgsql_validator(oid) IS NULL"),
-    ("ALTER FUNCTION plpgsql_validator(oid) OWNER TO shop_app", "extension plpgsql is changed",
-     "ALTER FUNCTION plpgsql_validator(oid) OWNER TO postgres"),
-    ("ALTER SERVER far OPTIONS (SET host 'near.example')", "server far is changed",
-     "ALTER SERVER far OPTIONS (SET host 'far.example')"),
-    ("CREATE SUBSCRIPTION s CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false, slot_name = NONE)",
-     "subscription s is added", "DROP SUBSCRIPTION s"),
+    (
+        "COMMENT ON EXTENSION plpgsql IS 'mine'",
+        "extension plpgsql is changed",
+        "COMMENT ON EXTENSION plpgsql IS 'PL/pgSQL procedural language'",
+    ),
+    (
+        "COMMENT ON FUNCTION plpgsql_validator(oid) IS 'mine'",
+        "extension plpgsql is changed",
+        "COMMENT ON FUNCTION plpgsql_validator(oid) IS NULL",
+    ),
+    (
+        "ALTER FUNCTION plpgsql_validator(oid) OWNER TO shop_app",
+        "extension plpgsql is changed",
+        "ALTER FUNCTION plpgsql_validator(oid) OWNER TO postgres",
+    ),
+    (
+        "ALTER SERVER far OPTIONS (SET host 'near.example')",
+        "server far is changed",
+        "ALTER SERVER far OPTIONS (SET host 'far.example')",
+    ),
+    (
+        "CREATE SUBSCRIPTION s CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false, slot_name = NONE)",
+        "subscription s is added",
+        "DROP SUBSCRIPTION s",
+    ),
     ("ALTER TABLE granted OWNER TO shop_app", "table public.granted is changed (owner shop_app, not shop_owner)", None),
 ]
 
@@ -293,9 +320,7 @@ def test_objects_of_an_extension_that_a_restore_makes_anew_are_named(owned):
     name = scratch_name(new_id(), "owned")
     live.execute("DROP SERVER far CASCADE; DROP FOREIGN DATA WRAPPER elsewhere")
     place = live.backup()
-    assert [told.split(":")[0] for told in build_database(live.site, place, name)["tolerated"]] == [
-        "extension pg_trgm"
-    ]
+    assert [told.split(":")[0] for told in build_database(live.site, place, name)["tolerated"]] == ["extension pg_trgm"]
     live.execute("ALTER FUNCTION similarity(text, text) OWNER TO shop_report", name)
     found = catalog_differences(live.site, manifests.load(place), name)
     assert [told.split(" (")[0] for told in found.objects] == ["extension pg_trgm is changed"]

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What is tried on a copy of a database must not act on another one: ways out are closed, or named and refused."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -76,7 +77,8 @@ def rehearsed(site, scratch, tmp_path, sql, place=None):
                 there.execute(sql)
                 there.execute(
                     "INSERT INTO public._prisma_migrations SELECT 'm2', checksum, now(), %s, NULL, NULL, now(), 1"
-                    " FROM public._prisma_migrations LIMIT 1", (MIGRATION,)
+                    " FROM public._prisma_migrations LIMIT 1",
+                    (MIGRATION,),
                 )
         except psycopg2.Error as error:
             raise BackstopError("prisma migrate deploy failed", found=str(error)) from error

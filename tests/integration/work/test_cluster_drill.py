@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The drill in a server of its own: everything comes back without the live server, and nothing is left of it."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -116,8 +117,11 @@ def test_what_is_refused(plain, folder):
 def test_the_module(plain, folder, tmp_path):
     place = plain.backup()
     arguments = {
-        "connection": {"url": plain.cluster.url("shop", user=OWNER)}, "store": plain.store.root,
-        "client_bin_dir": str(plain.cluster.bin_dir), "backup": place.backup_id, "where": "cluster",
+        "connection": {"url": plain.cluster.url("shop", user=OWNER)},
+        "store": plain.store.root,
+        "client_bin_dir": str(plain.cluster.bin_dir),
+        "backup": place.backup_id,
+        "where": "cluster",
         "scratch_directory": folder,
     }
     refused = run_module(tmp_path, "pg_backup_verify", {**arguments, "keep_scratch": True})

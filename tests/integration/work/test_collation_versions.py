@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A system library sorts otherwise since the database was built: told, and no obstacle to going back."""
+
 from __future__ import annotations
 
 import pytest
@@ -16,9 +17,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.p
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from support.databases import OWNER
 
-VERSIONS = (
-    "SELECT datcollversion, pg_database_collation_actual_version(oid) FROM pg_database WHERE datname = '%s'"
-)
+VERSIONS = "SELECT datcollversion, pg_database_collation_actual_version(oid) FROM pg_database WHERE datname = '%s'"
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The retention of second copies, by real rclone on a directory. No database is asked."""
+
 from __future__ import annotations
 
 import json

@@ -7,6 +7,7 @@
 pg_surgery kills the stored parts of large values, so that the rows are there and cannot be read whole, as after a disk
 lost a page.
 """
+
 from __future__ import annotations
 
 import json
@@ -39,9 +40,11 @@ BIG = "(SELECT string_agg(md5((g * 1000 + i)::text), '') FROM generate_series(1,
 def damaged(plain):
     """Of 40 rows with a large text, 2 cannot be read; a backup from before that has all."""
     with plain.session(user=OWNER) as cursor:
-        cursor.execute("CREATE TABLE documents (id int PRIMARY KEY, body text);"
-                       "ALTER TABLE documents ALTER body SET STORAGE EXTERNAL;"
-                       "INSERT INTO documents SELECT g, %s FROM generate_series(1, 40) g" % BIG)
+        cursor.execute(
+            "CREATE TABLE documents (id int PRIMARY KEY, body text);"
+            "ALTER TABLE documents ALTER body SET STORAGE EXTERNAL;"
+            "INSERT INTO documents SELECT g, %s FROM generate_series(1, 40) g" % BIG
+        )
     plain.backup()
     if not plain.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_surgery'"):
         pytest.skip("this server has no pg_surgery (PostgreSQL's contrib, 14 and newer): damage goes untested")
@@ -59,8 +62,10 @@ def damaged(plain):
 def test_saved_and_restored_with_consent(damaged):
     run = damaged.begun("rollback", {"scenario": "corrupted_table"})
     accepting = TableRestoreRequest("documents", policy=LossPolicy(unreadable=True))
-    for way in (lambda: plan(damaged.site, TableRestoreRequest("documents")),
-                lambda: restore_table(damaged.site, accepting)):
+    for way in (
+        lambda: plan(damaged.site, TableRestoreRequest("documents")),
+        lambda: restore_table(damaged.site, accepting),
+    ):
         with pytest.raises(Refused, match="cannot be read: it is damaged") as caught:
             way()
         assert "missing chunk" in caught.value.found
@@ -95,11 +100,11 @@ def test_no_other_failure_counts_as_damage(damaged, monkeypatch):
         raise BackstopError("No space")
 
     monkeypatch.setattr(table_restore, "make_backup", fails)
-    damaged.execute("UPDATE \"User\" SET \"name\" = 'x'")
+    damaged.execute('UPDATE "User" SET "name" = \'x\'')
     run = damaged.begun("rollback")
     with pytest.raises(BackstopError, match="No space"):
         restore_table(run, TableRestoreRequest("User", policy=LossPolicy(unreadable=True)))
-    assert damaged.value("SELECT count(*) FROM \"User\" WHERE \"name\" = 'x'") == 20
+    assert damaged.value('SELECT count(*) FROM "User" WHERE "name" = \'x\'') == 20
 
 
 # The whole database -------------------------------------------------------------------------------------------------
@@ -113,7 +118,7 @@ def whole(live):
 def test_a_swap_keeps_the_damaged_table_and_wants_a_word(damaged):
     """Its loss cannot be counted, so it is not guessed; nothing is destroyed by going on."""
     place = damaged.store.backups()[0]
-    damaged.execute("UPDATE \"User\" SET \"name\" = 'x' WHERE \"id\" = 'u1'")
+    damaged.execute('UPDATE "User" SET "name" = \'x\' WHERE "id" = \'u1\'')
     run = damaged.begun("rollback", {"backup": place.backup_id})
     build_successor(run, place)
     with pytest.raises(Refused, match="What would be lost cannot be counted: a table is damaged") as caught:
@@ -134,7 +139,7 @@ def test_a_swap_keeps_the_damaged_table_and_wants_a_word(damaged):
 
 def test_in_place_what_can_be_read_is_saved_first(damaged):
     place = damaged.store.backups()[0]
-    damaged.execute("UPDATE \"User\" SET \"name\" = 'x' WHERE \"id\" = 'u1'")
+    damaged.execute('UPDATE "User" SET "name" = \'x\' WHERE "id" = \'u1\'')
     run = damaged.begun("rollback", {"backup": place.backup_id})
     with pytest.raises(Refused, match="No whole backup can be made of the database as it is") as caught:
         revert_in_place(run, place, LossPolicy(1))
@@ -145,10 +150,13 @@ def test_in_place_what_can_be_read_is_saved_first(damaged):
     others, schema = (manifests.load(one) for one in damaged.store.backups("emergency"))
     others, schema = (others, schema) if others.scope == "tables" else (schema, others)
     assert sorted(entry.name for entry in others.tables) == [
-        "TokenPurchase", "User", "UserContribution", "_prisma_migrations",
+        "TokenPurchase",
+        "User",
+        "UserContribution",
+        "_prisma_migrations",
     ]
     assert schema.scope == "schema" and "relation public.documents" in schema.definitions
-    assert damaged.value("SELECT \"name\" FROM \"User\" WHERE \"id\" = 'u1'") == "x"
+    assert damaged.value('SELECT "name" FROM "User" WHERE "id" = \'u1\'') == "x"
 
     result = revert_in_place(run, place, LossPolicy(1, unreadable=True))
     assert result["changed"] and result["lost_rows"] == 1 and whole(damaged) == 40

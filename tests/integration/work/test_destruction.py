@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What a migration destroys is told, with how much of it there was; what it only renames or makes anew is not."""
+
 from __future__ import annotations
 
 import pytest
@@ -34,41 +35,63 @@ CASES = [
     ('DROP TABLE "Log_2024"', ["drops the table Log_2024 (7 rows)"]),
     ('ALTER TABLE "Log" DROP COLUMN "line"', ["drops Log.line (7 values)"]),
     ('DROP TABLE "Flat"; CREATE TABLE "Flat" (n float8)', ["drops the table Flat (4 rows)"]),
-    ('ALTER TABLE "Flat" ALTER n TYPE int',
-     ["changes the type of Flat.n from double precision to integer (3 values, 2 of them changed)"]),
-    ('ALTER TABLE "Flat" ALTER n TYPE text',
-     ["changes the type of Flat.n from double precision to text (3 values, none of them changed)"]),
-    ('ALTER TABLE "User" ALTER "email" TYPE varchar(3) USING left("email", 3)',
-     ["changes the type of User.email from text to character varying(3) (20 values, 20 of them changed)"]),
-    ('ALTER TABLE "User" ALTER "parts" TYPE numeric(10,1)',
-     ["changes the type of User.parts from numeric(10,2) to numeric(10,1) (20 values, 20 of them changed)"]),
-    ('ALTER TABLE "TokenPurchase" ALTER "purchaseDate" TYPE timestamptz',
-     [RETYPED % "timestamp with time zone (500 values, none of them changed)"]),
-    ('ALTER TABLE "TokenPurchase" ALTER "purchaseDate" TYPE date',
-     [RETYPED % "date (500 values, 480 of them changed)"]),
+    (
+        'ALTER TABLE "Flat" ALTER n TYPE int',
+        ["changes the type of Flat.n from double precision to integer (3 values, 2 of them changed)"],
+    ),
+    (
+        'ALTER TABLE "Flat" ALTER n TYPE text',
+        ["changes the type of Flat.n from double precision to text (3 values, none of them changed)"],
+    ),
+    (
+        'ALTER TABLE "User" ALTER "email" TYPE varchar(3) USING left("email", 3)',
+        ["changes the type of User.email from text to character varying(3) (20 values, 20 of them changed)"],
+    ),
+    (
+        'ALTER TABLE "User" ALTER "parts" TYPE numeric(10,1)',
+        ["changes the type of User.parts from numeric(10,2) to numeric(10,1) (20 values, 20 of them changed)"],
+    ),
+    (
+        'ALTER TABLE "TokenPurchase" ALTER "purchaseDate" TYPE timestamptz',
+        [RETYPED % "timestamp with time zone (500 values, none of them changed)"],
+    ),
+    (
+        'ALTER TABLE "TokenPurchase" ALTER "purchaseDate" TYPE date',
+        [RETYPED % "date (500 values, 480 of them changed)"],
+    ),
     # As Prisma removes a value of an enum.
-    ("""ALTER TABLE "User" ALTER "role" DROP DEFAULT; CREATE TYPE "Role_new" AS ENUM ('ADMIN', 'USER');
+    (
+        """ALTER TABLE "User" ALTER "role" DROP DEFAULT; CREATE TYPE "Role_new" AS ENUM ('ADMIN', 'USER');
         ALTER TABLE "User" ALTER "role" TYPE "Role_new" USING (nullif("role"::text, 'GUEST')::"Role_new");
         ALTER TYPE "Role" RENAME TO "Role_old"; ALTER TYPE "Role_new" RENAME TO "Role"; DROP TYPE "Role_old";""",
-     ["drops the value GUEST of the enum Role",
-      'changes the type of User.role from public."Role" to public."Role" (20 values, 2 of them changed)']),
+        [
+            "drops the value GUEST of the enum Role",
+            'changes the type of User.role from public."Role" to public."Role" (20 values, 2 of them changed)',
+        ],
+    ),
     ("""ALTER TYPE "Role" RENAME VALUE 'GUEST' TO 'VISITOR'""", []),
     ('DROP TYPE "Pair"', ["drops the type Pair"]),
     ('ALTER TYPE "Pair" DROP ATTRIBUTE b', ["drops Pair.b"]),
     ('DROP INDEX "User_email_key"', ["drops the index User_email_key"]),
     ('DROP INDEX "User_email_key"; CREATE UNIQUE INDEX "User_email_key" ON "User" ("email")', []),
-    ('ALTER TABLE "UserContribution" DROP CONSTRAINT "UserContribution_userId_fkey"',
-     ['drops the constraint "UserContribution_userId_fkey" on public."UserContribution"']),
+    (
+        'ALTER TABLE "UserContribution" DROP CONSTRAINT "UserContribution_userId_fkey"',
+        ['drops the constraint "UserContribution_userId_fkey" on public."UserContribution"'],
+    ),
     ("DROP FUNCTION twice(int)", ["drops the function public.twice(integer)"]),
     ('DROP VIEW "Names"; CREATE VIEW "Names" AS SELECT "email" FROM "User"', []),
     ("SELECT lo_unlink(424242)", ["deletes 1 large object"]),
     ('CREATE TABLE "New" (id int PRIMARY KEY); ALTER TABLE "User" ADD COLUMN "more" text', []),
 ]
 ROWS = [
-    ('DELETE FROM "User" WHERE "id" = \'u20\' AND false; DELETE FROM "UserContribution" WHERE "userId" = \'u3\'',
-     ["deletes 20 rows of UserContribution"]),
-    ('DELETE FROM "TokenPurchase" WHERE "id" <= \'p000010\'',
-     ["deletes 10 rows of TokenPurchase", "deletes 9 rows of UserContribution"]),
+    (
+        'DELETE FROM "User" WHERE "id" = \'u20\' AND false; DELETE FROM "UserContribution" WHERE "userId" = \'u3\'',
+        ["deletes 20 rows of UserContribution"],
+    ),
+    (
+        'DELETE FROM "TokenPurchase" WHERE "id" <= \'p000010\'',
+        ["deletes 10 rows of TokenPurchase", "deletes 9 rows of UserContribution"],
+    ),
     ('TRUNCATE "UserContribution"', ["deletes 371 rows of UserContribution"]),
     ('TRUNCATE "Flat"; INSERT INTO "Flat" VALUES (9)', ["deletes 4 rows of Flat"]),
     ('UPDATE "User" SET "name" = \'x\' WHERE "id" < \'u15\'', ["updates 6 rows of User"]),

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Which rollback applies, told from a real database: each scenario, nothing, ambiguous; what it would lose."""
+
 from __future__ import annotations
 
 import contextlib
@@ -199,8 +200,12 @@ def test_who_waits_for_the_lock_is_told_too(site):
             site.live.execute("SELECT pg_cancel_backend(pid) FROM pg_locks WHERE NOT granted")
             waiting.join(30)
     assert plan["scenario"] == "ambiguous" and plan["steps"] == [] and plan["losses"] == []
-    says(plan, "holds Prisma's lock", "(the other deploy, %s) waits for Prisma's lock" % OWNER,
-         "RUN NEXT: wait until the migration has ended")
+    says(
+        plan,
+        "holds Prisma's lock",
+        "(the other deploy, %s) waits for Prisma's lock" % OWNER,
+        "RUN NEXT: wait until the migration has ended",
+    )
 
 
 def _swallow(cursor, statement):
@@ -216,8 +221,11 @@ def test_what_the_release_has_and_lacks(site, tmp_path):
         (folder / name).mkdir(parents=True)
         (folder / name / "migration.sql").write_text("SELECT 1")
     plan = site.plan(True, folder=lambda: read_folder(str(folder)))
-    says(plan, "in the release but not applied: 20260101000000_next",
-         "applied but not in the release that runs: 20251108000000_add_receipt_data")
+    says(
+        plan,
+        "in the release but not applied: 20260101000000_next",
+        "applied but not in the release that runs: 20251108000000_add_receipt_data",
+    )
 
 
 CHOICES = {
@@ -260,8 +268,13 @@ def test_application_errors_code_only(site):
     plan = site.plan(False)
     assert (plan["scenario"], plan["method"], plan["losses"]) == ("application_errors", "code_only", [])
     assert plan["disk_needed"] == 0 and plan["downtime_seconds"] is not None
-    says(plan, "the release before deploy", "works on the new schema", "Loss: none",
-         "RUN NEXT: ansible-playbook backstop.postgres.rollback_application_errors --check")
+    says(
+        plan,
+        "the release before deploy",
+        "works on the new schema",
+        "Loss: none",
+        "RUN NEXT: ansible-playbook backstop.postgres.rollback_application_errors --check",
+    )
 
 
 def test_application_errors_drop(site):
@@ -272,8 +285,13 @@ def test_application_errors_drop(site):
     plan = site.plan(False)
     assert (plan["scenario"], plan["method"]) == ("application_errors", "drop")
     assert losses(plan) == {"public.ReceiptData": (1, 0, 0, True)}
-    says(plan, "was not proved on the new schema", "public.ReceiptData: 1 inserted", "rollback_accept_lost_rows=1",
-         "since the backup: index public.ReceiptData_pkey, index public.ReceiptData_purchaseId_key, relation public")
+    says(
+        plan,
+        "was not proved on the new schema",
+        "public.ReceiptData: 1 inserted",
+        "rollback_accept_lost_rows=1",
+        "since the backup: index public.ReceiptData_pkey, index public.ReceiptData_purchaseId_key, relation public",
+    )
     assert plan["disk_needed"] > 0
 
 
@@ -305,8 +323,9 @@ def test_a_corrupted_table(site):
 
 
 def test_a_table_that_cannot_be_read(site):
-    site.live.execute("""REVOKE SELECT ON "UserContribution" FROM %s; ALTER TABLE "UserContribution" OWNER TO %s"""
-                      % (OWNER, APP))
+    site.live.execute(
+        """REVOKE SELECT ON "UserContribution" FROM %s; ALTER TABLE "UserContribution" OWNER TO %s""" % (OWNER, APP)
+    )
     plan = site.plan(True)
     assert plan["scenario"] == "corrupted_table"
     says(plan, "cannot be read: public.UserContribution", "permission denied")
@@ -343,8 +362,12 @@ def test_the_loss_of_a_revert_is_a_bound_until_a_copy_exists(site):
         "public.User": (0, 0, 0, True),
         "public.UserContribution": (0, 0, 1, False),
     }
-    says(before, "BUT the facts point to: not clear", "public.TokenPurchase: at least 2 inserted, 3 updated",
-         "at least 7 rows in all")
+    says(
+        before,
+        "BUT the facts point to: not clear",
+        "public.TokenPurchase: at least 2 inserted, 3 updated",
+        "at least 7 rows in all",
+    )
 
     run = site.live.begun("rollback", {"scenario": "complete"})
     build_successor(run, site.before)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Down-SQL is believed after a proof only, runs in one transaction, and what goes with it is counted and kept."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -44,8 +45,14 @@ RECEIPT = """INSERT INTO "ReceiptData" ("id", "purchaseId", "totalAmountZWG", "t
 ROW = "INSERT INTO _prisma_migrations VALUES ('m2', 'c', '2025-11-08', '20251108000000_x', NULL, NULL, '2025-11-08', 1)"
 #: Where a drop can be killed; whatever comes, the next run finishes it. test_the_list_is_whole holds it to the truth.
 FAILPOINTS = [
-    "step.down.began", "down.fenced", "down.counted", "down.ran", "down.before-commit", "down.committed",
-    "step.down.acted", "step.down.done",
+    "step.down.began",
+    "down.fenced",
+    "down.counted",
+    "down.ran",
+    "down.before-commit",
+    "down.committed",
+    "step.down.acted",
+    "step.down.done",
 ]
 
 
@@ -160,8 +167,11 @@ def test_a_loss_is_refused_before_the_application_stops(drop, tmp_path):
     cluster, files = drop.live.cluster, sorted(os.walk(drop.live.store.root))
     rows = drop.live.rows('SELECT xmin::text, * FROM "ReceiptData" ORDER BY 2')
     arguments = {
-        "connection": {"url": cluster.url(drop.live.name, user=OWNER)}, "store": drop.live.store.root,
-        "client_bin_dir": str(cluster.bin_dir), "operation": site.operation.id, "accept_lost_rows": 1,
+        "connection": {"url": cluster.url(drop.live.name, user=OWNER)},
+        "store": drop.live.store.root,
+        "client_bin_dir": str(cluster.bin_dir),
+        "operation": site.operation.id,
+        "accept_lost_rows": 1,
     }
     refused = run_module(tmp_path, "rollback_prepare", arguments)
     assert refused.failed and "2 rows would be lost" in refused.result["msg"], refused.printed
@@ -188,8 +198,11 @@ def test_values_of_a_column(plain):
 
 
 def test_names_with_quotes(plain):
-    drop = Drop(plain, """CREATE SCHEMA "o'dd ""s"; CREATE TABLE "o'dd ""s"."t%s '""x/y" ("i""d %s" int PRIMARY KEY);
-        INSERT INTO "o'dd ""s"."t%s '""x/y" VALUES (1), (2)""")
+    drop = Drop(
+        plain,
+        """CREATE SCHEMA "o'dd ""s"; CREATE TABLE "o'dd ""s"."t%s '""x/y" ("i""d %s" int PRIMARY KEY);
+        INSERT INTO "o'dd ""s"."t%s '""x/y" VALUES (1), (2)""",
+    )
     site = drop.proved("""DROP TABLE "o'dd ""s"."t%s '""x/y"; DROP SCHEMA "o'dd ""s";""")
     assert take_out(site, LossPolicy(2))["lost_rows"] == 2
     drop.is_as_before()
@@ -197,8 +210,11 @@ def test_names_with_quotes(plain):
 
 def test_beside_objects_of_every_kind(realistic):
     """Nothing of them is taken for a difference, nor changed."""
-    drop = Drop(realistic, """CREATE TABLE "ReceiptData" (id int PRIMARY KEY); CREATE TYPE "Kind" AS ENUM ('x');
-        INSERT INTO "ReceiptData" VALUES (1)""")
+    drop = Drop(
+        realistic,
+        """CREATE TABLE "ReceiptData" (id int PRIMARY KEY); CREATE TYPE "Kind" AS ENUM ('x');
+        INSERT INTO "ReceiptData" VALUES (1)""",
+    )
     assert take_out(drop.proved('DROP TABLE "ReceiptData"; DROP TYPE "Kind"'), LossPolicy(1))["lost_rows"] == 1
     drop.is_as_before()
 
@@ -222,25 +238,28 @@ def migrated(shared_databases):
     return drop, drop.live.backup("emergency")
 
 
-@pytest.mark.parametrize("sql, words", [
-    (DOWN + """; UPDATE "User" SET "name" = 'x' WHERE "id" = 'u1'""", ["rows of table public.User would change"]),
-    (DOWN + """; DELETE FROM "UserContribution" WHERE "id" = 'c1'""", ["public.UserContribution would change"]),
-    (DOWN + '; DROP TABLE "UserContribution"', ["public.UserContribution would change", "would be missing"]),
-    (DOWN + '; ALTER TABLE "User" DROP "name"', ["public.User would change", "would have the columns"]),
-    (DOWN + '; CREATE TABLE extra (a int)', ["table public.extra would be left"]),
-    (DOWN + '; DROP INDEX "TokenPurchase_purchaseDate_idx"', ["TokenPurchase_purchaseDate_idx is missing"]),
-    (DOWN + '; DELETE FROM _prisma_migrations', ["history of migrations is not as it was"]),
-    (DOWN + "; SELECT lo_from_bytea(0, 'x')", ["of large objects would change"]),
-    ("-- nothing", ["table public.ReceiptData would be left"]),
-    ("", ["There is no SQL that leads back"]),
-    ("DROP TABLE \"NoSuchTable\"", ["The down-SQL failed", "NoSuchTable"]),
-    ("DROP TABLE \"ReceiptData", ["The down-SQL failed", "unterminated"]),
-    (DOWN + ";\ncommit", ["line 2: commit"]),
-    (DOWN + "; COMMIT; BEGIN", ["cannot run in one transaction"]),
-    (DOWN + "; DO $$ BEGIN COMMIT; END $$", ["The down-SQL failed", "invalid transaction termination"]),
-    (DOWN + '; DROP INDEX CONCURRENTLY "User_email_key"', ["cannot run in one transaction"]),
-    (DOWN + "; DROP ROLE shop_app", ["changes the whole server"]),
-])
+@pytest.mark.parametrize(
+    "sql, words",
+    [
+        (DOWN + """; UPDATE "User" SET "name" = 'x' WHERE "id" = 'u1'""", ["rows of table public.User would change"]),
+        (DOWN + """; DELETE FROM "UserContribution" WHERE "id" = 'c1'""", ["public.UserContribution would change"]),
+        (DOWN + '; DROP TABLE "UserContribution"', ["public.UserContribution would change", "would be missing"]),
+        (DOWN + '; ALTER TABLE "User" DROP "name"', ["public.User would change", "would have the columns"]),
+        (DOWN + "; CREATE TABLE extra (a int)", ["table public.extra would be left"]),
+        (DOWN + '; DROP INDEX "TokenPurchase_purchaseDate_idx"', ["TokenPurchase_purchaseDate_idx is missing"]),
+        (DOWN + "; DELETE FROM _prisma_migrations", ["history of migrations is not as it was"]),
+        (DOWN + "; SELECT lo_from_bytea(0, 'x')", ["of large objects would change"]),
+        ("-- nothing", ["table public.ReceiptData would be left"]),
+        ("", ["There is no SQL that leads back"]),
+        ('DROP TABLE "NoSuchTable"', ["The down-SQL failed", "NoSuchTable"]),
+        ('DROP TABLE "ReceiptData', ["The down-SQL failed", "unterminated"]),
+        (DOWN + ";\ncommit", ["line 2: commit"]),
+        (DOWN + "; COMMIT; BEGIN", ["cannot run in one transaction"]),
+        (DOWN + "; DO $$ BEGIN COMMIT; END $$", ["The down-SQL failed", "invalid transaction termination"]),
+        (DOWN + '; DROP INDEX CONCURRENTLY "User_email_key"', ["cannot run in one transaction"]),
+        (DOWN + "; DROP ROLE shop_app", ["changes the whole server"]),
+    ],
+)
 def test_what_is_not_proved(migrated, sql, words):
     drop, now = migrated
     drop.refused(sql, words, now)
@@ -255,21 +274,27 @@ def test_settings_of_the_sql_do_not_blind_the_proof(drop):
     drop.is_as_before()
 
 
-@pytest.mark.parametrize("up, down, words", [
-    (
-        'ALTER TABLE "User" DROP "name"', 'ALTER TABLE "User" ADD "name" text',
-        ["removed something", "columns of public.User: name", "no SQL"],
-    ),
-    ('DROP TABLE "UserContribution"', "SELECT 1", ["removed something", "table public.UserContribution"]),
-    (
-        'ALTER TABLE "User" RENAME "name" TO "n"', 'ALTER TABLE "User" RENAME "n" TO "name"',
-        ["removed or renamed something", "public.User: name", "cannot be told from drop and create: restore"],
-    ),
-    (
-        'ALTER TABLE "User" RENAME TO "Person"', 'ALTER TABLE "Person" RENAME TO "User"',
-        ["removed or renamed something", "table public.User", "cannot be told from drop and create: restore"],
-    ),
-])
+@pytest.mark.parametrize(
+    "up, down, words",
+    [
+        (
+            'ALTER TABLE "User" DROP "name"',
+            'ALTER TABLE "User" ADD "name" text',
+            ["removed something", "columns of public.User: name", "no SQL"],
+        ),
+        ('DROP TABLE "UserContribution"', "SELECT 1", ["removed something", "table public.UserContribution"]),
+        (
+            'ALTER TABLE "User" RENAME "name" TO "n"',
+            'ALTER TABLE "User" RENAME "n" TO "name"',
+            ["removed or renamed something", "public.User: name", "cannot be told from drop and create: restore"],
+        ),
+        (
+            'ALTER TABLE "User" RENAME TO "Person"',
+            'ALTER TABLE "Person" RENAME TO "User"',
+            ["removed or renamed something", "table public.User", "cannot be told from drop and create: restore"],
+        ),
+    ],
+)
 def test_what_only_the_backup_has_no_sql_brings_back(plain, up, down, words):
     Drop(plain, up).refused(down, ["only the backup has", *words])
 
@@ -282,7 +307,7 @@ def test_what_only_pg_dump_sees_is_seen(plain):
             " CREATE TEXT SEARCH CONFIGURATION mine (COPY = simple)"
         )
     up = (
-        "ALTER PUBLICATION p SET TABLE \"User\"; ALTER TEXT SEARCH CONFIGURATION mine DROP MAPPING FOR url;"
+        'ALTER PUBLICATION p SET TABLE "User"; ALTER TEXT SEARCH CONFIGURATION mine DROP MAPPING FOR url;'
         ' ALTER TABLE "User" ALTER "name" SET COMPRESSION pglz, ALTER "email" SET STATISTICS 9'
     )
     words = ["publication table public.p User", "configuration public.mine", "SET COMPRESSION pglz", "SET STATISTICS 9"]

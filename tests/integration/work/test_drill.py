@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The drill: what a backup gives back is compared with what was backed up, and what differs is noticed."""
+
 from __future__ import annotations
 
 import re
@@ -59,8 +60,23 @@ def test_every_kind_of_object_is_compared(restored):
     _live, manifest, _name, _facts = restored
     kinds = {definitions.kind_of(key) for key in manifest.definitions}
     assert kinds >= {
-        "schema", "relation", "column", "sequence", "constraint", "index", "trigger", "rule", "policy", "function",
-        "type", "statistics", "publication", "event trigger", "default privileges", "large object", "operator",
+        "schema",
+        "relation",
+        "column",
+        "sequence",
+        "constraint",
+        "index",
+        "trigger",
+        "rule",
+        "policy",
+        "function",
+        "type",
+        "statistics",
+        "publication",
+        "event trigger",
+        "default privileges",
+        "large object",
+        "operator",
         "comment",
     }
 
@@ -91,11 +107,11 @@ CHANGES = [
     ('DROP POLICY own_rows ON "TokenPurchase"', "policy public.TokenPurchase own_rows is missing"),
     ('ALTER POLICY by_kind ON "TokenPurchase" USING (true)', "policy public.TokenPurchase by_kind is changed"),
     ('ALTER TABLE "TokenPurchase" DISABLE ROW LEVEL SECURITY', "row security public.TokenPurchase is missing"),
-    ("ALTER TABLE \"User\" ALTER \"kind\" SET DEFAULT 'farm'", "+ kind character varying(10) DEFAULT 'farm'"),
+    ('ALTER TABLE "User" ALTER "kind" SET DEFAULT \'farm\'', "+ kind character varying(10) DEFAULT 'farm'"),
     ('ALTER TABLE "User" ALTER "createdAt" DROP DEFAULT', '+ "createdAt" timestamp(3) without time zone NOT NULL'),
     (
         'ALTER TABLE "User" ALTER "status" DROP NOT NULL',
-        "+ status public.\"MeterStatus\" DEFAULT 'ACTIVE'::public.\"MeterStatus\" |",
+        '+ status public."MeterStatus" DEFAULT \'ACTIVE\'::public."MeterStatus" |',
     ),
     (
         'ALTER TABLE "TokenPurchase" DISABLE TRIGGER "TokenPurchase_audit"',
@@ -109,7 +125,7 @@ CHANGES = [
         "fk constraint public.UserContribution UserContribution_userId_fkey is changed",
     ),
     (
-        "COMMENT ON COLUMN \"TokenPurchase\".\"note\" IS 'other'",
+        'COMMENT ON COLUMN "TokenPurchase"."note" IS \'other\'',
         'comment on column public."TokenPurchase".note is changed',
     ),
     ("COMMENT ON SCHEMA audit IS NULL", "comment on schema audit is missing"),
@@ -143,7 +159,7 @@ CHANGES = [
     ),
     ("SELECT lo_put(424243, 0, 'x')", "the large objects differ"),
     (
-        "UPDATE \"User\" SET \"name\" = '' WHERE \"name\" IS NULL AND \"id\" = 'u5'",
+        'UPDATE "User" SET "name" = \'\' WHERE "name" IS NULL AND "id" = \'u5\'',
         "table public.User has 40 rows with other contents",
     ),
     ("DELETE FROM ONLY child WHERE id = 2", "table public.child has 1 rows, not 2"),

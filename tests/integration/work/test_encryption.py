@@ -4,6 +4,7 @@
 
 """Encrypted backups: no plaintext on disk, verified as far as can be without a private key, and all that it can with
 one. With real age."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -177,9 +178,7 @@ def test_a_revert(secret, key, act):
         act(refused, place, LossPolicy(10**9))
     refused.operation.close("abandoned")
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") > 0
-    site = dataclasses.replace(
-        secret.begun("rollback", {"scenario": "complete", "again": True}), identity=key.identity
-    )
+    site = dataclasses.replace(secret.begun("rollback", {"scenario": "complete", "again": True}), identity=key.identity)
     assert act(site, place, LossPolicy(10**9))["changed"]
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") == 0
     # What it saved of the live database is encrypted too.
@@ -323,8 +322,10 @@ def test_two_recipients(plain, key, tmp_path):
 
 def test_the_modules(plain, key, tmp_path):
     common = {
-        "connection": {"url": plain.cluster.url("shop", user=OWNER)}, "store": plain.store.root,
-        "client_bin_dir": str(plain.cluster.bin_dir), "age_recipients": [key.recipient],
+        "connection": {"url": plain.cluster.url("shop", user=OWNER)},
+        "store": plain.store.root,
+        "client_bin_dir": str(plain.cluster.bin_dir),
+        "age_recipients": [key.recipient],
     }
     made = run_module(tmp_path, "pg_dump", {**common, "kind": "daily"})
     assert not made.failed and made.result["encrypted"] and made.result["level"] == "readable", made.printed

@@ -4,6 +4,7 @@
 
 """Rows that users write into tables of an extension (jobs, configuration): a dump carries those that the extension
 marked, so they are compared, counted and brought back like all others; the rows that come with it are not."""
+
 from __future__ import annotations
 
 import os
@@ -81,7 +82,8 @@ def test_they_are_backed_up_and_drilled(live):
     name = scratch_name(new_id(), "new")
     assert build_database(live.site, place, name)["rows"] == manifest.rows
     assert live.rows("SELECT name FROM jobs.tariff WHERE code IN (1, 101) ORDER BY code", name) == [
-        ("standard 1",), ("ours",),
+        ("standard 1",),
+        ("ours",),
     ]
     live.execute(
         "DELETE FROM jobs.job WHERE id = 2; UPDATE jobs.tariff SET name = '' WHERE code = 102;"
@@ -125,7 +127,10 @@ def test_a_swap_counts_keeps_and_carries_them(live):
     result = revert(run, place, LossPolicy(0, reapply=Reapply("apply", deletes=True)))
     assert result["lost_rows"] == 0 and live.value("SELECT count(*) FROM jobs.tariff WHERE own") == 1
     assert live.rows("SELECT command FROM jobs.job ORDER BY 1") == [
-        ("ANALYZE",), ("CLUSTER",), ("FREEZE",), ("REINDEX",),
+        ("ANALYZE",),
+        ("CLUSTER",),
+        ("FREEZE",),
+        ("REINDEX",),
     ]
 
 

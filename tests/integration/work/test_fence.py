@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The fence of a deploy: who is in the database, and whether the backup is still what it holds."""
+
 from __future__ import annotations
 
 import psycopg2
@@ -59,11 +60,12 @@ def test_an_index_that_was_made_since_the_backup_is_told(fenced):
 
 def test_what_was_written_since_the_backup_is_told(fenced):
     live, site, place = fenced
-    live.execute("UPDATE \"User\" SET \"name\" = NULL WHERE \"id\" = 'u1'; CREATE TABLE new ()")
+    live.execute('UPDATE "User" SET "name" = NULL WHERE "id" = \'u1\'; CREATE TABLE new ()')
     result = fence(site, place, 0)
     assert not result["same"]
     assert result["differences"] == [
-        "table public.User has 20 rows with other contents", "table public.new was not there",
+        "table public.User has 20 rows with other contents",
+        "table public.new was not there",
     ]
 
 
@@ -95,7 +97,7 @@ def test_a_session_that_finishes_in_time(fenced):
 
     def finish(_stop):
         with live.session(user=OWNER) as busy:
-            busy.execute("BEGIN; UPDATE \"User\" SET \"name\" = 'late' WHERE \"id\" = 'u1'")
+            busy.execute('BEGIN; UPDATE "User" SET "name" = \'late\' WHERE "id" = \'u1\'')
             began.append(1)
             with live.session(database="postgres") as observer:
                 until(lambda: looked(observer), "the fence looks")
@@ -156,7 +158,7 @@ def test_a_deploy_that_was_cut_off_between_two_migrations_keeps_the_backup_from_
     assert not fence(site, place, 0)["same"]
     site.operation.write("migrate", "began")
     assert fence(site, place, 0)["same"]
-    live.execute("UPDATE \"User\" SET \"name\" = NULL WHERE \"id\" = 'u1'")
+    live.execute('UPDATE "User" SET "name" = NULL WHERE "id" = \'u1\'')
     with pytest.raises(Refused, match="cut off after some of its migrations") as caught:
         fence(site, place, 0)
     assert "table public.User has 20 rows with other contents" in caught.value.found

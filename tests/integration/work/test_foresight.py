@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What the gates foresee of the pending migrations: what they destroy and lock, and who may use what they make."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -67,11 +68,15 @@ def test_what_goes_is_counted_in_the_live_database(untouched, gates):
     assert untouched.value('SELECT count("name") FROM "User"') == 20
 
 
-@pytest.mark.parametrize("sql", [
-    'CREATE INDEX CONCURRENTLY "u" ON "User" ("name")',
-    'BEGIN; ALTER TABLE "User" ADD COLUMN "x" int; COMMIT; CREATE TABLE "X" (id int);',
-    'CREATE TABLE "X" (id int); COMMIT; CREATE TABLE "Y" (id int);',
-], ids=["concurrently", "own transaction", "commit between"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        'CREATE INDEX CONCURRENTLY "u" ON "User" ("name")',
+        'BEGIN; ALTER TABLE "User" ADD COLUMN "x" int; COMMIT; CREATE TABLE "X" (id int);',
+        'CREATE TABLE "X" (id int); COMMIT; CREATE TABLE "Y" (id int);',
+    ],
+    ids=["concurrently", "own transaction", "commit between"],
+)
 def test_locks_that_could_not_all_be_seen(untouched, gates, sql):
     assert "lock was seen longer than 10 ms" in gates(untouched, sql)["destruction"].found
 
@@ -117,16 +122,20 @@ BY_DEFAULT = (
 )
 
 
-@pytest.mark.parametrize("sql,lacks", [
-    (ET_100 + GRANTED, ""),
-    (ET_100 + 'ALTER TABLE "ReceiptData" OWNER TO {0};', ""),
-    (BY_DEFAULT + ET_100, ""),
-    (ET_100 + 'GRANT SELECT ON "ReceiptData" TO {0};', "INSERT, UPDATE, DELETE on public.ReceiptData"),
-    ('CREATE SCHEMA more; CREATE TABLE more."T" (id int); GRANT ALL ON more."T" TO {0};', "USAGE on schema more"),
-    ('ALTER TABLE "User" OWNER TO postgres;', "SELECT, INSERT, UPDATE, DELETE on public.User"),
-    ('REVOKE DELETE ON "User" FROM {0};', "DELETE on public.User"),
-    ('ALTER TABLE "User" ADD COLUMN "x" int;', ""),
-], ids=["granted", "owner given", "default privileges", "only SELECT", "schema", "owner taken", "revoked", "no table"])
+@pytest.mark.parametrize(
+    "sql,lacks",
+    [
+        (ET_100 + GRANTED, ""),
+        (ET_100 + 'ALTER TABLE "ReceiptData" OWNER TO {0};', ""),
+        (BY_DEFAULT + ET_100, ""),
+        (ET_100 + 'GRANT SELECT ON "ReceiptData" TO {0};', "INSERT, UPDATE, DELETE on public.ReceiptData"),
+        ('CREATE SCHEMA more; CREATE TABLE more."T" (id int); GRANT ALL ON more."T" TO {0};', "USAGE on schema more"),
+        ('ALTER TABLE "User" OWNER TO postgres;', "SELECT, INSERT, UPDATE, DELETE on public.User"),
+        ('REVOKE DELETE ON "User" FROM {0};', "DELETE on public.User"),
+        ('ALTER TABLE "User" ADD COLUMN "x" int;', ""),
+    ],
+    ids=["granted", "owner given", "default privileges", "only SELECT", "schema", "owner taken", "revoked", "no table"],
+)
 def test_who_may_use_what_is_new(of_superuser, gates, sql, lacks):
     gate = gates(of_superuser, sql.format(OWNER), user=OWNER)["application_rights"]
     assert gate.passed == (not lacks) and lacks in gate.found, gate.found

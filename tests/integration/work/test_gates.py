@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Each gate of a deploy, open and closed, on a real server."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -66,9 +67,7 @@ def note_applied(live, name, sql, run=True):
 @pytest.fixture
 def live(plain):
     """A database whose history is that of the files."""
-    plain.execute(
-        "UPDATE _prisma_migrations SET checksum = '%s'" % hashlib.sha256(FILES[INIT]).hexdigest()
-    )
+    plain.execute("UPDATE _prisma_migrations SET checksum = '%s'" % hashlib.sha256(FILES[INIT]).hexdigest())
     return plain
 
 
@@ -312,9 +311,7 @@ def test_the_store_must_have_room_and_be_private(live, monkeypatch):
 def as_role(live, role):
     """The library's view for another role."""
     settings = Settings.from_url(live.cluster.url(live.name, user=role))
-    return dataclasses.replace(
-        live.site, connection=settings, administration=settings.with_database("postgres")
-    )
+    return dataclasses.replace(live.site, connection=settings, administration=settings.with_database("postgres"))
 
 
 def test_a_role_that_may_make_no_database(live):
@@ -504,7 +501,7 @@ def test_what_a_migration_sends_out_is_shown_or_refused(live):
     def asked(sql):
         return ask(live, files={**FILES, NEXT: sql})["isolation"]
 
-    shown = asked(b"INSERT INTO \"User\" DEFAULT VALUES; NOTIFY orders")
+    shown = asked(b'INSERT INTO "User" DEFAULT VALUES; NOTIFY orders')
     assert shown.passed
     assert "fires trigger told on public." in shown.found and NEXT + " sends notifications" in shown.found
     far = asked(b"INSERT INTO public.received VALUES ('x')")
@@ -520,7 +517,7 @@ def test_drift_is_shown_and_can_be_refused(live):
     assert "is that of the migrations" in ask(live, tried=["drift"])["drift"].found
     live.execute(
         'CREATE INDEX by_hand ON "User" (name); DROP INDEX "User_email_key";'
-        "ALTER TABLE \"User\" ALTER name SET DEFAULT 'x'; GRANT SELECT ON \"User\" TO %s;"
+        'ALTER TABLE "User" ALTER name SET DEFAULT \'x\'; GRANT SELECT ON "User" TO %s;'
         'ALTER TABLE "TokenPurchase" OWNER TO %s; GRANT ALL ON "TokenPurchase" TO %s' % (REPORT, APP, OWNER)
     )
     gates = ask(live, tried=["drift"])
@@ -537,7 +534,7 @@ def test_drift_is_shown_and_can_be_refused(live):
 
 def test_a_migration_in_force_whose_objects_are_gone_closes_the_gate(live):
     """The history alone would let the next deploy pass with nothing to apply; partitions may come and go."""
-    data = b"SELECT 1 / (SELECT count(*) FROM \"User\");"
+    data = b'SELECT 1 / (SELECT count(*) FROM "User");'
     parted = b"CREATE TABLE parted (a int) PARTITION BY LIST (a); CREATE TABLE part PARTITION OF parted DEFAULT;"
     files = {**FILES, "20251107000000_parted": parted}
     note_applied(live, "20251107000000_parted", parted)
@@ -564,9 +561,7 @@ def test_drift_of_a_database_that_was_restored(live):
     check = b"ALTER TABLE \"User\" ADD CONSTRAINT known CHECK (name::varchar(9) IN ('a', 'b') OR true);"
     files = {INIT: FILES[INIT] + check, NEXT: FILES[NEXT]}
     live.execute(check.decode())
-    live.execute(
-        "UPDATE _prisma_migrations SET checksum = '%s'" % hashlib.sha256(files[INIT]).hexdigest()
-    )
+    live.execute("UPDATE _prisma_migrations SET checksum = '%s'" % hashlib.sha256(files[INIT]).hexdigest())
     place = live.backup()
     name = scratch_name(new_id(), "new")
     build_database(live.site, place, name)
@@ -583,7 +578,7 @@ def test_drift_of_a_database_that_was_restored(live):
 
 def test_drift_that_cannot_be_told(live):
     """Migrations that ran once need not run on an empty database; only where drift is refused that closes the gate."""
-    data = b"SELECT 1 / (SELECT count(*) FROM \"User\");"
+    data = b'SELECT 1 / (SELECT count(*) FROM "User");'
     files = {**FILES, "20251002000000_data": data}
     live.execute(
         "INSERT INTO _prisma_migrations (id, checksum, migration_name, finished_at)"
@@ -615,9 +610,13 @@ def test_the_module_keeps_waivers_in_the_journal(live, tmp_path):
     operation = live.begun("deploy").operation
     arguments = {
         "connection": {"url": live.cluster.url("shop", user=OWNER)},
-        "client_bin_dir": str(live.cluster.bin_dir), "store": live.store.root, "operation": operation.id,
-        "migrations": {name: sql.decode() for name, sql in FILES.items()}, "expected": [NEXT],
-        "database_directory": live.store.root, "applications": HEALTHY,
+        "client_bin_dir": str(live.cluster.bin_dir),
+        "store": live.store.root,
+        "operation": operation.id,
+        "migrations": {name: sql.decode() for name, sql in FILES.items()},
+        "expected": [NEXT],
+        "database_directory": live.store.root,
+        "applications": HEALTHY,
         "waivers": {"release_connection": "there is no release yet"},
     }
     checked = run_module(tmp_path, "deploy_gates_info", arguments, check=True)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The complete revert inside the live database: one transaction, proved before its COMMIT, undone by its own backup."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -73,7 +74,7 @@ def inventory(live):
 
 def test_the_realistic_database_is_identical_afterwards(databases):
     """Every kind of object, whatever came since; settings and privileges of the database are not touched."""
-    live = databases.make("it's \"the\" shop \\ 电", REALISTIC, user=None)
+    live = databases.make('it\'s "the" shop \\ 电', REALISTIC, user=None)
     live.execute((SQL / "beyond_schemas.sql").read_text("utf-8"))
     place = live.backup()
     # Once restored, some definitions are printed otherwise, and stably from then on.
@@ -82,12 +83,12 @@ def test_the_realistic_database_is_identical_afterwards(databases):
     before = inventory(live)
     live.execute(
         "CREATE SCHEMA later; CREATE TABLE later.t (id int REFERENCES parent); CREATE EXTENSION citext;"
-        " ALTER TYPE \"MeterStatus\" ADD VALUE 'NEW'; DROP VIEW of_a_view; ALTER TABLE \"User\" DROP COLUMN \"name\";"
+        ' ALTER TYPE "MeterStatus" ADD VALUE \'NEW\'; DROP VIEW of_a_view; ALTER TABLE "User" DROP COLUMN "name";'
         " SELECT lo_from_bytea(99, 'x'), lo_unlink(424243); CREATE PUBLICATION late FOR TABLE child;"
         " DROP EVENT TRIGGER watches_ddl; DROP TABLE numbered; CREATE CAST (text AS reading) WITH INOUT;"
         " CREATE ACCESS METHOD heap3 TYPE TABLE HANDLER heap_tableam_handler; CREATE TABLE on_heap3 () USING heap3"
     )
-    live.execute("DELETE FROM no_key WHERE a = 1; UPDATE \"UserContribution\" SET \"amount\" = 0 WHERE \"id\" = 'c1'")
+    live.execute('DELETE FROM no_key WHERE a = 1; UPDATE "UserContribution" SET "amount" = 0 WHERE "id" = \'c1\'')
     site, result = reverted(live, place, EVERYTHING)
     assert result["changed"] and equals(live, place) and inventory(live) == before
     losses = {loss["name"]: (loss["inserted"], loss["updated"], loss["deleted"]) for loss in result["losses"]}
@@ -102,7 +103,7 @@ def test_the_realistic_database_is_identical_afterwards(databases):
 def test_a_role_without_superuser_and_its_undo(plain):
     place = plain.backup()
     plain.run("receipts.sql")
-    as_owner(plain, PURCHASE % "since", "UPDATE \"User\" SET \"name\" = 'other' WHERE \"id\" = 'u1'")
+    as_owner(plain, PURCHASE % "since", 'UPDATE "User" SET "name" = \'other\' WHERE "id" = \'u1\'')
     deployed = plain.backup("post-migration")
     with pytest.raises(Refused, match="2 rows would be lost") as caught:
         reverted(plain, place)
@@ -168,9 +169,7 @@ def test_a_pg_restore_that_fails_changes_nothing(plain, tmp_path, ending):
     for name in ("pg_dump", "pg_dumpall"):
         (program.parent / name).symlink_to(plain.cluster.bin_dir / name)
     real = plain.cluster.bin_dir / "pg_restore"
-    program.write_text(
-        '#!/bin/sh\ncase "$*" in *--file=-*) %s "$@" %s;; esac\nexec %s "$@"\n' % (real, ending, real)
-    )
+    program.write_text('#!/bin/sh\ncase "$*" in *--file=-*) %s "$@" %s;; esac\nexec %s "$@"\n' % (real, ending, real))
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     plain.site = dataclasses.replace(plain.site, client_bin_dir=str(program.parent))
     with pytest.raises(BackstopError):
@@ -220,11 +219,15 @@ def test_rows_written_after_the_emergency_backup(plain, monkeypatch):
     monkeypatch.setattr(in_place_module, "make_backup", make_and_write)
     with pytest.raises(Refused, match="after the emergency backup"):
         reverted(plain, place, EVERYTHING)
-    assert plain.value("SELECT count(*) FROM \"TokenPurchase\" WHERE \"id\" = 'late'") == 1
+    assert plain.value('SELECT count(*) FROM "TokenPurchase" WHERE "id" = \'late\'') == 1
 
 
 FAILPOINTS = [
-    "in-place.fenced", "in-place.counted", "in-place.emptied", "in-place.restored", "in-place.before-commit",
+    "in-place.fenced",
+    "in-place.counted",
+    "in-place.emptied",
+    "in-place.restored",
+    "in-place.before-commit",
     "in-place.committed",
 ]
 

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Killed with SIGKILL at every failpoint, the restore of a table has happened or has not; the next run finishes it."""
+
 from __future__ import annotations
 
 import json
@@ -17,10 +18,27 @@ from support.forks import Forks
 
 #: The failpoints of an undo, in their order; test_the_list_is_whole holds it to what really happens.
 UNDO = [
-    "operation.directory", "operation.created", "step.restore_table.began", "table.staged", "table.locked",
-    "backup.snapshot", "backup.dumping", "backup.dumped", "backup.before-manifest", "backup.before-rename",
-    "backup.committed", "table.backed-up", "table.parked", "table.updated", "table.deleted", "table.inserted",
-    "table.proved", "table.before-commit", "table.committed", "step.restore_table.acted", "step.restore_table.done",
+    "operation.directory",
+    "operation.created",
+    "step.restore_table.began",
+    "table.staged",
+    "table.locked",
+    "backup.snapshot",
+    "backup.dumping",
+    "backup.dumped",
+    "backup.before-manifest",
+    "backup.before-rename",
+    "backup.committed",
+    "table.backed-up",
+    "table.parked",
+    "table.updated",
+    "table.deleted",
+    "table.inserted",
+    "table.proved",
+    "table.before-commit",
+    "table.committed",
+    "step.restore_table.acted",
+    "step.restore_table.done",
     "operation.closed",
 ]
 #: A restore is planned first.
@@ -45,10 +63,17 @@ def spoiled(plain, tmp_path, driver):
     with plain.session(user=OWNER) as cursor:
         cursor.execute(SPOIL)
     settings = tmp_path / "settings.json"
-    settings.write_text(json.dumps({
-        "url": plain.cluster.url(plain.name, user=OWNER), "store": plain.store.root,
-        "client_bin_dir": str(plain.cluster.bin_dir), "table": "User",
-    }), "utf-8")
+    settings.write_text(
+        json.dumps(
+            {
+                "url": plain.cluster.url(plain.name, user=OWNER),
+                "store": plain.store.root,
+                "client_bin_dir": str(plain.cluster.bin_dir),
+                "table": "User",
+            }
+        ),
+        "utf-8",
+    )
 
     def run(what, **environment):
         return driver.run([what, str(settings)], environment)
@@ -58,8 +83,7 @@ def spoiled(plain, tmp_path, driver):
 
 def digest(live):
     with live.site.connect() as session:
-        return [digests.table_digest(session, table.source, table.columns)
-                for table in catalog.tables(session)]
+        return [digests.table_digest(session, table.source, table.columns) for table in catalog.tables(session)]
 
 
 def killed_and_finished(spoiled, what, failpoint, after):
@@ -112,8 +136,9 @@ def test_a_predecessor_whose_session_lives_on_is_ended(spoiled):
     assert run("restore", BACKSTOP_FAILPOINT="table.locked").returncode == -signal.SIGKILL
     (operation,) = live.store.operation_ids()
     with live.session(user=OWNER) as cursor:
-        cursor.execute("SET application_name = 'backstop %s'; BEGIN; LOCK TABLE \"User\" IN SHARE ROW"
-                       " EXCLUSIVE MODE" % operation)
+        cursor.execute(
+            "SET application_name = 'backstop %s'; BEGIN; LOCK TABLE \"User\" IN SHARE ROW EXCLUSIVE MODE" % operation
+        )
         done = run("restore")
         assert done.returncode == 0, done.stderr
     assert digest(live) == right

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A table that is put right brings no rows of others back: every one that lacks some is named, with the command."""
+
 from __future__ import annotations
 
 import json
@@ -94,7 +95,7 @@ def test_children_and_grandchildren_are_named_and_brought_back(site, mode, many,
         monkeypatch.setattr(lacking_children, "_MOST_VALUES", 1)
     owner(live, "DELETE FROM shop WHERE region = 'north' AND id IN (2, 3) OR region = 'so uth' AND id = 2")
     # Somebody deletes an order of a shop that is still there: that is no part of it.
-    owner(live, "DELETE FROM line WHERE \"order\" = (SELECT min(id) FROM \"Order\")")
+    owner(live, 'DELETE FROM line WHERE "order" = (SELECT min(id) FROM "Order")')
     gone = {name: len(before[name]) - len(rows) for name, rows in contents(live).items()}
     wish = TableRestoreRequest("shop", mode, "region IN ('north', 'so uth')" if mode == "repair" else None)
     told = plan(live.site, wish, place.backup_id)["lacking"]
@@ -104,11 +105,14 @@ def test_children_and_grandchildren_are_named_and_brought_back(site, mode, many,
     assert result["lacking"] == told and contents(live)["shop"] == before["shop"]
     found = {entry["table"]: (entry["missing"], entry["emptied"]) for entry in told}
     assert found == {
-        "public.Order": (gone['"Order"'], 0), "public.visit": (0, 8), "public.loose": (gone["loose"], 0),
+        "public.Order": (gone['"Order"'], 0),
+        "public.visit": (0, 8),
+        "public.loose": (gone["loose"], 0),
         "public.line": (gone["line"] - 3, 0),
     }
-    assert [entry["table"] for entry in told].index("public.Order") < [
-        entry["table"] for entry in told].index("public.line")
+    assert [entry["table"] for entry in told].index("public.Order") < [entry["table"] for entry in told].index(
+        "public.line"
+    )
     follow(live, told)
     after = contents(live)
     if many:
@@ -117,7 +121,8 @@ def test_children_and_grandchildren_are_named_and_brought_back(site, mode, many,
     else:
         assert len(after["line"]) == len(before["line"]) - 3
         assert {name: rows for name, rows in after.items() if name != "line"} == {
-            name: rows for name, rows in before.items() if name != "line"}
+            name: rows for name, rows in before.items() if name != "line"
+        }
 
 
 def test_a_table_that_refers_to_itself(site):

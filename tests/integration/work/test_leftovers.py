@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What a failed migration left is dropped in one transaction when it is purely added; else nothing is touched."""
+
 from __future__ import annotations
 
 import contextlib
@@ -135,21 +136,21 @@ def test_all_of_them_at_once(left):
         ('ALTER TABLE "User" RENAME TO "Person"', "table public.User is missing"),
         ('DROP TABLE "UserContribution"', "table public.UserContribution is missing"),
         ('DROP INDEX "User_email_key"', "index public.User_email_key is missing"),
-        ("UPDATE \"User\" SET \"name\" = 'x' WHERE \"id\" = 'u1'", "table public.User has 20 rows with other contents"),
-        ("DELETE FROM \"UserContribution\" WHERE \"id\" = 'c1'", "table public.UserContribution has 399 rows, not 400"),
+        ('UPDATE "User" SET "name" = \'x\' WHERE "id" = \'u1\'', "table public.User has 20 rows with other contents"),
+        ('DELETE FROM "UserContribution" WHERE "id" = \'c1\'', "table public.UserContribution has 399 rows, not 400"),
         ("SELECT lo_from_bytea(0, 'x')", "the large objects differ"),
-        ('GRANT SELECT ON "User" TO shop_app', "privileges on table public.\"User\" are added"),
-        ("ALTER TABLE \"User\" ALTER \"name\" SET DEFAULT 'x'", "+ name text DEFAULT 'x'::text"),
+        ('GRANT SELECT ON "User" TO shop_app', 'privileges on table public."User" are added'),
+        ('ALTER TABLE "User" ALTER "name" SET DEFAULT \'x\'', "+ name text DEFAULT 'x'::text"),
         ('ALTER TABLE "User" ENABLE ROW LEVEL SECURITY', "row security public.User is added"),
         ("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO shop_app", "default privileges"),
-        ("COMMENT ON TABLE \"User\" IS 'x'", "comment on table public.\"User\""),
-        ("ALTER TABLE \"User\" ALTER \"name\" SET STATISTICS 9", "ALTER COLUMN name SET STATISTICS 9"),
-        ("ALTER TABLE \"User\" ALTER \"name\" SET COMPRESSION lz4", "SET COMPRESSION lz4"),
+        ("COMMENT ON TABLE \"User\" IS 'x'", 'comment on table public."User"'),
+        ('ALTER TABLE "User" ALTER "name" SET STATISTICS 9', "ALTER COLUMN name SET STATISTICS 9"),
+        ('ALTER TABLE "User" ALTER "name" SET COMPRESSION lz4', "SET COMPRESSION lz4"),
     ],
 )
 def test_a_change_needs_a_restore_and_nothing_is_dropped(left, change, reason):
     live, place = left
-    apply(live, 'CREATE TABLE added (); ' + change)
+    apply(live, "CREATE TABLE added (); " + change)
     with looked_at(live) as session:
         before = definitions.definitions(session)
         found = leftovers(live.site, session, place)
@@ -196,7 +197,7 @@ def test_rows_written_between_the_look_and_the_drop(left):
     apply(live, "CREATE TABLE added ()")
     with looked_at(live) as session:
         assert leftovers(live.site, session, place)["reasons"] == []
-        apply(live, "UPDATE \"User\" SET \"name\" = 'x' WHERE \"id\" = 'u1'")
+        apply(live, 'UPDATE "User" SET "name" = \'x\' WHERE "id" = \'u1\'')
         with pytest.raises(BackstopError, match="not as it was before the migration"):
             module._drop_added(live.site, session, place, ["DROP TABLE added"])
     assert live.value("SELECT to_regclass('added') IS NOT NULL")
@@ -215,10 +216,14 @@ def test_a_realistic_database(databases):
 
 # History, catalog and rows are compared together ----------------------------------------------------------------------
 
+
 def test_a_migration_that_left_nothing_goes_from_the_history(left):
     live, place = left
-    apply(live, "INSERT INTO _prisma_migrations SELECT 'm2', checksum, now(), 'nothing', NULL, NULL, now(), 1"
-                " FROM _prisma_migrations; " + FAILS)
+    apply(
+        live,
+        "INSERT INTO _prisma_migrations SELECT 'm2', checksum, now(), 'nothing', NULL, NULL, now(), 1"
+        " FROM _prisma_migrations; " + FAILS,
+    )
     with looked_at(live) as session:
         assert leftovers(live.site, session, place) == {**NOTHING, "applied": ["nothing"]}
         assert module._drop_added(live.site, session, place, []) == ([], 0)

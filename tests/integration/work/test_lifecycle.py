@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Beginning an operation while another one is open: alive, dead, or of unknown fate."""
+
 from __future__ import annotations
 
 import os

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """More tables than one transaction can lock, on a server whose lock table is small: everything works or is refused."""
+
 from __future__ import annotations
 
 import pytest
@@ -20,9 +21,15 @@ from support.databases import OWNER, PASSWORD, SQL, Databases, run_sql
 
 #: Room for 20 * (30 + 1 + 1 + 1) = 660 locks.
 SMALL = {
-    "fsync": "off", "synchronous_commit": "off", "shared_buffers": "16MB", "wal_level": "minimal",
-    "max_connections": "30", "max_locks_per_transaction": "20", "max_wal_senders": "0",
-    "max_worker_processes": "1", "autovacuum_max_workers": "1",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "shared_buffers": "16MB",
+    "wal_level": "minimal",
+    "max_connections": "30",
+    "max_locks_per_transaction": "20",
+    "max_wal_senders": "0",
+    "max_worker_processes": "1",
+    "autovacuum_max_workers": "1",
 }
 ROOM = 660
 #: With its key, its TOAST table and that one's index, its types: 1 lock and 1 for the index to read, some 9 to drop.

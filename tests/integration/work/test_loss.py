@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What a rollback would lose is counted exactly, and what was kept of it can be put back."""
+
 from __future__ import annotations
 
 import collections
@@ -37,8 +38,13 @@ INSERT INTO "Odd ""name"" 电" ("v.w") SELECT 'v' || g FROM generate_series(1, 6
 INSERT INTO untouched SELECT generate_series(1, 5000);
 """
 KEYS = {
-    "keyed": ["id"], "composite": ["b", "a"], "indexed": ["code"], "no_key": [], 'Odd "name" 电': ["the Key"],
-    "untouched": ["id"], "fresh": ["id"],
+    "keyed": ["id"],
+    "composite": ["b", "a"],
+    "indexed": ["code"],
+    "no_key": [],
+    'Odd "name" 电': ["the Key"],
+    "untouched": ["id"],
+    "fresh": ["id"],
 }
 
 
@@ -189,9 +195,15 @@ def test_what_was_kept_can_be_put_back(pair, seed, tmp_path):
 @pytest.mark.parametrize(
     "column",
     [
-        "added text", "added integer DEFAULT 7", "added text NOT NULL DEFAULT 'a(b'", "added text[] DEFAULT '{}'",
-        "added timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP", "added timestamptz NOT NULL DEFAULT now()",
-        "added boolean NOT NULL DEFAULT false", "added jsonb DEFAULT '{\"a\": [1]}'", "added float8 DEFAULT 'NaN'",
+        "added text",
+        "added integer DEFAULT 7",
+        "added text NOT NULL DEFAULT 'a(b'",
+        "added text[] DEFAULT '{}'",
+        "added timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP",
+        "added timestamptz NOT NULL DEFAULT now()",
+        "added boolean NOT NULL DEFAULT false",
+        "added jsonb DEFAULT '{\"a\": [1]}'",
+        "added float8 DEFAULT 'NaN'",
         "added integer GENERATED ALWAYS AS (c + 1) STORED",
     ],
 )
@@ -292,7 +304,7 @@ def test_parents_are_put_back_before_children(databases, tmp_path):
         cursor.execute("INSERT INTO \"A_child\" VALUES (1, 'new', NULL), (2, 'new', 1)")
         cursor.execute("INSERT INTO \"TokenPurchase\" VALUES ('new', DEFAULT, 1, now(), 'new')")
         # Only children whose parent's other columns changed: an UPDATE must not take them away.
-        cursor.execute("UPDATE \"TokenPurchase\" SET \"totalTokens\" = 7 WHERE \"id\" = 'p000003'")
+        cursor.execute('UPDATE "TokenPurchase" SET "totalTokens" = 7 WHERE "id" = \'p000003\'')
     with live.site.connect() as here, base.site.connect() as there:
         write_lost_rows(here, count_losses(here, there), str(tmp_path / "kept"))
     commands = put_back(live, base, tmp_path / "kept")
@@ -333,6 +345,10 @@ def test_counts_agree_on_every_kind_of_value(databases):
     live.execute("INSERT INTO nothing DEFAULT VALUES; UPDATE ONLY parent SET what = NULL")
     live.execute("DELETE FROM measured WHERE value = 1")
     assert counted(count(live, base)) == {
-        "TokenPurchase": (0, 1, 0), "log": (1, 0, 0), "alias": (1, 0, 1), "nothing": (1, 0, 0), "parent": (0, 1, 0),
+        "TokenPurchase": (0, 1, 0),
+        "log": (1, 0, 0),
+        "alias": (1, 0, 1),
+        "nothing": (1, 0, 0),
+        "parent": (0, 1, 0),
         "measured_2024": (0, 0, 1),
     }

@@ -4,6 +4,7 @@
 
 """What somebody else made since the backup is named, all of it, and goes only with consent; what the rolled-back
 migrations made goes without."""
+
 from __future__ import annotations
 
 import pytest
@@ -108,7 +109,8 @@ def test_changed_objects_and_a_restore_in_place(deployed):
     as_owner(live, 'ALTER TABLE "User" ALTER "name" SET DEFAULT \'nobody\'')
     as_owner(live, 'GRANT SELECT ON "User" TO shop_report; GRANT UPDATE ("email") ON "User" TO shop_report')
     named = [
-        "column public.User.name (changed)", "privileges of column public.User.email",
+        "column public.User.name (changed)",
+        "privileges of column public.User.email",
         "privileges of table public.User",
     ]
     run = begun(live, place)

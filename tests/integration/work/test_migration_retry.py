@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A migration that waits too long for a lock is tried again, but only where it is proved to have left nothing."""
+
 from __future__ import annotations
 
 import hashlib
@@ -37,7 +38,11 @@ def deploy(plain, tmp_path):
     def run(sql, lock_retries, site=site):
         project = PrismaProject.create(tmp_path / "release", {INIT: MADE, NEXT: sql})
         return apply_patiently(
-            site, project.prisma(), lock_retries=lock_retries, expected=[NEXT], lock_timeout_ms=LOCK_TIMEOUT_MS,
+            site,
+            project.prisma(),
+            lock_retries=lock_retries,
+            expected=[NEXT],
+            lock_timeout_ms=LOCK_TIMEOUT_MS,
             required_steps=(),
         )
 
@@ -87,10 +92,13 @@ def test_it_is_not_tried_for_ever(plain, deploy, retries, failed):
     assert caught.value.sqlstate == "55P03" and states(plain) == failed
 
 
-@pytest.mark.parametrize("first", [
-    "CREATE TABLE left_over (id int); COMMIT; ",
-    "UPDATE \"User\" SET name = upper(name); COMMIT; ",
-])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "CREATE TABLE left_over (id int); COMMIT; ",
+        'UPDATE "User" SET name = upper(name); COMMIT; ',
+    ],
+)
 def test_what_left_something_is_not_tried_again(plain, deploy, first):
     with Workers(reader(plain, lambda: False)):
         until(lambda: is_locked(plain), "the table is locked")

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The old release's trial: whatever way a release takes to its database, it ends in the copy or nowhere."""
+
 from __future__ import annotations
 
 import inspect

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """PgBouncer in front of the database: its clients wait through a swap, and go on whatever became of it."""
+
 from __future__ import annotations
 
 import contextlib
@@ -89,8 +90,10 @@ def test_pooled_clients_see_no_error_through_a_revert_and_its_undo(plain, cluste
     """Two PgBouncers, three pools."""
     place = plain.backup()
     with pgbouncer(cluster, {"shop": plain.name}) as other:
-        clients = [Client(lambda one=one: one.client("shop"), "c%d" % number)
-                   for number, one in enumerate([bouncer, other] * 2)]
+        clients = [
+            Client(lambda one=one: one.client("shop"), "c%d" % number)
+            for number, one in enumerate([bouncer, other] * 2)
+        ]
         poolers = [bouncer.pooler(), other.pooler(pools=("shop",))]
         with Workers(*clients) as workers:
             go_on(clients)
@@ -106,8 +109,11 @@ def test_pooled_clients_see_no_error_through_a_revert_and_its_undo(plain, cluste
             assert bouncer.paused() == other.paused() == []
             for done in (result, facts):
                 assert sorted(done["pooled"]["pools"]) == sorted(
-                    ["shop at 127.0.0.1:%d" % bouncer.port, "Re_ports at 127.0.0.1:%d" % bouncer.port,
-                     "shop at 127.0.0.1:%d" % other.port]
+                    [
+                        "shop at 127.0.0.1:%d" % bouncer.port,
+                        "Re_ports at 127.0.0.1:%d" % bouncer.port,
+                        "shop at 127.0.0.1:%d" % other.port,
+                    ]
                 )
                 assert done["pooled"]["held"] == [] and done["ended_sessions"] == [] and done["pooled"]["seconds"] > 0
 
@@ -315,11 +321,14 @@ def test_the_module_pauses_and_shows_no_secret(plain, bouncer, tmp_path):
         "rollback",
         {
             "connection": {"url": plain.cluster.url(plain.name, user=OWNER)},
-            "client_bin_dir": str(plain.cluster.bin_dir), "store": plain.store.root,
+            "client_bin_dir": str(plain.cluster.bin_dir),
+            "store": plain.store.root,
             "operation": site.operation.id,
             "poolers": [
-                {"console": {"port": bouncer.port, "host": "127.0.0.1", "user": ADMIN, "password": ADMIN_PASSWORD},
-                 "pools": ["shop"]}
+                {
+                    "console": {"port": bouncer.port, "host": "127.0.0.1", "user": ADMIN, "password": ADMIN_PASSWORD},
+                    "pools": ["shop"],
+                }
             ],
         },
     )

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Pruning beside real operations: after the hardest rule, what they need is there and they go on with it."""
+
 from __future__ import annotations
 
 import datetime
@@ -41,8 +42,10 @@ def test_a_revert_that_was_interrupted_and_its_undo(plain):
     build_successor(run, place)
     assert revert(run, place, LossPolicy(0))["changed"]
     run.operation.close("done")
-    plain.execute("DELETE FROM \"User\" WHERE id = (SELECT min(id) FROM \"User\" WHERE id NOT IN"
-                  " (SELECT \"createdBy\" FROM \"TokenPurchase\"))")
+    plain.execute(
+        'DELETE FROM "User" WHERE id = (SELECT min(id) FROM "User" WHERE id NOT IN'
+        ' (SELECT "createdBy" FROM "TokenPurchase"))'
+    )
     assert place.backup_id in pruned_years_later(plain)
 
     back = plain.begun("undo", {"undoes": run.operation.id})

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Rows that were written since go over to the database that takes over; what does not go is told, never guessed."""
+
 from __future__ import annotations
 
 import json
@@ -23,9 +24,7 @@ from support.databases import APP, OWNER
 
 APPLY, APPLY_ALL, REPORT = Reapply("apply"), Reapply("apply", deletes=True), Reapply("report")
 EVERYTHING = 10**9
-PURCHASE = (
-    'INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") VALUES (%s, 1.5, now(), %s)'
-)
+PURCHASE = 'INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") VALUES (%s, 1.5, now(), %s)'
 
 
 def begun(live, place):
@@ -83,7 +82,7 @@ def test_a_purchase_made_after_the_deploy_survives_the_revert_and_its_undo(plain
         cursor.execute("INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
         cursor.execute(PURCHASE, ("new", "new"))
         cursor.execute("INSERT INTO \"UserContribution\" VALUES ('new', 'new', 'new', 0.1)")
-        cursor.execute("UPDATE \"User\" SET \"name\" = E'changed\\t\\\\\\n电' WHERE \"id\" = 'u3'")
+        cursor.execute('UPDATE "User" SET "name" = E\'changed\\t\\\\\\n电\' WHERE "id" = \'u3\'')
     rows = plain.rows('SELECT * FROM "TokenPurchase" ORDER BY 1')
     users = plain.rows('SELECT * FROM "User" ORDER BY 1')
     site, result = reverted(plain, place)
@@ -95,13 +94,14 @@ def test_a_purchase_made_after_the_deploy_survives_the_revert_and_its_undo(plain
     assert revert(site, place, LossPolicy(0, reapply=APPLY))["changed"] is False
 
     # Written in the reverted database: the undo carries it, and does not take for new what came from the retired one.
-    as_owner(plain, PURCHASE.replace("%s", "'after'"). replace("'after')", "'u1')"))
-    as_owner(plain, "UPDATE \"TokenPurchase\" SET \"totalTokens\" = 9 WHERE \"id\" = 'new'")
+    as_owner(plain, PURCHASE.replace("%s", "'after'").replace("'after')", "'u1')"))
+    as_owner(plain, 'UPDATE "TokenPurchase" SET "totalTokens" = 9 WHERE "id" = \'new\'')
     _back, facts = undone(plain, site.operation)
     assert carried(facts) == {"TokenPurchase": (1, 1, 0)} and facts["lost_rows"] == 0
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
     assert dict(plain.rows("SELECT id, \"totalTokens\" FROM \"TokenPurchase\" WHERE id IN ('new', 'after')")) == {
-        "new": 9, "after": 1.5,
+        "new": 9,
+        "after": 1.5,
     }
 
 
@@ -114,7 +114,7 @@ def test_an_undo_right_after_loses_nothing_and_restores_nothing(plain, monkeypat
     monkeypatch.setattr(revert_module, "build_database", lambda *_: pytest.fail("a copy was built"))
     _back, facts = undone(plain, site.operation, Reapply())
     assert facts["lost_rows"] == 0
-    assert plain.value("SELECT count(*) FROM \"User\" WHERE \"id\" = 'new'") == 1
+    assert plain.value('SELECT count(*) FROM "User" WHERE "id" = \'new\'') == 1
 
 
 def test_off_is_the_default_and_report_changes_nothing(plain):
@@ -131,12 +131,12 @@ def test_off_is_the_default_and_report_changes_nothing(plain):
     ]
     result = revert(run, place, LossPolicy(1, reapply=REPORT))
     assert result["lost_rows"] == 1 and result["reapply"]["carried_rows"] == 1
-    assert plain.value("SELECT count(*) FROM \"User\" WHERE \"id\" = 'new'") == 0
+    assert plain.value('SELECT count(*) FROM "User" WHERE "id" = \'new\'') == 0
 
 
 def test_deletes_only_when_asked_for(plain):
     place = plain.backup()
-    as_owner(plain, "DELETE FROM \"TokenPurchase\" WHERE \"id\" = 'p000003'")  # its contribution goes with it
+    as_owner(plain, 'DELETE FROM "TokenPurchase" WHERE "id" = \'p000003\'')  # its contribution goes with it
     with pytest.raises(Refused, match="2 rows would be lost"):
         reverted(plain, place)
     _site, result = reverted(plain, place, APPLY_ALL)
@@ -189,7 +189,7 @@ def test_order_of_foreign_keys_and_odd_shapes(shapes):
     as_owner(
         shapes,
         "INSERT INTO composite_parent VALUES ('o''ne'), ('\\two')",
-        'INSERT INTO "A child" VALUES (\'o\'\'ne\', 1), (\'\\two\', NULL)',
+        "INSERT INTO \"A child\" VALUES ('o''ne', 1), ('\\two', NULL)",
         "INSERT INTO composite VALUES (77, 'z', NULL)",
         "UPDATE composite SET v = '[1.10, null]' WHERE a = 3",
         # Children before their parents in the heap.
@@ -205,8 +205,14 @@ def test_order_of_foreign_keys_and_odd_shapes(shapes):
     _site, result = reverted(shapes, place)
     assert not conflicts(result) and result["lost_rows"] == 0
     assert carried(result) == {
-        "A child": (2, 0, 0), "composite_parent": (2, 0, 0), "composite": (1, 6, 0), "tree": (3, 1, 0),
-        "chicken": (1, 0, 0), "egg": (1, 0, 0), "numbered": (2, 1, 0), "audit": (2, 0, 0),
+        "A child": (2, 0, 0),
+        "composite_parent": (2, 0, 0),
+        "composite": (1, 6, 0),
+        "tree": (3, 1, 0),
+        "chicken": (1, 0, 0),
+        "egg": (1, 0, 0),
+        "numbered": (2, 1, 0),
+        "audit": (2, 0, 0),
     }
     assert {name: shapes.rows("SELECT (r.*)::text FROM %s r ORDER BY 1" % name) for name in tables} == before
     assert shapes.rows("SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1") == state
@@ -251,7 +257,11 @@ def test_conflicts_are_told_and_not_guessed(shapes):
         ("fresh", "the other database has no such table"): 2,
     }
     assert carried(result) == {
-        "moods": (1, 0, 0), "numbered": (2, 0, 0), "audit": (4, 0, 0), "no_key": (1, 0, 0), "pg_largeobject": (1, 0, 0),
+        "moods": (1, 0, 0),
+        "numbered": (2, 0, 0),
+        "audit": (4, 0, 0),
+        "no_key": (1, 0, 0),
+        "pg_largeobject": (1, 0, 0),
     }
     losses = {loss["name"]: (loss["inserted"], loss["updated"], loss["deleted"]) for loss in result["losses"]}
     # The value in a column that the reverted database does not have is still lost, and counted.
@@ -261,8 +271,12 @@ def test_conflicts_are_told_and_not_guessed(shapes):
     assert "1 of public.numbered (values in columns that" in result["reapply"]["summary"]
     path = pathlib.Path(run.operation.file("reapply-conflicts.jsonl"))
     told = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    assert {"table": "public.tree", "key": {"id": "33"}, "change": "insert",
-            "reason": "a unique value is taken by another row"} in told
+    assert {
+        "table": "public.tree",
+        "key": {"id": "33"},
+        "change": "insert",
+        "reason": "a unique value is taken by another row",
+    } in told
     assert path.stat().st_mode & 0o777 == 0o600
     kept = pathlib.Path(run.operation.file("lost-rows"))
     assert "kept in the file" in (kept / "public.numbered.copy").read_text("utf-8")
@@ -280,10 +294,14 @@ def test_partitions_and_generated_columns(plain):
         "INSERT INTO event SELECT g, date '2024-12-01' + g, g FROM generate_series(1, 60) g",
     )
     place = plain.backup()
-    as_owner(plain, "INSERT INTO event VALUES (100, '2024-05-05', 5), (101, '2026-05-05', 6)",
-             "UPDATE event SET at = '2025-06-06' WHERE id = 1", "UPDATE event SET n = 0 WHERE id IN (2, 59)",
-             "CREATE TABLE event_new PARTITION OF event FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')",
-             "INSERT INTO event VALUES (102, '2027-05-05', 7)")
+    as_owner(
+        plain,
+        "INSERT INTO event VALUES (100, '2024-05-05', 5), (101, '2026-05-05', 6)",
+        "UPDATE event SET at = '2025-06-06' WHERE id = 1",
+        "UPDATE event SET n = 0 WHERE id IN (2, 59)",
+        "CREATE TABLE event_new PARTITION OF event FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')",
+        "INSERT INTO event VALUES (102, '2027-05-05', 7)",
+    )
     rows = "SELECT tableoid::regclass::text, e.* FROM event e WHERE id <> 102 ORDER BY 2, 3"
     before = plain.rows(rows)
     _site, result = reverted(plain, place, APPLY_ALL, accept=1)
@@ -315,8 +333,12 @@ def multiset(live, table="log"):
 def test_rows_without_a_key_are_added(keyless):
     """As many equal rows more as there were written, duplicates too; and back again by the undo, none twice."""
     place = keyless.backup()
-    as_owner(keyless, "INSERT INTO log (what, n) VALUES ('a', 1), ('a', 1), (E'x\t\\\\n\"', NULL), (NULL, 7)",
-             "INSERT INTO \"User\" VALUES ('new', 'new@example.org')", "INSERT INTO by_user VALUES ('new', 'x')")
+    as_owner(
+        keyless,
+        "INSERT INTO log (what, n) VALUES ('a', 1), ('a', 1), (E'x\t\\\\n\"', NULL), (NULL, 7)",
+        "INSERT INTO \"User\" VALUES ('new', 'new@example.org')",
+        "INSERT INTO by_user VALUES ('new', 'x')",
+    )
     before = multiset(keyless)
     site, result = reverted(keyless, place)
     assert carried(result) == {"log": (4, 0, 0), "User": (1, 0, 0), "by_user": (1, 0, 0)}
@@ -357,16 +379,21 @@ def test_rows_without_a_key_on_both_sides(keyless):
     assert multiset(keyless) == ["(,,1,2)", "(,c,1,2)", "(,d,1,2)"]
     told = pathlib.Path(back.operation.file("reapply-conflicts.jsonl")).read_text("utf-8").splitlines()
     assert json.loads(told[0]) == {
-        "table": "public.log", "row": {"at": None, "what": "a", "n": "1"}, "change": "delete",
+        "table": "public.log",
+        "row": {"at": None, "what": "a", "n": "1"},
+        "change": "delete",
         "reason": "the row was deleted there",
     }
 
 
 def test_rows_without_a_key_that_do_not_fit(keyless):
     place = keyless.backup()
-    as_owner(keyless, "ALTER TABLE by_user ALTER v TYPE varchar(50)",
-             "INSERT INTO by_user VALUES ('u1', 'fits'), ('u2', 'longer than five'), (NULL, 'ok')",
-             "ALTER TABLE log ADD extra text; INSERT INTO log (what, extra) VALUES ('z', 'kept in the file')")
+    as_owner(
+        keyless,
+        "ALTER TABLE by_user ALTER v TYPE varchar(50)",
+        "INSERT INTO by_user VALUES ('u1', 'fits'), ('u2', 'longer than five'), (NULL, 'ok')",
+        "ALTER TABLE log ADD extra text; INSERT INTO log (what, extra) VALUES ('z', 'kept in the file')",
+    )
     site, result = reverted(keyless, place, accept=2)
     assert carried(result) == {"by_user": (2, 0, 0)} and result["lost_rows"] == 2
     assert conflicts(result) == {
@@ -386,8 +413,12 @@ def test_large_objects_go_with_their_numbers(plain):
     """New ones with owner and privileges, changed ones, and with deletes those that are gone; rows find them again."""
     as_owner(plain, PICTURES, "SELECT lo_from_bytea(n, 'old ' || n::text::bytea) FROM unnest(ARRAY[901, 902, 903]) n")
     place = plain.backup()
-    as_owner(plain, "SELECT lo_from_bytea(910, 'new'); GRANT SELECT ON LARGE OBJECT 910 TO " + APP,
-             "SELECT lo_put(901, 0, 'OTHER'), lo_unlink(902)", "INSERT INTO pictures VALUES (1, 910)")
+    as_owner(
+        plain,
+        "SELECT lo_from_bytea(910, 'new'); GRANT SELECT ON LARGE OBJECT 910 TO " + APP,
+        "SELECT lo_put(901, 0, 'OTHER'), lo_unlink(902)",
+        "INSERT INTO pictures VALUES (1, 910)",
+    )
     objects = plain.rows(OBJECTS)
     run = begun(plain, place)
     with pytest.raises(Refused, match="1 rows would be lost.*pg_largeobject: 1 deleted"):
@@ -411,8 +442,11 @@ def test_a_number_that_another_large_object_has(plain):
     plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % _result["retired"], "postgres")
     plain.execute("SET ROLE %s; SELECT lo_from_bytea(920, 'theirs')" % OWNER, _result["retired"])
     plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS false' % _result["retired"], "postgres")
-    as_owner(plain, "SELECT lo_from_bytea(920, 'ours'), lo_from_bytea(921, 'free')",
-             "INSERT INTO pictures VALUES (1, 920), (2, 921), (3, NULL)")
+    as_owner(
+        plain,
+        "SELECT lo_from_bytea(920, 'ours'), lo_from_bytea(921, 'free')",
+        "INSERT INTO pictures VALUES (1, 920), (2, 921), (3, NULL)",
+    )
     _back, facts = undone(plain, site.operation, accept=2)
     assert conflicts(facts) == {
         ("pg_largeobject", "its number is taken by another large object"): 1,
@@ -424,8 +458,10 @@ def test_a_number_that_another_large_object_has(plain):
 
 def test_an_owner_that_cannot_be_given(plain):
     place = plain.backup()
-    plain.execute("SELECT lo_from_bytea(930, 'of another'); ALTER LARGE OBJECT 930 OWNER TO %s;"
-                  " GRANT SELECT ON LARGE OBJECT 930 TO %s" % (APP, OWNER))
+    plain.execute(
+        "SELECT lo_from_bytea(930, 'of another'); ALTER LARGE OBJECT 930 OWNER TO %s;"
+        " GRANT SELECT ON LARGE OBJECT 930 TO %s" % (APP, OWNER)
+    )
     _site, result = reverted(plain, place, accept=1)
     assert conflicts(result) == {("pg_largeobject", "its owner or its privileges cannot be given there"): 1}
     assert plain.rows(OBJECTS) == []
@@ -454,8 +490,8 @@ def test_an_undo_sees_what_both_sides_changed(plain):
     site, result = reverted(plain, place, Reapply(), accept=EVERYTHING)
     assert result["lost_rows"] == 6
     as_owner(plain, "UPDATE \"User\" SET \"name\" = 'after' WHERE \"id\" IN ('u1', 'u5')")  # u1 on both sides
-    as_owner(plain, "UPDATE \"User\" SET \"name\" = 'before' WHERE \"id\" = 'u2'")  # the same on both sides
-    as_owner(plain, "UPDATE \"UserContribution\" SET \"contributionAmount\" = 7 WHERE \"id\" IN ('c1', 'c9')")
+    as_owner(plain, 'UPDATE "User" SET "name" = \'before\' WHERE "id" = \'u2\'')  # the same on both sides
+    as_owner(plain, 'UPDATE "UserContribution" SET "contributionAmount" = 7 WHERE "id" IN (\'c1\', \'c9\')')
     as_owner(plain, "INSERT INTO \"User\" VALUES ('x', 'x@example.org', 'other')")
     with pytest.raises(Refused, match="3 rows would be lost"):
         undone(plain, site.operation)
@@ -482,8 +518,8 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
         site = begun(plain, place)
     as_owner(plain, "INSERT INTO \"User\" VALUES ('ghost', 'ghost@example.org'), ('stays', 'stays@example.org')")
     as_owner(plain, "SELECT lo_from_bytea(5, 'ghost'); INSERT INTO log VALUES ('ghost'); DELETE FROM log WHERE w = 'x'")
-    as_owner(plain, "UPDATE \"User\" SET \"name\" = 'first' WHERE \"id\" = 'u1'")
-    as_owner(plain, "DELETE FROM \"UserContribution\" WHERE \"id\" = 'c1'")
+    as_owner(plain, 'UPDATE "User" SET "name" = \'first\' WHERE "id" = \'u1\'')
+    as_owner(plain, 'DELETE FROM "UserContribution" WHERE "id" = \'c1\'')
 
     def run(accept=0):
         if where == "undo":
@@ -499,15 +535,16 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
         with pytest.raises(BackstopError, match="cut off"):
             run()
     # The application went on meanwhile.
-    as_owner(plain, "DELETE FROM \"User\" WHERE \"id\" = 'ghost'")
+    as_owner(plain, 'DELETE FROM "User" WHERE "id" = \'ghost\'')
     as_owner(plain, "SELECT lo_unlink(5); DELETE FROM log WHERE w = 'ghost'; INSERT INTO log VALUES ('x'), ('x')")
-    as_owner(plain, "UPDATE \"User\" SET \"name\" = 'second' WHERE \"id\" = 'u1'")
+    as_owner(plain, 'UPDATE "User" SET "name" = \'second\' WHERE "id" = \'u1\'')
     as_owner(plain, "INSERT INTO \"UserContribution\" SELECT 'c1', 'p000001', 'u2', 0.3")
     result = run()
     # The contribution is as it was: neither deleted nor changed.
     assert carried(result) == {"User": (1, 1, 0)} and result["lost_rows"] == 0
-    assert plain.rows("SELECT \"id\", \"name\" FROM \"User\" WHERE \"id\" IN ('ghost', 'stays', 'u1') ORDER BY 1") == [
-        ("stays", None), ("u1", "second"),
+    assert plain.rows('SELECT "id", "name" FROM "User" WHERE "id" IN (\'ghost\', \'stays\', \'u1\') ORDER BY 1') == [
+        ("stays", None),
+        ("u1", "second"),
     ]
     assert plain.value('SELECT count(*) FROM "UserContribution"') == 400
     assert plain.rows("SELECT w FROM log") == [("x",), ("x",)] and plain.rows(OBJECTS) == []
@@ -524,7 +561,7 @@ def test_what_cannot_be_proved_is_not_committed(plain):
     as_owner(
         plain,
         "ALTER TABLE refers DROP CONSTRAINT refers_email_fkey",
-        "UPDATE \"User\" SET \"email\" = 'other@example.org' WHERE \"id\" = 'u1'",
+        'UPDATE "User" SET "email" = \'other@example.org\' WHERE "id" = \'u1\'',
     )
     run = begun(plain, place)
     names = plain.names()
@@ -539,7 +576,7 @@ def test_a_successor_that_somebody_changed_is_not_proved(plain):
     as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
     run = begun(plain, place)
     successor = [name for name in plain.names() if name != plain.name][0]
-    plain.execute("DELETE FROM \"UserContribution\" WHERE \"id\" = 'c7'", successor)
+    plain.execute('DELETE FROM "UserContribution" WHERE "id" = \'c7\'', successor)
     with pytest.raises(BackstopError, match="does not hold what was backed up") as caught:
         revert(run, place, LossPolicy(EVERYTHING, reapply=APPLY))
     assert "public.UserContribution" in caught.value.found
@@ -557,24 +594,23 @@ def test_random_changes_all_survive(plain, seed):
                 chance.choice(
                     [
                         "INSERT INTO \"User\" VALUES ('n%d', 'n%d@example.org', %s)" % (number, number, name),
-                        "UPDATE \"User\" SET \"name\" = %s WHERE \"id\" = 'u%d'" % (name, some % 20 + 1),
-                        "DELETE FROM \"TokenPurchase\" WHERE \"id\" = 'p%06d'" % some,
-                        "UPDATE \"TokenPurchase\" SET \"totalTokens\" = %d / 3.0, \"createdBy\" = 'u%d' WHERE \"id\" ="
+                        'UPDATE "User" SET "name" = %s WHERE "id" = \'u%d\'' % (name, some % 20 + 1),
+                        'DELETE FROM "TokenPurchase" WHERE "id" = \'p%06d\'' % some,
+                        'UPDATE "TokenPurchase" SET "totalTokens" = %d / 3.0, "createdBy" = \'u%d\' WHERE "id" ='
                         " 'p%06d'" % (number, some % 20 + 1, some),
                         PURCHASE.replace("%s", "'%s'") % ("n%d" % number, "u%d" % (some % 20 + 1)),
-                        "DELETE FROM \"UserContribution\" WHERE \"id\" = 'c%d'" % some,
-                        "UPDATE \"UserContribution\" SET \"userId\" = 'u%d' WHERE \"id\" = 'c%d'"
-                        % (some % 20 + 1, some),
+                        'DELETE FROM "UserContribution" WHERE "id" = \'c%d\'' % some,
+                        'UPDATE "UserContribution" SET "userId" = \'u%d\' WHERE "id" = \'c%d\'' % (some % 20 + 1, some),
                     ]
                 )
             )
     tables = ["User", "TokenPurchase", "UserContribution"]
     before = {name: plain.rows('SELECT * FROM "%s" ORDER BY "id"' % name) for name in tables}
-    number = plain.value("SELECT last_value FROM \"TokenPurchase_number_seq\"")
+    number = plain.value('SELECT last_value FROM "TokenPurchase_number_seq"')
     _site, result = reverted(plain, place, APPLY_ALL)
     assert result["lost_rows"] == 0 and not conflicts(result)
     assert {name: plain.rows('SELECT * FROM "%s" ORDER BY "id"' % name) for name in tables} == before
-    assert plain.value("SELECT last_value FROM \"TokenPurchase_number_seq\"") == number
+    assert plain.value('SELECT last_value FROM "TokenPurchase_number_seq"') == number
 
 
 # Sequences --------------------------------------------------------------------------------------------------------
@@ -612,5 +648,5 @@ def test_the_retired_database_stays_closed(plain):
         undone(plain, site.operation, Reapply())
     name = retired_name(site.operation.id, plain.name)
     assert plain.value("SELECT datallowconn FROM pg_database WHERE datname = '%s'" % name, "postgres") is False
-    assert not in_retired(plain, result, "SELECT 1 FROM \"User\" WHERE \"id\" = 'new'")
+    assert not in_retired(plain, result, 'SELECT 1 FROM "User" WHERE "id" = \'new\'')
     assert not os.path.exists(site.operation.file("carried"))

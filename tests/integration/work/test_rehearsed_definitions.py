@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """After the migration the live definitions are those that its rehearsal left, however a restore prints them."""
+
 from __future__ import annotations
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A migration that renames a table or a column writes no row: only what was written since is lost, and goes back."""
+
 from __future__ import annotations
 
 import subprocess
@@ -79,9 +80,7 @@ def counted(losses):
 
 def contents(live, database):
     names = live.rows("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname IN ('item', 'loose')", database)
-    return {
-        name: live.rows("SELECT t::text FROM %s t ORDER BY 1" % name, database) for (name,) in names
-    }
+    return {name: live.rows("SELECT t::text FROM %s t ORDER BY 1" % name, database) for (name,) in names}
 
 
 @pytest.mark.parametrize("how", sorted(RENAMES))
@@ -101,7 +100,10 @@ def test_only_what_was_written_is_lost_and_can_be_put_back(shop, databases, tmp_
         script = str(tmp_path / "kept" / (loss.full_name + ".sql"))
         done = subprocess.run(
             [str(shop.cluster.bin_dir / "psql"), "-X", "-d", "base", "-f", script],
-            env=shop.cluster.environment("base", OWNER), capture_output=True, text=True, check=False,
+            env=shop.cluster.environment("base", OWNER),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         # A new table under the old name: its rows are not put among those of the old one.
         assert (done.returncode == 0) is (loss.replaces is None), done.stderr

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """PostgreSQL restarts while an operation works on it: the operation ends as it would have."""
+
 from __future__ import annotations
 
 import threading

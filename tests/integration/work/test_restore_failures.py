@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A restore that fails names the object, the cause and a remedy; with the remedy the next one succeeds."""
+
 from __future__ import annotations
 
 import re

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A retired database goes only when its time has passed and a verified dump holds all that it holds."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -93,7 +94,7 @@ def test_dumped_proved_and_dropped(plain, reverted):
     run = plain.begun("rollback", {"backup": dump.backup_id})
     build_successor(run, dump)
     revert(run, dump, LossPolicy(EVERYTHING))
-    assert plain.value("SELECT count(*) FROM \"User\" WHERE \"id\" = 'new'") == 1
+    assert plain.value('SELECT count(*) FROM "User" WHERE "id" = \'new\'') == 1
 
 
 def test_a_dump_that_is_only_readable(plain, reverted):
@@ -109,13 +110,13 @@ def test_a_dump_from_before_its_last_rows_does_not_do(plain, reverted):
     plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % name, "postgres")
     dump = dataclasses.replace(plain, site=inside).backup("daily")
     plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS false' % name, "postgres")
-    write_to(plain, name, "UPDATE \"User\" SET \"name\" = 'late' WHERE \"id\" = 'new'")
+    write_to(plain, name, 'UPDATE "User" SET "name" = \'late\' WHERE "id" = \'new\'')
     [(_name, action, reason)] = pruned(plain, window_days=0, level="readable")
     assert action == "kept" and reason == (
         "backup %s does not hold the same: table public.User has 21 rows with other contents" % dump.backup_id
     )
     assert closed(plain, name)
-    write_to(plain, name, "UPDATE \"User\" SET \"name\" = NULL WHERE \"id\" = 'new'; CREATE VIEW later AS SELECT 1")
+    write_to(plain, name, 'UPDATE "User" SET "name" = NULL WHERE "id" = \'new\'; CREATE VIEW later AS SELECT 1')
     assert "public.later" in pruned(plain, window_days=0, level="readable")[0][2]
     # With leave to dump it again, the new dump has it all.
     assert pruned(plain, window_days=0, level="readable", dump=True)[0][1] == "dropped"
@@ -177,7 +178,8 @@ def test_what_an_undo_retired_is_pruned_too(plain, reverted):
 def test_the_modules(plain, reverted, tmp_path):
     place, name = reverted
     arguments = {
-        "connection": {"url": plain.cluster.url(plain.name, user=OWNER)}, "store": plain.store.root,
+        "connection": {"url": plain.cluster.url(plain.name, user=OWNER)},
+        "store": plain.store.root,
         "client_bin_dir": str(plain.cluster.bin_dir),
     }
     listed = run_module(tmp_path, "pg_backup_info", arguments)

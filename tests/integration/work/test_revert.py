@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The complete revert and its undo: a rename, nothing overwritten, nothing lost uncounted, however busy it is."""
+
 from __future__ import annotations
 
 import itertools
@@ -121,7 +122,7 @@ def test_properties_go_with_the_name(databases):
     limit, comment = live.rows(
         "SELECT datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'shop'", "postgres"
     )[0]
-    assert (limit, comment) == (77, "it's \\ the \"shop\" 电")
+    assert (limit, comment) == (77, 'it\'s \\ the "shop" 电')
     with live.session(user=APP) as cursor:
         cursor.execute("SHOW timezone")
         assert cursor.fetchone() == ("Africa/Harare",)
@@ -154,7 +155,9 @@ def test_more_loss_than_accepted_changes_nothing(plain):
         with pytest.raises(Refused, match="4 rows would be lost, more than the accepted 3") as caught:
             revert(site, place, LossPolicy(3))
         assert caught.value.found.split("; ") == [
-            "public.TokenPurchase: 1 inserted", "public.User: 2 updated", "public.UserContribution: 1 deleted",
+            "public.TokenPurchase: 1 inserted",
+            "public.User: 2 updated",
+            "public.UserContribution: 1 deleted",
         ]
         assert "rollback_accept_lost_rows=4" in caught.value.hint
         assert plain.names() == before and not os.path.exists(site.operation.file("lost-rows"))
@@ -207,7 +210,7 @@ class Client:
 
 
 SEEN = (
-    "SELECT oid::int, to_regclass('public.\"ReceiptData\"') IS NOT NULL, (SELECT count(*) FROM \"User\")"
+    'SELECT oid::int, to_regclass(\'public."ReceiptData"\') IS NOT NULL, (SELECT count(*) FROM "User")'
     " FROM pg_database WHERE datname = current_database()"
 )
 
@@ -382,7 +385,7 @@ def test_a_half_built_database_never_takes_over(plain):
 
 def test_sessions_of_others_that_may_not_be_ended(plain):
     """The owner cannot end another role's session, nor see much of it: told, and nothing changed."""
-    plain.execute('GRANT ALL ON ALL TABLES IN SCHEMA public TO %s' % APP)
+    plain.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO %s" % APP)
     place = plain.backup()
     site = prepared(plain, place)
     before = plain.names()

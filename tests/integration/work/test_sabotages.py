@@ -4,6 +4,7 @@
 
 """Single changes of a restored database, of every kind of object that pg_dump knows: the comparison notices each, and
 nothing else."""
+
 from __future__ import annotations
 
 import collections

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A scratch database can be dropped whoever is in it, by a role that is no superuser."""
+
 from __future__ import annotations
 
 import pytest

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A hot standby that streams: told with its lag, followed through a swap, and gone when a COMMIT waits for it."""
+
 from __future__ import annotations
 
 import contextlib

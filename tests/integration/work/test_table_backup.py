@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Backups of single tables: they hold these tables and nothing else, and are never taken for a full one."""
+
 from __future__ import annotations
 
 import shutil
@@ -38,7 +39,8 @@ def test_every_spelling_means_the_table(plain, name):
     assert [(entry.full_name, entry.digest.rows) for entry in manifest.tables] == [("public.ReceiptData", 1)]
     found = entries(plain, place)
     assert [line for line in found if line.startswith("TABLE")] == [
-        "TABLE public ReceiptData", "TABLE DATA public ReceiptData",
+        "TABLE public ReceiptData",
+        "TABLE DATA public ReceiptData",
     ]
     assert "FK CONSTRAINT public ReceiptData ReceiptData_purchaseId_fkey" in found
     assert "index public.ReceiptData_purchaseId_key" in manifest.definitions
@@ -64,8 +66,10 @@ def test_a_serial_brings_its_sequence_and_names_count_once(plain):
 
 ODD = [
     ('"odd schema.with ""dot"""."table.of ""quotes"" 电"', ['table.of "quotes" 电']),
-    ("a23456789012345678901234567890123456789012345678901234567890123",
-     ["a23456789012345678901234567890123456789012345678901234567890123"]),
+    (
+        "a23456789012345678901234567890123456789012345678901234567890123",
+        ["a23456789012345678901234567890123456789012345678901234567890123"],
+    ),
     ("measured", ["measured_2024", "measured_rest"]),
     ("measured_2024", ["measured_2024"]),
     ("parent", ["parent"]),

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Checks of tables, and what deleting from one does to the others, on a real server."""
+
 from __future__ import annotations
 
 import decimal
@@ -51,30 +52,42 @@ def names(receipts):
 
 def test_what_is_there(receipts, names):
     measured, sentences = check(
-        receipts, columns=list(names.values()), key=[names["id"]], rows=300, min_rows=300, max_rows=300,
-        earliest={names["at"]: "2025-03-02"}, latest={names["at"]: "2025-12-26 00:00:00.0"},
+        receipts,
+        columns=list(names.values()),
+        key=[names["id"]],
+        rows=300,
+        min_rows=300,
+        max_rows=300,
+        earliest={names["at"]: "2025-03-02"},
+        latest={names["at"]: "2025-12-26 00:00:00.0"},
         sums={names["amount"]: "4515.0"},
     )
     assert sentences == []
     assert measured == {
-        "table": "public.ReceiptData", "exists": True, "rows": 300,
-        "earliest": {names["at"]: "2025-03-02 00:00:00"}, "latest": {names["at"]: "2025-12-26 00:00:00"},
+        "table": "public.ReceiptData",
+        "exists": True,
+        "rows": 300,
+        "earliest": {names["at"]: "2025-03-02 00:00:00"},
+        "latest": {names["at"]: "2025-12-26 00:00:00"},
         "sums": {names["amount"]: {"sum": "4515", "not_a_number": 0, "infinite": 0}},
     }
 
 
-@pytest.mark.parametrize("expected, told", [
-    ({"columns": ["id", "tariff"]}, "lacks the columns tariff"),
-    ({"key": ["purchaseId"]}, "has the key id, not purchaseId"),
-    ({"key": []}, "has the key id, not none"),
-    ({"rows": 299}, "has 300 rows, not 299"),
-    ({"min_rows": 301}, "fewer than 301"),
-    ({"max_rows": 299}, "more than 299"),
-    ({"exists": False}, "table ReceiptData exists"),
-    ({"sums": {"id": 1}}, "holds no numbers"),
-    ({"sums": {"tariff": None}}, "has no column tariff"),
-    ({"earliest": {"id": "r2"}}, "earliest id of table ReceiptData is r1, not r2"),
-])
+@pytest.mark.parametrize(
+    "expected, told",
+    [
+        ({"columns": ["id", "tariff"]}, "lacks the columns tariff"),
+        ({"key": ["purchaseId"]}, "has the key id, not purchaseId"),
+        ({"key": []}, "has the key id, not none"),
+        ({"rows": 299}, "has 300 rows, not 299"),
+        ({"min_rows": 301}, "fewer than 301"),
+        ({"max_rows": 299}, "more than 299"),
+        ({"exists": False}, "table ReceiptData exists"),
+        ({"sums": {"id": 1}}, "holds no numbers"),
+        ({"sums": {"tariff": None}}, "has no column tariff"),
+        ({"earliest": {"id": "r2"}}, "earliest id of table ReceiptData is r1, not r2"),
+    ],
+)
 def test_what_does_not_hold_is_told(receipts, expected, told):
     [sentence] = wrong(receipts, **expected)
     assert told in sentence, sentence
@@ -165,7 +178,8 @@ def test_the_impact_table_is_the_runbooks(receipts):
         found = impact.impact_of(graph, tables)
     effects = {(row["action"], row["table"].partition(".")[2]): row["effects"] for row in found}
     assert effects["DELETE", "TokenPurchase"] == {
-        "public.TokenPurchase": "rows deleted", "public.ReceiptData": "deletes rows",
+        "public.TokenPurchase": "rows deleted",
+        "public.ReceiptData": "deletes rows",
         "public.UserContribution": "deletes rows",
     }
     assert effects["DELETE", "ReceiptData"] == {"public.ReceiptData": "rows deleted"}
@@ -177,8 +191,8 @@ def test_the_impact_table_is_the_runbooks(receipts):
     assert impact.as_text([]) == []
     # It is so: the catalog's answer against the server's deed.
     receipts.execute("DELETE FROM \"TokenPurchase\" WHERE id = 'p000001'")
-    assert receipts.value("SELECT count(*) FROM \"ReceiptData\"") == 299
-    assert receipts.value("SELECT count(*) FROM \"UserContribution\"") == 399
+    assert receipts.value('SELECT count(*) FROM "ReceiptData"') == 299
+    assert receipts.value('SELECT count(*) FROM "UserContribution"') == 399
 
 
 def test_six_hundred_tables(receipts, tmp_path):
@@ -187,7 +201,8 @@ def test_six_hundred_tables(receipts, tmp_path):
         """DO $$ BEGIN FOR n IN 1..600 LOOP
              EXECUTE format('CREATE TABLE many_%%s (id int PRIMARY KEY, up int REFERENCES many_%%s ON DELETE CASCADE,'
                ' own int REFERENCES many_%%s)', n, greatest(n / 2, 1), n);
-           END LOOP; END $$; GRANT SELECT ON ALL TABLES IN SCHEMA public TO %s""" % OWNER
+           END LOOP; END $$; GRANT SELECT ON ALL TABLES IN SCHEMA public TO %s"""
+        % OWNER
     )
     started = time.monotonic()
     with receipts.site.connect() as session:
@@ -199,7 +214,8 @@ def test_six_hundred_tables(receipts, tmp_path):
     effects = {row["table"]: row["effects"] for row in found if row["action"] == "DELETE"}
     assert effects["public.many_600"] == {"public.many_600": "rows deleted, refuses"}
     assert effects["public.many_150"] == {
-        "public.many_150": "rows deleted, refuses", "public.many_300": "refuses, deletes rows",
+        "public.many_150": "rows deleted, refuses",
+        "public.many_300": "refuses, deletes rows",
         **{"public.many_%d" % n: "refuses, deletes rows" for n in (301, 600)},
     }
     wanted = {"connection": {"url": receipts.cluster.url("shop", user=OWNER)}}
@@ -218,9 +234,7 @@ def test_the_modules(receipts, tmp_path):
     assert not answer.failed and answer.result["checks"] == 5, answer.printed
     receipts.execute('DELETE FROM "UserContribution"')
     tables = [{"name": "UserContribution"}, {"name": "User", "rows": 1}]
-    answer = run_module(
-        tmp_path, "pg_table_check", {**common, **store, "backup": place.backup_id, "tables": tables}
-    )
+    answer = run_module(tmp_path, "pg_table_check", {**common, **store, "backup": place.backup_id, "tables": tables})
     assert answer.failed and len(answer.result["wrong"]) == 2 and answer.result["tables"][0]["rows"] == 0
     wanted = {**common, "tables": ["ReceiptData"], "referenced": True, "counts": False}
     known = run_module(tmp_path, "pg_table_info", wanted)

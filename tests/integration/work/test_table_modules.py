@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The modules for single tables, through Ansible: table backups, a restore, what check mode says of it, its undo."""
+
 from __future__ import annotations
 
 import os
@@ -16,7 +17,8 @@ from support.module_runner import run_module
 @pytest.fixture
 def module(plain, tmp_path):
     given = {
-        "connection": {"url": plain.cluster.url(plain.name, user=OWNER)}, "store": plain.store.root,
+        "connection": {"url": plain.cluster.url(plain.name, user=OWNER)},
+        "store": plain.store.root,
         "client_bin_dir": str(plain.cluster.bin_dir),
     }
 
@@ -59,17 +61,17 @@ def test_backup_restore_and_undo(plain, module, tmp_path):
     again = module("rollback_plan_info", **asked)
     assert not again.result["needed"] and again.result["done_before"] == operation.id, again.printed
 
-    plain.execute("INSERT INTO \"User\" (\"id\", \"email\") VALUES ('new', 'new')")
+    plain.execute('INSERT INTO "User" ("id", "email") VALUES (\'new\', \'new\')')
     right, files = digest(plain), sorted(os.walk(plain.store.root))
     refused = module("rollback_plan_info", scenario="undo", undo=operation.id)
     assert refused.failed and "would be lost" in refused.result["msg"], refused.printed
     assert digest(plain) == right and sorted(os.walk(plain.store.root)) == files
     would = module("rollback_plan_info", scenario="undo", undo=operation.id, accept_lost_rows=1)
     assert would.result["needed"] and (would.result["total"], would.result["lost_rows"]) == (2, 1), would.printed
-    plain.execute("DELETE FROM \"User\" WHERE \"id\" = 'new'")
+    plain.execute('DELETE FROM "User" WHERE "id" = \'new\'')
     planned = module("rollback_plan_info", scenario="undo").result
     assert (planned["undoes"], planned["table"]) == (operation.id, "public.User")
     undo = plain.begun(planned["kind"], planned["request"], dead=True).operation
     undone = module("rollback", operation=undo.id)
     assert undone.result["changed"] and undone.result["total"] == 1, undone.printed
-    assert plain.value("SELECT count(*) FROM \"User\" WHERE \"name\" = 'wrong'") == 1
+    assert plain.value('SELECT count(*) FROM "User" WHERE "name" = \'wrong\'') == 1

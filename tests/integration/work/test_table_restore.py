@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A table put right from a backup: only rows that differ are touched, everything else is as it was, or nothing is."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -62,8 +63,10 @@ def receipts(plain):
 def state(live):
     """Digest of every table, and every definition."""
     with live.site.connect() as session:
-        found = {name: (kind, digests.table_digest(session, "ONLY " + qualified(schema, name), columns))
-                 for kind, schema, name, columns in tables_of(session)}
+        found = {
+            name: (kind, digests.table_digest(session, "ONLY " + qualified(schema, name), columns))
+            for kind, schema, name, columns in tables_of(session)
+        }
         return found, definitions.definitions(session)
 
 
@@ -167,9 +170,12 @@ def test_an_undo_counts_what_was_written_since(receipts):
     owner(receipts, CORRUPT)
     wrong = state(receipts)
     restore(receipts, place=place)
-    owner(receipts, "UPDATE \"ReceiptData\" SET \"tokenNumber\" = 'since' WHERE \"id\" = 'r50';"
-                    "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());"
-                    "DELETE FROM \"ReceiptData\" WHERE \"id\" = 'r80'; TRUNCATE traces")
+    owner(
+        receipts,
+        'UPDATE "ReceiptData" SET "tokenNumber" = \'since\' WHERE "id" = \'r50\';'
+        "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());"
+        'DELETE FROM "ReceiptData" WHERE "id" = \'r80\'; TRUNCATE traces',
+    )
     undoes = plan_table_undo(receipts.site, None)["undoes"]
     run = receipts.begun("undo", {"undoes": undoes})
     with pytest.raises(Refused, match="3 rows would be lost"):
@@ -207,12 +213,15 @@ def test_a_writer_between_the_plan_and_the_act(receipts):
 def test_a_repair_leaves_the_other_rows(receipts):
     receipts.backup()
     owner(receipts, CORRUPT)
-    owner(receipts, "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());"
-                    "UPDATE \"ReceiptData\" SET \"tokenNumber\" = 'fine' WHERE \"id\" = 'r50'; TRUNCATE traces")
+    owner(
+        receipts,
+        "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());"
+        'UPDATE "ReceiptData" SET "tokenNumber" = \'fine\' WHERE "id" = \'r50\'; TRUNCATE traces',
+    )
     report = restore(receipts, mode="repair")
     assert not report["changed"] and counts(report) == (2, 4, 1)
     assert report["differences"][0]["samples"]["newer"] == [{"id": "new"}]
-    result = restore(receipts, mode="repair", where='"totalAmountZWG" = \'NaN\' -- these')
+    result = restore(receipts, mode="repair", where="\"totalAmountZWG\" = 'NaN' -- these")
     assert counts(result) == (0, 3, 0)
     result = restore(receipts, mode="repair", keys=["r90", {"id": "r91"}, "r50", "nobody"])
     assert counts(result) == (2, 1, 0)
@@ -228,7 +237,7 @@ def test_a_repair_leaves_the_other_rows(receipts):
         ({"mode": "repair", "where": "true) OR (true"}, "condition on the rows is not one"),
         ({"mode": "repair", "where": "a = "}, "condition on the rows cannot be used"),
         ({"mode": "repair", "where": "nonsense = 1"}, "condition on the rows cannot be used"),
-        ({"mode": "repair", "where": '"totalAmountZWG" = \'x\''}, "condition on the rows cannot be used"),
+        ({"mode": "repair", "where": "\"totalAmountZWG\" = 'x'"}, "condition on the rows cannot be used"),
         ({"mode": "repair", "keys": [{"ID": 1}]}, "not the key of a row"),
         ({"mode": "repair", "keys": [None]}, "not the key of a row"),
     ],
@@ -276,8 +285,11 @@ def test_exchanged_unique_values(receipts, table):
 def test_a_cascade_needs_consent_and_comes_back_with_an_undo(receipts):
     owner(receipts, "DELETE FROM \"ReceiptLine\" WHERE \"receiptId\" IN ('r5', 'r6')")
     place = receipts.backup()
-    owner(receipts, "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());"
-                    "INSERT INTO \"ReceiptLine\" (\"receiptId\") VALUES ('new'), ('new'); TRUNCATE traces")
+    owner(
+        receipts,
+        "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());"
+        "INSERT INTO \"ReceiptLine\" (\"receiptId\") VALUES ('new'), ('new'); TRUNCATE traces",
+    )
     before = state(receipts)
     with pytest.raises(Refused, match="Rows of other tables would be touched") as caught:
         restore(receipts, policy=LossPolicy(1))
@@ -316,10 +328,12 @@ def test_rows_of_others_that_are_touched_without_consent(receipts, monkeypatch):
 
 
 def test_rows_that_others_need_are_not_deleted(receipts):
-    owner(receipts, "CREATE TABLE strict (id int PRIMARY KEY, receipt text REFERENCES \"ReceiptData\")")
+    owner(receipts, 'CREATE TABLE strict (id int PRIMARY KEY, receipt text REFERENCES "ReceiptData")')
     receipts.backup()
-    owner(receipts, "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());"
-                    "INSERT INTO strict VALUES (1, 'new')")
+    owner(
+        receipts,
+        "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());INSERT INTO strict VALUES (1, 'new')",
+    )
     before = state(receipts)
     with pytest.raises(Refused, match="Other rows need rows") as caught:
         restore(receipts, policy=LossPolicy(1), accept_cascade=True)
@@ -329,7 +343,7 @@ def test_rows_that_others_need_are_not_deleted(receipts):
 
 def test_a_missing_parent(receipts):
     receipts.backup()
-    owner(receipts, "DELETE FROM \"TokenPurchase\" WHERE \"id\" = 'p000007'; TRUNCATE traces")
+    owner(receipts, 'DELETE FROM "TokenPurchase" WHERE "id" = \'p000007\'; TRUNCATE traces')
     before = state(receipts)
     with pytest.raises(Refused, match="cannot be put right") as caught:
         restore(receipts)
@@ -338,8 +352,11 @@ def test_a_missing_parent(receipts):
 
 
 def test_sequences_are_advanced(plain):
-    owner(plain, "CREATE TABLE counted (id serial PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY, what text);"
-                 "INSERT INTO counted (what) SELECT 'x' FROM generate_series(1, 30)")
+    owner(
+        plain,
+        "CREATE TABLE counted (id serial PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY, what text);"
+        "INSERT INTO counted (what) SELECT 'x' FROM generate_series(1, 30)",
+    )
     plain.backup()
     owner(plain, "TRUNCATE counted RESTART IDENTITY; INSERT INTO counted (what) VALUES ('a'), ('b')")
     result = restore(plain, "counted")
@@ -348,9 +365,12 @@ def test_sequences_are_advanced(plain):
     assert plain.rows("SELECT id, n FROM counted ORDER BY 1 DESC LIMIT 1") == [(31, 31)]
 
 
+ODD_TABLE = '"odd schema.with ""dot"""."table.of ""quotes"" 电"'
+LONG_TABLE = "a" + "23456789012345678901234567890123456789012345678901234567890123"
+LONG_COLUMN = "c" + "23456789012345678901234567890123456789012345678901234567890123"
 ODD = {
     "no_key": "UPDATE no_key SET b = 'x' WHERE a = 2; DELETE FROM no_key WHERE ctid = (SELECT min(ctid) FROM no_key);"
-              "INSERT INTO no_key VALUES (NULL, NULL)",
+    "INSERT INTO no_key VALUES (NULL, NULL)",
     "nothing": "INSERT INTO nothing SELECT FROM generate_series(1, 2)",
     "numbered": "UPDATE numbered SET c = 'wrong' WHERE b < 4; DELETE FROM numbered WHERE b = 7",
     "parent": "UPDATE ONLY parent SET what = 'x'; INSERT INTO parent VALUES (77, 'new')",
@@ -360,14 +380,11 @@ ODD = {
     "fast": "DELETE FROM fast",
     "composite_key": "UPDATE composite_key SET c = 'c' WHERE a = 1; DELETE FROM composite_key WHERE a = 2",
     "unique_not_null": "UPDATE unique_not_null SET v = 7",
-    '"odd schema.with ""dot"""."table.of ""quotes"" 电"':
-        'UPDATE "odd schema.with ""dot"""."table.of ""quotes"" 电" SET "a.b" = 9',
-    "a23456789012345678901234567890123456789012345678901234567890123":
-        'UPDATE "a23456789012345678901234567890123456789012345678901234567890123" SET'
-        ' "c23456789012345678901234567890123456789012345678901234567890123" = 9',
-    "TokenPurchase": "UPDATE \"TokenPurchase\" SET \"price\" = 5, \"note\" = NULL, picture = NULL WHERE \"id\" < 'p3'",
-    "User": "UPDATE \"User\" SET \"last\" = NULL, \"level\" = 3",
-    "UserContribution": "UPDATE \"UserContribution\" SET \"amount\" = 0",
+    ODD_TABLE: 'UPDATE %s SET "a.b" = 9' % ODD_TABLE,
+    LONG_TABLE: 'UPDATE "%s" SET "%s" = 9' % (LONG_TABLE, LONG_COLUMN),
+    "TokenPurchase": 'UPDATE "TokenPurchase" SET "price" = 5, "note" = NULL, picture = NULL WHERE "id" < \'p3\'',
+    "User": 'UPDATE "User" SET "last" = NULL, "level" = 3',
+    "UserContribution": 'UPDATE "UserContribution" SET "amount" = 0',
 }
 
 
@@ -399,14 +416,20 @@ def test_a_rule_in_the_way_is_found_by_the_proof(databases):
 
 def test_a_table_that_refers_to_itself(plain):
     """Rows that come to refer to rows which are inserted later, and away from rows that go."""
-    owner(plain, "CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree ON DELETE CASCADE, name text UNIQUE);"
-                 "INSERT INTO tree SELECT g, nullif(g / 2, 0), 'n' || g FROM generate_series(1, 40) g")
+    owner(
+        plain,
+        "CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree ON DELETE CASCADE, name text UNIQUE);"
+        "INSERT INTO tree SELECT g, nullif(g / 2, 0), 'n' || g FROM generate_series(1, 40) g",
+    )
     plain.backup()
     before = state(plain)
-    owner(plain, "INSERT INTO tree VALUES (99, 1, 'n99'); UPDATE tree SET up = 99 WHERE id IN (4, 5);"
-                 "UPDATE tree SET up = 1 WHERE up = 20; DELETE FROM tree WHERE id = 20;"
-                 "UPDATE tree SET name = 'tmp' WHERE id = 2; UPDATE tree SET name = 'n2' WHERE id = 3;"
-                 "UPDATE tree SET name = 'n3' WHERE id = 2")
+    owner(
+        plain,
+        "INSERT INTO tree VALUES (99, 1, 'n99'); UPDATE tree SET up = 99 WHERE id IN (4, 5);"
+        "UPDATE tree SET up = 1 WHERE up = 20; DELETE FROM tree WHERE id = 20;"
+        "UPDATE tree SET name = 'tmp' WHERE id = 2; UPDATE tree SET name = 'n2' WHERE id = 3;"
+        "UPDATE tree SET name = 'n3' WHERE id = 2",
+    )
     result = restore(plain, "tree", policy=LossPolicy(1))
     assert result["changed"] and not result["effects"]
     assert state(plain) == before
@@ -490,7 +513,7 @@ def test_readers_go_on_and_a_writer_that_does_not_end_is_waited_for(receipts, mo
     pinned = [pair if pair[0] != "lock_timeout" else ("lock_timeout", "1s") for pair in connection.PINNED_SETTINGS]
     with receipts.session(user=OWNER) as other, monkeypatch.context() as patch:
         patch.setattr(connection, "PINNED_SETTINGS", tuple(pinned))
-        other.execute("BEGIN; UPDATE \"ReceiptData\" SET \"tokenNumber\" = 'open' WHERE \"id\" = 'r9'")
+        other.execute('BEGIN; UPDATE "ReceiptData" SET "tokenNumber" = \'open\' WHERE "id" = \'r9\'')
         with pytest.raises(Refused, match="written to by a transaction that does not end"):
             restore(receipts)
         other.execute("ROLLBACK")
@@ -537,7 +560,9 @@ def test_check_has_no_effect(receipts):
 
 def test_partitions_with_a_trigger_and_children(plain):
     """A row that moved to another partition, and one that another table refers to."""
-    owner(plain, """
+    owner(
+        plain,
+        """
         CREATE TABLE months (id int, month int, what text, PRIMARY KEY (id, month)) PARTITION BY LIST (month);
         CREATE TABLE january PARTITION OF months FOR VALUES IN (1);
         CREATE TABLE later PARTITION OF months FOR VALUES IN (2, 3) PARTITION BY LIST (month);
@@ -549,11 +574,15 @@ def test_partitions_with_a_trigger_and_children(plain):
         CREATE TABLE traces (op text);
         CREATE FUNCTION trace() RETURNS trigger LANGUAGE plpgsql AS
           $$ BEGIN INSERT INTO public.traces VALUES (TG_OP); RETURN NULL; END $$;
-        CREATE TRIGGER traced AFTER INSERT OR UPDATE OR DELETE ON months FOR EACH ROW EXECUTE FUNCTION trace()""")
+        CREATE TRIGGER traced AFTER INSERT OR UPDATE OR DELETE ON months FOR EACH ROW EXECUTE FUNCTION trace()""",
+    )
     plain.backup(tables=["months"])
     before = state(plain)
-    owner(plain, "UPDATE months SET what = 'x' WHERE id < 5; UPDATE months SET month = 3 WHERE id = 25;"
-                 "DELETE FROM months WHERE id = 30; TRUNCATE traces")
+    owner(
+        plain,
+        "UPDATE months SET what = 'x' WHERE id < 5; UPDATE months SET month = 3 WHERE id = 25;"
+        "DELETE FROM months WHERE id = 30; TRUNCATE traces",
+    )
     result = restore(plain, "months", policy=LossPolicy(1))
     assert result["lost_rows"] == 1 and result["total"] == 7
     assert state(plain) == before
@@ -568,9 +597,12 @@ def test_a_database_that_is_not_in_utf8(databases, tables):
     made = "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0 OWNER %s" % OWNER
     run_sql(databases.cluster, "postgres", made)
     live = databases.existing("latin")
-    owner(live, "CREATE TABLE \"Käufe\" (\"Größe\" int PRIMARY KEY, \"é, x\" text);"
-                "INSERT INTO \"Käufe\" SELECT g, 'ünï' || g FROM generate_series(1, 20) g")
+    owner(
+        live,
+        'CREATE TABLE "Käufe" ("Größe" int PRIMARY KEY, "é, x" text);'
+        "INSERT INTO \"Käufe\" SELECT g, 'ünï' || g FROM generate_series(1, 20) g",
+    )
     live.backup(tables=tables)
     before = state(live)
-    owner(live, "UPDATE \"Käufe\" SET \"é, x\" = 'ö' WHERE \"Größe\" < 4")
+    owner(live, 'UPDATE "Käufe" SET "é, x" = \'ö\' WHERE "Größe" < 4')
     assert restore(live, "Käufe")["total"] == 3 and state(live) == before

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Databases with all that breaks tools: backed up, drilled, reverted, and the revert undone."""
+
 from __future__ import annotations
 
 import pathlib
@@ -16,7 +17,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.s
 from support.databases import OWNER, REALISTIC, run_sql
 
 SQL = pathlib.Path(__file__).resolve().parents[2] / "support" / "torture_database"
-NAME = "it's \"the\" shop; 电 %s"
+NAME = 'it\'s "the" shop; 电 %s'
 
 
 def at_ease(live, statement: str):

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """An undo is an operation like any other: by its id it can be undone too. Rows in between are counted."""
+
 from __future__ import annotations
 
 import pytest
@@ -47,7 +48,7 @@ def buy(live, name):
 
 
 def bought(live):
-    found = live.rows("SELECT \"id\" FROM \"TokenPurchase\" WHERE \"id\" !~ '^p[0-9]' ORDER BY 1")
+    found = live.rows('SELECT "id" FROM "TokenPurchase" WHERE "id" !~ \'^p[0-9]\' ORDER BY 1')
     return [name for (name,) in found]
 
 
@@ -109,7 +110,7 @@ def test_three_long(back_and_forth):
 
     buy(live, "three")
     with live.session(user=OWNER) as cursor:
-        cursor.execute("DELETE FROM \"UserContribution\" WHERE \"id\" = 'c1'")
+        cursor.execute('DELETE FROM "UserContribution" WHERE "id" = \'c1\'')
     with pytest.raises(Refused, match="2 rows would be lost"):
         undone(live, third, accept=1)
     lines = foretold(live, third)
@@ -234,7 +235,7 @@ def test_somebody_who_writes_while_it_is_backed_up(back_and_forth, monkeypatch):
     def write(where):
         if where == "retired.dumped":
             live.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % name, "postgres")
-            live.execute("DELETE FROM \"UserContribution\" WHERE \"id\" = 'c7'", name)
+            live.execute('DELETE FROM "UserContribution" WHERE "id" = \'c7\'', name)
             live.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS false' % name, "postgres")
 
     monkeypatch.setattr(retired_module, "reach", write)
@@ -310,7 +311,7 @@ def test_the_code_alone_three_long(plain):
 
 def test_a_table_three_long(plain):
     place = plain.backup()
-    plain.execute("UPDATE \"UserContribution\" SET \"contributionAmount\" = 0 WHERE \"id\" < 'c2'")
+    plain.execute('UPDATE "UserContribution" SET "contributionAmount" = 0 WHERE "id" < \'c2\'')
     zeros = 'SELECT count(*) FROM "UserContribution" WHERE "contributionAmount" = 0'
     wrong = plain.value(zeros)
     run = begun(plain, "rollback", scenario="corrupted_table")
@@ -334,5 +335,6 @@ def test_a_table_three_long(plain):
     with pytest.raises(Refused, match="There is no operation") as caught:
         plan_undo(plain.site, "20200101T000000Z-abcdef")
     assert caught.value.hint == "what can be undone now: -e rollback_operation=%s (undo of %s, table)" % (
-        chain[-1].id, chain[-2].id,
+        chain[-1].id,
+        chain[-2].id,
     )

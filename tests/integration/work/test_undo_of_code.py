@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What an undo undoes when the last rollback changed the release alone: found by the operations, newest first."""
+
 from __future__ import annotations
 
 import pytest
@@ -26,8 +27,13 @@ def test_the_release_goes_back_and_the_database_stays(plain):
     rolled_back = ended(plain, "rollback", method="code_only")
     plan = plan_undo(plain.site, None)
     assert plan == {
-        "needed": False, "method": "code_only", "undoes": rolled_back.id, "commit": "newer", "retired": None,
-        "table": None, "undone_by": None,
+        "needed": False,
+        "method": "code_only",
+        "undoes": rolled_back.id,
+        "commit": "newer",
+        "retired": None,
+        "table": None,
+        "undone_by": None,
     }
     assert plan_undo(plain.site, rolled_back.id) == plan
 

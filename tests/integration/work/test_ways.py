@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Every way back by the two calls that carry it out: made from the operation's request, prepared, applied, settled."""
+
 from __future__ import annotations
 
 import types
@@ -124,11 +125,14 @@ def test_the_release_alone(back):
 PROOF = {"proved": False, "reasons": ["x"], "source": "given", "sha256": ""}
 
 
-@pytest.mark.parametrize(("journal", "way", "database"), [
-    ({"old_release": {"works": True}}, "code_only", "keeps the new schema, on which the former release was proved"),
-    ({"old_release": {"works": False}}, "restore", "a database restored from "),
-    ({"old_release": {"works": False}, "down_proof": PROOF}, "restore", "a database restored from "),
-])
+@pytest.mark.parametrize(
+    ("journal", "way", "database"),
+    [
+        ({"old_release": {"works": True}}, "code_only", "keeps the new schema, on which the former release was proved"),
+        ({"old_release": {"works": False}}, "restore", "a database restored from "),
+        ({"old_release": {"works": False}, "down_proof": PROOF}, "restore", "a database restored from "),
+    ],
+)
 def test_a_deploy_goes_back_by_itself(back, journal, way, database):
     """By what its rehearsal proved, with nothing lost."""
     run = back.deployed(**journal)

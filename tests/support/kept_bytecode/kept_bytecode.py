@@ -8,6 +8,7 @@ With each task Ansible sends a module and its library as source in an archive, a
 third of all that a short module costs. Imported at the start of an interpreter, this compiles each text once; the same
 text is the same code. The folder is BACKSTOP_TEST_BYTECODE, or one in /var/tmp for each user.
 """
+
 from __future__ import annotations
 
 import _imp

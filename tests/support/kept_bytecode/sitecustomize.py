@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Python imports this at its start where the folder is in PYTHONPATH."""
+
 from __future__ import annotations
 
 import kept_bytecode

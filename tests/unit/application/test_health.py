@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Whatever is wrong with an application's health: the message has the address that was asked and what came back."""
+
 from __future__ import annotations
 
 import http.server
@@ -37,13 +38,16 @@ def port():
         server.shutdown()
 
 
-@pytest.mark.parametrize("path,expect,back", [
-    ("/helth", None, "status 404: Cannot GET /helth"),
-    ("/moved", None, "status 302, no text"),
-    ("/page", {"status": "ok"}, "the answer is not JSON; "),
-    ("/page", {"status": "ok"}, "status 200: <p>Hello"),
-    ("/health", {"status": "fine"}, 'status is "ok", not "fine"; '),
-])
+@pytest.mark.parametrize(
+    "path,expect,back",
+    [
+        ("/helth", None, "status 404: Cannot GET /helth"),
+        ("/moved", None, "status 302, no text"),
+        ("/page", {"status": "ok"}, "the answer is not JSON; "),
+        ("/page", {"status": "ok"}, "status 200: <p>Hello"),
+        ("/health", {"status": "fine"}, 'status is "ok", not "fine"; '),
+    ],
+)
 def test_a_wrong_address(port, path, expect, back):
     with pytest.raises(NotHealthy) as caught:
         wait_healthy("http://127.0.0.1:%d%s" % (port, path), expect, timeout=0.1)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Which processes work below a directory or were started from there, besides those that one knows of."""
+
 from __future__ import annotations
 
 import contextlib

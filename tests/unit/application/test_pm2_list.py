@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Reading pm2's list, whatever stands around it, without keeping what it tells of the environment."""
+
 from __future__ import annotations
 
 import json
@@ -22,8 +23,16 @@ SECRET = "hidden-value"
 
 def entry(name: str, status: str = "online", **changes: Any) -> Any:
     settings = {
-        "status": status, "restart_time": 0, "pm_uptime": 1, "pm_cwd": "/", "pm_exec_path": "/x.js", "pm_id": 4,
-        "pm_err_log_path": "/logs/err", "pm_out_log_path": "/dev/null", "DATABASE_URL": SECRET, "env": {"A": SECRET},
+        "status": status,
+        "restart_time": 0,
+        "pm_uptime": 1,
+        "pm_cwd": "/",
+        "pm_exec_path": "/x.js",
+        "pm_id": 4,
+        "pm_err_log_path": "/logs/err",
+        "pm_out_log_path": "/dev/null",
+        "DATABASE_URL": SECRET,
+        "env": {"A": SECRET},
     }
     return {"pid": 0, "name": name, "pm2_env": {**settings, **changes}, "pm_id": 4, "monit": {}}
 
@@ -85,5 +94,5 @@ def test_a_secret_at_which_the_end_of_a_log_is_cut(tmp_path: pathlib.Path) -> No
     for most in range(6, 40):
         shown = "\n".join(read_log(str(log), 0, [SECRET], most))
         assert shown.endswith("last") == (most > len(SECRET) + 4) and not any(
-            SECRET[place:place + 4] in shown for place in range(len(SECRET) - 3)
+            SECRET[place : place + 4] in shown for place in range(len(SECRET) - 3)
         )

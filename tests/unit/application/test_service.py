@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The modules that look at, start and stop the application: which options they take, and what they return."""
+
 from __future__ import annotations
 
 import http.server
@@ -23,8 +24,13 @@ from support.systemd_answers import Answers
 
 ONE, TWO = "1" * 40, "2" * 40
 PM2 = {
-    "name": "tiny", "executable": "/nowhere/pm2", "home": "/nowhere/home", "node_bin_dir": None,
-    "ecosystem_file": "ecosystem.config.js", "stable": 0, "save": True,
+    "name": "tiny",
+    "executable": "/nowhere/pm2",
+    "home": "/nowhere/home",
+    "node_bin_dir": None,
+    "ecosystem_file": "ecosystem.config.js",
+    "stable": 0,
+    "save": True,
 }
 SYSTEMD = {"unit": "tokens", "scope": "system", "stable": 0}
 COMMANDS = {"status": ["true"], "start": [], "stop": [], "log": []}
@@ -113,7 +119,10 @@ def test_a_unit_is_started(answers: Answers, tmp_path: pathlib.Path) -> None:
 def test_commands(tmp_path: pathlib.Path) -> None:
     script = str(service_script.write(tmp_path))
     commands = {
-        "status": [script, "status"], "start": [script, "run", "${commit}"], "stop": [script, "stop"], "log": [],
+        "status": [script, "status"],
+        "start": [script, "run", "${commit}"],
+        "stop": [script, "stop"],
+        "log": [],
     }
 
     def ensure(state: str, commit: str, check_mode: bool = False) -> Dict[str, Any]:
@@ -169,8 +178,13 @@ def test_without_an_address_what_runs_is_taken_for_healthy(
     (tmp_path / "releases" / ONE).mkdir(parents=True)
     (tmp_path / "current").symlink_to(tmp_path / "releases" / ONE)
     asked = request(
-        manager="commands", commands={**COMMANDS, "status": [status]}, root=str(tmp_path), log_start=None,
-        log_error_pattern="x", health_url=server + path if path else "", health_expect={},
+        manager="commands",
+        commands={**COMMANDS, "status": [status]},
+        root=str(tmp_path),
+        log_start=None,
+        log_error_pattern="x",
+        health_url=server + path if path else "",
+        health_expect={},
     )
     found = application_info.act(asked)
     assert (found["running"], found["healthy"]) == (status == "true", healthy)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Reading smoke tests from data: what is wrong is named, with what was probably meant."""
+
 from __future__ import annotations
 
 from typing import Any, Dict, List
@@ -60,7 +61,10 @@ def test_what_is_wrong_is_named(steps: Any, message: str) -> None:
 def test_a_value_keeps_its_type_when_it_stands_alone() -> None:
     saved = {"id": 7, "name": "x", "list": [1]}
     assert fill({"a": "${id}", "b": "n ${id} ${name}", "c": ["${list}", 3], "${name}": None}, saved) == {
-        "a": 7, "b": "n 7 x", "c": [[1], 3], "x": None,
+        "a": 7,
+        "b": "n 7 x",
+        "c": [[1], 3],
+        "x": None,
     }
 
 

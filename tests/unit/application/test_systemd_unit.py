@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What is concluded from systemd's answers."""
+
 from __future__ import annotations
 
 import os
@@ -62,7 +63,8 @@ def test_a_unit_that_crashes_again_and_again(tmp_path: pathlib.Path) -> None:
 def test_a_restart_while_it_must_be_stable(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = Answers(ActiveState="inactive", MainPID=0)
     answers.after_restart = {
-        "ActiveState": "active", "MainPID": HERE,
+        "ActiveState": "active",
+        "MainPID": HERE,
         "ActiveEnterTimestampMonotonic": int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6) + 10**9,
     }
 

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Files that survive a crash and that nobody else reads; locks that die with their holder."""
+
 from __future__ import annotations
 
 import json

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Errors say what was found, what was expected and what to do."""
+
 from __future__ import annotations
 
 import pytest

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Programs: status checked, secrets hidden, nothing left running."""
+
 from __future__ import annotations
 
 import contextlib
@@ -70,8 +71,11 @@ def test_much_output_on_both_streams():
 
 
 def test_secrets_show_nowhere_but_in_the_output_itself():
-    done = run([*PYTHON, "import os; print(os.environ['X']); os.write(2, os.environ['X'].encode())"],
-               environment={"X": "s3cret"}, secrets=["s3cret", ""])
+    done = run(
+        [*PYTHON, "import os; print(os.environ['X']); os.write(2, os.environ['X'].encode())"],
+        environment={"X": "s3cret"},
+        secrets=["s3cret", ""],
+    )
     assert done.stdout == HIDDEN + "\n" and done.stderr == HIDDEN and done.output == b"s3cret\n"
     with pytest.raises(BackstopError) as caught:
         run([*PYTHON, "import sys; sys.exit('it was s3cret')"], secrets=["s3cret"], check="It failed")

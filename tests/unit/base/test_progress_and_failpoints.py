@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Where a run is, and where a test can cut it off."""
+
 from __future__ import annotations
 
 import datetime

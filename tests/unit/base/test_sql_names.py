@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Names in SQL: quoted so that they mean themselves, read as a person types them, made so that they fit."""
+
 from __future__ import annotations
 
 import pytest

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The configuration of the command: what is wrong is named with its file and key, secrets are never shown."""
+
 from __future__ import annotations
 
 import json
@@ -45,7 +46,9 @@ def test_everything_that_can_be_said(write, tmp_path):
         "age_recipients": [RECIPIENT],
         "age_identity": "/run/backstop/identity.txt",
         "offsite": {
-            "remote": "kept:backups/shop", "rclone_config": "/etc/backstop/rclone.conf", "max_age": "2d",
+            "remote": "kept:backups/shop",
+            "rclone_config": "/etc/backstop/rclone.conf",
+            "max_age": "2d",
             "retention": {"keep_days": 30},
         },
     }

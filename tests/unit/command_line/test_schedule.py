@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What the role scheduled_backups writes on hosts, rendered as Ansible does and read by whoever will read it."""
+
 from __future__ import annotations
 
 import pathlib
@@ -19,7 +20,7 @@ from support.collection_files import ROLES
 
 ROLE = ROLES / "scheduled_backups"
 DAYS = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"]
-SHOP = {"name": "shop", "connection": {"user": "owner", "database": "Shop \"é\" {{ x }} %"}}
+SHOP = {"name": "shop", "connection": {"user": "owner", "database": 'Shop "é" {{ x }} %'}}
 OTHER = {"name": "other.db-2", "connection": {"user": "owner", "database": "other"}, "store": "/srv/more backups"}
 
 
@@ -45,8 +46,11 @@ def render(template: str, given: Dict[str, Any]) -> str:
     templar = Templar(DataLoader(), given)
     # As ansible.builtin.template does: see its options trim_blocks and keep_trailing_newline.
     overrides = {"trim_blocks": True, "keep_trailing_newline": True}
-    return str(templar.copy_with_new_env().template(trust_as_template("#jinja2: %s\n%s" % (
-        ", ".join("%s: %s" % pair for pair in overrides.items()), text))))
+    return str(
+        templar.copy_with_new_env().template(
+            trust_as_template("#jinja2: %s\n%s" % (", ".join("%s: %s" % pair for pair in overrides.items()), text))
+        )
+    )
 
 
 def jobs(given: Dict[str, Any]) -> List[Dict[str, Any]]:
@@ -70,9 +74,12 @@ def test_a_configuration_with_little(tmp_path):
 
 def test_a_configuration_with_everything(tmp_path):
     item = {
-        **OTHER, "password": "hunter2", "administration": {"database": "maintenance", "port": "5434"},
+        **OTHER,
+        "password": "hunter2",
+        "administration": {"database": "maintenance", "port": "5434"},
         "connection": {**OTHER["connection"], "port": "5433", "connect_timeout": 3, "host": "db", "sslmode": "require"},
-        "client_bin_dir": "/opt/pg/bin", "max_age": "2d",
+        "client_bin_dir": "/opt/pg/bin",
+        "max_age": "2d",
         "webhook": {"url": "https://example.org/x", "events": ["missing"]},
         "application": {"stop": ["systemctl", "stop", "shop"], "start": ["start-shop", "${commit}"]},
     }
@@ -86,8 +93,12 @@ def test_a_configuration_with_everything(tmp_path):
 
 
 RECIPIENT = "age1qgzsg3psph477xwwl2gvdnrs4xcm50z2qmtkethxrxayg3safsfsnrpwel"
-OFFSITE = {"remote": "kept:fleet", "rclone_config": "/etc/backstop/rclone.conf", "max_age": "2d",
-           "retention": {"keep_days": "30", "max_delete_share": "0.2", "time_zone": "UTC"}}
+OFFSITE = {
+    "remote": "kept:fleet",
+    "rclone_config": "/etc/backstop/rclone.conf",
+    "max_age": "2d",
+    "retention": {"keep_days": "30", "max_delete_share": "0.2", "time_zone": "UTC"},
+}
 
 
 def test_second_copies(tmp_path):
@@ -102,10 +113,13 @@ def test_second_copies(tmp_path):
         assert changed.offsite.offsite.remote == expected
     own = configured(tmp_path, {**SHOP, "offsite": {"remote": "other:x"}}, scheduled_backups_offsite=OFFSITE, **host)
     assert own.offsite.offsite.remote == "other:x"
-    unit = render("job.service.j2", {
-        **variables([SHOP, OTHER], scheduled_backups_offsite={"remote": "/mnt/kept"}, **host),
-        "scheduled_backups_job": jobs(variables([SHOP]))[0],
-    })
+    unit = render(
+        "job.service.j2",
+        {
+            **variables([SHOP, OTHER], scheduled_backups_offsite={"remote": "/mnt/kept"}, **host),
+            "scheduled_backups_job": jobs(variables([SHOP]))[0],
+        },
+    )
     assert '"-/mnt/kept/app1"' in unit
 
 
@@ -134,8 +148,11 @@ def told(name: str, databases: Any = (SHOP,), **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("given", "on_windows"),
     [
-        ({}, False), ({"ansible_connection": "ssh"}, False), ({"ansible_connection": "local"}, False),
-        ({"ansible_connection": "winrm"}, True), ({"ansible_connection": "psrp"}, True),
+        ({}, False),
+        ({"ansible_connection": "ssh"}, False),
+        ({"ansible_connection": "local"}, False),
+        ({"ansible_connection": "winrm"}, True),
+        ({"ansible_connection": "psrp"}, True),
         ({"ansible_connection": "ssh", "ansible_shell_type": "powershell"}, True),
         ({"ansible_connection": "ssh", "ansible_shell_type": "sh"}, False),
     ],
@@ -144,7 +161,8 @@ def test_hosts_with_windows_get_the_script(given, on_windows):
     assert told("scheduled_backups_on_windows", **given) is on_windows
     tasks = yaml.safe_load((ROLE / "tasks" / "main.yml").read_text("utf-8"))
     assert [(task.get("ansible.builtin.include_tasks"), task["when"]) for task in tasks] == [
-        ("windows.yml", "scheduled_backups_on_windows"), (None, "not scheduled_backups_on_windows"),
+        ("windows.yml", "scheduled_backups_on_windows"),
+        (None, "not scheduled_backups_on_windows"),
     ]
 
 
@@ -221,13 +239,16 @@ def test_units():
         timer = render("job.timer.j2", {**given, "scheduled_backups_job": job}).splitlines()
         assert "Persistent=yes" in timer
         (calendar,) = [line for line in timer if line.startswith("OnCalendar=")]
-        assert calendar == {
-            "daily": "OnCalendar=Mon,Tue,Wed,Thu,Fri,Sat *-*-* 02:00:00",
-            "weekly": "OnCalendar=Sun *-*-* 03:00:00",
-            "prune": "OnCalendar=Sun,Mon,Tue,Wed,Thu,Fri,Sat *-*-* 04:00:00",
-            "drill": "OnCalendar=Sun *-*-* 05:00:00",
-            "check": "OnCalendar=Sun,Mon,Tue,Wed,Thu,Fri,Sat *-*-* *:30:00",
-        }[job["name"]]
+        assert (
+            calendar
+            == {
+                "daily": "OnCalendar=Mon,Tue,Wed,Thu,Fri,Sat *-*-* 02:00:00",
+                "weekly": "OnCalendar=Sun *-*-* 03:00:00",
+                "prune": "OnCalendar=Sun,Mon,Tue,Wed,Thu,Fri,Sat *-*-* 04:00:00",
+                "drill": "OnCalendar=Sun *-*-* 05:00:00",
+                "check": "OnCalendar=Sun,Mon,Tue,Wed,Thu,Fri,Sat *-*-* *:30:00",
+            }[job["name"]]
+        )
     arguments = Templar(DataLoader(), given).template(trust_as_template("{{ scheduled_backups_ready }}"))
     ready = {"name": "ready", "what": "Trial", "arguments": arguments}
     services["ready"] = render("job.service.j2", {**given, "scheduled_backups_job": ready}).splitlines()

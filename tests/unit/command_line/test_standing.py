@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """How a database stands with its backups, whatever the clock and the store say."""
+
 from __future__ import annotations
 
 import datetime
@@ -45,11 +46,16 @@ def put(configuration, age_hours, kind="daily", passed=True, level="readable", d
     folder = pathlib.Path(configuration.store.backup_path(kind, "%s-%s" % (database, age_hours)))
     folder.mkdir()
     manifest = {
-        "format": 1, "id": folder.name, "kind": kind, "created": timestamp(created),
+        "format": 1,
+        "id": folder.name,
+        "kind": kind,
+        "created": timestamp(created),
         "database": {"name": database, "oid": 16384, "size": 1},
         "server": {"system_identifier": "", "major": 15, "version": "15.0"},
         "archive": {"file": "archive.dump", "format": "custom", "compression": "gzip", "size": 1000, "tool": "15.0"},
-        "files": {}, "tables": [], "snapshot": {},
+        "files": {},
+        "tables": [],
+        "snapshot": {},
         "seconds": {"dump": 1.5, "decode": 0.5},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -177,9 +183,9 @@ def test_metrics(configuration):
         "backstop_max_age_seconds%s 86400.0" % labels,
     ):
         assert line in lines, line
-    assert len([line for line in lines if line.startswith("# TYPE")]) == len({line.split("{")[0] for line in lines} - {
-        line for line in lines if line.startswith("#")
-    })
+    assert len([line for line in lines if line.startswith("# TYPE")]) == len(
+        {line.split("{")[0] for line in lines} - {line for line in lines if line.startswith("#")}
+    )
 
 
 def test_metrics_without_anything(configuration):

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The library names nothing of Ansible: what to do about an error is data, and each way in words it for its users."""
+
 from __future__ import annotations
 
 import ast
@@ -128,8 +129,14 @@ def test_the_command_names_only_options_and_subcommands_that_it_has():
 
 #: Options that take no value, or one of a list.
 FLAGS = {
-    Setting.ACCEPT_CASCADE: True, Setting.ACCEPT_UNREADABLE: True, Setting.AGAIN: True, Setting.TAKE_OVER: True,
-    Setting.REAPPLY_DELETES: True, Setting.METHOD: "drop", Setting.MODE: "repair", Setting.REAPPLY: "apply",
+    Setting.ACCEPT_CASCADE: True,
+    Setting.ACCEPT_UNREADABLE: True,
+    Setting.AGAIN: True,
+    Setting.TAKE_OVER: True,
+    Setting.REAPPLY_DELETES: True,
+    Setting.METHOD: "drop",
+    Setting.MODE: "repair",
+    Setting.REAPPLY: "apply",
     Setting.RESTORE_METHOD: "in_place",
 }
 

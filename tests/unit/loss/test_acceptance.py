@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What a rollback may lose: each number by itself, and a refusal that reports all that is too much."""
+
 from __future__ import annotations
 
 import pytest

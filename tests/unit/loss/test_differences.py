@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Sorted rows of two tables, compared as they come: found is what the difference of two multisets is."""
+
 from __future__ import annotations
 
 import random

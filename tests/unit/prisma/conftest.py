@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Random tests say how to repeat them."""
+
 from __future__ import annotations
 
 import os

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Finding the schema engine, and the guard in front of it."""
+
 from __future__ import annotations
 
 import os
@@ -109,7 +110,10 @@ def test_the_guard_hands_the_url_to_the_engine_only(tmp_path):
             assert "cret" not in stream.read()
         assert os.stat(path).st_mode & 0o777 == 0o700 and os.stat(os.path.dirname(path)).st_mode & 0o777 == 0o700
         answer = subprocess.run(
-            [path, "--datamodels", "a b", "$HOME"], env={**os.environ, **variables}, stdout=subprocess.PIPE, check=True,
+            [path, "--datamodels", "a b", "$HOME"],
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            check=True,
         ).stdout.decode()
         lines = answer.splitlines()
         assert "DATABASE_URL=" + URL in lines and "DIRECT_URL=" + URL in lines

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What Prisma says, in its own words and colours, becomes an error with a code, a migration and a hint."""
+
 from __future__ import annotations
 
 import pytest
@@ -14,7 +15,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma
 
 NAME = "20251108000000_add_receipt_data"
 STARTED = "2 migrations found\n\nApplying migration `20251001000000_init`\nApplying migration `%s`\n" % NAME
-P3018 = """\
+P3018 = (
+    """\
 Error: \x1b[1m\x1b[31mP3018
 
 A migration failed to apply. New migrations cannot be applied before the error is recovered from. Read more about \
@@ -35,7 +37,9 @@ DbError { severity: "ERROR", parsed_severity: Some(Error), code: SqlState(E42P07
 
    0: sql_schema_connector::apply_migration::apply_script
              at schema-engine/connectors/sql-schema-connector/src/apply_migration.rs:113
-""" % NAME
+"""
+    % NAME
+)
 TRACE = "\n   0: schema_core::state::ApplyMigrations\n             at schema-engine/core/src/state.rs:236\n"
 
 
@@ -52,23 +56,30 @@ def test_a_failed_migration():
     assert said(P3018).migration == NAME
     assert "exists already" in error.hint and "mark a migration" in error.hint
     assert error.details == {
-        "prisma_code": "P3018", "migration": NAME, "sqlstate": "42P07", "nothing_changed": False,
-        "database_message": error.database_message, "started": error.started,
+        "prisma_code": "P3018",
+        "migration": NAME,
+        "sqlstate": "42P07",
+        "nothing_changed": False,
+        "database_message": error.database_message,
+        "started": error.started,
     }
 
 
-@pytest.mark.parametrize("code, text, migration", [
-    ("P1000", "Authentication failed, the provided database credentials for `a` are not valid.", None),
-    ("P1001", "Can't reach database server at `db:5432`", None),
-    ("P1003", "Database `shop` does not exist", None),
-    ("P3005", "The database schema is not empty. Read more: https://pris.ly/d/migrate-baseline", None),
-    ("P3008", "The migration `%s` is already recorded as applied in the database." % NAME, NAME),
-    ("P3009", "migrate found failed migrations\nThe `%s` migration started at 2025 failed" % NAME, NAME),
-    ("P3011", "Migration `%s` cannot be rolled back because it was never applied to the database." % NAME, NAME),
-    ("P3012", "Migration `%s` cannot be rolled back because it is not in a failed state." % NAME, NAME),
-    ("P3017", "The migration %s could not be found. Please make sure that the migration exists" % NAME, NAME),
-    ("P3019", "The datasource provider `postgresql` does not match the one in migration_lock.toml, `mysql`.", None),
-])
+@pytest.mark.parametrize(
+    "code, text, migration",
+    [
+        ("P1000", "Authentication failed, the provided database credentials for `a` are not valid.", None),
+        ("P1001", "Can't reach database server at `db:5432`", None),
+        ("P1003", "Database `shop` does not exist", None),
+        ("P3005", "The database schema is not empty. Read more: https://pris.ly/d/migrate-baseline", None),
+        ("P3008", "The migration `%s` is already recorded as applied in the database." % NAME, NAME),
+        ("P3009", "migrate found failed migrations\nThe `%s` migration started at 2025 failed" % NAME, NAME),
+        ("P3011", "Migration `%s` cannot be rolled back because it was never applied to the database." % NAME, NAME),
+        ("P3012", "Migration `%s` cannot be rolled back because it is not in a failed state." % NAME, NAME),
+        ("P3017", "The migration %s could not be found. Please make sure that the migration exists" % NAME, NAME),
+        ("P3019", "The datasource provider `postgresql` does not match the one in migration_lock.toml, `mysql`.", None),
+    ],
+)
 @pytest.mark.parametrize("form", ["Error: %s: %s\n", "Error: %s\n\n%s\n"])
 def test_found_before_anything_was_done(form, code, text, migration):
     error = said(form % (code, text))
@@ -108,11 +119,14 @@ def test_an_own_transaction_hides_the_first_error():
     assert "BEGIN of its own" in error.hint
 
 
-@pytest.mark.parametrize("text", [
-    "Error: request to https://binaries.example/x.gz.sha256 failed, reason: getaddrinfo ENOTFOUND binaries.example",
-    "Error: Schema engine exited. Error: Command failed with EACCES: /x/schema-engine cli can-connect-to-database",
-    "Error: Env var PRISMA_SCHEMA_ENGINE_BINARY is provided but provided path /x can't be resolved.",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Error: request to https://binaries.example/x.gz.sha256 failed, reason: getaddrinfo ENOTFOUND binaries.example",
+        "Error: Schema engine exited. Error: Command failed with EACCES: /x/schema-engine cli can-connect-to-database",
+        "Error: Env var PRISMA_SCHEMA_ENGINE_BINARY is provided but provided path /x can't be resolved.",
+    ],
+)
 def test_no_engine(text):
     error = said(text)
     assert error.message == "Prisma's engine could not be started" and error.nothing_changed

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The migrations folder, the history and their comparison, without a database."""
+
 from __future__ import annotations
 
 import datetime
@@ -37,7 +38,10 @@ def row(name, state=APPLIED, sql="SELECT 1;\n", number=0, **fields):
     """A row as Prisma leaves it in this state."""
     started = START + datetime.timedelta(seconds=number)
     values = {
-        "id": "%s-%d" % (name, number), "checksum": sha256(sql), "migration_name": name, "started_at": started,
+        "id": "%s-%d" % (name, number),
+        "checksum": sha256(sql),
+        "migration_name": name,
+        "started_at": started,
         "finished_at": started if state == APPLIED else None,
         "rolled_back_at": started if state == ROLLED_BACK else None,
         "applied_steps_count": 1 if state == APPLIED else 0,
@@ -220,7 +224,9 @@ def test_expected_migrations():
 def test_effective_state():
     rows = [row(RECEIPTS, ROLLED_BACK), row(INIT, number=1), row(RECEIPTS, number=2), row("2_x", FAILED, number=3)]
     assert [(effect.name, effect.state) for effect in effective_state(rows)] == [
-        ("2_x", FAILED), (INIT, APPLIED), (RECEIPTS, APPLIED),
+        ("2_x", FAILED),
+        (INIT, APPLIED),
+        (RECEIPTS, APPLIED),
     ]
     assert effective_state(None) == []
 

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What squawk finds is told by migration and line; what it does not say is an error."""
+
 from __future__ import annotations
 
 import pathlib

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Histories as years of work leave them: hundreds of migrations, squashed ones, a baseline, names rolled back twice."""
+
 from __future__ import annotations
 
 import datetime
@@ -33,8 +34,13 @@ def name_of(number):
 def row(name, state=APPLIED, number=0, steps=1):
     moment = START + datetime.timedelta(seconds=number)
     return HistoryRow(
-        "%s-%d" % (name, number), CHECKSUM, name, moment, moment if state == APPLIED else None,
-        moment if state == ROLLED_BACK else None, steps if state == APPLIED else 0,
+        "%s-%d" % (name, number),
+        CHECKSUM,
+        name,
+        moment,
+        moment if state == APPLIED else None,
+        moment if state == ROLLED_BACK else None,
+        steps if state == APPLIED else 0,
     )
 
 

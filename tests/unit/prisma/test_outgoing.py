@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What a migration opens to other servers, writes and sends, read from its text."""
+
 from __future__ import annotations
 
 import pytest

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Where a project keeps its schema and migrations, and which variables name its database."""
+
 from __future__ import annotations
 
 import json
@@ -69,7 +70,7 @@ def test_other_variables(tmp_path):
 
 @pytest.mark.parametrize("field", ["url", "directUrl"])
 def test_a_fixed_database_is_refused(tmp_path, field):
-    schema = SCHEMA.replace("url =", "%s = \"postgresql://u:secret@h/d\" //" % field)
+    schema = SCHEMA.replace("url =", '%s = "postgresql://u:secret@h/d" //' % field)
     with pytest.raises(Refused, match="names a fixed database") as caught:
         make(tmp_path, {"schema.prisma": schema}).url_variables()
     assert "secret" not in str(caught.value)
@@ -112,11 +113,16 @@ def release(tmp_path):
     """Makes a release with a Prisma of some version; nothing of it can be run."""
 
     def create(version):
-        project = make(tmp_path, {
-            "prisma/schema.prisma": SCHEMA, "node_modules/prisma/build/index.js": "",
-            "node_modules/prisma/package.json": json.dumps({"version": version}),
-            "node_modules/@prisma/engines/schema-engine-x": "", "bin/node": "",
-        })
+        project = make(
+            tmp_path,
+            {
+                "prisma/schema.prisma": SCHEMA,
+                "node_modules/prisma/build/index.js": "",
+                "node_modules/prisma/package.json": json.dumps({"version": version}),
+                "node_modules/@prisma/engines/schema-engine-x": "",
+                "bin/node": "",
+            },
+        )
         for program in ("bin/node", "node_modules/@prisma/engines/schema-engine-x"):
             (tmp_path / program).chmod(0o755)
         return {"project": project.path, "node_bin_dir": str(tmp_path / "bin"), "environment": {}}

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Statements that reach beyond the database are found, others are not."""
+
 from __future__ import annotations
 
 import itertools
@@ -25,7 +26,7 @@ REACHING = [
     "DROP ROLE IF EXISTS reporting",
     "DROP GROUP g",
     "CREATE DATABASE other",
-    'ALTER DATABASE "electricity-tokens" SET timezone = \'UTC\'',
+    "ALTER DATABASE \"electricity-tokens\" SET timezone = 'UTC'",
     "DROP DATABASE other",
     "CREATE TABLESPACE fast LOCATION '/x'",
     "ALTER SYSTEM SET wal_level = logical",
@@ -40,7 +41,7 @@ REACHING = [
     "CREATE SUBSCRIPTION s CONNECTION 'host=x' PUBLICATION p",
     "COPY t FROM PROGRAM 'cat /etc/passwd'",
     "SELECT pg_reload_conf()",
-    "SELECT pg_catalog.\"pg_terminate_backend\" (pid) FROM pg_stat_activity",
+    'SELECT pg_catalog."pg_terminate_backend" (pid) FROM pg_stat_activity',
     "SELECT dblink_exec('dbname=postgres', 'DROP TABLE t')",
     "/* a /* nested */ comment */ CREATE ROLE x",
     "-- a line\nCREATE ROLE x",
@@ -53,19 +54,19 @@ REACHING = [
 ]
 HARMLESS = [
     'CREATE TABLE "User" (id int)',
-    'CREATE TABLE role (create_role text)',
+    "CREATE TABLE role (create_role text)",
     'ALTER TABLE t ADD COLUMN "user" text, DROP COLUMN "role"',
     "ALTER TABLE t DROP role",
     "CREATE USER MAPPING FOR app SERVER s",
     "DROP USER MAPPING IF EXISTS FOR app SERVER s",
-    "GRANT SELECT ON \"User\" TO reporting",
+    'GRANT SELECT ON "User" TO reporting',
     "REVOKE ALL ON SCHEMA public FROM PUBLIC",
     "GRANT USAGE ON SCHEMA database TO app",
     "INSERT INTO notes VALUES ('CREATE ROLE x; DROP DATABASE y')",
     "INSERT INTO notes VALUES ('it''s; DROP DATABASE y')",
     "INSERT INTO notes VALUES (E'it\\'s; DROP DATABASE y')",
     "INSERT INTO notes VALUES ($$; DROP DATABASE y;$$)",
-    'COMMENT ON TABLE "User" IS \'CREATE ROLE\'',
+    "COMMENT ON TABLE \"User\" IS 'CREATE ROLE'",
     'COMMENT ON COLUMN "User"."role" IS \'x\'',
     "SELECT 1 -- ; DROP DATABASE y",
     "SELECT 1 /* ; DROP DATABASE y */",
@@ -106,7 +107,9 @@ def test_long_statements_are_shortened():
 def test_statements_are_parted_only_outside_of_strings_and_comments():
     sql = "a ';' $$;$$ \";\" /* ; /* ; */ */ b; -- ;\n$x$ ; $$ ; $x$; c"
     assert [[token.kind for token in one] for one in statements(sql)] == [
-        ["word", "string", "body", "quoted", "word"], ["body"], ["word"],
+        ["word", "string", "body", "quoted", "word"],
+        ["body"],
+        ["word"],
     ]
 
 

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """URLs are changed only where that is asked for, and read back by libpq's own parser as they were meant."""
+
 from __future__ import annotations
 
 import random
@@ -29,10 +30,16 @@ def test_another_database():
     assert database_of(with_database(URL, "other/ä b")) == "other/ä b"
 
 
-@pytest.mark.parametrize("url", [
-    "postgresql://localhost/shop", "postgresql://u:p@[::1]:5432/shop", "postgres://u@h1:1,h2:2/shop?sslmode=require",
-    "postgresql:///shop?host=/run/postgresql", "postgresql://u:p@h/shop#x",
-])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://localhost/shop",
+        "postgresql://u:p@[::1]:5432/shop",
+        "postgres://u@h1:1,h2:2/shop?sslmode=require",
+        "postgresql:///shop?host=/run/postgresql",
+        "postgresql://u:p@h/shop#x",
+    ],
+)
 def test_every_other_part_stays(url):
     assert with_database(url, "shop") == url
     assert with_database(with_database(url, "x"), "shop") == url

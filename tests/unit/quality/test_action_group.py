@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The action group is exactly the modules with the connection options, in all three places that say so."""
+
 from __future__ import annotations
 
 import ast

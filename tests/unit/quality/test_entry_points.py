@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Ansible validates the arguments of an entry point only where a spec has the very name that is used."""
+
 from __future__ import annotations
 
 import os

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What a run says of hosts: who is back and who is missing, in the order of the inventory."""
+
 from __future__ import annotations
 
 import pathlib

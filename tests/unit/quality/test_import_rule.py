@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Who may import whom in the library: the table of the design, read from the sources."""
+
 from __future__ import annotations
 
 import pathlib
@@ -70,7 +71,7 @@ def test_no_cycles_inside_a_package() -> None:
     done: Set[tuple] = set()
 
     def visit(place: tuple, trail: List[tuple]) -> None:
-        assert place not in trail, " -> ".join(".".join(step) for step in [*trail[trail.index(place):], place])
+        assert place not in trail, " -> ".join(".".join(step) for step in [*trail[trail.index(place) :], place])
         if place not in done:
             for following in graph.get(place, []):
                 visit(following, [*trail, place])

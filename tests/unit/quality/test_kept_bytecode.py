@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What the tests keep of compiled modules changes nothing but the time."""
+
 from __future__ import annotations
 
 import os
@@ -27,7 +28,11 @@ def run(tmp_path, monkeypatch):
         code = "import sys; sys.path.insert(0, %r); import module" % str(tmp_path / name)
         environment = {**os.environ, **bytecode.environment()}
         return subprocess.run(
-            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-c", code],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             check=False,
         )
 
@@ -45,7 +50,7 @@ def test_the_same_text_is_compiled_once(run) -> None:
         done = run(name, source)
         assert done.stdout == "as written\n"
         # A traceback names the archive of its own run.
-        assert name + "/module.py\", line 2" in done.stderr
+        assert name + '/module.py", line 2' in done.stderr
         assert kept() == 1
 
 

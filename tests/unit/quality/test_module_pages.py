@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Each page of a module: examples that fit its options, what a failure leaves, how to undo it."""
+
 from __future__ import annotations
 
 import pathlib

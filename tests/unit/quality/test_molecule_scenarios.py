@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Every playbook has a Molecule scenario, and every scenario looks at what its playbook did."""
+
 from __future__ import annotations
 
 import pathlib

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Roles: argument specs equal defaults, every variable that is read is defined, each page says how to get back."""
+
 from __future__ import annotations
 
 import pathlib
@@ -18,15 +19,39 @@ from support.collection_files import ROLES, ROOT, name_of, role_folders
 
 every_role = pytest.mark.parametrize("role", role_folders(), ids=name_of)
 PYTHON_TYPES = {
-    "str": (str,), "path": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "list": (list,),
-    "dict": (dict,), "raw": (object,),
+    "str": (str,),
+    "path": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "list": (list,),
+    "dict": (dict,),
+    "raw": (object,),
 }
 #: Keys of a task whose value is an expression without braces.
 BARE = {"when", "until", "changed_when", "failed_when", "that", "var"}
 #: Names that Ansible and Jinja bring.
 GIVEN = {
-    "item", "groups", "group_names", "hostvars", "inventory_hostname", "play_hosts", "playbook_dir", "role_path",
-    "role_name", "omit", "lookup", "query", "q", "undef", "now", "range", "dict", "namespace", "vars", "environment",
+    "item",
+    "groups",
+    "group_names",
+    "hostvars",
+    "inventory_hostname",
+    "play_hosts",
+    "playbook_dir",
+    "role_path",
+    "role_name",
+    "omit",
+    "lookup",
+    "query",
+    "q",
+    "undef",
+    "now",
+    "range",
+    "dict",
+    "namespace",
+    "vars",
+    "environment",
 }
 #: Variables that keep the name of the playbook that they are for.
 OTHER_PREFIXES = {"backup": ("restore_drill_",)}

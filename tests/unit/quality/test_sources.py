@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Rules for the text of all files: what must not be there, and which Python the targets have."""
+
 from __future__ import annotations
 
 import ast

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Roles know steps by the names that the library has for them in store/steps.py."""
+
 from __future__ import annotations
 
 import pathlib

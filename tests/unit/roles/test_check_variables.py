@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Misspelt names and unusable values of variables, found before a run does anything."""
+
 from __future__ import annotations
 
 import json
@@ -94,10 +95,15 @@ def test_extra_variables_without_a_value(run: Run) -> None:
 @pytest.mark.parametrize(
     "name, meant",
     [
-        ("rollback_tabel", "rollback_table"), ("Rollback-Table", "rollback_table"),
-        ("rollback_tables", "rollback_table"), ("rollback_tble", "rollback_table"), ("rollback_tXYZe", None),
+        ("rollback_tabel", "rollback_table"),
+        ("Rollback-Table", "rollback_table"),
+        ("rollback_tables", "rollback_table"),
+        ("rollback_tble", "rollback_table"),
+        ("rollback_tXYZe", None),
         ("rollback_tabXe", "rollback_table"),
-        ("application_port", None), ("application_rot", "application_root"), ("unrelated", None),
+        ("application_port", None),
+        ("application_rot", "application_root"),
+        ("unrelated", None),
     ],
 )
 def test_the_nearest_option(name: str, meant: Optional[str]) -> None:

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What the roles say after a failure, and refuse before anything: expressions of their tasks and variables."""
+
 from __future__ import annotations
 
 from typing import Any, Dict, List
@@ -39,12 +40,15 @@ def holds(condition: str, known: Dict[str, Any]) -> bool:
 # A deploy that was cut off on its way back --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settled, goes_on", [
-    ({"swapped": False, "restored": False, "taken_out": True}, False),
-    ({"swapped": True, "restored": False, "taken_out": False}, False),
-    ({"swapped": False, "restored": False, "taken_out": False}, True),
-    ({"skipped": True}, True),
-])
+@pytest.mark.parametrize(
+    "settled, goes_on",
+    [
+        ({"swapped": False, "restored": False, "taken_out": True}, False),
+        ({"swapped": True, "restored": False, "taken_out": False}, False),
+        ({"swapped": False, "restored": False, "taken_out": False}, True),
+        ({"skipped": True}, True),
+    ],
+)
 def test_a_deploy_whose_database_was_put_back_is_not_gone_on_with(settled, goes_on) -> None:
     """By a swap or by down-SQL; the one command is told. What settles it is in test_down.py and test_revert.py."""
     known = variables("deploy")

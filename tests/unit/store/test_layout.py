@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The store: its tree, the names of backups, and what is debris."""
+
 from __future__ import annotations
 
 import os

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Marks: a person's word that a backup is kept."""
+
 from __future__ import annotations
 
 import os

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Operations and their journal: read whatever a crash left of it."""
+
 from __future__ import annotations
 
 import json
@@ -66,7 +67,7 @@ def test_a_step_that_began_again_is_not_done(operation):
     assert operation.done("backup") is None and operation.facts("backup") == {"backup": "one"}
 
 
-TORN = [b"{\"step\": \"drill\", \"event\": \"do", b"{", b"\xff\xfe", b"{\"step\": \"drill\"", b"\0" * 50]
+TORN = [b'{"step": "drill", "event": "do', b"{", b"\xff\xfe", b'{"step": "drill"', b"\0" * 50]
 
 
 @pytest.mark.parametrize("torn", TORN)

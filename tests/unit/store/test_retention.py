@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Retention by example: what a person expects of the rule. test_retention_properties.py has what always holds."""
+
 from __future__ import annotations
 
 import datetime
@@ -94,7 +95,8 @@ def test_migrations_are_kept_for_ninety_days_before_the_newest():
     ]
     found = decided(items)
     assert [backup_id for backup_id in found if not found[backup_id].keep and "-9" in backup_id] == [
-        "post-91", "pre-91"
+        "post-91",
+        "pre-91",
     ]
     assert found["pre-91"].reasons == ("more than 90 days older than the newest backup; 01-14 is newer and verified",)
     longer = Policy(pre_migration_days=100, post_migration_days=95, zone=UTC.zone)
@@ -167,8 +169,10 @@ def test_marked_or_needed_stays_and_says_why():
 def test_databases_and_servers_do_not_mix():
     """One whose name begins like another's, one that differs in case only, one of the same name elsewhere."""
     others = [
-        item("b", "2025-01-01", database="shop-2"), item("c", "2025-01-01", database="Shop"),
-        item("d", "2025-01-01", server="2"), item("e", "2025-01-01", server=""),
+        item("b", "2025-01-01", database="shop-2"),
+        item("c", "2025-01-01", database="Shop"),
+        item("d", "2025-01-01", server="2"),
+        item("e", "2025-01-01", server=""),
         item("f", "2025-01-01", scope="tables: public.A"),
     ]
     assert {"b", "c", "d", "e", "f"} <= kept([*others, *nightly(14)])

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What holds for every store, rule and time: retention against a plain model of its words."""
+
 from __future__ import annotations
 
 import datetime
@@ -24,16 +25,32 @@ from support.made_backups import utc
 
 SEED = int(os.environ.get("BACKSTOP_TEST_SEED") or random.randrange(2**32))
 ZONES = [
-    "UTC", "Africa/Harare", "Europe/Berlin", "America/New_York", "America/Havana", "Australia/Lord_Howe",
-    "Pacific/Apia", "Asia/Kathmandu", "Pacific/Kiritimati",
+    "UTC",
+    "Africa/Harare",
+    "Europe/Berlin",
+    "America/New_York",
+    "America/Havana",
+    "Australia/Lord_Howe",
+    "Pacific/Apia",
+    "Asia/Kathmandu",
+    "Pacific/Kiritimati",
 ]
 #: Changes of the clock, years of 53 weeks, leap days, a day that Samoa left out.
 MOMENTS = [
     utc(text)
     for text in (
-        "2026-03-29T01:00", "2026-10-25T01:00", "2026-03-08T07:00", "2026-11-01T05:00", "2026-04-04T15:00",
-        "2020-12-28T00:00", "2021-01-04T00:00", "2026-12-28T00:00", "2027-01-03T23:59", "2024-02-29T12:00",
-        "2011-12-30T10:00", "2025-01-01T00:00",
+        "2026-03-29T01:00",
+        "2026-10-25T01:00",
+        "2026-03-08T07:00",
+        "2026-11-01T05:00",
+        "2026-04-04T15:00",
+        "2020-12-28T00:00",
+        "2021-01-04T00:00",
+        "2026-12-28T00:00",
+        "2027-01-03T23:59",
+        "2024-02-29T12:00",
+        "2011-12-30T10:00",
+        "2025-01-01T00:00",
     )
 ]
 READABLE = ["readable", "readable", "readable", "restored", "checksum", None]
@@ -96,8 +113,11 @@ def ids(decisions, keep):
 
 
 def counts(item, now):
-    return item.problem is None and item.created is not None and item.created <= now and item.level in (
-        "readable", "restored"
+    return (
+        item.problem is None
+        and item.created is not None
+        and item.created <= now
+        and item.level in ("readable", "restored")
     )
 
 
@@ -108,9 +128,11 @@ def model_keeps(item, items, policy, now, needed):
     if item.kind == "emergency" or item.mark or item.backup_id in needed or not counts(item, now):
         return True
     same = [
-        other for other in items
+        other
+        for other in items
         if (other.server, other.database, other.scope) == (item.server, item.database, item.scope)
-        and counts(other, now) and other.kind != "emergency"
+        and counts(other, now)
+        and other.kind != "emergency"
     ]
     newer = [other for other in same if (other.created, other.backup_id) > (item.created, item.backup_id)]
     if not newer:
@@ -206,9 +228,7 @@ def test_each_database_is_decided_on_alone(world, policy):
     for group in {item.group for item in items}:
         apart += decide([item for item in items if item.group == group], policy, now, needed=needed)
     together = decide(items, policy, now, needed=needed)
-    assert sorted(apart, key=lambda each: each.item.backup_id) == sorted(
-        together, key=lambda each: each.item.backup_id
-    )
+    assert sorted(apart, key=lambda each: each.item.backup_id) == sorted(together, key=lambda each: each.item.backup_id)
 
 
 @bounded

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What a rollback that failed says and leaves, by what the server and the journal tell of it."""
+
 from __future__ import annotations
 
 from typing import Any, Iterator, List, Tuple
@@ -69,27 +70,39 @@ def told(monkeypatch: Any, tmp_path: Any) -> Iterator[Told]:
         yield Told(monkeypatch, Store(str(tmp_path / "store")))
 
 
-@pytest.mark.parametrize(("journal", "scenario", "words", "left"), [
-    ([("swap", "began"), ("swap", "done")], "complete", SWAPPED, (True, "older", ("activate", "start"))),
-    ([("in_place", "done")], "complete", SWAPPED, (True, "older", ("activate", "start"))),
-    ([("down", "done")], "application_errors", OUT, (True, "older", ("activate", "start"))),
-    # What was tried first does not count when another database took over in the end.
-    ([*CLEAN[:2], ("swap", "done"), APPLIED], "complete", SWAPPED, (True, "older", ("activate", "start"))),
-    ([*CLEAN, ("resolve", "done"), APPLIED], "failed_migration", GONE, (False, "newer", ("start",))),
-    ([("resolve", "began"), ("resolve", "done"), APPLIED], "failed_migration", GONE, (False, "newer", ("start",))),
-    (CLEAN, "failed_migration", HALF, (True, "newer", ("start",))),
-    ([*CLEAN, ("resolve", "failed")], "failed_migration", HALF, (True, "newer", ("start",))),
-    (CLEAN[:2], "failed_migration", HALF, (True, "newer", ("start",))),
-    (CLEAN[:1], "failed_migration", HALF, (True, "newer", ("start",))),
-    # A clean-up that was killed after its last step is run again; its application was not even tried.
-    ([*CLEAN, ("resolve", "done")], "failed_migration", HALF, (True, "newer", ("start",))),
-    ([("clean", "began"), ("clean", "failed")], "failed_migration", NOTHING, (False, "newer", ("start",))),
-    ([("code", "done")], "application_errors", SICK, (False, "newer", ("stop", "activate", "start"))),
-    ([("build", "done")], "complete", NOTHING, (False, "newer", ("start",))),
-    ([("restore_table", "began"), ("restore_table", "failed")], "corrupted_table",
-     "The table is as it was: it is ill", (False, "newer", ("start",))),
-    ([("restore_table", "began"), ("restore_table", "committing")], "corrupted_table", CUT_OFF, (True, "", ("start",))),
-])
+@pytest.mark.parametrize(
+    ("journal", "scenario", "words", "left"),
+    [
+        ([("swap", "began"), ("swap", "done")], "complete", SWAPPED, (True, "older", ("activate", "start"))),
+        ([("in_place", "done")], "complete", SWAPPED, (True, "older", ("activate", "start"))),
+        ([("down", "done")], "application_errors", OUT, (True, "older", ("activate", "start"))),
+        # What was tried first does not count when another database took over in the end.
+        ([*CLEAN[:2], ("swap", "done"), APPLIED], "complete", SWAPPED, (True, "older", ("activate", "start"))),
+        ([*CLEAN, ("resolve", "done"), APPLIED], "failed_migration", GONE, (False, "newer", ("start",))),
+        ([("resolve", "began"), ("resolve", "done"), APPLIED], "failed_migration", GONE, (False, "newer", ("start",))),
+        (CLEAN, "failed_migration", HALF, (True, "newer", ("start",))),
+        ([*CLEAN, ("resolve", "failed")], "failed_migration", HALF, (True, "newer", ("start",))),
+        (CLEAN[:2], "failed_migration", HALF, (True, "newer", ("start",))),
+        (CLEAN[:1], "failed_migration", HALF, (True, "newer", ("start",))),
+        # A clean-up that was killed after its last step is run again; its application was not even tried.
+        ([*CLEAN, ("resolve", "done")], "failed_migration", HALF, (True, "newer", ("start",))),
+        ([("clean", "began"), ("clean", "failed")], "failed_migration", NOTHING, (False, "newer", ("start",))),
+        ([("code", "done")], "application_errors", SICK, (False, "newer", ("stop", "activate", "start"))),
+        ([("build", "done")], "complete", NOTHING, (False, "newer", ("start",))),
+        (
+            [("restore_table", "began"), ("restore_table", "failed")],
+            "corrupted_table",
+            "The table is as it was: it is ill",
+            (False, "newer", ("start",)),
+        ),
+        (
+            [("restore_table", "began"), ("restore_table", "committing")],
+            "corrupted_table",
+            CUT_OFF,
+            (True, "", ("start",)),
+        ),
+    ],
+)
 def test_a_rollback_that_failed(told: Told, journal: Journal, scenario: str, words: str, left: Any) -> None:
     """``left``: whether the operation stays open, the release that is to run, and how."""
     after = told.by(journal, scenario)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Which way back is taken: a row for every case."""
+
 from __future__ import annotations
 
 from typing import Any, Dict, Optional
@@ -66,9 +67,10 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("given", "purpose", "method", "way"), [
-    (given, purpose, method, way) for given, purposes, method, way in ROWS for purpose in purposes
-])
+@pytest.mark.parametrize(
+    ("given", "purpose", "method", "way"),
+    [(given, purpose, method, way) for given, purposes, method, way in ROWS for purpose in purposes],
+)
 def test_the_way(given: Dict[str, Any], purpose: str, method: Optional[str], way: Optional[str]) -> None:
     if way is not None:
         assert choose(Situation(**given), purpose, method) == way

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What is wrong, by the facts: a row for every case."""
+
 from __future__ import annotations
 
 from typing import Any, Dict, List
@@ -77,9 +78,10 @@ ROWS: List[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "healthy", "scenario", "candidates"), [
-    (given, healthy, scenario, candidates) for given, every, scenario, candidates in ROWS for healthy in every
-])
+@pytest.mark.parametrize(
+    ("given", "healthy", "scenario", "candidates"),
+    [(given, healthy, scenario, candidates) for given, every, scenario, candidates in ROWS for healthy in every],
+)
 def test_the_scenario(given: Dict[str, Any], healthy: Any, scenario: str, candidates: List[str]) -> None:
     verdict = judge(Facts(**given, healthy=healthy))
     assert (verdict.scenario, verdict.candidates) == (scenario, candidates), verdict.why

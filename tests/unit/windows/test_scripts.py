@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The scripts for Windows, in every way they are rendered. Nothing here runs them: they are read by their grammar."""
+
 from __future__ import annotations
 
 import collections
@@ -16,7 +17,10 @@ from support.windows_templates import TEMPLATES, backup_script, database, render
 
 EVERYTHING = {
     "connection": {
-        "host": "db.example.com", "port": 5433, "sslmode": "verify-full", "sslrootcert": "C:\\certs\\root.crt",
+        "host": "db.example.com",
+        "port": 5433,
+        "sslmode": "verify-full",
+        "sslrootcert": "C:\\certs\\root.crt",
         "connect_timeout": 5,
     },
     "passfile": "C:\\ProgramData\\backstop\\pgpass.conf",
@@ -26,13 +30,38 @@ EVERYTHING = {
 }
 #: Commands of Windows PowerShell 5.1 that the scripts may call, beside their own functions.
 BUILT_IN = {
-    "ConvertFrom-Json", "ConvertTo-Json", "ForEach-Object", "Get-Acl", "Get-ChildItem", "Get-Command", "Get-FileHash",
-    "Get-Item", "Get-ScheduledTask", "Join-Path", "Move-Item", "New-Item", "New-Object", "New-ScheduledTask",
-    "New-ScheduledTaskAction", "New-ScheduledTaskPrincipal", "New-ScheduledTaskSettingsSet", "New-ScheduledTaskTrigger",
-    "New-TimeSpan", "Register-ScheduledTask", "Remove-Item", "Set-Acl", "Set-StrictMode", "Sort-Object", "Split-Path",
-    "Test-Path", "Unregister-ScheduledTask", "Where-Object", "Write-Host", "Write-Output",
+    "ConvertFrom-Json",
+    "ConvertTo-Json",
+    "ForEach-Object",
+    "Get-Acl",
+    "Get-ChildItem",
+    "Get-Command",
+    "Get-FileHash",
+    "Get-Item",
+    "Get-ScheduledTask",
+    "Join-Path",
+    "Move-Item",
+    "New-Item",
+    "New-Object",
+    "New-ScheduledTask",
+    "New-ScheduledTaskAction",
+    "New-ScheduledTaskPrincipal",
+    "New-ScheduledTaskSettingsSet",
+    "New-ScheduledTaskTrigger",
+    "New-TimeSpan",
+    "Register-ScheduledTask",
+    "Remove-Item",
+    "Set-Acl",
+    "Set-StrictMode",
+    "Sort-Object",
+    "Split-Path",
+    "Test-Path",
+    "Unregister-ScheduledTask",
+    "Where-Object",
+    "Write-Host",
+    "Write-Output",
 }
-ODD = ["it's", "it\u2019s", "a\"b", "电", "$(Stop-Computer)", "`n", "a'; exit 0 #", "{{ x }}", "a\nb", "<&>", "\\", "é"]
+ODD = ["it's", "it\u2019s", 'a"b', "电", "$(Stop-Computer)", "`n", "a'; exit 0 #", "{{ x }}", "a\nb", "<&>", "\\", "é"]
 SCRIPTS = {
     "least": backup_script(),
     "everything": backup_script(**EVERYTHING),
@@ -110,8 +139,12 @@ def test_everything_that_can_be_given():
         "store": "D:\\Backups of us",
         "client_directory": "C:\\Program Files\\PostgreSQL\\15\\bin",
         "environment": {
-            "PGHOST": "db.example.com", "PGUSER": "shop_owner", "PGPORT": "5433", "PGSSLMODE": "verify-full",
-            "PGSSLROOTCERT": "C:\\certs\\root.crt", "PGCONNECT_TIMEOUT": "5",
+            "PGHOST": "db.example.com",
+            "PGUSER": "shop_owner",
+            "PGPORT": "5433",
+            "PGSSLMODE": "verify-full",
+            "PGSSLROOTCERT": "C:\\certs\\root.crt",
+            "PGCONNECT_TIMEOUT": "5",
             "PGPASSFILE": "C:\\ProgramData\\backstop\\pgpass.conf",
         },
         "keep_days": 14,
@@ -124,7 +157,9 @@ def test_everything_that_can_be_given():
 @pytest.mark.parametrize(
     "key, variable",
     [
-        ("port", "PGPORT"), ("sslmode", "PGSSLMODE"), ("sslrootcert", "PGSSLROOTCERT"),
+        ("port", "PGPORT"),
+        ("sslmode", "PGSSLMODE"),
+        ("sslrootcert", "PGSSLROOTCERT"),
         ("connect_timeout", "PGCONNECT_TIMEOUT"),
     ],
 )
@@ -146,8 +181,11 @@ def test_odd_names_mean_themselves(text):
 @pytest.mark.parametrize(
     "account, logon",
     [
-        ("SYSTEM", "ServiceAccount"), ("Local Service", "ServiceAccount"), ("NETWORK SERVICE", "ServiceAccount"),
-        ("EXAMPLE\\backup$", "Password"), ("EXAMPLE\\backup", "S4U"),
+        ("SYSTEM", "ServiceAccount"),
+        ("Local Service", "ServiceAccount"),
+        ("NETWORK SERVICE", "ServiceAccount"),
+        ("EXAMPLE\\backup$", "Password"),
+        ("EXAMPLE\\backup", "S4U"),
     ],
 )
 def test_how_an_account_logs_on(account, logon):
@@ -185,11 +223,17 @@ def test_the_order_of_a_backup():
     """The final name comes after the dump, the roles, the whole read, the sync and the manifest; deletion is last."""
     text = SCRIPTS["everything"].text
     steps = [
-        "Invoke-Client 'pg_dump' (", "Invoke-Client 'pg_dumpall'", "Invoke-Client 'pg_restore'", "Sync-File $archive",
-        "'manifest.json') $manifest", "Move($partial, $final)", "'verification.json') $verification", "return $id",
+        "Invoke-Client 'pg_dump' (",
+        "Invoke-Client 'pg_dumpall'",
+        "Invoke-Client 'pg_restore'",
+        "Sync-File $archive",
+        "'manifest.json') $manifest",
+        "Move($partial, $final)",
+        "'verification.json') $verification",
+        "return $id",
     ]
     assert [text.index(step) for step in steps] == sorted(text.index(step) for step in steps)
-    main = text[text.index("$status = 1"):]
+    main = text[text.index("$status = 1") :]
     steps = ["Enter-Store", "Remove-Debris", "Get-Source", "New-Backup $Source", "Remove-Outlived $made", "$status = 0"]
     assert [main.index(step) for step in steps] == sorted(main.index(step) for step in steps)
     assert main.rstrip().endswith("exit $status")

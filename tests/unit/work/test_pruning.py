@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Pruning a store: what operations need stays, deletion survives a kill, the survivor is read before others go."""
+
 from __future__ import annotations
 
 import datetime

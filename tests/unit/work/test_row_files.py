@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Rows that rollbacks kept as files: they go when no undo can need them, and not before."""
+
 from __future__ import annotations
 
 import datetime

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """How far a deploy came, by its journal; and what must be done before it stops and starts the application."""
+
 from __future__ import annotations
 
 import pytest
@@ -31,10 +32,17 @@ def deploy(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("steps, application", [
-    ([], "untouched"), (PROOFS, "untouched"), ([*PROOFS, "stop"], "stopped"), ([*PROOFS, "stop", "migrate"], "stopped"),
-    (["stop", "started"], "serving"), (["stop", "started", "stop"], "stopped"),
-])
+@pytest.mark.parametrize(
+    "steps, application",
+    [
+        ([], "untouched"),
+        (PROOFS, "untouched"),
+        ([*PROOFS, "stop"], "stopped"),
+        ([*PROOFS, "stop", "migrate"], "stopped"),
+        (["stop", "started"], "serving"),
+        (["stop", "started", "stop"], "stopped"),
+    ],
+)
 def test_where_the_application_stands(deploy, steps, application) -> None:
     assert standing_of(deploy(*steps)).application == application
 
@@ -57,9 +65,14 @@ def test_the_newest_facts_count(deploy) -> None:
     assert standing_of(made).backup == "final"
 
 
-@pytest.mark.parametrize("state, needed", [
-    ("stop", PROOFS), ("started", ["stop", "migrate"]), ("done", ["started"]),
-])
+@pytest.mark.parametrize(
+    "state, needed",
+    [
+        ("stop", PROOFS),
+        ("started", ["stop", "migrate"]),
+        ("done", ["started"]),
+    ],
+)
 def test_what_was_left_out_is_refused(deploy, state, needed) -> None:
     require_before(deploy(*needed), state)
     for left_out in needed:
@@ -75,13 +88,17 @@ def test_a_release_without_migrations_needs_no_proofs(deploy) -> None:
 
 def test_what_people_are_told(deploy) -> None:
     facts = {
-        "gates": {"waived": {"disk": "rented"}, "rollback": "swap"}, "rehearsal": {"summary": "adds t", "seconds": 0.4},
-        "fence": {"ended_sessions": ["psql of tariro"]}, "migrate": {"applied": ["m1"]},
+        "gates": {"waived": {"disk": "rented"}, "rollback": "swap"},
+        "rehearsal": {"summary": "adds t", "seconds": 0.4},
+        "fence": {"ended_sessions": ["psql of tariro"]},
+        "migrate": {"applied": ["m1"]},
     }
     made = deploy("gates", "rehearsal", "fence", "migrate", **facts)
     assert standing_of(made).story == [
-        "Migrations applied: m1.", "What they did, as rehearsed: adds t.",
-        "Gates waived: disk: rented. A complete rollback would be: swap.", "Sessions that were ended: psql of tariro.",
+        "Migrations applied: m1.",
+        "What they did, as rehearsed: adds t.",
+        "Gates waived: disk: rented. A complete rollback would be: swap.",
+        "Sessions that were ended: psql of tariro.",
     ]
     assert forecast(made.store) == {
         "size": "there is no backup yet",

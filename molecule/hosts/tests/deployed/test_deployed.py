@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """After the deploy to both hosts."""
+
 from __future__ import annotations
 
 from deployed_site import AFTER, FIRST, RECEIPTS

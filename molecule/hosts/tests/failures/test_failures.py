@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """An application host is gone, stuck, sick: every one goes back, and the last words say who is back and who is not."""
+
 from __future__ import annotations
 
 import pathlib
@@ -56,9 +57,14 @@ def test_the_first_host_is_gone_after_the_migration(hosts: Hosts) -> None:
     """The former release is not proved on the new schema, so the database goes back too."""
     try:
         failed(
-            hosts, APP1 + " could not be reached", "runs again and is healthy on %s." % APP2,
-            "Needs a person: %s (cannot be reached" % APP1, "took over",
-            gone=APP1, deploy_after_migrate=str(SCENARIO / "hooks" / "vanish.yml"), deploy_smoke_tests_before=[],
+            hosts,
+            APP1 + " could not be reached",
+            "runs again and is healthy on %s." % APP2,
+            "Needs a person: %s (cannot be reached" % APP1,
+            "took over",
+            gone=APP1,
+            deploy_after_migrate=str(SCENARIO / "hooks" / "vanish.yml"),
+            deploy_smoke_tests_before=[],
         )
     finally:
         podman("exec", APP1, "systemctl", "start", "ssh")
@@ -72,10 +78,15 @@ def test_the_first_host_is_gone_after_the_migration(hosts: Hosts) -> None:
 def test_a_host_is_stuck_before_the_downtime(hosts: Hosts) -> None:
     try:
         failed(
-            hosts, "runs again and is healthy on %s." % APP1, "Needs a person: %s (cannot be reached" % APP2,
+            hosts,
+            "runs again and is healthy on %s." % APP1,
+            "Needs a person: %s (cannot be reached" % APP2,
             "Database: was not changed",
-            stuck=APP2, deploy_before_downtime=str(SCENARIO / "hooks" / "freeze.yml"),
-            application_host_timeout=20, application_stop_timeout=10, application_answer_timeout=15,
+            stuck=APP2,
+            deploy_before_downtime=str(SCENARIO / "hooks" / "freeze.yml"),
+            application_host_timeout=20,
+            application_stop_timeout=10,
+            application_answer_timeout=15,
         )
     finally:
         podman("unpause", APP2)
@@ -91,8 +102,11 @@ def test_one_host_is_sick_with_the_new_release(hosts: Hosts) -> None:
     """Only the former release has the version that this host expects, so it is well again when that is back."""
     expected = "{{ (inventory_hostname == '%s') | ternary({'version': '1.4.0'}, {}) }}" % APP2
     failed(
-        hosts, APP2 + ": The application did not become healthy", "runs again and is healthy on %s, %s." % (APP1, APP2),
-        application_health_expect=expected, deploy_smoke_tests_before=[],
+        hosts,
+        APP2 + ": The application did not become healthy",
+        "runs again and is healthy on %s, %s." % (APP1, APP2),
+        application_health_expect=expected,
+        deploy_smoke_tests_before=[],
     )
     assert hosts.runner.operations()[-1].closed["needs_a_person"] == {}
     assert database_is_as_before(hosts) and hosts.both_run(BEFORE)

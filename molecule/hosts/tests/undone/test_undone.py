@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """After the undo of the revert of both hosts, and a second undo that finds nothing to do."""
+
 from __future__ import annotations
 
 from deployed_site import AFTER, FIRST, RECEIPTS, succeeds

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Without consent to the loss, which is counted and named, nothing is reverted."""
+
 from __future__ import annotations
 
 from deployed_site import AFTER, Site, play

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """After the revert: the old release on the old schema; what was lost is kept, and so is the database that had it."""
+
 from __future__ import annotations
 
 import pytest

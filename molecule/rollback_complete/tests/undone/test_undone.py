@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """After the undo: the new release runs again, on the database that had retired, with its later row."""
+
 from __future__ import annotations
 
 import pytest

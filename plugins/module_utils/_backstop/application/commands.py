@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Running the commands that build a release: readable results, the end of what they said when they fail."""
+
 from __future__ import annotations
 
 import os

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The application's repository: which commit a revision means, and the files of a commit without a working copy."""
+
 from __future__ import annotations
 
 import contextlib
@@ -25,9 +26,20 @@ _WHAT_IS_MIRRORED = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 _KEPT = "refs/backstop/releases/"
 #: What git sets for the hooks of a repository, and what would lead us into that repository.
 _OF_ANOTHER_REPOSITORY = (
-    "GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX", "GIT_QUARANTINE_PATH",
-    "GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_REPLACE_REF_BASE", "GIT_NO_REPLACE_OBJECTS",
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_GRAFT_FILE",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_NO_REPLACE_OBJECTS",
     "GIT_INTERNAL_SUPER_PREFIX",
 )
 _TRANSFER_SECONDS = 600
@@ -69,9 +81,7 @@ class GitMirror:
         # git would ask for a password on the terminal; a child in a session of its own has none, this says it early.
         self._environment = {"GIT_TERMINAL_PROMPT": "0"}
 
-    def _run(
-        self, *arguments: str, check: Optional[str] = None, timeout: float = _LOCAL_SECONDS
-    ) -> processes.Finished:
+    def _run(self, *arguments: str, check: Optional[str] = None, timeout: float = _LOCAL_SECONDS) -> processes.Finished:
         return processes.run(
             self._argv("--git-dir", self.path, *arguments),
             environment=self._environment,
@@ -100,8 +110,14 @@ class GitMirror:
         # Harmless on a repository that exists, and finishes one whose making was cut off.
         self._run("init", "--quiet", "--bare", "--template=", check="The mirror of the repository could not be made")
         self._run(
-            "-c", "gc.autoDetach=false",
-            "fetch", "--quiet", "--prune", "--no-auto-maintenance", self.url, *_WHAT_IS_MIRRORED,
+            "-c",
+            "gc.autoDetach=false",
+            "fetch",
+            "--quiet",
+            "--prune",
+            "--no-auto-maintenance",
+            self.url,
+            *_WHAT_IS_MIRRORED,
             check="The repository could not be fetched",
             timeout=_TRANSFER_SECONDS,
         )
@@ -209,7 +225,13 @@ class GitMirror:
     def _entries(self, commit: str, *paths: str) -> List[Tuple[str, str, str]]:
         """Mode, object and path of each file of a commit."""
         listed = self._run(
-            "ls-tree", "-r", "-z", "--full-tree", commit, "--", *paths,
+            "ls-tree",
+            "-r",
+            "-z",
+            "--full-tree",
+            commit,
+            "--",
+            *paths,
             check="The files of the commit could not be listed",
         )
         entries = []

@@ -7,6 +7,7 @@
 pm2's exit status says little: 0 for an application that crashes at once and for one that never becomes ready.
 So every action is judged by what its daemon and the system say about the processes afterwards.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -252,7 +253,9 @@ class Pm2:
         elsewhere = sorted({process.cwd for process in found} - {cwd})
         if elsewhere:
             raise BackstopError(
-                "pm2 started the application in another directory", found=elsewhere[0], expected=cwd,
+                "pm2 started the application in another directory",
+                found=elsewhere[0],
+                expected=cwd,
                 hint="take `cwd` out of " + os.path.join(cwd, path),
             )
         return Outcome(True, self._wait_stable(name, found, wait, stable, before))
@@ -472,7 +475,7 @@ def read_log(path: str, start: int, secrets: Sequence[str], most: int = _LOG_TAI
     except OSError:
         return []
     # The end of a secret whose beginning was cut off cannot be found as one.
-    text = text[max(map(len, secrets), default=0) if cut else 0:]
+    text = text[max(map(len, secrets), default=0) if cut else 0 :]
     return [line for line in text.splitlines() if line.strip()]
 
 

@@ -4,12 +4,13 @@
 
 """Releases of the application: each revision installed and built in a directory of its own, ``current`` a link to one.
 
-    root/repository.git              mirror of the application's repository
-    root/releases/<commit>           a finished release; .backstop-release.json says how it was made
-    root/releases/.partial-<commit>  one that is being made, or debris of one that was cut off
-    root/shared/                     what outlives releases, such as the environment file
-    root/current                     link to the release that runs
+root/repository.git              mirror of the application's repository
+root/releases/<commit>           a finished release; .backstop-release.json says how it was made
+root/releases/.partial-<commit>  one that is being made, or debris of one that was cut off
+root/shared/                     what outlives releases, such as the environment file
+root/current                     link to the release that runs
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -197,8 +198,14 @@ class Releases:
             self._remove_debris()
             partial = os.path.join(self.folder, _PARTIAL + commit)
             try:
-                self._build(partial, commit, commands, build_environment(node_bin_dir, environment or {}), links,
-                            command_timeout)
+                self._build(
+                    partial,
+                    commit,
+                    commands,
+                    build_environment(node_bin_dir, environment or {}),
+                    links,
+                    command_timeout,
+                )
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
@@ -286,9 +293,7 @@ class Releases:
             raise Refused("At least one release is kept", found="keep = %d" % keep)
         with self._locked():
             staying = {self.current(), *protect}
-            removed = [
-                release["commit"] for release in self.finished()[keep:] if release["commit"] not in staying
-            ]
+            removed = [release["commit"] for release in self.finished()[keep:] if release["commit"] not in staying]
             for commit in removed:
                 # Renamed first: a removal that is cut off must not leave half a release under a good name.
                 os.rename(self.path(commit), os.path.join(self.folder, _REMOVED + commit))

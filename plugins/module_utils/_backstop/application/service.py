@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The application under whatever runs it: one protocol, which pm2, systemd and commands of its own fulfil."""
+
 from __future__ import annotations
 
 import os
@@ -89,13 +90,15 @@ def service_of(manager: str, options: Mapping[str, Optional[Mapping[str, Any]]])
     others = sorted(name for name, given in options.items() if given is not None and name != manager)
     if others:
         raise Refused(
-            "Options of another manager are given", found="%s, with manager=%s" % (", ".join(others), manager),
+            "Options of another manager are given",
+            found="%s, with manager=%s" % (", ".join(others), manager),
             expected="only those of %s" % manager,
         )
     given = options.get(manager)
     if given is None:
         raise Refused(
-            "The options of the manager are missing", found="manager=%s without %s" % (manager, manager),
+            "The options of the manager are missing",
+            found="manager=%s without %s" % (manager, manager),
             expected="%s: a dictionary" % manager,
         )
     return _MANAGERS[manager](**given)
@@ -103,8 +106,15 @@ def service_of(manager: str, options: Mapping[str, Optional[Mapping[str, Any]]])
 
 class _UnderPm2:
     def __init__(
-        self, *, name: str, executable: str, home: str, node_bin_dir: Optional[str], ecosystem_file: str,
-        stable: float, save: bool,
+        self,
+        *,
+        name: str,
+        executable: str,
+        home: str,
+        node_bin_dir: Optional[str],
+        ecosystem_file: str,
+        stable: float,
+        save: bool,
     ) -> None:
         self._pm2 = Pm2(executable, home, node_bin_dir)
         self._name = name
@@ -133,7 +143,9 @@ class _UnderPm2:
             self._pm2.save()
         logs = sorted({path for process in outcome.processes for path in process.logs})
         return Change(
-            outcome.changed, summary(found), summary(outcome.processes),
+            outcome.changed,
+            summary(found),
+            summary(outcome.processes),
             processes=[process.facts() for process in outcome.processes],
             log_start={path: sizes.get(path, 0) for path in logs} if outcome.changed and state == STARTED else None,
         )
@@ -191,7 +203,10 @@ class _UnderSystemd:
             changed = self._unit.stop(wait=wait)
         left = self._unit.state() if changed else found
         return Change(
-            changed, before, left.summary(), processes=[left.facts()] if left.pid else [],
+            changed,
+            before,
+            left.summary(),
+            processes=[left.facts()] if left.pid else [],
             log_start=log_start if changed else None,
         )
 
@@ -200,14 +215,16 @@ class _UnderSystemd:
 
 
 class _ByCommands:
-    def __init__(
-        self, *, status: Sequence[str], start: Sequence[str], stop: Sequence[str], log: Sequence[str]
-    ) -> None:
+    def __init__(self, *, status: Sequence[str], start: Sequence[str], stop: Sequence[str], log: Sequence[str]) -> None:
         self._status, self._start, self._stop, self._log = status, start, stop, log
 
     def _of(self, release: str, timeout: float = 0) -> ServiceCommands:
         return ServiceCommands(
-            release, status=self._status, start=self._start, stop=self._stop, log=self._log,
+            release,
+            status=self._status,
+            start=self._start,
+            stop=self._stop,
+            log=self._log,
             timeout=max(timeout, _LEAST_COMMAND_SECONDS),
         )
 
@@ -242,6 +259,8 @@ def _refuse_absent(state: str) -> None:
 
 
 _MANAGERS: Dict[str, Callable[..., Service]] = {
-    "pm2": _UnderPm2, "systemd": _UnderSystemd, "commands": _ByCommands,
+    "pm2": _UnderPm2,
+    "systemd": _UnderSystemd,
+    "commands": _ByCommands,
 }
 MANAGERS = tuple(_MANAGERS)

@@ -7,6 +7,7 @@
 The status command decides: status 0 means that the application runs, and it prints the commit of the release that
 runs, as one word. One that prints none cannot tell an older release from the wanted one; then only a start proves it.
 """
+
 from __future__ import annotations
 
 import os
@@ -95,7 +96,8 @@ class ServiceCommands:
         others = set(found.commits) - {os.path.basename(self.release)}
         if others:
             raise BackstopError(
-                "Another release than the current one runs after the start", found=", ".join(sorted(others)),
+                "Another release than the current one runs after the start",
+                found=", ".join(sorted(others)),
                 expected=os.path.basename(self.release),
                 hint="let the start command start the release ${commit} in ${release}",
             )
@@ -128,7 +130,8 @@ class ServiceCommands:
         while not condition(found):
             if time.monotonic() > deadline:
                 raise BackstopError(
-                    message, found="the status command says %s after %g seconds" % (found.status, wait),
+                    message,
+                    found="the status command says %s after %g seconds" % (found.status, wait),
                     hint="look at it, then run this again",
                 )
             time.sleep(POLL_SECONDS)
@@ -163,7 +166,8 @@ def _check_places(name: str, argv: Sequence[str]) -> None:
     unknown = sorted({place for part in argv for place in _PLACE.findall(part)} - set(known))
     if unknown:
         raise Refused(
-            "The %s command has an unknown placeholder" % name, found="${%s}" % unknown[0],
+            "The %s command has an unknown placeholder" % name,
+            found="${%s}" % unknown[0],
             expected=", ".join("${%s}" % place for place in known),
         )
 

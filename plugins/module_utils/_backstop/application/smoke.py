@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Running smoke tests against an application; what they made is cleaned up whatever happens."""
+
 from __future__ import annotations
 
 import time
@@ -105,12 +106,24 @@ class _Runner:
         try:
             answer = self._ask(step)
         except NoAnswer as error:
-            self._note(step, None, error.found or str(error), passed=False, skipped=False,
-                       seconds=round(time.monotonic() - started, 3))
+            self._note(
+                step,
+                None,
+                error.found or str(error),
+                passed=False,
+                skipped=False,
+                seconds=round(time.monotonic() - started, 3),
+            )
             return False
         wrong = self._judge(step, answer)
-        self._note(step, answer.status, wrong or "status %d" % answer.status, passed=not wrong, skipped=False,
-                   seconds=answer.seconds)
+        self._note(
+            step,
+            answer.status,
+            wrong or "status %d" % answer.status,
+            passed=not wrong,
+            skipped=False,
+            seconds=answer.seconds,
+        )
         return not wrong
 
     def _ask(self, step: Step) -> Answer:

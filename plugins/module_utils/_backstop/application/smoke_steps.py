@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Smoke tests as data: requests to the application, with what each answer must be."""
+
 from __future__ import annotations
 
 import re

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Commands of the application, such as npm, that leave nothing behind: when we die, all that they started dies too."""
+
 from __future__ import annotations
 
 import os

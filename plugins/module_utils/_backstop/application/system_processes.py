@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What the system says of processes: whether they live, which groups they lead, and ending them."""
+
 from __future__ import annotations
 
 import contextlib

@@ -8,6 +8,7 @@
 former release, because its WorkingDirectory= is a link that was followed when it started. So every action is judged
 by what systemd and the system say about the processes afterwards.
 """
+
 from __future__ import annotations
 
 import json
@@ -29,7 +30,14 @@ Runner = Callable[..., Finished]
 SCOPES = ("system", "user")
 _CALL_SECONDS = 60
 _PROPERTIES = (
-    "LoadState", "ActiveState", "SubState", "Result", "MainPID", "NRestarts", "ControlGroup", "TriggeredBy",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "MainPID",
+    "NRestarts",
+    "ControlGroup",
+    "TriggeredBy",
     "ActiveEnterTimestampMonotonic",
 )
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
@@ -96,8 +104,10 @@ class Unit:
             return UnitState("absent")
         if said["LoadState"] != "loaded":
             raise Refused(
-                "systemd cannot use the unit", found="%s is %s" % (self.name, said["LoadState"]),
-                expected="loaded", hint="systemctl status " + self.name,
+                "systemd cannot use the unit",
+                found="%s is %s" % (self.name, said["LoadState"]),
+                expected="loaded",
+                hint="systemctl status " + self.name,
             )
         pid = _number(said.get("MainPID"))
         return UnitState(
@@ -221,15 +231,18 @@ class Unit:
         active = [unit for unit, said in zip(found.triggers, listed) if said == "active"]
         if active:
             raise Refused(
-                "The application would be started again by another unit", found=", ".join(active),
-                expected="nothing that triggers " + self.name, hint="stop %s first" % " ".join(active),
+                "The application would be started again by another unit",
+                found=", ".join(active),
+                expected="nothing that triggers " + self.name,
+                hint="stop %s first" % " ".join(active),
             )
 
     def _known(self) -> UnitState:
         found = self.state()
         if found.status == "absent":
             raise Refused(
-                "systemd knows no such unit", found=self.name,
+                "systemd knows no such unit",
+                found=self.name,
                 expected="a unit with WorkingDirectory= the link to the current release",
                 hint=remedy("install the unit and run systemctl daemon-reload, or correct %s", Setting.SYSTEMD_UNIT),
             )
@@ -249,8 +262,10 @@ class Unit:
             found = self.state()
         if found.cwd != place:
             raise BackstopError(
-                "systemd started the application in another directory", found=found.cwd or "none",
-                expected=place, hint="set WorkingDirectory= of %s to the link to the current release" % self.name,
+                "systemd started the application in another directory",
+                found=found.cwd or "none",
+                expected=place,
+                hint="set WorkingDirectory= of %s to the link to the current release" % self.name,
             )
 
     def _not_running(self, found: UnitState, place: str, before: str) -> BackstopError:
@@ -258,8 +273,14 @@ class Unit:
         return BackstopError(
             "The application does not stay up",
             found="%s is %s (%s, %s) after %d restarts%s"
-            % (self.name, found.status, found.sub_state, found.result, found.restarts,
-               ": " + " | ".join(lines[-_SHOWN_LINES:]) if lines else ""),
+            % (
+                self.name,
+                found.status,
+                found.sub_state,
+                found.result,
+                found.restarts,
+                ": " + " | ".join(lines[-_SHOWN_LINES:]) if lines else "",
+            ),
             expected="active without a restart",
             hint="the whole log: " + " ".join(["journalctl", *self._of_unit()]),
             details={"log": lines},
@@ -272,8 +293,14 @@ class Unit:
 
     def log_cursor(self) -> str:
         """The place in the journal where it ends now; empty for an empty journal."""
-        finished = self._call("journalctl", "--lines=1", "--output=json", "--output-fields=_PID", "--no-pager",
-                              check="The journal cannot be read")
+        finished = self._call(
+            "journalctl",
+            "--lines=1",
+            "--output=json",
+            "--output-fields=_PID",
+            "--no-pager",
+            check="The journal cannot be read",
+        )
         for line in finished.stdout.splitlines():
             if line.startswith("{"):
                 return str(json.loads(line)["__CURSOR"])
@@ -282,8 +309,16 @@ class Unit:
     def log_since(self, cursor: str, secrets: Sequence[str]) -> List[str]:
         """What the application wrote behind a place of the journal, without secrets; the last lines of it."""
         place = ["--after-cursor=" + cursor] if cursor else []
-        finished = self._call("journalctl", *self._of_unit(), *place, "--output=cat", "--no-pager", "--quiet",
-                              "--lines=%d" % _LOG_LINES, check="The journal cannot be read")
+        finished = self._call(
+            "journalctl",
+            *self._of_unit(),
+            *place,
+            "--output=cat",
+            "--no-pager",
+            "--quiet",
+            "--lines=%d" % _LOG_LINES,
+            check="The journal cannot be read",
+        )
         return [line for line in redact(finished.stdout, secrets).splitlines() if line.strip()]
 
     def errors_since(self, cursor: str, pattern: Pattern[str], cwd: str) -> List[str]:
@@ -299,18 +334,22 @@ class Unit:
 
     # Programs
 
-    def _systemctl(self, action: str, *arguments: str, check: Optional[str] = None,
-                   timeout: float = _CALL_SECONDS) -> Finished:
+    def _systemctl(
+        self, action: str, *arguments: str, check: Optional[str] = None, timeout: float = _CALL_SECONDS
+    ) -> Finished:
         scope = ["--user"] if self._user else []
-        return self._call("systemctl", *scope, "--no-pager", "--no-ask-password", action, *arguments, check=check,
-                          timeout=timeout)
+        return self._call(
+            "systemctl", *scope, "--no-pager", "--no-ask-password", action, *arguments, check=check, timeout=timeout
+        )
 
-    def _call(self, program: str, *arguments: str, check: Optional[str] = None,
-              timeout: float = _CALL_SECONDS) -> Finished:
+    def _call(
+        self, program: str, *arguments: str, check: Optional[str] = None, timeout: float = _CALL_SECONDS
+    ) -> Finished:
         path = find_program(program, ["/usr/bin", "/bin"])
         if path is None:
             raise Refused(
-                program + " is not found", expected="a host with systemd",
+                program + " is not found",
+                expected="a host with systemd",
                 hint=remedy("%s is systemd here; pm2 and commands are the others", Setting.MANAGER),
             )
         return self._run([path, *arguments], environment=self._environment(), timeout=timeout, check=check)

@@ -6,6 +6,7 @@
 
 It is closed off: it reaches no network and no server on this host but the one database that is carried to it.
 """
+
 from __future__ import annotations
 
 import contextlib

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """One HTTP request to the application, and waiting until it is healthy."""
+
 from __future__ import annotations
 
 import http.client
@@ -195,9 +196,7 @@ def check_health(url: str, expect: Optional[Any] = None, *, timeout: float = 5) 
         except ValueError:
             wrong = "the answer is not JSON"
         if wrong:
-            raise NotHealthy(
-                "The application is not healthy", found="%s; %s" % (wrong, said), expected=shorten(expect)
-            )
+            raise NotHealthy("The application is not healthy", found="%s; %s" % (wrong, said), expected=shorten(expect))
     return answer
 
 

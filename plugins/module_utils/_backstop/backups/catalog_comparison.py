@@ -90,9 +90,7 @@ _NEVER_REPRINTED = (*dumped_definitions.RIGHTS, *dumped_definitions.SECRET, "COM
 class _Judge:
     """Decides on each difference between a backup's definitions and those that were found."""
 
-    def __init__(
-        self, site: Site, manifest: Manifest, name: str, found: _Definitions, ignore: Sequence[str]
-    ) -> None:
+    def __init__(self, site: Site, manifest: Manifest, name: str, found: _Definitions, ignore: Sequence[str]) -> None:
         self._site, self._manifest, self._name, self._found = site, manifest, name, found
         self._wanted = _Definitions(_dumped_of(site, manifest), manifest.definitions)
         self._ignore = tuple(ignore)
@@ -239,9 +237,7 @@ def _less(found: Dict[str, List[str]], keys: Sequence[str]) -> Dict[str, List[st
     return {how: [key for key in listed if key not in keys] for how, listed in found.items()}
 
 
-def _differing(
-    keys: Sequence[str], before: dumped_definitions.Entries, after: dumped_definitions.Entries
-) -> List[str]:
+def _differing(keys: Sequence[str], before: dumped_definitions.Entries, after: dumped_definitions.Entries) -> List[str]:
     one, other = (dumped_definitions.only(keys, entries) for entries in (before, after))
     return _keys(dumped_definitions.compare(one, other))
 
@@ -281,9 +277,7 @@ def schema_of_database(site: Site, database: str) -> Iterator[archive.Source]:
         yield path
 
 
-def load_definitions(
-    site: Site, source: archive.Source, properties: Dict[str, Any], purpose: str
-) -> _Definitions:
+def load_definitions(site: Site, source: archive.Source, properties: Dict[str, Any], purpose: str) -> _Definitions:
     """The definitions of a scratch database into which those of an archive were loaded."""
     with loaded(site, source, properties, purpose) as name, site.connect(name) as session:
         settings = site.connection.with_database(name)
@@ -323,9 +317,7 @@ def compare_catalog(
         _compare_within_transaction(site, session, manifest, result)
 
 
-def _compare_within_transaction(
-    site: Site, session: Session, manifest: Manifest, result: Comparison
-) -> None:
+def _compare_within_transaction(site: Site, session: Session, manifest: Manifest, result: Comparison) -> None:
     restored = definitions.definitions(session)
     found = definitions.compare(manifest.definitions, restored)
     pairs = {key: [manifest.definitions.get(key), restored.get(key)] for key in _keys(found)}

@@ -89,9 +89,7 @@ def _is_of(database: str, name: str) -> bool:
 # Making them
 
 
-def copy_missing(
-    site: Site, offsite: Offsite, policy: Policy, now: Optional[datetime.datetime] = None
-) -> List[str]:
+def copy_missing(site: Site, offsite: Offsite, policy: Policy, now: Optional[datetime.datetime] = None) -> List[str]:
     """Copy the verified backups of this database that have no copy and that the copies' own retention would keep.
 
     Also those of nights on which copying failed, and those that deploys made. Oldest first, so that what is cut off

@@ -97,9 +97,7 @@ def run_drill(
             facts = build_database(site, place, name)
         facts["recovery_seconds"] = round(time.monotonic() - started, 3)
         reach("drill.compared")
-        manifests.record_verification(
-            place, "restored", {"passed": True, "method": METHOD, **who, **kept_facts(facts)}
-        )
+        manifests.record_verification(place, "restored", {"passed": True, "method": METHOD, **who, **kept_facts(facts)})
         if not keep:
             drop_scratch_database(admin, name)
     return {**facts, **who, "backup": place.backup_id, "method": METHOD}

@@ -156,9 +156,7 @@ def _write_below(folder: str, path: str, content: bytes) -> None:
     write_file(target, content)
 
 
-def _fill(
-    site: Site, partial: str, kind: str, backup_id: str, form: BackupOptions
-) -> Tuple[Manifest, Dict[str, str]]:
+def _fill(site: Site, partial: str, kind: str, backup_id: str, form: BackupOptions) -> Tuple[Manifest, Dict[str, str]]:
     """Dump and digest in one snapshot; the manifest without its file list, and the sha256 of what age wrote."""
     started = time.monotonic()
     file_name = ARCHIVES[form.format] + (encryption.SUFFIX if site.recipients else "")
@@ -299,9 +297,7 @@ def _dump(
         dump = stack.enter_context(_started(site, tools, path, compression, snapshot, form, chosen))
         secret = None
         if site.recipients:
-            secret = stack.enter_context(
-                archive.EncryptedDump(tools, dump, path, site.recipients, site.keep_open)
-            )
+            secret = stack.enter_context(archive.EncryptedDump(tools, dump, path, site.recipients, site.keep_open))
         read = _read_contents(session, site, form, chosen)
         reach("backup.dumping")
         if secret is not None:
@@ -365,9 +361,7 @@ def _started(
     )
 
 
-def _finish(
-    site: Site, partial: str, final: str, manifest: Manifest, written: Mapping[str, str]
-) -> None:
+def _finish(site: Site, partial: str, final: str, manifest: Manifest, written: Mapping[str, str]) -> None:
     """Describe the files, write the manifest last, sync and rename.
 
     :param written: sha256 of files that cannot be read back here, as they were meant to be written

@@ -41,15 +41,18 @@ def save_table(session: Session, table: Table, folder: str, said: str) -> Tuple[
     make_private_directory(folder)
     path = os.path.join(folder, table.full_name.replace("/", "%2F") + ".copy")
     unreadable = save_readable(session, table, path)
-    saved = {"table": table.full_name, "file": path, "columns": table.writable_columns,
-             "unreadable": len(unreadable), "said": said}
+    saved = {
+        "table": table.full_name,
+        "file": path,
+        "columns": table.writable_columns,
+        "unreadable": len(unreadable),
+        "said": said,
+    }
     write_json(path[: -len(".copy")] + ".json", {**saved, "places": unreadable})
     return saved, unreadable
 
 
-def save_what_can_be_read(
-    site: Site, folder: str, accept_unreadable: bool
-) -> Tuple[BackupPlace, List[Dict[str, Any]]]:
+def save_what_can_be_read(site: Site, folder: str, accept_unreadable: bool) -> Tuple[BackupPlace, List[Dict[str, Any]]]:
     """Of a database with damaged tables: all that can be read, instead of the backup that cannot be made.
 
     Damaged tables row by row into files below the folder, all others into a backup of tables, and the definitions of
@@ -63,7 +66,8 @@ def save_what_can_be_read(
         damaged = damaged_tables(session, tables)
         saved = [
             save_table(session, table, folder, damaged[table.full_name])[0]
-            for table in tables if table.full_name in damaged
+            for table in tables
+            if table.full_name in damaged
         ]
     whole = [qualified(table.schema, table.name) for table in tables if table.full_name not in damaged]
     place = make_backup(site, "emergency", tables=whole)
@@ -117,14 +121,16 @@ class _Salvage:
         self.unreadable: List[str] = []
         # By the places of rows: such a scan reads no other page.
         self._query = "COPY (SELECT %s FROM ONLY %s WHERE ctid = ANY(ARRAY(%%s))) TO STDOUT" % (
-            ", ".join(map(quote_identifier, table.writable_columns)), qualified(table.schema, table.name)
+            ", ".join(map(quote_identifier, table.writable_columns)),
+            qualified(table.schema, table.name),
         )
 
     def pages(self, stream: IO[bytes], first: int, end: int) -> None:
         """Save the rows of some pages, page by page when one of them is damaged."""
-        places = (
-            "SELECT format('(%%s,%%s)', p, r)::tid FROM generate_series(%d, %d) p, generate_series(1, %d) r"
-            % (first, end - 1, self._rows_of_a_page)
+        places = "SELECT format('(%%s,%%s)', p, r)::tid FROM generate_series(%d, %d) p, generate_series(1, %d) r" % (
+            first,
+            end - 1,
+            self._rows_of_a_page,
         )
         if self._saved(stream, places):
             return
@@ -133,8 +139,11 @@ class _Salvage:
             self.pages(stream, first, middle)
             self.pages(stream, middle, end)
             return
-        bad = ["(%d,%d)" % (first, row) for row in range(1, self._rows_of_a_page + 1)
-               if not self._saved(stream, "VALUES ('(%d,%d)'::tid)" % (first, row))]
+        bad = [
+            "(%d,%d)" % (first, row)
+            for row in range(1, self._rows_of_a_page + 1)
+            if not self._saved(stream, "VALUES ('(%d,%d)'::tid)" % (first, row))
+        ]
         self.unreadable += bad
 
     def _saved(self, stream: IO[bytes], places: str) -> bool:

@@ -30,7 +30,11 @@ _BLOCK = 1 << 20
 #: What age says of the identity, not of the file that it decrypts.
 _NOT_FOR_THIS_IDENTITY = "no identity matched"
 _BAD_IDENTITY = (
-    "unknown identity type", "malformed secret key", "no secret keys", "could not read passphrase", 'reading "',
+    "unknown identity type",
+    "malformed secret key",
+    "no secret keys",
+    "could not read passphrase",
+    'reading "',
 )
 
 

@@ -8,6 +8,7 @@ Node's package dotenv, whose reading Prisma and pm2's applications use (``node -
 same way), and systemd's EnvironmentFile= differ: in systemd a value may be made of several quoted parts, a backslash
 continues a line, a # behind a value belongs to it, and nothing is expanded.
 """
+
 from __future__ import annotations
 
 import re
@@ -24,8 +25,16 @@ _END = "(?=[\\n\\r\\u2028\\u2029]|\\Z)"
 #: The expression of dotenv 16 and 17.
 _DOTENV_LINE = re.compile(
     _START + _S + r"*(?:export" + _S + r"+)?([A-Za-z0-9_.-]+)(?:" + _S + r"*=" + _S + r"*?|:" + _S + r"+?)"
-    r"(" + _S + r"*'(?:\\'|[^'])*'|" + _S + r'*"(?:\\"|[^"])*"|' + _S + r"*`(?:\\`|[^`])*`|[^#\r\n]+)?"
-    + _S + r"*(?:#[^\n\r\u2028\u2029]*)?" + _END
+    r"("
+    + _S
+    + r"*'(?:\\'|[^'])*'|"
+    + _S
+    + r'*"(?:\\"|[^"])*"|'
+    + _S
+    + r"*`(?:\\`|[^`])*`|[^#\r\n]+)?"
+    + _S
+    + r"*(?:#[^\n\r\u2028\u2029]*)?"
+    + _END
 )
 _DOTENV_QUOTES = re.compile(_START + "(['\"`])(.*)\\1" + _END, re.DOTALL)
 _TRIMMED = re.compile("\\A%s+|%s+\\Z" % (_S, _S))
@@ -129,7 +138,7 @@ def _value_of_expression(expression: str, value_of: Callable[[str], Optional[str
     operator = _OPERATOR.search(expression)
     if operator is None:
         return expression, value_of(expression) or "", ""
-    name, other = expression[: operator.start()], expression[operator.end():]
+    name, other = expression[: operator.start()], expression[operator.end() :]
     if operator.group() in (":+", "+"):
         return name, "", other if value_of(name) else ""
     return name, value_of(name) or "", other

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Every form in which a secret can show in what a program writes."""
+
 from __future__ import annotations
 
 import json

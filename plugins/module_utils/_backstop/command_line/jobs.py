@@ -105,9 +105,7 @@ def watched(
 _KEPT = ("backup", "message", "exit_status", "recovery_seconds")
 
 
-def _after(
-    configuration: Configuration, job: str, began: float, warn: Warn, event: str, facts: Dict[str, Any]
-) -> None:
+def _after(configuration: Configuration, job: str, began: float, warn: Warn, event: str, facts: Dict[str, Any]) -> None:
     run: Dict[str, Any] = {
         "at": timestamp(),
         "passed": event == "success",

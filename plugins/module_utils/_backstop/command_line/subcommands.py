@@ -354,7 +354,10 @@ def _prune(call: Call) -> int:
         raise
     gone = "would be deleted" if call.options.check else "deleted"
     summary = "%d of %d backups %s, %s" % (
-        len(facts["deleted"]), len(facts["items"]), gone, human_size(facts["freed"]),
+        len(facts["deleted"]),
+        len(facts["items"]),
+        gone,
+        human_size(facts["freed"]),
     )
     lines = [_item_line(item, gone) for item in facts["items"]]
     for one in facts["row_files"]:
@@ -383,7 +386,10 @@ def _run_prune(configuration: Configuration, only_check: bool = False) -> Dict[s
 
 def _item_line(item: Dict[str, Any], gone: str) -> str:
     return "%s (%s) %s: %s" % (
-        item["backup"], item["kind"], "kept" if item["decision"] == "keep" else gone, item["reason"],
+        item["backup"],
+        item["kind"],
+        "kept" if item["decision"] == "keep" else gone,
+        item["reason"],
     )
 
 

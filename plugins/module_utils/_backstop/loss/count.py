@@ -193,9 +193,7 @@ def _loss_of_columns(live: Session, table: Table, pair: Pair, to_be_put_back: bo
         raise Refused(
             "Values could not be put back into table %s once its column is gone" % table.full_name,
             found="no key by which its rows are known; %d rows hold a value in %s" % (loss.total, ", ".join(going)),
-            hint=remedy(
-                "restore instead (%s): the former database keeps everything", Given(Setting.METHOD, "restore")
-            ),
+            hint=remedy("restore instead (%s): the former database keeps everything", Given(Setting.METHOD, "restore")),
         )
     return loss
 

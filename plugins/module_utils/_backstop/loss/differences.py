@@ -94,7 +94,11 @@ class Side:
         :param bits: one for each bucket. ``= ANY`` searches a list in servers before 14.
         """
         chosen = "SELECT %s AS k, %s AS r FROM %s WHERE get_bit('\\x%s'::bytea, %s::integer) = 1" % (
-            key_hash(self.key), row_hash(self.columns), self.source, bits.hex(), self.bucket(count),
+            key_hash(self.key),
+            row_hash(self.columns),
+            self.source,
+            bits.hex(),
+            self.bucket(count),
         )
         with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
             self.session.copy_out(
@@ -169,8 +173,7 @@ def differ(live: Side, base: Side, kept: BaseSums) -> bool:
 
 
 def differing_keys(live: Side, base: Side, kept: BaseSums) -> Iterator[Tuple[int, int, int]]:
-    """Key hashes whose rows are not the same on both sides: hash, rows that only the live table has, and only the base.
-    """
+    """Key hashes whose rows differ between the sides: hash, rows that only the live table has, and only the base."""
     count = _buckets_of(live, base)
     if not kept.differed(base, count) and not differ(live, base, kept):
         return

@@ -101,7 +101,8 @@ def _rows_query(loss: TableLoss, table: Table) -> str:
     if loss.whole_table:
         return "SELECT %s FROM %s" % (columns, source)
     wanted = "unnest('{%s}'::bigint[], '{%s}'::bigint[]) k__(hash, times)" % (
-        ",".join(map(str, loss.keys)), ",".join(map(str, loss.keys.values())),
+        ",".join(map(str, loss.keys)),
+        ",".join(map(str, loss.keys.values())),
     )
     # Rows are numbered only among those that are wanted: the server would sort the whole table.
     return (
@@ -127,12 +128,17 @@ def _script(live: Session, loss: TableLoss, table: Table) -> str:
     changed = [column for column in columns if column not in key and column not in fixed]
     if keyed and changed and not loss.whole_table:
         statements += "UPDATE ONLY %s t SET %s FROM backstop_lost l WHERE %s;\n" % (
-            target, ", ".join("%s = l.%s" % (there[column], column) for column in changed), same,
+            target,
+            ", ".join("%s = l.%s" % (there[column], column) for column in changed),
+            same,
         )
     if not loss.columns_only:
         unless = " WHERE NOT EXISTS (SELECT FROM ONLY %s t WHERE %s)" % (target, same) if keyed else ""
         statements += "INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM backstop_lost l%s;\n" % (
-            target, ", ".join(there.values()), ", ".join("l." + column for column in columns), unless,
+            target,
+            ", ".join(there.values()),
+            ", ".join("l." + column for column in columns),
+            unless,
         )
     types = dict(zip(table.columns, table.types))
     definitions = [

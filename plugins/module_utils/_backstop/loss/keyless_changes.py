@@ -92,7 +92,12 @@ class KeylessChanges(RowChanges):
             " (PARTITION BY %s) AS copy FROM ONLY %s t) x JOIN (SELECT %s AS text, count(*) AS copies FROM %s s"
             " WHERE \0 GROUP BY 1) y ON x.text = y.text AND x.copy <= y.copies)"
         ) % (
-            self.target, self._text("t"), self._text("t"), self.target, self._staged_text("b"), self._stage,
+            self.target,
+            self._text("t"),
+            self._text("t"),
+            self.target,
+            self._staged_text("b"),
+            self._stage,
         )
         return self._apply("delete", statement)
 
@@ -128,8 +133,10 @@ class KeylessChanges(RowChanges):
         row = self.session.one(
             "SELECT count(*), coalesce(sum(%s), 0) FROM %s t WHERE %s OR %s"
             % (
-                digests.hash_expression(self.table.columns, "t"), self.table.source,
-                self._among("a", "how = 'insert'"), self._among("b", "how = 'delete'"),
+                digests.hash_expression(self.table.columns, "t"),
+                self.table.source,
+                self._among("a", "how = 'insert'"),
+                self._among("b", "how = 'delete'"),
             )
         )
         return int(row[0]), int(row[1])

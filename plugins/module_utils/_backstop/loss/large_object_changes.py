@@ -56,8 +56,7 @@ class LargeObjectChanges:
             "INSERT INTO %s (id, how, owner, before, after) SELECT coalesce(a.id, b.id), CASE WHEN b.id IS NULL THEN"
             " 'insert' WHEN a.id IS NULL THEN 'delete' ELSE 'update' END, coalesce(a.owner, b.owner), b.content,"
             " a.content FROM pg_temp.backstop_lo_after a FULL JOIN pg_temp.backstop_lo_before b USING (id)"
-            " WHERE a.content IS DISTINCT FROM b.content%s"
-            % (_STAGE, "" if deletes else " AND a.id IS NOT NULL")
+            " WHERE a.content IS DISTINCT FROM b.content%s" % (_STAGE, "" if deletes else " AND a.id IS NOT NULL")
         )
         self.session.execute("DROP TABLE pg_temp.backstop_lo_after, pg_temp.backstop_lo_before")
         self._stage_grants(live)
@@ -74,7 +73,9 @@ class LargeObjectChanges:
         self._grants = [
             "GRANT %s ON LARGE OBJECT %d TO %s%s"
             % (
-                privilege, number, "PUBLIC" if role is None else quote_identifier(role),
+                privilege,
+                number,
+                "PUBLIC" if role is None else quote_identifier(role),
                 " WITH GRANT OPTION" if grantable else "",
             )
             for number, privilege, role, grantable in found
@@ -137,9 +138,7 @@ class LargeObjectChanges:
                     "SELECT lo_from_bytea(id, after) FROM %s WHERE id = %d AND how = 'insert'" % (_STAGE, number)
                 )
                 if owner != self.session.value("SELECT current_user::text"):
-                    self.session.execute(
-                        "ALTER LARGE OBJECT %d OWNER TO %s" % (number, quote_identifier(owner))
-                    )
+                    self.session.execute("ALTER LARGE OBJECT %d OWNER TO %s" % (number, quote_identifier(owner)))
                 for grant in self._grants_of(number):
                     self.session.execute(grant)
         except BackstopError as error:

@@ -428,9 +428,9 @@ def _why_not(
 
 def _why_not_without_key(loss: TableLoss, live: Table, target: Table, deletes: bool) -> Optional[str]:
     """Without a key, rows can only be counted: so many equal ones more or less."""
-    if not live.writable_columns or set(loss.in_base(live.writable_columns)) != {
-        *loss.in_base(loss.columns)
-    } & {*target.writable_columns}:
+    if not live.writable_columns or set(loss.in_base(live.writable_columns)) != {*loss.in_base(loss.columns)} & {
+        *target.writable_columns
+    }:
         return "it has no key, and columns that the other database does not have"
     if loss.deleted and not deletes:
         # An update is one row less and one more: to add without taking away would double the row.

@@ -93,8 +93,7 @@ def dropped(gone: Gone, counts: Counts, schema: str) -> List[str]:
     """
     return [
         *(
-            "drops the table %s (%s)"
-            % (found.shown(schema), _told(counts.rows.get((found.schema, found.name)), "row"))
+            "drops the table %s (%s)" % (found.shown(schema), _told(counts.rows.get((found.schema, found.name)), "row"))
             for found in gone.tables.values()
         ),
         *(
@@ -153,8 +152,7 @@ class Watch:
         numbers = {
             other.name: number
             for (oid, number), other in self._before.columns.items()
-            if oid == column.table_oid
-            and other.path not in foreseen.retyped + foreseen.columns
+            if oid == column.table_oid and other.path not in foreseen.retyped + foreseen.columns
         }
         return [numbers[name] for name in key] if set(key) <= set(numbers) else []
 

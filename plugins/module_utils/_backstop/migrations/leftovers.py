@@ -109,9 +109,7 @@ def _history_table(site: Site) -> str:
     return "%s.%s" % (site.connection.schema, history.TABLE)
 
 
-def _history_since(
-    site: Site, session: Session, place: BackupPlace
-) -> Tuple[List[history.HistoryRow], List[str]]:
+def _history_since(site: Site, session: Session, place: BackupPlace) -> Tuple[List[history.HistoryRow], List[str]]:
     """The rows of migrations that were applied since, and how the history would differ without them and those that
     failed."""
     before = backup_history(place)
@@ -130,9 +128,7 @@ def _history_since(
     return applied, ["in the history of migrations " + sentence for sentence in differences]
 
 
-def _objects_since(
-    site: Site, session: Session, manifest: Manifest
-) -> Tuple[List[str], List[str], List[str]]:
+def _objects_since(site: Site, session: Session, manifest: Manifest) -> Tuple[List[str], List[str], List[str]]:
     """Objects that were added since, the statements that drop them, and what would differ then."""
     history_table = _history_table(site)
     found = catalog_differences(site, manifest, settle=False, ignore=[history_table])
@@ -159,9 +155,7 @@ def _is_subscription(key: str) -> bool:
     return key.startswith("SUBSCRIPTION ")
 
 
-def _left_on_copy(
-    site: Site, source: archive.Source, manifest: Manifest, statements: Sequence[str]
-) -> List[str]:
+def _left_on_copy(site: Site, source: archive.Source, manifest: Manifest, statements: Sequence[str]) -> List[str]:
     """How the live definitions would differ from the backup's after these statements."""
     with loaded(site, source, manifest.properties, "leftovers") as copy:
         with contextlib.ExitStack() as stack:
@@ -175,9 +169,7 @@ def _left_on_copy(
     return [sentence for sentence in found.objects if sentence not in found.beside]
 
 
-def _written_since(
-    site: Site, session: Session, place: BackupPlace, manifest: Manifest
-) -> List[str]:
+def _written_since(site: Site, session: Session, place: BackupPlace, manifest: Manifest) -> List[str]:
     """Which new tables and columns hold more than the migrations put there: somebody worked with those that succeeded.
 
     What would be lost with them is counted, and consented to, by the swap.
@@ -213,9 +205,7 @@ def _require_none(wrong: Sequence[str]) -> None:
         )
 
 
-def _drop_added(
-    site: Site, session: Session, place: BackupPlace, statements: Sequence[str]
-) -> Tuple[List[str], int]:
+def _drop_added(site: Site, session: Session, place: BackupPlace, statements: Sequence[str]) -> Tuple[List[str], int]:
     """Drop in one transaction what these statements drop; the applied migrations go from the history.
 
     :returns: the statements that dropped something, and how many rows went with it and are kept in files

@@ -36,9 +36,7 @@ _NOT_COMPARED = ("EXTENSION ", "COMMENT EXTENSION ", "SUBSCRIPTION ", "COMMENT S
 _OF_EVERY_DATABASE = ("SCHEMA public", "COMMENT SCHEMA public")
 
 
-def compare(
-    site: Site, session: Session, files: Sequence[history.MigrationFile]
-) -> Tuple[List[str], List[str]]:
+def compare(site: Site, session: Session, files: Sequence[history.MigrationFile]) -> Tuple[List[str], List[str]]:
     """Run the migrations in force in a scratch database and compare it with the live one, by what pg_dump writes.
 
     :returns: one sentence for each object that differs; tables, columns and types that are made and not there

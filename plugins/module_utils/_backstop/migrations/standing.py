@@ -61,9 +61,7 @@ class DeployStanding:
         lines = ["Migrations applied: %s." % (", ".join(self.applied) or "none")]
         if self.rehearsed:
             lines.append("What they did, as rehearsed: %s." % self.rehearsed)
-        lines.append(
-            "Gates waived: %s. A complete rollback would be: %s." % (waived, self.rollback or "not known")
-        )
+        lines.append("Gates waived: %s. A complete rollback would be: %s." % (waived, self.rollback or "not known"))
         if self.ended_sessions:
             lines.append("Sessions that were ended: %s." % "; ".join(self.ended_sessions))
         return lines

@@ -150,9 +150,7 @@ def _told(wrong: List[str]) -> Iterator[None]:
         wrong.append(str(error))
 
 
-def _check_digests(
-    session: Session, family: TableFamily, manifest: Manifest, measured: Dict[str, Any]
-) -> List[str]:
+def _check_digests(session: Session, family: TableFamily, manifest: Manifest, measured: Dict[str, Any]) -> List[str]:
     wrong = []
     for leaf in family.leaves:
         entry = manifest.table(leaf.schema, leaf.name)

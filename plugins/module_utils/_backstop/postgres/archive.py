@@ -354,9 +354,7 @@ def restore(
         argv.append("--jobs=%d" % jobs)
     if schema_only:
         argv.append("--schema-only")
-    done = run(
-        **_read_by(argv, source, keep_open), environment=restore_environment(settings), secrets=settings.secrets
-    )
+    done = run(**_read_by(argv, source, keep_open), environment=restore_environment(settings), secrets=settings.secrets)
     if done.status != 0:
         raise restore_failures.explain(done.stderr, settings, describe_failure(argv[0], done.status, done.stderr))
 

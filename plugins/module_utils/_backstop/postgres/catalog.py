@@ -59,13 +59,23 @@ ORDER BY n.nspname, c.relname
 
 def tables(session: Session) -> List[Table]:
     """Every table whose rows a dump carries, partitions included (the partitioned parents hold no rows)."""
+    rows = session.rows(_TABLES)
     return [
         Table(
-            int(oid), schema, name, int(filenode), bool(unlogged), tuple(columns), tuple(types), tuple(generated),
-            tuple(key), int(size), extension_filter, tuple(numbers),
+            int(oid),
+            schema,
+            name,
+            int(filenode),
+            bool(unlogged),
+            tuple(columns),
+            tuple(types),
+            tuple(generated),
+            tuple(key),
+            int(size),
+            kept,
+            tuple(numbers),
         )
-        for oid, schema, name, filenode, unlogged, columns, types, generated, key, size, extension_filter, numbers
-        in session.rows(_TABLES)
+        for oid, schema, name, filenode, unlogged, columns, types, generated, key, size, kept, numbers in rows
     ]
 
 

@@ -32,9 +32,7 @@ def table_digest(session: Session, source: str, columns: Sequence[str]) -> Diges
 
     :param source: what stands after FROM, such as Table.source: a table's own rows without its partitions or children
     """
-    row = session.one(
-        "SELECT count(*), coalesce(sum(%s), 0)::text FROM %s r__" % (hash_expression(columns), source)
-    )
+    row = session.one("SELECT count(*), coalesce(sum(%s), 0)::text FROM %s r__" % (hash_expression(columns), source))
     return Digest(int(row[0]), str(row[1]))
 
 

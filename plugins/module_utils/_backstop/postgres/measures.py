@@ -87,9 +87,7 @@ def sum_of(session: Session, family: TableFamily, column: str) -> Sum:
 def extreme(session: Session, family: TableFamily, column: str, which: str) -> Optional[str]:
     """The smallest (``min``) or largest (``max``) value of a column as text; None in an empty table."""
     column_type(family, column)
-    value = session.value(
-        "SELECT %s(r__.%s)::text FROM %s r__" % (which, quote_identifier(column), source(family))
-    )
+    value = session.value("SELECT %s(r__.%s)::text FROM %s r__" % (which, quote_identifier(column), source(family)))
     return None if value is None else str(value)
 
 

@@ -135,8 +135,12 @@ class Console:
         """The clients of a pool that have a session with the server."""
         return [
             "%s%s from %s:%s"
-            % (row["user"], " (%s)" % row["application_name"] if row.get("application_name") else "", row["addr"],
-               row["port"])
+            % (
+                row["user"],
+                " (%s)" % row["application_name"] if row.get("application_name") else "",
+                row["addr"],
+                row["port"],
+            )
             for row in self._show("CLIENTS")
             if row["database"] == name and row["link"]
         ]

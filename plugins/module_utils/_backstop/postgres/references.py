@@ -76,13 +76,22 @@ def foreign_keys_of(session: Session, oid: int) -> List[ForeignKey]:
 
 
 def _foreign_keys(session: Session, which: str, oid: int) -> List[ForeignKey]:
+    rows = session.rows(_FOREIGN_KEYS.format(which=which), (oid,))
     return [
         ForeignKey(
-            name, int(child), schema, table, tuple(columns), int(target), tuple(referred), tuple(operators),
-            on_delete, on_update, bool(deferrable),
+            name,
+            int(child),
+            schema,
+            table,
+            tuple(columns),
+            int(target),
+            tuple(referred),
+            tuple(operators),
+            on_delete,
+            on_update,
+            bool(deferrable),
         )
-        for name, child, schema, table, columns, target, referred, operators, on_delete, on_update, deferrable
-        in session.rows(_FOREIGN_KEYS.format(which=which), (oid,))
+        for name, child, schema, table, columns, target, referred, operators, on_delete, on_update, deferrable in rows
     ]
 
 

@@ -41,9 +41,7 @@ _SETTINGS = (
 
 
 @contextlib.contextmanager
-def scratch_server(
-    tools: ClientTools, directory: Optional[str] = None, *, closed: bool = False
-) -> Iterator[Settings]:
+def scratch_server(tools: ClientTools, directory: Optional[str] = None, *, closed: bool = False) -> Iterator[Settings]:
     """Run a server of the client tools' version; a superuser's connection to its database ``postgres``.
 
     It dies with this process. Root hands it to an unprivileged account: PostgreSQL refuses to run as root.

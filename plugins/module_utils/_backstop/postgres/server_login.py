@@ -227,9 +227,7 @@ def _hmac(key: bytes, content: bytes) -> bytes:
 def prepared(password: str) -> str:
     """A password as PostgreSQL prepares it; one that the rules forbid is taken as it is."""
     mapped = "".join(
-        " " if stringprep.in_table_c12(letter) else letter
-        for letter in password
-        if not stringprep.in_table_b1(letter)
+        " " if stringprep.in_table_c12(letter) else letter for letter in password if not stringprep.in_table_b1(letter)
     )
     text = unicodedata.normalize("NFKC", mapped)
     return text if text and not _forbidden(text) else password
@@ -237,9 +235,16 @@ def prepared(password: str) -> str:
 
 def _forbidden(text: str) -> bool:
     tables = (
-        stringprep.in_table_c12, stringprep.in_table_c21_c22, stringprep.in_table_c3, stringprep.in_table_c4,
-        stringprep.in_table_c5, stringprep.in_table_c6, stringprep.in_table_c7, stringprep.in_table_c8,
-        stringprep.in_table_c9, stringprep.in_table_a1,
+        stringprep.in_table_c12,
+        stringprep.in_table_c21_c22,
+        stringprep.in_table_c3,
+        stringprep.in_table_c4,
+        stringprep.in_table_c5,
+        stringprep.in_table_c6,
+        stringprep.in_table_c7,
+        stringprep.in_table_c8,
+        stringprep.in_table_c9,
+        stringprep.in_table_a1,
     )
     if any(table(letter) for table in tables for letter in text):
         return True

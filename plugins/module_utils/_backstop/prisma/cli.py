@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Running Prisma Migrate of a release, from an argument list, with its secrets in its own environment only."""
+
 from __future__ import annotations
 
 import contextlib
@@ -112,7 +113,8 @@ class Prisma:
         major = version.split(".", maxsplit=1)[0]
         if not major.isdigit() or (int(major) not in SUPPORTED and not self._offline):
             raise Refused(
-                "This Prisma is not supported", found="Prisma " + version,
+                "This Prisma is not supported",
+                found="Prisma " + version,
                 expected="Prisma " + " or ".join(str(known) for known in SUPPORTED),
             )
         return int(major)
@@ -280,8 +282,13 @@ class Prisma:
             shown = stack.enter_context(self._without_password(url))
             guard = stack.enter_context(guarded(self._engine, shown, names, shown))
             config = write_config(
-                guard.folder, self._entry, project.path, file=project.config_path, schema=project.schema(),
-                migrations=project.migrations(), check_schema=project.schema_path is None,
+                guard.folder,
+                self._entry,
+                project.path,
+                file=project.config_path,
+                schema=project.schema(),
+                migrations=project.migrations(),
+                check_schema=project.schema_path is None,
             )
             yield ["--config", config], guard.variables
 

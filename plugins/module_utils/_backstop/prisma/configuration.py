@@ -7,6 +7,7 @@
 Only the names of variables come back, never their values. A variable for a URL that is not set here, as the
 application's are not for the user who runs this, gets a made-up URL: ``env()`` of prisma/config fails without one.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -117,14 +118,15 @@ def resolve(project: str, file: str, named: bool, node_bin_dir: Optional[str]) -
         cwd=project,
         timeout=_SECONDS,
     )
-    lines = [line[len(mark):] for line in finished.stdout.splitlines() if line.startswith(mark)]
+    lines = [line[len(mark) :] for line in finished.stdout.splitlines() if line.startswith(mark)]
     answer = json.loads(lines[-1]) if lines else {"error": finished.stderr.strip()[-500:] or "it ended early"}
     if "error" in answer:
         said = " ".join(redact(str(answer["error"]), secrets_in(os.path.join(project, ".env"))).split())
         # Of a key that Prisma does not know it writes all that it knows first.
         said = said if len(said) <= _MOST else "..." + said[-_MOST:]
         raise Refused(
-            "Prisma's configuration cannot be loaded", found="%s: %s" % (file, said),
+            "Prisma's configuration cannot be loaded",
+            found="%s: %s" % (file, said),
             hint="see that `npx prisma validate` works in %s for this user" % project,
         )
     return Configuration(**answer)

@@ -15,6 +15,7 @@ Where the URL comes from prisma.config.ts, as always with Prisma 7, the CLI hand
 the work too. There the URL must be one without a password for both, and a configuration of ours stands in front of the
 project's: it says what the project's says, but for the URL.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -130,7 +131,8 @@ def guarded(engine: str, url: str, names: Sequence[str], shown_url: str) -> Iter
     for name in names:
         if not _NAME.fullmatch(name):
             raise Refused(
-                "The Prisma schema takes its URL from a variable of a strange name", found=repr(name),
+                "The Prisma schema takes its URL from a variable of a strange name",
+                found=repr(name),
                 expected="letters, digits and underscores",
             )
     # Nobody else can exchange the guard.

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What Prisma's error texts mean and what to do about them."""
+
 from __future__ import annotations
 
 import re
@@ -68,32 +69,50 @@ _FAILED = remedy(
 )
 _READ = remedy("read what Prisma said; see what state the migrations are in (%s)", Action.MIGRATION_STATE)
 _KNOWN: Dict[str, _Known] = {
-    "P1000": _Known("The database does not let Prisma in", "check user and password of the connection; "
-                    "a password in a URL must be percent-encoded"),
+    "P1000": _Known(
+        "The database does not let Prisma in",
+        "check user and password of the connection; a password in a URL must be percent-encoded",
+    ),
     "P1001": _Known("Prisma cannot reach the database server", "check host and port, and that the server runs"),
     "P1002": _Known("The database server did not answer Prisma in time", "see whether the server is overloaded"),
     "P1003": _Known("The database does not exist", "check the database's name in the connection"),
     "P1010": _Known("The database user lacks rights on the database", "give it the rights, or use its owner"),
     "P1011": _Known("Prisma could not open a TLS connection", "check sslmode and the certificates of the connection"),
-    "P1012": _Known("The Prisma schema is not valid, or a variable it names is not set",
-                    "run `npx prisma validate` in the release"),
-    "P1013": _Known("Prisma cannot read the connection URL",
-                    "percent-encode the characters : / ? # [ ] @ in user and password"),
-    "P1017": _Known("The server closed Prisma's connection", remedy(
-                    "see the server's log, then what state the migrations are in (%s)", Action.MIGRATION_STATE),
-                    before_anything=False),
-    "P3005": _Known("The database has tables but no migration history", remedy(
-                    "mark the migrations that it already has as applied (baselining) with %s, then deploy",
-                    Action.MARK_MIGRATION)),
+    "P1012": _Known(
+        "The Prisma schema is not valid, or a variable it names is not set", "run `npx prisma validate` in the release"
+    ),
+    "P1013": _Known(
+        "Prisma cannot read the connection URL", "percent-encode the characters : / ? # [ ] @ in user and password"
+    ),
+    "P1017": _Known(
+        "The server closed Prisma's connection",
+        remedy("see the server's log, then what state the migrations are in (%s)", Action.MIGRATION_STATE),
+        before_anything=False,
+    ),
+    "P3005": _Known(
+        "The database has tables but no migration history",
+        remedy(
+            "mark the migrations that it already has as applied (baselining) with %s, then deploy",
+            Action.MARK_MIGRATION,
+        ),
+    ),
     "P3008": _Known("The migration is applied already", "nothing is to be done"),
     "P3009": _Known("A migration in the history failed, so Prisma applies no other", _FAILED),
-    "P3011": _Known("The migration was never applied to this database, so it cannot be marked as rolled back",
-                    "check the name and the database"),
-    "P3012": _Known("The migration succeeded, so Prisma does not mark it as rolled back", remedy(
-                    "to take a migration out again use %s: it puts tables and history back together",
-                    Action.APPLICATION_ERRORS)),
-    "P3015": _Known("A migration has no SQL", "restore migration.sql from version control, or remove the empty folder",
-                    before_anything=False),
+    "P3011": _Known(
+        "The migration was never applied to this database, so it cannot be marked as rolled back",
+        "check the name and the database",
+    ),
+    "P3012": _Known(
+        "The migration succeeded, so Prisma does not mark it as rolled back",
+        remedy(
+            "to take a migration out again use %s: it puts tables and history back together", Action.APPLICATION_ERRORS
+        ),
+    ),
+    "P3015": _Known(
+        "A migration has no SQL",
+        "restore migration.sql from version control, or remove the empty folder",
+        before_anything=False,
+    ),
     "P3017": _Known("The migration is not in the release's migrations folder", "check the name and the release"),
     "P3018": _Known("A migration failed", _FAILED, before_anything=False),
     "P3019": _Known("The release's migrations are not for PostgreSQL", "see prisma/migrations/migration_lock.toml"),

@@ -7,6 +7,7 @@
 ``prisma migrate status`` cannot tell this: it answers 0 after ``resolve --rolled-back``, when a file was edited and
 when the database is ahead of the folder. The rules here are those by which ``prisma migrate deploy`` decides.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -80,7 +81,7 @@ def _check_provider(content: Optional[bytes]) -> None:
     if content is None:
         return  # Prisma asks for no lock file either.
     lines = [line for line in content.decode("utf-8", "replace").splitlines() if line.startswith("provider")]
-    found = lines[0][len("provider"):].strip(" =").strip('"') if lines else "no provider"
+    found = lines[0][len("provider") :].strip(" =").strip('"') if lines else "no provider"
     if found != PROVIDER:
         raise Refused(
             "The migrations folder is not for PostgreSQL (Prisma calls this P3019)",

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Where a Prisma project keeps its schema and migrations, and which variables its database's URL comes from."""
+
 from __future__ import annotations
 
 import json
@@ -40,13 +41,19 @@ class Project:
         self._node_bin_dir = node_bin_dir
         self._configuration: Optional[Configuration] = None
         if not os.path.isdir(self.path):
-            raise Refused("There is no Prisma project", found="no directory " + self.path,
-                          hint="give the directory of the release")
+            raise Refused(
+                "There is no Prisma project",
+                found="no directory " + self.path,
+                hint="give the directory of the release",
+            )
         self.schema_path = os.path.join(self.path, schema_path) if schema_path else None
         self.config_path = os.path.join(self.path, config_path) if config_path else None
         if self.config_path and not os.path.isfile(self.config_path):
-            raise Refused("Prisma's configuration is missing", found="no file " + self.config_path,
-                          hint="correct config_path, relative to the release")
+            raise Refused(
+                "Prisma's configuration is missing",
+                found="no file " + self.config_path,
+                hint="correct config_path, relative to the release",
+            )
 
     def schema(self) -> str:
         """The schema file or folder, as Prisma would find it."""

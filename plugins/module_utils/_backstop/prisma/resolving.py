@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Marking a migration as rolled back or as applied: asked first whether that is right, verified afterwards."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -6,6 +6,7 @@
 
 A killed Prisma does not stop its statement: the server carries on and may commit it.
 """
+
 from __future__ import annotations
 
 import dataclasses

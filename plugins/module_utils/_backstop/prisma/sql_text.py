@@ -7,6 +7,7 @@
 A migration is rehearsed in a scratch database beside the live one. A statement on roles, databases or the server would
 act there on the real thing, so such a migration is shown and not rehearsed. In doubt a statement is reported.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -96,7 +97,7 @@ def _token(sql: str, position: int) -> Tuple[Token, int]:
     if match:
         end = sql.find(match.group(), match.end())
         end = len(sql) if end < 0 else end
-        return Token(BODY, sql[match.end():end], position), min(len(sql), end + len(match.group()))
+        return Token(BODY, sql[match.end() : end], position), min(len(sql), end + len(match.group()))
     match = _NUMBER.match(sql, position)
     if match:
         return Token(SIGN, match.group(), position), match.end()

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Changing a connection URL for Prisma, leaving all that is not asked for as it was written."""
+
 from __future__ import annotations
 
 import re

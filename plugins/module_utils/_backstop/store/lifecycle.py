@@ -95,8 +95,7 @@ def _set_aside(operation: Operation, kind: str) -> None:
         return
     raise Refused(
         "Operation %s was interrupted and asked for something else" % operation.id,
-        found="%s of %s: %s"
-        % (operation.kind, operation.database, _shown(operation.request)),
+        found="%s of %s: %s" % (operation.kind, operation.database, _shown(operation.request)),
         hint=remedy("%s", to_continue(operation)),
     )
 

@@ -382,9 +382,7 @@ def read_items(store: Store) -> List[Item]:
     return [read_item(place) for place in store.backups()]
 
 
-def read_item(
-    place: BackupPlace, damage: Optional[Callable[[Manifest], Optional[str]]] = None
-) -> Item:
+def read_item(place: BackupPlace, damage: Optional[Callable[[Manifest], Optional[str]]] = None) -> Item:
     """One backup.
 
     :param damage: tells of a manifest what of its backup is missing, where the files are not beside it

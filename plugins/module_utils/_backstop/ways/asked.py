@@ -111,9 +111,7 @@ def plan_of(site: Site, asked: Asked, *, runs: bool) -> Dict[str, Any]:
     table = {"table": asked.table, "backup": asked.backup, "mode": asked.mode, "where": asked.where}
     in_place = asked.restore_method == "in_place"
     require_carrying(asked.scenario, plan, asked.reapply, in_place)
-    kind, wanted = request_of(
-        site, asked.scenario, plan, in_place=in_place, table={**table, "keys": list(asked.keys)}
-    )
+    kind, wanted = request_of(site, asked.scenario, plan, in_place=in_place, table={**table, "keys": list(asked.keys)})
     return {
         "report": release_alone_lines(commit),
         **plan,

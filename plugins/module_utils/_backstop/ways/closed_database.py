@@ -55,9 +55,7 @@ def opened(admin: Session, name: str) -> Iterator[None]:
 
 
 def allow_connections(admin: Session, name: str, allowed: bool) -> None:
-    admin.execute(
-        "ALTER DATABASE %s ALLOW_CONNECTIONS %s" % (quote_identifier(name), "true" if allowed else "false")
-    )
+    admin.execute("ALTER DATABASE %s ALLOW_CONNECTIONS %s" % (quote_identifier(name), "true" if allowed else "false"))
 
 
 def _close_again(admin: Session, name: str) -> None:

@@ -179,9 +179,7 @@ def rehearse_down(
 # Proving it -----------------------------------------------------------------------------------------------------------
 
 
-def _prove_on_copy(
-    run: Run, sql: DownSql, before: BackupPlace, now: Optional[BackupPlace]
-) -> Dict[str, Any]:
+def _prove_on_copy(run: Run, sql: DownSql, before: BackupPlace, now: Optional[BackupPlace]) -> Dict[str, Any]:
     if now is None:
         raise AssertionError("give a backup or a scratch database")
     name = scratch_name(run.operation.id, "down")
@@ -272,9 +270,7 @@ def _lead_back(site: Site, session: Session, sql: DownSql, removal: _Removal) ->
         if digest != contents[name]
     ]
     reasons += _wrong_columns(session, remaining)
-    reasons += history.history_differences(
-        backup_history(removal.place), history.read_rows(session.cursor(), schema)
-    )
+    reasons += history.history_differences(backup_history(removal.place), history.read_rows(session.cursor(), schema))
     if reasons:
         raise _NotProved(reasons)
     return {
@@ -324,9 +320,7 @@ def _refuse_what_only_the_backup_has(there: Mapping[str, Table], manifest: Manif
         )
 
 
-def _staying(
-    session: Session, there: Mapping[str, Table], remaining: Mapping[str, Table]
-) -> Dict[str, List[str]]:
+def _staying(session: Session, there: Mapping[str, Table], remaining: Mapping[str, Table]) -> Dict[str, List[str]]:
     """For each table that stays its columns that stay. The history is compared by its effect."""
     return {
         name: [column for column in table.columns if column in remaining[name].columns]
@@ -363,9 +357,7 @@ def _run(session: Session, sql: DownSql, schema: str) -> None:
                 raise
             locked = state == sqlstates.LOCK_NOT_AVAILABLE
             hint = "another session holds a lock: end it, then run this again" if locked else None
-            raise Refused(
-                "The down-SQL failed", found=error.found, hint=hint, details={"sqlstate": state}
-            ) from error
+            raise Refused("The down-SQL failed", found=error.found, hint=hint, details={"sqlstate": state}) from error
     if session.value("SELECT pg_catalog.txid_current()") != ours:
         raise Refused("The down-SQL ended the transaction that it ran in", hint="take COMMIT and ROLLBACK out of it")
     for name, value in PINNED_SETTINGS:

@@ -82,8 +82,7 @@ def _bounds(site: Site, facts: Facts) -> List[Dict[str, Any]]:
     with site.connect() as live:
         untouched = _as_migrated(site, facts, live, [table.shown for table in facts.tables if table.same is False])
     return [
-        _loss(table.shown, 0, 0, 0, exact=True) if table.shown in untouched else _bound(table)
-        for table in facts.tables
+        _loss(table.shown, 0, 0, 0, exact=True) if table.shown in untouched else _bound(table) for table in facts.tables
     ]
 
 

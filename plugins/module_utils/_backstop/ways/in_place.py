@@ -55,9 +55,7 @@ _LOCK_TIMEOUT = "10s"
 
 
 @tried_again
-def revert_in_place(
-    run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool = False
-) -> Dict[str, Any]:
+def revert_in_place(run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool = False) -> Dict[str, Any]:
     """Make the live database what the backup says.
 
     :param policy: a damaged table cannot be backed up; where that is accepted, what can be read of it is saved
@@ -264,9 +262,7 @@ def _transaction(
     empty_database(session, "schema public" in manifest.definitions, drops)
     reach("in-place.emptied")
     tools = run.tools(session)
-    with archive.start_script(
-        tools, run.archive(place, manifest), keep_open=run.keep_open
-    ) as program:
+    with archive.start_script(tools, run.archive(place, manifest), keep_open=run.keep_open) as program:
         run_script(session, program.stdout)
         program.check("The archive could not be read", hint="nothing was changed")
     reach("in-place.restored")
@@ -484,9 +480,7 @@ def _large_objects(held: _Held, session: Session, manifest: Manifest) -> List[Ta
 
 
 @contextlib.contextmanager
-def _staged(
-    site: Site, session: Session, base: BackupPlace, tables: Sequence[Table]
-) -> Iterator[Dict[Name, Table]]:
+def _staged(site: Site, session: Session, base: BackupPlace, tables: Sequence[Table]) -> Iterator[Dict[Name, Table]]:
     """Rows of some of a backup's tables, as texts, in temporary tables; by the tables' names."""
     manifest = manifests.load(base)
     staged: Dict[Name, Table] = {}

@@ -50,7 +50,9 @@ class _Parent:
     def rows(self) -> str:
         """SQL for the backup's rows that come back."""
         return "(SELECT s__.* FROM %s d__ JOIN %s s__ ON s__.ctid = d__.staged WHERE %s)" % (
-            self.pair.difference, self.pair.stage, self.condition,
+            self.pair.difference,
+            self.pair.stage,
+            self.condition,
         )
 
 
@@ -127,8 +129,11 @@ class _Search:
             self._session.execute(
                 "DELETE FROM %s d__ USING %s s__ WHERE s__.ctid = d__.staged AND %s IN (SELECT %s FROM %s r__)"
                 % (
-                    pair.difference, pair.stage, digests.row_expression(pair.columns, "s__"),
-                    digests.row_expression(pair.columns), _Parent(own, "true").rows(),
+                    pair.difference,
+                    pair.stage,
+                    digests.row_expression(pair.columns, "s__"),
+                    digests.row_expression(pair.columns),
+                    _Parent(own, "true").rows(),
                 )
             )
         return pair
@@ -140,8 +145,12 @@ class _Search:
             "UPDATE {d} d__ SET how = 'lacking' FROM {s} c__ WHERE c__.ctid = d__.staged AND d__.how <> 'lacking'"
             " AND EXISTS (SELECT FROM {p} p__ WHERE {same}) AND (d__.kind = 'missing' OR d__.kind = 'changed'"
             " AND EXISTS (SELECT FROM {l} l__ WHERE l__.ctid = d__.live AND {there} IS DISTINCT FROM {here}))".format(
-                d=child.pair.difference, s=child.pair.stage, p=parent.rows(), l=child.pair.live,
-                same=key.matches("p__", "c__"), there=digests.row_expression(columns, "c__"),
+                d=child.pair.difference,
+                s=child.pair.stage,
+                p=parent.rows(),
+                l=child.pair.live,
+                same=key.matches("p__", "c__"),
+                there=digests.row_expression(columns, "c__"),
                 here=digests.row_expression(columns, "l__"),
             )
         )
@@ -155,14 +164,20 @@ class _Search:
         lacking = [child for child in self._children.values() if child.keys]
         lacking.sort(key=lambda child: order.index(child.pair.table.full_name))
         return [self._told(child) for child in lacking] + [
-            {"table": name, "missing": None, "emptied": None, "command": "",
-             "told": "%s refers to restored rows; what it lacks is not known: %s" % (name, why)}
+            {
+                "table": name,
+                "missing": None,
+                "emptied": None,
+                "command": "",
+                "told": "%s refers to restored rows; what it lacks is not known: %s" % (name, why),
+            }
             for name, why in sorted(self._unknown.items())
         ]
 
     def _told(self, child: _Child) -> Dict[str, Any]:
-        counts = dict(self._session.rows(
-            "SELECT kind, count(*) FROM %s WHERE how = 'lacking' GROUP BY 1" % child.pair.difference))
+        counts = dict(
+            self._session.rows("SELECT kind, count(*) FROM %s WHERE how = 'lacking' GROUP BY 1" % child.pair.difference)
+        )
         where = " OR ".join(self._condition(child, *one) for one in child.keys.values())
         table = child.pair.table
         command = str(Start(Action.CORRUPTED_TABLE, (
@@ -182,8 +197,14 @@ class _Search:
         found = self._session.rows(
             "SELECT DISTINCT concat_ws(', ', %s) FROM %s d__ JOIN %s c__ ON c__.ctid = d__.staged"
             " WHERE d__.how = 'lacking' AND EXISTS (SELECT FROM %s p__ WHERE %s) ORDER BY 1 LIMIT %d"
-            % (values, child.pair.difference, child.pair.stage, parent.rows(), key.matches("p__", "c__"),
-               _MOST_VALUES + 1)
+            % (
+                values,
+                child.pair.difference,
+                child.pair.stage,
+                parent.rows(),
+                key.matches("p__", "c__"),
+                _MOST_VALUES + 1,
+            )
         )
         if len(found) <= _MOST_VALUES:
             return "%s IN (%s)" % (columns, ", ".join("(%s)" % value for (value,) in found))

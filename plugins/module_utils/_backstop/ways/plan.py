@@ -70,9 +70,7 @@ def plan_revert(site: Site, backup_id: Optional[str]) -> Dict[str, Any]:
     }
 
 
-def plan_failed_migration(
-    site: Site, backup_id: Optional[str], folder: Optional[ReadFolder] = None
-) -> Dict[str, Any]:
+def plan_failed_migration(site: Site, backup_id: Optional[str], folder: Optional[ReadFolder] = None) -> Dict[str, Any]:
     """What is to be done about migrations that are marked as failed, or as applied though nothing of them is there;
     reads only.
 
@@ -105,9 +103,7 @@ def _last_backup(site: Site, backup_id: Optional[str]) -> Optional[BackupPlace]:
         return None
 
 
-def _without_trace(
-    site: Site, session: Session, found: Dict[str, List[str]], folder: Optional[ReadFolder]
-) -> bool:
+def _without_trace(site: Site, session: Session, found: Dict[str, List[str]], folder: Optional[ReadFolder]) -> bool:
     """Whether the history alone is ahead of the backup, with migrations that the release does not know or whose objects
     are missing. One that is known may have had nothing to do."""
     if not found["applied"] or found["added"] or found["reasons"] or folder is None:
@@ -217,9 +213,7 @@ def notes(site: Site, scenario: str) -> List[str]:
     return found
 
 
-def losses_since(
-    site: Site, manifest: Manifest, place: BackupPlace, options: Options
-) -> Dict[str, Any]:
+def losses_since(site: Site, manifest: Manifest, place: BackupPlace, options: Options) -> Dict[str, Any]:
     """What was written since the live database held what a manifest says: ``losses`` and ``report`` as of a plan.
 
     :param place: the backup of that manifest

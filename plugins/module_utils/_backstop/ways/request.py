@@ -107,9 +107,7 @@ def way_of(run: Run, programs: Programs) -> Way:
     return _made(run, request.get("method"), request.get("backup"), facts.get("commit"), programs)
 
 
-def _made(
-    run: Run, method: Optional[str], backup: Optional[str], commit: Optional[str], programs: Programs
-) -> Way:
+def _made(run: Run, method: Optional[str], backup: Optional[str], commit: Optional[str], programs: Programs) -> Way:
     if method == RELEASE:
         return ReleaseOnly(commit)
     if not backup:

@@ -70,10 +70,7 @@ class Retired:
 
 def retired_databases(site: Site, admin: Session) -> List[Retired]:
     """Those of this database, and those that no operation of the store knows; oldest first."""
-    known = {
-        retired_name(operation.id, str(operation.database)): operation
-        for operation in operations(site.store)
-    }
+    known = {retired_name(operation.id, str(operation.database)): operation for operation in operations(site.store)}
     identifier = server.identity(admin).system_identifier
     dumps = _dumps_by_oid(site, identifier)
     found = []
@@ -126,9 +123,7 @@ def _dumps_by_oid(site: Site, identifier: str) -> Dict[int, List[manifests.Reada
     return found
 
 
-def _best_dump(
-    backups: List[manifests.Readable], since: Optional[datetime.datetime]
-) -> Optional[BackupPlace]:
+def _best_dump(backups: List[manifests.Readable], since: Optional[datetime.datetime]) -> Optional[BackupPlace]:
     """The backup of highest level, then the newest, of those that were made after the database was retired."""
     best, place = None, None
     for one in backups:
@@ -167,9 +162,7 @@ def prune(
         return found
 
 
-def _decide(
-    site: Site, admin: Session, one: Retired, level: str, dump: bool, check: bool
-) -> Dict[str, Any]:
+def _decide(site: Site, admin: Session, one: Retired, level: str, dump: bool, check: bool) -> Dict[str, Any]:
     """Drop a database that there is no other reason to keep, when a dump holds what it does."""
     place = one.dump if _reaches(one.dump, level) else None
     if place is None and not dump:

@@ -83,9 +83,7 @@ def build_successor(run: Run, place: BackupPlace) -> Dict[str, Any]:
     return {"changed": built is None, **facts}
 
 
-def _already_built(
-    site: Site, admin: Session, operation: Operation, place: BackupPlace
-) -> Optional[Dict[str, Any]]:
+def _already_built(site: Site, admin: Session, operation: Operation, place: BackupPlace) -> Optional[Dict[str, Any]]:
     """Facts of the database that this operation built from the backup; None when there is none."""
     done, built = operation.facts(BUILD), operation.result(BUILD)
     there = server.database_oid(admin, successor_name(operation))
@@ -242,11 +240,7 @@ def last_swap(site: Site) -> Optional[Operation]:
     """
     with site.administer() as admin:
         live_oid = server.database_oid(admin, site.database)
-        found = [
-            operation
-            for operation in operations_of(site.store, site.database)
-            if swapped(site, admin, operation)
-        ]
+        found = [operation for operation in operations_of(site.store, site.database) if swapped(site, admin, operation)]
     made_it_live = [operation for operation in found if operation.result(SWAP).live_oid == live_oid]
     candidates = made_it_live or found
     return candidates[-1] if candidates else None
@@ -257,8 +251,7 @@ def built_by(site: Site, oid: Optional[int]) -> Optional[Operation]:
     found = [
         operation
         for operation in operations_of(site.store, site.database)
-        if operation.kind != "undo"
-        and operation.result(SWAP).live_oid == oid
+        if operation.kind != "undo" and operation.result(SWAP).live_oid == oid
     ]
     return found[-1] if found else None
 
@@ -362,9 +355,7 @@ class _Base:
             raise BackstopError(
                 "What was written since cannot be counted",
                 found="rows were written since operation %s, and it has no backup to compare with" % self._undone.id,
-                hint=remedy(
-                    "make an emergency backup, compare by hand, or revert to a backup: %s", Action.COMPLETE
-                ),
+                hint=remedy("make an emergency backup, compare by hand, or revert to a backup: %s", Action.COMPLETE),
             )
         operation = self._run.operation
         self.built = True

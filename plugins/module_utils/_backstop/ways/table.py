@@ -177,9 +177,16 @@ def _report(site: Site, work: _Work) -> Dict[str, Any]:
             raise
         if not work.wish.policy.unreadable or work.wish.mode != REPLACE:
             raise _damage(work, error) from error
-        return {"damaged": error.found, "total": None, "lost_rows": 0, "differences": [], "effects": [],
-                "report": [_about_backup(work), "The table is damaged: %s" % error.found],
-                "backup_created": work.manifest.created, "level": manifests.level_of(work.place)}
+        return {
+            "damaged": error.found,
+            "total": None,
+            "lost_rows": 0,
+            "differences": [],
+            "effects": [],
+            "report": [_about_backup(work), "The table is damaged: %s" % error.found],
+            "backup_created": work.manifest.created,
+            "level": manifests.level_of(work.place),
+        }
     return _told(work)
 
 
@@ -192,8 +199,9 @@ def _told(work: _Work) -> Dict[str, Any]:
         "differences": [difference.to_json() for difference in work.found],
         "effects": work.effects,
         "report": [_about_backup(work), *map(str, work.found), *_effect_lines(work.effects)],
-        "in_backup": [summary(work.session, pair.stage, references.columns(work.session, pair.table.oid))
-                      for pair in work.pairs],
+        "in_backup": [
+            summary(work.session, pair.stage, references.columns(work.session, pair.table.oid)) for pair in work.pairs
+        ],
     }
 
 
@@ -228,9 +236,7 @@ def _lacking_ahead(work: _Work) -> List[Dict[str, Any]]:
 
 def _compare(work: _Work) -> None:
     wish = work.wish
-    work.found = [
-        compare(work.session, pair, selection(pair.table, wish.where, wish.keys)) for pair in work.pairs
-    ]
+    work.found = [compare(work.session, pair, selection(pair.table, wish.where, wish.keys)) for pair in work.pairs]
 
 
 def _consent(work: _Work, lost: int) -> None:
@@ -287,17 +293,13 @@ def restore_table(
 
 
 @tried_again
-def undo_table(
-    site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False
-) -> Dict[str, Any]:
+def undo_table(site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False) -> Dict[str, Any]:
     """Give a table back what it held before another operation restored it: restore it from the backup made then."""
     wish, backup_id = _undoing(undone, policy, accept_cascade)
     return _carry_out(site, wish, backup_id, undone, True)
 
 
-def plan_undo_of(
-    site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False
-) -> Dict[str, Any]:
+def plan_undo_of(site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False) -> Dict[str, Any]:
     """What undo_table() would find and change; without effect."""
     wish, backup_id = _undoing(undone, policy, accept_cascade)
     with site.connect() as session:
@@ -372,10 +374,16 @@ def _act(site: Site, work: _Work, undone: Optional[Operation], facts: Dict[str, 
     if not work.total:
         return False
     lost = _lost(site, work, undone)
-    facts.update(_told(work), lost_rows=lost, lacking=lacking, accepted={
-        "lost_rows": work.wish.policy.rows, "cascade": work.wish.accept_cascade,
-        "unreadable": work.wish.policy.unreadable,
-    })
+    facts.update(
+        _told(work),
+        lost_rows=lost,
+        lacking=lacking,
+        accepted={
+            "lost_rows": work.wish.policy.rows,
+            "cascade": work.wish.accept_cascade,
+            "unreadable": work.wish.policy.unreadable,
+        },
+    )
     _consent(work, lost)
     reached = _reached(work)
     facts["emergency"] = None if work.damaged else _back_up(site, work, reached)
@@ -470,11 +478,11 @@ def _reached(work: _Work) -> List[str]:
     names = {effect["table"] for effect in work.effects}
     graph = impact.ForeignKeyGraph(work.session)
     for pair in work.pairs:
-        names |= {one["table"] for one in graph.reached_by_delete(pair.table)
-                  if one["effect"] != REFUSES}
+        names |= {one["table"] for one in graph.reached_by_delete(pair.table) if one["effect"] != REFUSES}
     own = {pair.table.full_name for pair in work.pairs}
-    return sorted(qualified(table.schema, table.name) for table in catalog.tables(work.session)
-                  if table.full_name in names - own)
+    return sorted(
+        qualified(table.schema, table.name) for table in catalog.tables(work.session) if table.full_name in names - own
+    )
 
 
 def _touched(work: _Work) -> Dict[str, int]:
@@ -508,7 +516,8 @@ def _back_up(site: Site, work: _Work, reached: Sequence[str]) -> str:
     wrong = [name for name, digest in work.before.items() if saved[name] != digest]
     if wrong:
         raise BackstopError(
-            "The backup of the table as it is differs from the table", found=", ".join(wrong),
+            "The backup of the table as it is differs from the table",
+            found=", ".join(wrong),
             hint="nothing was changed; run this again",
         )
     return place.backup_id
@@ -640,16 +649,18 @@ def _pair_children(site: Site, work: _Work) -> None:
 def table_operations(site: Site) -> List[Operation]:
     """Operations that changed a table of this database, oldest first."""
     return [
-        operation for operation in operations_of(site.store, site.database)
-        if operation.result(RESTORE_TABLE).changed
+        operation for operation in operations_of(site.store, site.database) if operation.result(RESTORE_TABLE).changed
     ]
 
 
 def _done_before(site: Site, session: Session, facts: Dict[str, Any]) -> Optional[Operation]:
     """The operation that did the very same to this table, when nothing was done to it since and it was not undone."""
-    found = [operation for operation in table_operations(site)
-             if operation.result(RESTORE_TABLE).table == facts["table"]
-             and (site.operation is None or operation.id != site.operation.id)]
+    found = [
+        operation
+        for operation in table_operations(site)
+        if operation.result(RESTORE_TABLE).table == facts["table"]
+        and (site.operation is None or operation.id != site.operation.id)
+    ]
     if not found or found[-1].kind == "undo":
         return None
     done = found[-1].result(RESTORE_TABLE)
@@ -664,15 +675,13 @@ def undoable_table_operations(site: Site) -> List[Operation]:
         oid = server.database_oid(session, site.database)
     newest = {operation.result(RESTORE_TABLE).table: operation for operation in table_operations(site)}
     return [
-        operation for operation in newest.values()
-        if operation.result(RESTORE_TABLE).database_oid == oid
-        and operation.result(RESTORE_TABLE).emergency
+        operation
+        for operation in newest.values()
+        if operation.result(RESTORE_TABLE).database_oid == oid and operation.result(RESTORE_TABLE).emergency
     ]
 
 
-def plan_table_undo(
-    site: Site, operation_id: Optional[str], since: Optional[str] = None
-) -> Optional[Dict[str, Any]]:
+def plan_table_undo(site: Site, operation_id: Optional[str], since: Optional[str] = None) -> Optional[Dict[str, Any]]:
     """Which restore of a table an undo would undo; None when it would undo something else.
 
     :param operation_id: default is the newest, unless that is an undo already; of each table only the newest can be

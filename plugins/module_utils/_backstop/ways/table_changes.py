@@ -38,8 +38,11 @@ def apply(session: Session, pair: Pair) -> None:
             _park(session, pair, plan)
         _update(session, pair, "d__.live = l__.ctid AND d__.kind = 'changed' AND d__.how = 'update'")
         reach("table.updated")
-        _execute(session, "DELETE FROM %s l__ USING %s d__ WHERE l__.ctid = d__.live"
-                 " AND (d__.kind = 'newer' OR d__.how = 'replace')" % (pair.target, pair.difference))
+        _execute(
+            session,
+            "DELETE FROM %s l__ USING %s d__ WHERE l__.ctid = d__.live"
+            " AND (d__.kind = 'newer' OR d__.how = 'replace')" % (pair.target, pair.difference),
+        )
         reach("table.deleted")
         if plan.parked:
             _update(session, pair, "d__.how = 'park' AND " + pair.same_key(session, "l__", "s__"))
@@ -59,8 +62,11 @@ class _Plan:
 def _plan(session: Session, pair: Pair) -> _Plan:
     """Tell the rows that can be updated at once from those that cannot."""
     columns = {column.name: column for column in references.columns(session, pair.table.oid)}
-    indexes = [index for index in references.unique_indexes(session, pair.table.oid)
-               if not set(index.columns) <= set(pair.table.key)]
+    indexes = [
+        index
+        for index in references.unique_indexes(session, pair.table.oid)
+        if not set(index.columns) <= set(pair.table.key)
+    ]
     fixed = [name for name in pair.writable if columns[name].always_identity]
     watched = sorted({name for index in indexes for name in index.columns} | set(fixed))
     own_keys = references.foreign_keys_of(session, pair.table.oid)
@@ -74,25 +80,31 @@ def _plan(session: Session, pair: Pair) -> _Plan:
                 parked.update(_free_value(pair, index, columns, own_keys))
         _refuse_fixed(session, pair, fixed)
     names = {key.name for key in deferred}
-    deferred += [key for key in own_keys
-                 if set(key.columns) & set(parked) and not key.deferrable and key.name not in names]
+    deferred += [
+        key for key in own_keys if set(key.columns) & set(parked) and not key.deferrable and key.name not in names
+    ]
     return _Plan(parked, deferred)
 
 
 def _mark_moving(session: Session, pair: Pair, watched: Sequence[str]) -> bool:
     """Mark changed rows whose watched values differ: ``replace``, or ``park`` where others refer to them, if any."""
     source = "%s l__, %s s__" % (pair.live, pair.stage)
-    _execute(session, "UPDATE %s d__ SET how = 'replace' FROM %s WHERE d__.kind = 'changed' AND l__.ctid = d__.live"
-             " AND s__.ctid = d__.staged AND %s IS DISTINCT FROM %s" % (
-                 pair.difference, source, digests.row_expression(watched, "l__"),
-                 digests.row_expression(watched, "s__")))
+    _execute(
+        session,
+        "UPDATE %s d__ SET how = 'replace' FROM %s WHERE d__.kind = 'changed' AND l__.ctid = d__.live"
+        " AND s__.ctid = d__.staged AND %s IS DISTINCT FROM %s"
+        % (pair.difference, source, digests.row_expression(watched, "l__"), digests.row_expression(watched, "s__")),
+    )
     for key in references.foreign_keys_to(session, pair.table.oid):
         # A row of the table itself may come to refer to it before it goes.
         sources = [key.source] + [pair.stage] * (key.oid == pair.table.oid)
         for source in sources:
-            _execute(session, "UPDATE %s d__ SET how = 'park' FROM %s l__ WHERE d__.how = 'replace'"
-                     " AND l__.ctid = d__.live AND EXISTS (SELECT FROM %s c__ WHERE %s)" % (
-                         pair.difference, pair.live, source, key.matches("l__", "c__")))
+            _execute(
+                session,
+                "UPDATE %s d__ SET how = 'park' FROM %s l__ WHERE d__.how = 'replace'"
+                " AND l__.ctid = d__.live AND EXISTS (SELECT FROM %s c__ WHERE %s)"
+                % (pair.difference, pair.live, source, key.matches("l__", "c__")),
+            )
     return bool(session.value("SELECT EXISTS (SELECT FROM %s WHERE how = 'park')" % pair.difference))
 
 
@@ -104,8 +116,11 @@ def _free_value(
 ) -> Dict[str, str]:
     """A column of an index, and an expression over ``n__`` for values of it that no row has."""
     referring: Set[str] = {name for key in own_keys for name in key.columns}
-    candidates = [columns[name] for name in index.columns
-                  if name not in pair.table.key and name in pair.writable and not columns[name].always_identity]
+    candidates = [
+        columns[name]
+        for name in index.columns
+        if name not in pair.table.key and name in pair.writable and not columns[name].always_identity
+    ]
     for column in candidates:
         if not column.not_null and index.nulls_distinct:
             return {column.name: "NULL"}
@@ -128,12 +143,19 @@ def _value_beside(pair: Pair, column: references.Column) -> str:
         return quote_literal("~" + secrets.token_hex(3)).strip() + " || d__.n__"
     if column.type == "uuid":
         return "gen_random_uuid()"
-    steps = {"date": "d__.n__::integer", "timestamp": "d__.n__ * interval '1 second'",
-             "timestamptz": "d__.n__ * interval '1 second'"}
+    steps = {
+        "date": "d__.n__::integer",
+        "timestamp": "d__.n__ * interval '1 second'",
+        "timestamptz": "d__.n__ * interval '1 second'",
+    }
     if column.category != "N" and column.type not in steps:
         return ""
     most = "(SELECT max(m__) FROM (SELECT %s FROM %s r__ UNION ALL SELECT %s FROM %s) x__(m__))" % (
-        name, pair.live, name, pair.stage)
+        name,
+        pair.live,
+        name,
+        pair.stage,
+    )
     return "%s + %s" % (most, steps.get(column.type, "d__.n__"))
 
 
@@ -142,8 +164,13 @@ def _refuse_fixed(session: Session, pair: Pair, fixed: Sequence[str]) -> None:
     if fixed and session.value(
         "SELECT EXISTS (SELECT FROM %s d__ JOIN %s l__ ON l__.ctid = d__.live JOIN %s s__ ON s__.ctid = d__.staged"
         " WHERE d__.how = 'park' AND %s IS DISTINCT FROM %s)"
-        % (pair.difference, pair.live, pair.stage, digests.row_expression(fixed, "l__"),
-           digests.row_expression(fixed, "s__"))
+        % (
+            pair.difference,
+            pair.live,
+            pair.stage,
+            digests.row_expression(fixed, "l__"),
+            digests.row_expression(fixed, "s__"),
+        )
     ):
         raise Refused(
             "Table %s has other values in a column that cannot be updated" % pair.table.full_name,
@@ -172,14 +199,19 @@ def _execute(session: Session, sql: str) -> int:
             raise
         raise Refused(
             "The table cannot be put right; nothing was changed",
-            found=error.found, hint=hints[state], details=error.details,
+            found=error.found,
+            hint=hints[state],
+            details=error.details,
         ) from error
 
 
 def _park(session: Session, pair: Pair, plan: _Plan) -> None:
     assignments = ", ".join("%s = %s" % (quote_identifier(name), value) for name, value in plan.parked.items())
-    _execute(session, "UPDATE %s l__ SET %s FROM (SELECT live, row_number() OVER () AS n__ FROM %s WHERE how = 'park')"
-             " d__ WHERE l__.ctid = d__.live" % (pair.target, assignments, pair.difference))
+    _execute(
+        session,
+        "UPDATE %s l__ SET %s FROM (SELECT live, row_number() OVER () AS n__ FROM %s WHERE how = 'park')"
+        " d__ WHERE l__.ctid = d__.live" % (pair.target, assignments, pair.difference),
+    )
     reach("table.parked")
 
 
@@ -187,18 +219,34 @@ def _update(session: Session, pair: Pair, condition: str) -> None:
     fixed = {column.name for column in references.columns(session, pair.table.oid) if column.always_identity}
     columns = [quote_identifier(name) for name in pair.writable if name not in fixed]
     if columns and pair.table.key:
-        _execute(session, "UPDATE %s l__ SET (%s) = ROW(%s) FROM %s d__ JOIN %s s__ ON s__.ctid = d__.staged WHERE %s"
-                 % (pair.target, ", ".join(columns), ", ".join("s__." + column for column in columns),
-                    pair.difference, pair.stage, condition))
+        _execute(
+            session,
+            "UPDATE %s l__ SET (%s) = ROW(%s) FROM %s d__ JOIN %s s__ ON s__.ctid = d__.staged WHERE %s"
+            % (
+                pair.target,
+                ", ".join(columns),
+                ", ".join("s__." + column for column in columns),
+                pair.difference,
+                pair.stage,
+                condition,
+            ),
+        )
 
 
 def _insert(session: Session, pair: Pair) -> None:
     columns = [quote_identifier(name) for name in pair.writable]
-    _execute(session, "INSERT INTO %s%s OVERRIDING SYSTEM VALUE SELECT %s FROM %s d__ JOIN %s s__"
-             " ON s__.ctid = d__.staged WHERE d__.kind = 'missing' OR d__.how = 'replace'" % (
-                 qualified(pair.table.schema, pair.table.name),
-                 " (%s)" % ", ".join(columns) if columns else "",
-                 ", ".join("s__." + column for column in columns), pair.difference, pair.stage))
+    _execute(
+        session,
+        "INSERT INTO %s%s OVERRIDING SYSTEM VALUE SELECT %s FROM %s d__ JOIN %s s__"
+        " ON s__.ctid = d__.staged WHERE d__.kind = 'missing' OR d__.how = 'replace'"
+        % (
+            qualified(pair.table.schema, pair.table.name),
+            " (%s)" % ", ".join(columns) if columns else "",
+            ", ".join("s__." + column for column in columns),
+            pair.difference,
+            pair.stage,
+        ),
+    )
 
 
 @contextlib.contextmanager
@@ -231,8 +279,11 @@ def advance_sequences(session: Session, pairs: Sequence[Pair], sequences: Sequen
     for sequence in sequences:
         furthest = "max" if sequence.increment > 0 else "min"
         column = quote_identifier(sequence.column)
-        found = [session.value("SELECT %s(%s)::numeric FROM %s r__" % (furthest, column, pair.live)) for pair in pairs
-                 if sequence.column in pair.columns]
+        found = [
+            session.value("SELECT %s(%s)::numeric FROM %s r__" % (furthest, column, pair.live))
+            for pair in pairs
+            if sequence.column in pair.columns
+        ]
         values = [int(value) for value in found if value is not None]
         if not values:
             continue

@@ -75,7 +75,9 @@ class Pair:
         if not self.unreadable:
             return text
         return "CASE WHEN %s.ctid = ANY('{%s}'::tid[]) THEN NULL ELSE %s END" % (
-            alias, ",".join('"%s"' % place for place in self.unreadable), text,
+            alias,
+            ",".join('"%s"' % place for place in self.unreadable),
+            text,
         )
 
     def same_key(self, session: Session, one: str, other: str) -> str:
@@ -111,7 +113,10 @@ class Difference:
         if not self.total:
             return "%s is as in the backup" % self.table
         said = "%s: %d missing, %d changed, %d newer than the backup" % (
-            self.table, self.missing, self.changed, self.newer,
+            self.table,
+            self.missing,
+            self.changed,
+            self.newer,
         )
         return said + "".join(map(self._such_as, ("missing", "changed", "newer")))
 
@@ -156,12 +161,20 @@ def _partitions_of(family: TableFamily, manifest: Manifest) -> Set[str]:
         return set()
     parents = {family.full_name}
     found: Set[str] = set()
-    definitions = {key[len("relation "):]: text for key, text in manifest.definitions.items()
-                   if key.startswith("relation ")}
+    definitions = {
+        key[len("relation ") :]: text for key, text in manifest.definitions.items() if key.startswith("relation ")
+    }
     rows = set(manifest.table_names)
     while True:
-        children = {name for name, text in definitions.items()
-                    if any(text.endswith("; parents " + parent) for parent in parents)} - parents - found
+        children = (
+            {
+                name
+                for name, text in definitions.items()
+                if any(text.endswith("; parents " + parent) for parent in parents)
+            }
+            - parents
+            - found
+        )
         if not children:
             return found
         found |= children & rows
@@ -175,8 +188,11 @@ def _require_same_columns(table: Table, entry: TableEntry, backup: str) -> None:
         return
     differing = ["no %s" % name for name in saved if name not in live]
     differing += ["%s is new" % name for name in live if name not in saved]
-    differing += ["%s is %s, was %s" % (name, live[name], saved[name]) for name in live
-                  if name in saved and live[name] != saved[name]]
+    differing += [
+        "%s is %s, was %s" % (name, live[name], saved[name])
+        for name in live
+        if name in saved and live[name] != saved[name]
+    ]
     raise Refused(
         "Table %s has other columns than in backup %s" % (table.full_name, backup),
         found="; ".join(differing) or "other generated columns",
@@ -254,21 +270,26 @@ def compare(session: Session, pair: Pair, condition: Optional[str] = None) -> Di
     # live and staged are the places (ctid) of a row, or NULL; nobody else writes to either table meanwhile.
     session.execute(
         "CREATE TEMPORARY TABLE %s ON COMMIT DROP AS %s"
-        % (pair.difference.split(".", 1)[1],
-           _by_key(session, pair) if pair.table.key else _as_multisets(pair))
+        % (pair.difference.split(".", 1)[1], _by_key(session, pair) if pair.table.key else _as_multisets(pair))
     )
     if condition:
         chosen = "EXISTS (SELECT FROM (SELECT ctid AS place__ FROM %s %s WHERE (%s\n)) x__ WHERE x__.place__ = d__.%s)"
         # Under the table's own name, so that a condition may use it.
         alias = quote_identifier(pair.table.name)
         with _condition_errors(pair.table):
-            session.execute("DELETE FROM %s d__ WHERE NOT %s AND NOT %s" % (
-                pair.difference, chosen % (pair.live, alias, condition, "live"),
-                chosen % (pair.stage, alias, condition, "staged"),
-            ))
+            session.execute(
+                "DELETE FROM %s d__ WHERE NOT %s AND NOT %s"
+                % (
+                    pair.difference,
+                    chosen % (pair.live, alias, condition, "live"),
+                    chosen % (pair.stage, alias, condition, "staged"),
+                )
+            )
     session.execute("ANALYZE %s" % pair.difference)
-    counts = {str(kind): int(rows) for kind, rows in session.rows(
-        "SELECT kind, count(*) FROM %s GROUP BY 1" % pair.difference)}
+    counts = {
+        str(kind): int(rows)
+        for kind, rows in session.rows("SELECT kind, count(*) FROM %s GROUP BY 1" % pair.difference)
+    }
     found = Difference(pair.table.full_name, counts.get("missing", 0), counts.get("changed", 0), counts.get("newer", 0))
     found.samples = {kind: _samples(session, pair, kind) for kind in sorted(counts)} if pair.table.key else {}
     found.effects = effects(session, pair)
@@ -283,8 +304,12 @@ def _by_key(session: Session, pair: Pair) -> str:
         "SELECT l__.ctid AS live, s__.ctid AS staged, %s FROM %s l__ FULL JOIN %s s__ ON %s"
         " WHERE l__.ctid IS NULL OR s__.ctid IS NULL OR %s IS DISTINCT FROM %s"
     ) % (
-        _KINDS % ("l__.ctid", "s__.ctid"), pair.live, pair.stage, pair.same_key(session, "l__", "s__"),
-        pair.live_text("l__"), digests.row_expression(pair.columns, "s__"),
+        _KINDS % ("l__.ctid", "s__.ctid"),
+        pair.live,
+        pair.stage,
+        pair.same_key(session, "l__", "s__"),
+        pair.live_text("l__"),
+        digests.row_expression(pair.columns, "s__"),
     )
 
 
@@ -299,7 +324,8 @@ def _as_multisets(pair: Pair) -> str:
         " ON l__.text__ = s__.text__ AND l__.number__ = s__.number__"
         " WHERE l__.place__ IS NULL OR s__.place__ IS NULL"
     ) % (
-        _KINDS % ("l__.place__", "s__.place__"), numbered % (pair.live_text("r__"), pair.live),
+        _KINDS % ("l__.place__", "s__.place__"),
+        numbered % (pair.live_text("r__"), pair.live),
         numbered % (digests.row_expression(pair.columns), pair.stage),
     )
 
@@ -309,8 +335,15 @@ def _samples(session: Session, pair: Pair, kind: str) -> List[Dict[str, Any]]:
     key = ["r__." + quote_identifier(column) for column in pair.table.key]
     rows = session.rows(
         "SELECT %s FROM %s d__ JOIN %s r__ ON r__.ctid = d__.%s WHERE d__.kind = '%s' ORDER BY %s LIMIT %d"
-        % (", ".join(column + "::text" for column in key),
-           pair.difference, source, place, kind, ", ".join(key), SAMPLES)
+        % (
+            ", ".join(column + "::text" for column in key),
+            pair.difference,
+            source,
+            place,
+            kind,
+            ", ".join(key),
+            SAMPLES,
+        )
     )
     return [dict(zip(pair.table.key, row)) for row in rows]
 
@@ -325,28 +358,43 @@ def effects(session: Session, pair: Pair) -> List[Dict[str, Any]]:
         ):
             if rows:
                 action = key.on_delete if event == "delete" else key.on_update
-                found.append({
-                    "table": key.full_name, "constraint": key.name, "on": event, "rows": rows,
-                    "effect": actions.get(action, REFUSES),
-                })
+                found.append(
+                    {
+                        "table": key.full_name,
+                        "constraint": key.name,
+                        "on": event,
+                        "rows": rows,
+                        "effect": actions.get(action, REFUSES),
+                    }
+                )
     return found
 
 
 def _other_value(key: references.ForeignKey) -> str:
     return "d__.kind = 'changed' AND %s IS DISTINCT FROM %s" % (
-        digests.row_expression(key.target_columns, "l__"), digests.row_expression(key.target_columns, "s__"),
+        digests.row_expression(key.target_columns, "l__"),
+        digests.row_expression(key.target_columns, "s__"),
     )
 
 
 def _referring(session: Session, pair: Pair, key: references.ForeignKey, condition: str) -> int:
     """How many rows refer to live rows that meet a condition; of the table itself only those that stay as they are."""
     itself = " AND NOT EXISTS (SELECT FROM %s x__ WHERE x__.live = c__.ctid)" % pair.difference
-    return int(session.value(
-        "SELECT count(*) FROM %s c__ WHERE EXISTS (SELECT FROM %s d__ JOIN %s l__ ON l__.ctid = d__.live"
-        " LEFT JOIN %s s__ ON s__.ctid = d__.staged WHERE %s AND %s)%s"
-        % (key.source, pair.difference, pair.live, pair.stage, condition, key.matches("l__", "c__"),
-           itself if key.oid == pair.table.oid else "")
-    ))
+    return int(
+        session.value(
+            "SELECT count(*) FROM %s c__ WHERE EXISTS (SELECT FROM %s d__ JOIN %s l__ ON l__.ctid = d__.live"
+            " LEFT JOIN %s s__ ON s__.ctid = d__.staged WHERE %s AND %s)%s"
+            % (
+                key.source,
+                pair.difference,
+                pair.live,
+                pair.stage,
+                condition,
+                key.matches("l__", "c__"),
+                itself if key.oid == pair.table.oid else "",
+            )
+        )
+    )
 
 
 # Which rows -----------------------------------------------------------------------------------------------------------
@@ -371,7 +419,8 @@ def _condition_errors(table: Table) -> Iterator[None]:
         yield
     except BackstopError as error:
         if error.sqlstate_class not in (
-            sqlstates.DATA_EXCEPTION, sqlstates.SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
+            sqlstates.DATA_EXCEPTION,
+            sqlstates.SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
         ):
             raise
         raise Refused(

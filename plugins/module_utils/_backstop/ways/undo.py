@@ -221,9 +221,7 @@ def _require_no_deploy_since(site: Site, source: Change) -> None:
     later = [
         operation.id
         for operation in operations_of(site.store, site.database)
-        if operation.kind == "deploy"
-        and operation.outcome == "done"
-        and operation.began > source.operation.began
+        if operation.kind == "deploy" and operation.outcome == "done" and operation.began > source.operation.began
     ]
     if later:
         raise Refused(

@@ -92,7 +92,8 @@ def release_connections(file: str, rules: str, project: Optional[Project]) -> Di
 
 def _unknown_url(found: str) -> CouldNotVerify:
     return CouldNotVerify(
-        "The release's own URL is not known here", found=found,
+        "The release's own URL is not known here",
+        found=found,
         hint=remedy("set %s to the file that holds it, or waive the gate with a reason", Setting.ENVIRONMENT_FILE),
     )
 

@@ -82,9 +82,7 @@ def _is_reason(reason: Any) -> bool:
     return isinstance(reason, str) and bool(reason.strip())
 
 
-def _evaluate_one(
-    site: Site, session: Session, question: GateInputs, name: str, expected: str, check: Check
-) -> Gate:
+def _evaluate_one(site: Site, session: Session, question: GateInputs, name: str, expected: str, check: Check) -> Gate:
     reason = question.waivers.get(name)
     try:
         gate = Gate(name, True, check(site, session, question), expected)

@@ -56,9 +56,7 @@ def application(site: Site, session: Session, question: GateInputs) -> str:
             "Nobody looked whether the application is healthy",
             hint="give the state of every application host, or waive the gate with a reason",
         )
-    if not history.compare(
-        question.files, history.read_rows(session.cursor(), site.connection.schema)
-    ).pending:
+    if not history.compare(question.files, history.read_rows(session.cursor(), site.connection.schema)).pending:
         return "no migration is pending: the deploy may mend it"
     ours = ([site.operation] if site.operation else []) + _open_operations(site)
     if any(operation.last(STOP) for operation in ours if operation.kind == "deploy"):
