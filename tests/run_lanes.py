@@ -99,7 +99,7 @@ def run(
     return done
 
 
-# What a lane needs ----------------------------------------------------------------------------------
+# What a lane needs
 
 
 def ensure_packages(programs: Mapping[str, str], packages: Sequence[str], cost: str) -> None:
@@ -150,7 +150,7 @@ def in_tree() -> dict[str, str]:
     return {"ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS)}
 
 
-# The lanes ------------------------------------------------------------------------------------------
+# The lanes
 
 
 def lint() -> None:

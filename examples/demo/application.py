@@ -69,7 +69,7 @@ def release(places: Places, node: Node, prisma: Mapping[str, str], commit: str) 
     )
 
 
-# The database -------------------------------------------------------------------------------------
+# The database
 
 
 def database_is_ready(cluster: Cluster) -> bool:
@@ -102,7 +102,7 @@ def make_database(
     return "Database migrated, sample data loaded: " + ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-# Running it ---------------------------------------------------------------------------------------
+# Running it
 
 
 def pm2(places: Places, node: Node) -> Pm2:

@@ -59,7 +59,7 @@ class Demo:
         self._settings_changed = False
         self._state: State | None = None
 
-    # What is known ------------------------------------------------------------------------------
+    # What is known
 
     @property
     def state(self) -> State:
@@ -93,7 +93,7 @@ class Demo:
             found = f"no application in {self.places.directory}"
             raise DemoError("The demo is not prepared", found=found, do="run ./demo.sh up")
 
-    # Preparing ----------------------------------------------------------------------------------
+    # Preparing
 
     def up(self, rows: int | None) -> None:
         """Prepare all that is missing and start what does not run."""
@@ -236,7 +236,7 @@ class Demo:
     def _start_again(self) -> str:
         return application.start_again(self.places, self.node, self.port, self._settings_changed)
 
-    # Using --------------------------------------------------------------------------------------
+    # Using
 
     def shell_settings(self) -> dict[str, str]:
         """Variables for PostgreSQL's tools, Prisma, pm2 and the collection."""
@@ -338,7 +338,7 @@ Releases     {self.places.application}/releases  logs: {self.places.pm2_home}/lo
 Inventory    {self.places.hosts}
 Next         ./demo.sh run PLAYBOOK   eval "$(./demo.sh env)"   ./demo.sh status | stop | clean""")
 
-    # Ending -------------------------------------------------------------------------------------
+    # Ending
 
     def stop(self) -> None:
         """End the application, pm2's daemon and the server, in this order."""

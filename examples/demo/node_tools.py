@@ -200,7 +200,7 @@ def _install_project(source: Path, directory: Path, node: Node, cache: Path | No
     return True
 
 
-# Prisma's engine ----------------------------------------------------------------------------------
+# Prisma's engine
 
 
 def native_engine_can_be_had() -> bool:

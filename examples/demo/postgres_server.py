@@ -210,7 +210,7 @@ class Cluster:
         self._settings = settings
         self._account = server_account()
 
-    # What it is ---------------------------------------------------------------------------------
+    # What it is
 
     @property
     def home(self) -> Path:
@@ -281,7 +281,7 @@ class Cluster:
             }
         )
 
-    # Making and removing it ---------------------------------------------------------------------
+    # Making and removing it
 
     @classmethod
     def create(
@@ -378,7 +378,7 @@ class Cluster:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
-    # Running it ---------------------------------------------------------------------------------
+    # Running it
 
     def running(self) -> bool:
         """True when the server's process is there and alive."""
@@ -457,7 +457,7 @@ class Cluster:
         argv = [self.bin_dir / "pg_ctl", "--pgdata", self.data, "--mode", mode, "--wait", "--silent", "stop"]
         run(argv, what="The database server could not be stopped", user=self._account)
 
-    # Using it -----------------------------------------------------------------------------------
+    # Using it
 
     def sql(self, text: str, database: str = "postgres", user: str | None = None) -> str:
         """Run statements with psql, stopping at the first error; rows come back as lines, columns parted by `|`."""

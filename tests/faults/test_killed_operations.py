@@ -206,7 +206,7 @@ def test_a_killed_undo_is_finished(reverted, original, failpoint: str) -> None:
     assert reverted.succeed("undo") == {"outcome": "nothing"}
 
 
-# With rows that go over: those written before the run, and those written after it was killed ------------------------
+# With rows that go over: those written before the run, and those written after it was killed
 
 
 def kill_write_and_finish(site, what: str, failpoint: str) -> None:

@@ -77,7 +77,7 @@ def exclusive(what: str) -> Iterator[None]:
         yield
 
 
-# Images ---------------------------------------------------------------------------------------------
+# Images
 
 
 def source_files(folders: Sequence[str]) -> Iterator[pathlib.Path]:
@@ -165,7 +165,7 @@ def keep(container: str, name: str) -> None:
     podman("image", "prune", "--all", "--force", "--filter=label=" + LABEL, "--filter=until=24h")
 
 
-# Containers -----------------------------------------------------------------------------------------
+# Containers
 
 
 def run(name: str, image_name: str, options: Sequence[str]) -> None:

@@ -223,7 +223,7 @@ class DemoSite:
         self.before: Optional[Condition] = None
         self._deployed = Snapshot(cluster, places.directory / "deployed")
 
-    # Making and removing it ---------------------------------------------------------------------
+    # Making and removing it
 
     @classmethod
     def create(cls, directory: pathlib.Path) -> "DemoSite":
@@ -264,7 +264,7 @@ class DemoSite:
         for folder in (self.places.pm2_home, self.places.directory):
             shutil.rmtree(folder, ignore_errors=True)
 
-    # Releases -----------------------------------------------------------------------------------
+    # Releases
 
     def add_release(self, tag: str, changes: Mapping[str, Optional[str]]) -> str:
         """A commit on top of ET-100 with a tag.
@@ -306,7 +306,7 @@ class DemoSite:
         environment = {**application.npm_settings(self.places), **tools().environment}
         self.node.run(application.MIGRATE, cwd=release, environment=environment, accept=[1])
 
-    # Playbooks ----------------------------------------------------------------------------------
+    # Playbooks
 
     def start(
         self, playbook: str, *arguments: str, environment: Optional[Mapping[str, str]] = None, **variables: object
@@ -360,7 +360,7 @@ class DemoSite:
         """A task file for one of the deploy's hooks."""
         return Hook(pathlib.Path(tempfile.mkdtemp(prefix="hook-", dir=self.places.directory)))
 
-    # How it is ----------------------------------------------------------------------------------
+    # How it is
 
     def url(self) -> str:
         return application.database_url(self.cluster)
@@ -462,7 +462,7 @@ class DemoSite:
                     found[str(path)] = (0 if path.is_dir() else facts.st_size, facts.st_mtime_ns)
         return found
 
-    # Back to the beginning ----------------------------------------------------------------------
+    # Back to the beginning
 
     def reset(self) -> None:
         """As it was before ET-100, with an empty store. What is so already is left alone."""

@@ -49,7 +49,7 @@ def test_settings_that_would_lead_psql_elsewhere_are_not_passed_on(monkeypatch: 
     assert clean_environment({"PGHOST": "here"})["PGHOST"] == "here"
 
 
-# Node ---------------------------------------------------------------------------------------------
+# Node
 
 
 def make_node(folder: Path, version: str, npm: str = "echo 10.0.0") -> Path:
@@ -112,7 +112,7 @@ def test_a_project_is_another_when_any_of_its_files_is(tmp_path: Path) -> None:
     assert node_tools.fingerprint(tmp_path) != before
 
 
-# PostgreSQL ---------------------------------------------------------------------------------------
+# PostgreSQL
 
 
 def make_server(folder: Path, major: int, without: str = "") -> Path:
@@ -167,7 +167,7 @@ def test_what_the_other_account_cannot_reach_is_put_elsewhere(tmp_path: Path) ->
         place.rmdir()
 
 
-# Python -------------------------------------------------------------------------------------------
+# Python
 
 
 def test_an_environment_whose_python_is_gone_does_not_work(tmp_path: Path) -> None:

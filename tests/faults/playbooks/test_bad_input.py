@@ -20,7 +20,7 @@ TYPO = "electricity_token"
 Variables = Dict[str, Any]
 
 
-# Before an operation begins -------------------------------------------------------------------------
+# Before an operation begins
 
 
 def elsewhere(**parts: object) -> Callable[[DemoSite], Variables]:
@@ -73,7 +73,7 @@ def test_a_migration_that_breaks_a_rule(site: DemoSite) -> None:
     assert site.operations() == []
 
 
-# Gates ----------------------------------------------------------------------------------------------
+# Gates
 
 
 def refused(site: DemoSite, **variables: object) -> str:
@@ -168,7 +168,7 @@ def test_a_waiver_of_no_gate(site: DemoSite) -> None:
     assert "did you mean store" in said, said
 
 
-# Later, still before downtime -----------------------------------------------------------------------
+# Later, still before downtime
 
 
 def test_an_unknown_table(site: DemoSite) -> None:

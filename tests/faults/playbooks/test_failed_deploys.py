@@ -68,7 +68,7 @@ def would_deploy(site: DemoSite) -> None:
     assert "would rehearse and then apply: " + MIGRATION in checked.output
 
 
-# The migration fails --------------------------------------------------------------------------------
+# The migration fails
 
 
 def test_a_migration_that_fails_everywhere(site: DemoSite) -> None:
@@ -108,7 +108,7 @@ def test_a_migration_that_changes_rows(site: DemoSite) -> None:
     deploys_now(site)
 
 
-# The release fails after its migration --------------------------------------------------------------
+# The release fails after its migration
 
 
 def test_a_release_that_crashes(site: DemoSite) -> None:
@@ -180,7 +180,7 @@ def test_cut_off_on_the_way_back(site: DemoSite) -> None:
     assert site.outcomes() == ["abandoned", "done"]
 
 
-# After the downtime ---------------------------------------------------------------------------------
+# After the downtime
 
 
 def test_a_failure_after_the_downtime(site: DemoSite) -> None:

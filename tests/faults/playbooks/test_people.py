@@ -217,7 +217,7 @@ def test_the_page_goes_on_the_way_back(site: DemoSite, messenger: Messenger, pag
     assert mended.status == 0 and site.running() == site.commits["et-100"], mended.output
 
 
-# One phase alone ------------------------------------------------------------------------------------
+# One phase alone
 
 
 @contextlib.contextmanager

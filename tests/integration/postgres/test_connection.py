@@ -177,7 +177,7 @@ def test_a_url_that_is_none(given, found):
     assert found in caught.value.found
 
 
-# Facts about the server -------------------------------------------------------------------------------------------
+# Facts about the server
 
 
 def test_identity_tells_databases_and_servers_apart(databases):
@@ -210,7 +210,7 @@ def test_other_sessions(plain):
         assert not found["postgres"].idle and "state hidden" in str(found["postgres"])
 
 
-# Client programs --------------------------------------------------------------------------------------------------
+# Client programs
 
 
 def test_client_tools_of_the_servers_major(cluster):

@@ -121,7 +121,7 @@ def refusal(folder, **keywords):
     return str(caught.value)
 
 
-# Who gets in ----------------------------------------------------------------------------------------
+# Who gets in
 
 
 def test_let_in_with_its_own_settings_and_without_a_password(way, request):
@@ -251,7 +251,7 @@ def test_a_certificate_of_the_client_is_refused():
         raise AssertionError("not reached")
 
 
-# What passes through --------------------------------------------------------------------------------
+# What passes through
 
 
 def test_large_results_both_ways(way):
@@ -304,7 +304,7 @@ def test_cancelling(way):
     assert subprocess.run(argv, stdout=subprocess.PIPE, check=True, timeout=50).stdout == b"cancelled\n"
 
 
-# How it ends ----------------------------------------------------------------------------------------
+# How it ends
 
 
 def test_a_session_that_the_server_ends(way, cluster):

@@ -167,7 +167,7 @@ def test_the_list_is_whole(failed, tmp_path):
     assert (tmp_path / "log").read_text().split() == FAILPOINTS
 
 
-# More than one pending migration -------------------------------------------------------------------------------------
+# More than one pending migration
 
 
 def failed_twice_before(failed):

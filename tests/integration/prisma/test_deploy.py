@@ -50,7 +50,7 @@ def prisma_says(project, database):
     return analyse("prisma migrate deploy", ended.stdout, ended.stderr)
 
 
-# It works -------------------------------------------------------------------------------------------------------------
+# It works
 
 
 def test_applies_what_is_pending(project, database):
@@ -136,7 +136,7 @@ def test_an_inherited_lock_lives_as_long_as_prisma(project, database, tmp_path):
     assert database.state(project).up_to_date
 
 
-# How it fails ---------------------------------------------------------------------------------------------------------
+# How it fails
 
 
 def test_a_failing_statement(project, database):
@@ -264,7 +264,7 @@ def test_line_ends_of_another_system(project, database):
     assert database.state(project).up_to_date
 
 
-# Where it connects ----------------------------------------------------------------------------------------------------
+# Where it connects
 
 
 def prisma_fails(project, url, cursor):
@@ -383,7 +383,7 @@ def test_schema_with_a_fixed_url(tmp_path, database):
         deploy(project, database)
 
 
-# Two at once, and cut off ---------------------------------------------------------------------------------------------
+# Two at once, and cut off
 
 
 def test_waits_for_another_migration(project, database):
@@ -466,7 +466,7 @@ def test_running_is_told_from_failed_by_the_lock(project, database):
         assert sessions.lock_holders(cursor) == []
 
 
-# What must be installed -----------------------------------------------------------------------------------------------
+# What must be installed
 
 
 def test_not_installed(project):

@@ -60,7 +60,7 @@ def fail(project, database):
         project.prisma().migrate_deploy(database.url, cursor=cursor)
 
 
-# prisma_migrate_info --------------------------------------------------------------------------------------------------
+# prisma_migrate_info
 
 
 def test_info_on_a_new_database(info):
@@ -129,7 +129,7 @@ def test_info_without_a_connection(tmp_path, project, database, change, said):
     assert PASSWORD not in answer.printed
 
 
-# prisma_migrate_resolve -----------------------------------------------------------------------------------------------
+# prisma_migrate_resolve
 
 
 def test_resolve_a_failed_migration(resolve, project, database):

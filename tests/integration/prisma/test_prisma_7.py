@@ -70,7 +70,7 @@ def waits_for_a_table(cursor):
     return [one for one in sessions.running_backends(cursor) if one.holds_lock and '"A"' in one.query]
 
 
-# It works -------------------------------------------------------------------------------------------------------------
+# It works
 
 
 def test_while_it_works_no_process_shows_the_password(make, database):
@@ -169,7 +169,7 @@ export default defineConfig({
     assert deploy(project, database).applied == [INIT]
 
 
-# How it fails ---------------------------------------------------------------------------------------------------------
+# How it fails
 
 
 def test_a_failing_statement_leaves_those_before_it_and_can_be_resolved(make, database):

@@ -49,7 +49,7 @@ def kinds(database, project):
     return [problem.kind for problem in database.state(project).problems()]
 
 
-# `prisma migrate status` ----------------------------------------------------------------------------------------------
+# `prisma migrate status`
 
 
 def test_status_is_0_after_a_rollback(project, database):
@@ -116,7 +116,7 @@ def test_status_does_not_mention_a_failure_beside_something_pending(project, dat
     assert (state.failed, state.pending) == ([INIT], [RECEIPTS])
 
 
-# `prisma migrate deploy` ----------------------------------------------------------------------------------------------
+# `prisma migrate deploy`
 
 
 def test_deploy_makes_a_missing_database(project, database):
@@ -188,7 +188,7 @@ def holders(database):
         return sessions.lock_holders(cursor)
 
 
-# Order ----------------------------------------------------------------------------------------------------------------
+# Order
 
 
 def test_names_are_ordered_as_javascript_does(seed):

@@ -184,7 +184,7 @@ def test_truncate_cascade_empties_more_tables(live, shell):
     assert said.returncode == 0 and live.value('SELECT count(*) FROM "UserContribution"') == 0
 
 
-# Test restore -----------------------------------------------------------------------------------------------------
+# Test restore
 
 MAKE = """psql -h localhost -U postgres << EOF
 DROP DATABASE IF EXISTS electricity_tokens_test;

@@ -123,7 +123,7 @@ def test_prismas_schema_is_kept_as_sql(plain, tmp_path):
     assert "prisma-schema.sql" in manifests.load(place).files and PASSWORD not in answer.printed
 
 
-# The schema alone ----------------------------------------------------------------------------------------------------
+# The schema alone
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_the_schema_alone_is_never_taken_for_a_full_backup(plain, schema):
     assert backup_to_revert_to(plain.site, None).backup_id == whole.backup_id
 
 
-# Using one again -----------------------------------------------------------------------------------------------------
+# Using one again
 
 
 def age(place, seconds):

@@ -107,7 +107,7 @@ def test_no_other_failure_counts_as_damage(damaged, monkeypatch):
     assert damaged.value('SELECT count(*) FROM "User" WHERE "name" = \'x\'') == 20
 
 
-# The whole database -------------------------------------------------------------------------------------------------
+# The whole database
 
 
 def whole(live):

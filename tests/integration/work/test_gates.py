@@ -129,7 +129,7 @@ def test_a_database_that_cannot_be_reached_is_the_only_answer(live):
     assert rollback_way(nowhere, list(gates.values())) == "refused"
 
 
-# Waivers -------------------------------------------------------------------------------------------------------------
+# Waivers
 
 
 def test_a_waiver_keeps_its_reason_and_hides_nothing(live):
@@ -152,7 +152,7 @@ def test_a_waiver_of_an_unknown_gate_names_the_near_ones(live):
     assert "database_disk" in str(caught.value.hint)
 
 
-# Connections ---------------------------------------------------------------------------------------------------------
+# Connections
 
 
 def test_the_release_must_use_this_database(live, databases):
@@ -211,7 +211,7 @@ def test_what_a_deploy_does_not_restart_is_told(live):
     )
 
 
-# Programs ------------------------------------------------------------------------------------------------------------
+# Programs
 
 
 def test_client_programs_must_be_there(live):
@@ -264,7 +264,7 @@ def test_which_servers_are_looked_at(live):
         assert is_local(Settings(host=host)) is local, host
 
 
-# Disk ----------------------------------------------------------------------------------------------------------------
+# Disk
 
 
 def test_a_declared_disk_counts(live):
@@ -305,7 +305,7 @@ def test_the_store_must_have_room_and_be_private(live, monkeypatch):
     only_closed(ask(live), "store", "10 B")
 
 
-# Rights --------------------------------------------------------------------------------------------------------------
+# Rights
 
 
 def as_role(live, role):
@@ -416,7 +416,7 @@ def test_standbys_are_told(live):
     assert gate.passed and gate.found == "unused slot standby_two"
 
 
-# What else is going on -----------------------------------------------------------------------------------------------
+# What else is going on
 
 
 def test_another_operation_that_is_open(live):
@@ -467,7 +467,7 @@ def test_an_application_that_is_sick(live):
     assert closed(without) == [], "a deploy without a migration may mend it"
 
 
-# Migrations ----------------------------------------------------------------------------------------------------------
+# Migrations
 
 
 def test_only_the_expected_migrations_may_be_pending(live):
@@ -603,7 +603,7 @@ def test_encrypted_backups_must_be_readable_here(live, tmp_path):
     assert live.store.backups() == []
 
 
-# The module ----------------------------------------------------------------------------------------------------------
+# The module
 
 
 def test_the_module_keeps_waivers_in_the_journal(live, tmp_path):

@@ -214,7 +214,7 @@ def test_a_realistic_database(databases):
         assert definitions.definitions(session) == load(place).definitions
 
 
-# History, catalog and rows are compared together ----------------------------------------------------------------------
+# History, catalog and rows are compared together
 
 
 def test_a_migration_that_left_nothing_goes_from_the_history(left):

@@ -199,7 +199,7 @@ def test_unknown_kind(store):
         deploy(store, kind="deployment")
 
 
-# Acting -----------------------------------------------------------------------------------------------------------
+# Acting
 
 
 def test_two_operations_do_not_act_on_one_database(plain):

@@ -71,7 +71,7 @@ def counted(losses):
     return {name: (loss.inserted, loss.updated, loss.deleted) for name, loss in losses.items()}
 
 
-# A model that reads everything ------------------------------------------------------------------------------------
+# A model that reads everything
 
 
 def contents(live):
@@ -189,7 +189,7 @@ def test_what_was_kept_can_be_put_back(pair, seed, tmp_path):
     assert expected(live, base) == {name: (0, 0, rows) for name, rows in deleted.items()}
 
 
-# The migration's own changes --------------------------------------------------------------------------------------
+# The migration's own changes
 
 
 @pytest.mark.parametrize(

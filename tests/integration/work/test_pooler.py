@@ -131,7 +131,7 @@ def test_pooled_clients_wait_through_a_restore_in_place(plain, bouncer):
     assert plain.value("SELECT count(*) FROM \"TokenPurchase\" WHERE id = 'lost'") == 0
 
 
-# Whatever fails ---------------------------------------------------------------------------------------------------
+# Whatever fails
 
 
 def test_a_refused_revert_lets_them_go_on(plain, bouncer):
@@ -217,7 +217,7 @@ def test_a_pooler_that_went_away_meanwhile(plain, bouncer, monkeypatch):
     assert settle.__module__ and plain.value("SELECT count(*) FROM pg_database WHERE datname LIKE 'backstop_retired_%'")
 
 
-# Clients that keep their sessions ------------------------------------------------------------------------------------
+# Clients that keep their sessions
 
 
 def test_session_pooling_is_bounded_and_the_choice_is_told(plain, cluster):
@@ -256,7 +256,7 @@ def test_how_a_console_is_given():
         assert pooler.address == "10.0.0.6:%d" % port and "secret" not in repr(pooler)
 
 
-# What was said of it -------------------------------------------------------------------------------------------------
+# What was said of it
 
 
 def test_pools_that_are_not_what_was_said(plain, bouncer):

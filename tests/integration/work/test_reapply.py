@@ -310,7 +310,7 @@ def test_partitions_and_generated_columns(plain):
     assert plain.rows(rows) == before
 
 
-# Tables without a key, and large objects --------------------------------------------------------------------------
+# Tables without a key, and large objects
 
 
 KEYLESS = """
@@ -613,7 +613,7 @@ def test_random_changes_all_survive(plain, seed):
     assert plain.value('SELECT last_value FROM "TokenPurchase_number_seq"') == number
 
 
-# Sequences --------------------------------------------------------------------------------------------------------
+# Sequences
 
 
 def test_sequences_only_go_forward(databases):

@@ -168,7 +168,7 @@ def test_more_loss_than_accepted_changes_nothing(plain):
     assert equals_backup(plain, place)
 
 
-# Under load -------------------------------------------------------------------------------------------------------
+# Under load
 
 
 class Client:
@@ -345,7 +345,7 @@ def test_writers_that_lock_in_another_order(plain):
     assert result["lost_rows"] <= 1
 
 
-# What cannot be swapped -------------------------------------------------------------------------------------------
+# What cannot be swapped
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_databases_of_any_name(databases, name):
     assert all(len(found.encode()) <= 63 for found in live.names())
 
 
-# Undo -------------------------------------------------------------------------------------------------------------
+# Undo
 
 
 def test_undo_counts_what_was_written_since(plain):

@@ -113,7 +113,7 @@ def test_one_that_lags_does_not_hold_the_swap_up(plain, standby, monkeypatch):
         assert "Standby %s is %d bytes behind." % (NAME, result["standbys"][0]["lag"]) in result["standbys_summary"]
 
 
-# Synchronous ones ----------------------------------------------------------------------------------------------------
+# Synchronous ones
 
 
 @pytest.fixture

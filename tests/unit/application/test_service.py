@@ -61,7 +61,7 @@ def request(check_mode: bool = False, **params: Any) -> Request:
     return Request(given, check_mode, True, print)
 
 
-# systemd, as it answers -----------------------------------------------------------------------------------------------
+# systemd, as it answers
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_unit_is_started(answers: Answers, tmp_path: pathlib.Path) -> None:
     assert started["previous"] == {"status": "inactive", "cwd": None}
 
 
-# Commands, which are real ---------------------------------------------------------------------------------------------
+# Commands, which are real
 
 
 def test_commands(tmp_path: pathlib.Path) -> None:
@@ -147,7 +147,7 @@ def test_commands(tmp_path: pathlib.Path) -> None:
     assert not ensure("stopped", ONE)["changed"]
 
 
-# What counts as healthy -----------------------------------------------------------------------------------------------
+# What counts as healthy
 
 
 class Healthy(http.server.BaseHTTPRequestHandler):

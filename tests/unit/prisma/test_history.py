@@ -64,7 +64,7 @@ def write_folder(path, scripts, lock='provider = "postgresql"\n'):
     return str(path)
 
 
-# The folder -----------------------------------------------------------------------------------------------------------
+# The folder
 
 
 def test_the_folder_is_read_in_prismas_order(tmp_path):
@@ -136,7 +136,7 @@ def test_a_checksum_of_an_old_engine_is_recognised():
     assert not file.matches(old[:-1])
 
 
-# Comparing ------------------------------------------------------------------------------------------------------------
+# Comparing
 
 
 def test_no_table():
@@ -218,7 +218,7 @@ def test_expected_migrations():
     assert state.problems(expected=[RECEIPTS, "20251109000000_surprise"]) == []
 
 
-# Effects --------------------------------------------------------------------------------------------------------------
+# Effects
 
 
 def test_effective_state():

@@ -37,7 +37,7 @@ def holds(condition: str, known: Dict[str, Any]) -> bool:
     return bool(Templar(loader=DataLoader(), variables=known).evaluate_conditional(condition))
 
 
-# A deploy that was cut off on its way back --------------------------------------------------------------------------
+# A deploy that was cut off on its way back
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_deploy_whose_database_was_put_back_is_not_gone_on_with(settled, goes_
     assert said.endswith("then deploy again: ansible-playbook backstop.postgres.rollback_complete")
 
 
-# Hooks --------------------------------------------------------------------------------------------------------------
+# Hooks
 
 
 def test_a_hook_without_its_file(tmp_path) -> None:
