@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job of this collection, from nothing, on this machine: see ./demo.sh --help. Needs python3 (3.11 or newer), git and a network.
+# The main job of this collection, from an empty directory, on this machine: see ./demo.sh --help. Needs python3 (3.11 or newer), git and a network.
 set -eu
 checkout=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 python=${PYTHON:-python3}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need and runs them: all of them, or the lanes that are named. `./test.sh --help` lists the lanes.
+# Installs what the tests need and runs all lanes, or those that are named. `./test.sh --help` lists the lanes.
 # Needs python3 (3.11 or newer), git and a network. As root on Debian or Ubuntu, missing packages are installed;
-# an ordinary user is told what could not be tested without them. All else lands in .test/, which can be removed.
+# for an ordinary user, it lists what was not tested without them. Everything else is in .test/, which can be removed.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 
@@ -24,7 +24,7 @@ virtual_environment.make(pathlib.Path(sys.argv[1]))' "$venv"
     cp tests/requirements.txt "$venv/requirements.txt"
 }
 
-# The stamp is written last: an environment that was cut off is made anew.
+# The stamp is written last: an interrupted installation is made again.
 if ! cmp -s tests/requirements.txt "$venv/requirements.txt" || ! "$venv/bin/python" -c '' 2>/dev/null; then
     mkdir -p .test
     echo "Installing the test tools into $venv (log: $log)"

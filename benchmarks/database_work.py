@@ -49,7 +49,7 @@ ANALYZE;
 
 
 class Clients:
-    """Clients that read all the time and connect again when they are thrown out; the longest time without an answer."""
+    """Clients that read continuously and reconnect when disconnected; measure the longest time without an answer."""
 
     def __init__(self, url: str, count: int = 20) -> None:
         self._url, self._stop = url, threading.Event()
@@ -70,7 +70,7 @@ class Clients:
             thread.join()
 
     def wait_for_all(self) -> None:
-        """Return when every client had another answer."""
+        """Return when every client has received another answer."""
         before = list(self._answers)
         while any(now == then for now, then in zip(self._answers, before)):
             time.sleep(0.001)
@@ -97,7 +97,7 @@ class Clients:
 
 
 class Bench:
-    """The server, and what is measured on it."""
+    """The server and the measurements on it."""
 
     def __init__(self, folder: pathlib.Path, rows: int, runs: int) -> None:
         self.folder, self.runs = folder, runs

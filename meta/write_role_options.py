@@ -6,8 +6,8 @@
 variables of each role's argument specs into its README, and the names that roles and playbooks give to values of their
 own into plugins/plugin_utils/role_variables.py.
 
-A role has the shared options that its tasks, handlers, templates and own defaults name; nothing lists them again.
-In the roles' files what is written stands between two marker lines, and only that is touched.
+A role has the shared options that its tasks, handlers, templates and own defaults name; there is no other list of them.
+In the roles' files the generated text is between two marker lines; nothing else is changed.
 
     python3 meta/write_role_options.py            write
     python3 meta/write_role_options.py --check    change nothing; status 1 when a file would change
@@ -50,19 +50,19 @@ NAMES = frozenset(
 %s    ]
 )
 '''
-#: Semantic markup of Ansible's documentation; all of it reads well as code in Markdown.
+#: Semantic markup of Ansible's documentation; in Markdown all of it becomes code.
 MARKUP = re.compile(r"\b[A-Z]\(([^)]*)\)")
 
 
 class IndentedDumper(yaml.SafeDumper):
-    """Block style with list items indented below their key, as yamllint wants it."""
+    """Block style with list items indented below their key, as yamllint requires it."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
         return super().increase_indent(flow, False)
 
 
 def _represent_text(dumper: IndentedDumper, text: str) -> Any:
-    """Expressions and empty texts between double quotes, as people write them; all else as YAML likes it."""
+    """Expressions and empty texts in double quotes, as in handwritten YAML; all else in PyYAML's default style."""
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if not text or "{{" in text else None)
 
 
@@ -79,7 +79,7 @@ def roles() -> List[pathlib.Path]:
 
 
 def without_blocks(text: str) -> str:
-    """A file's text less what this program wrote into it."""
+    """A file's text without the blocks that this program wrote into it."""
     return re.sub(r"(?ms)^ *%s\n.*?^ *%s\n" % (re.escape(BEGIN), re.escape(END)), "", text)
 
 
@@ -116,7 +116,7 @@ def defaults_text(text: str, names: List[str], options: Dict[str, Dict[str, Any]
 
 
 def specs_text(text: str, names: List[str], options: Dict[str, Dict[str, Any]]) -> str:
-    """Every entry point gets the block right below its line ``options:``."""
+    """Insert the block into every entry point, right below its line ``options:``."""
     written = block(as_yaml({name: options[name] for name in names}, 6), 6) if names else ""
     line = "    options:\n" if written else "    options: {}\n"
     own = without_blocks(text)
@@ -134,7 +134,7 @@ def readme_text(text: str, specs: Dict[str, Dict[str, Any]]) -> str:
 
 
 def variables_table(specs: Dict[str, Dict[str, Any]]) -> str:
-    """One row a variable; the entry points that take it are named where not all do."""
+    """One row per variable; entry points are named where not all of them take it."""
     rows: Dict[str, str] = {}
     for spec in specs.values():
         for name, option in (spec.get("options") or {}).items():
@@ -156,7 +156,7 @@ def variables_table(specs: Dict[str, Dict[str, Any]]) -> str:
 
 
 def in_code(value: Any) -> str:
-    """A default as code; an expression would be long and says nothing to people."""
+    """A default as code; "computed" for an expression, which is long and does not help the reader."""
     if value in ("", None):
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -164,7 +164,7 @@ def in_code(value: Any) -> str:
 
 
 def own_names(value: Any) -> Iterator[str]:
-    """Names that tasks give: registered results, facts, loop variables, vars of a task, a block or an included role."""
+    """Names that tasks set: registered results, facts, loop variables, vars of a task, a block or an included role."""
     if isinstance(value, dict):
         control = value.get("loop_control") or {}
         given = [value.get("register"), control.get("loop_var"), control.get("index_var")]
@@ -189,7 +189,7 @@ def own_names_text() -> str:
 
 
 def wanted_files() -> Iterator[Tuple[pathlib.Path, str, str]]:
-    """Path, present text and wanted text of every file that this program writes into."""
+    """Path, present text and wanted text of every file that this program writes."""
     options = shared_options()
     for role in roles():
         names = used_options(role, options)
@@ -209,7 +209,7 @@ def wanted_files() -> Iterator[Tuple[pathlib.Path, str, str]]:
 
 
 def defined_twice() -> Iterator[str]:
-    """Shared options that a role defines by hand as well: the later of two equal keys would win in silence."""
+    """Shared options that a role also defines by hand: the later of two equal keys would win silently."""
     for role in roles():
         for path, indent in ((role / "defaults" / "main.yml", ""), (role / "meta" / "argument_specs.yml", " {6}")):
             own = without_blocks(path.read_text("utf-8")) if path.exists() else ""

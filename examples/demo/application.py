@@ -4,8 +4,8 @@
 
 """The example application at its old commit: released, migrated, filled with data and running under pm2.
 
-Releases and pm2 are handled by the collection's own library, so that what the demo starts with is exactly what the
-collection's roles would have made.
+The collection's own library makes the releases and runs pm2, so the demo starts with exactly what the collection's
+roles would have made.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ GENERATE = ["npx", "--no-install", "prisma", "generate"]
 BUILD = ["npm", "run", "build"]
 START = ["node", "dist/server.js"]
 MIGRATE = ["npx", "--no-install", "prisma", "migrate", "deploy"]
-#: A database with this comment was left half made by a run of the demo that was cut off.
+#: Comment of a database that an interrupted run of the demo left unfinished.
 HALF_MADE = "backstop demo: being made"
 HEALTHY_SECONDS = 40.0
 
 
 def npm_settings(places: Places) -> dict[str, str]:
-    """npm takes what it has from its cache: the second release installs without asking the registry."""
+    """npm settings that prefer the cache: the second release installs without asking the registry."""
     return {"npm_config_cache": str(places.npm_cache), "npm_config_prefer_offline": "true"}
 
 
@@ -49,7 +49,7 @@ def database_url(cluster: Cluster) -> str:
 
 
 def write_environment_file(places: Places, cluster: Cluster, port: int) -> bool:
-    """The settings that every release is linked to; True when they changed."""
+    """Write the settings file that every release links to; True when it changed."""
     text = f'DATABASE_URL="{database_url(cluster)}"\nPORT={port}\n'
     return private_files.write(places.environment_file, text)
 
@@ -59,7 +59,7 @@ def releases(places: Places) -> Releases:
 
 
 def release(places: Places, node: Node, prisma: Mapping[str, str], commit: str) -> bool:
-    """Install, generate and build a commit; False when that was done before."""
+    """Install, generate and build a commit; False when this was done before."""
     return releases(places).prepare(
         commit,
         [INSTALL, GENERATE, BUILD],
@@ -81,7 +81,7 @@ def database_is_ready(cluster: Cluster) -> bool:
 def make_database(
     places: Places, cluster: Cluster, node: Node, prisma: Mapping[str, str], commit: str, rows: int
 ) -> str:
-    """Make, migrate and fill the application's database; what an interrupted run left of it is made anew."""
+    """Create, migrate and fill the application's database; recreate one that an interrupted run left unfinished."""
     if database_is_ready(cluster):
         return f"Database {DATABASE} is there"
     cluster.sql(f"DROP DATABASE IF EXISTS {DATABASE}")
@@ -110,7 +110,7 @@ def pm2(places: Places, node: Node) -> Pm2:
 
 
 def status(places: Places, node: Node) -> str:
-    """What pm2 says of the application: online, stopped, ... or absent."""
+    """The application's status in pm2: online, stopped, ... or absent."""
     found = pm2(places, node).processes(NAME)
     return found[0].status if found else "absent"
 
@@ -120,7 +120,7 @@ def current_commit(places: Places) -> str | None:
 
 
 def start_first(places: Places, node: Node, commit: str, port: int) -> None:
-    """Make a release the current one unless there is one, start it and wait until it is healthy."""
+    """Unless a release is current: make this one current, start it and wait until it is healthy."""
     if releases(places).current() is None:
         releases(places).activate(commit)
     pm2(places, node).start(NAME, str(places.current), ECOSYSTEM_FILE)
@@ -128,10 +128,10 @@ def start_first(places: Places, node: Node, commit: str, port: int) -> None:
 
 
 def start_again(places: Places, node: Node, port: int, settings_changed: bool) -> str:
-    """See that the current release runs, unless somebody stopped it on purpose; says how it is.
+    """Start the current release unless it was stopped on purpose; return a line about its state.
 
-    A deployment that was cut off may have stopped it, or fenced the database: the playbook must find it so. What is
-    not healthy is therefore told, not mended.
+    An interrupted deployment may have stopped it or fenced the database. The playbook must find it in that state, so an
+    unhealthy application is reported, not fixed.
     """
     manager = pm2(places, node)
     before = status(places, node)
@@ -150,7 +150,7 @@ def start_again(places: Places, node: Node, port: int, settings_changed: bool) -
 
 
 def health(port: int) -> dict[str, object]:
-    """The application's own word on its health; without an answer, why."""
+    """The application's answer about its health; without an answer, the reason."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5) as answer:
             content = json.loads(answer.read())
@@ -170,7 +170,7 @@ def wait_until_healthy(places: Places, port: int) -> None:
 
 
 def stop(places: Places, node: Node) -> bool:
-    """End the application and its pm2 daemon; False when neither ran."""
+    """Stop the application and its pm2 daemon; False when neither ran."""
     if not places.pm2_home.exists() or not places.pm2_executable.exists():
         return False
     manager = pm2(places, node)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The programs that this process started: one in the foreground, and the end of all of them."""
+"""The child processes of this process: run one in the foreground, end all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def run_in_foreground(argv: Sequence[str], environment: Mapping[str, str], cwd: Path) -> int:
-    """Run a program on our terminal. It gets the terminal's Ctrl-C itself and ends as it sees fit; we wait for it."""
+    """Run a program on our terminal and wait for it. It receives the terminal's Ctrl-C itself."""
     child = subprocess.Popen(argv, env=dict(environment), cwd=cwd)
     while True:
         try:
@@ -30,7 +30,7 @@ def of_this_process() -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                # The name in parentheses may hold anything; the state and the parent follow its last parenthesis.
+                # The name in parentheses may contain anything; the state and the parent follow the last parenthesis.
                 fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
                 if int(fields[1]) == os.getpid():
                     found.append(int(entry.name))
@@ -38,7 +38,7 @@ def of_this_process() -> list[int]:
 
 
 def end_all() -> None:
-    """Ask our children to end, with their groups where they lead one of their own."""
+    """Ask our children to end, with the process groups that they lead."""
     for pid in of_this_process():
         with contextlib.suppress(ProcessLookupError):
             if os.getpgid(pid) == pid:

@@ -85,7 +85,7 @@ class Demo:
 
     @property
     def prepared(self) -> bool:
-        """True from the first time that the application was healthy; what comes later is up to the playbooks."""
+        """True once the application was healthy for the first time; later changes are up to the playbooks."""
         return self.places.state_file.exists() and self.state.get("prepared") is True
 
     def check_prepared(self) -> None:
@@ -96,7 +96,7 @@ class Demo:
     # Preparing
 
     def up(self, rows: int | None) -> None:
-        """Prepare all that is missing and start what does not run."""
+        """Prepare what is missing and start what does not run."""
         self._check_machine()
         self._check_rows(rows)
         steps = Steps(self.reporter)
@@ -132,7 +132,7 @@ class Demo:
             )
 
     def _check_rows(self, rows: int | None) -> None:
-        """Remember what was asked for; data that was loaded stays as it is."""
+        """Remember the number of rows that was asked for; data that was loaded stays as it is."""
         loaded = self.state.number("rows")
         if loaded is None:
             self.state.set("rows_wanted", rows or self.state.number("rows_wanted") or ROWS)
@@ -269,7 +269,7 @@ class Demo:
         print(f"export PATH={folders}:$PATH")
 
     def playbook(self, name: str, arguments: Sequence[str]) -> int:
-        """Run a playbook with the demo's inventory, from the folder of the collection's playbooks; its exit status."""
+        """Run a playbook with the demo's inventory from the collection's playbooks folder; return its exit status."""
         self.check_prepared()
         if not self.cluster.running():
             raise DemoError("The demo does not run", found="its database server is stopped", do="run ./demo.sh up")
@@ -313,7 +313,7 @@ class Demo:
         print(f"Prisma's engine: {self.state.get('prisma_engine')}; purchases at first: {self.state.get('rows')}")
 
     def _databases(self) -> str:
-        """The application's database and what the collection keeps beside it."""
+        """The application's database and the databases that the collection keeps for it."""
         if not self.cluster.running():
             return "not known while the server is stopped"
         query = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1 DESC"
@@ -341,7 +341,7 @@ Next         ./demo.sh run PLAYBOOK   eval "$(./demo.sh env)"   ./demo.sh status
     # Ending
 
     def stop(self) -> None:
-        """End the application, pm2's daemon and the server, in this order."""
+        """Stop the application, pm2's daemon and the server, in this order."""
         if self.places.pm2_executable.exists() and self.places.pm2_home.exists():
             ended = application.stop(self.places, self.node)
             self.reporter.say("Application and pm2 " + ("ended" if ended else "did not run"))
@@ -351,7 +351,7 @@ Next         ./demo.sh run PLAYBOOK   eval "$(./demo.sh env)"   ./demo.sh status
             self.reporter.say("PostgreSQL " + ("ended" if running else "did not run"))
 
     def clean(self) -> None:
-        """Stop, and remove all that the demo made, also what lies outside its directory."""
+        """Stop, and remove all that the demo made, also outside its directory."""
         self.stop()
         if (self.places.cluster / "cluster.json").exists():
             self.cluster.destroy()
@@ -364,7 +364,7 @@ Next         ./demo.sh run PLAYBOOK   eval "$(./demo.sh env)"   ./demo.sh status
 
 @contextlib.contextmanager
 def only_one(places: Places, reporter: Reporter) -> Iterator[None]:
-    """One run at a time. The lock stays taken while anything that a killed run started is still installing."""
+    """Allow one run at a time. The lock is held until every program that a killed run started has ended installing."""
     places.directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(places.lock, os.O_RDWR | os.O_CREAT, 0o600)
     deadline, told = time.monotonic() + LOCK_SECONDS, False
@@ -458,7 +458,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ndemo.sh: interrupted; run it again to go on", file=sys.stderr)
         children.end_all()
-        # Threads that wait for what was just ended have nothing more to say.
+        # Threads that wait for the programs that were just ended have nothing more to report.
         os._exit(130)
 
 

@@ -27,7 +27,7 @@ backstop_runner:
 
 
 def as_yaml(value: object, indent: str = "") -> str:
-    """Dictionaries in block style, all else as JSON, which is YAML."""
+    """Write dictionaries in block style, all else as JSON, which is YAML."""
     if isinstance(value, Mapping) and value:
         lines = []
         for key, item in value.items():
@@ -76,7 +76,7 @@ def write(places: Places, cluster: Cluster, node: Node, prisma: Mapping[str, str
 
 
 def password_lines(cluster: Cluster) -> str:
-    """The passwords of both roles, as libpq reads them."""
+    """The passwords of both roles, in the format of libpq's password file."""
     lines = []
     for role in (application.ROLE, cluster.superuser):
         secret = cluster.password_of(role).replace("\\", "\\\\").replace(":", "\\:")

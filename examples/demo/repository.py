@@ -7,7 +7,7 @@
     commits = repository.make(directory)       # {"before-et-100": "<commit>", "et-100": "<commit>"}
     repository.write_files(directory, "et-100")   # only the files of one of them, without git
 
-The commits are the same on every machine: their content, author and date are.
+The commits are the same on every machine, because their content, author and date are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .programs import clean_environment, run
 SOURCE = Path(__file__).resolve().parents[1] / "electricity-tokens"
 BEFORE, AFTER = "before-et-100", "et-100"
 AUTHOR, ADDRESS = "Electricity Tokens", "electricity-tokens@example.com"
-#: Tag, message, date, and the folders that lie over one another at that commit.
+#: Tag, message, date, and the folders that are overlaid at that commit.
 HISTORY = (
     (BEFORE, "Purchases and contributions", "2025-10-01T09:00:00+00:00", ("base",)),
     (AFTER, "ET-100: receipts", "2025-11-08T09:00:00+00:00", ("base", "et-100")),
@@ -29,7 +29,7 @@ NOT_SOURCE = ("node_modules", "dist", ".env")
 
 
 def git(repository: Path, *arguments: str, environment: dict[str, str] | None = None, data: bytes | None = None) -> str:
-    # Whoever calls us from a hook of git has variables that lead to the repository of the hook.
+    # When a git hook calls us, the environment has variables that point to the hook's repository.
     variables = {name: value for name, value in clean_environment().items() if not name.startswith("GIT_")}
     variables.update(environment or {}, GIT_DIR=str(repository))
     what = "The application's repository could not be made"
@@ -37,7 +37,7 @@ def git(repository: Path, *arguments: str, environment: dict[str, str] | None = 
 
 
 def files_of(folders: tuple[str, ...]) -> dict[str, Path]:
-    """The files of a commit: path in the repository -> file; a later folder's files replace those of an earlier."""
+    """The files of a commit: path in the repository -> file; later folders override earlier ones."""
     found: dict[str, Path] = {}
     for folder in folders:
         root = SOURCE / folder
@@ -49,7 +49,7 @@ def files_of(folders: tuple[str, ...]) -> dict[str, Path]:
 
 
 def make(directory: Path) -> dict[str, str]:
-    """A bare repository with both commits, both tags and the branch main; made anew only where the source changed."""
+    """A bare repository with both commits, both tags and the branch main; remade only when the source changed."""
     if not (directory / "HEAD").exists():
         git(directory, "init", "--quiet", "--bare", "--template=")
         git(directory, "symbolic-ref", "HEAD", "refs/heads/main")
@@ -62,7 +62,7 @@ def make(directory: Path) -> dict[str, str]:
 
 
 def commit(directory: Path, files: dict[str, Path], message: str, date: str, parents: list[str]) -> str:
-    """Write a commit out of files, without a working copy and whatever the person's own git settings say."""
+    """Create a commit from files, without a working copy and independent of the user's git settings."""
     entries = []
     for name, path in files.items():
         blob = git(directory, "hash-object", "-w", "--stdin", data=path.read_bytes())
@@ -82,7 +82,7 @@ def commit(directory: Path, files: dict[str, Path], message: str, date: str, par
 
 
 def write_files(directory: Path, tag: str) -> None:
-    """The files of one commit in a plain directory, as a release has them."""
+    """Write the files of one commit into a plain directory, as in a release."""
     folders = next(folders for name, _message, _date, folders in HISTORY if name == tag)
     for name, path in files_of(folders).items():
         target = directory / name

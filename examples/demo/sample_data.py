@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Sample data of a realistic shape: households that buy electricity tokens and share what they cost.
+"""Realistic sample data: households that buy electricity tokens and share the cost.
 
 The same number of purchases always gives the same rows. Loaded with COPY, in one transaction.
 """
@@ -22,7 +22,7 @@ LAST_DAY = datetime(2025, 11, 7, 20)
 PURCHASES_PER_USER = 24
 WITHOUT_NAME = 0.08
 WITH_CONTRIBUTION = 0.72
-#: Price of a kWh up to so many bought at once: the first are cheap.
+#: Price of a kWh by tier of the amount bought at once: the first are cheap.
 TARIFF = ((50.0, 0.04), (100.0, 0.09), (200.0, 0.16), (300.0, 0.22), (math.inf, 0.25))
 GIVEN_NAMES = (
     "Tendai",
@@ -72,12 +72,12 @@ Row = tuple[object, ...]
 
 
 def identifier(rng: random.Random) -> str:
-    """Looks like the cuid that Prisma makes."""
+    """An identifier in the format of Prisma's cuid."""
     return "c" + "".join(rng.choices(ALPHABET, k=24))
 
 
 def price(kwh: float) -> float:
-    """What so many kWh cost, by the steps of the tariff."""
+    """The price of this many kWh, by the tiers of the tariff."""
     total, below = 0.0, 0.0
     for limit, each in TARIFF:
         total += max(0.0, min(kwh, limit) - below) * each
@@ -102,7 +102,7 @@ def purchases(user_ids: list[str], count: int) -> Iterator[tuple[Row, Row | None
     rng = random.Random(f"{SEED} purchases")
     seconds = int((LAST_DAY - FIRST_DAY).total_seconds())
     for number in range(count):
-        # A few buy often, many seldom; the dates go forward, as in a real table.
+        # A few users buy often, many rarely; dates increase, as in a real table.
         owner = user_ids[min(int(len(user_ids) * rng.random() ** 1.7), len(user_ids) - 1)]
         tokens = round(min(max(rng.lognormvariate(4.4, 0.7), 5.0), 900.0), 1)
         paid = price(tokens)
@@ -118,7 +118,7 @@ def purchases(user_ids: list[str], count: int) -> Iterator[tuple[Row, Row | None
 
 
 def as_copy_line(row: Row) -> str:
-    """A row as COPY reads it."""
+    """A row in the format of COPY."""
     fields = []
     for value in row:
         if value is None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What one run of the demo leaves for the next: the ports and the choices that it made."""
+"""The ports and choices that one run of the demo saves for the next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .programs import DemoError
 
 
 class State:
-    """A small dictionary in a file; steps that run side by side may use it."""
+    """A small dictionary in a file; steps that run in parallel may use it."""
 
     def __init__(self, places: Places) -> None:
         self._path = places.state_file

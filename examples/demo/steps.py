@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Steps that run side by side where they can, each telling in one line what it did and how long it took."""
+"""Steps that run in parallel where they can; each reports in one line what it did and how long it took."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from .programs import DemoError
 
-#: What a step does; it gives back the line to show, or nothing to keep silent.
+#: What a step does; it returns the line to show, or an empty text to show nothing.
 Action = Callable[[], str]
 WORKERS = 6
 
 
 class Reporter:
-    """Prints lines with times; steps that take longer than expected are named while they run."""
+    """Prints lines with times; names steps that take longer than expected while they run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,7 +39,7 @@ class Reporter:
 
 
 class Steps:
-    """Named steps, each with the names of those that must be done before it."""
+    """Named steps, each with the names of the steps that must be done before it."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -52,7 +52,7 @@ class Steps:
         self._steps[name] = (after, action)
 
     def run(self) -> None:
-        """Run all steps. After a failure nothing new is begun, what runs is waited for, the first error is raised."""
+        """Run all steps. After a failure no step is started, running steps are awaited, the first error is raised."""
         waiting = dict(self._steps)
         running: dict[Future[None], str] = {}
         done: set[str] = set()
@@ -77,7 +77,7 @@ class Steps:
 
 
 def wait_until(check: Callable[[], bool], seconds: float, error: Callable[[], DemoError]) -> None:
-    """Ask again and again until the answer is yes; after so many seconds the error is raised."""
+    """Poll until the answer is true; raise the error after this many seconds."""
     deadline = time.monotonic() + seconds
     while not check():
         if time.monotonic() > deadline:

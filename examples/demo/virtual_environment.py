@@ -4,8 +4,8 @@
 
 """The demo's Python environment with Ansible and the PostgreSQL driver.
 
-Debian and Ubuntu split a part of Python off, `ensurepip`, without which `python3 -m venv` fails. The environment is
-then made without pip, and pip is fetched as the wheel that it is: it can run from there.
+Debian and Ubuntu package a part of Python, `ensurepip`, separately; without it `python3 -m venv` fails. The environment
+is then made without pip, and pip is downloaded as a wheel, from which it can run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from .programs import DemoError, clean_environment, run
 
 REQUIREMENTS = Path(__file__).resolve().parent / "requirements.txt"
-#: Debian's and Ubuntu's package with pip as a wheel.
+#: Debian's and Ubuntu's package that contains pip as a wheel.
 PIP_PACKAGE = "python3-pip-whl"
 NETWORK_HINT = "see that this machine reaches a Python package index (PIP_INDEX_URL names another than the usual one)"
 VENV_HINT = "install Python's venv module (Debian, Ubuntu: python3-venv)"
@@ -32,7 +32,7 @@ def python_of(directory: Path) -> Path:
 
 
 def works(directory: Path) -> bool:
-    """True when the environment's Python runs and has pip; it does not after the machine's Python was replaced."""
+    """True when the environment's Python runs and has pip; False after the machine's Python was replaced."""
     with contextlib.suppress(DemoError):
         probe = "import pip, sys; print(*sys.version_info[:2])"
         said = run([python_of(directory), "-c", probe], what="", accept=range(256)).stdout.split()
@@ -41,7 +41,7 @@ def works(directory: Path) -> bool:
 
 
 def make(directory: Path) -> bool:
-    """An environment with pip; False when it is there."""
+    """Make an environment with pip; False when it exists."""
     if works(directory):
         return False
     shutil.rmtree(directory, ignore_errors=True)
@@ -55,7 +55,7 @@ def make(directory: Path) -> bool:
 
 
 def install_pip(directory: Path) -> None:
-    """Give an environment pip: by the machine's own pip if it has one, else out of the distribution's package."""
+    """Install pip into an environment: by the machine's own pip if it has one, else from the distribution's package."""
     argv = [sys.executable, "-m", "pip", "--python", python_of(directory), "install", "--quiet", "pip"]
     if importlib.util.find_spec("pip") is not None:
         run(argv, what="pip could not be installed", environment=pip_environment(), do=NETWORK_HINT)
@@ -67,7 +67,7 @@ def install_pip(directory: Path) -> None:
 
 
 def wheel_out_of_package(folder: Path) -> Path:
-    """pip's wheel, downloaded by apt into a folder of ours: that takes neither root nor an installation."""
+    """pip's wheel, downloaded by apt into a folder of ours: this needs neither root nor an installation."""
     what = "Python on this machine has no ensurepip, and pip could not be had otherwise"
     download = ["apt-get", *apt_options(folder), "download", "--quiet", PIP_PACKAGE]
     if shutil.which("apt-get") is None:
@@ -82,7 +82,7 @@ def wheel_out_of_package(folder: Path) -> Path:
 
 
 def apt_options(folder: Path) -> list[str]:
-    """apt works in our folder with the machine's sources, and leaves the machine's own lists alone."""
+    """Let apt work in our folder with the machine's sources, without changing the machine's own lists."""
     for name in ("lists/partial", "archives/partial"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     settings = [f"Dir::State::lists={folder}/lists", f"Dir::Cache={folder}", "Acquire::Languages=none"]
@@ -92,12 +92,12 @@ def apt_options(folder: Path) -> list[str]:
 
 
 def pip_environment() -> dict[str, str]:
-    """Settings of a person that would send packages elsewhere than into the environment are overruled."""
+    """Override user settings that would install packages outside the environment."""
     return clean_environment({"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"})
 
 
 def install_requirements(directory: Path) -> bool:
-    """Ansible and the driver; False when they are there."""
+    """Install Ansible and the driver; False when they are installed."""
     stamp = directory / "installed-requirements.txt"
     wanted = REQUIREMENTS.read_text(encoding="utf-8")
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the scenarios' tests ask of a host, and how they run another playbook.
+"""What the scenarios' tests check on a host, and how they run another playbook.
 
 testinfra_hosts = ["local://"]          # pytest's own host is not used
 site = Site("backstop-deploy")
@@ -30,7 +30,7 @@ PLAYBOOKS = pathlib.Path(__file__).resolve().parents[2] / "playbooks"
 
 
 def connect(name: str, user: str = "") -> Any:
-    """A host of the scenario over ssh, with one connection for all questions."""
+    """A host of the scenario over ssh, with one connection for all commands."""
     instances = yaml.safe_load(pathlib.Path(os.environ["MOLECULE_INSTANCE_CONFIG"]).read_text("utf-8"))
     (found,) = [instance for instance in instances if instance["instance"] == name]
     arguments = "-o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no -o LogLevel=ERROR"
@@ -45,19 +45,19 @@ def connect(name: str, user: str = "") -> Any:
 
 @dataclasses.dataclass
 class Run:
-    """A playbook that ended."""
+    """A finished playbook run."""
 
     status: int
     output: str
 
     @property
     def text(self) -> str:
-        """The output in one line: the display breaks its lines anywhere."""
+        """The output in one line: Ansible's display may break lines anywhere."""
         return " ".join(self.output.split())
 
     @property
     def changed(self) -> int:
-        """How many tasks changed something, by the recap."""
+        """Number of tasks that changed something, from the recap."""
         return sum(int(number) for number in re.findall(r"\bchanged=(\d+)", self.output.rpartition("PLAY RECAP")[2]))
 
     def must_say(self, *words: str) -> None:
@@ -66,7 +66,7 @@ class Run:
 
 
 def play(playbook: str, *arguments: str, **variables: object) -> Run:
-    """Run a playbook of the collection on the scenario's hosts, as a person would."""
+    """Run a playbook of the collection on the scenario's hosts, as a user would."""
     argv = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(PLAYBOOKS / (playbook + ".yml"))]
     argv += ["-e", json.dumps(variables), *arguments]
     environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
@@ -119,7 +119,7 @@ class Site:
         return dict(json.loads(self.host.check_output("python3 -c %s", read)))
 
     def runs(self, tag: str) -> bool:
-        """Whether the application is healthy and is this release, in the directory to which `current` leads."""
+        """Whether the application is healthy and runs this release, in the directory that `current` points to."""
         health, commit = self.health(), self.commit(tag)
         current = self.host.check_output("readlink -f %s/application/current", HOME)
         return (health["status"], health["release"]) == ("ok", commit) and current.endswith("/releases/" + commit)
@@ -138,17 +138,17 @@ class Site:
         return found["pid"], found["pm2_env"]["restart_time"], found["pm2_env"]["status"]
 
     def contents(self, pattern: str) -> List[str]:
-        """Of the files of the store that match, in the order of their names."""
+        """Contents of the store's files that match, sorted by name."""
         script = "import glob, json, sys; print(json.dumps([open(p).read() for p in sorted(glob.glob(sys.argv[1]))]))"
         return list(json.loads(self.host.check_output("python3 -c %s %s", script, "%s/%s" % (STORE, pattern))))
 
     def manifests(self) -> List[Dict[str, Any]]:
-        """Of all backups, oldest first."""
+        """The manifests of all backups, oldest first."""
         found = map(json.loads, self.contents("*/*/manifest.json"))
         return sorted(found, key=lambda manifest: str(manifest["created"]))
 
     def operations(self) -> List["Operation"]:
-        """Oldest first; their identifiers begin with the time."""
+        """Oldest first; their ids begin with the time."""
         headers, journals = self.contents("operations/*/operation.json"), self.contents("operations/*/journal.jsonl")
         return [
             Operation(json.loads(header), [json.loads(line) for line in journal.splitlines()])
@@ -156,7 +156,7 @@ class Site:
         ]
 
     def files(self) -> str:
-        """Every file of the store and of the releases with its size and time of change, and where `current` leads."""
+        """Size and modification time of every file of the store and of the releases, and the target of `current`."""
         find = "find %s/application %s -not -path '*/node_modules/*' -printf '%%p %%y %%s %%T@ %%l\\n' | sort"
         return str(self.host.check_output(find % (HOME, STORE)))
 

@@ -12,13 +12,13 @@ APP1, APP2, RUNNER, DATABASE = "backstop-app1", "backstop-app2", "backstop-runne
 
 
 class Hosts:
-    """All of them."""
+    """All hosts of the scenario."""
 
     def __init__(self) -> None:
         self.first, self.second, self.runner = Site(APP1), Site(APP2), Site(RUNNER)
 
     def both_run(self, tag: str) -> bool:
-        """Both are healthy, run this release, and each under its own manager in its own directory."""
+        """Both are healthy and run this release, each under its own manager in its own directory."""
         release = HOME + "/application/releases/" + self.first.commit(tag)
         (process,) = self.first.processes()
         pid = self.second.host.check_output("systemctl show --property=MainPID --value electricity-tokens")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""After the deploy of ET-100: what runs, what the database has, what the store holds, and what is not left behind."""
+"""After the deploy of ET-100: what runs, what the database and the store contain, and that no leftovers remain."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""After the deploy of the next release: what runs, what the database has, and that the store has both deploys."""
+"""After the deploy of the next release: what runs, what the database contains, and that the store has both deploys."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""After the backup: what it holds, that PostgreSQL's own tools can read it, and that nobody else can."""
+"""After the backup: its contents, that PostgreSQL's own tools can read it, and that no other user can."""
 
 from __future__ import annotations
 

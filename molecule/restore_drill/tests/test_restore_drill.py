@@ -31,7 +31,7 @@ def test_nothing_is_left_and_the_application_was_not_touched(site: Site) -> None
 
 
 def test_a_damaged_backup_is_told(site: Site) -> None:
-    """One byte of the archive is another; the drill of this backup fails and says which."""
+    """One byte of the archive is changed; the drill of this backup fails and names it."""
     newest = site.manifests()[-1]["id"]
     script = (
         "import sys\nwith open(sys.argv[1], 'r+b') as archive:\n    archive.seek(-200, 2)\n    byte = archive.read(1)\n"

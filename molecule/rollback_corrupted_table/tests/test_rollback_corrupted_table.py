@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""After the rollback: the receipts are those of the backup, the purchases are untouched, the application went on."""
+"""After the rollback: the receipts are those of the backup, purchases are unchanged, the application kept running."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_purchases_are_untouched_and_nothing_is_left(site: Site) -> None:
 
 
 def test_the_application_went_on(site: Site) -> None:
-    """It runs since before the backup of the table."""
+    """It has been running since before the backup of the table."""
     assert site.runs(AFTER)
     (process,) = site.processes()
     (backup,) = [manifest for manifest in site.manifests() if manifest["kind"] == "daily"]

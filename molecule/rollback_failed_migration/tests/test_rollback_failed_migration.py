@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""After the rollback of a failed migration: nothing of it is left, its row says so, and a deploy may come."""
+"""After the rollback of a failed migration: its changes are removed, its row says so, and a deploy is possible."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The plan tells what is wrong, and never changes anything. The tests are one story, in order."""
+"""The plan reports what is wrong, and never changes anything. The tests depend on each other, in order."""
 
 from __future__ import annotations
 

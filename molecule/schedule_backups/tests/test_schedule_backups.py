@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A fleet with scheduled backups, from the first timer that fires to the removal. The tests are one story, in order."""
+"""Hosts with scheduled backups, from the first timer to the removal. The tests depend on each other, in order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deployed_site import connect, succeeds
 
 testinfra_hosts = ["local://"]
 STORE = "/var/backups/backstop"
-#: Seconds that a run of the playbook may take before the minute that it sets is over.
+#: Seconds ahead that the schedule is set; the run of the playbook must end before. Tried in order.
 LEADS = (60, 180, 420)
 
 
@@ -51,7 +51,7 @@ def until(look: Callable[[], Any], what: str, seconds: float = 60) -> Any:
 
 
 def backstop(at: Any, *arguments: str) -> Any:
-    """The command, as its user."""
+    """Run the command as its user."""
     return at.run("runuser -u backstop -- backstop " + " ".join(arguments))
 
 
@@ -64,7 +64,7 @@ def verified(at: Any, database: str) -> List[Dict[str, Any]]:
 
 
 def metrics(monitor: Any, name: str) -> Dict[str, float]:
-    """What the monitor gets from a host's node_exporter."""
+    """The metrics that the monitor gets from a host's node_exporter."""
     read = "from urllib.request import urlopen; print(urlopen('http://backstop-fleet-%s:9100/metrics').read().decode())"
     lines = monitor.check_output("python3 -c %s", read % name).splitlines()
     lines = [line for line in lines if line.startswith(("backstop_", "node_textfile"))]
@@ -72,7 +72,7 @@ def metrics(monitor: Any, name: str) -> Dict[str, float]:
 
 
 def said(at: Any, pattern: str, *arguments: str) -> bool:
-    """Whether the command said it, to journal or syslog."""
+    """Whether the command logged it, to journal or syslog."""
     return bool(at.run("journalctl -t backstop %s --grep %%s" % " ".join(arguments), pattern).rc == 0)
 
 
@@ -101,7 +101,7 @@ def test_nobody_else_gets_in(timers: Any, cron: Any) -> None:
 
 
 def test_timers_and_cron_fire(timers: Any, cron: Any) -> None:
-    """The time is changed to the next minute: a schedule that is changed counts at once."""
+    """The schedule is set to the next minute: a changed schedule takes effect at once."""
     for lead in LEADS:
         now = datetime.datetime.now(datetime.timezone.utc)
         moment = (now + datetime.timedelta(seconds=lead + 60)).replace(second=0, microsecond=0)
@@ -113,7 +113,7 @@ def test_timers_and_cron_fire(timers: Any, cron: Any) -> None:
     else:
         raise AssertionError("the playbook takes longer than %d s" % LEADS[-1])
     for at, database in ((timers, "shop"), (timers, "second"), (cron, "shop")):
-        # It is there before it is verified.
+        # It exists before it is verified.
         seconds = lead + 180
         made = until(functools.partial(verified, at, database), "a backup of " + database, seconds)[-1]
         assert (made["kind"], made["level"], made["rows"]) == ("daily", "readable", 400)
@@ -122,7 +122,7 @@ def test_timers_and_cron_fire(timers: Any, cron: Any) -> None:
 
 
 def test_a_timer_that_was_missed_is_made_up_for(timers: Any) -> None:
-    """Persistent=: the stamp says that the drill ran last two weeks ago."""
+    """Persistent=: the stamp file says that the drill last ran two weeks ago."""
     timer, stamp = "backstop-drill@shop.timer", "/var/lib/systemd/timers/stamp-backstop-drill@shop.timer"
     timers.check_output("systemctl stop %s && touch -d '-14 days' %s && systemctl start %s", timer, stamp, timer)
     until(lambda: [backup for backup in backups(timers) if backup["level"] == "restored"], "the drill")
@@ -141,7 +141,7 @@ ls /dev/mem /dev/kmsg 2>/dev/null; touch /proc/sys/kernel/hostname && echo sysct
 
 
 def test_the_hardening_holds_even_for_root(timers: Any) -> None:
-    """As the user of the backups it would hold for the wrong reason."""
+    """Run as root: as the user of the backups it would hold for the wrong reason."""
     folder = "/run/systemd/system/backstop-daily@probe.service.d"
     timers.check_output("mkdir -p %s && printf '%%s' %s >%s/probe.conf", folder, PROBE, folder)
     timers.check_output("touch /tmp/of-somebody-else")
@@ -171,7 +171,7 @@ def test_a_database_that_is_down_is_told_and_the_others_are_untouched(timers: An
     cron.check_output("systemctl stop postgresql@15-main")
     line = cron.check_output("grep ' backup shop --kind daily' /etc/cron.d/backstop")
     command = line.split("backstop ", 1)[1]
-    # As cron runs it: by sh, in its bare environment. The exit status is the command's own.
+    # As cron runs it: by sh, in its minimal environment. The exit status is the command's own.
     ended = cron.run("runuser -u backstop -- env -i PATH=/usr/bin:/bin SHELL=/bin/sh /bin/sh -c %s", command)
     assert (ended.rc, ended.stdout, ended.stderr) == (1, "", "")
     until(lambda: said(cron, "No PostgreSQL server answers.*exit status 1", "-p", "err"), "syslog")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An application host is gone, stuck, sick: every one goes back, and the last words say who is back and who is not."""
+"""An application host is unreachable, frozen or unhealthy: all hosts revert, and the last message names both kinds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from four_hosts import APP1, APP2, Hosts
 testinfra_hosts = ["local://"]
 SCENARIO = pathlib.Path(__file__).resolve().parents[2]
 PODMAN = SCENARIO.parents[1] / "tests" / "hosts" / "podman"
-#: Nothing waits for what will not come.
+#: Short timeouts for events that never happen.
 OPTIONS = {"application_health_timeout": 6, "deploy_post_backup": False}
 
 
@@ -54,7 +54,7 @@ def test_at_the_beginning(hosts: Hosts) -> None:
 
 
 def test_the_first_host_is_gone_after_the_migration(hosts: Hosts) -> None:
-    """The former release is not proved on the new schema, so the database goes back too."""
+    """The former release was not tested on the new schema, so the database is reverted too."""
     try:
         failed(
             hosts,
@@ -70,7 +70,7 @@ def test_the_first_host_is_gone_after_the_migration(hosts: Hosts) -> None:
         podman("exec", APP1, "systemctl", "start", "ssh")
     assert list(hosts.runner.operations()[-1].closed["needs_a_person"]) == [APP1]
     assert database_is_as_before(hosts) and hosts.second.runs(BEFORE)
-    # What the person does.
+    # What the user does.
     hosts.first.pm2("start", "electricity-tokens")
     wait_until_healthy(hosts.first)
 
@@ -91,7 +91,7 @@ def test_a_host_is_stuck_before_the_downtime(hosts: Hosts) -> None:
     finally:
         podman("unpause", APP2)
     assert list(hosts.runner.operations()[-1].closed["needs_a_person"]) == [APP2]
-    # What the person does: what the host was told while it was stuck it may do only now.
+    # What the user does. The host carries out only now what it received while it was frozen.
     for words in (["kill", "ssh"], ["restart", "ssh"], ["start", "electricity-tokens"]):
         podman("exec", APP2, "systemctl", *words)
     wait_until_healthy(hosts.second)
@@ -99,7 +99,7 @@ def test_a_host_is_stuck_before_the_downtime(hosts: Hosts) -> None:
 
 
 def test_one_host_is_sick_with_the_new_release(hosts: Hosts) -> None:
-    """Only the former release has the version that this host expects, so it is well again when that is back."""
+    """This host expects the former release's version, so it is healthy again after the rollback."""
     expected = "{{ (inventory_hostname == '%s') | ternary({'version': '1.4.0'}, {}) }}" % APP2
     failed(
         hosts,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""After the revert: the old release on the old schema; what was lost is kept, and so is the database that had it."""
+"""After the revert: the old release on the old schema; lost rows are kept, and so is the database that had them."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""After the undo: the new release runs again, on the database that had retired, with its later row."""
+"""After the undo: the new release runs again, on the retired database, with the row that was written later."""
 
 from __future__ import annotations
 
