@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What every test sees: one way to import the library, and programs that find the collection of this checkout.
+"""Setup for every test: one way to import the library, and programs that find the collection of this checkout.
 
-The library is imported by the name that Ansible gives it, so that a class is the same object for a test and a module::
+The library is imported by the name that Ansible uses, so that a class is the same object in a test and in a module::
 
     from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import errors
 
@@ -25,10 +25,10 @@ def _prepend(variable: str, *folders: pathlib.Path) -> None:
     os.environ[variable] = os.pathsep.join([*map(str, folders), *([old] if old else [])])
 
 
-# For programs that a test starts: ansible-playbook, and Python processes that are to be killed.
+# For programs that a test starts: ansible-playbook, and Python processes that the test kills.
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)
 _prepend("PYTHONPATH", COLLECTIONS, ROOT / "examples", ROOT / "tests")
 
-# Settings of the person who runs the tests must not decide where they connect or what they deploy.
+# The user's own settings must not decide where the tests connect or what they deploy.
 for name in [name for name in os.environ if name.startswith("PG")] + ["DATABASE_URL", "BACKSTOP_STORE"]:
     os.environ.pop(name, None)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A server, a migrated application's database, and operations that can be killed anywhere."""
+"""A server, a migrated application database, and operations that can be killed at any failpoint."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory) -> PrismaProject:
-    """The new release; its first migration is in force in every database of these tests."""
+    """The new release; its first migration is applied in every database of these tests."""
     return PrismaProject.create(
         tmp_path_factory.mktemp("release") / "new", {"20251001000000_init": INIT, MIGRATION: RECEIPTS}
     )
@@ -56,7 +56,7 @@ def project(tmp_path_factory) -> PrismaProject:
 
 @pytest.fixture(scope="session")
 def template(cluster, project) -> str:
-    """A database as it is before the deploy, to copy."""
+    """A database in its state before the deploy, to copy."""
     cluster.create_database("before", owner=ROLE)
     script = project.script(MIGRATION).read_bytes()
     project.remove(MIGRATION)
@@ -78,7 +78,7 @@ def driver() -> Iterator[Forks]:
 
 
 class Site:
-    """One database with its store; runs operations on it in processes of their own."""
+    """One database with its store; runs operations on it in separate processes."""
 
     def __init__(
         self, cluster: Cluster, name: str, project: PrismaProject, folder: pathlib.Path, driver: Forks
@@ -102,7 +102,7 @@ class Site:
     def run(
         self, what: str, failpoint: Optional[str] = None, log: Optional[pathlib.Path] = None
     ) -> "subprocess.CompletedProcess[str]":
-        """Run an operation; killed at the failpoint when one is named."""
+        """Run an operation; killed at the failpoint if one is named."""
         environment = {}
         if failpoint:
             environment["BACKSTOP_FAILPOINT"] = failpoint
@@ -119,7 +119,7 @@ class Site:
         return self.cluster.sql(text, self.name, user=ROLE).strip()
 
     def contents(self) -> Dict[str, str]:
-        """What the live database holds: rows of each table, and the names of migrations in force."""
+        """Contents of the live database: rows of each table, and the names of applied migrations."""
         names = self.sql(
             "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"
         )
@@ -135,7 +135,7 @@ class Site:
         return found
 
     def databases(self, prefix: str) -> List[str]:
-        """Databases of this site's operations by prefix."""
+        """Databases of this site's operations, by prefix."""
         operations = os.listdir(self.store / "operations") if (self.store / "operations").is_dir() else []
         stems = [name.lower().replace("-", "_") for name in operations]
         found = self.cluster.sql(
@@ -149,7 +149,7 @@ class Site:
 
 @pytest.fixture
 def site(cluster, template, project, tmp_path, driver) -> Site:
-    """Before the deploy."""
+    """A site before the deploy."""
     name = "tokens_%d" % random.SystemRandom().randrange(1 << 40)
     cluster.sql('CREATE DATABASE "%s" TEMPLATE "%s" OWNER %s' % (name, template, ROLE))
     return Site(cluster, name, project, tmp_path, driver)
@@ -157,7 +157,7 @@ def site(cluster, template, project, tmp_path, driver) -> Site:
 
 @pytest.fixture(scope="session")
 def snapshots(cluster, template, project, tmp_path_factory, driver) -> Dict[str, Snapshot]:
-    """Of one site after its deploy, and after the revert that followed."""
+    """Snapshots of one site after its deploy, and after the revert that followed."""
     folder = tmp_path_factory.mktemp("snapshots")
     cluster.sql('CREATE DATABASE "%s" TEMPLATE "%s" OWNER %s' % (SNAPSHOT, template, ROLE))
     site = Site(cluster, SNAPSHOT, project, folder, driver)
@@ -171,7 +171,7 @@ def snapshots(cluster, template, project, tmp_path_factory, driver) -> Dict[str,
 
 @pytest.fixture
 def original(cluster, template, project, tmp_path, driver) -> Dict[str, str]:
-    """What every site holds before the deploy."""
+    """Contents of every site before the deploy."""
     folder = tmp_path / "original"
     folder.mkdir()
     return Site(cluster, template, project, folder, driver).contents()

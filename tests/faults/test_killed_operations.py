@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Killed with SIGKILL at every failpoint, an operation is finished by the next run; the live database stays."""
+"""Killed with SIGKILL at any failpoint, an operation is finished by the next run; the live database stays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Dict, List
 
 import pytest
 
-# Each operation passes these places, in this order; test_the_list_is_whole holds the lists to what really happens.
+# Each operation passes these failpoints, in this order; test_the_list_is_whole compares the lists with real runs.
 DEPLOY = [
     "operation.directory",
     "operation.created",
@@ -98,9 +98,9 @@ UNDO = [
     "step.swap.done",
     "operation.closed",
 ]
-#: What is passed besides when rows are carried over.
+#: Further failpoints when rows are carried over.
 CARRY = ["reapply.proved", "reapply.saved", "reapply.committed"]
-#: An undo builds a copy to count against before it begins its swap.
+#: An undo builds a copy to compare with before it begins its swap.
 BASE = ["restore.created", "restore.restored", "restore.compared"]
 WRITE = """
 INSERT INTO "TokenPurchase" VALUES ('since', 'u1', 7.5);
@@ -110,13 +110,13 @@ DELETE FROM "TokenPurchase" WHERE "id" = 'p3';
 
 
 def with_carry(names: List[str]) -> List[str]:
-    """The places of an operation that carries rows over."""
+    """The failpoints of an operation that carries rows over."""
     counted = names.index("swap.counted")
     return names[:counted] + CARRY + names[counted:]
 
 
 def occurrences(names: List[str]) -> List[str]:
-    """Names with the number of their occurrence, as BACKSTOP_FAILPOINT takes them."""
+    """Names with the number of their occurrence, in the format of BACKSTOP_FAILPOINT."""
     seen: Dict[str, int] = collections.Counter()
     numbered = []
     for name in names:
@@ -151,7 +151,7 @@ def test_a_killed_deploy_is_finished(site, failpoint: str) -> None:
 
 
 def journal_of(site) -> List[Dict[str, object]]:
-    """The lines of the only operation, of steps that were done."""
+    """The journal lines of the only operation, for steps that were done."""
     (path,) = site.store.glob("operations/*/journal.jsonl")
     entries = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return [entry for entry in entries if entry["event"] == "done"]
@@ -170,7 +170,7 @@ def test_a_proof_that_was_killed_is_repeated_alone(site, failpoint: str) -> None
 
 @pytest.mark.parametrize("failpoint", ["backup.dumped", "step.backup.done", "step.migrate.began"])
 def test_a_deploy_killed_behind_its_final_backup_is_finished(site, failpoint: str) -> None:
-    """What was written before the fence is in the final backup, which is not repeated once it is exact."""
+    """Rows written before the fence are in the final backup, which is not repeated once it is exact."""
     assert site.run("deploy", "step.rehearsal.done").returncode == -signal.SIGKILL
     site.sql(WRITE)
     assert site.run("deploy", failpoint).returncode == -signal.SIGKILL
@@ -193,7 +193,7 @@ def test_a_killed_revert_is_finished(deployed, original, failpoint: str) -> None
     assert deployed.succeed("revert") == {"outcome": "nothing"}
 
 
-#: Within a backup a deploy is killed at each place.
+#: A deploy is killed at each failpoint of a backup.
 UNDO_ALONE = [name for name in UNDO if not name.startswith("backup.")]
 
 
@@ -206,11 +206,11 @@ def test_a_killed_undo_is_finished(reverted, original, failpoint: str) -> None:
     assert reverted.succeed("undo") == {"outcome": "nothing"}
 
 
-# With rows that go over: those written before the run, and those written after it was killed
+# With rows that are carried over: those written before the run, and those written after it was killed
 
 
 def kill_write_and_finish(site, what: str, failpoint: str) -> None:
-    """The application goes on after the run was killed; what it writes then goes over as well."""
+    """The application continues after the run was killed; rows that it writes then are carried over as well."""
     killed = site.run(what, failpoint)
     assert killed.returncode == -signal.SIGKILL, (killed.returncode, killed.stderr)
     retired = len(site.databases("backstop_retired_"))
@@ -254,7 +254,7 @@ def test_the_list_of_what_carries_is_whole(deployed, tmp_path) -> None:
 
 
 def test_the_list_is_whole(site, tmp_path) -> None:
-    """A failpoint that is added to the library without a line above would never be tested."""
+    """A failpoint that is added to the library but not to the lists above would never be tested."""
     for what, wanted in (("deploy", DEPLOY), ("revert", REVERT), ("undo", UNDO)):
         log = tmp_path / what
         done = site.run(what, log=log)

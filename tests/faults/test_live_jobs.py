@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A module that outlives its run, and Ctrl-C: it ends or finishes, and only then does anything follow."""
+"""A module that outlives its run, and Ctrl-C: the module ends or finishes before anything else begins."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import operations
 from support.prisma_database import until
 
-#: Operation, place, and what the module does there when it is told to end.
+#: Operation, failpoint, and what the module does there when it receives SIGTERM or SIGINT.
 ENDS, FINISHES = "ends", "finishes"
 CUT = [
     ("deploy", "final backup", ENDS),
@@ -37,7 +37,7 @@ INTERRUPTED = [
     ("deploy", "migrate.before", FINISHES),
     ("undo", "retired.opened", ENDS),
 ]
-#: The step that the place belongs to.
+#: The step that the failpoint belongs to.
 STEPS = {"migrate.before": "migrate", "swap.fenced": "swap"}
 
 
@@ -47,7 +47,7 @@ def at(request, place: str) -> Any:
     what = request.node.callspec.params["what"]
     site = request.getfixturevalue({"deploy": "site", "revert": "deployed", "undo": "reverted"}[what])
     if place == "final backup":
-        # What is written after the proofs makes the backup behind the fence.
+        # Rows written after the proofs cause the backup behind the fence.
         assert site.run(what, "step.rehearsal.done").returncode == -signal.SIGKILL
         site.sql("INSERT INTO \"User\" VALUES ('late', 'late@example.org')")
     return site
@@ -76,7 +76,7 @@ def failpoint(place: str, number: int) -> Dict[str, str]:
 
 @contextlib.contextmanager
 def playbook() -> Iterator[Dict[str, Any]]:
-    """A process that stands for ansible-playbook; killed at the end."""
+    """A process in the role of ansible-playbook; killed at the end."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         yield this_controller(process.pid)
         process.kill()
@@ -87,14 +87,14 @@ def journal(site: Any) -> List[Dict[str, Any]]:
 
 
 def is_told_to_end(pid: int) -> bool:
-    """Whether SIGTERM waits for a halted process (proc(5), ShdPnd)."""
+    """Whether SIGTERM is pending for a stopped process (proc(5), ShdPnd)."""
     status = pathlib.Path("/proc/%d/status" % pid).read_text("ascii")
     pending = int(re.findall(r"^ShdPnd:\s*(\w+)", status, re.M)[0], 16)
     return bool(pending & 1 << signal.SIGTERM - 1)
 
 
 def holds(site: Any, place: str, how: str, pid: int) -> None:
-    """What the module's own lines in the journal say."""
+    """The module's own journal lines end as expected."""
     lines = [entry for entry in journal(site) if entry["pid"] == pid]
     last = [entry["event"] for entry in lines if entry["step"] == STEPS.get(place, lines[-1]["step"])][-1]
     assert last == ("done" if how == FINISHES else "failed"), lines
@@ -102,7 +102,7 @@ def holds(site: Any, place: str, how: str, pid: int) -> None:
 
 @pytest.mark.parametrize("what, place, how", CUT)
 def test_the_connection_is_cut(at, what, place, how) -> None:
-    """The playbook dies, and the module finds nobody who reads its result."""
+    """The playbook is killed, and no process reads the module's result."""
     with playbook() as controller:
         job = start(at, what, controller, **failpoint(place, signal.SIGSTOP))
         os.waitid(os.P_PID, job.pid, os.WSTOPPED | os.WNOWAIT)

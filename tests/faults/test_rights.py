@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A deploy, its revert and the undo with no superuser anywhere, and with a role that may not even make a database."""
+"""A deploy, its revert and the undo without any superuser, also with a role that may not create a database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OWNER, ADMIN = "tokens_owner", "tokens_admin"
 
 @pytest.fixture
 def owned(site):
-    """The site's database belongs to a role with no right but that."""
+    """The site's database belongs to a role with no privilege but that."""
     site.cluster.sql(
         "DROP ROLE IF EXISTS %s; CREATE ROLE %s LOGIN NOSUPERUSER NOCREATEDB PASSWORD 'o'" % (OWNER, OWNER)
     )
@@ -43,7 +43,7 @@ def test_an_owner_who_may_not_make_databases_is_refused_before_anything(owned):
 
 
 def test_the_same_owner_with_a_role_for_administration(owned):
-    """That one may make databases, ends sessions and is a member of the owner; it is no superuser either."""
+    """The administration role may create databases, ends sessions and is a member of the owner; it is no superuser."""
     owned.cluster.sql(
         "CREATE ROLE %s LOGIN CREATEDB NOSUPERUSER PASSWORD 'a'; GRANT %s, pg_signal_backend TO %s"
         % (ADMIN, OWNER, ADMIN)

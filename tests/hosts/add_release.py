@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs on a test host, as the user of the deploy: a commit on top of ET-100, with a tag.
+"""Runs on a test host, as the user of the deploy: creates a commit on top of ET-100, with a tag.
 
-PYTHONPATH=... python3 add_release.py TAG < {"path": "content, or null to take the file out"}
+PYTHONPATH=... python3 add_release.py TAG < {"path": "content, or null to remove the file"}
 """
 
 from __future__ import annotations

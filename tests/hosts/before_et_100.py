@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs on a test host, as root: makes it a host as one finds it before ET-100.
+"""Runs on a test host, as root: brings the host into its state before ET-100.
 
     python3 before_et_100.py ROWS < {"url": "the application's database URL", "store": "the directory of the backups"}
 
 PostgreSQL with the application's database and rows, Node, and the application running under pm2 at the old revision.
-The same code as the demo's makes the repository, the release, the data and the running application, as the user of the
-deploy, who has no rights beyond the application and the store; only the database server is the host's own.
+The demo's code makes the repository, the release, the data and the running application, as the user of the deploy,
+who has no privileges beyond the application and the store. Only the database server is the host's own.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def load_sample_data(places: Places, url: Url, rows: int) -> None:
 
 
 def prepare(places: Places, url: Url, rows: int) -> None:
-    """Release, migrate, fill and start the application; pm2 starts it again with the host."""
+    """Release, migrate, fill and start the application; pm2 starts it again when the host boots."""
     node = node_tools.find_node(places.programs)
     prisma = node_tools.prisma_environment(places.prisma_engine, node, places.npm_cache)
     node_tools.install_project(PM2_SOURCE, places.pm2, node, places.npm_cache)
@@ -100,7 +100,7 @@ def prepare(places: Places, url: Url, rows: int) -> None:
     application.start_first(places, node, before, PORT)
     environment = node.environment({"PM2_HOME": str(places.pm2_home)})
     subprocess.run([str(places.pm2_executable), "save"], env=environment, check=True, stdout=subprocess.DEVNULL)
-    # Tests ask the database as the application would.
+    # Tests query the database as the application would.
     escaped = url.password.replace("\\", "\\\\").replace(":", "\\:")
     private_files.write(places.directory / ".pgpass", "*:*:*:%s:%s\n" % (url.user, escaped))
 
@@ -113,7 +113,7 @@ def main() -> None:
     os.chdir(HOME)
     become(owner)
     prepare(Places(HOME), url, int(sys.argv[1]))
-    # pm2's daemon is to be systemd's child from now on.
+    # From now on systemd is the parent of pm2's daemon.
     application.stop(Places(HOME), node_tools.find_node(Places(HOME).programs))
 
 

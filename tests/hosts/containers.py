@@ -2,18 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The hosts of the Molecule scenarios: containers with systemd, started from images of a site that is ready.
+"""The hosts of the Molecule scenarios: containers with systemd, started from images of a prepared site.
 
-    containers.py image host|before|after   make it unless it is there (after: by the scenario default), print its name
-    containers.py create                    the containers of a scenario, which Molecule's variables describe
+    containers.py image host|before|after   make it if it is missing (after: by the scenario default), print its name
+    containers.py create                    the containers of a scenario, from Molecule's variables
     containers.py destroy
-    containers.py keep CONTAINER            make the image after of a host on which ET-100 was deployed
+    containers.py keep CONTAINER            make the image after from a host on which ET-100 was deployed
 
-The images: host is Debian with PostgreSQL and Node; before is a host with the application as it is before ET-100; after
-is what the scenario default leaves. Their names carry a checksum of what they are made of.
+The images: host is Debian with PostgreSQL and Node; before is a host with the application before ET-100; after
+is the result of the scenario default. Their names contain a checksum of their sources.
 
-A scenario's platform names its image. Where a scenario has several, the server runs on the host of the group database
-and the application on those of the group application; every host knows the former as `database`.
+A scenario's platform names its image. If a scenario has several, the server runs on the host of the group database
+and the application on those of the group application; every host resolves the former as `database`.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ import yaml
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 PODMAN = PROJECT / "tests" / "hosts" / "podman"
 VARIABLES = PROJECT / "molecule" / "_shared" / "group_vars" / "all.yml"
-#: Where a host has the code that prepares it.
+#: The path on a host of the code that prepares it.
 COLLECTION = "/opt/collections/ansible_collections/backstop/postgres"
 CODE = ("examples", "plugins/module_utils", "tests/hosts")
-#: What the two sites are made of.
+#: The sources of the two sites.
 SOURCES = {
     "before": (*CODE, "molecule/_shared/group_vars"),
     "after": ("plugins", "roles", "playbooks", "molecule/default"),
@@ -50,12 +50,12 @@ NOT_SOURCE = {"__pycache__", "node_modules", "collections", "containers.py"}
 ROWS = 400
 LABEL = "backstop.site"
 BOOT_SECONDS = 120.0
-#: The machine's certificates, so that npm in the container trusts what the machine trusts.
+#: The machine's certificates, so that npm in the container trusts the same as the machine.
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def podman(*arguments: str, data: bytes | None = None, accept: Sequence[int] = (0,)) -> str:
-    """What podman prints; an error with what it says when it fails."""
+    """The output of podman; when it fails, an error with its message."""
     argv = [str(PODMAN), *arguments]
     done = subprocess.run(argv, input=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
     said, complaint = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
@@ -70,7 +70,7 @@ def holds(*arguments: str) -> bool:
 
 @contextlib.contextmanager
 def exclusive(what: str) -> Iterator[None]:
-    """Scenarios that run side by side make an image once."""
+    """Scenarios that run in parallel make an image once."""
     path = pathlib.Path(tempfile.gettempdir()) / ("backstop-hosts-%d-%s.lock" % (os.getuid(), what))
     with open(path, "w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
@@ -93,7 +93,7 @@ def host_image() -> str:
 
 
 def site_image(kind: str) -> str:
-    """The name that the image has now."""
+    """The image's name for the present sources."""
     digest = hashlib.sha256()
     for path in source_files(SOURCES["before"] + (SOURCES["after"] if kind == "after" else ())):
         digest.update(("%s\n" % path.relative_to(PROJECT)).encode() + path.read_bytes())
@@ -101,7 +101,7 @@ def site_image(kind: str) -> str:
 
 
 def image(kind: str) -> str:
-    """The name of an image that is there."""
+    """The name of an image; it is made if it does not exist."""
     with exclusive("host"):
         host = host_image()
     if kind == "host":
@@ -130,7 +130,7 @@ def make_before(host: str, name: str) -> None:
 
 
 def code() -> bytes:
-    """What prepares a host, as one archive that everybody may read."""
+    """The code that prepares a host, as one archive that every user may read."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as archive:
         for path in source_files(CODE):
@@ -146,7 +146,7 @@ def code() -> bytes:
 
 
 def make_after(_host: str, name: str) -> None:
-    """The scenario default keeps it when it is through."""
+    """The scenario default keeps it at its end."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MOLECULE_")}
     with tempfile.TemporaryDirectory(prefix="bm-") as folder:
         environment["MOLECULE_EPHEMERAL_DIRECTORY"] = folder
@@ -157,11 +157,11 @@ def make_after(_host: str, name: str) -> None:
 
 
 def keep(container: str, name: str) -> None:
-    """Stop a host in good order and make an image of it; systemd gives each host of it an identity of its own."""
+    """Shut a host down cleanly and make an image of it; systemd gives each host started from it its own machine id."""
     podman("exec", container, "sh", "-c", "rm -rf /var/log/journal/*; truncate -s 0 /etc/machine-id")
     podman("stop", "--time", "60", container)
     podman("commit", "--quiet", "--change=LABEL %s=yes" % LABEL, container, name)
-    # Sites of sources that are no more, each of some hundred megabytes.
+    # Old images of former sources, some hundred megabytes each.
     podman("image", "prune", "--all", "--force", "--filter=label=" + LABEL, "--filter=until=24h")
 
 
@@ -175,8 +175,8 @@ def run(name: str, image_name: str, options: Sequence[str]) -> None:
         "--name=" + name,
         "--hostname=" + name,
         "--volume=%s:%s:ro" % (CERTIFICATES, CERTIFICATES),
-        "--cap-add=SYS_ADMIN",  # without it systemd ignores ProtectSystem= and its like in silence
-        "--cap-add=SYS_PTRACE",  # without it root does not see where another user's process works
+        "--cap-add=SYS_ADMIN",  # without it systemd silently ignores ProtectSystem= and similar settings
+        "--cap-add=SYS_PTRACE",  # without it root cannot see the working directory of another user's process
         "--systemd=always",
         *options,
         image_name,
@@ -196,7 +196,7 @@ def wait_until_up(name: str) -> None:
 
 
 class Scenario:
-    """What Molecule's variables say of a scenario."""
+    """A scenario's data from Molecule's variables."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.directory = pathlib.Path(environment["MOLECULE_EPHEMERAL_DIRECTORY"])
@@ -207,7 +207,7 @@ class Scenario:
         self.network = "backstop-" + environment["MOLECULE_SCENARIO_NAME"].replace("_", "-")
 
     def has(self, platform: Mapping[str, Any], part: str) -> bool:
-        """Whether this part of the site is at work on a host."""
+        """Whether this part of the site runs on a host."""
         return len(self.platforms) == 1 or part in platform["groups"]
 
     def create(self) -> None:
@@ -240,7 +240,7 @@ class Scenario:
         if not self.has(platform, "application"):
             masked.append("pm2-deployer.service")
         if not self.has(platform, "backstop_runner"):
-            # What works on the store here by mistake fails.
+            # Anything that uses the store on this host by mistake fails.
             options.append("--tmpfs=/var/backups:ro,notmpcopyup")
         return options + ["--volume=/dev/null:/etc/systemd/system/%s:ro" % unit for unit in masked]
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs on a test host: ends when the application says that it is healthy. systemd's own limit ends it otherwise."""
+"""Runs on a test host: ends when the application reports that it is healthy, or by systemd's own timeout."""
 
 from __future__ import annotations
 

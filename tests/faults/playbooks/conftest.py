@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One real site for all tests of this folder, with releases that are broken; each begins with it before ET-100."""
+"""One real site for all tests of this folder, with broken releases; each test begins with the site before ET-100."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Scenario 2: the migration succeeded, the application has errors. The plan tells, the playbook puts it right."""
+"""Scenario 2: the migration succeeded, the application has errors. The plan reports it, the playbook fixes it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def nothing_to_do(site: DemoSite, playbook: str, **variables: object) -> None:
 
 
 def planned(site: DemoSite, *words: str) -> None:
-    """The plan reads only and says these words."""
+    """The plan is read-only and shows these words."""
     before, files = site.condition(), site.files()
     run = done(site.play(PLAN))
     assert run.changed == 0
@@ -51,7 +51,7 @@ def checked(site: DemoSite, *words: str, **variables: object) -> None:
 
 
 def test_the_old_release_on_the_new_schema(site: DemoSite) -> None:
-    """Nothing is lost: the database stays as it is, and so does what was written since."""
+    """Nothing is lost: the database and the rows written since stay as they are."""
     old = site.condition()
     site.deploy()
     site.sql(RECEIPT)
@@ -68,7 +68,7 @@ def test_the_old_release_on_the_new_schema(site: DemoSite) -> None:
         "RUN NEXT: ansible-playbook backstop.postgres.rollback_application_errors --check",
     )
     checked(site, "Step 2: start release %s on the new schema" % site.commits["before-et-100"])
-    # The rehearsal proved it, but now it is ill: the newer release runs again, and is said to.
+    # The rehearsal proved it, but now it is unhealthy: the newer release is started again, and the message says so.
     sick = site.play(ROLLBACK, rollback_revision="never-healthy", application_health_timeout=5)
     sick.must_say(
         "is unhealthy on the schema that is there",
@@ -91,7 +91,7 @@ def test_the_old_release_on_the_new_schema(site: DemoSite) -> None:
 
 
 def test_the_migration_is_taken_out(site: DemoSite) -> None:
-    """By SQL that Prisma makes from both schemas; what goes is counted first. The next deploy would apply it again."""
+    """Prisma generates the SQL from both schemas; lost rows are counted first. The next deploy would apply it again."""
     old = site.condition()
     done(site.play(DEPLOY, deploy_post_backup=False, deploy_smoke_tests_before=[]))
     site.sql(RECEIPT)

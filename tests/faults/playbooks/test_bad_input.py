@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A deploy that cannot do what it is asked for tells what to do about it, and has changed and stopped nothing."""
+"""A deploy that is refused shows what to do about it, and has changed and stopped nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Variables = Dict[str, Any]
 
 
 def elsewhere(**parts: object) -> Callable[[DemoSite], Variables]:
-    """The site's connection with something about it wrong."""
+    """The site's connection with one wrong part."""
     return lambda site: {"backstop_connection": {"url": site.url(), **parts}}
 
 
@@ -77,7 +77,7 @@ def test_a_migration_that_breaks_a_rule(site: DemoSite) -> None:
 
 
 def refused(site: DemoSite, **variables: object) -> str:
-    """The message of a deploy that ends while the application runs."""
+    """The message of a deploy that is refused while the application runs."""
     with site.unchanged():
         run = site.play(DEPLOY, **variables)
     run.must_say("Nothing was changed", "the application was never stopped")
@@ -119,7 +119,7 @@ def test_a_failed_migration_in_the_history(site: DemoSite) -> None:
 
 
 def test_what_runs_is_no_release(site: DemoSite) -> None:
-    """As before anything was deployed by this: a failed deploy could not bring it back, and no backup knows it."""
+    """As before the first deploy by the collection: a failed deploy could not restart it, and no backup names it."""
     site.run_by_hand()
     said = refused(site)
     for words in ("What runs is no release", str(site.by_hand), "deploy the revision that runs now first"):
@@ -129,7 +129,7 @@ def test_what_runs_is_no_release(site: DemoSite) -> None:
     with site.unchanged():
         rollback = site.play("rollback_complete.yml")
     rollback.must_say("not known which release", "-e rollback_revision=", "Nothing was changed")
-    # What the gate says to do.
+    # Do what the gate's message says.
     adopted = site.play("deploy.yml", deploy_revision="before-et-100", deploy_expected_migrations=[])
     assert adopted.status == 0, adopted.output
     assert site.running() == site.commits["before-et-100"]
@@ -137,7 +137,7 @@ def test_what_runs_is_no_release(site: DemoSite) -> None:
 
 
 def test_a_folder_where_the_link_goes(site: DemoSite) -> None:
-    """It may be all that somebody has of the application."""
+    """The folder may be the only copy of the application."""
     site.run_by_hand()
     site.by_hand.rename(site.places.current)
     try:
@@ -150,7 +150,7 @@ def test_a_folder_where_the_link_goes(site: DemoSite) -> None:
 
 
 def test_a_full_store_and_missing_client_programs(site: DemoSite) -> None:
-    """A database that is larger than the free space, told in one go with what else is wrong."""
+    """A database that is larger than the free space; the message also shows everything else that is wrong."""
     with sparse_file(site.database_directory(), site.places.directory):
         said = refused(site, backstop_client_bin_dir="/usr/sbin")
     for word in ("store: The store has too little free space", "database_disk:", "client_tools:", "4 of 29 gates"):
@@ -172,7 +172,7 @@ def test_a_waiver_of_no_gate(site: DemoSite) -> None:
 
 
 def test_an_unknown_table(site: DemoSite) -> None:
-    """The tables to check are looked for on the rehearsal's copy, so that a typing error costs no downtime."""
+    """The tables to check are looked up on the rehearsal's copy, so that a typing error costs no downtime."""
     said = refused(site, deploy_tables=[{"name": "ReceiptsData"}, {"name": "User"}])
     assert "ReceiptsData" in said, said
     assert "perhaps ReceiptData" in said, said

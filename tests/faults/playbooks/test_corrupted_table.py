@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Scenario 3 of the runbook by playbook: receipts are corrupted, put right from a table backup, and that is undone."""
+"""Scenario 3 of the runbook by playbook: corrupted receipts are restored from a table backup, and this is undone."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_corrupted_and_put_right_and_undone(site: DemoSite) -> None:
     assert (again.status, again.changed) == (0, 0), again.output
     assert site.outcomes()[-2:] == ["done", "done"]
 
-    # Once more, with the application stopped meanwhile and a row that the backup does not have.
+    # Once more, with the application stopped in the meantime and a row that the backup does not have.
     site.sql(RECEIPTS.replace("LIMIT 200", "OFFSET 300 LIMIT 1"))
     refused = site.play(PLAYBOOK)
     refused.must_say("1 rows would be lost", "rollback_accept_lost_rows=1")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Deploy, revert and undo, each with --check first, which has no effect; none of them shows the password anywhere."""
+"""Deploy, revert and undo, each first with --check, which changes nothing; none of them shows the password."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.demo_site import MARK, DemoSite, Run, processes
 
 
 class Listener:
-    """Looks all the time at the arguments of every process, and remembers those that hold a text."""
+    """Reads the arguments of every process in a loop, and remembers those that contain a text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -40,7 +40,7 @@ class Listener:
 
 
 def checked(site: DemoSite, playbook: str, *words: str) -> None:
-    """Check mode tells what would happen and leaves everything as it is, to the last time stamp."""
+    """Check mode shows what would happen and changes nothing, not even a time stamp."""
     before, process, files = site.condition(), site.process(), site.files()
     run = site.play(playbook, "--check")
     assert run.status == 0, run.output
@@ -53,19 +53,19 @@ def checked(site: DemoSite, playbook: str, *words: str) -> None:
 
 
 def heard(site: DemoSite, playbook: str, *needed: str) -> Run:
-    """A run at the highest verbosity that people use; the password is in no output and in no list of processes."""
+    """Run with -vvv, the highest verbosity in common use; the password is in no output and in no process list."""
     with Listener(MARK) as listener:
         run = site.play(playbook, "-vvv")
     assert run.status == 0, run.output
     assert MARK not in run.output, [line for line in run.output.splitlines() if MARK in line]
     assert listener.heard == set()
-    # It would have been seen: the programs that are given the password were.
+    # The listener would have seen it: it saw the programs that receive the password.
     assert set(needed) <= listener.programs, listener.programs
     return run
 
 
 def files_with(site: DemoSite, text: str) -> List[str]:
-    """Files of the store and of pm2 that hold a text."""
+    """Files of the store and of pm2 that contain a text."""
     found = []
     for root in (site.places.store, site.places.pm2_home, site.places.ansible_home):
         for path in root.rglob("*"):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A deploy that fails puts database and release back, says so, and ends as a failure; when it is mended it succeeds."""
+"""A deploy that fails reverts database and release, reports it and ends as a failure; once fixed it succeeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.demo_site import Condition, DemoSite, Run
 
 DEPLOY = "deploy_receiptdata.yml"
 ON_LIVE = "this fails on the live database only"
-#: Nothing here waits longer for what will not come.
+#: Short timeouts for events that never happen.
 SHORT: Dict[str, object] = {
     "application_health_timeout": 5,
     "application_start_timeout": 10,
@@ -34,7 +34,7 @@ NEW_ROW = [
 
 
 def failed(site: DemoSite, release: str, *words: str, **variables: object) -> Run:
-    """A deploy of a broken release that was rolled back: the former release runs, nothing is left but what is kept."""
+    """A deploy of a broken release was rolled back: the former release runs, only what must be kept is left."""
     process = site.process()
     run = site.play(DEPLOY, deploy_revision=release, **{**SHORT, **variables})
     run.must_say("was rolled back", "runs again and is healthy", "run the deploy again", *words)
@@ -45,12 +45,12 @@ def failed(site: DemoSite, release: str, *words: str, **variables: object) -> Ru
 
 
 def same(one: Condition, other: Condition, *besides: str) -> bool:
-    """Whether two conditions are alike but for some fields."""
+    """Whether two conditions are equal except for some fields."""
     return dataclasses.replace(one, **{name: getattr(other, name) for name in besides}) == other
 
 
 def deploys_now(site: DemoSite) -> None:
-    """The mended release is deployed, and a second run finds nothing to do."""
+    """The fixed release is deployed, and a second run finds nothing to do."""
     done = site.play(DEPLOY, deploy_post_backup=False)
     assert done.status == 0, done.output
     assert site.running() == site.commits["et-100"]
@@ -62,7 +62,7 @@ def deploys_now(site: DemoSite) -> None:
 
 
 def would_deploy(site: DemoSite) -> None:
-    """All gates are open again, told by check mode."""
+    """Check mode shows that all gates are open again."""
     checked = site.play(DEPLOY, "--check")
     assert checked.status == 0, checked.output
     assert "would rehearse and then apply: " + MIGRATION in checked.output
@@ -82,7 +82,7 @@ def test_a_migration_that_fails_everywhere(site: DemoSite) -> None:
 
 
 def test_a_migration_that_leaves_nothing(site: DemoSite) -> None:
-    """Its statements are one transaction, so only the history has to be put right."""
+    """Its statements are one transaction, so only the history has to be fixed."""
     before = site.condition()
     failed(site, "fails-live", MIGRATION, ON_LIVE, "as before, the migration left nothing")
     assert site.condition() == before
@@ -90,7 +90,7 @@ def test_a_migration_that_leaves_nothing(site: DemoSite) -> None:
 
 
 def test_a_migration_that_leaves_objects(site: DemoSite) -> None:
-    """A COMMIT of its own, after another migration: what both added is removed in place, from the history too."""
+    """It has a COMMIT and follows another migration: what both added is removed in place, and from the history."""
     before = site.condition()
     options = {"deploy_expected_migrations": [MIGRATION, SURPRISE]}
     failed(site, "leaves-objects", SURPRISE, ON_LIVE, "what the migration left was removed", **options)
@@ -99,7 +99,7 @@ def test_a_migration_that_leaves_objects(site: DemoSite) -> None:
 
 
 def test_a_migration_that_changes_rows(site: DemoSite) -> None:
-    """Rows and columns that were there are otherwise: a database restored from the backup takes over."""
+    """Existing rows and columns were changed: a database restored from the backup takes over."""
     before = site.condition()
     failed(site, "changes-rows", MIGRATION, ON_LIVE, "took over", "is kept as backstop_retired_")
     after = site.condition()
@@ -112,7 +112,7 @@ def test_a_migration_that_changes_rows(site: DemoSite) -> None:
 
 
 def test_a_release_that_crashes(site: DemoSite) -> None:
-    """The former release was not proved on the new schema, so the database goes back too, and nothing is lost."""
+    """The former release was not tested on the new schema, so the database is reverted too, and nothing is lost."""
     before = site.condition()
     failed(site, "crashes", "does not stay up", "this release cannot start", "took over", deploy_smoke_tests_before=[])
     assert same(site.condition(), before, "databases", "live_oid")
@@ -120,7 +120,7 @@ def test_a_release_that_crashes(site: DemoSite) -> None:
 
 
 def test_a_release_that_crashes_and_its_down_sql_was_proved(site: DemoSite) -> None:
-    """No second database is needed: Prisma's SQL takes the migration out again, as the rehearsal proved."""
+    """No second database is needed: Prisma's SQL reverts the migration, as the rehearsal proved."""
     before = site.condition()
     options = {"deploy_smoke_tests_before": [], "deploy_down_sql": "auto"}
     failed(site, "crashes", "does not stay up", "was taken out again by its down-SQL", **options)
@@ -133,7 +133,7 @@ def test_a_release_whose_smoke_tests_fail(site: DemoSite) -> None:
 
 
 def test_a_first_deploy(site: DemoSite) -> None:
-    """There is no release to go back to: none runs then, and the next deploy is a first one again."""
+    """There is no former release: none runs then, and the next deploy is a first one again."""
     before = site.contents()
     site.forget_releases()
     run = site.play(DEPLOY, deploy_revision="never-healthy", **SHORT)
@@ -144,7 +144,7 @@ def test_a_first_deploy(site: DemoSite) -> None:
 
 
 def test_a_loss_is_not_taken_for_granted(site: DemoSite) -> None:
-    """Going back would lose a row that the new release wrote: the run stops there, with the one command to run."""
+    """The rollback would lose a row that the new release wrote: the run stops and shows the one command to run."""
     before = site.condition()
     tests = {"deploy_smoke_tests_before": [], "deploy_smoke_tests_after": NEW_ROW}
     run = site.play(DEPLOY, deploy_revision="lacks-receipts", **tests, **SHORT)
@@ -163,7 +163,7 @@ def test_a_loss_is_not_taken_for_granted(site: DemoSite) -> None:
 
 
 def test_cut_off_on_the_way_back(site: DemoSite) -> None:
-    """Killed right after the swap: the same deploy is not gone on with, and the command that it names finishes."""
+    """Killed right after the swap: the same deploy does not continue, and the command that it names finishes."""
     before = site.condition()
     options: Dict[str, object] = {"deploy_revision": "crashes", "deploy_smoke_tests_before": [], **SHORT}
     run = site.play(DEPLOY, environment={"BACKSTOP_FAILPOINT": "swap.committed"}, **options)
@@ -184,7 +184,7 @@ def test_cut_off_on_the_way_back(site: DemoSite) -> None:
 
 
 def test_a_failure_after_the_downtime(site: DemoSite) -> None:
-    """The new release serves already; it is not stopped again, neither by the failure nor by the run that finishes."""
+    """The new release already serves requests; neither the failure nor the run that finishes stops it again."""
     hook = site.places.directory / "failing-hook.yml"
     hook.write_text("- {name: Tell the cache, ansible.builtin.fail: {msg: the cache does not answer}}\n", "utf-8")
     run = site.play(DEPLOY, deploy_after_downtime=str(hook))

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A deploy, every rollback and an undo, killed with SIGKILL at a random step: ansible-playbook, or the module at work.
+"""A deploy, every rollback and an undo, killed with SIGKILL at a random step: ansible-playbook, or the running module.
 
-The next run finishes, and at every moment one database bears the live name and lets the application in. A failure
+The next run finishes, and at every moment one database has the live name and accepts the application. A failure
 prints the seed; BACKSTOP_TEST_SEED repeats it. All failpoints, one by one, are in test_killed_operations.py.
 """
 
@@ -25,7 +25,7 @@ from support.demo_site import Condition, DemoSite
 from support.receipts import CORRUPT, RECEIPTS, with_receipts
 from support.watcher import Watcher
 
-#: The longest that a playbook goes on after the beginning of a task before it is killed, in seconds.
+#: The longest time in seconds between the beginning of a task and the kill of its playbook.
 LATEST = 1.5
 PLAYBOOKS = {
     "deploy": "deploy_receiptdata.yml",
@@ -147,7 +147,7 @@ TASKS: Dict[str, List[str]] = {
 
 
 def kill_a_module(site: DemoSite, what: str, chance: random.Random, variables: Dict[str, object]) -> None:
-    """The module dies in the middle of its work; the playbook goes on as it does after any failure."""
+    """The module is killed in the middle of its work; the playbook continues as after any failure."""
     failpoint = chance.choice(FAILPOINTS[what].split())
     print("%s: module killed at %s" % (what, failpoint))
     log = site.places.directory / "failpoints.log"
@@ -160,7 +160,7 @@ def kill_a_module(site: DemoSite, what: str, chance: random.Random, variables: D
 
 
 def kill_the_playbook(site: DemoSite, what: str, chance: random.Random, variables: Dict[str, object]) -> None:
-    """ansible-playbook dies; a module that is at work goes on until it is done."""
+    """ansible-playbook is killed; a running module continues until it is done."""
     task, seconds = chance.choice(TASKS[what]), chance.uniform(0, LATEST)
     print("%s: playbook killed %.2f s after the beginning of: %s" % (what, seconds, task))
     playing = site.start(PLAYBOOKS[what], **variables)
@@ -172,7 +172,7 @@ def kill_the_playbook(site: DemoSite, what: str, chance: random.Random, variable
 
 
 def cut_off(site: DemoSite, what: str, chance: random.Random, **variables: object) -> None:
-    """Kill a run, and do what a person does then: run it again."""
+    """Kill a run, then do what a user does: run it again."""
     chance.choice([kill_a_module, kill_the_playbook])(site, what, chance, variables)
     run = site.play(PLAYBOOKS[what], **variables)
     assert run.status == 0, run.output
@@ -200,7 +200,7 @@ def watched(site: DemoSite) -> Iterator[None]:
 
 
 def test_deploy_revert_and_undo(site: DemoSite, chance: random.Random) -> None:
-    # A release of its own, so that it has to be prepared.
+    # A separate release, so that it has to be prepared.
     revision = "killed"
     commit = site.add_release(revision, mended(revision))
     variables: Dict[str, object] = {"deploy_revision": revision}
@@ -246,7 +246,7 @@ def test_a_corrupted_table_and_application_errors(site: DemoSite, chance: random
 
 
 def test_a_rollback_of_the_release_alone(site: DemoSite, chance: random.Random) -> None:
-    """After a deploy that changed nothing in the database, which is left alone, also by the run that finishes."""
+    """After a deploy that changed nothing in the database, which stays unchanged, also by the run that finishes."""
     site.deploy()
     wanted = site.condition()
     site.run_release(site.commits["before-et-100"])

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a deploy asks of people and tells them, the page that visitors see meanwhile, and runs of one phase alone."""
+"""A deploy's questions and messages, the maintenance page that visitors see, and runs of a single phase."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from support.demo_site import DemoSite
 DEPLOY = "deploy_receiptdata.yml"
 CONTACT = {"name": "Tariro", "role": "database administrator", "reach": "+263 1 555"}
 PEOPLE = {"backstop_contacts": [CONTACT], "backstop_escalation": ["call the administrator", "tell the team leads"]}
-#: In the address and a header of a notification, as messengers have them.
+#: In the URL and a header of a notification, as chat services use them.
 TOKEN = "xTk9vQ2r"
 #: Tasks that an idle deploy may run on a host.
 MOST_IDLE_TASKS = 15
 
 
 class Messenger:
-    """A real HTTP server that keeps what it is told."""
+    """A real HTTP server that stores the notifications that it receives."""
 
     def __init__(self, port: int, told: List[Tuple[str, Dict[str, Any]]]) -> None:
         self.url = "http://127.0.0.1:%d/%s" % (port, TOKEN)
@@ -65,7 +65,7 @@ def messenger() -> Iterator[Messenger]:
 
 
 class Page:
-    """A maintenance page that is a file and a pair of commands; both are recorded by the commands."""
+    """A maintenance page as a file and as a pair of commands; the commands record both."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.file = folder / "maintenance"
@@ -89,7 +89,7 @@ class Page:
         }
 
     def hook(self, word: str) -> str:
-        """A task file for one of the deploy's hooks that records whether the file is there."""
+        """A task file for one of the deploy's hooks; it records whether the file exists."""
         path = self._script.with_name(word + ".yml")
         task = {"name": "Look", "ansible.builtin.command": {"argv": self.command(word)}, "changed_when": False}
         path.write_text(yaml.safe_dump([task]))
@@ -187,7 +187,7 @@ def test_window_page_and_hooks(site: DemoSite, messenger: Messenger, page: Page)
 
 
 def test_the_page_goes_on_the_way_back(site: DemoSite, messenger: Messenger, page: Page) -> None:
-    """A release that never gets healthy; the former one was proved on the new schema, so the code alone goes back."""
+    """The release never becomes healthy; the former one was tested on the new schema, so only the code is reverted."""
     before, process = site.condition(), site.process()
     run = site.play(
         DEPLOY,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A git repository with a small application, real pm2, and a place for releases."""
+"""A git repository with a small application, real pm2, and a directory for releases."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def pm2_executable(node: Node) -> pathlib.Path:
 
 @pytest.fixture
 def pm2_home() -> Iterator[pathlib.Path]:
-    """A short place for pm2's sockets; its daemon is ended by its pid."""
+    """A short path for pm2's sockets; its daemon is ended by its pid."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="pm2-"))
     yield folder
     pid_file = folder / "pm2.pid"

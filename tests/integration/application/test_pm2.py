@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Real pm2: what runs, where, and whether it is really gone. Its exit status is believed nowhere."""
+"""Real pm2: what runs, where, and whether it has really ended. pm2's exit status is never relied on."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def daemon_pid(pm2: Pm2) -> int:
 
 @pytest.fixture
 def call(pm2: Pm2, pm2_executable: pathlib.Path, site: Site) -> Iterator[Callable[..., str]]:
-    """pm2 as a person calls it."""
+    """Call pm2 as a user does."""
 
     def run(*arguments: str, cwd: str = "/") -> str:
         environment = site.node.environment({"PM2_HOME": pm2.home})
@@ -111,7 +111,7 @@ def test_looking_starts_no_daemon(pm2: Pm2, pm2_home: pathlib.Path) -> None:
 
 
 def test_a_link_that_moved_on_does_not_deceive(pm2: Pm2, site: Site, call: Callable[..., str]) -> None:
-    """A person starts from `current`; after the flip the old code still runs, whatever the link says."""
+    """A user starts it from `current`; after the link is switched the old code still runs, whatever the link says."""
     one, two = release(site, "one"), release(site, "two")
     site.releases.activate(site.releases.resolve("one"))
     current = site.releases.link
@@ -126,7 +126,7 @@ def test_a_link_that_moved_on_does_not_deceive(pm2: Pm2, site: Site, call: Calla
 
 
 def test_pm2_restart_would_keep_the_old_release(pm2: Pm2, site: Site, call: Callable[..., str]) -> None:
-    """Why it is deleted and started: this is what the usual `pm2 restart` does."""
+    """Why it is deleted and started: the usual `pm2 restart` keeps the old release."""
     one, two = release(site, "one"), release(site, "two")
     pm2.start("tiny", one, ECOSYSTEM, stable=0.3)
     call("restart", os.path.join(two, ECOSYSTEM), "--only", "tiny", cwd=two)
@@ -136,7 +136,7 @@ def test_pm2_restart_would_keep_the_old_release(pm2: Pm2, site: Site, call: Call
 
 
 def test_an_application_that_crashes(pm2: Pm2, site: Site, call: Callable[..., str]) -> None:
-    """`pm2 start` answers 0 for it."""
+    """`pm2 start` returns 0 for it."""
     place = release(site, "one")
     site.write_environment(BEHAVIOUR="crash")
     with pytest.raises(BackstopError) as caught:
@@ -157,7 +157,7 @@ def test_an_application_that_crashes(pm2: Pm2, site: Site, call: Callable[..., s
 
 
 def test_online_for_a_moment_is_not_running(pm2: Pm2, site: Site, call: Callable[..., str]) -> None:
-    """In a crash loop pm2 says "online" most of the time."""
+    """In a crash loop pm2 reports "online" most of the time."""
     place = pathlib.Path(release(site, "one"))
     (place / "short.js").write_text("setTimeout(() => process.exit(1), 700)\n")
     description = {"apps": [{"name": "tiny", "script": "short.js", "min_uptime": 100, "max_restarts": 1000}]}
@@ -181,7 +181,7 @@ def test_only_new_lines_of_the_log_are_shown(pm2: Pm2, site: Site) -> None:
 
 
 def test_a_crash_loop_is_stopped(pm2: Pm2, site: Site, call: Callable[..., str]) -> None:
-    """Between two attempts there is no process, but the next one would come."""
+    """Between two attempts there is no process, but pm2 would start the next one."""
     place = release(site, "one")
     site.write_environment(BEHAVIOUR="crash")
     description = {"apps": [{"name": "tiny", "script": "dist/server.js", "restart_delay": 3600000}]}
@@ -193,7 +193,7 @@ def test_a_crash_loop_is_stopped(pm2: Pm2, site: Site, call: Callable[..., str])
 
 
 def test_the_application_gets_nothing_from_the_caller(pm2: Pm2, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pm2 hands the whole environment on and keeps it: a secret or the wrong database would be there for ever."""
+    """pm2 passes the whole environment on and keeps it: a secret or the wrong database would stay there forever."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://wrong")
     monkeypatch.setenv("VAULT_TOKEN", "hidden")
     pm2.start("tiny", release(site, "one"), ECOSYSTEM, stable=0.3)
@@ -209,7 +209,7 @@ def test_the_application_gets_nothing_from_the_caller(pm2: Pm2, site: Site, monk
 def start_and_kill_the_daemon(pm2: Pm2, site: Site) -> int:
     """Pid of an application that outlives its daemon."""
     place = release(site, "one")
-    # With pm2's own module inside, a Node application ends soon after its daemon; others do not.
+    # With pm2's own module loaded, a Node application ends soon after its daemon; others do not.
     description = {"apps": [{"name": "tiny", "script": "dist/server.js", "pmx": False}]}
     (pathlib.Path(place) / "plain.json").write_text(json.dumps(description))
     pm2.start("tiny", place, "plain.json", stable=0.3)
@@ -222,7 +222,7 @@ def start_and_kill_the_daemon(pm2: Pm2, site: Site) -> int:
 
 
 def test_a_killed_daemon_leaves_an_orphan_that_is_ended(pm2: Pm2, site: Site) -> None:
-    """It goes on writing to the database, and the next daemon does not know it."""
+    """It continues to write to the database, and the next daemon does not know it."""
     pid = start_and_kill_the_daemon(pm2, site)
     assert pm2.processes("tiny") == []
     assert pm2.orphans("tiny", []) == [pid]

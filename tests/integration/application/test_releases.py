@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Releases on a real git repository: looked up, built beside the running one, made current in one step."""
+"""Releases on a real git repository: looked up, built next to the running one, made current in one step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
 )
 from support.application_site import DATABASE_URL, PASSWORD, SECOND_MIGRATION, Site, git
 
-#: Resolve, prepare and activate in a process of its own, which a failpoint can kill.
+#: Resolve, prepare and activate in a separate process, which a failpoint can kill.
 DEPLOY = """
 import sys
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.releases import Releases
@@ -131,7 +131,7 @@ def test_a_repository_that_is_not_there(site: Site) -> None:
 
 
 def test_the_old_release_needs_no_repository(site: Site) -> None:
-    """What a rollback needs must not depend on the network."""
+    """A rollback must not depend on the network."""
     commit = site.prepare("one")
     site.repository.path.rename(site.root / "gone")
     assert site.releases.resolve(commit) == commit
@@ -195,7 +195,7 @@ def test_a_command_that_is_not_there(site: Site) -> None:
 
 
 def test_a_command_must_not_show_a_secret(site: Site) -> None:
-    """Everybody on the host can read the arguments of a program."""
+    """Every user of the host can read the arguments of a program."""
     commit = site.releases.resolve("one")
     links = {".env": str(site.environment_file)}
     with pytest.raises(Refused, match="holds a secret") as caught:
@@ -204,7 +204,7 @@ def test_a_command_must_not_show_a_secret(site: Site) -> None:
 
 
 def test_a_password_that_is_a_common_word(site: Site) -> None:
-    """It is no reason to refuse a command that has the word, and is hidden in the output all the same."""
+    """A command with this word is not refused, and the word is hidden in the output all the same."""
     site.write_environment(DATABASE_URL="postgresql://u:build@127.0.0.1/x")
     with pytest.raises(BackstopError) as caught:
         site.prepare("one", {"BUILD": "fail"})
@@ -251,7 +251,7 @@ def test_submodules_are_refused(site: Site) -> None:
 
 
 def test_the_bytes_are_those_of_the_commit(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    """Whatever the user's own settings of git are."""
+    """Independent of the user's own git settings."""
     settings = tmp_path / "gitconfig"
     settings.write_text("[core]\n\tautocrlf = true\n\tfileMode = false\n")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
@@ -264,7 +264,7 @@ def test_the_bytes_are_those_of_the_commit(site: Site, monkeypatch: pytest.Monke
 def test_called_from_a_hook_of_another_repository(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    """What git sets for a hook, such as post-receive, must not lead into that repository, nor fail."""
+    """Variables that git sets for a hook, such as post-receive, must not point git to that repository, nor fail."""
     hook = tmp_path / "hook"
     listed = subprocess.run(["git", "rev-parse", "--local-env-vars"], stdout=subprocess.PIPE, text=True, check=True)
     names = [name for name in listed.stdout.split() if "CONFIG" not in name]
@@ -302,7 +302,7 @@ def test_current_that_is_no_link_is_left_alone(site: Site) -> None:
 
 
 def test_current_always_leads_somewhere(site: Site) -> None:
-    """The link is replaced in one step: whoever looks sees the old release or the new one."""
+    """The link is replaced in one step: a reader sees the old release or the new one."""
     first, second = site.prepare("one"), site.prepare("two")
     site.releases.activate(first)
     look = (
@@ -343,13 +343,13 @@ def test_killed_anywhere_the_next_run_finishes(site: Site, failpoint: str) -> No
 
 @pytest.mark.serial
 def test_killed_while_a_command_runs(site: Site, tmp_path: pathlib.Path) -> None:
-    """What the command had started ends too, before it can write into the next attempt."""
+    """Processes that the command had started end too, before they can write into the next attempt."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    # The command's child, as npm's children are: it inherits nothing but its group.
+    # The command's child, like npm's children: it inherits nothing but its process group.
     command = "python3 -c __import__('subprocess').call(['cat','%s'])" % fifo
     killed = deploy(site, "one", command)
-    with open(fifo, "wb", buffering=0) as writer:  # opened only when the child reads: it is at work now
+    with open(fifo, "wb", buffering=0) as writer:  # opened only when the child reads: it is running now
         killed.kill()
         assert killed.wait(60) == -signal.SIGKILL
         commit = site.prepare("one")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role through ansible-playbook: what changes, what check mode says, what is left after a failure."""
+"""The role through ansible-playbook: what changes, what check mode shows, what is left after a failure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEPT = ["prepared", "activated", "started", "stopped", "smoke", "state"]
 
 @dataclass
 class Run:
-    """How a playbook ended."""
+    """The result of a playbook run."""
 
     status: int
     text: str
@@ -77,7 +77,7 @@ class Host:
         return self.play([entry_point(entry) for entry in entries], arguments, variables)
 
     def play(self, tasks: List[Any], arguments: Optional[List[str]] = None, variables: Optional[Any] = None) -> Run:
-        """Run tasks, and keep what the role left in variables."""
+        """Run tasks, and save what the role left in variables."""
         kept = self.folder / "kept.json"
         kept.unlink(missing_ok=True)
         values = ", ".join("'%s': application_%s | default(none)" % (name, name) for name in KEPT)
@@ -136,7 +136,7 @@ def test_a_revision_is_made_to_run_once(host: Host) -> None:
         assert host.pm2.processes("tiny")[0].pid == pid
         assert again.kept["state"]["running"]
 
-    # The next revision: said first, then done, then undone.
+    # The next revision: first in check mode, then deployed, then undone.
     predicted = host.good("main", application_revision="two", arguments=["--check", "--diff"])
     assert predicted.changed == 3, predicted.text
     assert predicted.kept["prepared"]["commit"] == host.site.releases.resolve("two")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An application that is run by commands: a real process, handed over to nobody, as a platform would do it."""
+"""An application that is run by commands: a real background process with no supervisor, as a platform would do it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_life(platform: Platform) -> None:
 def test_an_application_that_keeps_the_pipes_of_its_start_open(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a program does that a script puts into the background: its end must not be waited for."""
+    """A script that starts a program in the background does this: the command must not wait for the program's end."""
     monkeypatch.setattr(processes, "_DRAIN_SECONDS", 0.1)
     assert platform.service(ONE, start=platform.command("noisy", "${commit}")).start() is True
     assert alive(platform.pid)

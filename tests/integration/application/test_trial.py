@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A release started on a port of its own: asked, and ended with all that it started, whatever happens."""
+"""A release started on a separate port: checked, and ended with all its child processes, whatever happens."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def listens(port: int) -> bool:
 
 
 def test_tried_and_ended(site: Site) -> None:
-    site.write_environment(PORT="1")  # the trial's own port wins
+    site.write_environment(PORT="1")  # the trial's own port takes precedence
     seen: List[Dict[str, Any]] = []
     outcome = trial.run(
         COMMAND,
@@ -110,7 +110,7 @@ def test_a_failing_callback_ends_the_release(site: Site) -> None:
 
 
 def test_a_port_that_is_taken(site: Site) -> None:
-    """Else the running application would answer in the place of the tried one."""
+    """Otherwise the running application would answer instead of the release on trial."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", site.port))
         taken.listen()
@@ -134,7 +134,7 @@ def test_what_cannot_be_tried(site: Site, command: List[str], changes: Dict[str,
 
 
 def test_what_the_release_started_ends_too(site: Site, tmp_path: pathlib.Path) -> None:
-    """npm start is a shell that starts node that starts workers."""
+    """npm start is a shell that starts node, which starts workers."""
     pids = tmp_path / "pids"
     shell = "sleep 3600 & echo $! > %s; node dist/server.js" % pids
     trial.run(["sh", "-c", shell], list, **options(site))
@@ -156,7 +156,7 @@ def test_it_dies_with_its_parent(site: Site) -> None:
 
 
 def test_waiting_for_health_sees_a_late_start(site: Site) -> None:
-    """Refused connections are no failure until the time is over."""
+    """Refused connections are no failure until the timeout."""
     opened = threading.Event()
 
     def serve() -> None:

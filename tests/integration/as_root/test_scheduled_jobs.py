@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Jobs that their user cannot run make the role scheduled_backups fail, although root could run them."""
+"""If the user of the jobs cannot run them, the role scheduled_backups fails, although root could run them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def installed(folder, name, python):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run the command as the user of the jobs")
 def test_an_interpreter_that_only_root_can_run_or_that_has_no_driver(folder):
-    # One that everybody can run, as a host has it; that of the tests may be root's own.
+    # A Python that every user can run, as on a host; the Python of the tests may be accessible to root only.
     system = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
     assert system, "no Python for everybody"
     subprocess.run([system, "-m", "venv", "--without-pip", str(folder / "python")], check=True)

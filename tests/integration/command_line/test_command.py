@@ -41,7 +41,7 @@ def test_each_outcome_has_a_number_of_its_own():
 
 
 def test_a_life(backstop):
-    """No backup, a backup, looked at, read, restored twice, and every time the truth about it."""
+    """No backup, then a backup: shown, verified, restored twice; the reported status is correct every time."""
     assert backstop("status", "shop").status == TOO_OLD
     assert backstop("drill", "shop").status == COULD_NOT_VERIFY
     made = backstop("backup", "shop", "--kind", "weekly", "--json")
@@ -297,7 +297,7 @@ def test_two_at_once(backstop):
         statuses.append(process.returncode)
 
     backstop.run("list")
-    # The one that comes first is held up until the other was refused.
+    # The first one waits until the other was refused.
     with backstop.live.session(user=OWNER) as cursor:
         cursor.execute('BEGIN; LOCK TABLE "TokenPurchase"')
         with Workers(run, run):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The module that installs the command: once, whole, and the same each time."""
+"""The module that installs the command: once, completely, and the same each time."""
 
 from __future__ import annotations
 

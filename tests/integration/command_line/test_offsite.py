@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Second copies by real rclone: on a directory, and on an encrypted remote that tells no hashes. What fails there takes
-nothing from the backups here."""
+"""Second copies by real rclone: in a directory, and on an encrypted remote that has no hashes. Failures there do not
+affect the local backups."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REMOTES = ("directory", "crypt")
 
 
 class Remote:
-    """Where copies go, and how a test looks at them."""
+    """The destination of copies, and how a test reads them."""
 
     def __init__(self, folder: pathlib.Path, kind: str) -> None:
         self.folder = folder / "remote"
@@ -78,7 +78,7 @@ def runs(backstop):
 
 
 def test_a_life_with_a_second_copy(backstop, any_remote):
-    """Copied and verified with the backup, told, lost with the host, brought back and proved."""
+    """Copied and verified with the backup, listed, lost with the host, fetched again and verified."""
     configured(backstop, any_remote, max_age="1d")
     answer = backstop("backup", "shop", "--json")
     backup = answer.json["backup"]
@@ -91,7 +91,7 @@ def test_a_life_with_a_second_copy(backstop, any_remote):
     (status,) = backstop("status", "--json").json
     assert (status["exit_status"], status["copies"]) == (OK, [backup])
     assert "backstop_copies{" in backstop.textfile.read_text("utf-8")
-    # Again: nothing to do, and nothing changes there.
+    # Again: nothing to do, and nothing changes on the remote.
     before = any_remote.files()
     again = backstop("copy", "shop", "--json")
     assert (again.status, again.json["copied"], again.json["deleted"]) == (OK, [], []) and any_remote.files() == before
@@ -136,7 +136,7 @@ def test_an_encrypted_backup_is_copied_and_comes_back_encrypted(backstop, remote
 
 
 def test_what_was_missed_is_made_good(backstop, remote):
-    """Backups of deploys, of nights without a remote, and of before there was one; not those that are damaged."""
+    """Backups of deploys, of nights without a remote, and from before it was configured; not those that are damaged."""
     first = made(backstop)
     damaged = made(backstop)
     path = pathlib.Path(backstop.live.store.backup_path("daily", damaged), "archive.dump")
@@ -149,7 +149,7 @@ def test_what_was_missed_is_made_good(backstop, remote):
 
 
 def test_the_remote_is_away(backstop, remote):
-    """The backup is made, verified and listed; that it has no copy has its own status, record, metric and event."""
+    """The backup is made, verified and listed; the missing copy has its own status, record, metric and event."""
     configured(backstop, remote, max_age="1d")
     os.rename(remote.configuration, str(remote.configuration) + ".away")
     answer = backstop("backup", "shop", "--json")
@@ -209,7 +209,7 @@ def test_without_a_remote(backstop):
 
 @pytest.mark.parametrize("failpoint", ["copy.copied", "copy.before-manifest"])
 def test_killed_while_copying(backstop, remote, failpoint):
-    """What is there is no copy, and the next run makes one."""
+    """The files on the remote do not count as a copy, and the next run makes one."""
     configured(backstop, remote)
     killed = backstop.run("backup", "shop", environment={"BACKSTOP_FAILPOINT": failpoint})
     assert killed.status == -signal.SIGKILL
@@ -234,7 +234,7 @@ def test_killed_while_fetching(backstop, remote):
 
 
 def test_a_copy_that_was_changed(backstop, any_remote):
-    """It does not come back, and no other is given up for it."""
+    """It is not fetched, and no other copy is deleted in its favour."""
     configured(backstop, any_remote)
     backup = made(backstop)
     path = "kept:daily/%s/archive.dump" % backup

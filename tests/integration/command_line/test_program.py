@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The program that hosts get: a Python without Ansible, the environment that cron gives, killed, on a full disk."""
+"""The program that hosts get: a Python without Ansible, cron's environment, killed, on a full disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.comman
 from support.collection_files import LIBRARY
 from support.databases import OWNER, PASSWORD
 
-#: Places in a backup, before it is committed.
+#: Failpoints of a backup, before it is committed.
 PLACES = ["backup.snapshot", "backup.dumping", "backup.dumped", "backup.before-manifest", "backup.before-rename"]
 
 
@@ -77,7 +77,7 @@ def test_a_host_without_the_driver(backstop):
 
 
 def test_killed_anywhere_nothing_is_listed(backstop):
-    """kill -9; the next run clears up, makes a backup and tells no lie about the first."""
+    """kill -9; the next run cleans up, makes a backup and reports nothing wrong about the first."""
     for place in PLACES:
         assert backstop.run("backup", "shop", environment={"BACKSTOP_FAILPOINT": place}).status == -signal.SIGKILL
         assert backstop("list", "--json").json == [], place
@@ -95,11 +95,11 @@ def test_killed_after_its_commit_it_is_listed(backstop):
 
 
 def test_killed_at_any_moment(backstop, seed):
-    """Whatever is listed then can be restored, and the lock is free."""
+    """Every backup that is listed then can be restored, and the lock is free."""
     moments = random.Random(seed)
     for _time in range(3):
         with backstop.start("backup", "shop") as process:
-            time.sleep(moments.uniform(0.05, 1.5))  # the moment is the subject; every one must do
+            time.sleep(moments.uniform(0.05, 1.5))  # the test covers any moment; the backup must be correct at each
             process.kill()
             process.communicate()
         for backup in backstop("list", "--json").json:
@@ -125,7 +125,7 @@ def test_terminated_it_clears_up(backstop):
 
 
 def test_a_full_disk(backstop):
-    """Here a limit on the size of files: the archive does not fit, small files do."""
+    """Simulated by a limit on the size of files: the archive does not fit, small files do."""
     backstop.live.execute(
         "INSERT INTO \"User\" SELECT 'x' || g, 'x' || g, md5(random()::text) || md5(g::text)"
         " FROM generate_series(1, 20000) g"
@@ -150,7 +150,7 @@ def test_no_progress_where_no_terminal_is(backstop):
 
 
 def as_written(backstop, *arguments):
-    """Argument list and environment of the program, for a test that starts it in a way of its own."""
+    """Argument list and environment of the program, for a test that starts it in its own way."""
     backstop.run("list")
     argv = [sys.executable, "-S", "-s", str(backstop.program), *arguments, "--config-directory", str(backstop.folder)]
     return argv, {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(backstop.folder / "driver")}

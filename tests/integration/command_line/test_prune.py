@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""``backstop prune``: what it deletes, what it tells, and the exit status of each outcome. No server is there."""
+"""``backstop prune``: what it deletes, what it shows, and the exit status of each outcome. No server is running."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_check_has_no_effect(host):
     assert told.status == OK and told.stdout.count(" would be deleted: ") == 4 and "8 backups would be" in told.stdout
     asked = host.prune("shop", "--check", "--json").json
     assert host.tree == before
-    # It is told truly, and in the same words.
+    # The real run does the same, and reports it in the same words.
     assert host.prune("shop", "--json").json == asked
     assert set(asked["deleted"]) == set(before_ids(host)) - set(host.listed) and asked["freed"] > 0
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rollbacks and undos on a host without Ansible; and begun by one way in, finished by the other."""
+"""Rollbacks and undos on a host without Ansible; also begun by playbook and finished by the command, and vice versa."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.module_runner import run_module
 
 OK, FAILED, USAGE = range(3)
 STOPPED = "--application-stopped"
-#: A controller that ran before the last reboot.
+#: A controller process from before the last reboot.
 DEAD = {"host": socket.gethostname(), "boot_id": "another", "pid": 1, "start": "1"}
 
 
@@ -45,7 +45,7 @@ def users(backstop):
 
 
 def test_a_rollback_and_its_undo(backed_up):
-    """Looked at, refused, done, found done, undone."""
+    """Shown, refused, done, found done, undone."""
     asked = backed_up("plan", "shop", "--scenario", "complete", "--json")
     assert asked.status == OK and {loss["table"]: loss["inserted"] for loss in asked.json["losses"]}["public.User"] == 3
     names = backed_up.live.names()
@@ -75,7 +75,7 @@ def test_a_rollback_and_its_undo(backed_up):
 
 
 def commands(folder, start_status=0):
-    """Commands that note what they were asked for."""
+    """Commands that record how they were called."""
     note = "import sys; open(sys.argv[1], 'a').write(' '.join(sys.argv[2:]) + chr(10)); sys.exit(int(%d))"
     log = str(folder / "application.log")
     return {
@@ -94,7 +94,7 @@ def test_the_application_is_stopped_and_started(backed_up, tmp_path):
 
 
 def test_an_application_that_does_not_start(backed_up, tmp_path):
-    """The database stays; the same command finishes it."""
+    """The database stays reverted; the same command finishes the rollback."""
     backed_up.configure(application=commands(tmp_path, start_status=1))
     failed = backed_up("rollback", "shop", "--accept-lost-rows", 3)
     assert failed.status == FAILED and "The command that starts the application failed" in failed.stderr
@@ -105,7 +105,7 @@ def test_an_application_that_does_not_start(backed_up, tmp_path):
 
 
 def test_a_table(backed_up):
-    """The application goes on."""
+    """The application keeps running."""
     done = backed_up("rollback", "shop", "--table", "User", "--accept-lost-rows", 3, "--json")
     assert done.status == OK and done.json["way"] == "table" and users(backed_up) == 0, done.stderr
     assert done.json["story"][-1] == "Undo: backstop undo shop"

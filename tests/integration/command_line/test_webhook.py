@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The webhook: what is told, to whom, and that a deaf one fails nothing."""
+"""The webhook: what is sent, and where, and that an unreachable one causes no failure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKEN = "/services/T0KEN"
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
-    """Takes what is posted."""
+    """Receives POST requests."""
 
     def do_POST(self):
         content = self.rfile.read(int(self.headers["Content-Length"]))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The whole demo, from nothing to nothing: prepared, cut off, used, stopped, started again, removed."""
+"""The whole demo, from an empty directory back to one: prepared, interrupted, used, stopped, restarted, removed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LONGEST = 420
 
 
 class Demo:
-    """demo.sh in a directory of its own."""
+    """demo.sh in a separate directory."""
 
     def __init__(self, directory: Path) -> None:
         self.places = Places(directory)
@@ -54,7 +54,7 @@ class Demo:
         return errors
 
     def settings(self) -> dict[str, str]:
-        """What a shell has after eval "$(./demo.sh env)"."""
+        """A shell's variables after eval "$(./demo.sh env)"."""
         script = f'eval "$({shlex.quote(str(CHECKOUT / "demo.sh"))} env)"; env -0'
         done = subprocess.run(["bash", "-c", script], env=self.environment, check=True, stdout=subprocess.PIPE)
         return dict(entry.split("=", 1) for entry in done.stdout.decode().split("\0") if entry)
@@ -80,7 +80,7 @@ def health(address: str) -> dict[str, object]:
 
 
 def kill_when(demo: Demo, reached: Path) -> None:
-    """Start `up` and kill it as soon as something that it makes is there."""
+    """Start `up` and kill it as soon as something that it makes exists."""
     program = demo.start("up", "--rows", str(ROWS))
 
     def there() -> bool:
@@ -92,7 +92,7 @@ def kill_when(demo: Demo, reached: Path) -> None:
     program.communicate()
 
 
-# The tests below stand in the order of the demo's life, each takes it up where the one before left it.
+# The tests below depend on each other, in order: each begins where the one before ended.
 
 
 def test_cut_off_again_and_again_it_is_finished_by_the_next_run(demo: Demo) -> None:

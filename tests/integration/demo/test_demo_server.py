@@ -47,7 +47,7 @@ def test_a_role_and_its_database_work_with_the_remembered_password(cluster: Clus
     assert again.sql("SELECT current_user, current_database()", 'the "shop"', "app's") == 'app\'s|the "shop"'
     assert again.url("x", "app's").startswith("postgresql://app%27s:")
     assert again.sql("SELECT rolsuper, rolcreatedb FROM pg_roles WHERE rolname = 'app''s'") == "f|t"
-    # Both can be said again.
+    # Both calls can be repeated.
     password = cluster.password_of("app's")
     assert cluster.create_role("app's", "LOGIN") == password
     cluster.create_database('the "shop"')
@@ -131,7 +131,7 @@ def test_it_starts_again_after_its_processes_were_killed(cluster: Cluster) -> No
 
 
 def test_a_killed_server_that_nobody_reaped_is_not_taken_for_a_running_one(directory: Path) -> None:
-    subreaper = 36  # PR_SET_CHILD_SUBREAPER: the server becomes our child, and stays in the list until we reap it
+    subreaper = 36  # PR_SET_CHILD_SUBREAPER: the server becomes our child and stays in the process table until reaped
     libc = ctypes.CDLL(None)
     assert libc.prctl(subreaper, 1) == 0
     try:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every example of every module is run, on a real site: together they are one long story."""
+"""Every example of every module is run on a real site, one after the other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Task = Dict[str, Any]
 
 
 def sql(name: str, statement: str) -> Task:
-    """A task between the examples, for what must be so before the next."""
+    """A task between the examples that prepares the next."""
     argv = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement]
     return {"name": name, "ansible.builtin.command": {"argv": argv}}
 
@@ -63,7 +63,7 @@ LATER: Task = {
     "name": "Back up as every day",
     PREFIX + "pg_dump": {"kind": "daily", "operation": "{{ omit }}", **WHERE},
 }
-#: Modules, whose examples come in their order; module and number of the example; tasks in between.
+#: Modules, whose examples run in their order; module and number of an example; tasks in between.
 STORY: List[Union[str, Task]] = [
     "check_variables",
     "application_info",
@@ -127,7 +127,7 @@ STORY: List[Union[str, Task]] = [
 ]
 
 
-#: The example that needs a host with systemd, which the machine that runs the tests may not be.
+#: The example that needs a host with systemd, which the test machine may not have.
 ON_SYSTEMD = {"application_service:2"}
 
 
@@ -142,7 +142,7 @@ def flat(found: List[Task]) -> Iterator[Task]:
 
 
 def story() -> List[Task]:
-    """The examples in the order of the story."""
+    """The examples in the order of STORY."""
     known, told = examples(), []
     for step in STORY:
         if isinstance(step, dict):
@@ -167,8 +167,8 @@ def test_the_story_has_every_example() -> None:
 
 
 def placed(value: Any, places: Mapping[str, str]) -> Any:
-    """An example with the paths, addresses and ids of a real site."""
-    # Nobody else's rights are needed here.
+    """An example with the paths, URLs and ids of a real site."""
+    # No other user's privileges are needed here.
     text = json.dumps({key: part for key, part in value.items() if key != "become"})
     for example, real in places.items():
         text = text.replace(example, real)
@@ -176,7 +176,7 @@ def placed(value: Any, places: Mapping[str, str]) -> Any:
 
 
 def defaults(path: pathlib.Path) -> Dict[str, str]:
-    """What belongs to the machine and not to an example; and the operation that is open belongs to the story."""
+    """Options that depend on the machine and not on the example; and the id of the operation that is open."""
     options = dict(documentation(path).get("options") or {})
     for fragment in fragments(path):
         options.update(fragment_options(fragment))
@@ -192,7 +192,7 @@ def defaults(path: pathlib.Path) -> Dict[str, str]:
 
 @pytest.fixture
 def drill_directory() -> Iterator[str]:
-    """Where another account than ours can run a server."""
+    """A directory in which another account can run a server."""
     path = tempfile.mkdtemp(prefix="drill-", dir="/var/tmp")
     os.chmod(path, 0o755)
     yield path

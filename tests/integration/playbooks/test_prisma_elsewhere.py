@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Prisma 7 in a folder of a monorepo, with a configuration of another name: the roles are told where it is."""
+"""Prisma 7 in a folder of a monorepo, with another configuration name: the roles' options name the paths."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ export default defineConfig({
 
 
 def moved(*parts: str) -> Dict[str, Optional[str]]:
-    """A release of the application whose Prisma has moved, by what differs from ET-100."""
+    """A release of the application whose Prisma was moved, as the differences from ET-100."""
     changes: Dict[str, Optional[str]] = dict.fromkeys(repository.files_of(("base", "et-100")))
     changes[FOLDER + "/database.config.ts"] = CONFIG
     for name, path in repository.files_of(parts).items():
         text = path.read_text("utf-8")
         if name == "prisma/schema.prisma":
-            # Prisma 7 wants no address there.
+            # Prisma 7 allows no URL there.
             text = "".join(line for line in text.splitlines(keepends=True) if "env(" not in line)
         place = name.replace("prisma/migrations/", FOLDER + "/sql/").replace("prisma/schema", FOLDER + "/schema")
         changes[place] = text
@@ -45,7 +45,7 @@ def test_deploy_and_revert(site: DemoSite) -> None:
     before = site.add_release("moved-before", moved("base"))
     after = site.add_release("moved-after", moved("base", "et-100"))
     prisma = tools_of_prisma_7()
-    # One command each, for a role takes one.
+    # One command each, because a role accepts only one.
     install = ["sh", "-c", 'cp -al "$0" . && ln -s "$1" packages/database/']
     install += [str(site.places.built / "node_modules"), str(prisma.installed / "node_modules")]
     site.prepare_by_hand("moved-before", install, application.BUILD)

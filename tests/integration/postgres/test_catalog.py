@@ -109,7 +109,7 @@ def test_sequences(session):
 
 
 def test_no_identity_stands_for_two_objects(session):
-    """Objects of one kind whose names read alike would hide each other's changes."""
+    """Objects of one kind with the same displayed name would hide each other's changes."""
     for kind, sql in definitions._QUERIES:
         identities = [identity for identity, _text in session.rows(sql)]
         assert len(identities) == len(set(identities)), kind

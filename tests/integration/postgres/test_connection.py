@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Connecting: each thing that can be wrong is told in words, with what to do, and without the password."""
+"""Connecting: each error has a clear message, with what to do, and without the password."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_missing_database_lists_near_ones(plain):
 
 
 def test_unknown_user(plain):
-    # The server does not tell an unknown user from a wrong password.
+    # The server does not distinguish an unknown user from a wrong password.
     refused(changed(plain, user="nobody_like_this"), "The password for the database is wrong")
 
 
@@ -206,7 +206,7 @@ def test_other_sessions(plain):
         found = {other.user: other for other in server.other_sessions(admin, "shop")}
         assert set(found) == {OWNER, "postgres"}
         assert not found[OWNER].idle and found[OWNER].transaction_seconds is not None
-        # What the superuser does is hidden from the owner: so it is not taken for idle.
+        # The superuser's activity is hidden from the owner, so the session is not assumed to be idle.
         assert not found["postgres"].idle and "state hidden" in str(found["postgres"])
 
 

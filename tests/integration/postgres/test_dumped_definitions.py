@@ -30,7 +30,7 @@ def archive(cluster, tmp_path_factory) -> pathlib.Path:
 
 
 def listed(cluster, path: pathlib.Path) -> int:
-    """How many entries pg_restore lists that are compared here."""
+    """Number of entries that pg_restore lists and that are compared here."""
     lines = run([str(cluster.bin_dir / "pg_restore"), "--list", str(path)], check="pg_restore").stdout.splitlines()
     elsewhere = r"\d+; \d+ \d+ (DATABASE|ENCODING|STDSTRINGS|SEARCHPATH|(ACL|COMMENT) - DATABASE)\b"
     return len([line for line in lines if line and not line.startswith(";") and not re.match(elsewhere, line)])
