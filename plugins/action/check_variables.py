@@ -67,7 +67,7 @@ class ActionModule(ActionBase):
         entries: Specs = self._loader.load_from_file(path)["argument_specs"]
         return {name: option for entry in entries.values() for name, option in (entry.get("options") or {}).items()}
 
-    # Names ------------------------------------------------------------------------------------------
+    # Names
 
     def _check_names(self, variables: Mapping[str, Any], options: List[str], known: Set[str]) -> List[str]:
         """Warn of doubtful names, and return what is wrong with those of extra variables."""
@@ -98,7 +98,7 @@ class ActionModule(ActionBase):
         found = {name for host in hosts for name in manager.get_vars(host=host, include_hostvars=False)}
         return {name for name in found if not name.startswith("ansible_")}
 
-    # Values -----------------------------------------------------------------------------------------
+    # Values
 
     def _wrong_values(self, variables: Mapping[str, Any], options: Dict[str, Any], roles: Iterable[str]) -> List[str]:
         """What is wrong with each value; one that needs the result of a later task is left to the role's own check."""

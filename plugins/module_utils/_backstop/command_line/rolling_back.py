@@ -213,7 +213,7 @@ class _Rollback:
         }
 
 
-# Options --------------------------------------------------------------------------------------------------------------
+# Options
 
 
 def _asked(options: argparse.Namespace, running: Any) -> Asked:

@@ -118,7 +118,7 @@ def _without_reprinted(
     return {how: [key for key in keys if key in left[how] and key in mixed[how]] for how, keys in found.items()}
 
 
-# Applied, but not there -----------------------------------------------------------------------------------------------
+# Applied, but not there
 
 
 def missing_objects(site: Site, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
@@ -166,7 +166,7 @@ def missing_since_backup(site: Site, session: Session, files: Sequence[history.M
     return [key for key in gone if re.search(r"\b%s\b" % re.escape(key.rsplit(".", 1)[-1]), text)]
 
 
-# Running the migrations again -----------------------------------------------------------------------------------------
+# Running the migrations again
 
 
 def _run_all(site: Site, database: str, files: Sequence[history.MigrationFile]) -> None:

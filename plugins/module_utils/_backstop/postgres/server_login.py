@@ -60,7 +60,7 @@ def read_message(connection: socket.socket) -> Message:
     return head[:1], content
 
 
-# The way to the server ------------------------------------------------------------------------------
+# The way to the server
 
 
 def reach_server(settings: Settings) -> socket.socket:
@@ -107,7 +107,7 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-# The server's question for a password ---------------------------------------------------------------
+# The server's question for a password
 
 
 def log_in(connection: socket.socket, settings: Settings, startup: bytes, pass_on: Callable[[bytes], None]) -> bool:

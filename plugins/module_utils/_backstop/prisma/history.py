@@ -31,7 +31,7 @@ FAILED = "failed"
 ROLLED_BACK = "rolled_back"
 
 
-# The folder ----------------------------------------------------------------------------------------------------------
+# The folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +134,7 @@ def from_mapping(scripts: Mapping[str, bytes]) -> List[MigrationFile]:
     return sorted(files, key=lambda file: migration_order(file.name))
 
 
-# The table -----------------------------------------------------------------------------------------------------------
+# The table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,7 +244,7 @@ def history_differences(before: Optional[Iterable[HistoryRow]], after: Optional[
     return sentences
 
 
-# Both ----------------------------------------------------------------------------------------------------------------
+# Both
 
 
 @dataclasses.dataclass(frozen=True)

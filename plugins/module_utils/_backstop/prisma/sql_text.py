@@ -122,7 +122,7 @@ def statements(sql: str) -> List[List[Token]]:
     return [statement for statement in found if statement]
 
 
-# What reaches further -------------------------------------------------------------------------------------------------
+# What reaches further
 
 _OBJECTS = {"ROLE", "USER", "GROUP", "DATABASE", "TABLESPACE"}
 _FUNCTIONS = {

@@ -76,7 +76,7 @@ class DownSql:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-# Finding it -----------------------------------------------------------------------------------------------------------
+# Finding it
 
 
 def find_down_sql(
@@ -176,7 +176,7 @@ def rehearse_down(
     return {"changed": True, **facts}
 
 
-# Proving it -----------------------------------------------------------------------------------------------------------
+# Proving it
 
 
 def _prove_on_copy(run: Run, sql: DownSql, before: BackupPlace, now: Optional[BackupPlace]) -> Dict[str, Any]:
@@ -221,7 +221,7 @@ def _prove_on(site: Site, scratch: str, sql: DownSql, before: BackupPlace) -> Di
     return facts
 
 
-# What both have in common ---------------------------------------------------------------------------------------------
+# What both have in common
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,7 +377,7 @@ def _wrong_columns(session: Session, remaining: Mapping[str, Table]) -> List[str
     )
 
 
-# On the live database -------------------------------------------------------------------------------------------------
+# On the live database
 
 
 @tried_again

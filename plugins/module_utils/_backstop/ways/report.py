@@ -284,7 +284,7 @@ def shown_objects(keys: Sequence[str]) -> List[str]:
     return [key for key in keys if not (key.startswith(parts) and key.split(" ", 1)[1].startswith(relations))]
 
 
-# A rollback as it goes -----------------------------------------------------------------------------------------------
+# A rollback as it goes
 
 
 def nothing_to_do(scenario: str, plan: Mapping[str, Any], commit: str) -> str:

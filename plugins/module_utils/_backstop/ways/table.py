@@ -114,7 +114,7 @@ class _Work:
         return any(pair.unreadable for pair in self.pairs)
 
 
-# Planning -------------------------------------------------------------------------------------------------------------
+# Planning
 
 
 def plan(
@@ -276,7 +276,7 @@ def _shown(effects: Sequence[Dict[str, Any]]) -> str:
     )
 
 
-# Acting ---------------------------------------------------------------------------------------------------------------
+# Acting
 
 
 @tried_again
@@ -523,7 +523,7 @@ def _back_up(site: Site, work: _Work, reached: Sequence[str]) -> str:
     return place.backup_id
 
 
-# Proving --------------------------------------------------------------------------------------------------------------
+# Proving
 
 
 def _expected(work: _Work) -> Dict[str, digests.Digest]:
@@ -590,7 +590,7 @@ def _committed(session: Session, operation: Operation) -> Optional[Dict[str, Any
     return None
 
 
-# Undo -----------------------------------------------------------------------------------------------------------------
+# Undo
 
 
 def _lost(site: Site, work: _Work, undone: Optional[Operation]) -> int:

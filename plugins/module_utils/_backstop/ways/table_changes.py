@@ -179,7 +179,7 @@ def _refuse_fixed(session: Session, pair: Pair, fixed: Sequence[str]) -> None:
         )
 
 
-# Statements -----------------------------------------------------------------------------------------------------------
+# Statements
 
 
 def _execute(session: Session, sql: str) -> int:

@@ -125,7 +125,7 @@ class Difference:
         return " (%s: such as %s)" % (kind, "; ".join(first)) if first else ""
 
 
-# Pairing --------------------------------------------------------------------------------------------------------------
+# Pairing
 
 
 def pair_up(family: TableFamily, manifest: Manifest, prefix: str = "") -> List[Pair]:
@@ -201,7 +201,7 @@ def _require_same_columns(table: Table, entry: TableEntry, backup: str) -> None:
     )
 
 
-# Staging --------------------------------------------------------------------------------------------------------------
+# Staging
 
 
 def stage(site: Site, session: Session, place: BackupPlace, manifest: Manifest, pairs: List[Pair]) -> None:
@@ -259,7 +259,7 @@ def _prove_stage(session: Session, pair: Pair, place: BackupPlace) -> None:
     session.execute("ANALYZE %s" % pair.stage)
 
 
-# Comparing ------------------------------------------------------------------------------------------------------------
+# Comparing
 
 
 def compare(session: Session, pair: Pair, condition: Optional[str] = None) -> Difference:
@@ -397,7 +397,7 @@ def _referring(session: Session, pair: Pair, key: references.ForeignKey, conditi
     )
 
 
-# Which rows -----------------------------------------------------------------------------------------------------------
+# Which rows
 
 
 def selection(table: Table, where: Optional[str], keys: Sequence[Any]) -> Optional[str]:
