@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Builds the command ``backstop`` from the library of this collection on the controller, and copies it to the host."""
+"""Builds the command ``backstop`` from this collection's library on the controller and copies it to the host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ARGUMENTS: Dict[str, Any] = {
 
 
 class ActionModule(ActionBase):
-    """Hands over to ansible.builtin.copy, which transfers nothing that is there already."""
+    """Calls ansible.builtin.copy, which transfers nothing if the file is already there."""
 
     TRANSFERS_FILES = True
 
@@ -56,7 +56,7 @@ class ActionModule(ActionBase):
             templar=self._templar,
             shared_loader_obj=self._shared_loader_obj,
         )
-        # A diff would compare bytes of a zip file.
+        # A diff would show the bytes of a zip file.
         task.diff = False
         copied: Dict[str, Any] = action.run(task_vars=task_vars)
         return copied

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Compares the variables of a run with the options of the roles, on the controller, before anything is done."""
+"""Checks the variables of a run against the roles' options, on the controller, before any task changes anything."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PREFIXES = (
     "application_", "backstop_", "backup_", "deploy_", "migration_rehearsal_", "restore_drill_", "rollback_",
     "scheduled_backups_",
 )  # fmt: skip
-#: Options of earlier versions, and those that took their place.
+#: Options of earlier versions, and the options that replaced them.
 REPLACED = {
     "migration_rehearsal_down_sql": "deploy_down_sql",
     "migration_rehearsal_lock_timeout": "deploy_lock_timeout",
@@ -31,22 +31,22 @@ REPLACED = {
     "migration_rehearsal_start_command": "application_start_command",
     "migration_rehearsal_tables": "deploy_tables",
 }
-#: Edits that a misspelt name may be away from an option. A word of four letters with two edits is another word.
+#: Maximum edit distance of a misspelt name from an option. A four-letter word with two edits is another word.
 EDITS = 2
 SHORT = 4
-#: Values of these types are shown in a message; others may hold a secret.
+#: Values of these types are shown in messages; other values may hold a secret.
 SHOWN = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 Specs = Dict[str, Dict[str, Any]]
 
 
 class ActionModule(ActionBase):
-    """Fails on values that no role could use, and on extra variables with a misspelt name."""
+    """Fails on values that no role could use, and on misspelt extra variables."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
-        """Check; the inventory's names only ever cause warnings."""
+        """Check; a name in the inventory only causes a warning."""
         variables = task_vars or {}
         result: Dict[str, Any] = super().run(tmp, variables)
         _validation, arguments = self.validate_argument_spec({"roles": {"type": "list", "elements": "str"}})
@@ -70,7 +70,7 @@ class ActionModule(ActionBase):
     # Names
 
     def _check_names(self, variables: Mapping[str, Any], options: List[str], known: Set[str]) -> List[str]:
-        """Warn of doubtful names, and return what is wrong with those of extra variables."""
+        """Warn of doubtful names, and return the errors in the names of extra variables."""
         extra = load_extra_vars(self._loader)
         wrong = []
         for name in sorted(set(extra) - set(options) - known):
@@ -89,7 +89,7 @@ class ActionModule(ActionBase):
         return wrong
 
     def _inventory_names(self, variables: Mapping[str, Any]) -> Set[str]:
-        """Names of the variables of hosts and groups; a manager of its own knows no facts and no registered results."""
+        """Names of the variables of hosts and groups. A new VariableManager has no facts and no registered results."""
         inventory = getattr(variables.get("hostvars"), "_inventory", None)
         if inventory is None:
             return set()
@@ -101,7 +101,7 @@ class ActionModule(ActionBase):
     # Values
 
     def _wrong_values(self, variables: Mapping[str, Any], options: Dict[str, Any], roles: Iterable[str]) -> List[str]:
-        """What is wrong with each value; one that needs the result of a later task is left to the role's own check."""
+        """The error in each value. A value that needs the result of a later task is left to the role's own check."""
         defaults: Dict[str, Any] = {}
         for role in roles:
             path = os.path.join(ROLES, role, "defaults", "main.yml")
@@ -118,7 +118,7 @@ class ActionModule(ActionBase):
 
 
 def wrong_value(name: str, value: Any, option: Dict[str, Any]) -> List[str]:
-    """What is wrong with the value of one option, in words that hold no secret."""
+    """The error in the value of one option, without any secret."""
     kind = option.get("type", "str")
     if kind in ("str", "path") and isinstance(value, (dict, list)):
         return ["%s must be a text; found a %s." % (name, "list" if isinstance(value, list) else "dictionary")]
@@ -142,12 +142,12 @@ def advice(near: Optional[str]) -> str:
 
 
 def folded(name: str) -> str:
-    """Hyphens and capital letters are no other word."""
+    """The name in lower case, with underscores for hyphens."""
     return name.lower().replace("-", "_")
 
 
 def nearest(name: str, options: Iterable[str]) -> Optional[str]:
-    """The option that a name was meant to be, if one is near enough."""
+    """The option that was probably meant, if one is similar enough."""
     close = {option for option in options if abs(len(name) - len(option)) <= EDITS}
     distances = sorted((edits(folded(name), option), option) for option in close)
     for distance, option in distances:
@@ -158,7 +158,7 @@ def nearest(name: str, options: Iterable[str]) -> Optional[str]:
 
 
 def edits(left: str, right: str) -> int:
-    """Letters to insert, to remove, to replace or to exchange with their neighbour (optimal string alignment)."""
+    """Number of letters to insert, delete, replace or swap with their neighbour (optimal string alignment)."""
     before: List[int] = []
     row = list(range(len(right) + 1))
     for i, letter in enumerate(left, 1):

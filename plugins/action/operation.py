@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Tells the modules of an operation which process runs the playbook, so that a dead run can be told from a live one.
+"""Passes the process that runs the playbook to the modules of an operation, so that they can detect a dead run.
 
 ``meta/runtime.yml`` names the modules.
 """
@@ -23,7 +23,7 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
-        """Run the module; this code runs in a worker, whose parent is ansible-playbook itself."""
+        """Run the module. This code runs in a worker, whose parent is ansible-playbook."""
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         arguments["controller"] = this_controller(os.getppid())

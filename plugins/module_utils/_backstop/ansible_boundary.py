@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Between Ansible and the library: arguments in, results and errors out. The only file that imports Ansible.
+"""The boundary between Ansible and the library: arguments, results and errors. The only file that imports Ansible.
 
 This module utility is private to the collection; it can change in any release.
 """
@@ -46,7 +46,7 @@ def _connection_fields() -> Dict[str, Any]:
 
 
 def connection_argument_spec(required: bool = True) -> Dict[str, Any]:
-    """The options of every module that talks to the database; documented in the fragment ``connection``."""
+    """The options of every module that connects to the database; documented in the fragment ``connection``."""
     return dict(
         connection=dict(type="dict", required=required, options=_connection_fields()),
         administration=dict(type="dict", options=_connection_fields()),
@@ -59,7 +59,7 @@ def connection_argument_spec(required: bool = True) -> Dict[str, Any]:
 def store_argument_spec(operation: bool = False) -> Dict[str, Any]:
     """The options of modules that use the store; documented in the fragment ``store``.
 
-    :param operation: the module is a step of an operation and must be told which
+    :param operation: the module is a step of an operation and requires its id
     """
     return dict(
         store=dict(type="path", required=True),
@@ -97,7 +97,7 @@ def prisma_argument_spec() -> Dict[str, Any]:
 
 
 def service_argument_spec() -> Dict[str, Any]:
-    """The options of modules that look at, start or stop the application; documented in the fragment ``service``."""
+    """The options of modules that check, start or stop the application; documented in the fragment ``service``."""
     pm2 = dict(
         name=dict(type="str", required=True),
         executable=dict(type="str", default="pm2"),
@@ -127,7 +127,7 @@ def service_argument_spec() -> Dict[str, Any]:
 
 
 def rollback_argument_spec() -> Dict[str, Any]:
-    """The options of modules that carry a way back out; documented in the fragment ``rollback``."""
+    """The options of modules that carry out a rollback; documented in the fragment ``rollback``."""
     return dict(
         accept_lost_rows=dict(type="int", default=0),
         accept_lost_objects=dict(type="int", default=0),
@@ -180,7 +180,7 @@ def table_checks_argument_spec() -> Dict[str, Any]:
 
 @dataclasses.dataclass
 class Request:
-    """What a module was asked for."""
+    """The arguments of a module."""
 
     params: Dict[str, Any]
     check_mode: bool
@@ -192,12 +192,12 @@ class Request:
 
     @property
     def connection(self) -> Settings:
-        """The application's database, reached directly."""
+        """The application's database, connected to directly."""
         return cast(Settings, self._connection)
 
     @property
     def administration(self) -> Settings:
-        """Where databases are made, renamed and their sessions ended."""
+        """The maintenance database: to create and rename databases and to terminate their sessions."""
         return cast(Settings, self._administration)
 
     @property
@@ -210,7 +210,7 @@ class Request:
 
     @property
     def prisma(self) -> Prisma:
-        """The Prisma of the release."""
+        """The Prisma CLI of the release."""
         return Prisma(
             self.params["project"],
             node_bin_dir=self.params["node_bin_dir"],
@@ -222,12 +222,12 @@ class Request:
 
     @property
     def service(self) -> Service:
-        """The application under what runs it."""
+        """The application under its process manager."""
         return service_of(self.params["manager"], {name: self.params[name] for name in MANAGERS})
 
     @property
     def site(self) -> Site:
-        """Database and store, as the library wants them; a Run where an operation is given."""
+        """Database and store as a Site; a Run where an operation is given."""
         if self._acting is not None:
             return self._acting
         site = Site(
@@ -254,7 +254,7 @@ class Request:
 
     @contextlib.contextmanager
     def acting(self) -> Iterator[None]:
-        """Hold the locks of the operation, where there is one, while the module does its work."""
+        """Hold the operation's locks, if there is one, while the module works."""
         site = self.site
         if self.check_mode or not isinstance(site, Run):
             yield
@@ -284,12 +284,12 @@ def run_module(
     supports_check_mode: bool = True,
     **keywords: Any,
 ) -> None:
-    """Run a module: ``act`` returns its result, a BackstopError becomes its failure.
+    """Run a module: return the result of ``act``, or fail with its BackstopError.
 
-    :param connection: the module talks to the database and gets the connection options; ``"optional"`` means that it
-        talks to it where they are given
-    :param acts: it is a step of an operation, whose locks it holds from its start to its end
-    :param keywords: what AnsibleModule takes beside (required_if, mutually_exclusive, ...)
+    :param connection: the module connects to the database and gets the connection options; ``"optional"``: it connects
+        only where they are given
+    :param acts: the module is a step of an operation and holds its locks from start to end
+    :param keywords: further arguments of AnsibleModule (required_if, mutually_exclusive, ...)
     """
     spec = dict(argument_spec)
     if connection:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How people who run playbooks call what they set and start. The only file of the library with names of Ansible."""
+"""The names that playbook users know for settings and actions. The only file of the library with Ansible names."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class AnsibleWords(Words):
         return NAMES[part]
 
     def given(self, given: Given) -> str:
-        """An extra variable, in JSON where a plain one would be read as something else."""
+        """An extra variable, as JSON where a plain value would be read as another type."""
         name, value = NAMES[given.setting], given.value
         if isinstance(value, int) or isinstance(value, str) and re.fullmatch(r"[\w.-]+", value):
             return "-e %s=%s" % (name, shown(value))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Running the commands that build a release: readable results, the end of what they said when they fail."""
+"""Running the commands that build a release; a failure reports the end of their output."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..base.errors import BackstopError
 from ..base.processes import Running, describe_failure
 from .supervisor import supervised
 
-#: A release is read by more users than the one that builds it: another one may run Prisma in it.
+#: A release must be readable by other users than the one that builds it: another user may run Prisma in it.
 RELEASE_UMASK = 0o022
 
 
 def search_path(node_bin_dir: Optional[str]) -> str:
-    """PATH with the wanted Node first."""
+    """PATH with the configured Node.js first."""
     path = os.environ.get("PATH") or os.defpath
     return node_bin_dir + os.pathsep + path if node_bin_dir else path
 
@@ -39,10 +39,10 @@ def run_command(
     secrets: Iterable[str] = (),
     keep_open: Sequence[int] = (),
 ) -> float:
-    """Run a command to its end and return the seconds it took.
+    """Run a command to its end and return its duration in seconds.
 
-    :param what: the error's message when it fails
-    :param keep_open: descriptors for the child, such as that of the lock under which it works
+    :param what: the error's message if it fails
+    :param keep_open: descriptors for the child, such as that of a lock
     """
     started = time.monotonic()
     secrets = list(secrets)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The application's repository: which commit a revision means, and the files of a commit without a working copy."""
+"""The application's repository: the commit of a revision, and the files of a commit without a working copy."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..base.errors import BackstopError, Refused
 from ..base.sql_names import near_names
 from .commands import run_command, search_path
 
-#: SHA-1, and the longer names of SHA-256 repositories.
+#: SHA-1, and the longer hashes of SHA-256 repositories.
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _ABBREVIATED_COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _WHAT_IS_MIRRORED = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-#: Commits that have been released are kept alive by these, also when a branch was rewritten.
+#: These refs keep released commits from garbage collection, even after a branch was rewritten.
 _KEPT = "refs/backstop/releases/"
-#: What git sets for the hooks of a repository, and what would lead us into that repository.
+#: Variables that git sets for a repository's hooks; they would point our git to that repository.
 _OF_ANOTHER_REPOSITORY = (
     "GIT_DIR",
     "GIT_WORK_TREE",
@@ -47,7 +47,7 @@ _LOCAL_SECONDS = 120
 
 
 def check_repository(url: str) -> None:
-    """Refuse an address that git would misread or that would show a password in a list of processes."""
+    """Refuse an address that git would misread, or that would show a password in the process list."""
     if not url:
         raise Refused("No repository is named", expected="the address or path of the application's git repository")
     if url.startswith("-"):
@@ -66,11 +66,11 @@ def check_repository(url: str) -> None:
 
 
 class GitMirror:
-    """A bare copy of a repository's branches and tags, brought up to date when a commit is missing.
+    """A bare copy of a repository's branches and tags, updated when a commit is missing.
 
-    :param path: directory of the copy; made when first needed
+    :param path: directory of the copy; created when first needed
     :param url: address of the repository, as git takes it
-    :param keep_open: descriptors that the git processes inherit: a lock is then free only when they are gone
+    :param keep_open: descriptors that the git processes inherit, so that a lock is free only when they have ended
     """
 
     def __init__(self, path: str, url: str, *, git: str = "git", keep_open: Sequence[int] = ()) -> None:
@@ -78,7 +78,7 @@ class GitMirror:
         self.url = url
         self._git = git
         self._keep_open = list(keep_open)
-        # git would ask for a password on the terminal; a child in a session of its own has none, this says it early.
+        # git would ask for a password on the terminal. Its session has no terminal; this makes it fail earlier.
         self._environment = {"GIT_TERMINAL_PROMPT": "0"}
 
     def _run(self, *arguments: str, check: Optional[str] = None, timeout: float = _LOCAL_SECONDS) -> processes.Finished:
@@ -91,7 +91,7 @@ class GitMirror:
         )
 
     def _argv(self, *arguments: str, index: Optional[str] = None) -> List[str]:
-        """git with these arguments, free of what a hook that called us has in its environment."""
+        """The argument list that runs git, without the environment of a git hook that called us."""
         changes = [part for name in _OF_ANOTHER_REPOSITORY if name in os.environ for part in ("-u", name)]
         if index:
             changes.append("GIT_INDEX_FILE=" + index)
@@ -104,10 +104,10 @@ class GitMirror:
         return self._run("cat-file", "-e", commit + "^{commit}").status == 0
 
     def fetch(self) -> None:
-        """Bring branches and tags up to date; the caller holds the lock that makes it the only one at work."""
+        """Update branches and tags; the caller holds the exclusive lock."""
         check_repository(self.url)
         self._remove_stale_locks()
-        # Harmless on a repository that exists, and finishes one whose making was cut off.
+        # Harmless on an existing repository, and completes an interrupted init.
         self._run("init", "--quiet", "--bare", "--template=", check="The mirror of the repository could not be made")
         self._run(
             "-c",
@@ -123,7 +123,7 @@ class GitMirror:
         )
 
     def _remove_stale_locks(self) -> None:
-        """A git that was killed leaves lock files, over which the next one would stumble for ever."""
+        """Remove the lock files of a killed git, on which the next git would fail."""
         for folder, folders, files in os.walk(self.path):
             if "objects" in folders:
                 folders.remove("objects")
@@ -133,7 +133,7 @@ class GitMirror:
                         os.unlink(os.path.join(folder, name))
 
     def remote_names(self) -> Dict[str, str]:
-        """Branches and tags of the repository as it is now, each with its commit."""
+        """The current branches and tags of the repository, each with its commit."""
         check_repository(self.url)
         listed = processes.run(
             self._argv("ls-remote", "--quiet", "--", self.url),
@@ -147,17 +147,17 @@ class GitMirror:
         for line in listed.stdout.splitlines():
             commit, _tab, name = line.partition("\t")
             if name.endswith("^{}"):
-                peeled[name[:-3]] = commit  # the commit behind an annotated tag
+                peeled[name[:-3]] = commit  # the commit of an annotated tag
             elif name:
                 names[name] = commit
         names.update(peeled)
         return names
 
     def resolve(self, revision: str, *, effect: bool = True) -> str:
-        """The full commit that a tag, a branch or a commit means in the repository now.
+        """The full commit that a tag, a branch or a commit currently stands for in the repository.
 
-        :param effect: False leaves this mirror as it is
-        :raises Refused: when it means nothing, or two things
+        :param effect: False leaves this mirror unchanged
+        :raises Refused: the revision is unknown or ambiguous
         """
         if not revision or revision.startswith("-") or any(sign.isspace() or sign < " " for sign in revision):
             raise Refused("This is not a revision", found=repr(revision), expected="a tag, a branch or a commit")
@@ -180,7 +180,7 @@ class GitMirror:
 
     @contextlib.contextmanager
     def current(self, *, effect: bool) -> Iterator["GitMirror"]:
-        """A mirror that is up to date: this one, or without effect a temporary one that borrows its objects."""
+        """An up-to-date mirror: this one, or without effect a temporary one that borrows its objects."""
         if effect:
             self.fetch()
             yield self
@@ -197,9 +197,9 @@ class GitMirror:
 
     @contextlib.contextmanager
     def holding(self, commit: str, *, effect: bool) -> Iterator["GitMirror"]:
-        """A mirror in which this commit can be read.
+        """A mirror from which this commit can be read.
 
-        :raises Refused: when no branch and no tag of the repository leads to it
+        :raises Refused: no branch or tag of the repository contains it
         """
         if self.has(commit):
             yield self
@@ -215,7 +215,7 @@ class GitMirror:
             yield mirror
 
     def keep(self, commit: str) -> None:
-        """See that this commit stays here whatever happens to branches and tags."""
+        """Keep this commit here, whatever happens to branches and tags."""
         self._run("update-ref", _KEPT + commit, commit, check="The commit could not be marked as released")
 
     def let_go(self, commit: str) -> None:
@@ -251,9 +251,9 @@ class GitMirror:
                 found=", ".join(submodules[:5]),
                 hint="put their files into the repository, or install them as packages",
             )
-        # An index of its own: the mirror has none, and two releases would share it.
+        # A separate index: the mirror has none, and two releases would share it.
         index = directory + ".index"
-        # The settings of the user who runs this must not change a file's bytes or mode.
+        # The user's git settings must not change a file's bytes or mode.
         settings = ["core.autocrlf=false", "core.fileMode=true", "core.symlinks=true", "core.bare=false"]
         git = self._argv("--git-dir", self.path, "--work-tree", directory, index=index)
         git += [part for setting in settings for part in ("-c", setting)]
@@ -274,7 +274,7 @@ class GitMirror:
                     os.unlink(path)
 
     def read_files(self, commit: str, folder: str, ending: str) -> Dict[str, bytes]:
-        """The files of a commit below a folder whose path ends so: path and bytes."""
+        """The files of a commit below a folder whose path ends with this: path and bytes."""
         found = {}
         for mode, name, path in self._entries(commit, folder.rstrip("/") + "/"):
             if path.endswith(ending) and mode.startswith("100"):
@@ -291,7 +291,7 @@ class GitMirror:
 
 def _choose(revision: str, names: Dict[str, str]) -> Optional[str]:
     candidates = [name for name in ("refs/tags/" + revision, "refs/heads/" + revision) if name in names]
-    if not candidates and revision in names:  # written out: refs/tags/name, HEAD
+    if not candidates and revision in names:  # in full: refs/tags/name, HEAD
         candidates = [revision]
     commits = sorted({names[name] for name in candidates})
     if len(commits) > 1:

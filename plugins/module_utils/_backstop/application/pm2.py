@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Processes under pm2: what really runs, started in a wanted release, stopped until nothing of it is left.
+"""Processes under pm2: what really runs; starting a release; stopping until no process is left.
 
-pm2's exit status says little: 0 for an application that crashes at once and for one that never becomes ready.
-So every action is judged by what its daemon and the system say about the processes afterwards.
+pm2's exit status is not reliable: it is 0 for an application that crashes at once and for one that never becomes ready.
+So every action is verified by what its daemon and the system report about the processes afterwards.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from .system_processes import POLL_SECONDS, alive, end, end_groups, groups_led_b
 
 Runner = Callable[..., Finished]
 
-#: Where sun_path of a Unix socket's address ends, without the closing NUL.
+#: Maximum length of a Unix socket's path (sun_path), without the closing NUL.
 LONGEST_SOCKET_PATH = 107
 _CALL_SECONDS = 60
 _ECOSYSTEM_ENDINGS = (".config.js", ".config.cjs", ".config.mjs", ".json", ".yml", ".yaml")
 _MISREAD_IN_HOME = re.compile(r"[\s#?]")
-#: All that an application gets from whoever starts it; the rest comes from its ecosystem and environment files.
+#: The only variables that the application inherits; the others come from its ecosystem and environment files.
 _INHERITED = ("LANG", "TZ", "TMPDIR")
 _LOG_TAIL = 2000
 _LOG_MOST = 1 << 20
@@ -43,7 +43,7 @@ _LOG_MOST = 1 << 20
 
 @dataclass
 class Process:
-    """One process that pm2 manages. pm2's own record is not kept: it holds the application's whole environment."""
+    """One process of pm2. pm2's own record is not kept, because it holds the application's whole environment."""
 
     pm_id: int
     name: str
@@ -61,7 +61,7 @@ class Process:
 
     @property
     def identity(self) -> Tuple[int, int, int]:
-        """Another one after each restart."""
+        """Changes with each restart."""
         return (self.pm_id, self.pid, self.restarts)
 
     @property
@@ -74,7 +74,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether something was changed, and the processes afterwards. Each question to pm2 takes a third of a second."""
+    """Whether something was changed, and the processes afterwards. Each query to pm2 takes a third of a second."""
 
     changed: bool
     processes: List[Process]
@@ -84,7 +84,7 @@ class Outcome:
 
 
 def status_of(found: Sequence[Process]) -> str:
-    """One word for all processes of a name: absent, the status that they share, or mixed."""
+    """One status for all processes of a name: absent, their common status, or mixed."""
     statuses = sorted({process.status for process in found})
     if not statuses:
         return "absent"
@@ -101,9 +101,9 @@ class Pm2:
     """A pm2 daemon and its processes.
 
     :param executable: path of pm2
-    :param home: PM2_HOME; made when first needed
-    :param node_bin_dir: directory of the Node that runs pm2 and the application
-    :param run: runs a program, as processes.run does
+    :param home: PM2_HOME; created when first needed
+    :param node_bin_dir: directory of the Node.js that runs pm2 and the application
+    :param run: runs a program, like processes.run
     """
 
     def __init__(
@@ -145,10 +145,10 @@ class Pm2:
     def _socket(self) -> str:
         return os.path.join(self.home, "rpc.sock")
 
-    # Asking
+    # Status
 
     def daemon_runs(self) -> bool:
-        """True when a daemon answers; asking pm2 itself would start one."""
+        """True when a daemon answers. Any pm2 command would start one."""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(5)
             try:
@@ -164,7 +164,7 @@ class Pm2:
         return self.processes_and_others(name)[0]
 
     def processes_and_others(self, name: str) -> Tuple[List[Process], List[Process]]:
-        """The processes of an application, and those of the others that this daemon keeps."""
+        """The processes of an application, and all others of this daemon."""
         _check_name(name)
         listed = self._list() if self.daemon_runs() else []
         return (
@@ -174,7 +174,7 @@ class Pm2:
 
     def _list(self) -> List[Process]:
         finished = self._pm2("jlist", check="pm2 could not list its processes")
-        # A daemon of another version, or a first start, puts words before the list.
+        # A daemon of another version, or a first start, prints text before the list.
         for line in reversed(finished.stdout.splitlines()):
             with contextlib.suppress(ValueError):
                 listed = json.loads(line)
@@ -183,11 +183,11 @@ class Pm2:
         raise BackstopError("pm2 did not answer with a list of processes", found="%d bytes" % len(finished.stdout))
 
     def orphans(self, name: str, known: Sequence[Process]) -> List[int]:
-        """Pids of processes of this name whose daemon was killed: they run on, and no daemon knows them.
+        """Pids of processes of this name that survived their daemon, so that no daemon manages them.
 
-        pm2 leaves a file with the pid; that it is still the same process is told by its environment.
+        pm2 leaves a pid file; the environment shows whether it is still the same process.
 
-        :param known: what :meth:`processes` says
+        :param known: the result of :meth:`processes`
         """
         pattern = re.compile(re.escape(name.replace(" ", "-")) + r"-\d+\.pid")
         folder = os.path.join(self.home, "pids")
@@ -203,11 +203,11 @@ class Pm2:
             with open("/proc/%d/environ" % pid, "rb") as stream:
                 settings = stream.read().split(b"\0")
         except OSError:
-            return False  # gone, or of another user
+            return False  # ended, or of another user
         wanted = (b"PM2_HOME=" + os.fsencode(self.home), b"name=" + os.fsencode(name))
         return all(setting in settings for setting in wanted)
 
-    # Acting
+    # Actions
 
     def start(
         self,
@@ -219,15 +219,15 @@ class Pm2:
         stable: float = 2,
         found: Optional[List[Process]] = None,
     ) -> Outcome:
-        """See that an application runs in a directory, and nowhere else.
+        """Run an application in a directory, and nowhere else.
 
-        pm2 keeps the old directory and environment on restart; so what runs elsewhere is deleted and started anew.
+        pm2 keeps the old directory and environment on restart, so an application in another directory is deleted first.
 
-        :param cwd: directory of the release, links followed
+        :param cwd: directory of the release, links resolved
         :param ecosystem_file: pm2's description of the application, relative to cwd
-        :param wait: seconds for it to be online
+        :param wait: seconds until it must be online
         :param stable: seconds for which it must stay online without a restart
-        :param found: what processes() has just said
+        :param found: the latest result of processes()
         """
         cwd = os.path.realpath(cwd)
         found = self.processes(name) if found is None else found
@@ -236,11 +236,11 @@ class Pm2:
         path = os.path.relpath(_check_ecosystem(cwd, ecosystem_file), cwd)
         self._end("delete", name, found, wait)
         before = self.log_sizes()
-        # The daemon is started by a call of its own: the first call of a PM2_HOME prints a banner.
+        # Start the daemon separately: the first command in a PM2_HOME prints a banner.
         make_private_directory(self.home)
         if not self.daemon_runs():
             self._pm2("ping", check="pm2 could not start its daemon")
-        # By its name: pm2 tells the kind of the file by ".json" or ".yml" anywhere in what it is given.
+        # By file name: pm2 detects the file type by ".json" or ".yml" anywhere in its argument.
         finished = self._pm2("start", path, "--only", name, "--cwd", cwd, timeout=wait + _CALL_SECONDS, cwd=cwd)
         found = self.processes(name)
         if not found:
@@ -261,9 +261,9 @@ class Pm2:
         return Outcome(True, self._wait_stable(name, found, wait, stable, before))
 
     def runs_in(self, name: str, cwd: str, stable: float = 0) -> bool:
-        """True when all processes of the application are online in this directory, and no orphan is left.
+        """True when all processes of the application are online in this directory, and there are no orphans.
 
-        :param stable: seconds for which they must have been up; a crash loop is "online" most of the time
+        :param stable: their minimum uptime in seconds; a process in a crash loop is "online" most of the time
         """
         return self._runs_in(name, os.path.realpath(cwd), stable, self.processes(name))
 
@@ -279,9 +279,9 @@ class Pm2:
         return False
 
     def stop(self, name: str, *, wait: float = 30, found: Optional[List[Process]] = None) -> Outcome:
-        """See that nothing of the application runs.
+        """Stop all processes of the application.
 
-        :param found: what processes() has just said
+        :param found: the latest result of processes()
         """
         found = self.processes(name) if found is None else found
         changed = self._end("stop", name, [process for process in found if process.running], wait, found)
@@ -291,9 +291,9 @@ class Pm2:
         return Outcome(changed, left)
 
     def delete(self, name: str, *, wait: float = 30, found: Optional[List[Process]] = None) -> Outcome:
-        """See that pm2 does not know the application and nothing of it runs.
+        """Delete the application from pm2 and stop all its processes.
 
-        :param found: what processes() has just said
+        :param found: the latest result of processes()
         """
         changed = self._end("delete", name, self.processes(name) if found is None else found, wait)
         left = self.processes(name) if changed else []
@@ -304,13 +304,13 @@ class Pm2:
     def _end(
         self, action: str, name: str, found: Sequence[Process], wait: float, known: Optional[Sequence[Process]] = None
     ) -> bool:
-        """Have pm2 stop or delete processes, and see that they and what they started are gone."""
+        """Let pm2 stop or delete processes, and verify that they and their children have ended."""
         orphans = self.orphans(name, found if known is None else known)
         pids = [process.pid for process in found] + orphans
         groups = groups_led_by(pids)
         deadline = time.monotonic() + wait
         if found:
-            # By number: pm2 takes a name for a path, a pattern or "all" where it can.
+            # By id: pm2 would read a name as a path, a pattern or "all" where possible.
             self._pm2(action, *[str(process.pm_id) for process in found], timeout=wait + _CALL_SECONDS)
         end(orphans)
         while any(alive(pid) for pid in pids):
@@ -321,14 +321,14 @@ class Pm2:
                     hint="look at it, then run this again",
                 )
             time.sleep(POLL_SECONDS)
-        # What the application started and left behind is part of it: it would go on writing to the database.
+        # Children that the application left running belong to it: they would continue to write to the database.
         end_groups(groups)
         return bool(found or orphans)
 
     def save(self) -> bool:
-        """Where a list of processes was saved for the next boot, save what runs now.
+        """Save the process list for the next boot (pm2 save) if one was saved before.
 
-        :returns: False when no list was ever saved: then nothing is started at boot
+        :returns: False when no list was saved before: then nothing is started at boot
         """
         if not os.path.exists(os.path.join(self.home, "dump.pm2")):
             return False
@@ -345,7 +345,7 @@ class Pm2:
         program = processes.find_program(self._executable, [self._node_bin_dir] if self._node_bin_dir else [])
         if program is None:
             raise Refused("pm2 is not found", found="no program " + self._executable, hint="npm install --global pm2")
-        # pm2 hands the caller's whole environment to the application and keeps it: so the call gets almost none.
+        # pm2 passes the caller's whole environment to the application and saves it, so the command gets a minimal one.
         user = pwd.getpwuid(os.geteuid())
         settings = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         settings.update(
@@ -357,7 +357,7 @@ class Pm2:
             PM2_DISCRETE_MODE="true",
         )
         assignments = ["%s=%s" % item for item in sorted(settings.items())]
-        # In its home: a daemon must not be started in a directory that Ansible removes afterwards.
+        # In its home: a daemon must not run in a directory that Ansible removes afterwards.
         return self._run(
             ["env", "-i", *assignments, program, *arguments], cwd=cwd or self.home, timeout=timeout, check=check
         )
@@ -397,7 +397,7 @@ class Pm2:
         )
 
     def log_sizes(self) -> Dict[str, int]:
-        """Sizes of the log files, to tell later what was written since."""
+        """Sizes of the log files, to find later what was written since."""
         folder = os.path.join(self.home, "logs")
         with contextlib.suppress(FileNotFoundError):
             return {entry.path: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
@@ -405,7 +405,7 @@ class Pm2:
 
 
 def _stay_up(pids: Sequence[int], seconds: float) -> None:
-    """Watch processes for a time, or until one of them ends; the system is asked, pm2 takes longer to answer."""
+    """Watch processes for a time, or until one of them ends. Asks the system, because pm2 is slower."""
     until = time.monotonic() + seconds
     while time.monotonic() < until and all(alive(pid) for pid in pids):
         time.sleep(POLL_SECONDS)
@@ -429,7 +429,7 @@ def _process(entry: Dict[str, Any]) -> Process:
 
 
 def _real_cwd(recorded: str, pid: int) -> str:
-    """Where a process works. A link that it was started through may lead elsewhere by now; the system knows."""
+    """Working directory of a process, from the system: the link that it was started through may have changed since."""
     real = os.path.realpath(recorded) if recorded else ""
     if real != os.path.normpath(recorded or ".") and pid:
         with contextlib.suppress(OSError):
@@ -438,7 +438,7 @@ def _real_cwd(recorded: str, pid: int) -> str:
 
 
 def _check_name(name: str) -> None:
-    # pm2 takes these for all processes, a number of its list, a pattern, an option or several names.
+    # pm2 reads these as all processes, a process id, a pattern, an option or several names.
     if not name or name == "all" or name.isdigit() or name[0] in "-/" or "," in name or "\0" in name:
         raise Refused("This cannot be the name of a process of pm2", found=repr(name))
 
@@ -461,9 +461,9 @@ def _secrets_in(cwd: str) -> List[str]:
 
 
 def read_log(path: str, start: int, secrets: Sequence[str], most: int = _LOG_TAIL) -> List[str]:
-    """The last lines of a log that were written behind a position, without secrets.
+    """The last lines of a log after a position, without secrets.
 
-    :param most: bytes to read from the end
+    :param most: maximum number of bytes to read from the end
     """
     try:
         with open(path, "rb") as stream:
@@ -474,18 +474,18 @@ def read_log(path: str, start: int, secrets: Sequence[str], most: int = _LOG_TAI
             text = redact(stream.read().decode(errors="replace"), secrets)
     except OSError:
         return []
-    # The end of a secret whose beginning was cut off cannot be found as one.
+    # Of a secret that is cut off at the front, the rest cannot be recognised.
     text = text[max(map(len, secrets), default=0) if cut else 0 :]
     return [line for line in text.splitlines() if line.strip()]
 
 
 def _said_last(lines: Sequence[str], most: int = 5) -> List[str]:
-    """The last lines, each once: what crashes again and again says the same again and again."""
+    """The last distinct lines: a crash loop repeats the same lines."""
     return list(dict.fromkeys(reversed(lines)))[:most][::-1]
 
 
 def errors_in_logs(positions: Mapping[str, int], pattern: Pattern[str], cwd: str) -> List[str]:
-    """Lines behind these positions of log files that look like errors, at most the last 20.
+    """Lines after these positions of log files that look like errors, at most the last 20.
 
     :param cwd: directory of the release, whose secrets are hidden
     """

@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Releases of the application: each revision installed and built in a directory of its own, ``current`` a link to one.
+"""Releases of the application: each is installed and built in its own directory; ``current`` is a link to one.
 
 root/repository.git              mirror of the application's repository
-root/releases/<commit>           a finished release; .backstop-release.json says how it was made
-root/releases/.partial-<commit>  one that is being made, or debris of one that was cut off
-root/shared/                     what outlives releases, such as the environment file
+root/releases/<commit>           a finished release; .backstop-release.json records how it was built
+root/releases/.partial-<commit>  a release that is being built, or debris of an interrupted build
+root/shared/                     files that outlive releases, such as the environment file
 root/current                     link to the release that runs
 """
 
@@ -32,7 +32,7 @@ from .git_mirror import FULL_COMMIT, GitMirror
 MARKER = ".backstop-release.json"
 MARKER_FORMAT = 1
 MIGRATIONS = "prisma/migrations"
-#: A predecessor that was killed may have left an `npm install` at work; it holds the lock until it ends.
+#: A killed run may have left an `npm install` running; it holds the lock until it ends.
 LOCK_WAIT_SECONDS = 120.0
 _PARTIAL = ".partial-"
 _REMOVED = ".removed-"
@@ -41,8 +41,8 @@ _REMOVED = ".removed-"
 class Releases:
     """The releases below one root directory.
 
-    :param root: directory that holds them; made when first needed
-    :param repository: address of the git repository; only needed where a revision is looked up or a release made
+    :param root: their directory; created when first needed
+    :param repository: address of the git repository; only needed to look up a revision or to build a release
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Releases:
         self._lock_wait = lock_wait
         self._lock = FileLock(os.path.join(self.root, ".lock"))
 
-    # Where things are
+    # Paths
 
     @property
     def folder(self) -> str:
@@ -83,27 +83,27 @@ class Releases:
         return os.path.join(self.path(commit), self._migrations)
 
     def commit_at(self, path: str) -> Optional[str]:
-        """The commit of the release in which a path lies, links followed; None outside the releases."""
+        """The commit of the release that contains a path, links resolved; None outside of the releases."""
         inner = os.path.relpath(os.path.realpath(path), os.path.realpath(self.folder))
         commit = inner.split(os.sep, 1)[0]
         return commit if FULL_COMMIT.fullmatch(commit) else None
 
-    # Looking
+    # Queries
 
     def mirror(self) -> GitMirror:
         path = os.path.join(self.root, "repository.git")
         return GitMirror(path, self._repository, git=self._git, keep_open=self._held_lock())
 
     def _held_lock(self) -> List[int]:
-        """The lock's descriptor for our children: the lock is then free only when they are gone too."""
+        """The lock's descriptor for child processes, so that the lock is free only when they have ended too."""
         return [] if self._lock.descriptor is None else [self._lock.descriptor]
 
     def current(self) -> Optional[str]:
-        """The commit that ``current`` leads to; None without a link or when it leads elsewhere."""
+        """The commit that ``current`` points to; None without a link or when it points elsewhere."""
         return self.commit_at(self.link) if os.path.islink(self.link) else None
 
     def require_link(self) -> None:
-        """Raise where ``current`` is something that a release would have to replace: perhaps all that somebody has."""
+        """Refuse where ``current`` is not a link: replacing it could delete the only copy of the application."""
         if os.path.lexists(self.link) and not os.path.islink(self.link):
             raise Refused(
                 "Nothing is overwritten",
@@ -113,7 +113,7 @@ class Releases:
             )
 
     def marker(self, commit: str) -> Optional[Dict[str, Any]]:
-        """How a finished release was made; None when there is no such release."""
+        """How a finished release was built; None when there is no such release."""
         path = os.path.join(self.path(commit), MARKER)
         if not os.path.exists(path):
             return None
@@ -130,7 +130,7 @@ class Releases:
         return self.marker(commit) is not None
 
     def finished(self) -> List[Dict[str, Any]]:
-        """The finished releases, the newest first."""
+        """The finished releases, newest first."""
         try:
             names = os.listdir(self.folder)
         except FileNotFoundError:
@@ -144,12 +144,12 @@ class Releases:
                 found.append({**marker, "path": self.path(name), "current": name == self.current()})
         return sorted(found, key=lambda release: str(release.get("prepared")), reverse=True)
 
-    # Asking the repository
+    # Repository
 
     def resolve(self, revision: str, *, effect: bool = True) -> str:
-        """The commit that a tag, branch or commit means now; see GitMirror.resolve.
+        """The commit that a tag, branch or commit currently stands for; see GitMirror.resolve.
 
-        :param effect: False for check mode: nothing below the root is touched
+        :param effect: False for check mode: nothing below the root is changed
         """
         if not effect:
             return self.mirror().resolve(revision, effect=False)
@@ -157,7 +157,7 @@ class Releases:
             return self.mirror().resolve(revision)
 
     def read_migrations(self, commit: str, *, effect: bool = False) -> Dict[str, bytes]:
-        """Name and migration.sql of each migration of a commit, whether it is released or not."""
+        """Name and migration.sql of each migration of a commit, whether it was released or not."""
         with contextlib.ExitStack() as stack:
             if effect:
                 stack.enter_context(self._locked())
@@ -177,12 +177,12 @@ class Releases:
         shared_links: Optional[Mapping[str, str]] = None,
         command_timeout: Optional[float] = None,
     ) -> bool:
-        """Make the release of a commit beside the running one.
+        """Build the release of a commit while the current one runs.
 
-        :param commands: argument lists, run in the release one after the other
-        :param environment: settings for the commands; no secrets, those belong in a shared file
-        :param shared_links: name in the release -> the file that it becomes a link to
-        :returns: False when it was there already
+        :param commands: argument lists, run in the release in this order
+        :param environment: variables for the commands, without secrets: these belong in a shared file
+        :param shared_links: name in the release -> the file that it links to
+        :returns: False when the release exists already
         """
         links = dict(shared_links or {})
         _check_links(links)
@@ -244,7 +244,7 @@ class Releases:
                 keep_open=self._held_lock(),
             )
             ran.append({"argv": list(argv), "seconds": round(seconds, 3)})
-        # The files first, the marker last: after a loss of power a release with a marker must be whole.
+        # Sync the files first, write the marker last: after a power loss a release with a marker must be complete.
         sync_file_system(partial)
         write_json(
             os.path.join(partial, MARKER),
@@ -259,9 +259,9 @@ class Releases:
         os.chmod(os.path.join(partial, MARKER), 0o644)
 
     def activate(self, commit: str) -> bool:
-        """Let ``current`` lead to a finished release, in one step.
+        """Point ``current`` to a finished release, atomically.
 
-        :returns: False when it does already
+        :returns: False when it already points there
         """
         with self._locked():
             if not self.is_complete(commit):
@@ -274,7 +274,7 @@ class Releases:
             if self.current() == commit:
                 return False
             reach("release.before-activate")
-            # The link leads to a relative place, so that the root can be moved or mounted elsewhere.
+            # A relative link, so that the root can be moved or mounted elsewhere.
             replacement = os.path.join(self.root, ".current-new")
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(replacement)
@@ -285,7 +285,7 @@ class Releases:
         return True
 
     def prune(self, keep: int, protect: Sequence[str] = ()) -> List[str]:
-        """Remove the oldest releases beyond a number; the current one and the protected stay in any case.
+        """Remove the oldest releases beyond a number, but never the current one and the protected ones.
 
         :returns: commits of the removed releases
         """
@@ -295,14 +295,14 @@ class Releases:
             staying = {self.current(), *protect}
             removed = [release["commit"] for release in self.finished()[keep:] if release["commit"] not in staying]
             for commit in removed:
-                # Renamed first: a removal that is cut off must not leave half a release under a good name.
+                # Renamed first: an interrupted removal must not leave half a release under a valid name.
                 os.rename(self.path(commit), os.path.join(self.folder, _REMOVED + commit))
                 self.mirror().let_go(commit)
             self._remove_debris()
         return removed
 
     def _remove_debris(self) -> None:
-        """Remove what predecessors left that were cut off; we hold the lock, so nobody works on it."""
+        """Remove the debris of interrupted runs. We hold the lock, so no process works on it."""
         for name in os.listdir(self.folder):
             path = os.path.join(self.folder, name)
             if name.startswith((_PARTIAL, _REMOVED)):
@@ -324,7 +324,7 @@ class Releases:
 
 
 def _make_directory(path: str) -> None:
-    """Make a directory that others may read: another user may run Prisma in a release."""
+    """Create a directory that other users can read: another user may run Prisma in a release."""
     try:
         if not os.path.isdir(path):
             os.makedirs(path)
@@ -361,10 +361,10 @@ def _link(directory: str, name: str, target: str) -> None:
 
 
 def sync_file_system(path: str) -> None:
-    """Bring everything that was written on the file system of this path to the disk.
+    """Write all cached data of this path's file system to the disk.
 
-    A release has tens of thousands of files in node_modules; syncing them one by one takes longer than
-    installing them, syncfs(2) does it in one go.
+    A release has tens of thousands of files in node_modules. Syncing each takes longer than installing them;
+    syncfs(2) syncs all at once.
     """
     if sys.platform.startswith("linux"):
         descriptor = os.open(path, os.O_RDONLY)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The application under whatever runs it: one protocol, which pm2, systemd and commands of its own fulfil."""
+"""The application under its process manager: one protocol, implemented for pm2, systemd and custom commands."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from .service_commands import ServiceCommands, now
 from .systemd import Unit
 
 STARTED, STOPPED, ABSENT = STATES = ("started", "stopped", "absent")
-#: A command may take as long as a whole start, but never less than this, in seconds.
+#: Minimum timeout of a command, in seconds; otherwise it may take as long as a whole start.
 _LEAST_COMMAND_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Running:
-    """What runs of the application at one moment.
+    """The state of the application at one moment.
 
-    :param status: the manager's word for it
-    :param up: whether all of it runs
-    :param commits: the release of each process; None for one that is in no release
-    :param processes: status, pid, restarts and directory of each; none where the manager has no list
-    :param others: what else the manager runs
-    :param known: pids of what else it runs; None where nobody can tell the application's own processes from others
+    :param status: the manager's status
+    :param up: whether all processes run
+    :param commits: the release of each process; None for a process outside of the releases
+    :param processes: status, pid, restarts and directory of each; empty where the manager has no list
+    :param others: other applications of the manager
+    :param known: pids of these; None where the application's processes cannot be distinguished from others
     """
 
     status: str
@@ -43,12 +43,12 @@ class Running:
 
 @dataclass(frozen=True)
 class Change:
-    """What was done, or would be.
+    """What was changed, or would be.
 
-    :param before: status and place of what ran, as results and diffs show them
+    :param before: status and directory before, as results and diffs show them
     :param after: the same afterwards
     :param processes: each of them afterwards; None where that is not known
-    :param log_start: where the log ended before a start, for :meth:`Service.errors_since`; None when none was started
+    :param log_start: where the log ended before a start, for :meth:`Service.errors_since`; None without a start
     """
 
     changed: bool
@@ -62,30 +62,30 @@ class Service(Protocol):
     """An application under its manager."""
 
     def look(self, releases: Releases) -> Running:
-        """What runs. Starts nothing, not even the manager."""
+        """The current state. Starts nothing, not even the manager."""
 
     def ensure(self, state: str, release: str, *, wait: float, effect: bool = True) -> Change:
-        """See that the application runs in a release and nowhere else, or not at all.
+        """Run the application in a release and nowhere else, or stop it.
 
         :param state: one of STATES
-        :param release: directory of the release, links followed; to stop, only commands need it
-        :param wait: seconds until it must be so
-        :param effect: False for check mode: only what would change
-        :raises BackstopError: when it could not be brought about
+        :param release: directory of the release, links resolved; to stop, only commands need it
+        :param wait: timeout in seconds
+        :param effect: False for check mode: only report what would change
+        :raises BackstopError: the state was not reached
         """
 
     def errors_since(self, log_start: Any, pattern: Pattern[str], release: str) -> List[str]:
         """Lines of the log since a start that look like errors, at most the last 20, without the release's secrets.
 
-        :param log_start: as the Change of that start has it
+        :param log_start: of the Change of that start
         """
 
 
 def service_of(manager: str, options: Mapping[str, Optional[Mapping[str, Any]]]) -> Service:
     """The application under one of MANAGERS.
 
-    :param options: what each manager is told, by its name; None for all but this one
-    :raises Refused: when its own are missing, or those of another are given
+    :param options: the options of each manager, by its name; None for all but this one
+    :raises Refused: the manager's options are missing, or those of another are given
     """
     others = sorted(name for name, given in options.items() if given is not None and name != manager)
     if others:
@@ -230,7 +230,7 @@ class _ByCommands:
 
     def look(self, releases: Releases) -> Running:
         found = self._of(releases.link).state()
-        # One that prints no commit cannot tell an older release from the current one.
+        # Without a commit in its output, an older release cannot be distinguished from the current one.
         commits: List[Optional[str]] = [*found.commits] or [releases.current()]
         return Running(found.status, up=found.running, commits=commits if found.running else [], known=None)
 

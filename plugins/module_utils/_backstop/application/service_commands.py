@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An application that something else runs, such as Docker or a platform: asked, started and stopped by commands.
+"""An application that another manager runs, such as Docker or a platform: status, start and stop by commands.
 
-The status command decides: status 0 means that the application runs, and it prints the commit of the release that
-runs, as one word. One that prints none cannot tell an older release from the wanted one; then only a start proves it.
+The status command decides: status 0 means that the application runs, and it prints the commit of the running release
+as one word. If it prints no commit, an older release cannot be detected; then only a start ensures the right one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PLACES = ("commit", "release", "since")
 
 @dataclass
 class ServiceState:
-    """What the status command says."""
+    """The result of the status command."""
 
     running: bool
     commits: List[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ class ServiceCommands:
     ``${commit}`` and ``${release}`` in an argument stand for the current release's commit and directory,
     ``${since}`` in the log command for the time of the start.
 
-    :param release: directory of the release that is current
+    :param release: directory of the current release
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class ServiceCommands:
         return found.running and found.commits == [os.path.basename(self.release)]
 
     def start(self, *, wait: float = 30) -> bool:
-        """See that the current release runs.
+        """Start the current release if it does not run.
 
-        :returns: False when it does already; where the status command tells no commit, it is started in any case
+        :returns: False when it runs already; where the status command prints no commit, it is always started
         """
         if self.runs_current():
             return False
@@ -104,9 +104,9 @@ class ServiceCommands:
         return True
 
     def stop(self, *, wait: float = 30) -> bool:
-        """See that the application does not run.
+        """Stop the application.
 
-        :returns: False when it did not
+        :returns: False when it did not run
         """
         if not self.state().running:
             return False
@@ -157,7 +157,7 @@ class ServiceCommands:
 
 
 def now() -> str:
-    """The time of a start, as ``${since}`` gets it."""
+    """The time of a start, as the value of ``${since}``."""
     return timestamp()
 
 

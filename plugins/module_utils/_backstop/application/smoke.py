@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Running smoke tests against an application; what they made is cleaned up whatever happens."""
+"""Running smoke tests against an application. What they created is always cleaned up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .web import Answer, NoAnswer, check_url, difference, request
 
 @dataclass
 class Result:
-    """How a step went; a step that was not run is skipped and has not passed."""
+    """The result of a step; a skipped step has not passed."""
 
     name: str
     passed: bool
@@ -34,7 +34,7 @@ class Result:
 
 @dataclass
 class Report:
-    """All steps, and the values that they saved."""
+    """The results of all steps, and the values that they saved."""
 
     results: List[Result]
     saved: Dict[str, Any]
@@ -46,7 +46,7 @@ class Report:
 
     @property
     def failed(self) -> List[Result]:
-        """The steps that were run and failed."""
+        """The steps that ran and failed."""
         return [result for result in self.results if not result.passed and not result.skipped]
 
     def facts(self) -> List[Dict[str, Any]]:
@@ -99,7 +99,7 @@ class _Runner:
 
     def run(self, step: Step) -> bool:
         missing = sorted(step.wants() - set(self.saved))
-        if missing:  # a cleanup step of something that was never made
+        if missing:  # a cleanup step for something that was never created
             self.skip(step, "not run: nothing was saved as %s" % ", ".join(missing))
             return step.cleanup
         started = time.monotonic()
@@ -127,7 +127,7 @@ class _Runner:
         return not wrong
 
     def _ask(self, step: Step) -> Answer:
-        # A saved value is one part of the path, whatever signs it holds.
+        # A saved value is one path segment, whatever characters it holds.
         path = PLACEHOLDER.sub(lambda match: quote(str(self.saved[match.group(1)]), safe=""), step.path)
         headers = {**self.headers, **{name: str(fill(text, self.saved)) for name, text in step.headers.items()}}
         return request(
@@ -139,7 +139,7 @@ class _Runner:
         )
 
     def _judge(self, step: Step, answer: Answer) -> Optional[str]:
-        """What is wrong with an answer; what is to be saved is taken from a good one."""
+        """The error in an answer; the values to save are taken from a good answer."""
         if answer.status not in step.statuses:
             return answer.short()
         if step.expect is None and not step.save:
@@ -150,7 +150,7 @@ class _Runner:
             content = answer.json
         except ValueError:
             return "not JSON, " + answer.short()
-        # What was made is saved first: it must be cleaned up also when the answer is wrong in another part.
+        # Save values first: what was created must be cleaned up even if another part of the answer is wrong.
         lacking = [path for name, path in step.save.items() if not self._save(name, path, content)]
         if step.expect is not None:
             wrong = difference(fill(step.expect, self.saved), content)
@@ -185,11 +185,11 @@ def run(
     headers: Optional[Mapping[str, str]] = None,
     secrets: Iterable[str] = (),
 ) -> Report:
-    """Run smoke tests in their order. After the first failure only the cleanup steps that are left are run.
+    """Run smoke tests in order. After the first failure only the remaining cleanup steps run.
 
     :param timeout: seconds for each request
-    :param headers: sent with every request; those that bear a secret's name are kept out of the report
-    :param secrets: more texts to keep out of the report
+    :param headers: sent with every request; values of headers with a secret's name are kept out of the report
+    :param secrets: further texts to keep out of the report
     """
     runner = _Runner(base_url, timeout, headers or {}, secrets)
     for step in steps:
@@ -201,14 +201,14 @@ def run(
         while waiting:
             step = waiting[0]
             if step.cleanup:
-                runner.run(step)  # its failure is in the report, the steps behind it are run
+                runner.run(step)  # its failure is in the report; the following steps run
             elif going_on:
                 going_on = runner.run(step)
             else:
                 runner.skip(step, "not run: an earlier step failed")
             del waiting[0]
     except BaseException:
-        # Interrupted: rows that the steps made must not stay.
+        # Interrupted: rows that the steps created must not stay.
         for step in waiting:
             if step.cleanup:
                 runner.run(step)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Smoke tests as data: requests to the application, with what each answer must be."""
+"""Smoke tests as data: requests to the application, and the expected answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass
 class Step:
-    """One request and what its answer must be."""
+    """One request and the expected answer."""
 
     name: str
     path: str
@@ -41,7 +41,7 @@ class Step:
 def parse(steps: Any) -> List[Step]:
     """Read smoke tests from plain data.
 
-    :raises Refused: naming the step and the key that is wrong
+    :raises Refused: names the step and the wrong key
     """
     if not isinstance(steps, list):
         raise Refused("Smoke tests are a list of steps", found=type(steps).__name__)
@@ -143,7 +143,7 @@ def _placeholders(value: Any) -> Iterable[str]:
 
 
 def fill(value: Any, saved: Mapping[str, Any]) -> Any:
-    """Put saved values in the place of ``${name}``; a text that is nothing else takes the value's own type."""
+    """Substitute saved values for ``${name}``; a text that is only that gets the value's own type."""
     if isinstance(value, str):
         exclusive = PLACEHOLDER.fullmatch(value)
         if exclusive:

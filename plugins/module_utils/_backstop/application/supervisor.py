@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Commands of the application, such as npm, that leave nothing behind: when we die, all that they started dies too."""
+"""Commands of the application, such as npm, under a supervisor: if we die, all their processes are killed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Iterable, List, Mapping, Sequence
 from ..base.errors import Refused
 from ..base.processes import find_program, gives_away
 
-# Stands between us and the command. The kernel tells it when we die (the thread that started it, to be exact); it
-# then ends its whole group, to which everything belongs that the command started. (Running asks the kernel to kill
-# the supervisor itself when we die; here that becomes a signal that it can act on.) Both outputs become one, in order.
+# Runs between us and the command. The kernel signals it when we die (more exactly, the thread that started it); it
+# then kills its process group, which contains every process of the command. (Running asks the kernel to kill the
+# supervisor itself when we die; here that becomes a signal that it can handle.) Both outputs are merged, in order.
 _SOURCE = """
 import ctypes, os, signal, subprocess, sys
 def end(*_):
@@ -32,7 +32,7 @@ sys.exit(status if status >= 0 else 128 - status)
 def supervised(
     command: Sequence[str], cwd: str, environment: Mapping[str, str], secrets: Iterable[str] = ()
 ) -> List[str]:
-    """The argument list that runs a command under supervision; its output is on standard error.
+    """The argument list that runs a command under supervision; its output goes to standard error.
 
     :raises Refused: as :func:`check_command`
     """
@@ -43,7 +43,7 @@ def supervised(
 def check_command(
     command: Sequence[str], cwd: str, environment: Mapping[str, str], secrets: Iterable[str] = ()
 ) -> None:
-    """:raises Refused: when there is no such program, or the command would show a secret to everybody on the host"""
+    """:raises Refused: there is no such program, or the command would show a secret to every user of the host"""
     if not command:
         raise Refused("A command is empty", expected="a list such as [npm, run, build]")
     if any(gives_away(part, secret) for part in command for secret in secrets):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the system says of processes: whether they live, which groups they lead, and ending them."""
+"""Processes as the system reports them: whether they run, which groups they lead, and ending them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PATIENCE_SECONDS = 5
 
 
 def groups_led_by(pids: Sequence[int]) -> List[int]:
-    """The process groups that these processes lead; a cluster worker shares the daemon's, which must live on."""
+    """The process groups that these processes lead. A cluster worker is in its daemon's group, which must survive."""
     groups = []
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
@@ -27,7 +27,7 @@ def groups_led_by(pids: Sequence[int]) -> List[int]:
 
 
 def end(pids: Sequence[int]) -> None:
-    """End processes as pm2 does: they are asked first."""
+    """End processes as pm2 does: SIGINT first, then SIGKILL."""
     for how in (signal.SIGINT, signal.SIGKILL):
         for pid in filter(alive, pids):
             with contextlib.suppress(ProcessLookupError):
@@ -36,7 +36,7 @@ def end(pids: Sequence[int]) -> None:
 
 
 def end_groups(groups: Sequence[int]) -> None:
-    """End all that still belongs to these process groups."""
+    """End all remaining processes of these process groups."""
     for how in (signal.SIGTERM, signal.SIGKILL):
         for group in filter(group_alive, groups):
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -51,7 +51,7 @@ def _wait_until(condition: Callable[[], bool]) -> None:
 
 
 def alive(pid: int) -> bool:
-    """True while a process runs; one that is dead and not yet buried by its parent does not."""
+    """True while a process runs; a zombie does not."""
     if not pid:
         return False
     try:
@@ -64,7 +64,7 @@ def alive(pid: int) -> bool:
 
 
 def group_alive(group: int) -> bool:
-    """True while a process group has a member that runs."""
+    """True while a process group has a running member."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -73,7 +73,7 @@ def group_alive(group: int) -> bool:
         return True
     if not os.path.isdir("/proc/self"):
         return True
-    # The dead that nobody buries still count as members: where process 1 is no init, they stay for ever.
+    # Zombies still count as members; where process 1 is no init, they are never reaped.
     members = (_stat(int(name)) for name in os.listdir("/proc") if name.isdigit())
     return any(stat[2:3] == [str(group)] and stat[0] != "Z" for stat in members)
 
@@ -81,9 +81,9 @@ def group_alive(group: int) -> bool:
 def others_below(root: str, besides: Sequence[int]) -> List[Tuple[int, str, str]]:
     """Pid, program and directory of each process that works below a directory or was started from there.
 
-    Of other users' processes only root is told where they are.
+    Only root can read the directories of other users' processes.
 
-    :param besides: these and what they started are left out, as is what asks and the daemon of pm2
+    :param besides: these and their children are left out, as are the calling process and pm2's daemon
     """
     parents = {int(name): int((_stat(int(name)) + ["", "0"])[1]) for name in _processes()}
     asking = {os.getpid(), *_ancestors(os.getpid(), parents)}
@@ -118,7 +118,7 @@ def _link(pid: int, name: str) -> str:
 
 
 def _name(pid: int) -> str:
-    """The program's short name. Its arguments are not shown: one may be a secret."""
+    """The program's short name. Its arguments are not shown, because one may be a secret."""
     try:
         with open("/proc/%d/comm" % pid, encoding="utf-8", errors="replace") as stream:
             return stream.read().strip()
@@ -127,7 +127,7 @@ def _name(pid: int) -> str:
 
 
 def _stat(pid: int) -> List[str]:
-    """State, parent, group and what else the system says of a process; nothing where it says nothing."""
+    """State, parent, group and further fields of a process; empty where the system reports nothing."""
     try:
         with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as stream:
             return stream.read().rpartition(")")[2].split()

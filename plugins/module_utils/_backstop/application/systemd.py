@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An application as a unit of systemd: what really runs, started in a wanted release, stopped until nothing is left.
+"""An application as a systemd unit: what really runs; starting a release; stopping until no process is left.
 
-``systemctl start`` ends with status 0 for a program that crashes a moment later, and a unit can be active with the
-former release, because its WorkingDirectory= is a link that was followed when it started. So every action is judged
-by what systemd and the system say about the processes afterwards.
+``systemctl start`` returns status 0 for a program that crashes a moment later. A unit can also be active with the
+former release, because its link WorkingDirectory= was resolved when it started. So every action is verified by what
+systemd and the system report about the processes afterwards.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
 _CGROUP_ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
 _LOG_LINES = 5000
 _SHOWN_LINES = 8
-#: States in which nothing of the unit is meant to run.
+#: States in which the unit is meant to be stopped.
 _DOWN = ("inactive", "failed")
 
 
 @dataclass
 class UnitState:
-    """What systemd says of the unit at one moment, and where its main process works."""
+    """The state of the unit as systemd reports it, and the directory of its main process."""
 
     status: str
     sub_state: str = ""
@@ -79,8 +79,8 @@ class Unit:
     """A service unit.
 
     :param name: its name, with or without ``.service``
-    :param scope: ``system``, or ``user`` for the manager of the user who runs this
-    :param run: runs a program, as processes.run does
+    :param scope: ``system``, or ``user`` for the service manager of the user who runs this
+    :param run: runs a program, like processes.run
     """
 
     def __init__(self, name: str, scope: str = "system", run: Runner = processes.run) -> None:
@@ -92,10 +92,10 @@ class Unit:
         self._user = scope == "user"
         self._run = run
 
-    # Asking
+    # Status
 
     def state(self) -> UnitState:
-        """What runs; a unit that systemd does not know is ``absent``. Starts nothing."""
+        """The current state; ``absent`` for a unit that systemd does not know. Starts nothing."""
         finished = self._systemctl(
             "show", "--property=" + ",".join(_PROPERTIES), self.name, check="systemd does not tell about the unit"
         )
@@ -128,7 +128,7 @@ class Unit:
         try:
             return os.readlink("/proc/%d/cwd" % pid)
         except (FileNotFoundError, ProcessLookupError):
-            return ""  # it just ended
+            return ""  # it has just ended
         except PermissionError as error:
             raise CouldNotVerify(
                 "It cannot be seen in which release the application runs",
@@ -137,7 +137,7 @@ class Unit:
             ) from error
 
     def runs_in(self, cwd: str, stable: float = 0) -> bool:
-        """True when the unit runs in this directory, and has done so for some seconds without a restart."""
+        """True when the unit has run in this directory for some seconds without a restart."""
         place = os.path.realpath(cwd)
         first = found = self.state()
         deadline = time.monotonic() + stable
@@ -149,7 +149,7 @@ class Unit:
         return False
 
     def _pids(self, group: str) -> List[int]:
-        """Every process of the unit's control group, those that its program started included."""
+        """Every process of the unit's control group, including children."""
         found: Set[int] = set()
         for root in _CGROUP_ROOTS if group else ():
             for folder, _folders, files in os.walk(root + group):
@@ -158,15 +158,15 @@ class Unit:
                         found.update(int(line) for line in stream if line.strip().isdigit())
         return sorted(found)
 
-    # Acting
+    # Actions
 
     def start(self, cwd: str, *, wait: float = 30, stable: float = 2) -> bool:
-        """See that the unit runs in a directory.
+        """Run the unit in a directory.
 
-        :param cwd: directory of the release, links followed
-        :param wait: seconds for it to be active
+        :param cwd: directory of the release, links resolved
+        :param wait: seconds until it must be active
         :param stable: seconds for which it must stay active without a restart
-        :returns: False when it does already
+        :returns: False when it runs there already
         """
         place = os.path.realpath(cwd)
         found = self._known()
@@ -174,7 +174,7 @@ class Unit:
             return False
         before = self.log_cursor()
         if found.status == "failed":
-            # A unit that crashed too often is not started again before its count is forgotten.
+            # A unit that reached its start limit is not started again before its counter is reset.
             self._systemctl("reset-failed", self.name, check="systemd could not forget the unit's failures")
         finished = self._systemctl("restart", self.name, timeout=wait + _CALL_SECONDS)
         if finished.status != 0:
@@ -183,16 +183,16 @@ class Unit:
         return True
 
     def stop(self, *, wait: float = 30) -> bool:
-        """See that nothing of the unit runs.
+        """Stop all processes of the unit.
 
-        :returns: False when nothing did
+        :returns: False when none ran
         """
         found = self.state()
         pids = self._pids(found.group)
         if not found.running and not pids:
             return False
         self._refuse_triggers(found)
-        # Without waiting for it: how long a stop may take is the unit's own setting, and may be for ever.
+        # Without waiting: the stop timeout is a setting of the unit and may be infinite.
         self._systemctl("stop", "--no-block", self.name, check="systemd could not stop the unit")
         deadline = time.monotonic() + wait
         while self.state().running:
@@ -208,7 +208,7 @@ class Unit:
         return True
 
     def _end_left(self, pids: Sequence[int]) -> None:
-        """What a unit with KillMode=process leaves behind would go on writing to the database."""
+        """Kill what a unit with KillMode=process leaves running: it would continue to write to the database."""
         if not any(map(alive, pids)):
             return
         self._systemctl("kill", "--signal=SIGKILL", self.name)
@@ -223,10 +223,10 @@ class Unit:
             time.sleep(POLL_SECONDS)
 
     def _refuse_triggers(self, found: UnitState) -> None:
-        """A socket or timer of its own would start the application again in the middle of the downtime."""
+        """Refuse a unit with an active socket or timer: it would start the application during the downtime."""
         if not found.triggers:
             return
-        # A word for each unit; the status tells only whether all of them are active.
+        # One word for each unit; the exit status only shows whether all of them are active.
         listed = self._systemctl("is-active", *found.triggers).stdout.split()
         active = [unit for unit, said in zip(found.triggers, listed) if said == "active"]
         if active:
@@ -292,7 +292,7 @@ class Unit:
         return ["--user-unit=" + self.name] if self._user else ["--unit=" + self.name]
 
     def log_cursor(self) -> str:
-        """The place in the journal where it ends now; empty for an empty journal."""
+        """The current end of the journal (cursor); empty for an empty journal."""
         finished = self._call(
             "journalctl",
             "--lines=1",
@@ -307,7 +307,7 @@ class Unit:
         return ""
 
     def log_since(self, cursor: str, secrets: Sequence[str]) -> List[str]:
-        """What the application wrote behind a place of the journal, without secrets; the last lines of it."""
+        """The last lines that the application wrote after a cursor of the journal, without secrets."""
         place = ["--after-cursor=" + cursor] if cursor else []
         finished = self._call(
             "journalctl",
@@ -322,12 +322,12 @@ class Unit:
         return [line for line in redact(finished.stdout, secrets).splitlines() if line.strip()]
 
     def errors_since(self, cursor: str, pattern: Pattern[str], cwd: str) -> List[str]:
-        """Lines behind a place of the journal that look like errors, at most the last 20."""
+        """Lines after a cursor of the journal that look like errors, at most the last 20."""
         lines = self.log_since(cursor, self._secrets(cwd))
         return [line for line in lines if pattern.search(line)][-20:]
 
     def _secrets(self, place: str) -> List[str]:
-        """What the application reads: the release's file, and those that systemd hands to it (systemd.exec(5))."""
+        """The application's environment files: the release's own, and those that systemd reads (systemd.exec(5))."""
         said = self._systemctl("show", "--property=EnvironmentFiles", self.name).stdout
         files = re.findall(r"^EnvironmentFiles=(.+?)(?: \(ignore_errors=\w+\))?$", said, re.MULTILINE)
         return [secret for path in [os.path.join(place, ".env"), *files] for secret in secrets_in(path)]
@@ -355,7 +355,7 @@ class Unit:
         return self._run([path, *arguments], environment=self._environment(), timeout=timeout, check=check)
 
     def _environment(self) -> Dict[str, str]:
-        """A user's manager listens in a directory that only a login sets; become and cron do not."""
+        """XDG_RUNTIME_DIR, where a user's service manager listens. Only a login sets it; become and cron do not."""
         if not self._user or os.environ.get("XDG_RUNTIME_DIR"):
             return {}
         return {"XDG_RUNTIME_DIR": "/run/user/%d" % os.geteuid()}

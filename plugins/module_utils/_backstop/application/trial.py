@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Trying a release: started by a plain command on a port of its own, asked, and ended with all that it started.
+"""Trying a release: started by a plain command on its own port, tested, and ended with all its processes.
 
-It is closed off: it reaches no network and no server on this host but the one database that is carried to it.
+It is isolated: it reaches no network and no server on this host but the one database that is relayed to it.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from .system_processes import POLL_SECONDS
 from .web import wait_healthy
 
 Value = TypeVar("Value")
-#: Serves the listeners that a release finds on the database's port, as long as the context lasts.
+#: Serves the listeners on the release's database port as long as the context lasts.
 Serve = Callable[[Sequence[socket.socket]], ContextManager[Any]]
 
 
 @dataclass
 class Outcome(Generic[Value]):
-    """A trial that went well.
+    """A successful trial.
 
-    :param value: what the callback returned
+    :param value: the return value of the callback
     :param seconds_to_health: from the start to the first healthy answer
-    :param seconds: of the whole trial
+    :param seconds: duration of the whole trial
     """
 
     value: Value
@@ -58,7 +58,7 @@ class Outcome(Generic[Value]):
 
 
 def free_port(other_than: int = 0) -> int:
-    """A port on which nobody listens now."""
+    """A port on which no process listens."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -68,7 +68,7 @@ def free_port(other_than: int = 0) -> int:
 
 
 def check_port(port: int) -> None:
-    """Refuse a port on which somebody listens: the answers would be those of another program."""
+    """Refuse a port that is in use: another program would answer."""
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
         try:
             probe = socket.socket(family)
@@ -91,7 +91,7 @@ def check_port(port: int) -> None:
 
 
 class Trial:
-    """A release at work."""
+    """A running release."""
 
     def __init__(self, program: Running, inside: ClosedOff, command: Sequence[str], port: int) -> None:
         self._program = program
@@ -110,7 +110,7 @@ class Trial:
             )
 
     def wait_listening(self, timeout: float) -> None:
-        """Wait until the release takes connections."""
+        """Wait until the release accepts connections."""
         deadline = time.monotonic() + timeout
         while True:
             self.check_alive()
@@ -127,7 +127,7 @@ class Trial:
             time.sleep(POLL_SECONDS)
 
     def output_tail(self) -> List[str]:
-        """The last lines of what the release said, without secrets."""
+        """The last lines of the release's output, without secrets."""
         return self._program.stderr_text[-ERROR_TAIL:].splitlines()[-20:]
 
 
@@ -143,11 +143,11 @@ def started(
     database_port: int = 5432,
     serve_database: Optional[Serve] = None,
 ) -> Iterator[Trial]:
-    """Start a release, closed off, and end it, with all that it started, when the context is left.
+    """Start a release in isolation, and end it with all its processes when the context is left.
 
-    :param database_port: of the loopback addresses, where it finds what ``serve_database`` serves
+    :param database_port: port on the loopback addresses where the release finds what ``serve_database`` serves
     :param serve_database: without it there is no database
-    :raises NotClosedOff: it cannot be closed off here; it was not started
+    :raises NotClosedOff: it cannot be isolated here; it was not started
     """
     if not os.path.isdir(cwd):
         raise Refused("The release to try does not exist", found="no directory " + cwd)
@@ -173,7 +173,7 @@ def started(
         if serve_database is not None:
             stack.enter_context(serve_database(listeners))
         stack.enter_context(let_in(inside, port))
-        # Ended first: what is carried to it ends with it.
+        # End it first: its relayed connections end with it.
         stack.callback(program.stop)
         yield Trial(program, inside, command, port)
 
@@ -189,7 +189,7 @@ def run(
 ) -> Outcome[Value]:
     """Start a release, wait for its health, run the callback, end the release.
 
-    :param health_url: without one it is enough that somebody listens on the port
+    :param health_url: without one, a listener on the port is enough
     :param keywords: as for :func:`started`
     :raises BackstopError: with the end of the release's output in ``details["output"]``
     """

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from ..base.errors import BackstopError, Refused
 
-#: A longer answer is not read to its end.
+#: A longer answer is cut off.
 LARGEST_ANSWER = 1 << 20
 #: How much of an answer an error shows, in characters.
 SHOWN = 200
@@ -25,7 +25,7 @@ SHOWN = 200
 
 @dataclass
 class Answer:
-    """What the application answered."""
+    """The application's answer."""
 
     status: int
     text: str
@@ -34,7 +34,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """:raises ValueError: when it is not JSON"""
+        """:raises ValueError: it is not JSON"""
         return json.loads(self.text)
 
     def short(self) -> str:
@@ -50,22 +50,22 @@ class NoAnswer(BackstopError):
 
 
 class NotHealthy(BackstopError):
-    """The application answered, but not as a healthy one."""
+    """The application answered, but is not healthy."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirection is an answer like any other: nobody is followed to another place."""
+    """Does not follow redirections: each is an answer like any other."""
 
     def redirect_request(self, *_arguments: Any, **_keywords: Any) -> None:
         return None
 
 
-# No proxy: the application is asked itself, whatever the environment says about the way to the internet.
+# No proxy: the application is asked directly, whatever proxy the environment sets.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
 
 
 def check_url(url: str) -> str:
-    """Refuse what is not the address of a web server; the address without a final slash otherwise."""
+    """Refuse anything but the address of a web server; returns the address without a final slash."""
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -84,10 +84,10 @@ def request(
     body: Optional[Any] = None,
     timeout: float = 10,
 ) -> Answer:
-    """Ask once; any status is an answer.
+    """Send one request; any status is an answer.
 
     :param body: sent as JSON
-    :raises NoAnswer: when there was none in time
+    :raises NoAnswer: there was no answer in time
     """
     check_url(url)
     sent = {"Accept": "application/json, */*;q=0.5", **(headers or {})}
@@ -113,7 +113,7 @@ def request(
 
 
 def _read(response: Any, deadline: float) -> bytes:
-    """The body up to the largest size; a server that sends drop by drop does not hold us up."""
+    """The body up to the maximum size; a slow server cannot exceed the timeout."""
     content = b""
     while len(content) <= LARGEST_ANSWER:
         block = response.read1(65536)
@@ -132,15 +132,15 @@ def _no_answer(method: str, url: str, error: Exception) -> NoReturn:
 
 
 def shown(url: str) -> str:
-    """An address for a message, without the password that it may hold."""
+    """An address for a message, without a password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def difference(expected: Any, found: Any, path: str = "") -> Optional[str]:
-    """The first place where an answer lacks what is expected; None when it has all of it.
+    """The first place where an answer lacks an expected value; None when it has all.
 
-    A dictionary must have the expected keys and may have more; of a list each expected item must occur.
+    A dictionary must have the expected keys and may have more; a list must contain each expected item.
     """
     where = path or "the answer"
     if isinstance(expected, dict):
@@ -161,7 +161,7 @@ def difference(expected: Any, found: Any, path: str = "") -> Optional[str]:
             if all(difference(item, other) for other in found):
                 return "%s has no item %s" % (where, shorten(item))
         return None
-    # True is 1 in Python, but not in JSON.
+    # True equals 1 in Python, but not in JSON.
     same = expected == found and isinstance(expected, bool) == isinstance(found, bool)
     return None if same else "%s is %s, not %s" % (where, shorten(found), shorten(expected))
 
@@ -173,7 +173,7 @@ def shorten(value: Any) -> str:
 
 @dataclass
 class Health:
-    """A successful wait for health."""
+    """The result of a successful health check."""
 
     seconds: float
     attempts: int
@@ -181,10 +181,10 @@ class Health:
 
 
 def check_health(url: str, expect: Optional[Any] = None, *, timeout: float = 5) -> Answer:
-    """Ask once.
+    """Send one request.
 
-    :param expect: what the JSON answer must contain; without it any status from 200 to 299 is healthy
-    :raises NoAnswer, NotHealthy: saying what was found
+    :param expect: what the JSON answer must contain; by default any status from 200 to 299 is healthy
+    :raises NoAnswer, NotHealthy: with what was found
     """
     answer = request(url, timeout=timeout)
     said = "GET %s: %s" % (shown(url), answer.short())
@@ -208,10 +208,10 @@ def wait_healthy(
     interval: float = 0.25,
     alive: Optional[Callable[[], None]] = None,
 ) -> Health:
-    """Ask until the application is healthy.
+    """Repeat the request until the application is healthy.
 
-    :param timeout: seconds after which it is given up
-    :param alive: called before each question; raises when waiting has become senseless
+    :param timeout: timeout in seconds
+    :param alive: called before each request; raises when it makes no sense to wait any longer
     """
     check_url(url)
     started = time.monotonic()
