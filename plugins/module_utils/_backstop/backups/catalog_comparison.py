@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Comparing the definitions of a database with those of a backup: what pg_dump writes decides."""
+"""Comparing the definitions of a database with those of a backup, by pg_dump's output."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class CatalogDifferences:
 
     #: one sentence for each entry that differs
     objects: List[str] = dataclasses.field(default_factory=list)
-    #: those of them that are about what pg_dump's text does not carry
+    #: those of them that pg_dump's output does not contain
     beside: List[str] = dataclasses.field(default_factory=list)
     #: what a dump does not carry, with the reason
     tolerated: List[str] = dataclasses.field(default_factory=list)
-    #: what is the same though printed or named differently: both texts, None where there is none
+    #: objects that are the same though printed or named differently: both texts, None where there is none
     reprinted: Dict[str, List[Any]] = dataclasses.field(default_factory=dict)
-    #: keys of dumped_definitions that count, as dumped_definitions.compare() has them
+    #: differing keys of dumped_definitions, in the form of dumped_definitions.compare()
     dumped: Dict[str, List[str]] = dataclasses.field(default_factory=dict)
-    #: all that the queries of definitions see, to say what changed in an entry that counts
+    #: all differences that the queries of definitions find, to describe what changed in a differing entry
     own: Dict[str, List[str]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -54,15 +54,15 @@ def catalog_differences(
     settle: bool = True,
     ignore: Sequence[str] = (),
 ) -> CatalogDifferences:
-    """Compare the definitions of a database, as they are committed, with those of a backup.
+    """Compare the committed definitions of a database with those of a backup.
 
-    What pg_dump writes decides. An entry that reads differently is the same when the backup's definitions, loaded into
-    a scratch database, read like it there (PostgreSQL prints some expressions differently once they were loaded), or
-    when its own do, loaded likewise (it is the one that never was). What pg_dump does not carry is asked of the server.
+    pg_dump's output decides. PostgreSQL prints some expressions differently after a restore, so a differing entry is
+    the same if the backup's definitions, loaded into a scratch database, read like it there. If only the backup's
+    database was restored before, both are loaded and compared. Our own queries read what pg_dump does not carry.
 
     :param database: default is the live one
-    :param settle: False where no scratch database may be made: then only what an earlier restore proved is the same
-    :param ignore: ``schema.name`` of tables that are left out with all that is theirs
+    :param settle: False where no scratch database may be created: then only what an earlier restore proved is the same
+    :param ignore: ``schema.name`` of tables that are left out with all their objects
     """
     name = site.database if database is None else database
     with site.connect(name) as session:
@@ -76,14 +76,14 @@ def catalog_differences(
 
 @dataclasses.dataclass(frozen=True)
 class _Definitions:
-    """Both ways to see the definitions of one database."""
+    """The definitions of one database, from both sources."""
 
     dumped: dumped_definitions.Entries
     own: definitions.Definitions
 
 
-#: Kinds of entries that are never printed differently: a restore that only warned, or left them out, proves nothing.
-#: Nor are both texts kept of what can hold a password.
+#: Kinds of entries that are never printed differently: a restore that only warned or left them out proves nothing.
+#: Texts that can hold a password are not kept either.
 _NEVER_REPRINTED = (*dumped_definitions.RIGHTS, *dumped_definitions.SECRET, "COMMENT", "SECURITY LABEL")
 
 
@@ -116,7 +116,7 @@ class _Judge:
             beside = self._settled(beside)
         self._tell(beside)
         if not result.objects:
-            # For use where pg_dump cannot look: the queries' differences that were none.
+            # For use where pg_dump cannot look: differences of the queries that are not real.
             pairs.update({key: self._own_pair(key) for keys in result.own.values() for key in keys})
         result.reprinted = {
             key: pair for key, pair in pairs.items() if key not in beside and key not in _keys(result.dumped)
@@ -158,7 +158,7 @@ class _Judge:
         return [self._wanted.own.get(key), self._found.own.get(key)]
 
     def _may_be_reprinted(self, key: str) -> bool:
-        """Not where somebody else owns it: that no load decides."""
+        """Not where the owner differs: a load cannot settle that."""
         if dumped_definitions.kind_of(key) in _NEVER_REPRINTED:
             return False
         owners = [
@@ -167,7 +167,7 @@ class _Judge:
         return owners[0] == owners[1] or not all(owners)
 
     def _settled(self, beside: Sequence[str]) -> List[str]:
-        """Load the definitions and compare again; what is left of those that pg_dump does not carry."""
+        """Load the definitions and compare again; the remaining differences of those that pg_dump does not carry."""
         try:
             with contextlib.ExitStack() as stack:
                 source = stack.enter_context(_schema_of_backup(self._site, self._manifest))
@@ -204,7 +204,7 @@ class _Judge:
             objects.append("whether they only read differently could not be proved: " + self._unsettled)
 
 
-#: Why a dump does not carry what is told of these kinds; a restore makes them as they usually are.
+#: Why a dump does not carry these kinds; a restore gives them their default.
 _NOT_CARRIED = {
     "invalid index": "a dump leaves it out; REINDEX or DROP it in the source",
     "internal trigger": "a dump does not carry that the check is disabled; ALTER TABLE ... ENABLE TRIGGER ALL in the"
@@ -224,7 +224,7 @@ def _of_subscription(key: str) -> bool:
 
 
 def is_about(key: str, table: str) -> bool:
-    """Whether a key of either kind names this table (``schema.name``), something of it, or its primary key's index."""
+    """Whether a key of either kind names this table (``schema.name``), a part of it, or its primary key's index."""
     schema, name = (re.escape(part) for part in table.split(".", 1))
     return re.search(r'(?:^| )"?%s"?\."?%s(?:_pkey)?"?(?:$|[ .])' % (schema, name), key) is not None
 
@@ -243,7 +243,7 @@ def _differing(keys: Sequence[str], before: dumped_definitions.Entries, after: d
 
 
 def _dumped_of(site: Site, manifest: Manifest) -> dumped_definitions.Entries:
-    """The entries of a backup; one of an earlier version has them only in its archive."""
+    """The entries of a backup; a backup of an earlier version has them only in its archive."""
     if manifest.dumped is not None:
         return manifest.dumped
     place = site.store.find_backup(manifest.id)
@@ -251,7 +251,7 @@ def _dumped_of(site: Site, manifest: Manifest) -> dumped_definitions.Entries:
 
 
 def _proved_before(site: Site, pairs: Dict[str, List[Any]]) -> List[str]:
-    """Which of these objects an earlier restore of any backup found to be the same, printed in these two ways."""
+    """Which of these objects an earlier restore of any backup proved to be the same, printed in these two ways."""
     if not pairs:
         return []
     places = [backup.place for backup in readable(site.store.backups())]
@@ -305,8 +305,8 @@ def compare_catalog(
 ) -> None:
     """Compare the definitions of a restored database with those of the manifest; adds to ``result``.
 
-    :param round_trips: False within a transaction, which pg_dump cannot see: by our queries alone. What only reads
-        differently is then tolerated, and named where no earlier restore proved it
+    :param round_trips: False within a transaction, which pg_dump cannot see: only our queries compare. What is only
+        printed differently is then tolerated, and named where no earlier restore proved it
     """
     if round_trips:
         found = catalog_differences(site, manifest, session.settings.database)
@@ -333,7 +333,7 @@ def _compare_within_transaction(site: Site, session: Session, manifest: Manifest
 
 
 def _tolerable(key: str, how: str, pair: Sequence[Optional[str]]) -> Optional[str]:
-    """Why a difference that our queries see need be none."""
+    """The reason why a difference that our queries find is tolerated; None where it is not."""
     kind = definitions.kind_of(key)
     if how == "changed" and kind in definitions.REPRINTED:
         return "is printed differently; no drill has proved that it is the same"

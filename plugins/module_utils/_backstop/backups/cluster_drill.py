@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The drill in a scratch cluster: the live server takes no part, so roles, owners and privileges are proved too."""
+"""The drill in a scratch cluster, without the live server, so that roles, owners and privileges are proved too."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ METHOD = "restored into a scratch cluster, with its roles, and compared"
 
 
 def run_cluster_drill(site: Site, place: BackupPlace, directory: Optional[str] = None) -> Dict[str, Any]:
-    """Verify a backup to level ``restored`` in a server that is made for it and removed afterwards.
+    """Verify a backup to level ``restored`` in a temporary server, which is removed afterwards.
 
-    The live server is not asked for anything.
+    The live server is not used.
 
-    :param directory: where the data of that server may lie
+    :param directory: where that server's data directory may be
     """
     manifest = manifests.load(place)
     manifest.require_whole()
@@ -59,8 +59,8 @@ def run_cluster_drill(site: Site, place: BackupPlace, directory: Optional[str] =
 
 @contextlib.contextmanager
 def closed_copy_in_cluster(site: Site, place: BackupPlace) -> Iterator[Site]:
-    """Restore a backup into a server of its own that can connect to nothing; yields the view of it, as its database,
-    with the live connection's role.
+    """Restore a backup into an isolated temporary server that can connect to nothing; yields a Site of the restored
+    database, with the live connection's role.
 
     :raises Refused: the server's programs are not installed here, or the live server has tablespaces
     """
@@ -79,7 +79,7 @@ def closed_copy_in_cluster(site: Site, place: BackupPlace) -> Iterator[Site]:
 
 
 def _roles(site: Site, place: BackupPlace, manifest: Manifest) -> str:
-    """The statements of ``roles.sql``, without the lines that are for psql alone."""
+    """The statements of ``roles.sql``, without psql's meta-commands."""
     name = next(name for name in (ROLES, ROLES + SUFFIX) if name in manifest.files)
     source = site.source_of(place, manifest, name)
     if isinstance(source, Encrypted):

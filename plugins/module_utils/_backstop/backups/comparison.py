@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Comparing a database with a manifest, tables by digest. Definitions: see catalog_comparison."""
+"""Comparing the tables of a database with a manifest, by digest. For definitions see catalog_comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..store.manifest import Manifest, TableEntry
 
 @dataclasses.dataclass
 class Comparison:
-    """What differs; empty lists mean equal."""
+    """The differences; empty lists mean equal."""
 
     #: one sentence for each table that differs
     tables: List[str]
@@ -36,7 +36,7 @@ class Comparison:
         return not self.tables and not self.objects
 
     def require_equal(self, what: str, hint: str) -> None:
-        """:raises BackstopError: tells the first differences"""
+        """:raises BackstopError: names the first differences"""
         if not self.equal:
             differences = self.tables + self.objects
             more = " (and %d more)" % (len(differences) - 10) if len(differences) > 10 else ""
@@ -54,7 +54,7 @@ def compare_tables(
     :param new_columns: a table may have more columns than in the manifest; they are not compared
     """
     manifest.require_whole()
-    # By schema and name apart: names may hold dots.
+    # By schema and name separately: names may contain dots.
     present = {(table.schema, table.name): table for table in catalog.tables(session)}
     result = Comparison([], [])
     for entry in manifest.tables:
@@ -64,7 +64,7 @@ def compare_tables(
     result.tables += [
         "table %s was not there" % table.full_name
         for table in present.values()
-        # An extension's own is made with it: other versions of it, and older manifests, do not have the same ones.
+        # The extension creates its own columns: other versions of it, and older manifests, may have others.
         if table.full_name not in besides and table.extension_filter is None
     ]
     if digests.large_objects_digest(session) != manifest.large_objects:
@@ -73,7 +73,7 @@ def compare_tables(
 
 
 def compare_kept_tables(session: Session, manifest: Manifest) -> List[str]:
-    """How tables differ from those of a manifest that need not have all; other tables are not looked at."""
+    """The differences from the tables of a manifest, which may be partial; other tables of the database are ignored."""
     present = {(table.schema, table.name): table for table in catalog.tables(session)}
     result = Comparison([], [])
     for entry in manifest.tables:
@@ -92,7 +92,7 @@ def _compare_table(
     if table is None:
         result.tables.append("table %s is missing" % name)
         return
-    # Their order is for the definitions to compare: below classical inheritance a restore may give another one.
+    # The definitions compare the order: with classical inheritance a restore may give another one.
     if sorted(column for column in table.columns if not new_columns or column in columns) != sorted(columns):
         result.tables.append("table %s has other columns: %s" % (name, ", ".join(table.columns)))
         return
@@ -113,7 +113,7 @@ def _compare_table(
 
 
 def require_same_major(manifest: Manifest, major: int) -> None:
-    """Refuse to compare across majors: text of rows and definitions is only promised to be equal within one."""
+    """Refuse to compare across major versions: row texts and definitions are only equal within one."""
     if manifest.server.major != major:
         raise Refused(
             "The backup is of another major version than this server",

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Second copies of backups at a remote: made, given up by a retention of their own, brought back. Asks no database.
+"""Second copies of backups at a remote: made, pruned by their own retention, and fetched back. Asks no database.
 
-A copy is made under a partial name, compared by hash, renamed, and exists when its manifest was written last. Whatever
-happens to copies, the backups in the store are not touched.
+A copy is made under a partial name, compared by hash and renamed; it exists once its manifest was written, as the last
+file. Backups in the store are never changed by work on copies.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Copy:
 
 
 def read_copies(site: Site, offsite: Offsite) -> List[Copy]:
-    """Every copy of this database's backups. One that cannot be read is listed as what is wrong with it."""
+    """Every copy of this database's backups. A copy that cannot be read is listed with the problem."""
     return list(_read(site, offsite, Listing(offsite.files())))
 
 
@@ -81,22 +81,22 @@ def _read(site: Site, offsite: Offsite, listing: Listing) -> Iterator[Copy]:
 
 
 def _is_of(database: str, name: str) -> bool:
-    """By the id, which the name of the database begins: also what has no manifest yet belongs to one."""
+    """By the id, which starts with the database's name, so that a copy without a manifest is recognised too."""
     stem = quote(database, safe=" +@=~,").lstrip(".")
     return re.fullmatch(re.escape(stem) + r"-\d{8}T\d{6}Z-[0-9a-f]{6}", name) is not None
 
 
-# Making them
+# Making copies
 
 
 def copy_missing(site: Site, offsite: Offsite, policy: Policy, now: Optional[datetime.datetime] = None) -> List[str]:
-    """Copy the verified backups of this database that have no copy and that the copies' own retention would keep.
+    """Copy the verified backups of this database that have no copy and that the copies' retention would keep.
 
-    Also those of nights on which copying failed, and those that deploys made. Oldest first, so that what is cut off
-    goes on with the next.
+    Includes earlier backups whose copying failed, and those that deploys made. Oldest first, so that the next run
+    continues after an interruption.
 
-    :returns: ids of what was copied
-    :raises BackstopError: also when a backup was damaged since, after all others were copied
+    :returns: ids of the copied backups
+    :raises BackstopError: a backup was damaged since its verification; all others were copied
     """
     listing = Listing(offsite.files())
     _remove_debris(site, offsite, listing)
@@ -117,7 +117,7 @@ def copy_missing(site: Site, offsite: Offsite, policy: Policy, now: Optional[dat
 
 
 def _is_unharmed(place: BackupPlace, damaged: List[str]) -> bool:
-    """What was damaged must not become the second copy, nor be counted as verified any longer."""
+    """A damaged backup must not be copied, and no longer counts as verified."""
     try:
         manifests.check_files(place, manifests.load(place))
     except BackstopError as error:
@@ -141,7 +141,7 @@ def _missing(site: Site, there: Sequence[Item], policy: Policy, now: datetime.da
 
 
 def _remove_debris(site: Site, offsite: Offsite, listing: Listing) -> None:
-    """What runs on this database left that were cut off. The caller holds the lock of these runs."""
+    """Remove what interrupted runs on this database left. The caller holds the lock of these runs."""
     for kind, name in listing.debris():
         plain = name[len(PARTIAL_PREFIX) :] if name.startswith(PARTIAL_PREFIX) else name
         if _is_of(site.database, plain):
@@ -158,7 +158,7 @@ def _copy_one(site: Site, offsite: Offsite, place: BackupPlace) -> None:
     reach("copy.compared")
     offsite.call("moveto", partial, final, check="A copy could not be given its name")
     reach("copy.moved")
-    # Where a remote cannot rename, moving is copying again.
+    # Some remotes cannot rename: there a move is another copy.
     found = offsite.files(final)
     differing = [name for name, entry in manifest.files.items() if found.get(name) != entry.size]
     if differing:
@@ -175,7 +175,7 @@ def _content(place: BackupPlace, name: str) -> bytes:
         return stream.read()
 
 
-# Giving them up
+# Pruning copies
 
 
 def prune_copies(
@@ -187,11 +187,11 @@ def prune_copies(
     only_check: bool = False,
     now: Optional[datetime.datetime] = None,
 ) -> List[Decision]:
-    """Give up the copies of this database's backups that their own rule does not keep; the decision on every one.
+    """Remove the copies of this database's backups that their retention does not keep; the decision on each copy.
 
-    What others are given up for is compared with its manifest before.
+    Before a copy is removed, the newer copy that replaces it is compared with its manifest.
 
-    :raises Refused: too much would go at once
+    :raises Refused: too many would be removed at once
     """
     now = now or utc_now()
     copies = {copy.item.backup_id: copy for copy in read_copies(site, offsite)}
@@ -221,7 +221,7 @@ def prune_copies(
 
 
 def _prove(site: Site, offsite: Offsite, copy: Copy) -> None:
-    """Compare a copy with its backup where that is still here, else with the hashes of its manifest."""
+    """Compare a copy with its backup if that still exists, else with the hashes of its manifest."""
     item = copy.item
     path = offsite.place(item.kind, item.backup_id)
     here = _unharmed(site, item)
@@ -236,7 +236,7 @@ def _prove(site: Site, offsite: Offsite, copy: Copy) -> None:
 
 
 def _unharmed(site: Site, item: Item) -> Optional[BackupPlace]:
-    """The backup that this is the copy of, if it is still here as it was made."""
+    """The backup of this copy, if it still exists unchanged."""
     for place in site.store.backups(item.kind):
         if place.backup_id == item.backup_id:
             with contextlib.suppress(BackstopError):
@@ -246,20 +246,20 @@ def _unharmed(site: Site, item: Item) -> Optional[BackupPlace]:
 
 
 def _give_up(offsite: Offsite, item: Item) -> None:
-    """Its manifest first: from then on it is none, whatever happens."""
+    """Delete the manifest first: without it the copy no longer exists, whatever happens."""
     path = offsite.place(item.kind, item.backup_id)
     offsite.call("deletefile", path + "/" + MANIFEST, check="A copy could not be given up")
     reach("copy.given-up")
     offsite.remove(path)
 
 
-# Bringing them back
+# Fetching copies
 
 
 def fetch(site: Site, offsite: Offsite, backup_id: Optional[str] = None) -> BackupPlace:
-    """Bring a copy back into the store, by default the newest verified one, and check every file of it.
+    """Fetch a copy into the store, by default the newest verified one, and verify each of its files.
 
-    :raises Refused: the store has that backup, or there is no such copy
+    :raises Refused: the backup is in the store, or there is no such copy
     """
     copies = read_copies(site, offsite)
     item = _chosen(site, offsite, copies, backup_id).item

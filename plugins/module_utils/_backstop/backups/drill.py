@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The drill: a backup restored into a scratch database and compared with its manifest; how long that took is the
-measured recovery time."""
+"""The drill: restore a backup into a scratch database and compare it with its manifest. Its duration is the measured
+recovery time."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def verify(
     """Verify a backup to a level and record the result.
 
     :param level: one of :data:`..store.manifest.LEVELS`
-    :param keep: with ``restored``, leave the scratch database
-    :param scratch_id: id in its name, where there is no operation; what an earlier drill with it left is dropped
+    :param keep: with ``restored``, keep the scratch database
+    :param scratch_id: id in its name if there is no operation; what an earlier drill left under it is dropped
     """
     manifest = manifests.load(place)
     if level == "restored":
-        # That it is none for a drill says nothing against it, so it is not recorded.
+        # A partial backup cannot be drilled; that is no damage, so it is not recorded.
         manifest.require_whole()
     with recorded(place, "checksum"):
         manifests.check_files(place, manifest)
@@ -54,9 +54,9 @@ def verify(
 
 
 def verified_before(place: BackupPlace, level: str, max_age: float) -> Optional[Dict[str, Any]]:
-    """What an earlier verification to this level found, if it is young enough and no file was changed since.
+    """The result of an earlier verification to this level, if it is recent enough and no file has changed since.
 
-    :param max_age: seconds since that verification
+    :param max_age: maximum age of that verification in seconds
     """
     known = manifests.reached_since(place, level, max_age)
     if known is None:
@@ -69,7 +69,7 @@ def verified_before(place: BackupPlace, level: str, max_age: float) -> Optional[
 
 @contextlib.contextmanager
 def recorded(place: BackupPlace, level: str, **facts: Any) -> Iterator[None]:
-    """Keep beside the backup that it failed at this level. A check that could not begin says nothing against it."""
+    """Record with the backup that it failed at this level, but not a check that could not start."""
     try:
         yield
     except (CouldNotVerify, Locked, Refused):
@@ -82,10 +82,10 @@ def recorded(place: BackupPlace, level: str, **facts: Any) -> Iterator[None]:
 def run_drill(
     site: Site, place: BackupPlace, *, keep: bool = False, scratch_id: Optional[str] = None
 ) -> Dict[str, Any]:
-    """Verify a backup to level ``restored`` and record it beside the backup.
+    """Verify a backup to level ``restored`` and record the result with the backup.
 
-    :param keep: leave the scratch database for a rehearsal; else it is dropped
-    :param scratch_id: id in its name, where there is no operation
+    :param keep: keep the scratch database for a rehearsal; else it is dropped
+    :param scratch_id: id in its name if there is no operation
     :returns: facts of build_database(), ``recovery_seconds``, role and server
     """
     manifests.load(place).require_whole()

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Making a backup: one snapshot for the archive and for the digests it must give back.
+"""Making a backup: archive and digests from one snapshot, so that a restore can be verified.
 
-Locks come first, then the snapshot: TRUNCATE and table rewrites are not bound to snapshots, so without the locks
-pg_dump could write an empty table and still end with status 0.
+Locks come first, then the snapshot: TRUNCATE and table rewrites are not MVCC-safe, so without the locks pg_dump could
+write an empty table and still exit with status 0.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from ..store.layout import ROLES, BackupPlace
 from ..store.manifest import Manifest, NotCovered, TableEntry
 from .options import ARCHIVES, PLAIN, PRISMA_SCHEMA, BackupOptions
 
-#: Times that the list of tables may change while they are being locked.
+#: How often the list of tables may change while they are being locked.
 _LOCK_ATTEMPTS = 5
-#: Times that pg_dump may find somebody queued for a lock before it, and seconds that it then waits.
+#: How often pg_dump may wait behind a queued lock request, and its lock timeout in seconds.
 _DUMP_ATTEMPTS = 3
 _DUMP_LOCK_SECONDS = 2
 
@@ -61,15 +61,15 @@ def make_backup(
     form: Optional[BackupOptions] = None,
     prisma_schema: Optional[bytes] = None,
 ) -> BackupPlace:
-    """Back the live database up to level ``readable`` and commit the result to the store.
+    """Back up the live database to level ``readable`` and commit the result to the store.
 
     :param migrations: files of the running release's migrations folder by relative path, kept in the backup
     :param commit: the running release
-    :param tables: the only tables to be backed up, as a person types their names; then the backup is a partial one,
-        which is good for restoring these tables and for nothing else
-    :param form: in which form it is kept
-    :param prisma_schema: SQL that makes the running release's Prisma schema, kept in the backup
-    :raises BackstopError: nothing is left but a partial directory that the next backup removes
+    :param tables: names of the only tables to back up, as a user types them; the result is a partial backup, from which
+        only these tables can be restored
+    :param form: the format options
+    :param prisma_schema: SQL that creates the running release's Prisma schema, kept in the backup
+    :raises BackstopError: only a partial directory is left, which the next backup removes
     """
     form = dataclasses.replace(form or BackupOptions(), tables=tables)
     form.require_possible(bool(site.recipients))
@@ -79,7 +79,7 @@ def make_backup(
     final = site.store.backup_path(kind, backup_id)
     partial = site.store.partial_path(kind, backup_id)
     try:
-        # Within: a signal may come as soon as the directory is made.
+        # Inside the try block: a signal may come as soon as the directory exists.
         with begun(site, kind, backup_id) as site:
             manifest, written = _fill(site, partial, kind, backup_id, form)
             manifest = dataclasses.replace(manifest, commit=commit)
@@ -102,7 +102,7 @@ def make_backup(
 
 
 def make_again(site: Site, place: BackupPlace) -> BackupPlace:
-    """Back up once more as an earlier time: the same kind and options, of the same release, with its migrations."""
+    """Repeat a backup: the same kind and options, of the same release, with its migrations."""
     manifest = manifests.load(place)
     manifest.require_whole()
     migrations, schema = place.file("migrations"), None
@@ -120,7 +120,7 @@ def make_again(site: Site, place: BackupPlace) -> BackupPlace:
 
 
 def described(place: BackupPlace) -> Dict[str, Any]:
-    """What a result and the journal say of a backup."""
+    """The facts of a backup for results and the journal."""
     manifest = manifests.load(place)
     plain = manifest.archive.plain
     return {
@@ -139,8 +139,8 @@ def described(place: BackupPlace) -> Dict[str, Any]:
 
 @contextlib.contextmanager
 def begun(site: Site, kind: str, backup_id: str) -> Iterator[Site]:
-    """Make the directory, and hold the lock that tells it from debris; child processes of the site yielded hold it
-    too."""
+    """Create the directory, and hold the lock that distinguishes it from debris; child processes of the yielded site
+    hold it too."""
     lock = site.store.begin_backup(kind, backup_id)
     try:
         yield site.under(lock)
@@ -157,7 +157,7 @@ def _write_below(folder: str, path: str, content: bytes) -> None:
 
 
 def _fill(site: Site, partial: str, kind: str, backup_id: str, form: BackupOptions) -> Tuple[Manifest, Dict[str, str]]:
-    """Dump and digest in one snapshot; the manifest without its file list, and the sha256 of what age wrote."""
+    """Dump and digest in one snapshot; the manifest without its list of files, and the sha256 of age's output."""
     started = time.monotonic()
     file_name = ARCHIVES[form.format] + (encryption.SUFFIX if site.recipients else "")
     path = os.path.join(partial, file_name)
@@ -203,7 +203,7 @@ def _fill(site: Site, partial: str, kind: str, backup_id: str, form: BackupOptio
 
 @dataclasses.dataclass
 class _Read:
-    """What was read of the database in the snapshot of the dump."""
+    """What was read from the database in the dump's snapshot."""
 
     database: manifests.Database
     #: of the server
@@ -214,7 +214,7 @@ class _Read:
     #: rows of Prisma's history; None where there is no such table
     history: Optional[List[Dict[str, Any]]]
     dumped: Optional[dumped_definitions.Entries] = None
-    #: sha256 of what age wrote, by the file's name
+    #: sha256 of age's output, by file name
     written: Dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -227,8 +227,8 @@ def _write_beside(
     rows: Optional[List[Dict[str, Any]]],
     written: Dict[str, str],
 ) -> None:
-    """Read the archive back, and write roles and history. Of an encrypted backup the roles are encrypted too, for their
-    settings may hold anything, and the history lacks what failed migrations said of rows."""
+    """Decode the archive, and write roles and history. With encryption the roles are encrypted too, because their
+    settings may hold anything, and the history omits the logs of failed migrations, which may quote rows."""
     site.progress.phase("reading the archive back", archive=path)
     with ThreadPoolExecutor(1) as pool:
         target = os.path.join(partial, PLAIN) if form.plain else os.devnull
@@ -253,10 +253,10 @@ def _dump_with_locks(
     compression: str,
     form: BackupOptions,
 ) -> Tuple[Dict[str, str], _Read]:
-    """Dump and digest in one snapshot, again when pg_dump could not get its locks; the snapshot and what was read.
+    """Dump and digest in one snapshot; repeated when pg_dump could not get its locks. The snapshot and what was read.
 
-    Our locks are held already. But pg_dump queues behind whoever waits for them (a TRUNCATE), who waits for us: only
-    giving way ends that.
+    We hold our locks already, but pg_dump queues behind any session that waits for them (a TRUNCATE), which waits for
+    us. Only releasing our locks resolves this deadlock.
     """
     attempts = _DUMP_ATTEMPTS
     while True:
@@ -267,7 +267,7 @@ def _dump_with_locks(
                 chosen = None if form.tables is None else relations
                 return facts, _dump(site, session, tools, path, compression, facts["exported"], form, chosen)
         except _LockTaken as error:
-            # pg_dump refuses a directory that has something in it.
+            # pg_dump refuses a directory that is not empty.
             shutil.rmtree(path, ignore_errors=True)
             if not attempts:
                 raise Refused(error.message, found=error.found, expected=error.expected, hint=error.hint) from None
@@ -289,9 +289,9 @@ def _dump(
 ) -> _Read:
     """:param chosen: the relations of a partial backup"""
     site.progress.phase("dumping", database=site.database)
-    # Before pg_dump reads them: what it writes may be further, never behind.
+    # Before pg_dump reads them: the values in the dump may then be higher, never lower.
     sequences = catalog.sequences(session)
-    # Not at the same time as the archive, for each holds a lock for every table; nor after it, when others may wait.
+    # Not during the dump, because each holds a lock for every table; not after it, when other sessions may wait.
     dumped = None if chosen is not None else _definitions(site, session, tools, snapshot)
     with contextlib.ExitStack() as stack:
         dump = stack.enter_context(_started(site, tools, path, compression, snapshot, form, chosen))
@@ -322,7 +322,7 @@ def _dump(
 
 
 def _definitions(site: Site, session: Session, tools: ClientTools, snapshot: str) -> Any:
-    """What pg_dump writes of the definitions, in the same snapshot; an encrypted archive cannot be asked for them."""
+    """The definitions as pg_dump writes them, in the same snapshot; they cannot be read from an encrypted archive."""
     try:
         found = dumped_definitions.of_database(
             tools,
@@ -364,7 +364,7 @@ def _started(
 def _finish(site: Site, partial: str, final: str, manifest: Manifest, written: Mapping[str, str]) -> None:
     """Describe the files, write the manifest last, sync and rename.
 
-    :param written: sha256 of files that cannot be read back here, as they were meant to be written
+    :param written: sha256 of files that cannot be decrypted here, computed while they were written
     """
     names: List[str] = []
     for folder, _folders, found in os.walk(partial):
@@ -391,7 +391,7 @@ def _finish(site: Site, partial: str, final: str, manifest: Manifest, written: M
 def _snapshot(
     site: Site, session: Session, names: Optional[Sequence[str]]
 ) -> Iterator[Tuple[Dict[str, Any], List[catalog.Relation]]]:
-    """A read-only snapshot in which no table can be truncated or rewritten; its facts, and what is locked."""
+    """A read-only snapshot in which no table can be truncated or rewritten; its facts, and the locked relations."""
     for _attempt in range(_LOCK_ATTEMPTS):
         before = _to_be_dumped(site, session, names)
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -415,9 +415,9 @@ def _snapshot(
 
 
 def _to_be_dumped(site: Site, session: Session, names: Optional[Sequence[str]]) -> List[catalog.Relation]:
-    """Every table, or those that were named, each once; a partitioned one with all its partitions.
+    """All tables, or the named ones, each once; a partitioned table with all its partitions.
 
-    :raises Refused: a name is that of no table
+    :raises Refused: a table does not exist
     """
     if names is None:
         return catalog.locked_by_dump(session)
@@ -428,7 +428,7 @@ def _to_be_dumped(site: Site, session: Session, names: Optional[Sequence[str]]) 
 
 
 def _lock_tables(session: Session, names: Sequence[Tuple[str, str, int]]) -> bool:
-    """False when one of them was dropped meanwhile."""
+    """False when a table was dropped meanwhile."""
     if not names:
         return True
     listed = ", ".join("ONLY " + qualified(schema, name) for schema, name, _oid in names)
@@ -445,12 +445,12 @@ def _lock_tables(session: Session, names: Sequence[Tuple[str, str, int]]) -> boo
 
 
 def waits_for_lock(said: str) -> bool:
-    """Whether pg_dump gave up because of another session's lock, and not because there was no room for its own."""
+    """Whether pg_dump failed because of another session's lock, and not because the lock table is full."""
     return "Query was: LOCK TABLE" in said and "out of shared memory" not in said
 
 
 def locked_table(session: Session, said: str, kind: Type[Refused] = Refused) -> Refused:
-    """Which table another session keeps from being read, and which session that is; one that waits for it does, too."""
+    """An error that names the locked table and the session that holds, or waits for, the lock."""
     row = session.row(
         "SELECT n.nspname || '.' || c.relname, CASE WHEN l.granted THEN 'locked' ELSE 'wanted' END, l.pid,"
         " coalesce(a.usename, ''), coalesce(a.application_name, ''), coalesce(a.state, ''),"
@@ -472,7 +472,7 @@ def locked_table(session: Session, said: str, kind: Type[Refused] = Refused) -> 
 def _read_contents(
     session: Session, site: Site, form: BackupOptions, chosen: Optional[List[catalog.Relation]]
 ) -> _Read:
-    """All that the manifest says of the database, read in the open snapshot while pg_dump runs.
+    """The manifest's facts of the database, read in the open snapshot while pg_dump runs.
 
     :param chosen: the relations of a partial backup
     """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a backup is of, and in which form it is kept."""
+"""What a backup contains, and in which format."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from ..store import manifest as manifests
 
 #: The archive by its format.
 ARCHIVES = {"custom": "archive.dump", "directory": "archive"}
-#: The same as plain SQL.
+#: The same backup as plain SQL.
 PLAIN = "plain.sql"
-#: SQL that makes the release's Prisma schema in an empty database.
+#: SQL that creates the release's Prisma schema in an empty database.
 PRISMA_SCHEMA = "prisma-schema.sql"
 
 
 @dataclasses.dataclass(frozen=True)
 class BackupOptions:
-    """What a backup is of, and in which form it is kept."""
+    """What a backup contains, and in which format."""
 
     #: a key of ARCHIVES
     format: str = "custom"
-    #: tables that are dumped at the same time, which only the format ``directory`` can
+    #: tables that are dumped in parallel, only with the format ``directory``
     jobs: int = 1
-    #: definitions without a row
+    #: definitions without rows
     schema_only: bool = False
-    #: keep the same as plain SQL beside the archive
+    #: also keep the backup as plain SQL
     plain: bool = False
-    #: the only tables, as a person types their names
+    #: the only tables, as a user types their names
     tables: Optional[Sequence[str]] = None
 
     @classmethod
     def of(cls, manifest: manifests.Manifest) -> "BackupOptions":
-        """Those that a backup of a whole database was made with."""
+        """The options with which a backup of a whole database was made."""
         found = manifest.archive
         return cls(format=found.format, jobs=found.jobs, plain=bool(found.plain))
 
@@ -48,7 +48,7 @@ class BackupOptions:
         return manifests.WHOLE if self.tables is None else manifests.TABLES
 
     def require_possible(self, encrypted: bool = False) -> None:
-        """:param encrypted: it is to be encrypted while it is written"""
+        """:param encrypted: it is encrypted while it is written"""
         if encrypted and (self.format != "custom" or self.plain):
             raise Refused(
                 "An encrypted backup is one file",

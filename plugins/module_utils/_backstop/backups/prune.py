@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Pruning: the rule of retention applied to a store, with what its operations still need. Asks no database.
+"""Pruning: apply the retention rule to a store, but keep what its operations still need. Asks no database.
 
-What goes is renamed to a name that is never listed, then removed; cut off in between, the next backup or pruning
-removes it.
+A pruned backup is renamed to a name that is never listed, then removed. After an interruption, the next backup or
+pruning removes it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..store.operation import Operation, operations
 from ..store.retention import Decision, Group, Item, Policy
 from ..store.steps import MIGRATE, RETIRED_PRUNED, SWAP
 
-#: So long every rollback keeps the backups that it used, and afterwards the last one of each database does.
+#: Every rollback keeps the backups that it used for this time, and the last rollback of each database for ever.
 UNDO_DAYS = retention.LEAST_ROW_DAYS
 
 
@@ -40,12 +40,12 @@ def prune(
     only_check: bool = False,
     now: Optional[datetime.datetime] = None,
 ) -> List[Decision]:
-    """Give up what the rule does not keep; the decision on every backup that there was.
+    """Remove what the rule does not keep; the decision on each backup.
 
-    :param max_share: of the store's backups, at most this share may go at once
-    :param by_hand: ids that a person wants to be rid of
-    :param only_check: decide only
-    :raises Refused: too much would go, or a backup that was named is needed; nothing was changed
+    :param max_share: the maximum share of the store's backups that may be removed at once
+    :param by_hand: ids of backups that a user wants to remove
+    :param only_check: only decide
+    :raises Refused: too many would be removed, or a named backup is needed; nothing was changed
     """
     if not 0 <= max_share <= 1:
         raise Refused("There is no such share of a store", found=str(max_share), expected="between 0 and 1")
@@ -59,9 +59,9 @@ def prune(
 def _decide_on_proof(
     store: Store, policy: Policy, by_hand: Collection[str], now: datetime.datetime, record: bool
 ) -> List[Decision]:
-    """Decide, reading whole what others are given up for: one that was changed since it was verified counts no more.
+    """Decide. Backups that replace others are verified first; one that has changed no longer counts.
 
-    :param record: keep beside a backup that it was found changed
+    :param record: record with a backup that it has changed
     """
     proved: Set[str] = set()
     damaged: Dict[str, str] = {}
@@ -108,7 +108,7 @@ def _act(
     decisions: Sequence[Decision],
     now: Optional[datetime.datetime],
 ) -> List[Decision]:
-    """Give up what was decided on, unless somebody needs it since; what was done about each backup."""
+    """Remove what was decided, unless it is needed since; the result for each backup."""
     store.prepare()
     done: List[Decision] = []
     with store.lock.held(60):
@@ -127,11 +127,11 @@ def _act(
     return done
 
 
-# What operations need
+# Needs of operations
 
 
 def needed_backups(store: Store, items: Sequence[Item], now: datetime.datetime) -> Dict[str, List[str]]:
-    """Backups that an open operation, an undo or a rollback of the live migration may need, by id, with why."""
+    """Backups that an open operation, an undo or a rollback of the live migration may need: by id, with the reasons."""
     known = {item.backup_id: item for item in items}
     needed: Dict[str, List[str]] = defaultdict(list)
     last_deploys: Dict[Group, Tuple[Operation, List[str]]] = {}
@@ -159,7 +159,7 @@ def needed_backups(store: Store, items: Sequence[Item], now: datetime.datetime) 
 
 
 def _used(operation: Operation, named: List[str], items: Sequence[Item]) -> List[str]:
-    """What an open operation names, or made before it was cut off."""
+    """The backups that an open operation names, or made before it was interrupted."""
     if not operation.is_open:
         return []
     made = [item.backup_id for item in items if item.operation == operation.id]
@@ -167,14 +167,14 @@ def _used(operation: Operation, named: List[str], items: Sequence[Item]) -> List
 
 
 def _may_be_undone(operation: Operation, now: datetime.datetime) -> bool:
-    """A swap can be undone as long as its retired database is there; any other rollback is for some weeks."""
+    """A swap can be undone as long as its retired database exists; any other rollback for some weeks."""
     if operation.last(SWAP):
         return operation.done(RETIRED_PRUNED) is None
     return now - parse_timestamp(operation.began) <= datetime.timedelta(days=UNDO_DAYS)
 
 
 def _strings(*values: Any) -> Iterator[str]:
-    """Every text in JSON values: whatever a step keeps, a backup that it names is found."""
+    """Every string in JSON values, so that each backup that a step names is found."""
     for value in values:
         if isinstance(value, str):
             yield value

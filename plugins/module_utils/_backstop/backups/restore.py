@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Restoring a backup into a new database and proving that it is what was backed up. The live one is only read."""
+"""Restoring a backup into a new database and proving that it is equal. The live database is only read."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .catalog_comparison import compare_catalog
 from .comparison import Comparison, compare_tables, require_same_major
 
 _RESTORE = "restore"
-#: Where rows differ another backup may be better.
+#: Where rows differ, another backup may be better.
 _HINT = "keep this backup for inspection and make a new one; where that differs too, look at these tables in the source"
-#: Where only definitions differ every later backup would fail alike.
+#: Where only definitions differ, every later backup would fail in the same way.
 _HINT_OF_DEFINITIONS = (
     "a dump and restore does not give these objects back as they are, in any backup: make them anew in the source, or"
     " change there what is named"
@@ -36,7 +36,7 @@ _HINT_OF_DEFINITIONS = (
 def build_database(site: Site, place: BackupPlace, name: str) -> Dict[str, Any]:
     """Build a scratch database from a backup: restored, analysed, equal to the manifest, with the source's properties.
 
-    One of that name is dropped first. On an error nothing is left of it.
+    An existing database of that name is dropped first. After an error nothing is left of it.
 
     :returns: seconds of each phase, number of tables and rows compared, oid of the database
     """
@@ -104,9 +104,9 @@ def require_new_database(admin: Session, name: str) -> None:
 
 
 def restore_beside(site: Site, place: BackupPlace, name: str, scratch_id: str) -> Dict[str, Any]:
-    """Restore a backup into a new database of this name, which it gets when it is proved. Nothing is overwritten.
+    """Restore a backup into a new database, which gets this name once it is proved. Nothing is overwritten.
 
-    :param scratch_id: id in the name that it has until then; what a killed restore with it left is dropped
+    :param scratch_id: id in its temporary name; what a killed restore left under it is dropped
     :returns: facts of build_database()
     """
     scratch = scratch_name(scratch_id, _RESTORE)
@@ -123,7 +123,7 @@ def restore_beside(site: Site, place: BackupPlace, name: str, scratch_id: str) -
 
 
 def drop_left_restore(site: Site, scratch_id: str) -> None:
-    """Drop what a killed restore left; the caller sees to it that none is at work."""
+    """Drop what a killed restore left; the caller ensures that no restore runs."""
     with site.administer() as admin:
         drop_scratch_database(admin, scratch_name(scratch_id, _RESTORE))
 
@@ -131,7 +131,7 @@ def drop_left_restore(site: Site, scratch_id: str) -> None:
 def compare(site: Site, session: Session, manifest: Manifest) -> Comparison:
     """Compare a restored database with the manifest.
 
-    :raises BackstopError: tells what differs
+    :raises BackstopError: names the differences
     """
     result = compare_tables(session, manifest)
     compare_catalog(site, session, manifest, result)
@@ -142,14 +142,14 @@ def compare(site: Site, session: Session, manifest: Manifest) -> Comparison:
 
 
 def check_sequences(session: Session, manifest: Manifest) -> None:
-    """Refuse a restored database in which a sequence would give out numbers again."""
+    """Refuse a restored database in which a sequence would return values again."""
     behind = sequences_behind(session, manifest.sequences)
     if behind:
         raise BackstopError("A restored sequence is behind its source", found="; ".join(behind[:10]), hint=_HINT)
 
 
 class _Clock:
-    """Seconds of consecutive phases."""
+    """Durations of consecutive phases, in seconds."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Using a backup again that is young enough, in place of making another."""
+"""Reusing a recent backup instead of making another."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .options import BackupOptions
 def reusable_backup(
     site: Site, kind: str, max_age: float, form: BackupOptions, commit: Optional[str] = None
 ) -> Optional[BackupPlace]:
-    """The newest backup of this database that is as good as a new one; None when there is none.
+    """The newest backup of this database that can replace a new one; None when there is none.
 
-    That is one of the same form and release, young enough, its files unharmed, with the history of migrations that the
-    database has now. Rows may have been written since.
+    That is one with the same options and release, recent enough, with undamaged files and with the database's current
+    migration history. Rows may have been written since.
 
-    :param max_age: seconds since its snapshot
+    :param max_age: maximum age of its snapshot in seconds
     """
     with site.connect() as session:
         identity = server.identity(session)
@@ -56,7 +56,7 @@ def _is_of(manifest: Manifest, identity: server.Identity) -> bool:
 
 
 def _has_form(manifest: Manifest, form: BackupOptions) -> bool:
-    """Of single tables none is taken for another: which they are is not compared."""
+    """A backup of single tables never matches, because its tables are not compared."""
     found = manifest.archive
     return (
         form.tables is None
@@ -67,7 +67,7 @@ def _has_form(manifest: Manifest, form: BackupOptions) -> bool:
 
 
 def _is_for(manifest: Manifest, recipients: Sequence[str]) -> bool:
-    """Whether it is encrypted as a new one would be, for the same keys."""
+    """Whether it is encrypted like a new backup, for the same keys."""
     return set(manifest.archive.recipients) == set(recipients)
 
 

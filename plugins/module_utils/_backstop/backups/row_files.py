@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rows that rollbacks kept as files in their operations: given up once no undo can need them and some months passed.
+"""Rows that rollbacks kept as files in their operations: removed after some months, once no undo can need them.
 
-What a damaged table still gave (``saved-rows``) is perhaps nowhere else and stays for a person to remove.
+Rows saved from a damaged table (``saved-rows``) may exist nowhere else and stay until a user removes them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ..store.layout import DELETED_PREFIX, Store
 from ..store.operation import Operation, operations
 from ..store.steps import RETIRED_PRUNED, ROW_FILES, SWAP
 
-#: Directories of an operation with rows of the database: what was lost, and what was carried over.
+#: Directories of an operation that hold rows of the database: those that were lost, and those carried over.
 FOLDERS = ("lost-rows", "carried")
 
 
 @dataclasses.dataclass(frozen=True)
 class RowFiles:
-    """What an operation keeps of rows, what is to become of it, and why."""
+    """The rows that an operation keeps, the decision on them, and the reason."""
 
     operation: Operation
     folders: Sequence[str]
@@ -51,15 +51,15 @@ class RowFiles:
 def prune_row_files(
     store: Store, days: int, *, only_check: bool = False, now: Optional[datetime.datetime] = None
 ) -> List[RowFiles]:
-    """Give up the rows that finished operations kept; the decision on every operation that keeps any.
+    """Remove the rows that finished operations kept; the decision on each operation that keeps any.
 
-    :param days: so long they are kept after the end of their operation, whatever else
+    :param days: minimum time that they are kept after the end of their operation
     """
     now = now or utc_now()
     if only_check:
         return decide_on_row_files(store, days, now)
     store.prepare()
-    # No operation begins, and none is undone, meanwhile.
+    # No operation begins or is undone meanwhile.
     with FileLock(os.path.join(store.root, "operations", "lock")).held(60):
         decisions = decide_on_row_files(store, days, now)
         for one in decisions:
@@ -86,7 +86,7 @@ def decide_on_row_files(store: Store, days: int, now: datetime.datetime) -> List
 
 
 def _why_kept(operation: Operation, is_last: bool, days: int, now: datetime.datetime) -> Optional[str]:
-    """None when nobody needs its rows."""
+    """None when its rows are not needed."""
     last = operation.last("operation")
     if operation.is_open or last is None:
         return "the operation is open"
@@ -105,7 +105,7 @@ def _size(folder: str) -> int:
 
 
 def _remove(one: RowFiles) -> None:
-    """Under another name first: rows that are gone in part must not be taken for all of them."""
+    """Rename them first: partly removed rows must not be taken for all of them."""
     path = one.operation.path
     try:
         for name in one.folders:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Saving what can still be read of a damaged table, of which no backup can be made."""
+"""Saving what can still be read from a damaged table, of which no backup can be made."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from ..store.layout import BackupPlace
 from .make import make_backup
 from .options import BackupOptions
 
-#: Pages that are read with one statement, and rows that fit into the largest one.
+#: Pages that one statement reads, and the maximum number of rows of a page.
 _PAGES = 64
 _ROWS_OF_A_PAGE = {8192: 291, 16384: 585, 32768: 1169, 4096: 145, 2048: 72, 1024: 35}
 
 
-#: Directory of an operation with what could be read of damaged tables.
+#: Directory of an operation with the rows that could be read from damaged tables.
 SAVED_ROWS = "saved-rows"
 
 
 def save_table(session: Session, table: Table, folder: str, said: str) -> Tuple[Dict[str, Any], List[str]]:
-    """Save what can be read of a table below a folder; facts for the journal, and the places of rows that cannot.
+    """Save the readable rows of a table below a folder; facts for the journal, and the ctids of unreadable rows.
 
-    :param said: what the server said about it
+    :param said: the server's error message about the table
     """
     make_private_directory(folder)
     path = os.path.join(folder, table.full_name.replace("/", "%2F") + ".copy")
@@ -53,12 +53,12 @@ def save_table(session: Session, table: Table, folder: str, said: str) -> Tuple[
 
 
 def save_what_can_be_read(site: Site, folder: str, accept_unreadable: bool) -> Tuple[BackupPlace, List[Dict[str, Any]]]:
-    """Of a database with damaged tables: all that can be read, instead of the backup that cannot be made.
+    """Save all that can be read of a database with damaged tables, of which no full backup can be made.
 
-    Damaged tables row by row into files below the folder, all others into a backup of tables, and the definitions of
-    everything into a backup of the schema.
+    Damaged tables are saved row by row as files below the folder, all other tables as a partial backup, and all
+    definitions as a backup of the schema.
 
-    :returns: the backup of tables, and facts of each table that is in a file
+    :returns: the backup of tables, and facts of each table that was saved as a file
     :raises Refused: without consent; all of it was saved nevertheless
     """
     with site.connect() as session:
@@ -94,7 +94,7 @@ def save_what_can_be_read(site: Site, folder: str, accept_unreadable: bool) -> T
 
 
 def save_readable(session: Session, table: Table, path: str) -> List[str]:
-    """Write every row that can be read to a file, as COPY does; the places (ctid) of those that cannot.
+    """Write every readable row to a file in COPY format; the ctids of the unreadable rows.
 
     :param session: in autocommit: an error must not end it
     """
@@ -119,7 +119,7 @@ class _Salvage:
     def __init__(self, session: Session, table: Table, rows_of_a_page: int) -> None:
         self._session, self._rows_of_a_page = session, rows_of_a_page
         self.unreadable: List[str] = []
-        # By the places of rows: such a scan reads no other page.
+        # By ctid: such a scan reads no other page.
         self._query = "COPY (SELECT %s FROM ONLY %s WHERE ctid = ANY(ARRAY(%%s))) TO STDOUT" % (
             ", ".join(map(quote_identifier, table.writable_columns)),
             qualified(table.schema, table.name),

@@ -22,7 +22,7 @@ def name_for(site: Site, purpose: str) -> str:
 
 @contextlib.contextmanager
 def scratch_database(site: Site, session: Session, purpose: str) -> Iterator[Tuple[Session, str]]:
-    """An empty database with the properties of the live one, dropped afterwards; a session beside it, and its name."""
+    """An empty database with the live one's properties, dropped afterwards; an administrative session, and its name."""
     name = name_for(site, purpose)
     properties = read_properties(session, site.database)
     with site.administer() as admin:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Carrying bytes between two sockets, in both directions at once."""
+"""Relaying bytes between two sockets, in both directions at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class _Way:
-    """One direction of a connection; what was read is sent on before more is read."""
+    """One direction of a connection; bytes that were read are sent before more are read."""
 
     def __init__(self, source: socket.socket, target: socket.socket) -> None:
         self.source, self.target = source, target
@@ -28,7 +28,7 @@ class _Way:
         return self.ended and not self.waiting
 
     def move(self) -> bool:
-        """Whether anything could be moved without waiting."""
+        """True if bytes could be moved without waiting."""
         moved = False
         with contextlib.suppress(*_LATER):
             if not self.waiting and not self.ended:
@@ -43,12 +43,12 @@ class _Way:
 
 
 def carry(client: socket.socket, server: socket.socket, alive: socket.socket) -> None:
-    """Carry bytes until one side ends, or ``alive`` can be read, whose other end its owner closes."""
+    """Relay bytes until one side ends, or until ``alive`` becomes readable because its owner closed the other end."""
     client.setblocking(False)
     server.setblocking(False)
     there, back = _Way(client, server), _Way(server, client)
     while not (there.over or back.over):
-        # Asked before waiting: TLS may hold bytes back of which a selector knows nothing.
+        # Before waiting: TLS may have buffered bytes that a selector does not see.
         if any([there.move(), back.move()]):
             continue
         with selectors.DefaultSelector() as selector:

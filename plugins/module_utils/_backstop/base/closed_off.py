@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Running a command that can reach nothing but what is carried to it: the kernel keeps it, and all that it starts,
-from every network and every server's socket on the host. See :mod:`.closed_program`."""
+"""Running a command in isolation: the kernel keeps it and its child processes from every network and from every
+server's socket on the host, except for relayed connections. See :mod:`.closed_program`."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def _program(role: str) -> List[str]:
 
 
 def closed_server(command: Sequence[str]) -> List[str]:
-    """The argument list that runs a server which can connect to nothing, as all that it starts; it listens on Unix
-    sockets alone. Every user may do so on Linux (x86_64, aarch64); elsewhere the server does not start.
+    """The argument list that runs a server which can connect to nothing, nor can its children; it listens only on Unix
+    sockets. Every user may do so on Linux (x86_64, aarch64); elsewhere the server does not start.
     """
     return [*_program("server"), *command]
 
 
 class NotClosedOff(Refused):
-    """This host does not let a program be closed off."""
+    """This host does not allow a program to be isolated."""
 
 
 class ClosedOff:
-    """The way in, for who started the command. Use as a context manager around the running command."""
+    """The connection to an isolated command. Use as a context manager around the running command."""
 
     def __init__(self, port: int) -> None:
-        """:param port: of the loopback addresses inside, on which :meth:`wait` returns listeners"""
+        """:param port: port on the loopback addresses inside, on which the listeners of :meth:`wait` listen"""
         self._port = port
         self._ours, self._theirs = socket.socketpair()
         self._lock = threading.Lock()
@@ -62,11 +62,11 @@ class ClosedOff:
         return [*_program("client"), str(self.keep_open), str(self._port), *command]
 
     def wait(self) -> List[socket.socket]:
-        """Wait until it is closed off; the command starts then. Returns the listeners inside.
+        """Wait until the program is isolated; the command starts then. Returns the listeners inside.
 
-        :raises NotClosedOff: it cannot be; the command was not started
+        :raises NotClosedOff: it cannot be isolated; the command was not started
         """
-        self._theirs.close()  # that its end is seen
+        self._theirs.close()  # so that its end is detected
         self._ours.settimeout(_SECONDS_TO_CLOSE)
         try:
             text, found = self._receive()
@@ -101,7 +101,7 @@ class ClosedOff:
 
 @contextlib.contextmanager
 def let_in(room: ClosedOff, port: int) -> Iterator[None]:
-    """Carry connections to a port of this host's loopback address to the same port inside."""
+    """Relay connections to a port on this host's loopback address to the same port inside."""
     alive, end = socket.socketpair()
     threads: List[threading.Thread] = []
 
@@ -123,7 +123,7 @@ def let_in(room: ClosedOff, port: int) -> Iterator[None]:
         try:
             yield
         finally:
-            # Wakes accept(), which closing does not.
+            # Wakes accept(), which close() does not.
             listener.shutdown(socket.SHUT_RDWR)
             end.close()
             for thread in (accepting, *threads):

@@ -2,20 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Closes itself off, for good, then runs a command. For :mod:`.closed_off`.
+"""Isolates itself permanently, then runs a command. For :mod:`.closed_off`.
 
-Its text is given to Python, so it imports nothing of ours. What closes it off is the kernel.
+Its source is passed to Python, so it imports nothing of the collection. The kernel enforces the isolation.
 
-A server only listens on a Unix socket, so that a filter of system calls is enough: it can make no other socket and
-connect to none. A client must connect to what is carried to it, so for it there are two things:
+A server only listens on a Unix socket, so a system call filter is enough: it can create no other socket and connect to
+none. A client must connect to what is relayed to it, so it gets two things:
 
-- A network namespace of its own, which has a loopback interface and no other. It is made as root, or within a user
-  namespace, which Linux lets everybody make where it is not configured otherwise.
-- A filter of system calls (seccomp), which every program that it starts inherits and none can take off. A namespace
-  does not keep anybody from the sockets of servers in the file system, so only sockets of the internet protocols can
-  be made. io_uring would pass by the filter; setns would lead back, for root.
+- A network namespace of its own, which has only a loopback interface. It is created as root, or within a user
+  namespace, which Linux allows every user by default.
+- A system call filter (seccomp), which its child processes inherit and cannot remove. A namespace does not keep
+  processes from Unix sockets in the file system, so the filter allows only sockets of the internet protocols.
+  io_uring would bypass the filter; setns would let root return to the host's namespace.
 
-Further sockets in the namespace are made for who started it, on request, over a pair of sockets.
+More sockets in the namespace are created on request of the parent process, over a pair of sockets.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000  # clone(2)
 _DEATH_SIGNAL, _SECCOMP, _NO_NEW_PRIVILEGES = 1, 22, 38  # prctl(2)
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1  # netdevice(7)
-#: What seccomp(2) calls the machine, and the numbers of its calls; io_uring_setup is 425 on all.
+#: The architecture in seccomp(2), and its system call numbers; io_uring_setup is 425 on all.
 _MACHINES = {
     "x86_64": (0xC000003E, {"socket": 41, "connect": 42, "setns": 308}),
     "aarch64": (0xC00000B7, {"socket": 198, "connect": 203, "setns": 268}),
 }
 _IO_URING_SETUP = 425
-#: Address families that a client may use; by netlink (16) a program lists its interfaces.
+#: Address families that a client may use; netlink (16) is needed to list interfaces.
 _CLIENT_FAMILIES = (int(socket.AF_INET), int(socket.AF_INET6), 16)
 _ALLOW, _DENY = 0x7FFF0000, 0x00050000 | 1  # EPERM
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # classic BPF
@@ -54,7 +54,7 @@ class _Program(ctypes.Structure):
 
 
 def close_network() -> None:
-    """Enter a network namespace in which there is a loopback interface and nothing else."""
+    """Enter a network namespace that has only a loopback interface."""
     user, group = os.geteuid(), os.getegid()
     flags = _NEW_NETWORK | (0 if user == 0 else _NEW_USER)
     if _LIBC.unshare(flags) != 0:
@@ -74,13 +74,13 @@ def close_network() -> None:
 
 
 def close_sockets(families: Sequence[int], denied: str) -> None:
-    """Let only sockets of these families be made, and one system call not at all."""
+    """Allow only sockets of these families, and deny one system call."""
     machine = platform.machine()
     if machine not in _MACHINES or sys.byteorder != "little" or struct.calcsize("P") != 8:
         raise OSError("no filter of system calls is known for " + machine)
     kind, calls = _MACHINES[machine]
     steps = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, kind), (_RETURN, 0, 0, _DENY), (_LOAD, 0, 0, 0)]
-    # Numbers from 2**30 on are those of another interface of x86_64.
+    # Numbers from 2**30 on are those of another interface of x86_64 (x32).
     for test, number in ((_AT_LEAST, 0x40000000), (_EQUAL, calls[denied]), (_EQUAL, _IO_URING_SETUP)):
         steps += [(test, 0, 1, number), (_RETURN, 0, 0, _DENY)]
     steps += [(_EQUAL, 1, 0, calls["socket"]), (_RETURN, 0, 0, _ALLOW), (_LOAD, 0, 0, 16)]
@@ -94,7 +94,7 @@ def close_sockets(families: Sequence[int], denied: str) -> None:
 
 
 def require_denied(attempt: Callable[[], object]) -> None:
-    """See that the filter is in force."""
+    """Verify that the filter is in force."""
     try:
         attempt()
     except PermissionError:
@@ -115,7 +115,7 @@ def send(channel: socket.socket, text: bytes, sockets: List[socket.socket]) -> N
 
 
 def serve(channel: socket.socket) -> None:
-    """Make sockets for who started us; end all when it is gone."""
+    """Create sockets for the parent process; end all processes when it has ended."""
     while channel.recv(1):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as made:
             send(channel, b"s", [made])
@@ -151,7 +151,7 @@ def run_client(descriptor: str, port: str, *command: str) -> int:
     signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         close_network()
-        # Entering a user namespace takes back what the kernel was asked to do when the parent dies.
+        # Entering a user namespace resets the parent-death signal.
         _LIBC.prctl(_DEATH_SIGNAL, int(signal.SIGUSR1), 0, 0, 0)
         close_sockets(_CLIENT_FAMILIES, "setns")
         require_denied(lambda: socket.socket(socket.AF_UNIX))

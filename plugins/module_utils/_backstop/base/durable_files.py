@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Files that survive a crash: written beside, synced, renamed, never readable by others; locks that die with their
-holder."""
+"""Files that survive a crash: written to a temporary file, synced, renamed, never readable by other users; and locks
+that are released when their holder dies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fsync_directory(path: str) -> None:
 
 
 def fsync_tree(path: str) -> None:
-    """Sync every file and directory below a directory, and the directory."""
+    """Sync every file and directory below a directory, and the directory itself."""
     for folder, _folders, files in os.walk(path):
         for name in files:
             descriptor = os.open(os.path.join(folder, name), os.O_RDONLY)
@@ -44,9 +44,9 @@ def fsync_tree(path: str) -> None:
 
 
 def make_private_directory(path: str) -> None:
-    """Make a directory of mode 0700 whatever the umask; parents that are missing are made alike.
+    """Create a directory with mode 0700 whatever the umask, including missing parents.
 
-    A directory that exists must be ours and is not opened further.
+    An existing directory must be owned by this user; its mode is not widened.
     """
     try:
         if not os.path.isdir(path):
@@ -62,7 +62,7 @@ def make_private_directory(path: str) -> None:
 
 
 def write_file(path: str, content: bytes) -> None:
-    """Write a whole file of mode 0600: readers see the old content or the new, also after a crash."""
+    """Write a whole file with mode 0600, atomically: readers see the old content or the new, also after a crash."""
     partial = "%s.partial.%d" % (path, os.getpid())
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
@@ -84,12 +84,12 @@ def write_json(path: str, value: Any) -> None:
 
 
 def known_fields(kind: Type[Any], value: Mapping[str, Any]) -> Dict[str, Any]:
-    """Of a JSON object what a dataclass has; another version may have written more."""
+    """The fields of a JSON object that a dataclass has; another version may have written more."""
     return {field.name: value[field.name] for field in dataclasses.fields(kind) if field.name in value}
 
 
 def read_json(path: str, what: str) -> Any:
-    """Read a JSON file of ours.
+    """Read a JSON file of the collection.
 
     :param what: what the file is, for the error ("manifest", "journal")
     """
@@ -103,9 +103,9 @@ def read_json(path: str, what: str) -> Any:
 
 
 def publish_directory(partial: str, final: str) -> None:
-    """Give a finished directory its final name, durably; an existing one is never replaced.
+    """Give a finished directory its final name, durably; never replaces an existing one.
 
-    rename(2) replaces an empty directory silently, so a directory of that name is refused first.
+    rename(2) silently replaces an empty directory, so an existing one is refused first.
     """
     if os.path.lexists(final):
         raise Refused("Nothing is overwritten", found=final + " exists already")
@@ -141,7 +141,7 @@ def sha256_of(path: str) -> str:
 
 
 def file_error(message: str, path: str, error: OSError) -> BackstopError:
-    """One clear error for what the file system said."""
+    """One clear error for a file system error."""
     hints = {
         errno.ENOSPC: "free some space or choose another place",
         errno.EDQUOT: "raise the quota or choose another place",
@@ -156,7 +156,7 @@ def file_error(message: str, path: str, error: OSError) -> BackstopError:
 class FileLock:
     """An exclusive flock(2) on a file.
 
-    The descriptor can be handed to child processes: the lock is then free only when the last of them is gone.
+    Child processes can inherit the descriptor: the lock is then free only when the last of them has ended.
     """
 
     def __init__(self, path: str) -> None:
@@ -164,9 +164,9 @@ class FileLock:
         self.descriptor: Optional[int] = None
 
     def acquire(self, wait_seconds: float = 0) -> int:
-        """Take the lock; its descriptor.
+        """Acquire the lock; returns its descriptor.
 
-        :raises Locked: when somebody else holds it for longer than wait_seconds
+        :raises Locked: another process holds it for longer than wait_seconds
         """
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
@@ -190,12 +190,12 @@ class FileLock:
             return descriptor
 
     def write(self, text: str) -> None:
-        """Leave word in the file, for who finds it locked; needs to be held."""
+        """Write a note for processes that find the file locked; the lock must be held."""
         os.ftruncate(self.fileno(), 0)
         os.pwrite(self.fileno(), text.encode(), 0)
 
     def read(self) -> str:
-        """What the last holder wrote; empty where none did."""
+        """The note of the last holder; empty without one."""
         try:
             with open(self.path, encoding="utf-8", errors="replace") as stream:
                 return stream.read()
@@ -203,7 +203,7 @@ class FileLock:
             return ""
 
     def fileno(self) -> int:
-        """Descriptor of the lock that is held, for children to keep open."""
+        """Descriptor of the held lock, for child processes to keep open."""
         if self.descriptor is None:
             raise ValueError("the lock %s is not held" % self.path)
         return self.descriptor
@@ -223,7 +223,7 @@ class FileLock:
 
     @staticmethod
     def is_free(path: str) -> bool:
-        """True when nobody holds the lock (or there is no such file)."""
+        """True when no process holds the lock (or there is no such file)."""
         try:
             descriptor = os.open(path, os.O_RDWR)
         except FileNotFoundError:

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Encryption with age: files that are encrypted while they are written, and decrypted while they are read.
+"""Encryption with age: files are encrypted while they are written, and decrypted while they are read.
 
-Public keys (recipients) are no secret. A private key (identity) is only ever a path here: age reads the file itself.
+Public keys (recipients) are not secret. A private key (identity) is only ever a path here: age reads the file itself.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .durable_files import PRIVATE_FILE, file_error
 from .errors import BackstopError, CouldNotVerify, Refused
 from .processes import Running, describe_failure, find_program
 
-#: What is added to the name of a file that is encrypted.
+#: Suffix of encrypted files.
 SUFFIX = ".age"
 _RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{20,}|ssh-(?:ed25519|rsa) [A-Za-z0-9+/=]+(?: [^\r\n]*)?")
 _BLOCK = 1 << 20
-#: What age says of the identity, not of the file that it decrypts.
+#: age's errors about the identity, not about the file that it decrypts.
 _NOT_FOR_THIS_IDENTITY = "no identity matched"
 _BAD_IDENTITY = (
     "unknown identity type",
@@ -39,7 +39,7 @@ _BAD_IDENTITY = (
 
 
 def require_recipients(recipients: Sequence[str]) -> None:
-    """:raises Refused: one is no public key; what was given is not shown, it may be a private one"""
+    """:raises Refused: a value is not a public key; it is not shown, because it may be a private one"""
     for number, recipient in enumerate(recipients, 1):
         if not _RECIPIENT.fullmatch(recipient):
             private = recipient.strip().upper().startswith("AGE-SECRET-KEY")
@@ -65,14 +65,14 @@ def find_age() -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Encrypted:
-    """A file that is encrypted, and the file of an identity that can read it."""
+    """An encrypted file, and the identity file that can decrypt it."""
 
     path: str
     identity: str
 
 
 def require_identity(path: str) -> str:
-    """The path of an identity that others cannot read.
+    """The path of an identity file that other users cannot read.
 
     :raises CouldNotVerify: it is missing or cannot be read
     """
@@ -96,7 +96,7 @@ def require_identity(path: str) -> str:
 
 
 class Decrypting(Running):
-    """age, writing a decrypted file to standard output. Who reads it must have this end judged with its own."""
+    """age, which writes a decrypted file to standard output. Its reader must check the exit status too."""
 
     def __init__(self, source: Encrypted, keep_open: Sequence[int] = ()) -> None:
         self._source = source
@@ -104,7 +104,7 @@ class Decrypting(Running):
         super().__init__([find_age(), "--decrypt", "--identity", identity, source.path], keep_open=keep_open)
 
     def failure(self, what: str, status: int, hint: Optional[str] = None) -> BackstopError:
-        """In words of ours where age speaks of the identity: what it says could quote that file."""
+        """Our own message where age complains about the identity: its message could quote that file."""
         said = self.stderr_text
         if _NOT_FOR_THIS_IDENTITY in said:
             return CouldNotVerify(
@@ -130,7 +130,7 @@ def _without_advertising(said: str) -> str:
 
 
 def decrypt(source: Encrypted, keep_open: Sequence[int] = ()) -> bytes:
-    """The whole content of a small encrypted file; it stays in memory."""
+    """The whole content of a small encrypted file, in memory."""
     with Decrypting(source, keep_open) as program:
         content = program.stdout.read()
         program.check("A file cannot be decrypted")
@@ -158,7 +158,7 @@ class Encrypting:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        # The thread ends when age does, and must not find its pipe closed.
+        # The thread ends when age does; its pipe must not be closed before.
         self.stop()
         self._age.__exit__()
 
@@ -168,7 +168,7 @@ class Encrypting:
         self._copying.join()
 
     def _copy(self) -> None:
-        """What age writes goes to the file and to the digest alike."""
+        """Write age's output to the file and to the digest."""
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
             with os.fdopen(descriptor, "wb") as stream:
@@ -179,17 +179,17 @@ class Encrypting:
                 os.fsync(stream.fileno())
         except OSError as error:
             self._error = error
-            # Else age, and who writes to it, would wait for ever.
+            # Else age, and the process that writes to it, would wait for ever.
             self._age.process.kill()
 
     def write(self, block: bytes) -> None:
-        """:raises BrokenPipeError: age is gone; finish() tells why"""
+        """:raises BrokenPipeError: age has ended; finish() reports why"""
         self._age.stdin.write(block)
 
     def finish(self) -> str:
-        """Wait until all is on disk; the sha256 of what age wrote.
+        """Wait until all is on disk; returns the sha256 of age's output.
 
-        :raises BackstopError: it is not all there
+        :raises BackstopError: the file is incomplete
         """
         with contextlib.suppress(BrokenPipeError):
             self._age.stdin.close()
@@ -204,7 +204,7 @@ class Encrypting:
 
 
 def encrypt(content: bytes, path: str, recipients: Sequence[str], keep_open: Sequence[int] = ()) -> str:
-    """Write a small file encrypted; the sha256 of what was written."""
+    """Write a small encrypted file; returns the sha256 of its content."""
     with Encrypting(path, recipients, keep_open) as target:
         with contextlib.suppress(BrokenPipeError):
             target.write(content)
@@ -212,15 +212,15 @@ def encrypt(content: bytes, path: str, recipients: Sequence[str], keep_open: Seq
 
 
 class Tee:
-    """Copies a stream to an encrypted file and to programs that read it too, in a thread of its own.
+    """Copies a stream to an encrypted file and to other programs, in its own thread.
 
-    A program that has read enough may go; whether it did well, its exit status tells.
+    A program may stop reading early; its exit status shows whether it succeeded.
     """
 
     def __init__(self, source: IO[bytes], target: Encrypting, readers: Sequence[Running]) -> None:
         self._source, self._target = source, target
         self._readers: List[Running] = list(readers)
-        #: whether the file could not be written on, so that the source was closed before its end
+        #: whether writing the file failed, so that the source was closed early
         self.cut_off = False
         self._thread = threading.Thread(target=self._copy, daemon=True)
         self._thread.start()
@@ -237,7 +237,7 @@ class Tee:
                     except BrokenPipeError:
                         sinks.remove(sink)
         except BrokenPipeError:
-            # Nobody encrypts any more: who writes to us must end, not wait.
+            # age has ended: the process that writes to us must end, not wait.
             self.cut_off = True
             self._source.close()
         for reader in self._readers:

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Environment files as the programs read them that use them, and the secrets in them.
+"""Environment files, read as the programs that use them do, and the secrets in them.
 
-Node's package dotenv, whose reading Prisma and pm2's applications use (``node --env-file`` reads sensible files the
-same way), and systemd's EnvironmentFile= differ: in systemd a value may be made of several quoted parts, a backslash
-continues a line, a # behind a value belongs to it, and nothing is expanded.
+Node's package dotenv, which Prisma and pm2's applications use (``node --env-file`` reads sensible files the same way),
+and systemd's EnvironmentFile= differ: in systemd a value may consist of several quoted parts, a backslash continues a
+line, a # after a value belongs to it, and nothing is expanded.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .secret_texts import forms_of
 
 RULES = ("dotenv", "systemd")
 
-# JavaScript's \s, ^, $ and \w, which are not Python's.
+# JavaScript's \s, ^, $ and \w, which differ from Python's.
 _S = "[\\t\\n\\x0b\\x0c\\r \\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]"
 _START = "(?:\\A|(?<=[\\n\\r\\u2028\\u2029]))"
 _END = "(?=[\\n\\r\\u2028\\u2029]|\\Z)"
-#: The expression of dotenv 16 and 17.
+#: The regular expression of dotenv 16 and 17.
 _DOTENV_LINE = re.compile(
     _START + _S + r"*(?:export" + _S + r"+)?([A-Za-z0-9_.-]+)(?:" + _S + r"*=" + _S + r"*?|:" + _S + r"+?)"
     r"("
@@ -45,11 +45,11 @@ _OPERATOR = re.compile(r":\+|\+|:-|-")
 _SYSTEMD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SYSTEMD_ENTRY = re.compile(r"[ \t\n\r]*(?:[#;][^\n\r]*|([^\n\r][^=\n\r]*)(=)?)")
 _SYSTEMD_QUOTED = re.compile(r"""[ \t]*(?:'([^']*)(?:'|\Z)|"((?:\\.|[^"\\])*)(?:"|\\?\Z))""", re.DOTALL)
-#: Blanks at its end are not part of it, unless a backslash is before them.
+#: Blanks at its end are not part of it, unless after a backslash.
 _SYSTEMD_BARE = re.compile(r"[ \t]*((?:\\.|[^\\\n\r])*?)(?:[ \t]*(?=[\n\r]|\Z)|\\\Z)", re.DOTALL)
 
 _SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|AUTH|COOKIE|SESSION|DSN", re.IGNORECASE)
-#: What is in half of all files and in half of all messages too.
+#: Words that many files and many messages contain.
 _COMMON_WORD = re.compile(
     "true|false|none|null|undefined|auto|trace|debug|verbose|info|notice|warn|warning|error|fatal|silent|production|"
     r"development|staging|test|localhost|(?:\d{1,3}\.){3}\d{1,3}|::1?",
@@ -58,7 +58,7 @@ _COMMON_WORD = re.compile(
 
 
 def read(path: str, rules: str = "dotenv") -> Dict[str, str]:
-    """The settings in an environment file; an unreadable file has none for us.
+    """The settings in an environment file; none for an unreadable file.
 
     :param rules: ``dotenv``, with references expanded, or ``systemd``
     """
@@ -75,7 +75,7 @@ def _text(path: str) -> str:
 
 
 def parse_dotenv(text: str) -> Dict[str, str]:
-    """What ``dotenv.parse`` of Node's package makes of a text."""
+    """The result of Node's ``dotenv.parse`` for a text."""
     settings = {}
     for match in _DOTENV_LINE.finditer(re.sub("\r\n?", "\n", text)):
         value = _TRIMMED.sub("", match.group(2) or "")
@@ -90,8 +90,8 @@ def parse_dotenv(text: str) -> Dict[str, str]:
 def expand(settings: Mapping[str, str]) -> Dict[str, str]:
     """Replace references as dotenv-expand 12 does: ``${NAME}``, ``${NAME:-default}``, ``${NAME:+other}``, ``$NAME``.
 
-    Two things are as in Prisma's own expansion, where dotenv-expand has nothing: a name may be defined further down,
-    and a ``$NAME`` without braces that is not defined stays, for in a password it is none.
+    Two rules are those of Prisma's own expansion, which dotenv-expand lacks: a name may be defined further down, and an
+    undefined ``$NAME`` without braces stays, because in a password it is not a reference.
     """
     done: Dict[str, str] = {}
     at_work: Set[str] = set()
@@ -127,14 +127,14 @@ def _expanded(text: str, value_of: Callable[[str], Optional[str]]) -> str:
 
 
 def _replaced_as_javascript_does(text: str, template: str, new: str) -> str:
-    """dotenv-expand uses String.replace, which takes the first place with that text, and for which $$ means a $."""
+    """dotenv-expand uses String.replace, which replaces the first occurrence, and where $$ means a $."""
     before, _template, after = text.partition(template)
     parts = {"$": "$", "&": template, "`": before, "'": after}
     return before + re.sub(r"\$([$&`'])", lambda found: parts[found.group(1)], new) + after
 
 
 def _value_of_expression(expression: str, value_of: Callable[[str], Optional[str]]) -> Tuple[str, str, str]:
-    """The name in an expression, its value, and what stands for an empty one."""
+    """The name in an expression, its value, and its default for an empty value."""
     operator = _OPERATOR.search(expression)
     if operator is None:
         return expression, value_of(expression) or "", ""
@@ -145,10 +145,10 @@ def _value_of_expression(expression: str, value_of: Callable[[str], Optional[str
 
 
 def parse_systemd(text: str) -> Dict[str, str]:
-    """What systemd 254 and newer takes from a file of EnvironmentFile= (systemd.exec(5))."""
+    """What systemd 254 and newer reads from an EnvironmentFile= (systemd.exec(5))."""
     settings: Dict[str, str] = {}
     position = 0
-    # For systemd it ends at a NUL, as a text in C does.
+    # For systemd it ends at a NUL, like a string in C.
     text = text.split("\0", 1)[0]
     while (entry := _SYSTEMD_ENTRY.match(text, position)) is not None:
         position = entry.end()
@@ -161,7 +161,7 @@ def parse_systemd(text: str) -> Dict[str, str]:
 
 
 def _systemd_value(text: str, position: int) -> Tuple[str, int]:
-    """A value and where it ends: quoted parts first, then one without quotes."""
+    """A value and where it ends: quoted parts first, then an unquoted one."""
     value = ""
     while (part := _SYSTEMD_QUOTED.match(text, position)) is not None:
         position = part.end()
@@ -175,15 +175,15 @@ def _systemd_value(text: str, position: int) -> Tuple[str, int]:
 
 
 def secrets_in(path: str) -> List[str]:
-    """Every form of every value of an environment file, whichever program reads it.
+    """Every form of every value of an environment file, as any program reads it.
 
-    Words that are in half of all files and messages (``production``, a port) and very short ones are left out.
+    Very short values, and common words (``production``, a port), are left out.
     """
     text = _text(path)
     plain = parse_dotenv(text)
     readings = [plain, expand(plain), parse_systemd(text)]
     values = {value for reading in readings for name, value in reading.items() if not _is_common(name, value)}
-    # What no program could read, such as a quoted value without its end, is no less secret.
+    # A value that no program could read, such as an unclosed quoted one, is secret too.
     for line in text.splitlines():
         name, equals, rest = line.strip().partition("=")
         shown = rest.strip().strip("'\"`") if equals else name
@@ -193,7 +193,7 @@ def secrets_in(path: str) -> List[str]:
 
 
 def secrets_of_values(values: Mapping[str, str]) -> List[str]:
-    """The same of settings that are known already."""
+    """The same for settings that are known already."""
     return sorted({form for name, value in values.items() if not _is_common(name, value) for form in forms_of(value)})
 
 
@@ -202,5 +202,5 @@ def _is_common(name: str, value: str) -> bool:
 
 
 def secrets_by_name(settings: Mapping[str, str]) -> List[str]:
-    """Of settings most of which may be shown, such as a request's headers: what bears a secret's name."""
+    """For settings most of which may be shown, such as a request's headers: values whose name is that of a secret."""
     return secrets_of_values({name: value for name, value in settings.items() if _SECRET_NAME.search(name)})

@@ -12,12 +12,12 @@ from .remedies import Hint, Remedy
 
 
 class BackstopError(Exception):
-    """A failure told so that a person can act on it.
+    """An error that tells a user what to do.
 
     :param message: what went wrong, one sentence without the final full stop
-    :param found: what is there
-    :param expected: what should be there
-    :param hint: what to do next; a remedy where it names something that each way in calls otherwise
+    :param found: the actual state
+    :param expected: the required state
+    :param hint: what to do next; a Remedy where it names something that Ansible and the command call differently
     :param details: further facts for the caller, free of secrets (JSON types only)
     """
 
@@ -42,7 +42,7 @@ class BackstopError(Exception):
 
     @property
     def sqlstate(self) -> Optional[str]:
-        """The server's code of the error (see sqlstates.py); None where it was not the server that refused."""
+        """The server's error code (see sqlstates.py); None where the server did not raise the error."""
         state = self.details.get("sqlstate")
         return str(state) if state else None
 
@@ -52,7 +52,7 @@ class BackstopError(Exception):
 
     @property
     def hint(self) -> Optional[str]:
-        """What to do next, in the words of this process's users."""
+        """What to do next, with the names that this process's users know."""
         return None if self.remedy is None else str(self.remedy)
 
     @hint.setter
@@ -81,12 +81,12 @@ class CouldNotVerify(BackstopError):
 
 
 class NotCopied(BackstopError):
-    """The backups are there and good, their second copies are not."""
+    """The backups exist and are good, but their second copies do not exist."""
 
     exit_status = 6
 
 
 class Locked(BackstopError):
-    """Another operation is at work."""
+    """Another operation is running."""
 
     exit_status = 5

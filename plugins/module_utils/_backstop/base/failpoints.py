@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Named places where a test kills this process, to prove that a run that was cut off there is finished by the next.
+"""Named points where a test kills this process, to prove that the next run completes an interrupted one.
 
-``BACKSTOP_FAILPOINT=name`` ends the process with SIGKILL when it gets there; ``name#3`` at the third time.
-``BACKSTOP_FAILPOINT_SIGNAL=19`` sends another signal than SIGKILL: SIGINT is Ctrl-C, SIGSTOP halts it there.
+``BACKSTOP_FAILPOINT=name`` kills the process with SIGKILL when it reaches that point; ``name#3`` at the third time.
+``BACKSTOP_FAILPOINT_SIGNAL=19`` sends another signal: SIGINT is Ctrl-C, SIGSTOP halts the process.
 ``BACKSTOP_FAILPOINT_LOG=file`` appends each name that is reached, for tests that go through all of them.
 """
 

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Directories that live as long as one piece of work, for files and sockets that nobody else may exchange or reach.
+"""Temporary directories for files and sockets that no other user may replace or reach.
 
-Each is locked by the process that made it. So one that a killed run left is told from one in use, and the next run
-removes it.
+The process that created a directory holds its lock. So the next run can distinguish a directory of a killed run from
+one in use, and removes it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PREFIX = "backstop-run-"
 
 @contextlib.contextmanager
 def private_directory() -> Iterator[str]:
-    """A directory with mode 0700 below the one for temporary files; removed at the end, with what killed runs left."""
+    """A directory with mode 0700 in the temporary directory; removed at the end, with those of killed runs."""
     _remove_left_behind(tempfile.gettempdir())
     path, descriptor = _make()
     try:
@@ -38,7 +38,7 @@ def _make() -> "tuple[str, int]":
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         if _lock(descriptor) and os.path.isdir(path):
             return path, descriptor
-        # Another run took it for left behind before we had locked it.
+        # Another run took it for debris before we had locked it.
         os.close(descriptor)
 
 
@@ -58,7 +58,7 @@ def _remove_left_behind(parent: str) -> None:
 
 
 def _remove_unless_in_use(path: str) -> None:
-    # O_NOFOLLOW: a link to a directory is none of ours.
+    # O_NOFOLLOW: a symbolic link is not one of our directories.
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         if os.fstat(descriptor).st_uid == os.geteuid() and _lock(descriptor):

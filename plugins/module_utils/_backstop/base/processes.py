@@ -21,24 +21,24 @@ from typing import IO, Dict, Iterable, Iterator, List, Mapping, Optional, Sequen
 from .errors import BackstopError, Refused
 from .secret_texts import passwords_of_url
 
-#: How much of a program's error output an error carries, in characters from its end.
+#: Length of a program's error output in an error, in characters from its end.
 ERROR_TAIL = 2000
 HIDDEN = "********"
-#: How long output is read on after a program ended: what it started and left behind can keep its pipes open for ever.
+#: Time to drain output after a program has ended: its remaining children can keep its pipes open for ever.
 _DRAIN_SECONDS = 5.0
-#: The umask is the whole process's: two threads that start programs must not put back what the other set.
+#: The umask is per process: two threads that start programs must not restore each other's value.
 _UMASK_LOCK = threading.Lock()
 
 
 @dataclass
 class Finished:
-    """What a program that ended left."""
+    """The result of a program that has ended."""
 
     argv: List[str]
     status: int
     stdout: str
     stderr: str
-    #: what it wrote, byte for byte: secrets are hidden in the texts only, and may be part of a common word
+    #: its raw output: secrets are hidden in the texts only, where they may be part of a common word
     output: bytes = b""
 
 
@@ -60,7 +60,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def gives_away(part: str, secret: str) -> bool:
-    """Whether an argument shows a secret as one. A password may also be a common word, such as the database's name."""
+    """Whether an argument shows a secret as such. A password may also be a common word, such as the database's name."""
     if secret in part and passwords_of_url(secret):
         return True
     return (
@@ -78,8 +78,8 @@ def find_program(name: str, folders: Sequence[str] = ()) -> Optional[str]:
 
 
 def child_environment(extra: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
-    """The environment for a child: ours, messages in English, nothing that would change where libpq connects or what
-    rclone does."""
+    """The environment for a child: ours, with English messages, without variables that change where libpq connects or
+    what rclone does."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "RCLONE_"))}
     environment.update(LC_ALL="C.UTF-8", LANG="C.UTF-8", LANGUAGE="")
     environment.update(extra or {})
@@ -87,7 +87,7 @@ def child_environment(extra: Optional[Mapping[str, str]] = None) -> Dict[str, st
 
 
 def _die_with_parent() -> None:
-    """Linux: the child is killed when its parent dies, kill -9 included (prctl(2), PR_SET_PDEATHSIG = 1)."""
+    """Linux: the kernel kills the child when its parent dies, even by SIGKILL (prctl(2), PR_SET_PDEATHSIG = 1)."""
     if _LIBC is not None:
         _LIBC.prctl(1, signal.SIGKILL)
 
@@ -96,7 +96,7 @@ _LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
 
 class Running:
-    """A program at work in a session of its own; use as a context manager, which ends it if it still runs."""
+    """A program that runs in its own session; use as a context manager, which ends it if it still runs."""
 
     def __init__(
         self,
@@ -137,10 +137,10 @@ class Running:
                 "A program could not be started", found="%s: %s" % (self.argv[0], error.strerror or error)
             ) from error
         if fed_by is not None:
-            # The only reader is the program: what feeds it must see it go.
+            # Only the program may read the pipe: its writer must get SIGPIPE when it ends.
             fed_by.stdout.close()
         self._stderr: List[bytes] = []
-        # stderr is read at once: a child that fills the pipe would wait for ever.
+        # Read stderr at once: a child that fills the pipe would wait for ever.
         self._reader = threading.Thread(target=self._read_stderr, daemon=True)
         self._reader.start()
 
@@ -168,7 +168,7 @@ class Running:
         return cast(IO[bytes], self.process.stdin)
 
     def stop(self, grace_seconds: float = 5) -> None:
-        """End the program and all that it started."""
+        """End the program and all processes that it started."""
         for what in (signal.SIGTERM, signal.SIGKILL):
             if self.process.poll() is not None:
                 break
@@ -176,12 +176,12 @@ class Running:
                 os.killpg(self.process.pid, what)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(grace_seconds)
-        # Children of the program may outlive it; their group still bears its number.
+        # Children of the program may outlive it; their group still has its number.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def wait(self, timeout: Optional[float] = None) -> int:
-        """Exit status of the program; it is not judged here."""
+        """Exit status of the program; the caller checks it."""
         try:
             status = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -196,7 +196,7 @@ class Running:
         return status
 
     def require_fed(self, timeout: Optional[float] = None) -> None:
-        """Raise unless this program wrote all that its reader wanted: one that has enough may go before the end."""
+        """Raise unless this program wrote all that its reader wanted: a reader may stop before the end."""
         status = self.wait(timeout)
         if status not in (0, -signal.SIGPIPE):
             raise self.failure("A program that feeds another one failed", status)
@@ -219,7 +219,7 @@ class Running:
 
 
 def describe_failure(program: str, status: int, stderr: str) -> str:
-    """One line on how a program ended, with the end of what it said."""
+    """One line on how a program ended, with the end of its error output."""
     name = os.path.basename(program)
     if status < 0:
         how = "%s was killed by signal %d" % (name, -status)
@@ -243,10 +243,10 @@ def run(
 ) -> Finished:
     """Run a program to its end.
 
-    :param data: what it reads on standard input
-    :param timeout: seconds, after which it and its children are ended
-    :param secrets: texts that must not show in its output or in errors
-    :param check: the error's message when the status is not 0; None leaves the judgement to the caller
+    :param data: its standard input
+    :param timeout: in seconds; then it and its children are ended
+    :param secrets: texts to hide in its output and in errors
+    :param check: the error's message if the status is not 0; None leaves the check to the caller
     :param fed_by: a program whose output it reads on standard input; it ends with it, and its failure is an error
     """
     secrets = list(secrets)
@@ -277,7 +277,7 @@ def run(
 
 
 def _read_all(descriptor: int, blocks: List[bytes]) -> None:
-    """Read to the end. Not through the stream itself: closing that one would wait for a read that does not end."""
+    """Read to the end. Not through the stream object: closing that would wait for a blocked read."""
     with contextlib.suppress(OSError):
         for block in iter(lambda: os.read(descriptor, 65536), b""):
             blocks.append(block)
@@ -285,7 +285,7 @@ def _read_all(descriptor: int, blocks: List[bytes]) -> None:
 
 @dataclass
 class _Deferral:
-    """Signals of this process that wait; there is one, as there is one handler of a signal."""
+    """Deferred signals of this process; there is only one object, because a process has only one handler per signal."""
 
     depth: int = 0
     interrupted: Optional[BackstopError] = None
@@ -296,7 +296,7 @@ _DEFERRAL = _Deferral()
 
 @contextlib.contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Around what must not be cut off: what signals_as_errors() makes an error of becomes one at the end."""
+    """Around code that must not be interrupted: an error of signals_as_errors() is raised at the end instead."""
     _DEFERRAL.depth += 1
     try:
         yield
@@ -309,7 +309,7 @@ def signals_deferred() -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals_as_errors() -> Iterator[None]:
-    """Turn SIGINT (Ctrl-C), SIGTERM and SIGHUP into an error, so that cleaning up runs."""
+    """Turn SIGINT (Ctrl-C), SIGTERM and SIGHUP into an error, so that cleanup code runs."""
 
     def stop(number: int, _frame: object) -> None:
         error = BackstopError("Interrupted", found="signal %d" % number, hint="run this again")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How far a long piece of work is, in a file that anybody on the host can look at while it runs."""
+"""Progress of a long task, in a file that can be read on the host while it runs."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ def utc_now() -> datetime.datetime:
 
 
 def timestamp(moment: Optional[datetime.datetime] = None, timespec: str = "milliseconds") -> str:
-    """A moment as RFC 3339 text in UTC.
+    """A time as RFC 3339 text in UTC.
 
-    :param timespec: how fine, as :meth:`datetime.datetime.isoformat` has it
+    :param timespec: precision, as in :meth:`datetime.datetime.isoformat`
     """
     moment = (moment or utc_now()).astimezone(datetime.timezone.utc)
     return moment.replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
 
 
 def parse_timestamp(text: str) -> datetime.datetime:
-    """The moment that timestamp() wrote."""
+    """The time that timestamp() wrote."""
     return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=datetime.timezone.utc)
 
 
 class Progress:
-    """Writes ``progress.json`` in a directory; without a directory it keeps silent."""
+    """Writes ``progress.json`` in a directory; without a directory it writes nothing."""
 
     def __init__(self, directory: Optional[str] = None) -> None:
         self._path = os.path.join(directory, "progress.json") if directory else None
         self._started = timestamp()
 
     def read(self) -> Dict[str, Any]:
-        """What was written last, by whichever process; empty when nothing was."""
+        """The latest progress, of any process; empty without one."""
         if self._path is None or not os.path.exists(self._path):
             return {}
         return dict(read_json(self._path, "progress"))

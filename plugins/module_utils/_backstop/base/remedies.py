@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What to do about an error, as data. Each way in (Ansible, the command) puts it into the words of its users.
+"""What to do about an error, as data. Ansible and the command put it into the names that their users know.
 
-A process has one way in, which says once in whose words it speaks; texts made from these parts are then in those words,
-as with a translation.
+A process belongs to one interface and selects its names once; texts made from these parts then use these names, like a
+translation.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class _Part(enum.Enum):
 
 
 class Setting(_Part):
-    """What a user sets or gives; the value is the name where nobody's words are spoken."""
+    """A setting of the user; the value is its name where no interface was selected."""
 
-    # The site
+    # Site
     ADMINISTRATION = "administration"
     CLIENT_BIN_DIR = "client_bin_dir"
     CONNECTION = "connection"
@@ -46,7 +46,7 @@ class Setting(_Part):
     TAKE_OVER = "take_over"
     URL = "database URL"
     USER = "user"
-    # A rollback
+    # Rollback
     ACCEPT_CASCADE = "accept_cascade"
     ACCEPT_LOST_OBJECTS = "accept_lost_objects"
     ACCEPT_LOST_ROWS = "accept_lost_rows"
@@ -67,7 +67,7 @@ class Setting(_Part):
 
 
 class Action(_Part):
-    """What a user starts; the value is its name where nobody's words are spoken."""
+    """An action that a user starts; the value is its name where no interface was selected."""
 
     ALL_STEPS = "run this from the beginning, with all of its steps"
     APPLICATION_ERRORS = "the rollback after application errors"
@@ -83,7 +83,7 @@ class Action(_Part):
     UNDO = "the undo"
 
 
-#: What carries out each scenario of a rollback, as requests of operations and plans name them.
+#: The action of each rollback scenario, by the scenario's name in requests of operations and in plans.
 BY_SCENARIO: Mapping[str, Action] = {
     "application_errors": Action.APPLICATION_ERRORS,
     "complete": Action.COMPLETE,
@@ -94,7 +94,7 @@ BY_SCENARIO: Mapping[str, Action] = {
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """A setting with the value to give it."""
+    """A setting with its value."""
 
     setting: Setting
     value: Any
@@ -105,10 +105,10 @@ class Given:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """An action with what to give it.
+    """An action with its settings.
 
-    :ivar check: only look what it would do
-    :ivar as_before: with all else that was given when it was started before
+    :ivar check: only show what it would do
+    :ivar as_before: with all other settings of the previous run
     """
 
     action: Action
@@ -125,7 +125,7 @@ Part = Union[Setting, Action, Given, Start, "Remedy", str, int, None]
 
 @dataclasses.dataclass(frozen=True)
 class Remedy:
-    """A sentence, and the parts that stand at its ``%s``."""
+    """A sentence, and the parts for its ``%s``."""
 
     text: str
     parts: Tuple[Part, ...] = ()
@@ -134,7 +134,7 @@ class Remedy:
         return self.text % self.parts if self.parts else self.text
 
 
-#: What errors take.
+#: The type of an error's hint.
 Hint = Union[str, Remedy]
 
 
@@ -143,7 +143,7 @@ def remedy(text: str, *parts: Part) -> Remedy:
 
 
 class Words:
-    """How one kind of user calls things; as it stands here, nobody's in particular."""
+    """The names that one interface uses; this base class has neutral ones."""
 
     def name_of(self, part: enum.Enum) -> str:
         return str(part.value)
@@ -166,7 +166,7 @@ _words = Words()
 
 @contextlib.contextmanager
 def in_words_of(words: Words) -> Iterator[None]:
-    """Every text that is made meanwhile is in these words."""
+    """Every text that is made within the block uses these names."""
     global _words
     before, _words = _words, words
     try:

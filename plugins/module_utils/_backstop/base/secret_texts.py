@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every form in which a secret can show in what a program writes."""
+"""Every form in which a secret can appear in a program's output."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from urllib.parse import quote, unquote
 
 #: Shorter values are words such as "on" and "1"; hiding them would make every message unreadable.
 SHORTEST = 4
-#: Up to the first @; and up to the last, for a password that somebody forgot to encode may hold one.
+#: Up to the first @; and up to the last, because a password may contain an @ that was not encoded.
 _URL_PASSWORDS = [re.compile(r"^[^:/]+://[^:@/]*:(%s)@" % text, re.DOTALL) for text in ("[^@]*", ".*")]
 _PARAMETER = re.compile(r"[?&](?:password|sslpassword)=([^&#]*)")
 
 
 def passwords_of_url(text: str) -> List[str]:
-    """The passwords of a connection URL, as they are written in it."""
+    """The passwords of a connection URL, as written in it."""
     found = [match.group(1) for match in (pattern.search(text) for pattern in _URL_PASSWORDS) if match]
     named = _PARAMETER.findall(text) if "://" in text else []
     return [password for password in dict.fromkeys(found + named) if password]
@@ -32,7 +32,7 @@ def encoded_forms(text: str) -> Set[str]:
 
 
 def forms_of(value: str) -> List[str]:
-    """What to hide of a secret value: itself, each of its lines, and if it is a URL its passwords; in every form."""
+    """The texts to hide for a secret value: the value, each of its lines, and a URL's passwords; in every form."""
     found: Set[str] = set()
     for text in [value, *value.splitlines(), *passwords_of_url(value)]:
         found |= encoded_forms(text.strip()) | {text}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Names in SQL: quoting, parsing what a person typed, and the names of databases that this collection makes."""
+"""Names in SQL: quoting, parsing user input, and the names of databases that this collection creates."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Dict, Iterable, List, Optional, Tuple
 
 from .errors import Refused
 
-#: PostgreSQL cuts identifiers at NAMEDATALEN - 1 bytes (63 in every released build).
+#: PostgreSQL truncates identifiers to NAMEDATALEN - 1 bytes (63 by default).
 MAX_NAME_BYTES = 63
 SCRATCH_PREFIX = "backstop_scratch_"
 RETIRED_PREFIX = "backstop_retired_"
 
 
 def quote_identifier(name: str) -> str:
-    """Quote one identifier; always with quotes, so case and odd characters survive."""
+    """Quote one identifier; always with quotes, so that case and special characters are kept."""
     if "\0" in name:
         raise Refused("A name holds a NUL character", found=repr(name))
     return '"' + name.replace('"', '""') + '"'
 
 
 def quote_literal(text: str) -> str:
-    """Quote a string constant so that it means the same under every standard_conforming_strings."""
+    """Quote a string constant so that it means the same with either standard_conforming_strings."""
     if "\0" in text:
         raise Refused("A text holds a NUL character", found=repr(text))
     quoted = "'" + text.replace("'", "''") + "'"
@@ -42,11 +42,11 @@ _PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^".\s]+))\s*')
 
 
 def parse_table_name(text: str) -> Tuple[Optional[str], str]:
-    """Read a table's name as a person types it: ``ReceiptData``, ``public.ReceiptData`` or ``"ReceiptData"``.
+    """Parse a table's name as a user types it: ``ReceiptData``, ``public.ReceiptData`` or ``"ReceiptData"``.
 
-    Case is kept in every form, unlike in SQL: a name that is typed with capitals means the table with capitals.
+    Case is kept in every form, unlike in SQL: a name with capitals means the table with capitals.
 
-    :returns: schema (None when not given) and table
+    :returns: schema (None without one) and table
     """
     parts: List[str] = []
     position = 0
@@ -69,13 +69,13 @@ def parse_table_name(text: str) -> Tuple[Optional[str], str]:
 
 
 def typed_name(schema: str, name: str) -> str:
-    """A table's name as parse_table_name() reads it: in double quotes where it has to be."""
+    """A table's name in the syntax of parse_table_name(): double-quoted where necessary."""
     parts = (part if re.fullmatch(r'[^".\s]+', part) else quote_identifier(part) for part in (schema, name))
     return ".".join(parts)
 
 
 def near_names(wanted: str, known: Iterable[str], most: int = 3) -> List[str]:
-    """The known names that look most like the wanted one, whatever their case."""
+    """The known names most similar to the wanted one, ignoring case."""
     folded: Dict[str, str] = {}
     for name in known:
         folded.setdefault(name.lower().replace("_", ""), name)
@@ -88,7 +88,7 @@ def _cut(text: str, size: int) -> str:
 
 
 def scratch_name(operation_id: str, purpose: str) -> str:
-    """Name of a scratch database of an operation; only such may be dropped without being asked."""
+    """Name of a scratch database of an operation; only these may be dropped without confirmation."""
     return _cut(SCRATCH_PREFIX + _id_in_name(operation_id) + "_" + purpose, MAX_NAME_BYTES)
 
 
@@ -102,7 +102,7 @@ def is_scratch(name: str) -> bool:
 
 
 def belongs_to(name: str, operation_id: str) -> bool:
-    """True if a database's name says that this operation made or retired it."""
+    """True if a database's name shows that this operation created or retired it."""
     stem = _id_in_name(operation_id) + "_"
     return name.startswith((SCRATCH_PREFIX + stem, RETIRED_PREFIX + stem))
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The server's error codes that something here depends on, by the names of PostgreSQL's appendix A."""
+"""The server error codes that the library depends on, by their names in PostgreSQL's appendix A."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A table and what it holds, as a server is asked for them and a manifest keeps them."""
+"""A table and its contents, as queried from a server and stored in a manifest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .sql_names import qualified
 
 @dataclasses.dataclass(frozen=True)
 class Digest:
-    """What a table holds. The hash is a decimal number of up to some 30 digits, as text."""
+    """The contents of a table. The hash is a decimal number of up to about 30 digits, as text."""
 
     rows: int
     hash: str
@@ -29,23 +29,23 @@ class Digest:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table that holds rows of its own."""
+    """A table that stores rows itself."""
 
     oid: int
     schema: str
     name: str
     filenode: int
     unlogged: bool
-    #: columns in their order, without dropped ones
+    #: columns in order, without dropped ones
     columns: Tuple[str, ...]
     types: Tuple[str, ...]
     generated: Tuple[str, ...]
     #: columns of the primary key, else of a unique index over NOT NULL columns, else empty
     key: Tuple[str, ...]
     size: int
-    #: of an extension's table what pg_dump selects the rows by, such as "WHERE id > 100" or nothing; else None
+    #: for an extension's table: pg_dump's filter for its rows, such as "WHERE id > 100", or empty; else None
     extension_filter: Optional[str] = None
-    #: attnum of each column, which stays when it is renamed; empty in manifests that do not have it
+    #: attnum of each column, which a rename does not change; empty in manifests without it
     numbers: Tuple[int, ...] = ()
 
     @property
@@ -54,7 +54,7 @@ class Table:
 
     @property
     def source(self) -> str:
-        """What to select the rows from that a dump carries: the table's own; with their places (ctid)."""
+        """The FROM item for the rows that a dump carries: only the table's own rows, with their ctid."""
         own = "ONLY " + qualified(self.schema, self.name)
         return "(SELECT ctid, xmin, * FROM %s %s)" % (own, self.extension_filter) if self.extension_filter else own
 
@@ -64,7 +64,7 @@ class Table:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Table":
-        """A table as a manifest keeps it."""
+        """A table as a manifest stores it."""
         columns = value["columns"]
         return cls(
             int(value["oid"]),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The application on a host without Ansible: stopped and started by commands that the configuration names."""
+"""The application on a host without Ansible: stopped and started by commands from the configuration."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Sequence
 from ..base.errors import Refused
 from ..base.processes import run
 
-#: Stands for the commit of the release that the database belongs to.
+#: Placeholder for the commit of the release that the database belongs to.
 RELEASE = "${commit}"
 
 
 @dataclasses.dataclass(frozen=True)
 class ApplicationCommands:
-    """Argument lists; each ends when it is done, with status 0 when that went well. A second time each does nothing.
+    """Argument lists. Each command exits with status 0 after success; repeating it changes nothing.
 
-    :ivar start: starts the release that takes the place of RELEASE, and ends when it is healthy
-    :ivar timeout: seconds for each
+    :ivar start: starts the release that replaces RELEASE, and exits when it is healthy
+    :ivar timeout: of each command, in seconds
     """
 
     stop: Sequence[str]

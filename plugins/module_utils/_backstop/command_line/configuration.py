@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The configuration of one database on a host: ``/etc/backstop/NAME.conf``, JSON, mode 0600, no password in it."""
+"""The configuration of one database on a host: ``/etc/backstop/NAME.conf``, JSON, mode 0600, without a password."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Webhook:
 
 @dataclasses.dataclass(frozen=True)
 class OffsiteCopies:
-    """Where second copies go, and how long they are kept there."""
+    """Where second copies are stored, and how long."""
 
     offsite: Offsite
-    #: how old the newest copied backup may be
+    #: maximum age of the newest copied backup
     max_age: Optional[int] = None
     #: a value for each of retention.OPTIONS
     retention: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(retention.OPTIONS))
@@ -55,7 +55,7 @@ class OffsiteCopies:
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """What the command knows of one database."""
+    """The settings of one database."""
 
     name: str
     path: str
@@ -69,9 +69,9 @@ class Configuration:
     webhook: Optional[Webhook] = None
     #: public keys for which backups are encrypted
     age_recipients: Tuple[str, ...] = ()
-    #: file of the private key that opens them, where this host is to have it
+    #: file of the private key that decrypts them, if this host has it
     age_identity: Optional[str] = None
-    #: how a rollback stops and starts the application; without them somebody does that by hand
+    #: how a rollback stops and starts the application; without it the user does that manually
     application: Optional[ApplicationCommands] = None
     #: second copies; none by default
     offsite: Optional[OffsiteCopies] = None
@@ -83,7 +83,7 @@ class Configuration:
         return self.connection.database
 
     def site(self, progress: Optional[Progress] = None) -> Site:
-        """The library's view, with passwords: only work on the server reads them."""
+        """The Site, with passwords: only work on the server reads them."""
         return Site(
             self._with_password(self.connection),
             self._with_password(self.administration),
@@ -116,7 +116,7 @@ def names(directory: str) -> List[str]:
 def load(directory: str, name: str) -> Configuration:
     """Read the configuration of this name.
 
-    :raises UsageError: names the file, the key and, where there is one, the key that was meant
+    :raises UsageError: names the file, the key and, for a misspelt key, the one that was probably meant
     """
     known = names(directory)
     if name not in known:
@@ -183,7 +183,7 @@ def _parse(path: str, text: str) -> Dict[str, Any]:
 
 @dataclasses.dataclass
 class _Section:
-    """An object of the configuration, and how errors in it are told. Values are not shown: one may be a secret."""
+    """An object of the configuration, and its error messages. Values are not shown, because one may be a secret."""
 
     path: str
     place: str
@@ -259,7 +259,7 @@ def _duration(section: _Section, key: str) -> int:
 
 
 def duration(text: Any) -> int:
-    """Seconds of ``90m``, ``26h``, ``8d`` or a number of seconds."""
+    """The seconds of ``90m``, ``26h``, ``8d`` or of a number of seconds."""
     match = re.fullmatch(r"([0-9]+)([smhd]?)", str(text))
     if not match or not int(match.group(1)):
         raise UsageError("This is no duration", found=repr(text), expected="a number with s, m, h or d, such as 26h")
@@ -344,7 +344,7 @@ def _any(section: _Section, key: str) -> Any:
     return section.values[key]
 
 
-#: What a configuration may have beside ``connection`` and ``store``, and who reads it.
+#: The keys besides ``connection`` and ``store``, and their parsers.
 _FIELDS: Dict[str, Callable[[_Section, str], Any]] = {
     "administration": _any,
     "client_bin_dir": _place,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Second copies as the configuration of a database wants them."""
+"""Second copies as the configuration of a database requires them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def require_offsite(configuration: Configuration) -> OffsiteCopies:
 
 
 def remote_of(configuration: Configuration) -> Offsite:
-    """The remote. Its configuration is looked at now: while it cannot be read, backups are made all the same."""
+    """The remote. Its configuration is read only now: backups are made even while it is unreadable."""
     offsite = require_offsite(configuration).offsite
     if offsite.configuration is not None:
         read_private(offsite.configuration, "configuration of rclone")
@@ -38,9 +38,9 @@ def remote_of(configuration: Configuration) -> Offsite:
 
 
 def copy_and_prune(configuration: Configuration, site: Site, *, only_check: bool = False) -> Dict[str, Any]:
-    """Copy what has no copy, give up what the copies' own rule does not keep, and remember what is there now.
+    """Copy backups without a copy, prune by the copies' retention, and record the existing copies.
 
-    :param only_check: decide only, on the copies that are there
+    :param only_check: only decide, on the existing copies
     """
     wanted = require_offsite(configuration)
     offsite = remote_of(configuration)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How the command ends: one number for each kind of outcome, so that whoever called it need not read texts."""
+"""Exit statuses of the command: one for each kind of outcome, so that callers need not parse texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOO_OLD = 4
 LOCKED = Locked.exit_status
 NOT_COPIED = NotCopied.exit_status
 
-#: What each means, for the help and for the tests that go through all of them.
+#: The meaning of each, for the help and for the tests that go through all of them.
 MEANINGS = {
     OK: "done, and as it should be",
     FAILED: "it failed, or the last run did; nothing half done is listed",
@@ -26,7 +26,7 @@ MEANINGS = {
     LOCKED: "another run or an operation is at work on this database; nothing was begun",
     NOT_COPIED: "the backups are as they should be, their second copies are not",
 }
-#: What programs in the manner of Nagios read instead: OK, WARNING, CRITICAL, UNKNOWN.
+#: The corresponding Nagios statuses: OK, WARNING, CRITICAL, UNKNOWN.
 NAGIOS = {OK: 0, FAILED: 2, USAGE: 3, COULD_NOT_VERIFY: 3, TOO_OLD: 2, LOCKED: 3, NOT_COPIED: 1}
 NAGIOS_WORDS = {0: "OK", 1: "WARNING", 2: "CRITICAL", 3: "UNKNOWN"}
 
@@ -38,6 +38,6 @@ class UsageError(Refused):
 
 
 class TooOld(BackstopError):
-    """There is no verified backup that is young enough."""
+    """There is no verified backup that is recent enough."""
 
     exit_status = TOO_OLD

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs that are watched: alone on their database, with their end recorded, measured and told."""
+"""Monitored runs: exclusive on their database, with the outcome recorded, exported as metrics and posted."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ Warn = Callable[[str], None]
 
 @contextlib.contextmanager
 def exclusive(site: Site, wait_seconds: float, *, besides_operations: bool = False) -> Iterator[Site]:
-    """Hold the lock of this database's runs; child processes of the site yielded keep it open.
+    """Hold the lock of this database's runs; child processes of the yielded site keep it open.
 
-    store.begin_backup() keeps two backups from taking each other for debris, not from being made at the same time.
+    store.begin_backup() keeps two backups from taking each other for debris, but not from running at the same time.
 
-    :param wait_seconds: for another run; a refused one must not wait for long
-    :param besides_operations: the work disturbs no deploy or rollback, and none disturbs it
-    :raises Locked: another run is at work, or a step of an operation
+    :param wait_seconds: for another run
+    :param besides_operations: the work may run during a deploy or rollback
+    :raises Locked: another run, or a step of an operation, is running
     """
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(_run_lock(site.store, site.database, wait_seconds))
         if not besides_operations:
             require_no_running(site.store, site.database)
-            # A dump would hold up a migration, and a deploy would find its locks taken. 0 would wait for ever.
+            # A dump would block a migration, and a deploy would find its locks taken. 0 would wait for ever.
             stack.enter_context(database_lock(site, max(1, wait_seconds)))
         yield site.under(lock)
 
 
 @contextlib.contextmanager
 def alone_on_store(store: Store, database: str, wait_seconds: float) -> Iterator[None]:
-    """Hold the locks of the runs of every database that the store has backups of; no server is asked.
+    """Hold the run locks of every database that has backups in the store; no server is asked.
 
-    A run that reads an old backup must not see it vanish. Operations need no lock here: retention keeps what they need.
+    An old backup must not disappear while a run reads it. Operations need no lock here: retention keeps what they need.
 
-    :param database: whose run this is; it may have no backups yet
-    :raises Locked: another run is at work
+    :param database: the run's database; it may have no backups yet
+    :raises Locked: another run is running
     """
     databases = {item.database for item in read_items(store) if item.database}
     with contextlib.ExitStack() as stack:
-        # In one order for all, so that no two of these wait for each other.
+        # In the same order for all, to avoid deadlocks.
         for each in sorted(databases | {database}):
             stack.enter_context(_run_lock(store, each, wait_seconds))
         yield
@@ -81,10 +81,10 @@ def _run_lock(store: Store, database: str, wait_seconds: float) -> Iterator[File
 def watched(
     configuration: Configuration, job: str, act: Callable[[], Dict[str, Any]], warn: Warn, failure: str = "failure"
 ) -> Dict[str, Any]:
-    """Do a job and keep, show and tell how it ended. One that was refused a lock did not run, and leaves no trace.
+    """Run a job; record, export and post its outcome. A run that did not get its lock is not recorded.
 
-    :param warn: told what could not be recorded; that must not turn a good backup into a failed one
-    :param failure: the event that its failure is
+    :param warn: gets errors of recording, which must not turn a good backup into a failed one
+    :param failure: the event of a failure
     """
     began = time.monotonic()
     try:
@@ -101,7 +101,7 @@ def watched(
     return facts
 
 
-#: What the record of a run keeps of its facts.
+#: The facts of a run that its record keeps.
 _KEPT = ("backup", "message", "exit_status", "recovery_seconds")
 
 

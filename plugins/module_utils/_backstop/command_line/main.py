@@ -46,14 +46,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Run the command; its exit status."""
-    # What it makes is nobody else's, whatever umask it was started with.
+    """Run the command; returns its exit status."""
+    # Files of the command are private, whatever its umask.
     os.umask(0o077)
     options = make_parser().parse_args(arguments)
     options.config_directory = os.path.abspath(options.config_directory)
     if getattr(options, "identity", None):
         options.identity = os.path.abspath(options.identity)
-    # pg_dumpall fails in a directory that its user cannot enter, such as the home of whoever became that user.
+    # pg_dumpall fails in a directory that its user cannot enter, such as the home of a user who ran sudo.
     os.chdir("/")
     output = Output(as_json=options.json, to_syslog=options.syslog, quiet=options.quiet)
     with in_words_of(CommandWords(options.config_directory, getattr(options, "name", None) or "DATABASE")):

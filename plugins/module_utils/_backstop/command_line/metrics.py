@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Metrics for node_exporter's textfile collector: one file for each database, written beside and then renamed."""
+"""Metrics for node_exporter's textfile collector: one file for each database, written and then renamed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .standing import Standing
 
 
 def retired_databases(configuration: Configuration) -> Optional[int]:
-    """How many databases of the server are retired ones; None when the server does not tell."""
+    """The number of retired databases on the server; None when the server cannot be asked."""
     try:
         with configuration.site().administer() as admin:
             return sum(name.startswith(RETIRED_PREFIX) for name, _oid, _allowed in server.databases(admin))
@@ -31,14 +31,14 @@ def retired_databases(configuration: Configuration) -> Optional[int]:
 
 
 class _Text:
-    """The exposition format."""
+    """The Prometheus exposition format."""
 
     def __init__(self, labels: Mapping[str, str]) -> None:
         self._labels = labels
         self._lines: List[str] = []
 
     def add(self, name: str, what: str, *samples: Tuple[Mapping[str, str], Any]) -> None:
-        """A gauge with its samples; without any it is left out."""
+        """A gauge with its samples; omitted without samples."""
         known = [(labels, value) for labels, value in samples if value is not None]
         if known:
             self._lines += ["# HELP backstop_%s %s" % (name, what), "# TYPE backstop_%s gauge" % name]
@@ -128,12 +128,12 @@ def _moment(text: Any) -> Optional[float]:
 
 
 def write(configuration: Configuration, standing: Standing) -> None:
-    """Replace the file of this database; node_exporter sees the old content or the new, and may read it."""
+    """Replace the file of this database, atomically; node_exporter must be able to read it."""
     if configuration.textfile is None:
         return
     path = configuration.textfile
     content = render(standing, retired_databases(configuration)).encode()
-    # Its name must not end in .prom, or node_exporter would read it half written.
+    # Its name must not end in .prom, or node_exporter would read an incomplete file.
     partial = "%s.%d.partial" % (path, os.getpid())
     try:
         with open(partial, "wb") as stream:

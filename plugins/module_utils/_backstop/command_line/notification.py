@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Telling a webhook: one HTTP POST of JSON for each event that the configuration asks for."""
+"""Notifying a webhook: one HTTP POST of JSON for each configured event."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ TIMEOUT_SECONDS = 10
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """An address that moved is told, not followed: the event would arrive as a GET without content, or elsewhere."""
+    """A redirect is reported, not followed: the event would arrive as a GET without content, or at another host."""
 
     def redirect_request(self, *_arguments: Any, **_keywords: Any) -> None:
         return None
 
 
 def notify(configuration: Configuration, event: str, **facts: Any) -> bool:
-    """Post an event, if it is asked for; True when it was.
+    """Post an event, if it is configured; True when it was posted.
 
     :param facts: JSON, free of secrets
-    :raises BackstopError: the receiver could not be reached or did not take it
+    :raises BackstopError: the receiver could not be reached or did not accept it
     """
     webhook = configuration.webhook
     if webhook is None or event not in webhook.events:
@@ -62,7 +62,7 @@ def notify(configuration: Configuration, event: str, **facts: Any) -> bool:
 
 
 def _post(request: urllib.request.Request) -> Optional[str]:
-    """Why it was not taken; None when it was."""
+    """Why it was not accepted; None when it was."""
     try:
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_SECONDS):
             return None

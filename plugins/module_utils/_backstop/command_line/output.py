@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where results, errors and progress go: to the terminal, as JSON, or to syslog."""
+"""Where results, errors and progress are written: to the terminal, as JSON, or to syslog."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..base.progress import Progress
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Write a line at once; a reader that went away changes nothing of the work."""
+    """Write a line at once; a closed pipe does not interrupt the work."""
     stream = sys.stderr if error else sys.stdout
     with contextlib.suppress(BrokenPipeError):
         stream.write(text + "\n")
@@ -25,7 +25,7 @@ def say(text: str, *, error: bool = False) -> None:
 
 
 class TerminalProgress(Progress):
-    """Tells each phase on a terminal; silent when nobody looks."""
+    """Prints each phase on a terminal; prints nothing elsewhere."""
 
     def phase(self, name: str, **facts: Any) -> None:
         if sys.stderr.isatty():
@@ -34,7 +34,7 @@ class TerminalProgress(Progress):
 
 
 class Output:
-    """How one run speaks."""
+    """The output options of one run."""
 
     def __init__(self, *, as_json: bool = False, to_syslog: bool = False, quiet: bool = False) -> None:
         self._json = as_json
@@ -51,11 +51,11 @@ class Output:
             say(text, error=error)
 
     def result(self, value: Any, lines: Sequence[str], *, good: bool = True) -> None:
-        """What was asked for.
+        """The result.
 
         :param value: for --json
-        :param lines: for people
-        :param good: nothing that --quiet must not hide
+        :param lines: as readable text
+        :param good: a good result, which --quiet hides
         """
         if self._json:
             self._write(json.dumps(value, indent=1, sort_keys=True))

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where the command takes a database's password from: a file of its own, libpq's password file, or a systemd
-credential. Never from its configuration, arguments or environment."""
+"""Sources of a database's password for the command: a separate file, libpq's password file, or a systemd credential.
+Never its configuration, arguments or environment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PasswordSource:
         if self.key == "passfile":
             return _from_passfile(self.value, settings)
         path = self.value if self.key == "password_file" else _credential(self.value)
-        # systemd hands credentials over in a directory that only the service can enter.
+        # systemd passes credentials in a directory that only the service can enter.
         lines = read_private(path, "password file", check=self.key == "password_file").splitlines()
         if len(lines) != 1 or not lines[0]:
             raise UsageError(
@@ -44,7 +44,7 @@ def read_private(path: str, what: str, *, check: bool = True) -> str:
     """Read a file that only its owner may read.
 
     :param what: what it is, for the errors
-    :param check: refuse one that others can read, or that another ordinary user owns
+    :param check: refuse a file that others can read, or that another unprivileged user owns
     """
     try:
         with open(path, encoding="utf-8") as stream:
@@ -88,7 +88,7 @@ def _credential(name: str) -> str:
 
 
 def _from_passfile(path: str, settings: Settings) -> str:
-    """As libpq reads it: the first line that fits; a socket's directory counts as localhost."""
+    """As libpq reads it: the first matching line; a socket directory counts as localhost."""
     host = "localhost" if settings.host.startswith("/") else settings.host
     wanted = [host, str(settings.port), settings.database, settings.user]
     for line in read_private(path, "password file").splitlines():
@@ -103,7 +103,7 @@ def _from_passfile(path: str, settings: Settings) -> str:
 
 
 def _fields(line: str) -> Optional[List[str]]:
-    r"""The five fields of a line, in which ``\:`` and ``\\`` stand for themselves; None for a comment or another
+    r"""The five fields of a line, with ``\:`` and ``\\`` as escapes; None for a comment or another
     line."""
     if line.startswith("#"):
         return None

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The library as one program: a zip file that Python runs, the same bytes each time, so that it changes on a host only
-when the library does."""
+"""The library as one program: a zip file that Python runs. It is reproducible, so that it changes on a host only when
+the library does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Iterator, Tuple
 
 from ..base.errors import Refused
 
-#: What only Ansible imports.
+#: Files that only Ansible imports.
 _LEFT_OUT = ("ansible_boundary.py", "ansible_words.py")
 _PACKAGE = "_backstop"
 _MAIN = b"""\
@@ -32,7 +32,7 @@ sys.exit(main())
 def build_program(python: str) -> bytes:
     """The program.
 
-    :param python: the host's Python, for the first line; it runs apart from its caller's environment
+    :param python: the host's Python, for the first line; it runs isolated from its caller's environment
     """
     if not re.fullmatch(r"/[^\s]{1,100}", python):
         raise Refused("This is no path of a Python", found=repr(python), expected="such as /usr/bin/python3")

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""``backstop plan``, ``rollback`` and ``undo``: the ways back, as far as the database goes.
+"""``backstop plan``, ``rollback`` and ``undo``: rollbacks of the database.
 
-They keep the operations and journals that every other way in keeps, so that either finishes what the other began.
+They use the same operations and journals as Ansible, so that either can finish what the other began.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _START = _TOLD + "start release %s"
 
 
 def plan(call: Any) -> int:
-    """Which way back applies, what it would lose, and what to run next; reads only."""
+    """Which rollback applies, what it would lose, and what to run next; reads only."""
     site = call.configuration().site(call.progress)
     found = plan_of(site, _asked(call.options, release_of(site)), runs=False)
     call.output.result(found, _lines(found))
@@ -96,7 +96,7 @@ def _lines(found: Dict[str, Any]) -> List[str]:
 
 
 def _as_it_is(found: Dict[str, Any]) -> str:
-    """The hosts are not asked, so what runs there is not said."""
+    """The application's hosts are not asked, so the report omits what runs there."""
     if found.get("table") or not found["commit"]:
         return str(found["nothing_to_do"])
     return "The database is as this leaves it already. Release %s belongs to it. Nothing was changed." % found["commit"]
@@ -112,7 +112,7 @@ def _require_way_to_stop(configuration: Configuration, options: argparse.Namespa
 
 
 class _Rollback:
-    """One operation, from what it prepares to its end."""
+    """One operation, from preparation to end."""
 
     def __init__(self, call: Any, configuration: Configuration, run: Run) -> None:
         self._call = call
@@ -158,7 +158,7 @@ class _Rollback:
         self._run.operation.write(STARTED, "done")
 
     def _return(self, error: BackstopError) -> None:
-        """Put the application back where it began, and say how things are; the database is asked, not the journal."""
+        """Start the application again as before, and report the state; the database is asked, not the journal."""
         operation = self._run.operation
         try:
             settled = settle(self._run)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How the last runs of the command ended: a small file for each database in its store, written by the run itself."""
+"""Outcomes of the command's last runs: a small file for each database in its store, written by the run itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunRecords:
     def __init__(self, store: Store, database: str) -> None:
         file_name = quote(database, safe="")
         self._path = os.path.join(store.root, ".runs-" + file_name)
-        #: held by whoever works on this database's backups
+        #: held by every run that works on this database's backups
         self.lock_path = os.path.join(store.root, ".lock-" + file_name)
 
     def _read(self) -> Dict[str, Any]:
@@ -30,7 +30,7 @@ class RunRecords:
         try:
             value = read_json(self._path, "record of the last runs")
         except BackstopError:
-            # It only tells of runs; one that cannot be read must not keep the next backup from being made.
+            # It only reports runs; an unreadable file must not prevent the next backup.
             return {}
         return value if isinstance(value, dict) else {}
 
@@ -42,7 +42,7 @@ class RunRecords:
         write_json(self._path, {**self._read(), job: facts})
 
     def write_copies(self, copies: Dict[str, str]) -> None:
-        """Keep which backups have a second copy, with their times, to be told while the remote is away."""
+        """Record which backups have a second copy, with their times, for use while the remote is unreachable."""
         write_json(self._path, {**self._read(), "copies": copies})
 
     def copies(self) -> Dict[str, str]:
@@ -50,7 +50,7 @@ class RunRecords:
         return {str(key): str(value) for key, value in known.items()} if isinstance(known, dict) else {}
 
     def scratch_id(self) -> str:
-        """The id in the names of this database's scratch databases, always the same: a drill drops what a killed one
+        """The fixed id in the names of this database's scratch databases: a drill drops what a killed drill
         left."""
         known = self._read()
         if not isinstance(known.get("scratch_id"), str):

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How a database stands with its backups: the newest verified one, its age, what else the store holds, how the last
-runs ended. Read from the store alone, so that it can be told while the server is down."""
+"""The backup status of a database: the newest verified backup, its age, the store's contents, the outcome of the last
+runs. Read from the store alone, so that it is available while the server is down."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .configuration import Configuration
 from .exit_statuses import TooOld
 from .run_records import RunRecords
 
-#: How far a backup may seem to be ahead of the clock.
+#: How far the time of a backup may be in the future.
 CLOCK_TOLERANCE = datetime.timedelta(minutes=5)
 #: Levels that count as verified: the archive was read to its end.
 VERIFIED = ("readable", "restored")
@@ -29,7 +29,7 @@ JOBS = ("backup", "drill", "prune", "copy")
 
 @dataclasses.dataclass(frozen=True)
 class Backup:
-    """What is told of a backup."""
+    """What is reported of a backup."""
 
     place: BackupPlace
     manifest: Manifest
@@ -45,7 +45,7 @@ class Backup:
 
     @property
     def seconds(self) -> float:
-        """How long it took to make, by a clock that does not jump."""
+        """How long it took to make, by a monotonic clock."""
         return round(float(sum(self.manifest.seconds.values())), 3)
 
     def to_json(self) -> Dict[str, Any]:
@@ -67,19 +67,19 @@ class Backup:
 
 @dataclasses.dataclass
 class Standing:
-    """All that the store tells of one database at one moment."""
+    """What the store holds for one database at one moment."""
 
     configuration: Configuration
     now: datetime.datetime
     backups: List[Backup]
-    #: why the manifest of a backup, of whatever database, cannot be read, by its id
+    #: unreadable manifests of backups of any database: the reason, by backup id
     unreadable: Dict[str, str]
     runs: Dict[str, Optional[Dict[str, Any]]]
     records: RunRecords
 
     @property
     def ahead(self) -> List[Backup]:
-        """Backups that the clock says are yet to be made: it jumped. They prove nothing about their age."""
+        """Backups with a time in the future: the clock was changed. Their age is unknown."""
         return [backup for backup in self.backups if backup.created > self.now + CLOCK_TOLERANCE]
 
     @property
@@ -96,7 +96,7 @@ class Standing:
 
     @property
     def copied(self) -> Dict[str, str]:
-        """Time of each backup that had a second copy when copies were looked at last, by its id."""
+        """Time of each backup that had a second copy at the last check of the copies, by its id."""
         return dict(self.records.copies()) if self.configuration.offsite else {}
 
     @property
@@ -126,9 +126,9 @@ class Standing:
         }
 
     def judge(self, max_age: Optional[int]) -> None:
-        """Pass only if all is well.
+        """Raise unless the backups are good.
 
-        :raises TooOld: no verified backup, or none that is young enough
+        :raises TooOld: there is no verified backup, or none that is recent enough
         :raises CouldNotVerify: there are backups, but none that is known to be good
         :raises BackstopError: the last backup or the last drill failed
         """
@@ -154,7 +154,7 @@ class Standing:
         self._judge_copies()
 
     def _judge_copies(self) -> None:
-        """:raises NotCopied: copying failed, or nothing young enough was copied"""
+        """:raises NotCopied: copying failed, or no recent backup was copied"""
         wanted = self.configuration.offsite
         if wanted is None:
             return
@@ -203,9 +203,9 @@ class Standing:
 
 
 def read_standing(configuration: Configuration, now: Optional[datetime.datetime] = None) -> Standing:
-    """Look at every backup of the store.
+    """Read every backup of the store.
 
-    One whose manifest cannot be read is named, not fatal: it must not hide the good ones.
+    An unreadable manifest is listed and not fatal: it must not hide the good ones.
     """
     good, bad = manifests.read_each(configuration.store.directories())
     backups = [

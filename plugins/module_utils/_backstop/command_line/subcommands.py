@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What ``backstop`` can be asked for: one entry of SUBCOMMANDS each."""
+"""The subcommands of ``backstop``: one entry of SUBCOMMANDS each."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class Call:
         return found if identity is None else dataclasses.replace(found, age_identity=identity)
 
     def configurations(self) -> List[Configuration]:
-        """The one that was named, else all of this host."""
+        """The named configuration, else all of this host."""
         directory = self.options.config_directory
         return [load(directory, name) for name in ([self.options.name] if self.options.name else names(directory))]
 
     def place(self, standing: Standing) -> BackupPlace:
-        """The backup that was named, else the newest verified one of this database."""
+        """The named backup, else the newest verified one of this database."""
         wanted = self.options.backup
         if wanted is None:
             if standing.newest is None:
@@ -109,7 +109,7 @@ def _list(call: Call) -> int:
 
 
 def _list_copies(call: Call) -> int:
-    """Ask the remotes. Without this, what was found there last is told."""
+    """Ask the remotes. Without this option, the last known copies are shown."""
     found, rows = [], [("copy", "kind", "created", "size", "level", "problem")]
     for configuration in call.configurations():
         if configuration.offsite is None:
@@ -157,7 +157,7 @@ def _verify(call: Call) -> int:
 
 
 def _evaluated(act: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
-    """A check whose precondition does not hold was not evaluated, which is neither good nor bad news of the backup."""
+    """A check whose precondition does not hold was not evaluated; it says nothing about the backup."""
     try:
         return act()
     except Refused as error:
@@ -172,7 +172,7 @@ def _evaluated(act: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
 def _drill(call: Call) -> int:
     configuration = call.configuration()
     if call.options.backup is not None:
-        # A slip of the pen is no failed drill.
+        # A typing error is not a failed drill.
         call.place(read_standing(configuration))
     facts = watched(configuration, "drill", lambda: _run_drill(call, configuration), call.output.warn)
     call.output.result(
@@ -197,9 +197,9 @@ def _run_drill(call: Call, configuration: Configuration) -> Dict[str, Any]:
 
 
 def _tidied(configuration: Configuration, site: Site) -> str:
-    """Drop the scratch database of a restore that was killed; the id in the names of this database's scratch databases.
+    """Drop the scratch database of a killed restore; returns the id for the names of this database's scratch databases.
 
-    The lock of the database's runs is held: none is at work.
+    The lock of the database's runs is held, so no restore is running.
     """
     scratch_id = RunRecords(configuration.store, configuration.database).scratch_id()
     drop_left_restore(site, scratch_id)
@@ -207,7 +207,7 @@ def _tidied(configuration: Configuration, site: Site) -> str:
 
 
 def _require_means(site: Site) -> Dict[str, Any]:
-    """What a drill needs beside the backup; asked first, so that its lack is not taken for a bad backup."""
+    """Check what a drill needs besides the backup first, so that a missing program is not taken for a bad backup."""
     with site.administer() as admin:
         site.tools(admin)
         rights = server.rights(admin, site.database)
@@ -254,7 +254,7 @@ def _backup(call: Call) -> int:
 
 
 def _copy_afterwards(call: Call, configuration: Configuration, facts: Dict[str, Any]) -> int:
-    """Copy what has no copy. That this fails takes nothing from the backup, but has a status of its own."""
+    """Copy backups without a copy. A failure does not affect the backup, but has its own exit status."""
     if configuration.offsite is None:
         return OK
     try:
@@ -278,9 +278,9 @@ def _copy(call: Call) -> int:
 
 
 def _run_copy(call: Call, configuration: Configuration, only_check: bool = False) -> Dict[str, Any]:
-    """Copy what has none, then apply the copies' own retention.
+    """Copy backups without a copy, then apply the copies' retention.
 
-    :raises NotCopied: whatever keeps that from being done
+    :raises NotCopied: for any failure
     """
 
     require_offsite(configuration)
@@ -348,7 +348,7 @@ def _prune(call: Call) -> int:
 
             facts = watched(configuration, "prune", act, call.output.warn)
     except Refused as error:
-        # Without the reasons nobody could judge whether the refusal is right.
+        # The reasons are needed to judge whether the refusal is right.
         for item in error.details.get("items", []):
             call.output.warn(_item_line(item, "would be deleted"))
         raise
@@ -394,7 +394,7 @@ def _item_line(item: Dict[str, Any], gone: str) -> str:
 
 
 def _ready(call: Call) -> int:
-    """Try what every job needs. The answer goes to a file too: a unit of systemd has no other way to hand it over."""
+    """Check what every job needs. The result is written to a file too, the only way for a systemd unit to return it."""
     configuration = call.configuration()
     answer: Dict[str, Any] = {"configuration": configuration.name, "python": sys.executable, "uid": os.geteuid()}
     try:
@@ -418,7 +418,7 @@ def _tried(configuration: Configuration, call: Call) -> str:
     try:
         site = configuration.site(call.progress)
     except BackstopError:
-        # systemd gives a credential to the units that are told to have it.
+        # systemd passes a credential only to units that are configured for it.
         if configuration.password is None or configuration.password.key != "password_credential":
             raise
         return "a store that can be written; the server was not tried, for its password is a credential of the jobs"
@@ -449,9 +449,9 @@ def _status(call: Call) -> int:
     return worst
 
 
-#: Of several databases, the state that the command ends with.
+#: The overall state of several databases.
 _WORST_FIRST = (TOO_OLD, FAILED, COULD_NOT_VERIFY, NOT_COPIED, OK)
-#: How often the same lack of a backup is told.
+#: How often the same missing backup is notified.
 _REMIND_SECONDS = 24 * 3600
 
 
@@ -500,7 +500,7 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
-# Arguments, each by the name under which a subcommand lists it.
+# Arguments, by the names under which a subcommand lists them.
 _Parser = argparse.ArgumentParser
 
 
@@ -573,7 +573,7 @@ def _judging(parser: _Parser) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Subcommand:
-    """One thing that the command does."""
+    """One subcommand."""
 
     name: str
     what: str

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How people at a host's terminal call what they set and start: options, keys of the configuration, subcommands."""
+"""The names that users of the command know for settings and actions: options, configuration keys, subcommands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Dict
 from ..base.remedies import Action, Given, Setting, Start, Words
 from .configuration import DIRECTORY
 
-#: Keys of the configuration; ``%s`` is its directory.
+#: Configuration keys; ``%s`` is the configuration's directory.
 _KEYS: Dict[enum.Enum, str] = {
     Setting.ADMINISTRATION: "the section administration of the configuration below %s",
     Setting.CLIENT_BIN_DIR: "client_bin_dir in the configuration below %s",
@@ -69,7 +69,7 @@ _NAMES: Dict[enum.Enum, str] = {
 class CommandWords(Words):
     """
     :param directory: of the configurations
-    :param name: of the configuration that this is about
+    :param name: of the configuration
     """
 
     def __init__(self, directory: str = DIRECTORY, name: str = "DATABASE") -> None:
