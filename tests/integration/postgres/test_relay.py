@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The relay on a real server: who gets in through it, what passes through it, how it ends."""
+"""The relay on a real server: who may connect through it, what it passes on, how it ends."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from support.collection_files import ROOT
 from support.prisma_database import until
 
 USER, SECRET = "shop user", "p@ss/w#rd $HOME%ä\u00a0Ⅸ'"
-#: Roles by how the server asks for their password.
+#: Roles by the server's password authentication method.
 METHODS = {USER: "scram-sha-256", "old": "md5", "plain": "password"}
 
 
 def certificate(folder, name):
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    """A self-signed certificate for 127.0.0.1, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -93,7 +93,7 @@ def way(request, cluster):
 
 @contextlib.contextmanager
 def relay_to(url):
-    """A relay; the directory of its socket."""
+    """Start a relay; the directory of its socket."""
     with relayed(url) as way:
         yield parse_qs(urlsplit(way).query)["host"][0]
 
@@ -156,7 +156,7 @@ def test_only_for_the_user_whose_password_it_has(way):
 
 
 def test_other_users_of_the_host_are_turned_away(way, monkeypatch):
-    """The directory keeps them out already; here the kernel's answer is another than ours."""
+    """The directory already keeps them out; here the kernel reports another user id than ours."""
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     assert "closed the connection" in refusal(way)
 
@@ -187,7 +187,7 @@ def test_a_server_without_the_expected_certificate(cluster, tmp_path):
 
 
 class FalseServer:
-    """Asks for the password by SCRAM, and lets everybody in without a proof of its own."""
+    """Asks for the password by SCRAM, and accepts every client without proving that it knows the password itself."""
 
     def __init__(self, answers):
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -362,7 +362,7 @@ with relayed("postgresql://u:x@127.0.0.1:1/d") as way:
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(request, monkeypatch):
-    short = tempfile.mkdtemp(prefix="r-", dir="/tmp")  # pytest's own can be too long for a socket
+    short = tempfile.mkdtemp(prefix="r-", dir="/tmp")  # pytest's own path can be too long for a socket
     request.addfinalizer(lambda: shutil.rmtree(short))
     monkeypatch.setenv("TMPDIR", short)
     monkeypatch.setattr(directories.tempfile, "tempdir", None)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Scenario 1 with the real Prisma: what a failed migration left goes and is kept; killed anywhere, it finishes."""
+"""Scenario 1 with the real Prisma: a failed migration's leftovers are kept and removed; a killed run is finished."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from support.prisma_project import PrismaProject
 pytestmark = pytest.mark.prisma
 
 INIT, BAD = "20250101000000_init", "20250102000000_bad"
-#: It ends Prisma's transaction by itself, so that what came before its error stays.
+#: Its own COMMIT ends Prisma's transaction, so that the statements before its error stay.
 LEAVES = """CREATE TABLE "B" (id int PRIMARY KEY); INSERT INTO "B" VALUES (1), (2);
 ALTER TABLE "A" ADD extra text; UPDATE "A" SET extra = 'x' WHERE id = 7; COMMIT; SELECT 1/0;"""
-#: Where it can be killed; test_the_list_is_whole holds it to the truth.
+#: Where it can be killed; test_the_list_is_whole compares the list with real runs.
 FAILPOINTS = [
     "step.clean.began",
     "clean.kept",
@@ -101,7 +101,7 @@ class Failed:
         return clean_failed_migration(self.site, self.place, self.project.prisma())
 
     def killed(self, failpoint, log=None):
-        """clean() in a process that is killed at a failpoint; its exit status."""
+        """Run clean() in a process that is killed at a failpoint; its exit status."""
 
         def work():
             os.environ["BACKSTOP_FAILPOINT"] = failpoint
@@ -135,7 +135,7 @@ def failed(cluster, database, tmp_path):
 
 
 def test_what_it_left_goes_and_is_kept(failed):
-    """Rows of the new table and values of the new column are in files with the command that puts them back."""
+    """Rows of the new table and values of the new column are in files with the command that restores them."""
     result = failed.clean()
     assert (result["changed"], result["outcome"], result["kept_rows"]) == (True, "dropped", 3)
     assert result["resolved"] == [BAD] and failed.states() == [(INIT, APPLIED), (BAD, ROLLED_BACK)]
@@ -171,7 +171,7 @@ def test_the_list_is_whole(failed, tmp_path):
 
 
 def failed_twice_before(failed):
-    """A try of the second migration that failed and was resolved, before the backup."""
+    """An attempt of the second migration that failed and was resolved, before the backup."""
     failed.project.add(SECOND, "SELECT 1/0;")
     failed.deploy_fails()
     with failed.database.session() as cursor:
@@ -179,10 +179,10 @@ def failed_twice_before(failed):
 
 
 def test_those_before_the_failed_one_go_too(cluster, database, tmp_path):
-    """The table of the first one was dropped and its row stayed: the next deploy was green, the application was not."""
+    """Once the first one's table was dropped but its row stayed: the next deploy succeeded, the application failed."""
     failed = Failed(cluster, database, tmp_path, {SECOND: RECEIPTS, THIRD: HALF, FOURTH: RECEIPTS}, failed_twice_before)
     assert failed.states()[-2:] == [(SECOND, APPLIED), (THIRD, FAILED)]
-    # Objects and history go in one transaction; killed right after it, the next run does the rest.
+    # Objects and history are removed in one transaction; after a kill right behind it, the next run does the rest.
     assert failed.killed("clean.committed") == -signal.SIGKILL
     assert failed.states()[-1] == (THIRD, FAILED) and not database.has("Half") and not database.has("ReceiptData")
     assert failed.clean()["resolved"] == [THIRD]
@@ -195,7 +195,7 @@ def test_those_before_the_failed_one_go_too(cluster, database, tmp_path):
 
 
 def test_cut_off_between_two_of_them(cluster, database, tmp_path):
-    """Nothing is marked as failed; the first one is out all the same."""
+    """No migration is marked as failed; the first one is reverted all the same."""
     failed = Failed(cluster, database, tmp_path, {SECOND: RECEIPTS, THIRD: "SELECT 1/0;"})
     database.execute("DELETE FROM _prisma_migrations WHERE migration_name = '%s'" % THIRD)
     result = failed.clean()

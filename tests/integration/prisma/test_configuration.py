@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Prisma's configuration is resolved by Prisma itself, whatever it is written in and however."""
+"""Prisma itself resolves its configuration, whatever its language and style."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_kind_of_file(tmp_path, name):
 
 
 def test_prisma_6_passes_over_a_datasource_without_an_engine(tmp_path):
-    """As Prisma does: then the schema's URL counts."""
+    """As Prisma does: then the schema's URL is used."""
     written = CONFIGURATIONS[".config/prisma.ts"].replace("../", "")
     project = make(tmp_path, tools().installed, "prisma.config.ts", written)
     assert not project.configuration().datasource and project.migrations() == str(tmp_path / "db" / "steps")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A migration that writes rows: what it did by itself is no loss, what somebody wrote since is."""
+"""A migration that writes rows: its own changes are no loss, rows written since are."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INSERT INTO "Stale" SELECT generate_series(1, 9);
 INSERT INTO "Old" SELECT generate_series(1, 5);
 INSERT INTO "Still" SELECT generate_series(1, 3);
 """
-#: A column filled with what no rehearsal can foresee, a new table with rows, rows changed and deleted, a table dropped.
+#: A column filled with values that no rehearsal can predict, a new table, changed and deleted rows, a dropped table.
 WORK = """
 ALTER TABLE "User" ADD COLUMN "token" UUID;
 UPDATE "User" SET "token" = gen_random_uuid();
@@ -43,7 +43,7 @@ INSERT INTO "Tariff" SELECT generate_series(1, 7);
 
 
 def prepare(database, tmp_path, work=WORK, **given) -> Driver:
-    """A deploy of that migration, to be done."""
+    """A deploy of that migration, not yet run."""
     project = PrismaProject.create(tmp_path / "release", {INIT: BEFORE})
     project.run("migrate", "deploy", url=database.url, accept=[0])
     database.execute(ROWS)
@@ -108,7 +108,7 @@ def test_what_somebody_wrote_since_is(database, driver) -> None:
 
 
 def says_what_it_destroys(driver) -> None:
-    """And every lock, of which most are held for less than anybody could look."""
+    """It also reports every lock, although most are held too briefly to be observed."""
     found = driver.site.operation.done("rehearsal")
     assert found["destroys"] == [
         "drops the table Old (5 rows)",

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""`prisma migrate deploy` through the library, on a real server: what it does, how it fails, what state is left."""
+"""`prisma migrate deploy` through the library, on a real server: what it does, how it fails, what state it leaves."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fails(project, database, **keywords):
 
 
 def prisma_says(project, database):
-    """Prisma's own answer to what we refuse before."""
+    """Prisma's own error for a case that the library refuses beforehand."""
     ended = project.run("migrate", "deploy", url=database.url)
     assert ended.returncode == 1
     return analyse("prisma migrate deploy", ended.stdout, ended.stderr)
@@ -101,7 +101,7 @@ def test_hundreds_of_migrations(project, database):
 
 
 def test_the_order_is_prismas_own(project, database, seed):
-    """Names of every shape, applied by Prisma in the order that we foretell."""
+    """Names of every form, applied by Prisma in the order that the library predicts."""
     generator = random.Random(seed)
     project.remove(INIT)
     names = {"0_init", "1_a", "10_a", "2_A", "2_a"}
@@ -228,7 +228,7 @@ def test_non_empty_database_without_history(project, database):
 
 
 def test_a_migration_without_sql(project, database):
-    """Prisma notices it only when its turn comes, so we look before."""
+    """Prisma notices it only when it reaches that migration, so the library checks first."""
     project.add(SECOND, "x")
     project.script(SECOND).unlink()
     with pytest.raises(Refused, match="P3015"):
@@ -289,14 +289,14 @@ def test_unreachable(project, database):
 
 
 def test_a_missing_database_is_not_made(project, database):
-    """Prisma would: see test_runbook_commands.py."""
+    """Prisma would create it: see test_runbook_commands.py."""
     with database.session() as cursor, pytest.raises(Refused, match="another database"):
         project.prisma().migrate_deploy(with_database(database.url, "typo"), cursor=cursor)
     assert database.value("SELECT count(*) FROM pg_database WHERE datname = 'typo'") == 0
 
 
 class SaysItIsIn:
-    """A cursor that tells us another database than the one it is in."""
+    """A cursor that reports another database than the one that it is connected to."""
 
     def __init__(self, cursor, name):
         self._cursor, self._name = cursor, name
@@ -353,7 +353,7 @@ AUDIT += 'CREATE TABLE "audit"."Note" (id int PRIMARY KEY);\n'
 
 @pytest.mark.parametrize("schema", ["public", "audit"])
 def test_several_schemas(tmp_path, database, schema):
-    """The history is in the schema that the URL names, whatever schemas there are beside it."""
+    """The history is in the schema that the URL names, whatever other schemas exist."""
     script = AUDIT.replace('CREATE SCHEMA "audit";', 'CREATE SCHEMA IF NOT EXISTS "audit";')
     project = PrismaProject.create(tmp_path / "release", {INIT: script}, schema=SEVERAL)
     url = database.url.replace("schema=public", "schema=" + schema)
@@ -419,7 +419,7 @@ def test_another_migration_takes_longer_than_the_lock_timeout(project, database)
 
 
 def test_cut_off_by_the_timeout(project, database):
-    """Without ending its session the server would go on and commit."""
+    """If its session were not ended, the server would continue and commit."""
     usual = deploy(project, database).seconds
     project.add(SECOND, TABLE_B + "SELECT pg_sleep(60);")
     error = fails(project, database, timeout=3 * usual + 2)
@@ -431,7 +431,7 @@ def test_cut_off_by_the_timeout(project, database):
 
 
 def test_cut_off_by_an_interruption(project, database):
-    """Whatever comes up while Prisma works: neither it nor its session is left behind."""
+    """Whatever exception occurs while Prisma works: neither its process nor its session is left behind."""
     project.add(INIT, TABLE_A + "SELECT pg_sleep(60);")
 
     def sleeps(cursor):
@@ -491,7 +491,7 @@ def test_no_engine(project, program):
 
 
 def test_an_engine_that_dies(project, database):
-    """Prisma ends with status 0 or 1 then, whichever it hears of first, its engine's end or the broken pipe."""
+    """Prisma then ends with status 0 or 1, depending on what it notices first: its engine's end or the broken pipe."""
     prisma = Prisma(
         str(project.path),
         node_bin_dir=str(tools().node.bin_dir),

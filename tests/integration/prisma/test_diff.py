@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Down-SQL by `prisma migrate diff` from the new release's schema to the old one's, or from files beside migrations."""
+"""Down-SQL by `prisma migrate diff` from the new release's schema to the old one's, or from files of migrations."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ CASES = 4000
 
 
 def asked(program, cases):
-    """What a JavaScript expression of `x` with dotenv as `d` and dotenv-expand as `e` is for each case."""
+    """For each case, the value of a JavaScript expression of `x`, with dotenv as `d` and dotenv-expand as `e`."""
     tools = tools_of_prisma_7()
     script = (
         "const d = require('dotenv'), e = require('dotenv-expand'), cases = JSON.parse(require('fs').readFileSync(0));"
@@ -104,7 +104,7 @@ def test_references_are_replaced_as_dotenv_expand_does(seed):
         made = {}
         for number, name in enumerate("ABCDE"):
             pieces = [" x", "/", "@", "-", " 1", " {", " }", "${Z:-q}", "${Z}", "${Z:-${Y:-r}}", "${Z-}"]
-            # An escaped reference in a value that others refer to is replaced after all; nobody writes that.
+            # dotenv-expand replaces an escaped reference in a value that others refer to; this is not used in practice.
             patterns = REFERENCES + (["\\${%s}", "\\$%s"] if name == "E" else [])
             pieces += [pattern % other for other in "ABCDE"[:number] for pattern in patterns]
             made[name] = some(chance, pieces, 5)

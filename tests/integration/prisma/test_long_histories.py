@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Hundreds of migrations, then squashed ones, with real Prisma: we say what it will do, and it does."""
+"""Hundreds of migrations, then squashed ones, with real Prisma: the library predicts what Prisma does."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_three_hundred_migrations_and_their_squash(tmp_path, database):
     assert [row.state for row in database.rows() if row.migration_name == NEXT] == ["rolled_back"] * 2 + ["applied"]
     assert database.state(project).up_to_date
 
-    # All become one, which is marked as applied; Prisma has nothing to do, and we agree.
+    # All are squashed into one, which is marked as applied; Prisma has nothing to do, and the library agrees.
     shutil.rmtree(project.migrations)
     project.migrations.mkdir()
     (project.migrations / "migration_lock.toml").write_text('provider = "postgresql"\n')

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Real Prisma 7.10, whose URL comes from prisma.config.ts: it works, and shows no password to anybody."""
+"""Real Prisma 7.10, whose URL comes from prisma.config.ts: it works, and shows no password to any user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.prisma
 INIT, SECOND = "20250101000000_init", "20250102000000_second"
 TABLE_A, TABLE_B = ('CREATE TABLE "%s" (id int);\n' % name for name in "AB")
 SCHEMA = 'datasource db {\n  provider = "postgresql"\n%s}\n'
-#: As `prisma init` of 7 writes it; the variable is set by the project's .env, as an application's is.
+#: As `prisma init` of 7 writes it; the project's .env sets the variable, as in an application.
 CONFIG = """\
 import "dotenv/config";
 import { defineConfig } from "prisma/config";
@@ -60,7 +60,7 @@ def deploy(project, database, url=None, given=(), **keywords):
 
 
 def processes():
-    """Arguments and environment of every process that can be seen."""
+    """Arguments and environment of every visible process."""
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             yield (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
@@ -93,8 +93,8 @@ def test_while_it_works_no_process_shows_the_password(make, database):
     thread.join(60)
     assert applied == [SECOND] and database.state(project).applied == [INIT, SECOND]
     assert database.value("""SELECT lock || ' ' || name || ' ' || "user" FROM "B" """) == "25s backstop x1 " + ROLE
-    # What we look at is the real thing: the CLI, and the engine with the URL among its arguments.
-    # Other tests run Prisma at the same time: only what names this database is of this one.
+    # The processes seen are the real ones: the CLI, and the engine with the URL among its arguments.
+    # Other tests run Prisma at the same time: only processes that name this database belong to this test.
     ours = [both for both in seen if any(database.name.encode() in part for part in both)]
     assert any(b"--config" in arguments and b"deploy" in arguments for arguments, _environment in ours)
     assert any(b"--datasource" in arguments and database.name.encode() in arguments for arguments, _rest in ours)
@@ -173,7 +173,7 @@ export default defineConfig({
 
 
 def test_a_failing_statement_leaves_those_before_it_and_can_be_resolved(make, database):
-    """Prisma 7 sends a script statement by statement: each commits by itself."""
+    """Prisma 7 sends a script statement by statement: each is committed separately."""
     project = make({INIT: TABLE_A, SECOND: TABLE_B + TABLE_A})
     with pytest.raises(PrismaError) as caught:
         deploy(project, database)

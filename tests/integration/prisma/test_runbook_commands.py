@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the runbook's commands answer, beside what this library answers, on the same database.
+"""The answers of the runbook's commands, compared with this library's answers, on the same database.
 
 The runbook decides by `npx prisma migrate status` and runs `npx prisma migrate deploy` as it is.
 """
@@ -170,7 +170,7 @@ def test_deploy_shows_the_password_to_every_user_of_the_host(project, database):
 
 
 def test_a_killed_deploy_goes_on_in_the_server(project, database):
-    """The runbook stops at the first error and looks at tables; the server may still be at work."""
+    """The runbook stops at the first error and looks at tables; the server may still be working."""
     deploy(project, database)
     project.add("20260101000000_slow", 'SELECT count(*) FROM "A"; CREATE TABLE "Slow" (id int);')
     with database.table_lock("A"), database.session() as cursor:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who migrates a database at this moment, by a real server's word."""
+"""Which sessions migrate a database now, as a real server reports them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_another_roles_migration_is_seen(database, cluster):
 
 
 def test_only_the_named_are_ended(database):
-    name = "backstop_" + "x" * 80  # the server keeps 63 bytes of it
+    name = "backstop_" + "x" * 80  # the server keeps the first 63 bytes
     with named_session(database, name), named_session(database, "other") as other, database.session() as cursor:
         assert [one.application_name for one in running_backends(cursor, name)] == [name[:63]]
         assert end_backends(cursor, name) == []

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The database that the runbook is about, and a shell for its commands."""
+"""The database of the runbook, and a shell for its commands."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 """The runbook's commands for backups: what they do, and what this collection does in the same place.
 
-Each docstring quotes the command; it runs as it stands there.
+Each docstring quotes the command; the test runs it unchanged.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def test_size_says_nothing(live, shell, damage):
     (dump,) = shell.files()
     dump.write_bytes(DAMAGES[damage](dump.read_bytes()))
     assert shell.run(VERIFY).returncode == 0 and dump.stat().st_size > 0
-    # What people put in its place reads the table of contents only.
+    # The usual replacement reads only the table of contents.
     assert shell.run("pg_restore --list backups/backup-*.dump").returncode == 0
     place = live.backup()
     path = place.file("archive.dump")
@@ -142,7 +142,7 @@ def test_a_dump_that_reaches_a_limit_stays_under_its_final_name(live, shell):
     assert said.returncode != 0
     (dump,) = shell.files()
     assert dump.stat().st_size > 0 and shell.run(VERIFY).returncode == 0
-    # Ours on a full disk: test_backup_failures.py.
+    # This collection on a full disk: test_backup_failures.py.
 
 
 @pytest.mark.parametrize("wanted", ["token_purchases", "receipt_data", "TokenPurchase", "tokenpurchase"])

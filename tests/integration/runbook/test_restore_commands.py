@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The runbook's commands for test restores and for going back: what they leave, and what this collection leaves.
+"""The runbook's commands for test restores and rollbacks: what they leave, and what this collection leaves.
 
-Each docstring quotes the command; it runs as it stands there.
+Each docstring quotes the command; the test runs it unchanged.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ RESTORE = "pg_restore -h localhost -U postgres -d electricity_tokens --clean --i
 
 
 def went_back(live, place, accept=0):
-    """Our complete revert; whether every table is what it was."""
+    """Run our complete revert; whether every table is as it was."""
     run = live.begun("rollback", {"backup": place.backup_id})
     build_successor(run, place)
-    revert(run, place, LossPolicy(accept, objects=1))  # what the shell made is of no rehearsed migration
+    revert(run, place, LossPolicy(accept, objects=1))  # no rehearsed migration made what the shell made
     with live.site.connect() as session:
         return not compare_tables(session, load(place)).tables
 
@@ -56,7 +56,7 @@ def test_restore_over_a_migrated_database(live, shell):
     said = shell.run(RESTORE)
     assert said.returncode == 1 and "errors ignored on restore: " in said.stderr
     assert "other objects depend on it" in said.stderr
-    # Half of it: the new row and the new table stay, while the history says that the migration was never applied.
+    # Only half is restored: the new row and the new table stay, but the history says the migration was never applied.
     assert "new" in ids(live)
     assert live.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
     assert live.value("SELECT count(*) FROM _prisma_migrations") == 1
@@ -121,7 +121,7 @@ def test_clean_and_create_of_a_bad_dump_leaves_no_database(live, shell):
     assert said.returncode == 1
     assert live.value("SELECT oid FROM pg_database WHERE datname = current_database()") != former
     assert live.value("SELECT count(*) FROM pg_constraint WHERE contype = 'p' AND conrelid >= 16384") == 0
-    # Ours from the intact backup, beside what is left; it counts the 400 rows that are gone and wants a word on them.
+    # Our revert from the intact backup counts the 400 rows that are missing and requires consent to the loss.
     with pytest.raises(Refused, match="400 rows would be lost"):
         went_back(live, place)
     assert went_back(live, place, accept=400)
@@ -147,7 +147,7 @@ def test_drop_table_and_history_in_a_heredoc(live, shell):
     live.run("receipts.sql")
     said = shell.run(HEREDOC)
     assert said.returncode == 0 and 'syntax error at or near "ORDER"' in said.stderr
-    # The table is gone, the history says that it is there: the next deploy will not make it again.
+    # The table is dropped, but the history says that it exists: the next deploy does not create it again.
     assert live.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
     assert live.value("SELECT count(*) FROM _prisma_migrations WHERE migration_name LIKE '%receipt_data'") == 1
     assert went_back(live, place)
@@ -163,7 +163,7 @@ def test_drop_cascade_takes_more_than_was_added(live, shell):
     live.execute('UPDATE "User" SET "name" = upper("name")')
     with live.site.connect() as session:
         found = leftovers(live.site, session, place)
-    # Ours says what dropping would not put right, and drops nothing.
+    # Our rollback shows what dropping would not restore, and drops nothing.
     assert found["reasons"] == ["table public.User has 20 rows with other contents"]
     assert "relation public.of_both" in found["added"]
     drop = 'psql -h localhost -U postgres -d electricity_tokens -c "DROP TABLE IF EXISTS \\"ReceiptData\\" CASCADE;"'
@@ -237,7 +237,7 @@ def test_the_second_test_restore(live, shell):
     said = shell.run(TEST_RESTORE)
     assert said.returncode == 1 and "too many command-line arguments" in said.stderr
     assert live.value("SELECT count(*) FROM pg_class WHERE relname = 'User'", "electricity_tokens_test") == 0
-    # Ours names each backup.
+    # This collection restores each backup by its name.
     assert live.backup().backup_id != live.backup().backup_id
 
 

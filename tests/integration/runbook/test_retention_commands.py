@@ -4,7 +4,7 @@
 
 """The runbook's commands for retention: what they do, and what this collection does in the same place.
 
-Each docstring quotes the command; it runs as it stands there.
+Each docstring quotes the command; the test runs it unchanged.
 """
 
 from __future__ import annotations

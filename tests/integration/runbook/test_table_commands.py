@@ -4,8 +4,8 @@
 
 """The runbook's commands for a corrupted table (scenario 3): what they leave, and what this collection leaves.
 
-Each docstring quotes the command; it runs as it stands there, but for the table's name where the runbook's own name
-finds no table at all.
+Each docstring quotes the command; the test runs it unchanged, except for the table's name where the runbook's own
+name matches no table.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def test_the_scenario_literally(receipts, shell):
     receipts.backup("daily", tables=["ReceiptData"])
     before = digest(receipts)
     said = shell.run(SCENARIO)
-    # Every receipt is gone, there is no copy of any, and the script ends with 0.
+    # Every receipt is lost, there is no copy of any, and the script ends with 0.
     assert (said.returncode, number(receipts), shell.files()) == (0, 0, [])
     assert "no matching tables were found" in said.stderr and "No such file or directory" in said.stderr
     result = restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
@@ -124,7 +124,7 @@ def test_data_whose_parent_is_gone(receipts, shell):
     with pytest.raises(Refused, match="cannot be put right"):
         restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert digest(receipts) == before
-    # Ours can leave that one out.
+    # Our restore can leave that one out.
     done = restore_table(receipts.site, TableRestoreRequest("ReceiptData", mode="repair", where="\"id\" <> 'r9'"))
     assert done["changed"] and number(receipts) == 399
     said = shell.run(TRUNCATE + LOAD)

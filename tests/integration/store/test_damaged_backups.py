@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Backups that were changed after they were made: found before anything is built on them."""
+"""Backups that were changed after they were made: detected before they are used."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def drilled(shared_databases):
 
 @pytest.fixture
 def backup(drilled, tmp_path):
-    """A copy of it that a test may damage; beside it the database."""
+    """A copy of the backup that a test may damage, and its database."""
     live, place = drilled
     copy = BackupPlace(place.kind, place.backup_id, str(tmp_path / place.backup_id))
     shutil.copytree(place.path, copy.path)
@@ -46,7 +46,7 @@ def path_of(place, name="archive.dump"):
 
 @contextlib.contextmanager
 def found_at_every_level(live, place, told):
-    """Each way to use the backup refuses, no database is left, and the backup is not listed as verified any more."""
+    """Each use of the backup is refused, no database is left, and the backup is not listed as verified any more."""
     yield
     for level in manifests.LEVELS:
         with pytest.raises(BackstopError) as caught:
@@ -59,7 +59,7 @@ def found_at_every_level(live, place, told):
 
 
 def test_bit_flips_in_the_archive(backup, seed):
-    """Nothing but a checksum finds all of them: pg_restore --list finds few, and some a full read does not find."""
+    """Only a checksum finds all of them: pg_restore --list finds few, and a full read misses some."""
     live, place = backup
     chance = random.Random(seed)
     path = path_of(place)
@@ -110,7 +110,7 @@ def edit(place, change):
 
 
 def test_an_edited_manifest_voids_the_verification(backup):
-    """What was verified is the manifest of then."""
+    """The verification applies to the manifest at that time."""
     live, place = backup
     edit(place, lambda manifest: manifest["tables"][0]["digest"].update(rows=1))
     assert manifests.level_of(place) is None

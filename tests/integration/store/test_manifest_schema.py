@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""docs/manifest.schema.json describes what backups really have."""
+"""docs/manifest.schema.json describes the fields of real backups."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCHEMA = json.loads((pathlib.Path(__file__).resolve().parents[3] / "docs" / "man
 
 
 def closed(schema):
-    """The schema without room for fields that it does not describe."""
+    """The schema, changed to allow no fields that it does not describe."""
     schema = copy.deepcopy(schema)
     waiting = [schema]
     while waiting:
@@ -61,7 +61,7 @@ def test_real_manifests_have_nothing_else(real_manifests):
 
 
 def written(manifest):
-    """As it would be written, and not as it was read."""
+    """The manifest as it would be written, not as it was read."""
     return dataclasses.replace(manifest, source=None).to_json()
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The modules pg_backup_prune, pg_backup_mark and pg_backup_info. No database is there to be asked."""
+"""The modules pg_backup_prune, pg_backup_mark and pg_backup_info, without any database."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def nightly(store):
 
 
 def asked(module, store, check=False, **parameters):
-    """What the module returns, in this process."""
+    """The module's result, in this process."""
     return module.act(Request({"store": store.root, **parameters}, check, True, lambda text: None))
 
 
@@ -113,7 +113,7 @@ def test_mark_refuses(store, nightly):
 
 
 def test_run_by_ansible(store, nightly, tmp_path):
-    """Options as a task gives them; with the defaults, three of four would go at once."""
+    """Options as in a task; with the defaults, three of four would be deleted at once."""
     made_backup(store, "emergency", utc("2025-06-01"))
     arguments = {"store": store.root, "keep_days": 1, "keep_weeks": 1}
     refused = run_module(tmp_path, "pg_backup_prune", arguments)

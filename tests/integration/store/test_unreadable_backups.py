@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Backups whose manifest or verification cannot be read: told with the reason, chosen by nobody, in nobody's way, and
-removed by a person only."""
+"""Backups whose manifest or verification cannot be read: listed with the reason, never selected, no obstacle to
+others, and removed only by hand."""
 
 from __future__ import annotations
 

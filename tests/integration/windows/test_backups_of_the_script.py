@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the script for Windows makes, as far as it can be had without Windows.
+"""Backups of the script for Windows, as far as they can be made without Windows.
 
-Its argument lists and queries are taken out of its text and run by PostgreSQL's programs here; its manifest is filled
-in as its text says. The readers of this collection take the result for what it is.
+The script's argument lists and queries are extracted from its text and run by PostgreSQL's programs here; its manifest
+is filled in as its text says. This collection reads the result as a backup.
 """
 
 from __future__ import annotations

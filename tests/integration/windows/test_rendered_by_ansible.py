@@ -38,7 +38,7 @@ def test_the_same_text_and_no_password(tmp_path):
     ]
     book = tmp_path / "play.yml"
     book.write_text(yaml.safe_dump([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]), "utf-8")
-    # As inventory, so that a task may say otherwise.
+    # In the inventory, so that a task can override it.
     inventory = tmp_path / "inventory.json"
     given = {**DEFAULTS, **values, "ansible_python_interpreter": sys.executable}
     inventory.write_text(json.dumps({"all": {"hosts": {"localhost": None}, "vars": given}}), "utf-8")

@@ -16,6 +16,6 @@ __all__ = ["cluster", "databases", "plain", "realistic", "seed", "shared_databas
 
 @pytest.fixture(autouse=True)
 def words_of_ansible():
-    """What to do is said as users of the playbooks read it."""
+    """Hints are worded for users of the playbooks."""
     with in_words_of(AnsibleWords()):
         yield

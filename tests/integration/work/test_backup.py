@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Backups of a database that is being used: what comes back is what the manifest says, and nothing leaks."""
+"""Backups of a database in use: the restored contents match the manifest, and no secret is exposed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from support.prisma_database import until
 
 
 def writer(live, seed):
-    """Inserts, updates and deletes purchases until it is told to stop."""
+    """Inserts, updates and deletes purchases until it is stopped."""
 
     def work(stop):
         chance = random.Random(seed)
@@ -56,8 +56,8 @@ def rows_written(live):
 
 
 def test_backup_under_writers_is_one_moment(plain, seed):
-    """The archive gives back exactly what the manifest says although rows change while pg_dump runs."""
-    # Enough to dump that the writers work meanwhile.
+    """The archive restores exactly what the manifest says although rows change while pg_dump runs."""
+    # Enough rows that the writers work while they are dumped.
     plain.execute(
         "INSERT INTO \"User\" SELECT 'x' || g, 'x' || g, repeat(md5(g::text), 25) FROM generate_series(1, 6000) g"
     )
@@ -80,12 +80,12 @@ def truncate_and_refill(live, cursor):
 
 
 def test_truncate_during_a_backup_is_never_in_it(plain):
-    """TRUNCATE is not bound to snapshots: without locks first, pg_dump writes an empty table and ends with 0."""
+    """TRUNCATE does not respect snapshots: without locks first, pg_dump writes an empty table and ends with 0."""
     done = []
 
     def truncate_once(stop):
         with plain.session(user=OWNER) as cursor:
-            # When the backup holds its locks: pg_dump, which comes later, queues behind this.
+            # Once the backup holds its locks: pg_dump, which comes later, queues behind this TRUNCATE.
             until(lambda: locks_of_a_backup(cursor), "the backup holds its locks")
             truncate_and_refill(plain, cursor)
             done.append(1)
@@ -106,7 +106,7 @@ def locks_of_a_backup(cursor):
 
 
 def test_truncate_that_leaves_no_room_for_a_backup(plain):
-    """Somebody who truncates without a pause is named; the application is not held up for longer than that takes."""
+    """A session that truncates without a pause is named; the application waits no longer than one attempt takes."""
     rounds = []
 
     def truncate(stop):
@@ -169,7 +169,7 @@ def test_what_a_backup_holds(plain):
 
 
 def test_a_password_that_is_also_a_name_spoils_nothing(databases):
-    """Hiding the password must not reach what is kept: roles.sql would create a role called ********."""
+    """The password must not be masked in stored files: roles.sql would create a role called ********."""
     live = databases.make("shop")
     databases.cluster.create_role("shop", "LOGIN SUPERUSER", password="shop")
     try:
@@ -182,7 +182,7 @@ def test_a_password_that_is_also_a_name_spoils_nothing(databases):
 
 
 def arguments_and_environment_of_all():
-    """What every user of this host can see of each process, and who sees a password there."""
+    """What every user of this host can see of each process, to find exposed passwords."""
     seen = []
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         try:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Backups that cannot be made: a clear error, nothing listed, what was there before untouched."""
+"""Backups that cannot be made: a clear error, nothing listed, existing backups unchanged."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ print(place.backup_id)
 
 
 def in_another_process(live, *, failpoint="", limit=0):
-    """A backup in a process of its own, which can be killed or limited."""
+    """Make a backup in a separate process, which can be killed or limited."""
     environment = {**os.environ, "BACKSTOP_FAILPOINT": failpoint}
     argv = [live.cluster.url(live.name, user=OWNER), live.store.root, str(live.cluster.bin_dir), str(limit)]
     return subprocess.run(
@@ -62,7 +62,7 @@ def in_another_process(live, *, failpoint="", limit=0):
 
 @pytest.fixture
 def large(plain):
-    """Enough rows for pg_dump to be met while it writes."""
+    """Enough rows that pg_dump can be observed while it writes."""
     plain.execute(
         "INSERT INTO \"User\" SELECT 'x' || g, 'x' || g, repeat(md5(g::text), 40) FROM generate_series(1, 20000) g"
     )
@@ -79,7 +79,7 @@ def fingerprint(folder):
 
 @contextlib.contextmanager
 def fails_and_touches_nothing(live, message):
-    """The block fails with this message; an older backup stays as it was, byte for byte, and nothing is added."""
+    """The block fails with this message; an older backup is unchanged, byte for byte, and nothing is added."""
     before = fingerprint(live.store.root)
     with pytest.raises(BackstopError, match=message) as caught:
         yield caught
@@ -88,7 +88,7 @@ def fails_and_touches_nothing(live, message):
 
 
 def test_locked_table_is_named(plain):
-    """The runbook's pg_dump waits as long as the lock lives."""
+    """The runbook's pg_dump waits until the lock is released."""
     plain.backup()
     with plain.session(user=OWNER) as cursor:
         cursor.execute("SET application_name = 'nightly job'")
@@ -103,7 +103,7 @@ def test_locked_table_is_named(plain):
 
 
 def pg_dump_of(live):
-    """Process of pg_dump that writes into this store."""
+    """The pg_dump process that writes into this store."""
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         with contextlib.suppress(OSError), open(path, "rb") as stream:
             argv = stream.read().split(b"\0")
@@ -157,7 +157,7 @@ def test_the_servers_side_of_pg_dump_is_ended(large):
     ["backup.snapshot", "backup.dumping", "backup.dumped", "backup.before-manifest", "backup.before-rename"],
 )
 def test_killed_in_the_middle(plain, failpoint):
-    """What is left is not listed, and removed by the next backup."""
+    """The leftovers are not listed, and the next backup removes them."""
     good = plain.backup()
     before = fingerprint(good.path)
     assert in_another_process(plain, failpoint=failpoint).returncode == -signal.SIGKILL
@@ -170,7 +170,7 @@ def test_killed_in_the_middle(plain, failpoint):
 
 
 def test_killed_right_after_the_rename(plain):
-    """Then it exists, whole, and can be verified."""
+    """Then the backup exists, is complete, and can be verified."""
     assert in_another_process(plain, failpoint="backup.committed").returncode == -signal.SIGKILL
     (place,) = plain.store.backups()
     assert manifests.level_of(place) is None
@@ -208,7 +208,7 @@ def test_full_disk_at_the_manifest(plain):
 def test_store_that_cannot_be_written(plain, tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o700)
-    # Nobody writes below /proc, root neither.
+    # No user can write below /proc, not even root.
     path = "/proc/backstop" if ROOT else str(folder / "store")
     folder.chmod(0o500)
     plain.site = dataclasses.replace(plain.site, store=Store(path))
@@ -229,7 +229,7 @@ def test_store_that_is_a_file(plain, tmp_path):
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
 def test_store_that_others_can_enter(plain, mode):
-    """The runbook's chmod comes after the dump, which anybody could read until then."""
+    """The runbook's chmod comes after the dump, which every user could read until then."""
     plain.backup()
     os.chmod(plain.store.root, mode)
     with fails_and_touches_nothing(plain, "The store can be entered by other users") as caught:
@@ -238,7 +238,7 @@ def test_store_that_others_can_enter(plain, mode):
 
 
 def other_version(cluster):
-    """Programs of another major version, where this machine has some."""
+    """Programs of another major version, if this machine has any."""
     found = glob.glob("/usr/lib/postgresql/*/bin")
     found += glob.glob(str(default_wheel_directory() / "*" / "*" / "pginstall" / "bin"))
     majors = {path: major_of(pathlib.Path(path)) for path in found}
@@ -258,7 +258,7 @@ def test_wrong_client_version(plain, tmp_path):
 
 
 def test_role_without_rights(databases):
-    """A dump that leaves rows out is none."""
+    """A dump without some of the rows is not a backup."""
     live = databases.make("shop")
     live.backup()
     app = databases.existing("shop", user="shop_app")

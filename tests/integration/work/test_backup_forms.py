@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The forms of a backup: a directory, plain SQL beside it, the schema alone; and using one again."""
+"""The formats of a backup: a directory, an additional plain SQL file, the schema only; and reusing a backup."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_prismas_schema_is_kept_as_sql(plain, tmp_path):
     assert "prisma-schema.sql" in manifests.load(place).files and PASSWORD not in answer.printed
 
 
-# The schema alone
+# The schema only
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_the_schema_alone_is_never_taken_for_a_full_backup(plain, schema):
     assert backup_to_revert_to(plain.site, None).backup_id == whole.backup_id
 
 
-# Using one again
+# Reusing a backup
 
 
 def age(place, seconds):
@@ -235,7 +235,7 @@ def test_a_drill_is_believed_while_it_is_young_and_no_file_changed(plain):
 def test_the_modules_change_nothing_the_second_time(plain, tmp_path):
     connection = {"url": plain.cluster.url("shop", user=OWNER)}
     common = {"connection": connection, "store": plain.store.root, "client_bin_dir": str(plain.cluster.bin_dir)}
-    # A release from before the first migration has no folder of them.
+    # A release from before the first migration has no migrations folder.
     arguments = {**common, "format": "directory", "jobs": 2, "plain": True, "max_age": 3600}
     arguments["migrations_path"] = str(tmp_path / "none")
     first = run_module(tmp_path, "pg_dump", arguments)

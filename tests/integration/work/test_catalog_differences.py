@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a restore names or orders differently is no difference where the database is the same to its users."""
+"""Names and order that a restore changes do not count as differences if users see the same database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store, new_id
 from support.databases import OWNER
 
-#: Each was refused, or compared with another result, though a restore gives back all that there is.
+#: Each was refused, or compared with another result, although a restore brings everything back.
 ODD = """
 SET ROLE shop_owner;
 CREATE TABLE customer (id int PRIMARY KEY);
@@ -105,7 +105,7 @@ SYSTEM_OBJECTS = [
 
 @pytest.fixture(scope="module")
 def odd(shared_databases):
-    """The odd database, with an index that could not be built, and its backup."""
+    """The odd database, with an index whose build failed, and its backup."""
     live = shared_databases.make("odd", user=None)
     live.execute(ODD)
     with pytest.raises(psycopg2.Error):
@@ -140,7 +140,7 @@ def test_an_odd_database_is_proved_and_what_is_left_out_is_named(restored):
 
 
 def test_privileges_that_no_dump_carries_are_named(odd):
-    """Those of the server's own objects; a new database has none that differ from what they usually are."""
+    """Privileges on the server's own objects; in a new database none differ from the defaults."""
     live, _place, manifest = odd
     found = [entry.name for entry in manifest.not_covered if entry.kind == "privileges on"]
     assert found == SYSTEM_OBJECTS
@@ -217,7 +217,7 @@ def test_no_password_is_in_a_manifest_and_another_one_is_noticed(odd, restored):
     assert "hunter" not in repr(found)
 
 
-#: One change on the restored copy, what is told, and how it is taken back.
+#: One change on the restored copy, the reported difference, and how the change is reverted.
 CHANGES = [
     (
         "REVOKE ALL ON place_1 FROM shop_owner",
@@ -301,7 +301,7 @@ def test_an_encrypted_backup_is_compared_without_its_key(odd):
 
 @pytest.fixture(scope="module")
 def owned(shared_databases):
-    """A database as a provider makes it: the superuser made the extension and the mapping, its owner backs it up."""
+    """A database as a provider makes it: the superuser created the extension and the mapping, its owner backs it up."""
     live = shared_databases.make("owned", user=OWNER)
     live.execute("CREATE EXTENSION pg_trgm; COMMENT ON FUNCTION similarity(text, text) IS 'mine'")
     live.execute(FOREIGN + "GRANT USAGE ON FOREIGN SERVER far TO shop_owner")

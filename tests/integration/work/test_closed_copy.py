@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is tried on a copy of a database must not act on another one: ways out are closed, or named and refused."""
+"""SQL that is tried on a copy must not affect another database: connections out are closed, or named and refused."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ OPTIONS = "SELECT srvoptions FROM pg_foreign_server WHERE srvname = 'elsewhere'"
 
 @pytest.fixture
 def live(databases, plain):
-    """As its superuser: nobody else restores these extensions."""
+    """As superuser, because no other role can restore these extensions."""
     plain.execute("UPDATE _prisma_migrations SET checksum = encode(sha256(''), 'hex')")
     return databases.existing(plain.name, user=None)
 
 
 @pytest.fixture
 def elsewhere(databases, live):
-    """Another database of the same server, and a foreign table of the live one that leads there."""
+    """Another database of the same server, and a foreign table of the live one that points to it."""
     other = databases.make("other")
     other.execute("CREATE TABLE received (note text); ALTER TABLE received OWNER TO " + OWNER)
     with live.session() as cursor:
@@ -58,7 +58,7 @@ def copy_of(live):
 
 
 def rehearsed(site, scratch, tmp_path, sql, place=None):
-    """Rehearse one migration. Prisma's part, which runs SQL and keeps the history, is the least that does so."""
+    """Rehearse one migration. Prisma's part is reduced to running the SQL and keeping the history."""
     migrations = tmp_path / "migrations"
     with site.connect() as session:
         applied = session.rows("SELECT migration_name FROM public._prisma_migrations")
@@ -117,7 +117,7 @@ def test_what_cannot_be_closed_is_rehearsed_in_a_server_that_connects_to_nothing
     site, scratch, place = copy_of(live)
     with pytest.raises(CannotBeClosed, match="extension dblink reaches other databases"):
         rehearsed(site, scratch, tmp_path / "refused", "SELECT 1")
-    # Written with strings that are put together, for a scratch database refuses what it can read.
+    # The SQL is encoded, because a scratch database refuses outgoing statements that it can recognize.
     hidden = "DO $x$ BEGIN EXECUTE convert_from(decode('%s', 'hex'), 'UTF8'); END $x$" % sql.encode().hex()
     facts = rehearsed(site, scratch, tmp_path, hidden, place)
     assert facts["closed_server"] == "extension dblink reaches other databases or servers"
@@ -139,7 +139,7 @@ def test_down_sql_is_not_tried_on_another_database(live, elsewhere):
 
 
 def test_what_only_a_superuser_can_close_is_named(plain):
-    """As the owner, a REVOKE on dblink's functions only warns; and what its superuser took away counts."""
+    """As the owner, a REVOKE on dblink's functions only warns; a REVOKE by its superuser takes effect."""
     plain.execute(r"""
         CREATE EXTENSION dblink;
         CREATE LANGUAGE anything HANDLER plpgsql_call_handler;

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The drill in a server of its own: everything comes back without the live server, and nothing is left of it."""
+"""The drill in a separate server: everything is restored without the live server, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_it_needs_no_live_server(plain, folder):
 
 
 def test_a_role_that_the_backup_lacks(plain, folder):
-    """Somebody who thinned out roles.sql learns it from the drill, not at night."""
+    """The drill reports a role that was removed from roles.sql, long before a real restore needs it."""
     place = plain.backup()
     path = pathlib.Path(place.file("roles.sql"))
     path.write_text("".join(line for line in path.read_text().splitlines(True) if OWNER not in line))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A system library sorts otherwise since the database was built: told, and no obstacle to going back."""
+"""A system library sorts differently since the database was built: reported, and no obstacle to a revert."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_they_are_told(aged):
 
 
 def test_a_revert_builds_with_todays_and_an_undo_brings_back_what_was(aged):
-    """template0 has no version of its own, so making a database from it never fails on one."""
+    """template0 records no version, so creating a database from it never fails because of one."""
     place = aged.backup()
     assert verify(aged.site, place, "restored")["level"] == "restored"
     run = aged.begun("rollback")
@@ -72,7 +72,7 @@ def test_a_revert_builds_with_todays_and_an_undo_brings_back_what_was(aged):
 
 
 def test_a_restore_in_place_keeps_that_of_the_database(aged):
-    """The collation is made anew; the database keeps the version that it says, and its indexes are built today."""
+    """The collation is recreated; the database keeps its recorded version, and its indexes are rebuilt today."""
     place = aged.backup()
     run = aged.begun("rollback")
     revert_in_place(run, place, LossPolicy(0))
@@ -82,7 +82,7 @@ def test_a_restore_in_place_keeps_that_of_the_database(aged):
 
 
 def test_a_template_of_another_version_is_told(aged):
-    """As after an upgrade that kept template0: the server's own words, and nothing is left."""
+    """As after an upgrade that kept template0: the server's own error is shown, and nothing is left."""
     place = aged.backup()
     aged.execute("UPDATE pg_database SET datcollversion = '2.0' WHERE datname = 'template0'", "postgres")
     before = aged.names()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The retention of second copies, by real rclone on a directory. No database is asked."""
+"""The retention of second copies, by real rclone on a directory. No database is needed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def week(tmp_path_factory):
 
 @pytest.fixture
 def site(week, tmp_path):
-    """Those of a test of its own."""
+    """A separate copy of the store and the remote for one test."""
     folder, nights = week
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     made = Copies(tmp_path)
@@ -75,18 +75,18 @@ def site(week, tmp_path):
 
 
 def test_a_rule_of_their_own(site):
-    """Backups stay in the store whatever becomes of their copies, and the other way round."""
+    """Backups stay in the store when their copies are deleted, and vice versa."""
     assert site.prune(only_check=True) == set(site.nights[:2]) and site.copied() == set(site.nights)
     assert site.prune() == set(site.nights[:2])
     assert site.copied() == set(site.nights[2:]) and len(site.store.backups()) == 4
     assert site.prune() == set()
-    # What was given up is not copied again.
+    # A deleted copy is not copied again.
     assert copy_missing(site.site, site.offsite, TWO, NOW) == []
     assert sorted(place.name for place in site.folder.glob("*/*")) == sorted(site.nights[2:])
 
 
 def test_without_the_store(site):
-    """The hashes of the manifests do then."""
+    """The hashes of the manifests are used instead."""
     shutil.rmtree(site.store.root)
     assert site.prune() == set(site.nights[:2])
 
@@ -142,7 +142,7 @@ def test_a_copy_that_cannot_be_read_is_kept_and_stops_nobody(site):
 
 
 def test_given_up_and_killed(site, monkeypatch):
-    """A copy without a manifest is none, and the next run removes it."""
+    """Files without a manifest do not count as a copy, and the next run removes them."""
     monkeypatch.setattr(copies_module, "reach", lambda name: 1 / 0 if name == "copy.given-up" else None)
     with pytest.raises(ZeroDivisionError):
         site.prune()
@@ -153,7 +153,7 @@ def test_given_up_and_killed(site, monkeypatch):
 
 
 def test_a_damaged_backup_is_not_copied(tmp_path):
-    """It keeps no other from being copied, is told once, and is no candidate any more."""
+    """It does not keep others from being copied, is reported once, and is no longer a candidate."""
     site = Copies(tmp_path)
     place, good = (made_backup(site.store, "daily", utc("2025-06-%d" % day)) for day in (10, 11))
     path = pathlib.Path(place.file("archive.dump"))

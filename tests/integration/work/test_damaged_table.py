@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A table that the server itself cannot read any more: what can be read is saved, and it goes on only with consent.
+"""A table that the server itself cannot read any more: readable rows are saved, and work continues only with consent.
 
-pg_surgery kills the stored parts of large values, so that the rows are there and cannot be read whole, as after a disk
-lost a page.
+pg_surgery kills the TOAST chunks of large values, so that the rows exist but cannot be read completely, as after a
+disk lost a page.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BIG = "(SELECT string_agg(md5((g * 1000 + i)::text), '') FROM generate_series(1,
 
 @pytest.fixture
 def damaged(plain):
-    """Of 40 rows with a large text, 2 cannot be read; a backup from before that has all."""
+    """Of 40 rows with a large text, 2 cannot be read; an earlier backup has all of them."""
     with plain.session(user=OWNER) as cursor:
         cursor.execute(
             "CREATE TABLE documents (id int PRIMARY KEY, body text);"
@@ -93,7 +93,7 @@ def test_saved_and_restored_with_consent(damaged):
 
 
 def test_no_other_failure_counts_as_damage(damaged, monkeypatch):
-    """A backup that fails for another reason is never passed over."""
+    """A backup that fails for another reason is never ignored."""
     from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import table as table_restore
 
     def fails(*_arguments, **_keywords):
@@ -111,12 +111,12 @@ def test_no_other_failure_counts_as_damage(damaged, monkeypatch):
 
 
 def whole(live):
-    """The body of every document, read one by one."""
+    """The number of documents whose body can be read completely, each row separately."""
     return live.value("SELECT count(*) FROM documents WHERE length(body) = 6400")
 
 
 def test_a_swap_keeps_the_damaged_table_and_wants_a_word(damaged):
-    """Its loss cannot be counted, so it is not guessed; nothing is destroyed by going on."""
+    """Its loss cannot be counted, so it is not estimated; continuing destroys nothing."""
     place = damaged.store.backups()[0]
     damaged.execute('UPDATE "User" SET "name" = \'x\' WHERE "id" = \'u1\'')
     run = damaged.begun("rollback", {"backup": place.backup_id})
@@ -169,7 +169,7 @@ def test_in_place_what_can_be_read_is_saved_first(damaged):
 
 
 def test_the_other_ways_back_say_what_is_wrong(damaged):
-    """Down-SQL is proved on a copy, which a whole backup is needed for; leftovers are compared row by row."""
+    """Down-SQL is proved on a copy, which needs a complete backup; leftovers are compared row by row."""
     with pytest.raises(Refused, match="Table public.documents is damaged: the server cannot read all of it") as caught:
         damaged.backup("emergency")
     assert "rollback_corrupted_table" in caught.value.hint and "rollback_accept_unreadable" in caught.value.hint

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a migration destroys is told, with how much of it there was; what it only renames or makes anew is not."""
+"""What a migration destroys is reported with its amount; what it only renames or recreates is not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CREATE TABLE "Flat" (n float8);
 INSERT INTO "Flat" VALUES (1), (1.5), (1.5), (NULL);
 """
 RETYPED = "changes the type of TokenPurchase.purchaseDate from timestamp(3) without time zone to %s"
-#: What is run, and all that is told of it.
+#: The SQL, and everything that is reported about it.
 CASES = [
     ('ALTER TABLE "User" DROP COLUMN "name" CASCADE', ["drops User.name (18 values)", "drops the view Names"]),
     ('ALTER TABLE "User" RENAME COLUMN "name" TO "label"', []),
@@ -104,7 +104,7 @@ def contents(opened):
 
 @pytest.fixture(scope="module")
 def prepared(shared_databases):
-    """What each case is copied from."""
+    """The database that each case copies."""
     made = shared_databases.make("destruction")
     with made.session(user=OWNER) as cursor:
         cursor.execute(MORE + "SELECT lo_create(424242);")
@@ -116,7 +116,7 @@ def run(opened, sql):
 
 
 def foreseen_of(opened, sql):
-    """As the gates find it, before anything stays."""
+    """What the gates predict, in a transaction that is rolled back."""
     opened.execute("SAVEPOINT before")
     before = inventory.take(opened)
     run(opened, sql)
@@ -135,7 +135,7 @@ def test_what_is_dropped(prepared, sql, told):
 
 
 def test_rows_are_counted_by_the_server(prepared, databases):
-    """Its counters, which a session adds to when it ends."""
+    """The server's statistics counters, which are updated when a session ends."""
     live = databases.make("shop", template=prepared.name)
     for sql, told in ROWS:
         with live.site.connect() as opened:

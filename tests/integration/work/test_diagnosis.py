@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which rollback applies, told from a real database: each scenario, nothing, ambiguous; what it would lose."""
+"""Which rollback applies, determined from a real database: each scenario, nothing, ambiguous; what it would lose."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def says(plan, *words):
 
 
 def test_nothing(site):
-    """A database that is as the backup has it, whether the application is healthy or has troubles of its own."""
+    """A database equal to its backup, whether the application is healthy or has errors of its own."""
     for healthy in (True, None, False):
         plan = site.plan(healthy)
         assert (plan["scenario"], plan["next"]) == ("nothing", "nothing is to be run")
@@ -120,7 +120,7 @@ def test_a_failed_migration(site):
 
 
 def test_after_a_deploy_that_changed_the_release_only(site):
-    """A complete revert takes back what the last deploy did, which was the release; a second time it does nothing."""
+    """A complete revert reverts the last deploy, which changed the release only; a second one does nothing."""
     site.deployed()
     header = {"database": site.live.name, "request": {"commit": "newer"}, "facts": {"former_commit": "new"}}
     Operation.create(site.live.store, "deploy", header).close("done")
@@ -141,7 +141,7 @@ def test_after_a_deploy_that_changed_the_release_only(site):
 
 
 def test_a_migration_that_is_applied_but_not_there(plain):
-    """As a way back left it that dropped a table and forgot the history: nothing to run was the answer."""
+    """A rollback dropped a table but left the history unchanged: the plan used to answer that nothing was to run."""
     live, receipts = plain, (SQL / "receipts.sql").read_text("utf-8").split("INSERT INTO _prisma")[0]
     made = (SQL / "plain.sql").read_text("utf-8").split("CREATE TABLE _prisma")[0]
     old = history.from_mapping({"20251001000000_init": made.encode()})
@@ -187,7 +187,7 @@ def test_a_backend_of_a_killed_run_is_seen(site):
 
 
 def test_who_waits_for_the_lock_is_told_too(site):
-    """One migrates, another waits for it: both are named, and nothing is to be done but to wait."""
+    """One session migrates, another waits for it: both are named, and waiting is all there is to do."""
     with site.live.session(user=OWNER) as holder, site.live.session(user=OWNER) as waiter:
         waiter.execute("SET application_name = 'the other deploy'; SET lock_timeout = 0")
         holder.execute("SELECT pg_advisory_lock(%s), pg_backend_pid()", (MIGRATION_LOCK,))
@@ -214,7 +214,7 @@ def _swallow(cursor, statement):
 
 
 def test_what_the_release_has_and_lacks(site, tmp_path):
-    """The folder of the release that runs against the history: what is to come, and what it does not know."""
+    """The folder of the release that runs, compared with the history: pending migrations, and unknown ones."""
     site.deployed()
     folder = tmp_path / "migrations"
     for name in ("20251001000000_init", "20260101000000_next"):
@@ -278,7 +278,7 @@ def test_application_errors_code_only(site):
 
 
 def test_application_errors_drop(site):
-    """What only added objects can be taken out again; the rows in them are what would be lost, exactly."""
+    """Added objects can be dropped again; the rows in them are what would be lost, exactly."""
     site.deployed()
     site.live.execute(RECEIPT)
     site.live.execute(INSERT % "'new'")
@@ -296,7 +296,7 @@ def test_application_errors_drop(site):
 
 
 def test_complete(site):
-    """The migration changed what was there, and the release from before was not proved on that."""
+    """The migration changed existing objects, and the former release was not tested on the new schema."""
     site.deployed()
     site.live.execute("""ALTER TABLE "User" DROP "name" """)
     plan = site.plan(False)
@@ -332,7 +332,7 @@ def test_a_table_that_cannot_be_read(site):
 
 
 def test_ambiguous_after_a_migration(site):
-    """Ill after the migration, and rows are gone: by the application, or by somebody else?"""
+    """Unhealthy after the migration, and rows are missing: deleted by the application, or by another session?"""
     site.deployed()
     site.live.execute("""DELETE FROM "UserContribution" WHERE "id" = 'c1'""")
     plan = site.plan(False)
@@ -377,7 +377,7 @@ def test_the_loss_of_a_revert_is_a_bound_until_a_copy_exists(site):
 
 
 def test_transaction_numbers_that_tell_nothing_are_not_used(site):
-    """After a rewrite every row looks new; then only the row counts and the digest speak."""
+    """After a rewrite every row looks new; then only the row counts and the digest are used."""
     site.live.execute("""UPDATE "User" SET "name" = 'x' WHERE "id" = 'u1'""")
     assert losses(site.plan(True, "complete"))["public.User"] == (0, 1, 0, False)
     site.live.execute("""ALTER TABLE "User" ALTER "name" TYPE text COLLATE "C" USING "name" || 'y'""")
@@ -417,7 +417,7 @@ def test_the_choice_of_a_method(site):
 
 
 def test_the_options_that_were_given(site):
-    """What is accepted and what would be carried over; and what is running is not to be run next."""
+    """Accepted losses and the rows that would be carried over; a rollback in progress does not recommend itself."""
     site.live.execute(INSERT % "'new'")
     site.live.execute("""DELETE FROM "UserContribution" WHERE "id" = (SELECT min("id") FROM "UserContribution")""")
     site.deployed()
