@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Down-SQL is believed after a proof only, runs in one transaction, and what goes with it is counted and kept."""
+"""Down-SQL runs only after a proof and in one transaction; rows that it removes are counted and kept."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DOWN = 'DROP TABLE "ReceiptData"'
 RECEIPT = """INSERT INTO "ReceiptData" ("id", "purchaseId", "totalAmountZWG", "transactionDateTime")
   VALUES ('r%d', 'p%06d', 1.5, '2025-11-08')"""
 ROW = "INSERT INTO _prisma_migrations VALUES ('m2', 'c', '2025-11-08', '20251108000000_x', NULL, NULL, '2025-11-08', 1)"
-#: Where a drop can be killed; whatever comes, the next run finishes it. test_the_list_is_whole holds it to the truth.
+#: Where a drop can be killed; the next run always finishes it. test_the_list_is_whole compares the list with real runs.
 FAILPOINTS = [
     "step.down.began",
     "down.fenced",
@@ -57,7 +57,7 @@ FAILPOINTS = [
 
 
 class Drop:
-    """A migrated database, its backup from before, and a rollback that takes the migration out again."""
+    """A migrated database, its backup from before, and a rollback that reverts the migration."""
 
     def __init__(self, live, up=None):
         self.live, self.before = live, live.backup()
@@ -106,7 +106,7 @@ def drop(plain):
 
 
 def put_back(live, site):
-    """Do what the kept README says."""
+    """Run the commands of the kept README."""
     text = pathlib.Path(site.operation.file("lost-rows"), "README.txt").read_text("utf-8")
     lines = [line for line in text.splitlines() if line.startswith("psql ")]
     assert lines
@@ -143,7 +143,7 @@ def test_the_server_restarts_before_the_commit(drop, monkeypatch):
 
 
 def test_lost_rows_are_counted_and_kept(drop):
-    """Above the accepted number it refuses; what goes can be put back when the migration was applied again."""
+    """Above the accepted number it refuses; lost rows can be restored once the migration was applied again."""
     for number in (1, 2, 3):
         drop.live.execute(RECEIPT % (number, number))
     content = drop.live.rows('SELECT * FROM "ReceiptData" ORDER BY 1')
@@ -160,7 +160,7 @@ def test_lost_rows_are_counted_and_kept(drop):
 
 
 def test_a_loss_is_refused_before_the_application_stops(drop, tmp_path):
-    """By the module that prepares, which counts while the application runs and changes nothing, not even a journal."""
+    """The preparing module counts while the application runs and changes nothing, not even the journal."""
     for number in (1, 2):
         drop.live.execute(RECEIPT % (number, number))
     site = drop.proved(dead=True)
@@ -182,7 +182,7 @@ def test_a_loss_is_refused_before_the_application_stops(drop, tmp_path):
 
 
 def test_values_of_a_column(plain):
-    """Only what somebody wrote into the column counts; it is put back into the rows that are still there."""
+    """Only values written into the column since count; they are restored into the rows that still exist."""
     drop = Drop(plain, """ALTER TABLE "UserContribution" ADD "paid by" text DEFAULT 'cash'""")
     plain.execute("""UPDATE "UserContribution" SET "paid by" = 'card' WHERE "id" IN ('c1', 'c2')""")
     site = drop.proved('ALTER TABLE "UserContribution" DROP "paid by"')
@@ -209,7 +209,7 @@ def test_names_with_quotes(plain):
 
 
 def test_beside_objects_of_every_kind(realistic):
-    """Nothing of them is taken for a difference, nor changed."""
+    """Other objects are neither reported as differences nor changed."""
     drop = Drop(
         realistic,
         """CREATE TABLE "ReceiptData" (id int PRIMARY KEY); CREATE TYPE "Kind" AS ENUM ('x');
@@ -233,7 +233,7 @@ def test_unqualified_names_are_of_prismas_schema(databases):
 
 @pytest.fixture(scope="module")
 def migrated(shared_databases):
-    """For tests that leave the live database alone."""
+    """For tests that do not change the live database."""
     drop = Drop(shared_databases.make("migrated"))
     return drop, drop.live.backup("emergency")
 
@@ -300,7 +300,7 @@ def test_what_only_the_backup_has_no_sql_brings_back(plain, up, down, words):
 
 
 def test_what_only_pg_dump_sees_is_seen(plain):
-    """By queries of our own such down-SQL was believed."""
+    """A comparison by our own queries would accept such down-SQL."""
     with plain.session(user=OWNER) as cursor:
         cursor.execute(
             "CREATE PUBLICATION p FOR TABLE \"User\" WHERE (id <> 'x');"
@@ -315,7 +315,7 @@ def test_what_only_pg_dump_sees_is_seen(plain):
 
 
 def test_on_the_copy_of_a_rehearsal(plain):
-    """A deploy proves the way back on the database on which it rehearsed the migration; it goes on using that."""
+    """A deploy proves the down-SQL on the database on which it rehearsed the migration, and keeps that database."""
     drop = Drop.__new__(Drop)
     drop.live, drop.before = plain, plain.backup()
     run = plain.begun("deploy", {"commit": "new"})
@@ -360,7 +360,7 @@ def test_an_object_that_came_after_the_proof(drop):
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_change_beside_the_migration_that_only_pg_dump_sees(drop, killed):
-    """It is seen after the COMMIT: the migration is out, so the operation ends, and the difference is reported."""
+    """It is found after the COMMIT: the migration is reverted, the operation ends, and the difference is reported."""
     site = drop.proved()
     drop.live.execute('ALTER TABLE "User" ALTER "email" SET STATISTICS 9')
     if killed:
@@ -384,7 +384,7 @@ def test_ctrl_c(drop, failpoint):
 
 
 def test_a_comparison_that_fails_after_the_commit(drop, monkeypatch):
-    """What is done is not called a failure, nor as before."""
+    """The change is neither reported as a failure nor as unchanged."""
     site = drop.proved()
     find = client_tools.find_client_tools
 
@@ -405,7 +405,7 @@ def test_a_failed_migration_is_another_scenario(drop):
 
 
 def test_a_reader_that_does_not_go(drop, monkeypatch):
-    """Nobody is waited for forever: the lock timeout ends the attempt, nothing is changed."""
+    """The lock timeout ends the attempt, and nothing is changed."""
     monkeypatch.setattr(down_module, "_LOCK_TIMEOUT", "300ms")
     site = drop.proved()
     with drop.live.session() as cursor:
@@ -418,7 +418,7 @@ def test_a_reader_that_does_not_go(drop, monkeypatch):
 
 
 def run_killed(site, failpoint, log=None):
-    """take_out() in a process that is killed at a failpoint; its exit status."""
+    """Run take_out() in a process that is killed at a failpoint; its exit status."""
 
     def work():
         os.environ["BACKSTOP_FAILPOINT"] = failpoint
@@ -447,7 +447,7 @@ def test_killed_anywhere_the_next_run_finishes(drop, failpoint):
 
 
 def test_what_was_not_journalled_is_found(drop):
-    """After a failure the playbook asks the database: a COMMIT may have been the last that a process did."""
+    """After a failure the playbook queries the database: a process may have been killed right after its COMMIT."""
     site = drop.proved()
     assert settle(site) == {"changed": False, "taken_out": False}
     assert run_killed(site, "down.before-commit") == -signal.SIGKILL
@@ -459,7 +459,7 @@ def test_what_was_not_journalled_is_found(drop):
 
 
 def test_a_deploy_that_was_cut_off_after_it_took_the_migration_out(plain):
-    """It is told from the database that it was; the one command that it is refused with finishes the way back."""
+    """The database shows that the migration was reverted; the command in the refusal finishes the rollback."""
     drop = Drop.__new__(Drop)
     drop.live, drop.before = plain, plain.backup()
     run = plain.begun("deploy", {"commit": "new"})
@@ -469,7 +469,7 @@ def test_a_deploy_that_was_cut_off_after_it_took_the_migration_out(plain):
     run.operation.write("emergency_backup", "done", backup=now.backup_id)
     assert rehearse_down(run, drop.before, now, given=DOWN)["proved"]
     assert run_killed(run, "down.committed") == -signal.SIGKILL
-    # The run that adopts it looks, as the role does before it goes on: see tests/unit/roles/test_said.py.
+    # The run that adopts it checks the database, as the role does before it continues: tests/unit/roles/test_said.py.
     again = plain.begun("deploy", {"commit": "new"})
     assert again.operation.id == run.operation.id and settle(again)["taken_out"]
     drop.is_as_before()

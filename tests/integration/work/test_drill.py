@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The drill: what a backup gives back is compared with what was backed up, and what differs is noticed."""
+"""The drill compares a restored backup with what was backed up, and reports every difference."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_realistic_database_comes_back_equal(restored):
     with live.site.connect() as here, live.site.connect(name) as there:
         found = definitions.compare(definitions.definitions(here), definitions.definitions(there))
     assert not found["missing"] and not found["added"]
-    # What only reads differently: IN becomes = ANY.
+    # Only printed differently: IN becomes = ANY.
     assert {definitions.kind_of(key) for key in found["changed"]} <= set(definitions.REPRINTED)
 
 
 def test_what_it_took_is_foretold(plain):
-    """As a deploy's --check shows it."""
+    """A deploy's --check shows it."""
     place = plain.backup()
     run_drill(plain.site, place)
     told = forecast(plain.store)
@@ -171,7 +171,7 @@ CHANGES = [
 
 @pytest.fixture(scope="module")
 def differences(restored):
-    """What is told of a copy of the restored database in which all of that was changed."""
+    """The differences reported for a copy of the restored database in which all of that was changed."""
     live, manifest, name, _facts = restored
     copy = scratch_name(new_id(), "changed")
     live.execute('CREATE DATABASE "%s" TEMPLATE "%s"' % (copy, name), "postgres")
@@ -188,7 +188,7 @@ def test_a_difference_is_noticed(differences, told):
 
 
 def test_a_sequence_that_is_behind_is_noticed(restored):
-    """It would give out the same numbers again."""
+    """It would return the same numbers again."""
     live, manifest, name, _facts = restored
     copy = scratch_name(new_id(), "behind")
     live.execute('CREATE DATABASE "%s" TEMPLATE "%s"' % (copy, name), "postgres")

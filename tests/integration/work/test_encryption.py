@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Encrypted backups: no plaintext on disk, verified as far as can be without a private key, and all that it can with
+"""Encrypted backups: no plaintext on disk, verified as far as possible without a private key, and completely with
 one. With real age."""
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from support.module_runner import run_module
 
 pytestmark = pytest.mark.offsite
 
-#: Stands in a row, a role's settings and the log of a failed migration.
+#: In a row, a role's settings and the log of a failed migration.
 SECRET = "kept-from-everybody"
 
 
@@ -58,7 +58,7 @@ def key(tmp_path) -> Key:
 
 @pytest.fixture
 def secret(plain, key):
-    """A database with a secret in a row, whose backups are encrypted; nobody here can read them."""
+    """A database with a secret in a row, whose backups are encrypted; no private key is on this host."""
     plain.execute("""INSERT INTO "User" ("id", "email", "name") VALUES ('s1', '%s', '')""" % SECRET)
     return dataclasses.replace(plain, site=dataclasses.replace(plain.site, recipients=(key.recipient,)))
 
@@ -107,7 +107,7 @@ def test_what_failed_migrations_said_of_rows_is_in_the_archive_alone(secret):
 
 
 def test_level_without_an_identity(secret):
-    """It was decoded while it was written; from then on only its checksum can be looked at."""
+    """It was read while it was written; after that only its checksum can be verified."""
     place = make_backup(secret.site, "daily")
     verified = manifests.verification(place)["levels"]
     assert manifests.level_of(place) == "readable" and "while it was encrypted" in verified["readable"]["method"]
@@ -181,12 +181,12 @@ def test_a_revert(secret, key, act):
     site = dataclasses.replace(secret.begun("rollback", {"scenario": "complete", "again": True}), identity=key.identity)
     assert act(site, place, LossPolicy(10**9))["changed"]
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") == 0
-    # What it saved of the live database is encrypted too.
+    # Rows of the live database that it saved are encrypted too.
     assert all(manifests.load(one).is_encrypted for one in secret.store.backups())
 
 
 def test_single_tables(secret, key):
-    """Its table of contents is read as it goes by."""
+    """Its table of contents is read from the stream."""
     place = make_backup(secret.site, "daily", tables=["User"])
     manifest = manifests.load(place)
     assert manifest.scope == "tables" and manifest.table_names == ["public.User"]
@@ -228,7 +228,7 @@ def test_a_damaged_one(secret, key):
     path.write_bytes(bytes(content))
     with pytest.raises(BackstopError, match="sha256"):
         verify(with_identity(secret, key.identity), place, "readable")
-    # And where somebody made the manifest fit, age notices it.
+    # If the manifest was changed to match, age detects it.
     manifest = manifests.load(place).to_json()
     manifest["files"]["archive.dump.age"] = {"size": path.stat().st_size, "sha256": sha256_of(str(path))}
     pathlib.Path(place.file("manifest.json")).write_text(json.dumps(manifest), "utf-8")
@@ -253,7 +253,7 @@ def test_recipients_that_are_none(secret, given):
 
 
 def test_a_well_formed_recipient_that_is_none(secret, key):
-    """Only age can tell: its failure is told, and nothing is left."""
+    """Only age can detect it: its error is shown, and nothing is left."""
     wrong = key.recipient[:-1] + ("q" if key.recipient[-1] != "q" else "p")
     with pytest.raises(BackstopError, match="age could not encrypt"):
         make_backup(dataclasses.replace(secret.site, recipients=(wrong,)), "daily")
@@ -267,7 +267,7 @@ def test_age_is_missing(secret, monkeypatch, tmp_path):
 
 
 def test_age_dies(secret, monkeypatch, tmp_path):
-    """pg_dump ends too, in place of waiting for ever for somebody who reads it."""
+    """pg_dump ends too, instead of waiting forever for a reader."""
     broken = tmp_path / "bin" / "age"
     broken.parent.mkdir()
     broken.write_text("#!/bin/sh\nhead -c 1000 >/dev/null\necho no more >&2\nexit 7\n", "utf-8")
@@ -279,7 +279,7 @@ def test_age_dies(secret, monkeypatch, tmp_path):
 
 
 def test_a_full_disk(secret, monkeypatch):
-    """age's own output goes nowhere any more."""
+    """age's own output can no longer be written."""
     original = encryption.os.open
 
     def opened(path, *arguments, **keywords):

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rows that users write into tables of an extension (jobs, configuration): a dump carries those that the extension
-marked, so they are compared, counted and brought back like all others; the rows that come with it are not."""
+"""Rows that users write into tables of an extension (jobs, configuration): a dump contains those that the extension
+marked, so they are compared, counted and restored like all others; rows that come with the extension are not."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_one_of_their_tables_is_restored(live):
         run.operation.close("done")
     jobs, tariffs = ours(live)
     assert jobs == [(1, "VACUUM"), (2, "ANALYZE"), (3, "REINDEX")]
-    # What came with the extension is not in the backup: it is left as it is.
+    # The extension's own rows are not in the backup: they are left unchanged.
     assert tariffs == [*((code, "not ours") for code in range(1, 6)), (101, "ours"), (102, "ours too")]
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The fence of a deploy: who is in the database, and whether the backup is still what it holds."""
+"""The fence of a deploy: which sessions are in the database, and whether the backup still equals its contents."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_without_the_gates_nobody_is_cut_off(plain, left_out):
 
 
 def test_a_backup_that_was_cut_off_behind_an_earlier_fence(fenced):
-    """The run before was killed in its final backup: the fence is built again, and tells that it is needed."""
+    """The run before was killed in its final backup: the fence runs again, and reports that the backup is needed."""
     _live, site, place = fenced
     site.operation.write("backup", "began")
     assert fence(site, place, 0)["same"]
@@ -52,7 +52,7 @@ def test_nobody_there_and_nothing_changed(fenced):
 
 
 def test_an_index_that_was_made_since_the_backup_is_told(fenced):
-    """A failed migration's leftovers are what the backup does not have: the index must be in one."""
+    """Objects that the backup lacks count as a failed migration's leftovers, so a backup must contain the index."""
     live, site, place = fenced
     live.execute('CREATE INDEX by_name ON "User" ("name")')
     assert fence(site, place, 0)["differences"] == ["index public.by_name is added"]
@@ -79,7 +79,7 @@ def test_idle_sessions_are_ended(fenced):
 
 
 def test_a_session_in_a_transaction_is_waited_for_and_named(fenced):
-    """It may be about to commit: it is given time, and never cut off."""
+    """It may be about to commit: the fence waits for it, and never terminates it."""
     live, site, place = fenced
     with live.session(user=OWNER) as busy:
         busy.execute("SET application_name = 'nightly job'; BEGIN; DELETE FROM \"UserContribution\"")
@@ -114,7 +114,7 @@ def test_a_session_that_finishes_in_time(fenced):
 
 
 def test_a_pool_that_connects_again_and_again(fenced, monkeypatch):
-    """An application that was not stopped, on a host that nobody thought of: told, not waited for without end."""
+    """An application on a forgotten host was not stopped: it is reported, and not waited for without limit."""
     live, site, place = fenced
     monkeypatch.setattr(module, "_GOING_SECONDS", 1)
 
@@ -143,7 +143,7 @@ def connected(observer):
 
 
 def test_sessions_of_other_roles_are_seen(fenced):
-    """Without pg_read_all_stats their state is hidden, and they must not be overlooked for that."""
+    """Without pg_read_all_stats their state is hidden, but they must not be overlooked."""
     live, site, place = fenced
     with live.session(user=APP):
         with pytest.raises(Refused, match="Other sessions are at work") as caught:
@@ -152,7 +152,7 @@ def test_sessions_of_other_roles_are_seen(fenced):
 
 
 def test_a_deploy_that_was_cut_off_between_two_migrations_keeps_the_backup_from_before(fenced):
-    """A new one would hold the first migration, and going back to it would leave that in."""
+    """A new one would contain the first migration, and a rollback to it would leave that in."""
     live, site, place = fenced
     live.run("receipts.sql")
     assert not fence(site, place, 0)["same"]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the gates foresee of the pending migrations: what they destroy and lock, and who may use what they make."""
+"""The gates' predictions about pending migrations: what they destroy and lock, and who may use the new objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALTER TABLE "ReceiptData" ADD CONSTRAINT "ReceiptData_purchaseId_fkey" FOREIGN K
 
 @pytest.fixture
 def gates(monkeypatch):
-    """Ask the gates that this is about."""
+    """Evaluate the gates of these tests."""
     wanted = ("restorable", "destruction", "application_rights")
     monkeypatch.setattr(evaluation, "GATES", [gate for gate in evaluation.GATES if gate[0] in wanted])
 

@@ -57,7 +57,7 @@ HEALTHY = {"app1": {"commit": "a" * 40, "running": True, "healthy": True}}
 
 
 def note_applied(live, name, sql, run=True):
-    """Write a migration into the history, after running it as the owner."""
+    """Insert a migration into the history, after running it as the owner."""
     row = "INSERT INTO _prisma_migrations (id, checksum, migration_name, finished_at) VALUES ('%s', '%s', '%s', now())"
     with live.session(user=OWNER) as cursor:
         cursor.execute(sql.decode() if run else "SELECT 1")
@@ -66,17 +66,17 @@ def note_applied(live, name, sql, run=True):
 
 @pytest.fixture
 def live(plain):
-    """A database whose history is that of the files."""
+    """A database whose history matches the files."""
     plain.execute("UPDATE _prisma_migrations SET checksum = '%s'" % hashlib.sha256(FILES[INIT]).hexdigest())
     return plain
 
 
-#: Gates that make databases: asked where a test is about them.
+#: Gates that create databases: evaluated only where a test is about them.
 TRIED = ("swap_rights", "restorable", "drift")
 
 
 def ask(live, site=None, tried=(), **changes):
-    """Gates by name, of a question that leaves them all open but for the changes."""
+    """Gates by name, for inputs that leave them all open except for the changes."""
     question = GateInputs(
         **{
             "files": history.from_mapping(changes.pop("files", FILES)),
@@ -171,7 +171,7 @@ PRISMA_SCHEMA = """datasource db {
 
 
 def test_the_release_names_its_urls_as_it_likes(live, databases, tmp_path):
-    """Behind a provider's integration there is no DATABASE_URL; one that is left over is another application's."""
+    """A provider's integration sets no DATABASE_URL; a remaining one belongs to another application."""
     (tmp_path / "schema.prisma").write_text(PRISMA_SCHEMA, "utf-8")
     file, project = tmp_path / ".env", Project(str(tmp_path))
     here, there = live.site.connection.url(), databases.make("other").site.connection.url()
@@ -186,7 +186,7 @@ def test_the_release_names_its_urls_as_it_likes(live, databases, tmp_path):
     only_closed(found(both[0], "POSTGRES_URL_NON_POOLING=" + there), "release_connection", "POSTGRES_URL_NON", "other")
     only_closed(found(both[0]), "release_connection", "no POSTGRES_URL_NON_POOLING in %s" % file)
     only_closed(found(), "release_connection", "nothing can be read in %s" % file)
-    # Before the release is prepared there is no schema: then values tell.
+    # Before the release is prepared there is no schema: then the values decide.
     assert closed(found(*both, project=None)) == []
     only_closed(found(*both, "OTHER=" + there, project=None), "release_connection", "OTHER", "other")
     assert closed(found("DATABASE_URL=" + here, "OTHER=" + there, project=None)) == []
@@ -237,13 +237,13 @@ def test_the_version_on_disk_is_that_of_the_running_server(live, monkeypatch):
 
 
 def test_a_library_that_cannot_be_loaded(live):
-    """What an upgrade under a running server does to new sessions."""
+    """An upgrade under a running server has this effect on new sessions."""
     live.execute("UPDATE pg_proc SET probin = '$libdir/gone' WHERE proname = 'plpgsql_inline_handler'")
     only_closed(ask(live), "server_programs", "gone", "restart the server")
 
 
 def test_a_server_elsewhere_is_declared_or_waived(live, monkeypatch):
-    """That a session can load a library does not tell that all programs on disk are those that run."""
+    """A session that can load a library does not prove that all programs on disk are the running version."""
     monkeypatch.setattr(programs, "is_local", lambda settings: False)
     running = live.value("SELECT split_part(current_setting('server_version'), ' ', 1)")
     only_closed(ask(live), "server_programs", running + " runs", "backstop_server_programs_version", "waive")
@@ -258,7 +258,7 @@ def test_a_server_elsewhere_is_declared_or_waived(live, monkeypatch):
 
 
 def test_which_servers_are_looked_at(live):
-    """Those that only this host can have: all of its own addresses, however they are written."""
+    """Addresses that only this host can have: all of its own, in any notation."""
     own = ("localhost", "127.0.0.1", "127.3.2.1", "::1", "/var/run/postgresql")
     for host, local in [*((host, True) for host in own), ("192.0.2.1", False), ("2001:db8::1", False)]:
         assert is_local(Settings(host=host)) is local, host
@@ -283,7 +283,7 @@ def test_a_disk_that_cannot_be_read_closes_the_gate(live):
 
 
 def test_what_lies_on_one_file_system_is_added_up(live, monkeypatch):
-    """Store and database on one disk: room for each alone is not enough."""
+    """Store and database on one disk: space for each alone is not enough."""
     size = live.value("SELECT pg_database_size('shop')")
     together = int(size * 2.1) + 2 * size + int(size * 1.1)
     monkeypatch.setattr(disk, "_free_bytes", lambda path: together - 1)
@@ -325,7 +325,7 @@ def test_a_role_that_may_make_no_database(live):
 
 
 def test_a_database_of_another_role_whose_tables_are_ours(live):
-    """It cannot be renamed, but all in it can be altered."""
+    """The database cannot be renamed, but every object in it can be altered."""
     live.execute("ALTER DATABASE shop OWNER TO %s" % REPORT)
     gates = ask(live, tried=TRIED)
     assert "rights" in closed(gates) and "ownership of shop" in gates["rights"].found
@@ -345,7 +345,7 @@ def test_what_this_role_cannot_restore(live):
 
 
 def test_a_table_that_is_locked(live):
-    """The backup could not read it either; who holds it is named."""
+    """The backup could not read it either; the session that holds the lock is named."""
     with live.session(user=OWNER) as cursor:
         cursor.execute('BEGIN; LOCK TABLE "User" IN ACCESS EXCLUSIVE MODE; SELECT pg_backend_pid()')
         pid = cursor.fetchone()[0]
@@ -360,7 +360,7 @@ def test_rows_that_row_security_hides(live):
 
 
 def test_indexes_left_invalid(live):
-    """Each with the statement that helps: an attached one cannot be dropped, a copy for REINDEX needs no REINDEX."""
+    """Each with the right statement: an attached one cannot be dropped, a copy left by REINDEX needs no REINDEX."""
     live.execute(
         "CREATE TABLE twice (a integer); INSERT INTO twice VALUES (1), (1); CREATE FUNCTION sound(integer) RETURNS"
         " integer LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1; END'; CREATE INDEX \"By sound\" ON twice (sound(a));"
@@ -416,14 +416,14 @@ def test_standbys_are_told(live):
     assert gate.passed and gate.found == "unused slot standby_two"
 
 
-# What else is going on
+# Other activity
 
 
 def test_another_operation_that_is_open(live):
     rollback = live.begun("rollback", {"scenario": "complete"})
     gate = only_closed(ask(live), "other_operations", "rollback " + rollback.operation.id, "is running")
     assert gate.hint == "wait for it to end"
-    # Its own operation is none other.
+    # Its own operation does not count as another one.
     assert closed(ask(live, rollback)) == []
     header = pathlib.Path(rollback.operation.file("operation.json"))
     header.write_text(header.read_text().replace('"pid": ', '"pid": 9999'))
@@ -439,7 +439,7 @@ def test_an_interrupted_deploy_is_taken_up(live):
     header.write_text(header.read_text().replace('"pid": ', '"pid": 9999'))
     gate = ask(live)["other_operations"]
     assert gate.passed and deploy.id in gate.found
-    # The application that it stopped is not sick.
+    # The application that it stopped is not unhealthy.
     stopped = {"app1": {"commit": "a" * 40, "running": False, "healthy": False}}
     only_closed(ask(live, applications=stopped), "application", "app1 does not run")
     deploy.write("stop", "done")
@@ -479,7 +479,7 @@ def test_only_the_expected_migrations_may_be_pending(live):
 
 
 def test_tables_without_a_history(live):
-    """A team that adopts migrations: what the database has already must be marked first."""
+    """A team that adopts migrations: existing objects must be marked as applied first."""
     live.execute("DROP TABLE _prisma_migrations")
     only_closed(ask(live), "migrations", "tables but no history of migrations", "baselining")
 
@@ -533,7 +533,7 @@ def test_drift_is_shown_and_can_be_refused(live):
 
 
 def test_a_migration_in_force_whose_objects_are_gone_closes_the_gate(live):
-    """The history alone would let the next deploy pass with nothing to apply; partitions may come and go."""
+    """By the history alone the next deploy would pass with nothing to apply; partitions may be added and dropped."""
     data = b'SELECT 1 / (SELECT count(*) FROM "User");'
     parted = b"CREATE TABLE parted (a int) PARTITION BY LIST (a); CREATE TABLE part PARTITION OF parted DEFAULT;"
     files = {**FILES, "20251107000000_parted": parted}
@@ -545,7 +545,7 @@ def test_a_migration_in_force_whose_objects_are_gone_closes_the_gate(live):
     gate = ask(live, tried=["drift"], files=files, expected=[])["drift"]
     assert not gate.passed and "the next deploy applies it again" in gate.hint
     assert gate.found.endswith("not there: relation public.ReceiptData, column public.User.name")
-    # Where the migrations cannot be run again, the first backup that has the same history tells.
+    # Where the migrations cannot be run again, the first backup with the same history is compared.
     note_applied(live, "20251109000000_data", data)
     with live.session(user=OWNER) as cursor:
         cursor.execute("CREATE TABLE of_no_migration (); " + FILES[NEXT].decode())
@@ -557,7 +557,7 @@ def test_a_migration_in_force_whose_objects_are_gone_closes_the_gate(live):
 
 
 def test_drift_of_a_database_that_was_restored(live):
-    """A restore prints some expressions otherwise; that is no drift."""
+    """A restore prints some expressions differently; that is not drift."""
     check = b"ALTER TABLE \"User\" ADD CONSTRAINT known CHECK (name::varchar(9) IN ('a', 'b') OR true);"
     files = {INIT: FILES[INIT] + check, NEXT: FILES[NEXT]}
     live.execute(check.decode())
@@ -577,7 +577,7 @@ def test_drift_of_a_database_that_was_restored(live):
 
 
 def test_drift_that_cannot_be_told(live):
-    """Migrations that ran once need not run on an empty database; only where drift is refused that closes the gate."""
+    """A migration that was applied may fail on an empty database; this closes the gate only where drift is refused."""
     data = b'SELECT 1 / (SELECT count(*) FROM "User");'
     files = {**FILES, "20251002000000_data": data}
     live.execute(

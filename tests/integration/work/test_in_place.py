@@ -59,7 +59,7 @@ def equals(live, place):
 
 
 def inventory(live):
-    """All definitions, values of sequences, and what belongs to the database."""
+    """All definitions, values of sequences, and the database's own properties."""
     with live.site.connect() as session:
         found = definitions(session)
     sequences = live.rows("SELECT schemaname, sequencename, last_value FROM pg_sequences ORDER BY 1, 2")
@@ -73,11 +73,11 @@ def inventory(live):
 
 
 def test_the_realistic_database_is_identical_afterwards(databases):
-    """Every kind of object, whatever came since; settings and privileges of the database are not touched."""
+    """Every kind of object, whatever was created since; settings and privileges of the database are not changed."""
     live = databases.make('it\'s "the" shop \\ 电', REALISTIC, user=None)
     live.execute((SQL / "beyond_schemas.sql").read_text("utf-8"))
     place = live.backup()
-    # Once restored, some definitions are printed otherwise, and stably from then on.
+    # Once restored, some definitions are printed differently, but do not change again.
     reverted(live, place)
     place = live.backup()
     before = inventory(live)
@@ -117,7 +117,7 @@ def test_a_role_without_superuser_and_its_undo(plain):
     assert kept.read_text("utf-8").startswith("since\t")
     assert revert_in_place(site, place, LossPolicy(0))["changed"] is False
     assert plan_revert(plain.site, place.backup_id)["needed"] is False
-    # The number that the lost purchase had is not given out again.
+    # The number of the lost purchase is not used again.
     assert plain.value("SELECT nextval('\"TokenPurchase_number_seq\"')") == 502
 
     plan = plan_undo(plain.site, None)
@@ -137,7 +137,7 @@ def test_a_role_without_superuser_and_its_undo(plain):
 
 
 def damaged(place, change):
-    """The backup with another archive that its manifest vouches for."""
+    """The backup with a changed archive whose checksum the manifest confirms."""
     path = pathlib.Path(place.file("archive.dump"))
     path.write_bytes(change(path.read_bytes()))
     manifest = load(place).to_json()
@@ -160,7 +160,7 @@ def test_a_truncated_archive_changes_nothing(plain, cut):
     "ending", ["| head -n 400; kill -9 $$", "; exit 1"], ids=["killed in the middle of a table", "fails after its end"]
 )
 def test_a_pg_restore_that_fails_changes_nothing(plain, tmp_path, ending):
-    """It dies at a line end, where psql -1 would commit what came so far, or only its status says that it failed."""
+    """It is killed at a line end, where psql -1 would commit the lines so far, or only its exit status is a failure."""
     place = plain.backup()
     plain.run("receipts.sql")
     now = plain.backup("daily")
@@ -207,7 +207,7 @@ def test_a_reader_in_the_way_is_named(plain, monkeypatch):
 
 
 def test_rows_written_after_the_emergency_backup(plain, monkeypatch):
-    """What is removed must be in the emergency backup, all of it."""
+    """The emergency backup must contain every row that is removed."""
     place = plain.backup()
     make = in_place_module.make_backup
 
@@ -276,7 +276,7 @@ def test_the_list_is_whole(plain, tmp_path, monkeypatch):
 
 
 def test_a_drilled_backup_tolerates_nothing(databases):
-    """Definitions that are printed otherwise are proved by the drill, where there was one."""
+    """Definitions that are printed differently are proved by the drill, if there was one."""
     live = databases.make("shop", REALISTIC, user=None)
     place = live.backup()
     _site, result = reverted(live, place)
@@ -289,7 +289,7 @@ def test_a_drilled_backup_tolerates_nothing(databases):
 
 
 def test_clients_must_connect_again_but_may_stay(plain):
-    """Nobody is thrown out who does not hold a lock; what the application reads afterwards is the restored rows."""
+    """Only sessions that hold a lock are terminated; the application then reads the restored rows."""
     place = plain.backup()
     as_owner(plain, PURCHASE % "since")
     connection = psycopg2.connect(plain.cluster.url(plain.name, user=OWNER))
@@ -304,7 +304,7 @@ def test_clients_must_connect_again_but_may_stay(plain):
 
 
 def test_an_owner_who_may_make_no_database(plain):
-    """All there is for such a role: a backup, its drill in a scratch cluster, the fence, the way back and its undo."""
+    """Everything such a role can do: a backup, its drill in a scratch cluster, the fence, the revert and its undo."""
     plain.execute("ALTER ROLE %s NOCREATEDB" % OWNER, "postgres")
     try:
         place = plain.backup()

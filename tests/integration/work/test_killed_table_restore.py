@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Killed with SIGKILL at every failpoint, the restore of a table has happened or has not; the next run finishes it."""
+"""Killed with SIGKILL at any failpoint, a table restore has happened or has not; the next run finishes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from support.databases import OWNER
 from support.forks import Forks
 
-#: The failpoints of an undo, in their order; test_the_list_is_whole holds it to what really happens.
+#: The failpoints of an undo, in their order; test_the_list_is_whole compares the list with real runs.
 UNDO = [
     "operation.directory",
     "operation.created",
@@ -104,7 +104,7 @@ def test_a_killed_restore_is_finished(spoiled, half):
     live, right, run = spoiled
     for failpoint in UNDO[half::2]:
         killed_and_finished(spoiled, "restore", failpoint.replace("table.staged", "table.staged#2"), right)
-        # As if nothing had ever been restored.
+        # As if no restore had ever happened.
         shutil.rmtree(live.store.root + "/operations")
         with live.session(user=OWNER) as cursor:
             cursor.execute(SPOIL)
@@ -131,7 +131,7 @@ def test_the_list_is_whole(spoiled, tmp_path):
 
 
 def test_a_predecessor_whose_session_lives_on_is_ended(spoiled):
-    """Its lock would keep the next run waiting until it gives up."""
+    """Its lock would keep the next run waiting until that gives up."""
     live, right, run = spoiled
     assert run("restore", BACKSTOP_FAILPOINT="table.locked").returncode == -signal.SIGKILL
     (operation,) = live.store.operation_ids()

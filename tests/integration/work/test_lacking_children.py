@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A table that is put right brings no rows of others back: every one that lacks some is named, with the command."""
+"""A table restore restores no rows of other tables: every table that lacks some is named, with the command."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def contents(live):
 
 
 def options_of(command):
-    """The options of a command, as Ansible reads them."""
+    """The options of a command, as Ansible parses them."""
     words = shlex.split(command)
     assert words[:2] == ["ansible-playbook", "backstop.postgres.rollback_corrupted_table"]
     options = {}
@@ -63,7 +63,7 @@ def options_of(command):
 
 
 def follow(live, told):
-    """Run what is told, in its order."""
+    """Run the suggested commands, in their order."""
     for entry in told:
         options = options_of(entry["command"])
         wish = TableRestoreRequest(options["rollback_table"], options["rollback_mode"], options["rollback_where"])
@@ -94,7 +94,7 @@ def test_children_and_grandchildren_are_named_and_brought_back(site, mode, many,
     if many:
         monkeypatch.setattr(lacking_children, "_MOST_VALUES", 1)
     owner(live, "DELETE FROM shop WHERE region = 'north' AND id IN (2, 3) OR region = 'so uth' AND id = 2")
-    # Somebody deletes an order of a shop that is still there: that is no part of it.
+    # An order is deleted whose shop still exists: this is not part of the restore.
     owner(live, 'DELETE FROM line WHERE "order" = (SELECT min(id) FROM "Order")')
     gone = {name: len(before[name]) - len(rows) for name, rows in contents(live).items()}
     wish = TableRestoreRequest("shop", mode, "region IN ('north', 'so uth')" if mode == "repair" else None)
@@ -116,7 +116,7 @@ def test_children_and_grandchildren_are_named_and_brought_back(site, mode, many,
     follow(live, told)
     after = contents(live)
     if many:
-        # More values than a command holds: then whatever the backup has of rows that are there.
+        # More values than a command can contain: then all rows of the backup whose parents exist.
         assert after == before
     else:
         assert len(after["line"]) == len(before["line"]) - 3

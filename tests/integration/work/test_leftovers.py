@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a failed migration left is dropped in one transaction when it is purely added; else nothing is touched."""
+"""A failed migration's leftovers are dropped in one transaction if it only added objects; else nothing is changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
 from support.databases import OWNER, REALISTIC, SQL
 
-#: Statements that only add; each with what the one after it may need.
+#: Statements that only add; each with the objects that the next one may need.
 ADDITIONS = {
     "table with a foreign key to an old one": """
         CREATE TABLE "ReceiptData" (id serial PRIMARY KEY, "purchaseId" text UNIQUE REFERENCES "TokenPurchase"
@@ -169,7 +169,7 @@ def test_privileges_that_no_dump_carries_need_a_restore(left):
 
 
 def test_prismas_table_is_left_alone(databases):
-    """A failed first migration makes the history; its row is Prisma's to resolve."""
+    """A failed first migration creates the history; its row is Prisma's to resolve."""
     live = databases.make("fresh", "template0")
     place = live.backup()
     apply(live, HISTORY + "; CREATE TABLE half_done (); " + FAILS)
@@ -250,7 +250,7 @@ def test_what_else_the_database_is_not_as_before_in(left, change, reason):
 
 
 def test_rows_that_were_written_into_what_an_applied_migration_made_are_for_the_swap_to_count(left):
-    """What the failed one itself left goes, with its rows kept; nobody else could write there."""
+    """Leftovers of the failed one are removed, with their rows kept; no other session could write there."""
     live, place = left
     apply(live, "CREATE TABLE half (a int); INSERT INTO half VALUES (1); " + FAILS)
     with looked_at(live) as session:

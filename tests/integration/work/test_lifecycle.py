@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Beginning an operation while another one is open: alive, dead, or of unknown fate."""
+"""Beginning an operation while another one is open: its run is alive, dead, or unknown."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_second_deploy_while_one_runs(store, other):
     with pytest.raises(Locked):
         deploy(store, request={"revision": "other"}, kind="rollback")
     assert [operation.id for operation in open_operations(store)] == [first.id]
-    # Another database is no matter of it.
+    # Another database is not affected.
     deploy(store, database="warehouse")
 
 
@@ -93,13 +93,13 @@ def test_a_dead_run_is_adopted(store):
     again, adopted = deploy(store)
     assert adopted and again.id == first.id
     assert again.last("operation")["event"] == "adopted"
-    # From now on it is this run's: another one finds it alive.
+    # From now on it belongs to this run: another one finds it alive.
     with pytest.raises(Locked):
         begin(store, "deploy", "shop", REQUEST, {**this_controller(), "pid": 1, "start": "0"})
 
 
 def test_a_process_number_that_was_given_again(store):
-    """The number alone does not tell a process: it may be somebody else's by now, or of before a reboot."""
+    """A pid alone does not identify a process: it may have been reused, or be from before a reboot."""
     controller = this_controller()
     assert is_alive(controller) is True
     assert is_alive({**controller, "start": "1"}) is False
@@ -135,7 +135,7 @@ def test_a_dead_deploy_that_touched_nothing_gives_way(store):
 
 
 def test_a_dead_deploy_that_stopped_the_application_does_not(store):
-    """Half done: its own playbook finishes it, or a rollback takes its place."""
+    """Half done: its own playbook finishes it, or a rollback replaces it."""
     first, _adopted = deploy(store, dead_controller())
     first.write("stop", "began")
     with pytest.raises(Refused, match="was interrupted and asked for something else") as caught:
@@ -186,7 +186,7 @@ def test_a_closed_operation_is_history(store):
 
 
 def test_a_directory_without_header_is_debris(store):
-    """Killed between making the directory and writing its header."""
+    """Killed between creating the directory and writing its header."""
     store.prepare()
     folder = pathlib.Path(store.operation_path("20250101T000000Z-abcdef"))
     folder.mkdir()
@@ -203,7 +203,7 @@ def test_unknown_kind(store):
 
 
 def test_two_operations_do_not_act_on_one_database(plain):
-    """The lock is in the server: it holds across hosts and stores, and is gone with the session."""
+    """The lock is in the server: it works across hosts and stores, and is released when the session ends."""
     run = plain.begun("deploy")
     with journaled_step(run, "backup"):
         with pytest.raises(Locked, match="Another operation is changing") as caught, database_lock(plain.site, 0.3):
@@ -222,7 +222,7 @@ def test_a_module_takes_the_locks_once_and_keeps_them(plain):
             assert not FileLock.is_free(run.operation.lock.path)
             with pytest.raises(Locked), database_lock(plain.site, 0.3):
                 pass
-        # A server that restarts forgets its locks.
+        # A server that restarts loses its locks.
         plain.execute("SELECT pg_terminate_backend(%d)" % held.guard.backend)
         with journaled_step(held, "drill"), pytest.raises(Locked), database_lock(plain.site, 0.3):
             pass
@@ -232,7 +232,7 @@ def test_a_module_takes_the_locks_once_and_keeps_them(plain):
 
 
 def test_no_step_of_an_operation_that_is_closed_or_another_run_has(plain, other):
-    """A module that lives on after its connection was cut must not migrate under the former release."""
+    """A module that continues after its connection was cut must not migrate under the former release."""
     run = plain.begun("deploy")
     run.operation.write("operation", "adopted", controller=this_controller(other.pid))
     with pytest.raises(Locked, match="belongs to another run"), journaled_step(run, "migrate"):

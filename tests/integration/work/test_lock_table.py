@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""More tables than one transaction can lock, on a server whose lock table is small: everything works or is refused."""
+"""More tables than one transaction can lock, on a server with a small lock table: everything works or is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.s
 from demo.postgres_server import Cluster
 from support.databases import OWNER, PASSWORD, SQL, Databases, run_sql
 
-#: Room for 20 * (30 + 1 + 1 + 1) = 660 locks.
+#: Space for 20 * (30 + 1 + 1 + 1) = 660 locks.
 SMALL = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -32,12 +32,12 @@ SMALL = {
     "autovacuum_max_workers": "1",
 }
 ROOM = 660
-#: With its key, its TOAST table and that one's index, its types: 1 lock and 1 for the index to read, some 9 to drop.
+#: With key, TOAST table, the TOAST table's index, types: 1 lock and 1 for the index to read, about 9 to drop.
 TABLES = (
     "DO $$ BEGIN FOR i IN %d..%d LOOP EXECUTE 'CREATE TABLE t' || i || ' (id int PRIMARY KEY, v text)';"
     " END LOOP; END $$"
 )
-#: So many are made in one transaction.
+#: Number of tables created in one transaction.
 AT_ONCE = 40
 
 
@@ -67,7 +67,7 @@ def make(small, tmp_path):
 
 
 def test_what_fits_works_throughout(make):
-    """Nearly all the room that there is: no step needs more than it says."""
+    """Nearly the whole lock table is used: no step needs more than it says."""
     live = make(215)
     with live.site.connect() as session:
         assert locks.lock_table(session).size == ROOM

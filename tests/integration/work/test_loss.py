@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a rollback would lose is counted exactly, and what was kept of it can be put back."""
+"""Rows that a rollback would lose are counted exactly, and the rows that it kept can be restored."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def contents(live):
 
 
 def expected(live, base):
-    """Inserted, updated and deleted rows, by comparing all with all."""
+    """Inserted, updated and deleted rows, by comparing all rows with all."""
     result = {}
     here, there = contents(live), contents(base)
     for name, (columns, rows) in here.items():
@@ -123,7 +123,7 @@ def random_change(chance, number):
             "UPDATE keyed SET a = 0.0 WHERE c = %d" % some,
             "UPDATE keyed SET id = 'moved' || %d WHERE c = %d" % (number, some),
             "DELETE FROM keyed WHERE c = %d" % some,
-            # Two rows exchange all that they hold but their keys, and their keys.
+            # Two rows exchange all columns except their keys, and their keys.
             "WITH pair AS (SELECT array_agg(id ORDER BY id) i, array_agg(a ORDER BY id) a FROM (SELECT id, a FROM keyed"
             " WHERE c IN (%d, %d)) s) UPDATE keyed SET a = CASE WHEN id = pair.i[1] THEN pair.a[2] ELSE pair.a[1] END"
             " FROM pair WHERE id = ANY(pair.i) AND cardinality(pair.i) = 2" % (some, some + 1),
@@ -159,7 +159,7 @@ def test_random_changes_are_counted_exactly(pair, seed, monkeypatch):
 
 
 def put_back(live, base, folder):
-    """Do what the kept README says, in the base; psql's exit status is looked at."""
+    """Run the commands of the kept README in the base, and check psql's exit status."""
     readme = (folder / "README.txt").read_text("utf-8")
     commands = [shlex.split(line) for line in readme.splitlines() if line.startswith("psql ")]
     for argv in commands:
@@ -172,7 +172,7 @@ def put_back(live, base, folder):
 
 
 def test_what_was_kept_can_be_put_back(pair, seed, tmp_path):
-    """Rows that were inserted or updated are there again; rows that were deleted are the only difference left."""
+    """Inserted or updated rows are restored; rows that were deleted are the only remaining difference."""
     live, base = pair
     chance = random.Random(seed)
     with live.session(user=OWNER) as cursor:
@@ -208,7 +208,7 @@ def test_what_was_kept_can_be_put_back(pair, seed, tmp_path):
     ],
 )
 def test_a_new_column_is_no_loss_until_somebody_writes_to_it(pair, column):
-    """Prisma's createdAt gets the time of the migration in every row: the migration put it there, nobody else."""
+    """Prisma's createdAt gets the time of the migration in every row: the migration wrote it, no other session."""
     live, base = pair
     with live.session(user=OWNER) as cursor:
         cursor.execute("ALTER TABLE keyed ADD COLUMN " + column)
@@ -220,7 +220,7 @@ def test_a_new_column_is_no_loss_until_somebody_writes_to_it(pair, column):
         value = other.get(kind, "'2001-01-01'")
         cursor.execute("UPDATE keyed SET added = %s WHERE c IN (3, 4)" % value)
         assert counted(count(live, base)) == {"keyed": (0, 2, 0)}
-        # Another default from now on changes no row.
+        # Setting another default changes no row.
         cursor.execute("ALTER TABLE keyed ALTER added SET DEFAULT " + value)
         cursor.execute("UPDATE keyed SET b = 'both' WHERE c = 4")
         cursor.execute("INSERT INTO keyed (id, c) VALUES ('new', 1000)")
@@ -243,7 +243,7 @@ REWRITES = [
 
 
 def test_rows_that_were_only_rewritten_are_no_loss(pair):
-    """Each row is a new version with the same contents; transaction numbers would call all of them new."""
+    """Each row is a new version with the same contents; transaction numbers would show all of them as new."""
     live, base = pair
     with live.session(user=OWNER) as cursor:
         for statement in REWRITES:
@@ -263,7 +263,7 @@ def test_dropped_and_renamed_columns(pair):
 
 
 def test_a_dropped_key_column(pair):
-    """Then rows are compared by all that both have."""
+    """Then rows are compared by all common columns."""
     live, base = pair
     with live.session(user=OWNER) as cursor:
         cursor.execute("ALTER TABLE composite DROP COLUMN a")
@@ -293,7 +293,7 @@ def test_new_and_dropped_tables_and_large_objects(pair, tmp_path):
 
 
 def test_parents_are_put_back_before_children(databases, tmp_path):
-    """Names say nothing of the order that foreign keys want."""
+    """The names do not have the order that foreign keys require."""
     live = databases.make("live")
     with live.session(user=OWNER) as cursor:
         cursor.execute('CREATE TABLE "A_child" (id int PRIMARY KEY, u text REFERENCES "User", up int)')
@@ -303,13 +303,13 @@ def test_parents_are_put_back_before_children(databases, tmp_path):
         cursor.execute("INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
         cursor.execute("INSERT INTO \"A_child\" VALUES (1, 'new', NULL), (2, 'new', 1)")
         cursor.execute("INSERT INTO \"TokenPurchase\" VALUES ('new', DEFAULT, 1, now(), 'new')")
-        # Only children whose parent's other columns changed: an UPDATE must not take them away.
+        # Only other columns of the children's parent changed: an UPDATE must not remove the children.
         cursor.execute('UPDATE "TokenPurchase" SET "totalTokens" = 7 WHERE "id" = \'p000003\'')
     with live.site.connect() as here, base.site.connect() as there:
         write_lost_rows(here, count_losses(here, there), str(tmp_path / "kept"))
     commands = put_back(live, base, tmp_path / "kept")
     assert count(live, base) == {}
-    # A second time changes nothing.
+    # A second run changes nothing.
     put_back(live, base, tmp_path / "kept")
     assert count(live, base) == {}
     assert len(commands) == 3

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What somebody else made since the backup is named, all of it, and goes only with consent; what the rolled-back
-migrations made goes without."""
+"""Objects that another session made since the backup are all named, and dropped only with consent; objects of the
+rolled-back migrations are dropped without."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_every_object_that_the_migration_did_not_make_is_named(deployed):
     result = revert(run, place, LossPolicy(10, objects=11))
     assert set(result["lost_objects"]) == NAMED and live.value("SELECT to_regclass('report') IS NULL")
     run.operation.close("done")
-    # What is made now, an undo would take away.
+    # An undo would drop objects that are made now.
     as_owner(live, "CREATE VIEW later AS SELECT 1")
     back = begun(live, place, "undo", undoes=run.operation.id)
     with pytest.raises(Refused, match="1 objects that the migrations did not make") as caught:
@@ -124,7 +124,7 @@ def test_changed_objects_and_a_restore_in_place(deployed):
 
 
 def test_migrations_that_no_deploy_rehearsed(plain):
-    """Nobody knows then who made what: all of it is named, and consent to the rows is enough."""
+    """Then it is unknown which session made what: all of it is named, and consent to the rows is enough."""
     place = plain.backup()
     plain.run("receipts.sql")
     as_owner(plain, "CREATE VIEW report AS SELECT 1")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A migration that waits too long for a lock is tried again, but only where it is proved to have left nothing."""
+"""A migration that waits too long for a lock is retried, but only if it is proved to have left nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.prisma
 INIT, NEXT = "20251001000000_init", "20251108000000_next"
 MADE = (SQL / "plain.sql").read_text("utf-8").split("CREATE TABLE _prisma_migrations")[0]
 BLOCKED = 'ALTER TABLE "User" ADD COLUMN "tariff" text;'
-#: Long enough that a migration that need not wait never fails by it.
+#: Long enough that a migration that need not wait never fails because of it.
 LOCK_TIMEOUT_MS = 400
 
 
@@ -56,7 +56,7 @@ def states(live):
 
 
 def reader(live, released):
-    """Holds up an ALTER TABLE, not those who read, until a condition holds."""
+    """Block an ALTER TABLE, but not readers, until a condition is true."""
 
     def work(stop):
         with live.session() as cursor:

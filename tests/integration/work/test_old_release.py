@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The old release's trial: whatever way a release takes to its database, it ends in the copy or nowhere."""
+"""The former release's trial: however the release connects to its database, it reaches the copy or nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.b
 )
 from support.databases import OWNER
 
-#: Answers POST by writing one row; how it reaches its database is given.
+#: Answers POST by writing one row; the test sets how it connects to its database.
 RELEASE = """
 import http.server, os, psycopg2, subprocess, sys
 env = os.environ
@@ -83,7 +83,7 @@ def release(folder, live, way, socket):
 
 @pytest.fixture
 def tried(plain, tmp_path):
-    """Tries a release that reaches its database in this way; rows of the copy and of the live database after it."""
+    """Try a release that connects in this way; rows of the copy and of the live database afterwards."""
     with plain.session(user=OWNER) as cursor:
         cursor.execute("CREATE TABLE tried (id int)")
     site = plain.begun("deploy")
@@ -100,7 +100,7 @@ def tried(plain, tmp_path):
         shutil.rmtree(folder, ignore_errors=True)
         plain.execute("TRUNCATE tried", copy)
         command = release(folder, plain, way, socket)
-        # The demo's psql comes first, and it must be found by everybody who runs the tests.
+        # The demo's psql comes first, and every user who runs the tests must find it.
         facts = try_old_release(
             site, copy, str(folder), post, command=command, project=Project(str(folder)),
             node_bin_dir=str(plain.cluster.bin_dir), health_timeout=20,
@@ -109,7 +109,7 @@ def tried(plain, tmp_path):
         return SimpleNamespace(facts=facts, copy=rows[0], live=rows[1])
 
     with relayed(plain.cluster.url(plain.name, user=OWNER)) as socket:
-        psycopg2.connect(socket).close()  # it leads to the live database for everybody else
+        psycopg2.connect(socket).close()  # for every other process it points to the live database
         yield SimpleNamespace(run=run, live=plain)
 
 
@@ -125,7 +125,7 @@ def test_every_way_ends_in_the_copy_or_nowhere(tried):
 
 def test_not_tried_where_nothing_keeps_it_in_the_copy(tried, monkeypatch):
     way = WRITE % "env['MAIN_DB']"
-    # COPY ... TO PROGRAM would lead anywhere.
+    # COPY ... TO PROGRAM could reach anything.
     tried.live.execute("GRANT pg_execute_server_program TO " + OWNER)
     try:
         program = tried.run(way)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""PgBouncer in front of the database: its clients wait through a swap, and go on whatever became of it."""
+"""PgBouncer in front of the database: its clients wait during a swap, and continue whatever its result."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def prepared(live, place, *poolers):
 
 
 class Client:
-    """Works through the pool, and takes any error for a failure."""
+    """Works through the pool, and counts any error as a failure."""
 
     def __init__(self, connect, name, statement=INSERT):
         self._connect, self.name, self.statement, self.committed = connect, name, statement, []
@@ -131,7 +131,7 @@ def test_pooled_clients_wait_through_a_restore_in_place(plain, bouncer):
     assert plain.value("SELECT count(*) FROM \"TokenPurchase\" WHERE id = 'lost'") == 0
 
 
-# Whatever fails
+# Failures
 
 
 def test_a_refused_revert_lets_them_go_on(plain, bouncer):
@@ -146,7 +146,7 @@ def test_a_refused_revert_lets_them_go_on(plain, bouncer):
 
 
 def killed_at(failpoint, work):
-    """Run something in a process of its own that is killed at a failpoint."""
+    """Run something in a separate process that is killed at a failpoint."""
     child = os.fork()
     if not child:
         os.environ["BACKSTOP_FAILPOINT"] = failpoint
@@ -189,9 +189,9 @@ def test_without_the_pooler_a_re_run_tells_the_command(plain, bouncer):
     with pytest.raises(BackstopError, match="wait since operation %s was cut off" % site.operation.id) as caught:
         revert(dataclasses.replace(site, poolers=()), place, LossPolicy(0))
     assert 'RESUME "shop"' in caught.value.hint and str(bouncer.port) in caught.value.hint
-    # It was told, and is no obstacle for good.
+    # It was reported once, and does not block later runs.
     assert revert(dataclasses.replace(site, poolers=()), place, LossPolicy(0))["changed"] is False
-    # Another operation of this database, which knows the pooler, finds it too.
+    # Another operation of this database, whose poolers are configured, also finds it.
     site.operation.close("abandoned")
     other = begun(plain, "undo", bouncer.pooler(pools=("shop",)), undoes=site.operation.id)
     settle(other)
@@ -199,7 +199,7 @@ def test_without_the_pooler_a_re_run_tells_the_command(plain, bouncer):
 
 
 def test_a_pooler_that_went_away_meanwhile(plain, bouncer, monkeypatch):
-    """The swap is done and cannot be taken for failed; what is left to do is told."""
+    """The swap is done and is not reported as failed; the remaining steps are shown."""
     place = plain.backup()
     site = prepared(plain, place, bouncer.pooler(pools=("shop",)))
     rename = handover.Fence.rename
@@ -231,7 +231,7 @@ def test_session_pooling_is_bounded_and_the_choice_is_told(plain, cluster):
                 revert(site, place, LossPolicy(0))
             assert OWNER in caught.value.found and "session pooling" in caught.value.found
             assert "held: end" in caught.value.hint and bouncer.paused() == []
-            cursor.execute("SELECT 1")  # nobody was thrown out
+            cursor.execute("SELECT 1")  # the session was not terminated
             site = dataclasses.replace(site, poolers=[bouncer.pooler(wait_seconds=0.3, held="end")])
             result = revert(site, place, LossPolicy(0))
             assert len(result["pooled"]["held"]) == len(result["ended_sessions"]) == 1
@@ -244,7 +244,7 @@ def test_session_pooling_is_bounded_and_the_choice_is_told(plain, cluster):
 
 
 def test_how_a_console_is_given():
-    """PgBouncer's own port and database, whichever way the rest is said."""
+    """PgBouncer's own default port and database, in every notation of the rest."""
     for given, port, database in (
         ({"host": "10.0.0.6"}, 6432, "pgbouncer"),
         ({"url": "postgresql://boss:secret@10.0.0.6"}, 6432, "pgbouncer"),
@@ -256,7 +256,7 @@ def test_how_a_console_is_given():
         assert pooler.address == "10.0.0.6:%d" % port and "secret" not in repr(pooler)
 
 
-# What was said of it
+# Wrong configurations
 
 
 def test_pools_that_are_not_what_was_said(plain, bouncer):

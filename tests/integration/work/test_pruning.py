@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Pruning beside real operations: after the hardest rule, what they need is there and they go on with it."""
+"""Pruning with real operations: after the strictest rule, the backups they need exist, and they continue with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ YEARS = datetime.timedelta(days=4000)
 
 
 def pruned_years_later(live):
-    """What is left when newer backups of every kind have been made for years."""
+    """The remaining backups after years of newer backups of every kind."""
     identifier = prune(live.store, HARDEST, only_check=True)[0].item.server
     for kind in ("daily", "weekly", "pre-migration", "post-migration"):
         for days in (3, 1):

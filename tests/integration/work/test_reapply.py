@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rows that were written since go over to the database that takes over; what does not go is told, never guessed."""
+"""Rows written since are carried over to the new live database; rows that cannot be are reported, never guessed."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_purchase_made_after_the_deploy_survives_the_revert_and_its_undo(plain
     assert plain.rows('SELECT * FROM "User" ORDER BY 1') == users
     assert revert(site, place, LossPolicy(0, reapply=APPLY))["changed"] is False
 
-    # Written in the reverted database: the undo carries it, and does not take for new what came from the retired one.
+    # Written in the reverted database: the undo carries it over, and does not count rows of the retired one as new.
     as_owner(plain, PURCHASE.replace("%s", "'after'").replace("'after')", "'u1')"))
     as_owner(plain, 'UPDATE "TokenPurchase" SET "totalTokens" = 9 WHERE "id" = \'new\'')
     _back, facts = undone(plain, site.operation)
@@ -106,7 +106,7 @@ def test_a_purchase_made_after_the_deploy_survives_the_revert_and_its_undo(plain
 
 
 def test_an_undo_right_after_loses_nothing_and_restores_nothing(plain, monkeypatch):
-    """What was carried is known by its digest: no copy has to be built to count."""
+    """Carried rows are recognized by their digest: no copy has to be built to count."""
     place = plain.backup()
     plain.run("receipts.sql")
     as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
@@ -136,7 +136,7 @@ def test_off_is_the_default_and_report_changes_nothing(plain):
 
 def test_deletes_only_when_asked_for(plain):
     place = plain.backup()
-    as_owner(plain, 'DELETE FROM "TokenPurchase" WHERE "id" = \'p000003\'')  # its contribution goes with it
+    as_owner(plain, 'DELETE FROM "TokenPurchase" WHERE "id" = \'p000003\'')  # its contribution is deleted with it
     with pytest.raises(Refused, match="2 rows would be lost"):
         reverted(plain, place)
     _site, result = reverted(plain, place, APPLY_ALL)
@@ -184,7 +184,7 @@ def shapes(databases):
 
 
 def test_order_of_foreign_keys_and_odd_shapes(shapes):
-    """Parents first, whatever the tables are called; rows that refer to each other go together."""
+    """Parents first, whatever the tables' names; rows that refer to each other are carried over together."""
     place = shapes.backup()
     as_owner(
         shapes,
@@ -216,7 +216,7 @@ def test_order_of_foreign_keys_and_odd_shapes(shapes):
     }
     assert {name: shapes.rows("SELECT (r.*)::text FROM %s r ORDER BY 1" % name) for name in tables} == before
     assert shapes.rows("SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1") == state
-    # No number is given out twice.
+    # No number is used twice.
     as_owner(shapes, "INSERT INTO numbered (v) VALUES (1)")
     assert shapes.value("SELECT max(id) FROM numbered") == 13
 
@@ -229,9 +229,9 @@ def test_conflicts_are_told_and_not_guessed(shapes):
         "ALTER TABLE stiff_one DROP CONSTRAINT stiff_one_other_fkey; INSERT INTO stiff_one VALUES (1, 1);"
         " INSERT INTO stiff_two VALUES (1, 1)",
         "INSERT INTO no_key VALUES (2)",
-        # The unique value of a row that was deleted, and deletions are not carried.
+        # The unique value of a row that was deleted, while deletions are not carried over.
         "DELETE FROM tree WHERE id = 3; INSERT INTO tree VALUES (33, NULL, 'three'), (34, 33, 'below it')",
-        # Types that hold more.
+        # Types that allow more values.
         "ALTER TYPE mood ADD VALUE 'new'",
         "ALTER TABLE moods ALTER code TYPE varchar(50), ALTER at TYPE timestamp(6)",
         "INSERT INTO moods VALUES (2, 'new', 'a', NULL), (3, 'bad', 'longer', NULL), (4, 'bad', 'b',"
@@ -284,7 +284,7 @@ def test_conflicts_are_told_and_not_guessed(shapes):
 
 
 def test_partitions_and_generated_columns(plain):
-    """Rows go into the partition that they are in, one that moved to another with its deletion."""
+    """Rows are carried into their own partition; one that moved to another, together with its deletion there."""
     as_owner(
         plain,
         "CREATE TABLE event (id integer, at date, n integer, twice integer GENERATED ALWAYS AS (n * 2) STORED,"
@@ -331,7 +331,7 @@ def multiset(live, table="log"):
 
 
 def test_rows_without_a_key_are_added(keyless):
-    """As many equal rows more as there were written, duplicates too; and back again by the undo, none twice."""
+    """As many equal rows are added as were written, duplicates too; the undo carries them back, none twice."""
     place = keyless.backup()
     as_owner(
         keyless,
@@ -350,7 +350,7 @@ def test_rows_without_a_key_are_added(keyless):
 
 
 def test_rows_without_a_key_that_were_changed(keyless):
-    """To add the new form without taking away the old one would double the row; with deletes both go."""
+    """Adding the new row without deleting the old one would double it; with deletes both are carried over."""
     place = keyless.backup()
     as_owner(keyless, "UPDATE log SET n = 5 WHERE what = 'b'; DELETE FROM log WHERE ctid = '(0,1)'")
     why = "it has no key, so rows that were deleted and rows that were changed cannot be told apart"
@@ -364,7 +364,7 @@ def test_rows_without_a_key_that_were_changed(keyless):
 
 
 def test_rows_without_a_key_on_both_sides(keyless):
-    """A row that is to go and went there too is a conflict, as many as are missing; a row that does not fit as well."""
+    """A row to be deleted that is missing there too is a conflict, one per missing row; so is a row that cannot fit."""
     as_owner(keyless, "INSERT INTO log (what) VALUES ('a'), ('c')")
     place = keyless.backup()
     as_owner(keyless, "DELETE FROM log WHERE what = 'a'", "ALTER TABLE by_user ALTER v TYPE varchar(50)")
@@ -410,7 +410,7 @@ OBJECTS = "SELECT oid::bigint, convert_from(lo_get(oid), 'UTF8') FROM pg_largeob
 
 
 def test_large_objects_go_with_their_numbers(plain):
-    """New ones with owner and privileges, changed ones, and with deletes those that are gone; rows find them again."""
+    """New ones with owner and privileges, changed ones, and with deletes also deletions; rows find them by oid."""
     as_owner(plain, PICTURES, "SELECT lo_from_bytea(n, 'old ' || n::text::bytea) FROM unnest(ARRAY[901, 902, 903]) n")
     place = plain.backup()
     as_owner(
@@ -428,14 +428,14 @@ def test_large_objects_go_with_their_numbers(plain):
     assert plain.rows(OBJECTS) == objects
     assert plain.value("SELECT lomacl::text FROM pg_largeobject_metadata WHERE oid = 910").count(APP + "=r/") == 1
     run.operation.close("done")
-    # There and back again: what went over is not counted as written since.
+    # And back again: carried objects are not counted as written since.
     as_owner(plain, "SELECT lo_from_bytea(911, 'later')")
     _back, facts = undone(plain, run.operation)
     assert carried(facts) == {"pg_largeobject": (1, 0, 0)} and facts["lost_rows"] == 0
 
 
 def test_a_number_that_another_large_object_has(plain):
-    """The object stays behind, and so does each row that refers to it: there it would show something else."""
+    """Neither the object nor any row that refers to it is carried over: there the row would show another object."""
     as_owner(plain, PICTURES)
     place = plain.backup()
     site, _result = reverted(plain, place)
@@ -468,7 +468,7 @@ def test_an_owner_that_cannot_be_given(plain):
 
 
 def test_deletes_that_others_still_refer_to(shapes):
-    """ON DELETE CASCADE would take rows along that nobody deleted."""
+    """ON DELETE CASCADE would delete rows that nobody deleted."""
     as_owner(shapes, "CREATE TABLE leaf (id integer PRIMARY KEY, t integer REFERENCES tree ON DELETE CASCADE, n text)")
     as_owner(shapes, "INSERT INTO leaf VALUES (1, 3, 'a'), (2, 2, 'b')")
     place = shapes.backup()
@@ -482,7 +482,7 @@ def test_deletes_that_others_still_refer_to(shapes):
 
 
 def test_an_undo_sees_what_both_sides_changed(plain):
-    """Three versions of a row: in the backup, in the retired database, in the one that is live."""
+    """Three versions of a row: in the backup, in the retired database, in the live one."""
     place = plain.backup()
     as_owner(plain, "UPDATE \"User\" SET \"name\" = 'before' WHERE \"id\" IN ('u1', 'u2', 'u3')")
     as_owner(plain, "DELETE FROM \"UserContribution\" WHERE \"id\" IN ('c1', 'c2')")
@@ -508,7 +508,7 @@ def test_an_undo_sees_what_both_sides_changed(plain):
 
 @pytest.mark.parametrize("where", ["revert", "undo"])
 def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
-    """Cut off between the carry's COMMIT and the renames: what changed meanwhile counts, ghosts do not stay."""
+    """Interrupted between the carry's COMMIT and the renames: later changes count, rows deleted since do not stay."""
     as_owner(plain, "CREATE TABLE log (w text); INSERT INTO log VALUES ('x'), ('x')")
     place = plain.backup()
     plain.run("receipts.sql")
@@ -534,13 +534,13 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
         patch.setattr(reapply_module, "reach", cut_off)
         with pytest.raises(BackstopError, match="cut off"):
             run()
-    # The application went on meanwhile.
+    # The application continued in the meantime.
     as_owner(plain, 'DELETE FROM "User" WHERE "id" = \'ghost\'')
     as_owner(plain, "SELECT lo_unlink(5); DELETE FROM log WHERE w = 'ghost'; INSERT INTO log VALUES ('x'), ('x')")
     as_owner(plain, 'UPDATE "User" SET "name" = \'second\' WHERE "id" = \'u1\'')
     as_owner(plain, "INSERT INTO \"UserContribution\" SELECT 'c1', 'p000001', 'u2', 0.3")
     result = run()
-    # The contribution is as it was: neither deleted nor changed.
+    # The contribution is unchanged: neither deleted nor changed.
     assert carried(result) == {"User": (1, 1, 0)} and result["lost_rows"] == 0
     assert plain.rows('SELECT "id", "name" FROM "User" WHERE "id" IN (\'ghost\', \'stays\', \'u1\') ORDER BY 1') == [
         ("stays", None),
@@ -551,7 +551,7 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
 
 
 def test_what_cannot_be_proved_is_not_committed(plain):
-    """A foreign key's ON UPDATE CASCADE changes rows that nobody asked to change."""
+    """A foreign key's ON UPDATE CASCADE changes rows that should not be changed."""
     as_owner(
         plain,
         'CREATE TABLE refers (id integer PRIMARY KEY, email text REFERENCES "User" ("email") ON UPDATE CASCADE)',
@@ -583,7 +583,7 @@ def test_a_successor_that_somebody_changed_is_not_proved(plain):
 
 
 def test_random_changes_all_survive(plain, seed):
-    """Whatever is inserted, updated and deleted in tables that both have, the new database reads as the live one."""
+    """After any inserts, updates and deletes in common tables, the new database has the same rows as the live one."""
     chance = random.Random(seed)
     place = plain.backup()
     with plain.session(user=OWNER) as cursor:
@@ -628,7 +628,7 @@ def test_sequences_only_go_forward(databases):
     before = dict(live.rows(values))
     site, result = reverted(live, place, Reapply())
     found = dict(live.rows(values))
-    # The one that was set back in the live database stays where the backup has it.
+    # The sequence that was set back in the live database keeps the backup's value.
     assert before.pop("user") == 7 and found.pop("user") == 40
     assert found == before and len(result["advanced_sequences"]) == 3
     live.execute("SELECT nextval('receipt_number'), nextval('never_used')")
@@ -640,7 +640,7 @@ def test_sequences_only_go_forward(databases):
 
 
 def test_the_retired_database_stays_closed(plain):
-    """An undo has to get into it; nobody else may meanwhile, and an undo that refuses leaves it closed."""
+    """Only the undo may connect to it meanwhile, and an undo that is refused leaves it closed."""
     place = plain.backup()
     site, result = reverted(plain, place, Reapply())
     as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")

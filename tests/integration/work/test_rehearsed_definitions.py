@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""After the migration the live definitions are those that its rehearsal left, however a restore prints them."""
+"""After the migration the live definitions equal those of its rehearsal, however a restore prints them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.s
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations import rehearse as rehearsal
 from support.databases import OWNER
 
-#: Reads differently once it was restored.
+#: Printed differently after a restore.
 CHECK = "CHECK (%s::varchar(9) IN ('a', 'b') OR true)"
 MIGRATION = 'ALTER TABLE "User" ADD COLUMN more text CONSTRAINT more %s; CREATE TABLE added (a int)' % CHECK % "more"
 
@@ -26,7 +26,7 @@ def test_it_is_the_same_and_a_difference_is_seen(plain):
     run.operation.write("backup", "done", backup=place.backup_id)
     copy = scratch_name(run.operation.id, "drill")
     build_database(run, place, copy)
-    # As a copy from which every way out was taken.
+    # Like a copy whose outgoing connections were all closed.
     plain.execute('ALTER TABLE "UserContribution" DROP CONSTRAINT "UserContribution_userId_fkey"', database=copy)
     with run.connect(copy) as session, plain.session(user=OWNER, database=copy) as cursor:
         untouched = rehearsal._entries(run, session)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A migration that renames a table or a column writes no row: only what was written since is lost, and goes back."""
+"""A migration that renames a table or column writes no row: only rows written since are lost, and carried over."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CREATE TABLE loose (a integer, b text);
 INSERT INTO item SELECT g, 'n' || g, g, 'o' || g FROM generate_series(1, 500) g;
 INSERT INTO loose SELECT g % 5, 'x' FROM generate_series(1, 50) g;
 """
-#: What a migration does, what is written then, and what is lost of it.
+#: A migration, the writes after it, and the resulting loss.
 RENAMES = {
     "table": ("ALTER TABLE item RENAME TO article", "INSERT INTO article VALUES (1000, 'new', 1, '')",
               {"public.article": (1, 0, 0)}),
@@ -66,7 +66,7 @@ def site(plain):
 
 
 def migrated(live, how):
-    """The backup from before, and what is lost after the migration and the writes."""
+    """The backup from before, and the loss after the migration and the writes."""
     place = live.backup()
     migration, writes, lost = RENAMES[how]
     as_owner(live, migration)
@@ -92,7 +92,7 @@ def test_only_what_was_written_is_lost_and_can_be_put_back(shop, databases, tmp_
         known = known_by_oid(live, manifest)
         losses = count_losses(live, base, known)
         assert counted(losses) == lost
-        # By names alone every row would be.
+        # By names alone every row would be lost.
         assert sum(sum(one) for one in counted(count_losses(live, base)).values()) >= sum(map(sum, lost.values()))
         write_lost_rows(live, losses, str(tmp_path / "kept"))
     before = contents(shop, "base")
@@ -105,7 +105,7 @@ def test_only_what_was_written_is_lost_and_can_be_put_back(shop, databases, tmp_
             text=True,
             check=False,
         )
-        # A new table under the old name: its rows are not put among those of the old one.
+        # A new table under the old name: its rows are not inserted among those of the old one.
         assert (done.returncode == 0) is (loss.replaces is None), done.stderr
         assert loss.replaces is None or "apply the migration first" in done.stderr
     with shop.site.connect() as live, shop.site.connect("base") as base:
@@ -138,7 +138,7 @@ def test_the_plan_and_a_restore_in_place_count_the_same(shop):
         loss["table"]: (loss["inserted"], loss["updated"], loss["deleted"])
         for loss in losses_of_revert(shop.site, gather(shop.site, backup_id=place.backup_id))
     }
-    # Of a table that got a column a plan without a copy knows bounds: never more rows than were written.
+    # For a table with an added column, a plan without a copy knows an upper bound: no more rows than were written.
     assert plan["shop.article"] <= lost["shop.article"] and "public.item" not in plan
     run = shop.begun("rollback", {"backup": place.backup_id})
     ahead = revert_in_place(run, place, LossPolicy(3, objects=99), only_count=True)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""PostgreSQL restarts while an operation works on it: the operation ends as it would have."""
+"""PostgreSQL restarts during an operation: the operation has the same result as without the restart."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") V
 
 
 class Restarts:
-    """Restarts the server at places of the library; it comes back a moment after it has stopped."""
+    """Restarts the server at failpoints of the library; it starts again a moment after it has stopped."""
 
     def __init__(self, cluster: Any, patch: pytest.MonkeyPatch) -> None:
         self.cluster, self.patch = cluster, patch
@@ -87,7 +87,7 @@ def test_during_a_swap(plain: Any, restarting: Restarts, place: str) -> None:
 
 
 def test_twice(plain: Any, restarting: Restarts) -> None:
-    """The second time it is told; nothing is done, and settle() finds that out as soon as the server is back."""
+    """The second restart is reported; nothing is done, and settle() finds that out once the server runs again."""
     backup = plain.backup()
     run = plain.begun("rollback", {"backup": backup.backup_id})
     revert.build_successor(run, backup)

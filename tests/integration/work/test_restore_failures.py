@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A restore that fails names the object, the cause and a remedy; with the remedy the next one succeeds."""
+"""A restore that fails names the object, the cause and a fix; with the fix the next one succeeds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import new_id
 from support.databases import OWNER
 
-#: What is made as a superuser; what the error must say; a statement that the remedy means where it is not in it.
+#: SQL run as a superuser; what the error must say; the statement that the hint means if it does not contain it.
 FAILURES = {
     "generated column": (
         (
@@ -161,7 +161,7 @@ def restored(live, settings, tmp_path):
         dump.check("no dump")
     live.execute('CREATE DATABASE "%s" OWNER %s' % (name, OWNER), "postgres")
     try:
-        # One by one, in the order of names: by several jobs it is chance which rows are loaded first.
+        # With one job, in the order of names: with several jobs the order of loading is random.
         archive.restore(tools, settings.with_database(name), str(path), jobs=1)
     finally:
         live.execute('DROP DATABASE "%s" WITH (FORCE)' % name, "postgres")
@@ -201,7 +201,7 @@ def test_what_cannot_be_loaded_again(databases, tmp_path, case):
 def test_what_this_role_may_not_make(databases, tmp_path, case):
     made, told, remedy = REFUSED[case]
     live = databases.make("shop", template="template0", user=None)
-    # As what an ordinary role restores: all that is there belongs to it.
+    # As an ordinary role would restore it: it owns all existing objects.
     live.execute("ALTER SCHEMA public OWNER TO pg_database_owner")
     make(live, made)
     owner = databases.existing("shop").site.connection
@@ -232,7 +232,7 @@ def test_what_the_server_lacked_says_nothing_against_the_backup(plain):
 
 
 def test_a_value_that_its_domain_does_not_allow(plain):
-    """By text: restored by several jobs, the constraint is added while the rows are loaded, or after them."""
+    """From a fixed text: with several jobs, the constraint is added while the rows are loaded, or after them."""
     said = (
         'pg_restore: error: COPY failed for table "t": ERROR:  value for domain d violates check constraint "c"\n'
         'CONTEXT:  COPY t, line 1, column a: "-1"\n'

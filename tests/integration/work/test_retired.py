@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A retired database goes only when its time has passed and a verified dump holds all that it holds."""
+"""A retired database is dropped only when its time has passed and a verified dump contains all its contents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVERYTHING = 10**9
 
 @pytest.fixture
 def reverted(plain):
-    """A database that was reverted: what was live is retired; the backup, and the name of the retired one."""
+    """A database that was reverted: the former live one is retired; the backup, and the name of the retired one."""
     place = plain.backup()
     plain.run("receipts.sql")
     with plain.session(user=OWNER) as cursor:
@@ -69,7 +69,7 @@ def test_it_is_kept_within_its_undo_window(plain, reverted):
 
 
 def test_it_is_kept_without_a_dump(plain, reverted):
-    """The backup that the revert went to is of this very database, but from long before it was retired."""
+    """The backup that was restored is of this very database, but from long before it was retired."""
     place, name = reverted
     verify(plain.site, place, "restored")
     assert pruned(plain, window_days=0) == [(name, "kept", "no backup of it is verified to level restored")]
@@ -82,15 +82,15 @@ def test_dumped_proved_and_dropped(plain, reverted):
     [dump] = plain.store.backups("emergency")
     assert action == "dropped" and dump.backup_id in reason and level_of(dump) == "restored"
     assert plain.names() == [plain.name]
-    # The journal of the operation that retired it has it.
+    # The journal of the operation that retired it records it.
     with plain.site.administer() as admin:
         assert retired_databases(plain.site, admin) == []
     assert pruned(plain, window_days=0, dump=True) == []
-    # The revert is still known to be in force.
+    # The revert is still known to be in effect.
     assert plan_revert(plain.site, place.backup_id)["needed"] is False
     with pytest.raises(BackstopError, match="nothing to undo"):
         plan_undo(plain.site, None)
-    # It can come back: the dump builds a database that takes over.
+    # It can be restored: a database built from the dump takes over.
     run = plain.begun("rollback", {"backup": dump.backup_id})
     build_successor(run, dump)
     revert(run, dump, LossPolicy(EVERYTHING))
@@ -104,7 +104,7 @@ def test_a_dump_that_is_only_readable(plain, reverted):
 
 
 def test_a_dump_from_before_its_last_rows_does_not_do(plain, reverted):
-    """A dump of this very database, verified, but somebody wrote to it since."""
+    """A dump of this very database, verified, but rows were written to it since."""
     _place, name = reverted
     inside = dataclasses.replace(plain.site, connection=plain.site.connection.with_database(name))
     plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % name, "postgres")
@@ -118,13 +118,13 @@ def test_a_dump_from_before_its_last_rows_does_not_do(plain, reverted):
     assert closed(plain, name)
     write_to(plain, name, 'UPDATE "User" SET "name" = NULL WHERE "id" = \'new\'; CREATE VIEW later AS SELECT 1')
     assert "public.later" in pruned(plain, window_days=0, level="readable")[0][2]
-    # With leave to dump it again, the new dump has it all.
+    # If a new dump is allowed, it contains everything.
     assert pruned(plain, window_days=0, level="readable", dump=True)[0][1] == "dropped"
     assert plain.names() == [plain.name]
 
 
 def test_somebody_who_writes_while_it_is_open(plain, reverted, monkeypatch):
-    """The dump's programs need to connect; a writer who comes in with them is found by the comparison."""
+    """The dump's programs need to connect; a session that connects then and writes is found by the comparison."""
     _place, name = reverted
     writes = []
 

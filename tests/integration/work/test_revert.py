@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The complete revert and its undo: a rename, nothing overwritten, nothing lost uncounted, however busy it is."""
+"""The complete revert and its undo under load: a rename, nothing overwritten, no loss without being counted."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def equals_backup(live, place):
 
 
 def ids_in(live, database):
-    """The purchases of a database, a retired one included."""
+    """The purchases of a database, also of a retired one."""
     name = quote_identifier(database)
     allowed = live.value("SELECT datallowconn FROM pg_database WHERE datname = $$%s$$" % database, "postgres")
     if not allowed:
@@ -85,7 +85,7 @@ def ids_kept(site):
 
 
 def test_revert_and_undo(plain):
-    """The runbook's restore over the live database ends half done; here it gets another name and comes back."""
+    """The runbook's restore over the live database leaves it half restored; here it is renamed and can be restored."""
     place = plain.backup()
     plain.run("receipts.sql")
     former = plain.value("SELECT oid FROM pg_database WHERE datname = current_database()")
@@ -112,11 +112,11 @@ def test_revert_and_undo(plain):
 
 
 def test_properties_go_with_the_name(databases):
-    """Owner, privileges, settings, comment and connection limit, and every object that the migration left alone."""
+    """Owner, privileges, settings, comment and connection limit, and every object that the migration did not change."""
     live = databases.make("shop", REALISTIC, user=None)
     place = live.backup()
     live.execute('ALTER TABLE "User" ADD COLUMN more text; CREATE TABLE new ()')
-    # The restore prints some expressions otherwise; the live database, though migrated, still has them to compare with.
+    # The restore prints some expressions differently; the migrated live database still has them for the comparison.
     reverted(live, place)
     assert equals_backup(live, place)
     limit, comment = live.rows(
@@ -129,14 +129,14 @@ def test_properties_go_with_the_name(databases):
 
 
 def test_a_backup_that_was_drilled_before_the_migration(databases):
-    """What the migration took away is compared with its reprint all the same: its own definitions are loaded."""
+    """Objects that the migration dropped are also compared as a restore prints them: their definitions are loaded."""
     live = databases.make("shop", REALISTIC, user=None)
     verify(live.site, live.backup(), "restored")
     last = live.backup()
     live.execute('ALTER TABLE "User" DROP CONSTRAINT user_kind; DROP VIEW "PurchaseView" CASCADE')
     reverted(live, last)
     assert equals_backup(live, last)
-    # Nobody drilled this one.
+    # This backup was never drilled.
     live.execute("CREATE VIEW unseen AS SELECT * FROM \"User\" WHERE \"kind\" IN ('home', 'farm')")
     undrilled = live.backup()
     live.execute("DROP VIEW unseen")
@@ -161,7 +161,7 @@ def test_more_loss_than_accepted_changes_nothing(plain):
         ]
         assert "rollback_accept_lost_rows=4" in caught.value.hint
         assert plain.names() == before and not os.path.exists(site.operation.file("lost-rows"))
-        # The same session goes on: nobody was thrown out.
+        # The same session continues: it was not terminated.
         writer.execute(INSERT, ("two",))
     assert revert(site, place, LossPolicy(5))["lost_rows"] == 5
     assert ids_kept(site) == {"one", "two"}
@@ -172,12 +172,12 @@ def test_more_loss_than_accepted_changes_nothing(plain):
 
 
 class Client:
-    """Reads and writes, and connects again when it is thrown out, as an application's pool does."""
+    """Reads and writes, and reconnects when its session is terminated, as an application's pool does."""
 
     def __init__(self, live, number):
         self.live, self.number = live, number
         self.committed, self.errors = [], set()
-        #: for each connection, what each transaction saw: the database, whether the migration is in force there
+        #: for each connection, what each transaction saw: the database, and whether the migration is applied there
         self.connections = []
         self.longest_gap, self._last = 0.0, None
 
@@ -216,7 +216,7 @@ SEEN = (
 
 
 def watch(live, seen):
-    """At every moment one database bears the live name and accepts connections."""
+    """At every moment one database has the live name and accepts connections."""
 
     def work(stop):
         with live.session(database="postgres") as cursor:
@@ -228,8 +228,8 @@ def watch(live, seen):
 
 
 def test_twenty_clients_through_a_swap_and_its_undo(plain):
-    """Each write that a client saw committed is in the live database or was counted and kept, and what a client sees is
-    the database before or after, whole, and never both in one session."""
+    """Each write that a client saw committed is in the live database or was counted and kept, and a client sees the
+    complete database before or after, and never both in one session."""
     place = plain.backup()
     plain.run("receipts.sql")
     clients = [Client(plain, number) for number in range(20)]
@@ -248,7 +248,7 @@ def test_twenty_clients_through_a_swap_and_its_undo(plain):
     for client in clients:
         sights = [sight for connection in client.connections for sight in connection]
         assert all(len(connection) <= 1 for connection in client.connections), client.connections
-        # Old, new, and old again: nobody went back in between.
+        # Migrated, reverted, and migrated again: no client went back in between.
         order = [oid for oid, group in itertools.groupby(sight[0] for sight in sights)]
         assert order == [migrated, reverted_to, migrated]
         assert {sight[1:] for sight in sights if sight[0] == migrated} == {(True, 20)}
@@ -260,7 +260,7 @@ def test_twenty_clients_through_a_swap_and_its_undo(plain):
     lost = {name for name in second if name.startswith("w")}
     assert lost and facts["lost_rows"] == len(lost)
     assert ids_kept(back) == lost
-    # Nobody but the server's own words told the clients to come again.
+    # Only the server's own messages made the clients reconnect.
     told = set().union(*(client.errors for client in clients))
     assert told <= {
         "terminating connection due to administrator command",
@@ -273,7 +273,7 @@ def test_twenty_clients_through_a_swap_and_its_undo(plain):
 
 
 def test_what_no_table_lock_keeps_out_is_not_lost_uncounted(plain):
-    """A new table and a large object can be written behind the locks, after the count."""
+    """A new table and a large object can be written despite the locks, after the count."""
     place = plain.backup()
     made = []
 
@@ -300,7 +300,7 @@ def test_what_no_table_lock_keeps_out_is_not_lost_uncounted(plain):
         try:
             site, result = reverted(plain, place, EVERYTHING)
         except BackstopError as error:
-            # A clear refusal is as good: nothing was lost.
+            # A clear refusal is also correct: nothing was lost.
             assert "nothing was changed" in error.hint
             return
     retired = retired_name(site.operation.id, plain.name)
@@ -324,7 +324,7 @@ def test_a_session_that_sits_in_a_transaction_with_locks(plain):
 
 
 def test_writers_that_lock_in_another_order(plain):
-    """Two tables, locked the other way round than the fence does: no deadlock ends the revert."""
+    """Two tables, locked in another order than the fence does: the revert does not end by a deadlock."""
     place = plain.backup()
 
     def work(stop):
@@ -373,7 +373,7 @@ def test_obstacles_are_named_and_nothing_changes(plain, obstacle, told):
 
 
 def test_a_half_built_database_never_takes_over(plain):
-    """As when the restore was killed and the swap is asked for alone, with --start-at-task."""
+    """As when the restore was killed and the swap is started alone, with --start-at-task."""
     place = plain.backup()
     site = prepared(plain, place)
     site.operation.write("build", "began")
@@ -384,7 +384,7 @@ def test_a_half_built_database_never_takes_over(plain):
 
 
 def test_sessions_of_others_that_may_not_be_ended(plain):
-    """The owner cannot end another role's session, nor see much of it: told, and nothing changed."""
+    """The owner can neither end another role's session nor see much of it: reported, and nothing changed."""
     plain.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO %s" % APP)
     place = plain.backup()
     site = prepared(plain, place)
@@ -446,7 +446,7 @@ def test_undo_needs_the_retired_database(plain):
 
 
 def test_revert_again_after_an_undo(plain):
-    """Back and forth: each swap has its own operation, and the plan knows what is in force."""
+    """Reverted and undone in turn: each swap has its own operation, and the plan knows which is in effect."""
     place = plain.backup()
     plain.run("receipts.sql")
     first, _result = reverted(plain, place)
@@ -459,7 +459,7 @@ def test_revert_again_after_an_undo(plain):
 
 
 def forget_the_swap(operation) -> None:
-    """As if the process had been killed right after its COMMIT: the journal does not know."""
+    """As if the process had been killed right after its COMMIT: the journal has no entry."""
     path = pathlib.Path(operation.file("journal.jsonl"))
     entries = [json.loads(line) for line in path.read_text().splitlines()]
     kept = [entry for entry in entries if (entry["step"], entry["event"]) != ("swap", "done")]
@@ -484,7 +484,7 @@ def test_a_swap_that_was_not_journalled_is_found(plain):
 
 
 def test_an_undo_that_was_given_up_after_its_swap(plain):
-    """The next one finds the database back already and changes nothing."""
+    """The next one finds the swap already undone and changes nothing."""
     place = plain.backup()
     plain.run("receipts.sql")
     first, _result = reverted(plain, place)
@@ -497,7 +497,7 @@ def test_an_undo_that_was_given_up_after_its_swap(plain):
 
 
 def test_a_revert_while_another_runs(plain):
-    """Two of them at once: one waits for the other's lock, then finds it done."""
+    """Two at once: one waits for the other's lock, then finds it done."""
     place = plain.backup()
     site = prepared(plain, place)
     results = []

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Single changes of a restored database, of every kind of object that pg_dump knows: the comparison notices each, and
-nothing else."""
+"""Single changes of a restored database, for every kind of object that pg_dump knows: the comparison reports each,
+and nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.sabotages import COMMON, ROWS, name_of, sabotages
 
 @pytest.fixture(scope="module")
 def differences(shared_databases):
-    """What is reported of a restored database in which every case was changed; that it is equal before is proved."""
+    """The differences reported after every case was changed; that it is equal before is proved."""
     live = shared_databases.make("sabotaged", user=None)
     cases = sabotages(live.cluster.major)
     run(live, [COMMON, *(case.made for case in cases)], live.name)

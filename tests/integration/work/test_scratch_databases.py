@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A scratch database can be dropped whoever is in it, by a role that is no superuser."""
+"""A role that is no superuser can drop a scratch database while any session is connected to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.databases import OWNER, run_sql, session
 from support.prisma_database import until
 
 SCRATCH = "backstop_scratch_20251108t020000z_3fa9c1_drill"
-#: A table at whose vacuum a worker sits for minutes.
+#: A table whose vacuum keeps a worker busy for minutes.
 BUSY = """
 CREATE TABLE busy (a int) WITH (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,
   autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
@@ -33,7 +33,7 @@ def scratch(cluster, plain):
 
 
 def test_an_autovacuum_worker_is_in_it(cluster, plain, scratch) -> None:
-    """FORCE asks for the right to end it, which only a superuser has; after a drill one is there sooner or later."""
+    """FORCE requires the right to end it, which only a superuser has; after a drill one is there sooner or later."""
     with session(cluster, "postgres") as root:
         root.execute("ALTER SYSTEM SET autovacuum_naptime = '1s'")
         root.execute("SELECT pg_reload_conf()")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A hot standby that streams: told with its lag, followed through a swap, and gone when a COMMIT waits for it."""
+"""A streaming hot standby: reported with its lag, followed through a swap, and unreachable when a COMMIT waits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def standby(cluster):
 
 
 def as_superuser(live):
-    """One that may see how far a standby is."""
+    """A site that may read the replay position of a standby."""
     settings = Settings.from_url(live.cluster.url(live.name))
     return dataclasses.replace(live.site, administration=settings.with_database("postgres"))
 
@@ -75,7 +75,7 @@ def test_the_gate_and_the_plan_tell_it_with_its_lag(plain, standby):
 
 
 def test_a_swap_is_followed_and_prune_ends_who_stayed(plain, standby):
-    """A rename conflicts with nothing there: a session that is open on the standby goes on in the former database,
+    """A rename causes no conflict there: a session that is open on the standby stays in the former database,
     until that is dropped."""
     place = plain.backup()
     former = plain.value(OID)
@@ -118,7 +118,7 @@ def test_one_that_lags_does_not_hold_the_swap_up(plain, standby, monkeypatch):
 
 @pytest.fixture
 def waits_for(cluster):
-    """Makes every COMMIT wait for a standby of this name."""
+    """Make every COMMIT wait for a standby of this name."""
 
     def wait_for(name):
         with session(cluster, "postgres") as cursor:
@@ -153,7 +153,7 @@ def test_a_synchronous_one_confirms(plain, standby, waits_for):
 
 
 def test_one_that_is_gone_is_told_before_anything(plain, waits_for, impatient):
-    """Every COMMIT would hang, and with it whoever waits for its locks."""
+    """Every COMMIT would hang, and with it every session that waits for its locks."""
     place = plain.backup()
     built = prepared(plain, place)
     before = plain.names()
@@ -172,7 +172,7 @@ def test_one_that_is_gone_is_told_before_anything(plain, waits_for, impatient):
 
 
 def test_one_that_goes_right_before_the_commit(plain, waits_for, impatient, monkeypatch):
-    """The swap is done here; that nobody confirmed it is told."""
+    """The swap is done here; that no standby confirmed it is reported."""
     place = plain.backup()
     site = prepared(plain, place)
     require = replication.require_confirming

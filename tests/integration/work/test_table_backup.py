@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Backups of single tables: they hold these tables and nothing else, and are never taken for a full one."""
+"""Backups of single tables: they contain these tables and nothing else, and are never used as a full one."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Checks of tables, and what deleting from one does to the others, on a real server."""
+"""Checks of tables, and the effects on others of deleting from one, on a real server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ COLUMNS = {"id": 0, "amount": 3, "at": 4}
 
 @pytest.fixture
 def names(receipts):
-    """The columns of the table by what they hold."""
+    """The columns of the table by type of content."""
     with receipts.site.connect() as session:
         table = catalog.find_table(session, "ReceiptData")
     return {what: table.columns[place] for what, place in COLUMNS.items()}
@@ -189,7 +189,7 @@ def test_the_impact_table_is_the_runbooks(receipts):
     assert lines[0].split(" | ")[0].strip() == "Action" and "public." not in "".join(lines)
     assert len({line.count("|") for line in lines if "-" not in line[:2]}) == 1
     assert impact.as_text([]) == []
-    # It is so: the catalog's answer against the server's deed.
+    # The catalog's prediction compared with what the server does.
     receipts.execute("DELETE FROM \"TokenPurchase\" WHERE id = 'p000001'")
     assert receipts.value('SELECT count(*) FROM "ReceiptData"') == 299
     assert receipts.value('SELECT count(*) FROM "UserContribution"') == 399

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The modules for single tables, through Ansible: table backups, a restore, what check mode says of it, its undo."""
+"""The modules for single tables, through Ansible: table backups, a restore, its result in check mode, its undo."""
 
 from __future__ import annotations
 

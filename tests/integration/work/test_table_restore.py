@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A table put right from a backup: only rows that differ are touched, everything else is as it was, or nothing is."""
+"""A table restored from a backup: only rows that differ are changed, everything else is unchanged, or nothing is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECEIPTS = (
     "INSERT INTO \"ReceiptData\" SELECT 'r' || g, 'p' || lpad(g::text, 6, '0'), 't' || g, g * 0.1, timestamp"
     " '2025-03-01' + g * interval '1 hour' FROM generate_series(1, 100) g"
 )
-#: A child of ReceiptData, and triggers that leave traces; one of them sleeps.
+#: A child of ReceiptData, and triggers that write rows; one of them sleeps.
 AROUND = """
 CREATE TABLE "ReceiptLine" ("id" serial PRIMARY KEY, "text" text,
   "receiptId" text NOT NULL REFERENCES "ReceiptData" ON DELETE CASCADE ON UPDATE CASCADE);
@@ -79,7 +79,7 @@ def tables_of(session):
 
 
 def restore(live, table="ReceiptData", place=None, **wish):
-    """Restore in an operation of its own."""
+    """Restore in a separate operation."""
     run = live.begun("rollback", {"scenario": "corrupted_table", "table": table, **wish_json(wish)})
     result = restore_table(run, TableRestoreRequest(table, **wish), place.backup_id if place else None)
     run.operation.close("done")
@@ -126,7 +126,7 @@ def test_replace_touches_only_what_differs(receipts):
     assert state(receipts) == before
     after = dict(receipts.rows('SELECT "id", xmin::text || ctid::text FROM "ReceiptData"'))
     assert {name for name in rows if rows[name] != after[name]} == {"r1", "r2", "r3", "r90", "r91"}
-    # Exactly what was there before is in the emergency backup.
+    # The emergency backup contains exactly the former rows.
     emergency = manifests.load(receipts.store.find_backup(result["emergency"]))
     assert emergency.kind == "emergency" and emergency.tables[0].digest.rows == 98
     again = restore(receipts)
@@ -147,7 +147,7 @@ def test_from_a_full_backup_and_undo_and_undo_of_that(receipts):
         assert undo_table(run, load(receipts, undoes), LossPolicy(0))["changed"]
         run.operation.close("done")
         assert state(receipts) == expected
-    # Without an id the newest one is an undo already.
+    # Without an id the newest one is already an undo.
     assert not plan_table_undo(receipts.site, None)["needed"]
 
 
@@ -199,7 +199,7 @@ def test_newer_rows_need_consent(receipts):
 
 
 def test_a_writer_between_the_plan_and_the_act(receipts):
-    """The plan counted nothing lost; what came since is counted again behind the lock, and needs consent."""
+    """The plan found no loss; rows written since are counted again behind the lock, and need consent."""
     place = receipts.backup()
     owner(receipts, CORRUPT)
     assert plan(receipts.site, TableRestoreRequest("ReceiptData"), place.backup_id)["lost_rows"] == 0
@@ -266,7 +266,7 @@ UPDATE "UserContribution" SET "purchaseId" = 'p000002' WHERE "id" = 'c1';
 
 @pytest.mark.parametrize("table", ["ReceiptData", "User", "UserContribution"])
 def test_exchanged_unique_values(receipts, table):
-    """Of receipts that lines refer to, of users that purchases refer to, and of contributions that nobody refers to."""
+    """In receipts that lines refer to, in users that purchases refer to, in contributions that nothing refers to."""
     receipts.backup()
     owner(receipts, "TRUNCATE traces")
     before = state(receipts)
@@ -309,7 +309,7 @@ def test_a_cascade_needs_consent_and_comes_back_with_an_undo(receipts):
 
 
 def test_rows_of_others_that_are_touched_without_consent(receipts, monkeypatch):
-    """The last net: whatever reached them, the server's own count says so before the COMMIT."""
+    """The last check: whatever changed them, the server's own count reports it before the COMMIT."""
     from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import table as table_restore
 
     def and_more(session, pair):
@@ -389,7 +389,7 @@ ODD = {
 
 
 def test_tables_of_every_shape(databases):
-    """Without key, partitioned (leaf and parent), inherited, generated, unlogged, of odd names."""
+    """Without key, partitioned (leaf and parent), inherited, generated, unlogged, with odd names."""
     live = databases.make("shop", REALISTIC, user=None)
     place = live.backup()
     live.execute("TRUNCATE audit.log")
@@ -415,7 +415,7 @@ def test_a_rule_in_the_way_is_found_by_the_proof(databases):
 
 
 def test_a_table_that_refers_to_itself(plain):
-    """Rows that come to refer to rows which are inserted later, and away from rows that go."""
+    """Rows that are changed to refer to rows inserted later, and to no longer refer to deleted rows."""
     owner(
         plain,
         "CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree ON DELETE CASCADE, name text UNIQUE);"
@@ -454,7 +454,7 @@ def test_a_table_that_was_altered_since(receipts, change, said):
 
 
 def damage(place, how, *, hidden):
-    """Damage the archive; hidden: so that sha256 and size in the manifest agree with it."""
+    """Damage the archive; hidden: with sha256 and size in the manifest adjusted."""
     path = place.file("archive.dump")
     with open(path, "rb") as stream:
         content = how(stream.read())
@@ -480,7 +480,7 @@ def test_a_truncated_archive(receipts, how, hidden):
 
 
 def test_rows_that_are_not_those_of_the_manifest(receipts, monkeypatch):
-    """A flipped byte in rows that are not compressed: nothing but the digest finds it."""
+    """A flipped byte in rows that are not compressed: only the digest finds it."""
     from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import archive
 
     monkeypatch.setattr(archive, "choose_compression", lambda _tools: "0")
@@ -502,7 +502,7 @@ def test_readers_go_on_and_a_writer_that_does_not_end_is_waited_for(receipts, mo
     read = []
 
     def prove(*arguments):
-        """Within the transaction, after the change."""
+        """Called within the transaction, after the change."""
         with receipts.session() as cursor:
             cursor.execute('SELECT count(*) FROM "ReceiptData"')
             read.append(cursor.fetchone()[0])

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Databases with all that breaks tools: backed up, drilled, reverted, and the revert undone."""
+"""Databases with everything that breaks tools: backed up, drilled, reverted, and the revert undone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = 'it\'s "the" shop; 电 %s'
 
 
 def at_ease(live, statement: str):
-    """The first column of what a statement gives, whatever the database sets for its sessions."""
+    """The first column of a statement's result, with the database's own session settings overridden."""
     with live.session() as cursor:
         for setting in ("statement_timeout = 0", "lock_timeout = 0", "default_transaction_read_only = off"):
             cursor.execute("SET " + setting)
@@ -30,7 +30,7 @@ def at_ease(live, statement: str):
 
 
 def there_and_back(live) -> None:
-    """A backup, its drill, a change, the revert and its undo: nothing is lost, nothing is otherwise afterwards."""
+    """A backup, its drill, a change, the revert and its undo: nothing is lost, nothing is different afterwards."""
     place = live.backup()
     assert verify(live.site, place, "restored")["level"] == "restored"
     with live.site.connect() as session:
@@ -84,7 +84,7 @@ SETTINGS = [
 
 
 def test_settings_of_the_database(databases):
-    """A database may set anything for whoever connects; our own sessions and programs must not fall for it."""
+    """A database may have any settings for its sessions; our own sessions and programs must not be affected."""
     live = databases.make("settings", user=None)
     for setting in SETTINGS:
         run_sql(live.cluster, "postgres", "ALTER DATABASE settings SET " + setting)
@@ -100,8 +100,8 @@ LOCALES = {
 
 @pytest.mark.parametrize("locale", LOCALES)
 def test_encodings_and_locales(databases, locale):
-    # PostgreSQL keeps the names of databases without their encoding: only where it is the maintenance database's are
-    # letters beyond ASCII the same in both.
+    # PostgreSQL stores database names without an encoding. Letters beyond ASCII are the same in both only where the
+    # encoding is the maintenance database's.
     name = "wörter" if locale == "icu" else "words"
     create = "CREATE DATABASE %s TEMPLATE template0 OWNER %s " % (quote_identifier(name), OWNER)
     run_sql(databases.cluster, "postgres", create + LOCALES[locale])
@@ -123,7 +123,7 @@ def test_temporary_tables_of_other_sessions(plain):
 
 
 def test_an_event_trigger_that_forbids(databases):
-    """Nothing may be made or dropped in the live database; all that we do happens beside it."""
+    """Nothing may be created or dropped in the live database; all our changes are made in another one."""
     live = databases.make("strict", user=None)
     live.execute(
         "CREATE FUNCTION public.forbid() RETURNS event_trigger LANGUAGE plpgsql AS"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An undo is an operation like any other: by its id it can be undone too. Rows in between are counted."""
+"""An undo is an operation like any other and can be undone by its id. Rows written in between are counted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PURCHASE = (
 
 
 def begun(live, kind, **request):
-    """An operation that knows which release runs, as the roles note it."""
+    """An operation that records which release runs, as the roles do."""
     facts = {"former_commit": "release %d" % len(live.store.operation_ids())}
     operation, _adopted = begin(live.store, kind, live.name, request, this_controller(), facts=facts)
     return live.site.run(operation)
@@ -65,7 +65,7 @@ def reverted(live, place):
 
 
 def undone(live, operation, accept=0, *, keep=True, reapply=None):
-    """What undo_rollback.yml does, of an operation by its id."""
+    """Do what undo_rollback.yml does with an operation's id."""
     plan = plan_undo(live.site, operation.id)
     assert (plan["needed"], plan["undoes"], plan["method"]) == (True, operation.id, "swap")
     run = begun(live, "undo", undoes=operation.id)
@@ -81,7 +81,7 @@ def undone(live, operation, accept=0, *, keep=True, reapply=None):
 
 
 def foretold(live, operation):
-    """What check mode tells of the loss."""
+    """The loss that check mode shows."""
     return loss_of_undo(live.site, plan_undo(live.site, operation.id))["report"]
 
 
@@ -95,7 +95,7 @@ def back_and_forth(plain):
 
 
 def test_three_long(back_and_forth):
-    """Of each, the rows written since are counted, and only those; each database comes back as it was left."""
+    """For each, only rows written since are counted; each database is unchanged when it becomes live again."""
     live, place, first, second = back_and_forth
     assert migrated(live) and plan_revert(live.site, place.backup_id)["needed"]
     assert foretold(live, second) == ["Loss: none"]
@@ -124,7 +124,7 @@ def test_three_long(back_and_forth):
 
 
 def test_rows_go_along(back_and_forth):
-    """With reapply they are carried over, there and back, and none is counted twice."""
+    """With reapply they are carried over, by the revert and its undo, and none is counted twice."""
     live, _place, _first, second = back_and_forth
     apply = Reapply("apply", deletes=True)
     buy(live, "two")
@@ -139,7 +139,7 @@ def test_rows_go_along(back_and_forth):
 
 
 def test_what_an_id_means(back_and_forth):
-    """The newest change can be undone; what it undid was undone already; everything else is refused with its names."""
+    """The newest change can be undone; what it undid is undone already; everything else is refused by name."""
     live, _place, first, second = back_and_forth
     for operation_id in (None, first.id):
         plan = plan_undo(live.site, operation_id)
@@ -173,7 +173,7 @@ def test_what_an_id_means(back_and_forth):
 
 
 def test_a_swap_that_came_in_between(back_and_forth):
-    """Its undo counts against the swap before it; the older one is named as such."""
+    """Its undo compares with the swap before it; the older one is named as such."""
     live, place, _first, second = back_and_forth
     another = reverted(live, place)
     with pytest.raises(Refused, match="Only the newest change can be undone") as caught:
@@ -185,7 +185,7 @@ def test_a_swap_that_came_in_between(back_and_forth):
 
 
 def test_a_retired_database_that_was_pruned(back_and_forth):
-    """It comes back from its dump; nothing else can be undone then."""
+    """It can be restored from its dump; nothing else can be undone then."""
     live, _place, first, second = back_and_forth
     [pruned] = prune(live.site, window_days=0, level="readable", dump=True)
     assert pruned["action"] == "dropped"
@@ -208,7 +208,7 @@ def test_not_past_a_deploy(back_and_forth):
 
 
 def test_the_backup_of_what_comes_back(back_and_forth):
-    """One is enough; it is made while the application works, and the retired database stays closed."""
+    """One is enough; it is made while the application runs, and the retired database stays closed."""
     live, _place, first, second = back_and_forth
     assert len(live.store.backups("emergency")) == 1
     run = begun(live, "undo", undoes=second.id)
@@ -217,11 +217,11 @@ def test_the_backup_of_what_comes_back(back_and_forth):
     assert back_up_retired(run, second) == {**made, "changed": False}
     allowed = "SELECT datallowconn FROM pg_database WHERE datname = '%s'" % made["retired"]
     assert live.value(allowed, "postgres") is False
-    # Given up: the next undo finds it.
+    # The operation failed: the next undo finds its backup.
     run.operation.close("failed")
     third, result = undone(live, second)
     assert result["backup"] == made["backup"] and len(live.store.backups("emergency")) == 2
-    # Done before: also when it is asked for once more, after the swap.
+    # Also when it is called again after the swap.
     assert back_up_retired(run, second)["changed"] is False
     with pytest.raises(Refused, match="cannot be undone"):
         back_up_retired(run, first)
@@ -245,7 +245,7 @@ def test_somebody_who_writes_while_it_is_backed_up(back_and_forth, monkeypatch):
 
 
 def test_without_that_backup_nothing_is_guessed(back_and_forth):
-    """Equal contents need none of it; what was written since cannot be counted without, so it is refused."""
+    """Equal contents need no backup; rows written since cannot be counted without one, so it is refused."""
     live, _place, _first, second = back_and_forth
     third, _result = undone(live, second, keep=False)
     (told,) = foretold(live, third)
@@ -255,7 +255,7 @@ def test_without_that_backup_nothing_is_guessed(back_and_forth):
 
 
 def test_an_undo_that_was_cut_off_goes_on_by_its_id(back_and_forth):
-    """Killed right after the COMMIT of its swap: the same id finds it done."""
+    """Killed right after the COMMIT of its swap: by the same id it is found done."""
     live, _place, _first, second = back_and_forth
     run = begun(live, "undo", undoes=second.id)
     back_up_retired(run, second)
@@ -291,7 +291,7 @@ def test_in_place_three_long(plain):
 
 
 def test_the_code_alone_three_long(plain):
-    """The database stays, so nothing is needed there; the release is the one that ran before each."""
+    """The database stays unchanged, so nothing is needed there; the release is the one that ran before each."""
 
     def changed(kind, **request):
         operation = begun(plain, kind, **request).operation

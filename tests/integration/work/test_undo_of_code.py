@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an undo undoes when the last rollback changed the release alone: found by the operations, newest first."""
+"""The change that an undo reverts if the last rollback changed only the release: found by operation, newest first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.u
 
 
 def ended(live, kind, outcome="done", step="code", **request):
-    """An operation of this database that noted a step."""
+    """An operation of this database that recorded a step."""
     facts = {"former_commit": "newer"}
     operation = Operation.create(live.store, kind, {"database": live.name, "request": request, "facts": facts})
     operation.write(step, "done")

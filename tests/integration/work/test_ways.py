@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every way back by the two calls that carry it out: made from the operation's request, prepared, applied, settled."""
+"""Every way of rolling back, by its two calls: made from the operation's request, prepared, applied, settled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = ("20251001000000_init", "20251108000000_add_receipt_data")
 
 
 class Back:
-    """A migrated database, its backup from before, and the release that brought the migration."""
+    """A migrated database, its backup from before, and the release with the migration."""
 
     def __init__(self, live, folder):
         self.live, self.before = live, live.backup()
@@ -46,7 +46,7 @@ class Back:
         return self.live.begun(*request_of(self.live.site, "undo", plan))
 
     def deployed(self, **journal):
-        """A deploy whose migration came to its end, and which fails after it."""
+        """A deploy whose migration was completed, and which fails after it."""
         run = self.live.begun("deploy", {"commit": "new"})
         run.operation.write("backup", "done", backup=self.before.backup_id)
         run.operation.write("migrate", "done", applied=list(NAMES[1:]))
@@ -64,7 +64,7 @@ def back(plain, tmp_path):
 
 
 def taken(run, programs, consent=Consent()):  # noqa: B008
-    """Prepared and applied; a second time it is found done."""
+    """Prepare and apply; a second call finds it done."""
     prepare(run, programs, consent)
     way, outcome = apply(run, programs, consent)
     assert apply(run, programs, consent)[1].changed is (way.name == "code_only")
@@ -134,7 +134,7 @@ PROOF = {"proved": False, "reasons": ["x"], "source": "given", "sha256": ""}
     ],
 )
 def test_a_deploy_goes_back_by_itself(back, journal, way, database):
-    """By what its rehearsal proved, with nothing lost."""
+    """It uses what its rehearsal proved, without any loss."""
     run = back.deployed(**journal)
     found, outcome = apply(run, back.programs(), Consent())
     assert found.name == way and outcome.database.startswith(database)
