@@ -85,7 +85,6 @@ from typing import Any, Dict
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
     run_module,
-    store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import (
     require_new_database,
@@ -114,7 +113,7 @@ def main() -> None:
         dict(
             backup=dict(type="str", required=True),
             database=dict(type="str", required=True),
-            **store_argument_spec(),
+            store=dict(type="path", required=True),
         ),
         act,
         connection=True,

@@ -81,6 +81,7 @@ impact_text:
 from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import Request, run_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.tables import Table
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests, impact
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Session, connect
 
@@ -104,7 +105,7 @@ def act(request: Request) -> Dict[str, Any]:
     }
 
 
-def _described(session: Session, graph: impact.ForeignKeyGraph, table: catalog.Table, counts: bool) -> Dict[str, Any]:
+def _described(session: Session, graph: impact.ForeignKeyGraph, table: Table, counts: bool) -> Dict[str, Any]:
     digest = digests.table_digest(session, table.source, table.columns) if counts else None
     return {
         **table.to_json(),

@@ -48,17 +48,18 @@ def expected(here, there):
 def test_cases(here, there):
     here, there = Counter(here), Counter(there)
     assert found(here, there) == expected(here, there)
-    assert found(there, here) == expected(there, here)
+    turned = (there, here)
+    assert found(*turned) == expected(*turned)
 
 
 def test_random_tables():
     seed = random.randrange(1 << 32)
     print("seed", seed)
     chance = random.Random(seed)
-    for _ in range(300):
+    for number in range(300):
         few = chance.choice([2, 5, 50])
-        shared = Counter((chance.randint(-few, few), chance.randint(0, 3)) for _ in range(chance.randint(0, few)))
+        shared = Counter((chance.randint(-few, few), chance.randint(0, 3)) for number in range(chance.randint(0, few)))
         here, there = shared.copy(), shared.copy()
         for side in (here, there):
-            side.update((chance.randint(-few, few), chance.randint(0, 3)) for _ in range(chance.randint(0, 3)))
+            side.update((chance.randint(-few, few), chance.randint(0, 3)) for number in range(chance.randint(0, 3)))
         assert found(here, there) == expected(here, there)

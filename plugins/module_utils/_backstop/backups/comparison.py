@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any, Dict, List, Optional, Sequence
 
 from ..base.errors import BackstopError, Refused
+from ..base.tables import Table
 from ..postgres import catalog, digests
 from ..postgres.connection import Session
 from ..postgres.damage import is_damage
@@ -84,7 +85,7 @@ def compare_kept_tables(session: Session, manifest: Manifest) -> List[str]:
 def _compare_table(
     session: Session,
     entry: TableEntry,
-    table: Optional[catalog.Table],
+    table: Optional[Table],
     new_columns: bool,
     result: Comparison,
 ) -> None:

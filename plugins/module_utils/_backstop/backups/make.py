@@ -32,6 +32,7 @@ from ..base.failpoints import reach
 from ..base.processes import Running
 from ..base.progress import timestamp
 from ..base.sql_names import qualified
+from ..base.tables import Digest
 from ..postgres import archive, catalog, definitions, digests, dumped_definitions, locks, server
 from ..postgres.client_tools import ClientTools
 from ..postgres.connection import Session
@@ -508,13 +509,13 @@ def _beside_the_tables(
     """Without the sequences, which were read before."""
     if chosen is not None:
         contents = manifests.Contents(
-            definitions=definitions.of_relations(session, chosen), large_objects=digests.Digest(0, "0"), extensions={}
+            definitions=definitions.of_relations(session, chosen), large_objects=Digest(0, "0"), extensions={}
         )
         reason = "this backup is of single tables; types and functions that they use are not in it"
         return contents, (NotCovered("database", "everything but the tables that are named", reason),)
     contents = manifests.Contents(
         definitions=definitions.definitions(session),
-        large_objects=digests.Digest(0, "0") if form.schema_only else digests.large_objects_digest(session),
+        large_objects=Digest(0, "0") if form.schema_only else digests.large_objects_digest(session),
         extensions=catalog.extensions(session),
     )
     if form.schema_only:

@@ -15,8 +15,8 @@ from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Given, Setting, remedy
 from ..base.sql_names import qualified, quote_identifier
+from ..base.tables import Table
 from ..postgres import catalog
-from ..postgres.catalog import Table
 from ..postgres.connection import Session
 from ..postgres.damage import damaged_tables, is_damage
 from ..site import Site

@@ -20,8 +20,8 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 from ..base.errors import BackstopError, Refused
 from ..base.remedies import Given, Setting, remedy
 from ..base.sql_names import qualified, quote_identifier, quote_literal
+from ..base.tables import Table
 from ..postgres import catalog, digests
-from ..postgres.catalog import Table
 from ..postgres.connection import Session
 from ..postgres.damage import is_damage
 from .differences import BaseSums, Side, differ, differing_keys, key_hash

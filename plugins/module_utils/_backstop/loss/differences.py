@@ -22,8 +22,8 @@ from typing import IO, Iterable, Iterator, Optional, Sequence, Tuple, cast
 
 from ..base.durable_files import make_private_directory, write_file
 from ..base.sql_names import quote_identifier
+from ..base.tables import Digest, Table
 from ..postgres import digests
-from ..postgres.catalog import Table
 from ..postgres.connection import Session
 
 #: Bytes on disk, indexes included, that make one bucket, and the most buckets: about 60 rows of a usual table. Fewer
@@ -66,7 +66,7 @@ class Side:
     def source(self) -> str:
         return self.table.source + " r__"
 
-    def digest(self) -> digests.Digest:
+    def digest(self) -> Digest:
         return digests.table_digest(self.session, self.table.source, self.columns)
 
     def bucket(self, count: int) -> str:
@@ -186,12 +186,12 @@ def differing_keys(live: Side, base: Side, kept: BaseSums) -> Iterator[Tuple[int
             yield key, sum(more), sum(less)
 
 
-def _total(sums: bytes) -> digests.Digest:
+def _total(sums: bytes) -> Digest:
     rows = total = 0
     for line in sums.splitlines():
         _bucket, count, part = line.split(b"\t")
         rows, total = rows + int(count), total + int(part)
-    return digests.Digest(rows, str(total))
+    return Digest(rows, str(total))
 
 
 def _differing(here: bytes, there: bytes, count: int) -> bytes:

@@ -16,8 +16,8 @@ from typing import Dict, List, Sequence
 
 from ..base.durable_files import PRIVATE_FILE, fsync_directory, make_private_directory, write_file
 from ..base.sql_names import qualified, quote_identifier, quote_literal
+from ..base.tables import Table
 from ..postgres import catalog
-from ..postgres.catalog import Table
 from ..postgres.connection import Session
 from .count import LARGE_OBJECTS, TableLoss
 from .differences import hash_among, key_hash

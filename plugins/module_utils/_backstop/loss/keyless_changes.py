@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import Any, Dict, List, Sequence, Tuple
 
 from ..base.sql_names import quote_identifier
+from ..base.tables import Table
 from ..postgres import digests
-from ..postgres.catalog import Table
 from .count import TableLoss
 from .row_changes import OTHER_VALUES, REFERRED_TO, Databases, DoesNotFit, Reference, RowChanges, savepoint
 

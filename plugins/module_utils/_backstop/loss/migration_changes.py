@@ -14,10 +14,9 @@ import os
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..base.durable_files import read_json, write_json
+from ..base.tables import Digest, Table
 from ..postgres import catalog, definitions, digests
-from ..postgres.catalog import Table
 from ..postgres.connection import Session
-from ..postgres.digests import Digest
 from ..store.layout import BackupPlace, Store
 from ..store.operation import Operation, operations
 from ..store.steps import BACKUP, DRILL

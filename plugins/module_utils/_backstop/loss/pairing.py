@@ -14,8 +14,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Dict, Iterable, List, Optional, Tuple
 
+from ..base.tables import Table
 from ..postgres import server
-from ..postgres.catalog import Table
 from ..postgres.connection import Session
 from ..prisma import history
 from ..store.manifest import Manifest

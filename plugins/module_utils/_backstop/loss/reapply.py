@@ -36,8 +36,8 @@ from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Given, Setting, remedy
 from ..base.sql_names import quote_identifier
+from ..base.tables import Digest, Table
 from ..postgres import catalog, digests, server
-from ..postgres.catalog import Table
 from ..postgres.connection import Session
 from ..store.layout import Store
 from ..store.operation import Operation, operations
@@ -288,7 +288,7 @@ class _Carry:
     def touched(self) -> Dict[str, Tuple[int, int]]:
         return {changes.full_name: changes.touched() for changes in self._changes}
 
-    def prove(self, before: Dict[Name, digests.Digest], touched: Dict[str, Tuple[int, int]]) -> None:
+    def prove(self, before: Dict[Name, Digest], touched: Dict[str, Tuple[int, int]]) -> None:
         """Each table holds what it held before, but for the rows that were carried.
 
         :raises BackstopError: names the tables of which that is not true
@@ -483,7 +483,7 @@ def _rest(loss: TableLoss, counts: Dict[Tuple[str, str, bool], int], hashes: Seq
     )
 
 
-def _digests(session: Session) -> Dict[Name, digests.Digest]:
+def _digests(session: Session) -> Dict[Name, Digest]:
     return {
         (table.schema, table.name): digests.table_digest(session, table.source, table.columns)
         for table in catalog.tables(session)

@@ -19,8 +19,8 @@ from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, cas
 from ..base import sqlstates
 from ..base.errors import BackstopError
 from ..base.sql_names import qualified, quote_identifier, quote_literal
+from ..base.tables import Digest, Table
 from ..postgres import digests
-from ..postgres.catalog import Table
 from ..postgres.connection import Session
 from .count import TableLoss, written_condition
 from .differences import key_hash
@@ -52,7 +52,7 @@ class Databases:
     #: in a database that nobody else uses; the transaction is made here
     target: Session
     #: digest of each table of the target as it must be before; None takes them as they are
-    before: Optional[Dict[Name, digests.Digest]] = None
+    before: Optional[Dict[Name, Digest]] = None
 
 
 class DoesNotFit(BackstopError):

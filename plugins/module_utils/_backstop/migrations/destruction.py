@@ -16,9 +16,9 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..base.errors import BackstopError
 from ..base.sql_names import qualified, quote_identifier
+from ..base.tables import Digest
 from ..postgres import catalog, inventory, server
 from ..postgres.connection import Session
-from ..postgres.digests import Digest
 from ..postgres.inventory import Column, Gone, Inventory
 from ..prisma import history
 

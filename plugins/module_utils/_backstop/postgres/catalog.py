@@ -11,7 +11,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from ..base.errors import Refused
 from ..base.sql_names import near_names, parse_table_name
-from ..base.tables import Table as Table
+from ..base.tables import Table
 from .connection import Session
 
 #: Conditions on alias n (pg_namespace) and on any object: not the system's schemas, not a member of an extension.

@@ -11,8 +11,8 @@ from typing import Dict, Sequence
 from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.remedies import Action, Given, Setting, remedy
+from ..base.tables import Table
 from . import digests
-from .catalog import Table
 from .connection import Session
 
 #: The server cannot read what it wrote.

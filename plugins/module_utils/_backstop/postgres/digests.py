@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Sequence
 
 from ..base.sql_names import quote_identifier
-from ..base.tables import Digest as Digest
+from ..base.tables import Digest
 from .connection import Session
 
 

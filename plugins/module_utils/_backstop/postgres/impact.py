@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any, DefaultDict, Dict, List, Sequence, Set, Tuple
 
-from ..postgres import catalog
+from ..base.tables import Table
 from .connection import Session
 
 _FOREIGN_KEYS = """
@@ -37,12 +37,12 @@ class ForeignKeyGraph:
             self._children[int(parent)].append((int(child), str(name), str(action)))
             self._parents[int(child)].append(int(parent))
 
-    def reached_by_delete(self, table: catalog.Table) -> List[Dict[str, str]]:
+    def reached_by_delete(self, table: Table) -> List[Dict[str, str]]:
         """What a DELETE of rows does to other tables, through ON DELETE actions, however far away."""
         found = {(name, action) for _child, name, action in self._reached(table.oid, only_cascading=True)}
         return [{"table": name, "effect": _ACTIONS[action]} for name, action in sorted(found)]
 
-    def reached_by_truncate(self, table: catalog.Table) -> List[str]:
+    def reached_by_truncate(self, table: Table) -> List[str]:
         """Tables that TRUNCATE ... CASCADE empties too: all that refer to this one, whatever their ON DELETE says."""
         return sorted({name for _child, name, _action in self._reached(table.oid, only_cascading=False)})
 
@@ -67,7 +67,7 @@ class ForeignKeyGraph:
         return found
 
 
-def impact_of(graph: ForeignKeyGraph, tables: Sequence[catalog.Table]) -> List[Dict[str, Any]]:
+def impact_of(graph: ForeignKeyGraph, tables: Sequence[Table]) -> List[Dict[str, Any]]:
     """For each table what DELETE of its rows and TRUNCATE ... CASCADE do to it and to every table that they reach."""
     found: List[Dict[str, Any]] = []
     for table in tables:

@@ -26,6 +26,7 @@ from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Action, Given, Setting, Start, remedy
 from ..base.sql_names import is_scratch, quote_identifier, scratch_name
+from ..base.tables import Digest, Table
 from ..loss.acceptance import Acceptance, Loss, LossPolicy, counted, snapshot
 from ..loss.count import TableLoss, losses_of_dropping
 from ..loss.migration_changes import mark
@@ -33,7 +34,6 @@ from ..loss.pairing import is_history
 from ..migrations.closed_copy import closed_copy, refuse_openings
 from ..migrations.deploy import applied_since, backup_history, take_out_of_history, wind_up_predecessor
 from ..postgres import catalog, definitions, digests
-from ..postgres.catalog import Table
 from ..postgres.connection import PINNED_SETTINGS, Session
 from ..postgres.database_properties import drop_scratch_database
 from ..postgres.restarts import tried_again
@@ -331,10 +331,10 @@ def _staying(session: Session, there: Mapping[str, Table], remaining: Mapping[st
 
 def _contents(
     session: Session, staying: Mapping[str, Sequence[str]], present: Optional[Sequence[Table]] = None
-) -> Dict[str, Optional[digests.Digest]]:
+) -> Dict[str, Optional[Digest]]:
     """Digest of each table on the columns that stay, and of the large objects; None where it is not there any more."""
     known = {table.full_name: table for table in (catalog.tables(session) if present is None else present)}
-    found: Dict[str, Optional[digests.Digest]] = {"of large objects": digests.large_objects_digest(session)}
+    found: Dict[str, Optional[Digest]] = {"of large objects": digests.large_objects_digest(session)}
     for name, columns in staying.items():
         table = known.get(name)
         whole = table is not None and set(columns) <= set(table.columns)

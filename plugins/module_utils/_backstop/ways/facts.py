@@ -16,11 +16,11 @@ from typing import Callable, List, Optional, TypeVar
 from ..backups.catalog_comparison import catalog_differences
 from ..base.errors import BackstopError
 from ..base.sql_names import typed_name
+from ..base.tables import Digest, Table
 from ..loss.pairing import Pair, is_history, known_by_oid, pair_up
 from ..migrations.deploy import applied_since, backup_history
 from ..migrations.replay import missing_objects
 from ..postgres import catalog, definitions, digests, server
-from ..postgres.catalog import Table
 from ..postgres.connection import DRIVER_ERRORS, Session
 from ..prisma import history
 from ..prisma.sessions import running_backends
@@ -236,9 +236,7 @@ def _correct_by_dump(site: Site, facts: Facts, manifest: Manifest) -> None:
         facts.changed = found.objects
 
 
-def _table(
-    session: Session, facts: Facts, then: Table, pair: Pair, wanted: digests.Digest, first: Optional[int]
-) -> TableFacts:
+def _table(session: Session, facts: Facts, then: Table, pair: Pair, wanted: Digest, first: Optional[int]) -> TableFacts:
     now = pair.live
     table = TableFacts(then.full_name, wanted.rows, typed_name(then.schema, then.name))
     table.name_now = now.full_name if now is not None else None

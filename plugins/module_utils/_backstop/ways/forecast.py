@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional, Sequence, Set
 
 from ..base.progress import parse_timestamp
+from ..base.tables import Table
 from ..loss.count import TableLoss, count_losses, losses_of_dropping
 from ..loss.lost_objects import LostObjects, lost_objects
 from ..loss.migration_changes import as_migrated
 from ..loss.pairing import known_by_oid
 from ..postgres import server
-from ..postgres.catalog import Table
 from ..postgres.connection import Session
 from ..site import Site
 from ..store import manifest as manifests

@@ -29,13 +29,13 @@ from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Action, Given, Setting, remedy
 from ..base.sql_names import qualified, quote_identifier, quote_literal
+from ..base.tables import Digest, Table
 from ..loss.acceptance import Acceptance, Loss, LossPolicy, counted, snapshot
 from ..loss.count import LARGE_OBJECTS, TableLoss, count_table_losses
 from ..loss.lost_objects import lost_objects
 from ..loss.migration_changes import mark
 from ..loss.pairing import Name, Pair, is_history, known_by_oid, pair_up
 from ..postgres import archive, catalog, digests, dumped_definitions, locks, replication, server
-from ..postgres.catalog import Table
 from ..postgres.connection import PINNED_SETTINGS, Session
 from ..postgres.damage import damaged_tables, is_damage
 from ..postgres.dropping import drop_each
@@ -403,7 +403,7 @@ class _Held(NamedTuple):
     """What the live database holds: the contents of the tables that can be read."""
 
     tables: Dict[Name, TableEntry]
-    large_objects: digests.Digest
+    large_objects: Digest
 
 
 def _as_saved(session: Session, removed: Manifest) -> _Held:

@@ -17,9 +17,10 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from ..base.errors import BackstopError, Refused
 from ..base.remedies import Action, Given, Setting, Start
 from ..base.sql_names import qualified, quote_identifier, typed_name
+from ..base.tables import Table
 from ..loss.kept_rows import referenced_first
 from ..postgres import catalog, digests, references
-from ..postgres.catalog import Table, TableFamily
+from ..postgres.catalog import TableFamily
 from ..postgres.connection import Session
 from ..postgres.damage import is_damage
 from ..site import Site

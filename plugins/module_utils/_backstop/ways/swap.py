@@ -20,6 +20,7 @@ from ..base.errors import BackstopError, Refused
 from ..base.processes import signals_deferred
 from ..base.remedies import Action, remedy
 from ..base.sql_names import retired_name, scratch_name
+from ..base.tables import Digest, Table
 from ..loss.acceptance import Acceptance, Loss, LossPolicy, counted, snapshot
 from ..loss.count import TableLoss, count_losses, sum_up_base
 from ..loss.differences import BaseSums
@@ -29,10 +30,8 @@ from ..loss.pairing import known_by_oid
 from ..loss.reapply import carried_contents, carry_again, take_back
 from ..loss.row_changes import Databases
 from ..postgres import locks, replication, server
-from ..postgres.catalog import Table
 from ..postgres.connection import Session
 from ..postgres.database_properties import drop_scratch_database
-from ..postgres.digests import Digest
 from ..postgres.restarts import tried_again
 from ..postgres.sequences import advance_sequences, sequence_values
 from ..prisma import history

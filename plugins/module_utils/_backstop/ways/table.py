@@ -23,6 +23,7 @@ from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Action, Given, Setting, Start, remedy
 from ..base.sql_names import qualified
+from ..base.tables import Digest
 from ..loss.acceptance import LossPolicy, Refusal
 from ..loss.kept_rows import referenced_first
 from ..postgres import catalog, digests, impact, references, server
@@ -94,7 +95,7 @@ class _Work:
     manifest: Manifest
     wish: TableRestoreRequest
     pairs: List[Pair]
-    before: Dict[str, digests.Digest] = dataclasses.field(default_factory=dict)
+    before: Dict[str, Digest] = dataclasses.field(default_factory=dict)
     found: List[Difference] = dataclasses.field(default_factory=list)
     #: schema and name of tables that refer to it, however far away
     referring: Dict[int, Tuple[str, str]] = dataclasses.field(default_factory=dict)
@@ -526,7 +527,7 @@ def _back_up(site: Site, work: _Work, reached: Sequence[str]) -> str:
 # Proving
 
 
-def _expected(work: _Work) -> Dict[str, digests.Digest]:
+def _expected(work: _Work) -> Dict[str, Digest]:
     """What each table must hold afterwards: the backup's rows, or the live ones with the chosen ones exchanged."""
     if work.wish.mode == REPLACE:
         return {pair.table.full_name: pair.wanted for pair in work.pairs}
@@ -536,19 +537,19 @@ def _expected(work: _Work) -> Dict[str, digests.Digest]:
         gone = _part(work.session, pair, pair.live, "live")
         come = _part(work.session, pair, pair.stage, "staged")
         total = int(before.hash) - int(gone.hash) + int(come.hash)
-        expected[pair.table.full_name] = digests.Digest(before.rows - gone.rows + come.rows, str(total))
+        expected[pair.table.full_name] = Digest(before.rows - gone.rows + come.rows, str(total))
     return expected
 
 
-def _part(session: Session, pair: Pair, source: str, place: str) -> digests.Digest:
+def _part(session: Session, pair: Pair, source: str, place: str) -> Digest:
     row = session.one(
         "SELECT count(*), coalesce(sum(%s), 0)::text FROM %s r__ JOIN %s d__ ON r__.ctid = d__.%s"
         % (digests.hash_expression(pair.columns), source, pair.difference, place)
     )
-    return digests.Digest(int(row[0]), str(row[1]))
+    return Digest(int(row[0]), str(row[1]))
 
 
-def _prove(work: _Work, expected: Dict[str, digests.Digest]) -> Dict[str, Any]:
+def _prove(work: _Work, expected: Dict[str, Digest]) -> Dict[str, Any]:
     """Count, digest, earliest, latest and sums of what is there now, which must be what was wanted."""
     now: Dict[str, Any] = {}
     summaries = []

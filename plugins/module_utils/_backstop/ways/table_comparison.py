@@ -19,8 +19,9 @@ from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Action, Given, Setting, remedy
 from ..base.sql_names import qualified, quote_identifier, quote_literal
+from ..base.tables import Digest, Table
 from ..postgres import archive, catalog, digests, references
-from ..postgres.catalog import Table, TableFamily
+from ..postgres.catalog import TableFamily
 from ..postgres.connection import Session
 from ..prisma.sql_text import SIGN, tokens
 from ..site import Site
@@ -61,9 +62,9 @@ class Pair:
         return "ONLY " + qualified(self.table.schema, self.table.name)
 
     @property
-    def wanted(self) -> digests.Digest:
+    def wanted(self) -> Digest:
         """What the backup has of it."""
-        return self.entry.digest if self.entry else digests.Digest(0, "0")
+        return self.entry.digest if self.entry else Digest(0, "0")
 
     @property
     def writable(self) -> List[str]:
