@@ -4,8 +4,8 @@
 
 """Run the lanes of the test suite one after the other, each with its time, and end with a table of them all.
 
-Called by test.sh with the Python of .test/venv. A lane that cannot run on this machine is named with what that leaves
-untested; with CI=true it counts as failed.
+Called by test.sh with the Python of .test/venv. A lane that cannot run on this machine is listed with what is untested
+because of that; with CI=true it counts as failed.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORK = ROOT / ".test"
 PROGRAMS = pathlib.Path(sys.executable).parent
-#: A tree as Ansible wants it: ansible-test refuses a path that leads through a link.
+#: A collection tree for Ansible: ansible-test refuses a path with a symbolic link.
 COLLECTIONS = WORK / "tree"
 TREE = COLLECTIONS / "ansible_collections" / "backstop" / "postgres"
 IN_CI = os.environ.get("CI") == "true"
 AS_ROOT = os.geteuid() == 0
-#: Tests of what is done to databases, stores and releases: whose process does it makes no difference.
+#: Tests of effects on databases, stores and releases: these are the same for every user.
 SAME_FOR_EVERYBODY = [
     *("tests/integration/%s/*" % folder for folder in ("work", "postgres", "runbook", "store", "windows")),
     "tests/integration/command_line/test_[co]*.py",
     "tests/integration/application/test_releases.py",
     "tests/integration/application/test_service_commands.py",
 ]
-#: How galaxy-importer begins what it objects to.
+#: How galaxy-importer's lines about problems begin.
 BAD_NEWS = ("WARNING", "ERROR", "CRITICAL")
 #: Names of the lanes of this run.
 CHOSEN: set[str] = set()
-#: They wait for hosts to boot and for services as much as they compute.
+#: Scenarios wait for hosts and services as much as they compute.
 SCENARIOS_AT_A_TIME = 2
 
 
 class LaneFailed(Exception):
-    """A lane found something wrong."""
+    """A lane found an error."""
 
 
 class NotPossible(Exception):
-    """A lane cannot run here; the text says what is missing and what that leaves untested."""
+    """A lane cannot run here; the text says what is missing and what is untested because of that."""
 
 
 class NotNeeded(Exception):
@@ -73,8 +73,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program with the virtual environment's programs first in PATH.
 
-    :param shown: its output goes to ours as it comes, else it is returned
-    :param quiet: neither the command nor its output is shown, but when it fails
+    :param shown: print the output as it comes, else return it
+    :param quiet: show neither the command nor its output, unless it fails
     """
     shown = shown and not quiet
     environment = dict(os.environ, PATH="%s%s%s" % (PROGRAMS, os.pathsep, os.environ.get("PATH", os.defpath)))
@@ -103,10 +103,10 @@ def run(
 
 
 def ensure_packages(programs: Mapping[str, str], packages: Sequence[str], cost: str) -> None:
-    """Install Debian packages when one of the programs is missing and we may.
+    """Install Debian packages when one of the programs is missing and we have the privileges.
 
-    :param programs: program and the package that has it
-    :param packages: what to install beside those
+    :param programs: each program and the package that contains it
+    :param packages: further packages to install
     :param cost: what stays untested without them
     """
     path = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin:/sbin"
@@ -122,7 +122,7 @@ def ensure_packages(programs: Mapping[str, str], packages: Sequence[str], cost: 
 
 
 def tracked_files() -> list[str]:
-    """What git has, or would take in: work that is not committed yet is tested too."""
+    """Files that git tracks or would add: uncommitted work is tested too."""
     listed = run(
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], quiet=True
     )
@@ -136,12 +136,12 @@ def copy_files(names: Sequence[str], target: pathlib.Path) -> None:
 
 
 def make_tree() -> None:
-    """Copy what `git archive` would hold: all but what .gitattributes keeps out."""
+    """Copy what `git archive` would contain: everything except what .gitattributes excludes."""
     shutil.rmtree(COLLECTIONS, ignore_errors=True)
     lines = (ROOT / ".gitattributes").read_text("utf-8").splitlines()
     kept_out = tuple(line.split()[0] + "/" for line in lines if line.endswith(" export-ignore"))
     copy_files([name for name in tracked_files() if not name.startswith(kept_out)], TREE)
-    # ansible-test asks git which files there are, and the repository around this tree ignores them all.
+    # ansible-test asks git for the list of files, and the repository around this tree ignores them all.
     run(["git", "init", "--quiet", "."], cwd=TREE, quiet=True)
     run(["git", "add", "--all"], cwd=TREE, quiet=True)
 
@@ -185,7 +185,7 @@ def ensure_pgbouncer() -> None:
 
 
 def integration() -> None:
-    """Without programs that a person may not be able to install, all but what needs them."""
+    """Run all tests; if programs are missing that the user may not install, without the tests that need them."""
     missing = {}
     for mark, ensure in {"offsite": ensure_offsite, "pgbouncer": ensure_pgbouncer}.items():
         try:
@@ -220,12 +220,12 @@ def faults() -> None:
 
 
 def playbooks() -> None:
-    """Each of the two workers has a site of its own; one of them has the long files."""
+    """Each of the two workers has its own site; one of them runs the long files."""
     pytest("tests/faults/playbooks", "tests/integration/playbooks", "-n", "2", "--dist", "loadfile")
 
 
 def ordinary_user() -> None:
-    """What a person without root gets: a copy of the checkout, a new home, no access to ours."""
+    """Run as a user without root: a copy of the checkout, a new home, no access to ours."""
     if not AS_ROOT:
         raise NotNeeded("this whole run is by an ordinary user")
     ensure_offsite()
@@ -244,7 +244,7 @@ def ordinary_user() -> None:
         }
         passed_on.update(HOME=str(folder / "home"), USER=account.pw_name, LOGNAME=account.pw_name)
         passed_on.update(PATH="/usr/local/bin:/usr/bin:/bin")
-        # The account has no home of its own, and Ansible asks the accounts' list, not HOME.
+        # The account has no home directory, and Ansible reads the passwd database, not HOME.
         passed_on.update(ANSIBLE_REMOTE_TEMP=str(folder / "home" / ".ansible" / "tmp"))
         argv = ["bash", "test.sh", "unit", "integration"]
         print("$ %s (as %s, in %s)" % (" ".join(argv), account.pw_name, folder / "checkout"), flush=True)
@@ -276,7 +276,7 @@ def sanity() -> None:
     cache = home / ".ansible" / "test" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     shim = "import subprocess, sys\n" + (
-        # Stands in for the get-pip.py that ansible-test would fetch from a place that is no package index.
+        # Replaces the get-pip.py that ansible-test would download from an address that is no package index.
         "wanted = [part for part in sys.argv[1:] if part not in ('--no-setuptools', '--no-wheel')]\n"
         "argv = [%r, '-m', 'pip', '--python', sys.executable, 'install', *wanted]\n"
         "sys.exit(subprocess.call(argv))\n" % sys.executable
@@ -284,7 +284,7 @@ def sanity() -> None:
     for version in ("24_2", "25_2"):
         (cache / ("get_pip_%s.py" % version)).write_text(shim, "utf-8")
     version = "%d.%d" % sys.version_info[:2]
-    # ansible-test keeps its environments in the home directory; pip's own settings stay those of the user.
+    # ansible-test keeps its environments in the home directory; pip's settings stay those of the user.
     pip_settings = pathlib.Path.home() / ".config" / "pip" / "pip.conf"
     extra = {"HOME": str(home), "PIP_QUIET": "1"}
     if pip_settings.is_file():
@@ -312,7 +312,7 @@ def docs() -> None:
         done = run(["ansible-doc", "--json", "--type", kind, *full], cwd=WORK, extra=in_tree(), quiet=True)
         said, _brace, content = done.stdout.partition("{\n")
         missing = sorted(set(full) - set(json.loads("{" + content)))
-        # ansible-core 2.21 warns of a collection within itself; only what concerns ours counts.
+        # ansible-core 2.21 warns about a collection within itself; only messages about ours count.
         if missing or "backstop" in said.replace(str(ROOT), ""):
             raise LaneFailed("ansible-doc: %s; missing: %s" % (said.strip(), missing))
         print("ansible-doc shows %d of type %s" % (len(full), kind))
@@ -321,7 +321,7 @@ def docs() -> None:
 
 
 def collection() -> None:
-    """Build from the checkout, as a person would, install, and ask the installed one for its playbooks."""
+    """Build from the checkout, as a user would, install, and list the playbooks of the installed collection."""
     built, installed = WORK / "build", WORK / "installed"
     for folder in (built, installed):
         shutil.rmtree(folder, ignore_errors=True)
@@ -340,7 +340,7 @@ def collection() -> None:
 
 
 def import_as_galaxy_does(archive: pathlib.Path) -> None:
-    """What Galaxy asks of a collection when it is published. Its lint is a lane of its own."""
+    """Check what Galaxy requires when a collection is published. Its lint is a separate lane."""
     settings = archive.with_name("galaxy-importer.cfg")
     settings.write_text("[galaxy-importer]\nRUN_ANSIBLE_LINT = False\nCHECK_REQUIRED_TAGS = True\n", "utf-8")
     extra = {"GALAXY_IMPORTER_CONFIG": str(settings)}
@@ -353,7 +353,7 @@ def import_as_galaxy_does(archive: pathlib.Path) -> None:
 
 
 def check_archive(archive: pathlib.Path) -> None:
-    """The archive holds tracked files and what Ansible adds; no links, nothing of the tests or the demo."""
+    """The archive contains tracked files and what Ansible adds; no links, no tests, no demo."""
     with tarfile.open(archive) as content:
         members = content.getmembers()
     added = {"MANIFEST.json", "FILES.json"}
@@ -383,7 +383,7 @@ def molecule() -> None:
     make_tree()
     run([sys.executable, TREE / "tests" / "hosts" / "containers.py", "image", "before"])
     found = {path.parent.name: path.read_text("utf-8") for path in (TREE / "molecule").glob("*/molecule.yml")}
-    # What others begin on comes first, then what takes longest.
+    # Scenarios that others need come first, then those that take longest.
     first = ["hosts", "schedule_backups", "rollback_complete", "deploy"]
     names = first + sorted(set(found) - {*first, "default"})
     with concurrent.futures.ThreadPoolExecutor(SCENARIOS_AT_A_TIME) as pool:
@@ -397,15 +397,15 @@ def molecule() -> None:
 
 
 def scenario(name: str, site: concurrent.futures.Future[bool] | None = None) -> bool:
-    """Run one of Molecule's scenarios in places of its own; whether it passed.
+    """Run one of Molecule's scenarios in separate directories; whether it passed.
 
-    :param site: the scenario that leaves the site on which this one begins
+    :param site: the scenario that makes the site that this one needs
     """
     if site is not None and not site.result():
         print("--- molecule %s: not run, for scenario default left no site" % name, flush=True)
         return False
     start = time.monotonic()
-    # A Unix socket's path ends at 107 bytes, and a checkout can lie deep.
+    # A Unix socket's path ends at 107 bytes, and the path of a checkout can be long.
     with short_directory() as places:
         (pathlib.Path(places) / "s").mkdir(mode=stat.S_IRWXU)
         extra = {
@@ -456,7 +456,7 @@ class Lane:
 
 
 class Beside:
-    """Lanes that run in a process of their own while another one runs here."""
+    """Lanes that run in a separate process while another one runs here."""
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self._lanes = lanes
@@ -468,7 +468,7 @@ class Beside:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
     def end(self) -> None:
-        """Wait for them and show what they said."""
+        """Wait for them and show their output."""
         status = self._process.wait()
         print(self._log.read_text("utf-8", "replace"), flush=True)
         found = json.loads(self._results.read_text("utf-8")) if self._results.is_file() else {}
@@ -522,7 +522,7 @@ def main() -> int:
     if unknown:
         parser.error("no such lane: %s (see --help)" % ", ".join(unknown))
     WORK.mkdir(exist_ok=True)
-    # Where it is set, every process compiles the library, and pytest rewrites the tests' asserts, anew.
+    # If it is set, every process compiles the library, and pytest rewrites the tests' asserts, again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     lanes = [lane for lane in LANES if not chosen or lane.name in chosen]
     CHOSEN.update(lane.name for lane in lanes)
@@ -534,7 +534,7 @@ def main() -> int:
 
 
 def go(lanes: Sequence[Lane]) -> None:
-    """Run lanes one after the other; those that go beside another of them run with it."""
+    """Run lanes one after the other; those with `beside` run at the same time as that lane."""
     hosts = [lane for lane in lanes if lane.beside not in {other.name for other in lanes}]
     for number, lane in enumerate(hosts, 1):
         others = [other for other in lanes if other.beside == lane.name]

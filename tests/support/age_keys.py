@@ -14,7 +14,7 @@ import subprocess
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """The file with a private key, and its public one."""
+    """The file with a private key, and its public key."""
 
     identity: str
     recipient: str

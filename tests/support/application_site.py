@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A small application in a git repository, and a root for its releases: what tests of releases and pm2 work on."""
+"""A small application in a git repository, and a root for its releases, for tests of releases and pm2."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECOND_MIGRATION = "SELECT 'ü';\r\n"
 
 
 def cache_folder() -> pathlib.Path:
-    """Where programs stay between runs: one folder for each user, because root's cannot be written by others."""
+    """The folder for programs between runs: one for each user, because others cannot write into root's."""
     folder = pathlib.Path(tempfile.gettempdir()) / ("backstop-tests-%d" % os.getuid())
     folder.mkdir(mode=0o755, exist_ok=True)
     return folder
@@ -48,7 +48,7 @@ class Repository:
     path: pathlib.Path
 
     def commit(self, version: str, tag: Optional[str] = None, **files: str) -> str:
-        """Commit the application with another version, and files of which ``__`` in the name stands for a slash."""
+        """Commit the application with another version, and further files; ``__`` in their names stands for a slash."""
         (self.path / "version.json").write_text(json.dumps({"version": version}))
         for name, content in files.items():
             path = self.path / name.replace("__", "/")
@@ -73,7 +73,7 @@ def make_repository(path: pathlib.Path) -> Repository:
 
 @contextlib.contextmanager
 def exclusive(name: str) -> Iterator[None]:
-    """Only one of several test processes installs a thing."""
+    """Let only one of several test processes install something."""
     with open(cache_folder() / (name + ".lock"), "w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The command ``backstop`` on a live database of a test: in this process, or as the program that hosts get."""
+"""The command ``backstop`` on a live database of a test: in this process, or as the program on hosts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.databases import OWNER, Live
 
 @dataclasses.dataclass
 class Ended:
-    """How a call ended."""
+    """The result of a call."""
 
     status: int
     stdout: str
@@ -76,7 +76,7 @@ class BackstopCommand:
         return self.folder / "backstop"
 
     def configure(self, name: str = "shop", user: str = OWNER, **changes: Any) -> None:
-        """Write the configuration; what is given replaces a part of it."""
+        """Write the configuration; the arguments replace parts of it."""
         settings = Settings.from_url(self.live.cluster.url(self.live.name, user=user))
         self.password_file.write_text(settings.password + "\n", "utf-8")
         connection: Dict[str, Any] = {
@@ -103,7 +103,7 @@ class BackstopCommand:
         return call_command(self.folder, *arguments)
 
     def start(self, *arguments: Any, environment: Optional[Dict[str, str]] = None) -> "subprocess.Popen[str]":
-        """Start the program: a Python that has the driver and nothing else, in the environment that cron gives."""
+        """Start the program with cron's environment and a Python that has the driver and nothing else."""
         if not self.program.exists():
             self.program.write_bytes(build_program("/usr/bin/python3"))
             driver = importlib.util.find_spec("psycopg2")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Releases of the example application that go wrong, each in one way: what differs from ET-100, by file."""
+"""Releases of the example application that fail, each in one way, as the differences from ET-100, by file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def script(name: str) -> str:
 _FILES = repository.files_of(("base", "et-100"))
 _BASE = repository.files_of(("base",))
 _ADD_RECEIPTS = _FILES[script(MIGRATION)].read_text("utf-8")
-#: True on the copy of the rehearsal, an error on the live database: what no rehearsal finds.
+#: True on the copy of the rehearsal, an error on the live database: no rehearsal finds it.
 _ONLY_LIVE = """
 DO $$ BEGIN
   IF current_database() NOT LIKE 'backstop\\_scratch\\_%' THEN
@@ -46,7 +46,7 @@ module.exports = ({ config }) => [
 ]
 """
 
-#: Tag of a release to the files that differ from ET-100; None: the file is not there.
+#: Tag of a release to the files that differ from ET-100; None: the file does not exist.
 BROKEN: Mapping[str, Mapping[str, Optional[str]]] = {
     "fails-everywhere": {script(MIGRATION): _ADD_RECEIPTS + 'ALTER TABLE "NoSuchTable" ADD COLUMN "x" TEXT;\n'},
     "fails-live": {script(MIGRATION): _ADD_RECEIPTS + _ONLY_LIVE},
@@ -65,5 +65,5 @@ BROKEN: Mapping[str, Mapping[str, Optional[str]]] = {
 
 
 def mended(tag: str) -> Dict[str, Optional[str]]:
-    """The release that comes after a broken one: the same work, made right; another commit than ET-100."""
+    """The release after a broken one: the same change, fixed; another commit than ET-100."""
     return {"MENDED": "after %s\n" % tag}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The files of the collection, read as text: for tests of rules that no tool knows."""
+"""The files of the collection, read as text, for tests of rules that no tool checks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ CONNECTION_FRAGMENT = "backstop.postgres.connection"
 
 
 def tracked_files() -> List[pathlib.Path]:
-    """What git knows or would take in; ignored files are nobody's concern."""
+    """Files that git tracks or would add, without ignored files."""
     listed = subprocess.run(
-        # Tests also run as another user than the owner of the checkout.
+        # Tests also run as a user who does not own the checkout.
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         check=True,
@@ -51,7 +51,7 @@ class Import(NamedTuple):
 
 
 def imports_of(path: pathlib.Path) -> List[Import]:
-    """Every import of a file, wherever it stands; those of the library, relative or by full name, with their place."""
+    """Every import of a file, at any place; those of the library, relative or by full name, with their place."""
     found: List[Import] = []
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -80,7 +80,7 @@ def _resolved(dotted: str, line: int) -> Import:
 
 
 def _module_in_library(parts: tuple) -> tuple:
-    """The longest start of a dotted path that is a file or package of the library: the rest are names in it."""
+    """The longest prefix of a dotted path that is a file or package of the library: the rest are names in it."""
     for length in range(len(parts), 0, -1):
         path = LIBRARY.joinpath(*parts[:length])
         if path.with_suffix(".py").is_file() or path.is_dir():
@@ -101,7 +101,7 @@ def module_files() -> List[pathlib.Path]:
 
 
 def modules_with_code() -> List[pathlib.Path]:
-    """The modules less those that are only the documentation of an action plugin."""
+    """The modules, without those that only document an action plugin."""
     actions = MODULES.parent / "action"
     return [path for path in module_files() if len(imports_of(path)) > 1 or not (actions / path.name).is_file()]
 
@@ -116,7 +116,7 @@ def fragments(path: pathlib.Path) -> List[str]:
 
 
 def fragment_options(fragment: str) -> Dict[str, Any]:
-    """The options that a documentation fragment of this collection brings."""
+    """The options in a documentation fragment of this collection."""
     name, _dot, section = fragment.partition("backstop.postgres.")[2].partition(".")
     path = ROOT / "plugins" / "doc_fragments" / (name + ".py")
     if not path.is_file():

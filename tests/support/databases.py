@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One real server for all tests of a run, and for each test a database of its own, copied from a template.
+"""One real server for all tests of a run, and a separate database for each test, copied from a template.
 
 A folder's conftest.py imports the fixtures::
 
@@ -33,7 +33,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 from demo.postgres_server import Cluster
 
 SQL = pathlib.Path(__file__).resolve().parent / "realistic_database"
-#: Owns the databases; may create databases, is no superuser. Its password needs quoting everywhere.
+#: Owns the databases; may create databases, is no superuser. Its password must be quoted everywhere.
 OWNER, PASSWORD = "shop_owner", "s3cr3t p@ss/w#rd %41 'ä\\"
 APP, REPORT, ODD_ROLE = "shop_app", "shop_report", 'odd "role" é'
 PLAIN, REALISTIC = "template_plain", "template_realistic"
@@ -47,7 +47,7 @@ _OPTIONS = {
     "max_replication_slots": "4",
     "max_wal_senders": "4",
 }
-#: Databases that tests and the library made.
+#: Databases that tests and the library created.
 _NOT_OURS = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname !~ '^(template_|postgres$)' ORDER BY 1"
 _CLUSTER = pytest.StashKey[Cluster]()
 
@@ -110,14 +110,14 @@ class Live:
     def begun(self, kind: str, request: Optional[Dict[str, Any]] = None, *, dead: bool = False) -> Run:
         """A new operation on this database.
 
-        :param dead: by a run that is no more, so that modules which the test starts may work on it
+        :param dead: by a run that no longer exists, so that modules that the test starts may work on it
         """
         controller = {} if dead else this_controller()
         operation, _adopted = begin(self.store, kind, self.name, request or {}, controller)
         return self.site.run(operation)
 
     def names(self) -> List[str]:
-        """Every database of the server that is no template of ours."""
+        """Every database of the server except our templates."""
         with session(self.cluster, "postgres") as cursor:
             cursor.execute(_NOT_OURS)
             return [name for (name,) in cursor.fetchall()]
@@ -133,7 +133,7 @@ class Databases:
     def make(self, name: str, template: str = PLAIN, user: Optional[str] = OWNER) -> Live:
         """Copy a template.
 
-        :param user: as whom the library works; None is the superuser
+        :param user: the role that the library connects as; None is the superuser
         """
         quoted = quote_identifier(name)
         run_sql(self.cluster, "postgres", "CREATE DATABASE %s TEMPLATE %s OWNER %s" % (quoted, template, OWNER))
@@ -150,7 +150,7 @@ class Databases:
 
     @contextlib.contextmanager
     def dropped_afterwards(self) -> Iterator["Databases"]:
-        """Drop what tests and the library make meanwhile."""
+        """Drop databases that tests and the library created in the block."""
         with session(self.cluster, "postgres") as cursor:
             cursor.execute(_NOT_OURS)
             before = cursor.fetchall()
@@ -173,7 +173,7 @@ class Databases:
 def start_cluster(directory: pathlib.Path, bin_dir: Optional[pathlib.Path] = None) -> Cluster:
     """A server with the roles and templates that Databases.make copies.
 
-    :param bin_dir: its programs, where they are not those of all tests
+    :param bin_dir: its programs, if not those of all tests
     """
     made = Cluster.create(directory, options=_OPTIONS, bin_dir=bin_dir)
     try:
@@ -213,7 +213,7 @@ def databases(cluster, tmp_path) -> Iterator[Databases]:
 
 @pytest.fixture(scope="module")
 def shared_databases(cluster, tmp_path_factory) -> Iterator[Databases]:
-    """For tests of one file that only read: what they need is made once."""
+    """For read-only tests of one file: their databases are made once."""
     with Databases(cluster, tmp_path_factory.mktemp("shared") / "store").dropped_afterwards() as made:
         yield made
 
@@ -230,7 +230,7 @@ def realistic(databases) -> Live:
 
 @pytest.fixture
 def seed() -> int:
-    """A seed, printed with a failure; BACKSTOP_TEST_SEED repeats one."""
+    """A seed, printed when a test fails; set BACKSTOP_TEST_SEED to repeat a run."""
     value = int(os.environ.get("BACKSTOP_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
     print("repeat with BACKSTOP_TEST_SEED=%d" % value)
     return value
@@ -247,7 +247,7 @@ class Workers:
     def _run(self, target: Any) -> None:
         try:
             target(self.stop)
-        except BaseException as error:  # told by the block's end
+        except BaseException as error:  # set at the end of the block
             self._errors.append(error)
 
     def __enter__(self) -> "Workers":

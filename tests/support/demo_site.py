@@ -48,21 +48,21 @@ ANSIBLE = pathlib.Path(sys.executable).parent / "ansible-playbook"
 PM2_SOURCE = pathlib.Path(node_tools.__file__).parent / "pm2"
 SERVER = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "lc_messages": "C"}
 ROWS = 400
-#: The password in every spelling holds this text, which stands nowhere else: where it is found, a password leaked.
-#: Of this process alone: beside it another one's tests run Prisma as the runbook does, which shows the password.
+#: Every spelling of the password contains this text, which is used nowhere else: a match means a leaked password.
+#: It differs in each process: tests in another process run Prisma as the runbook does, which shows the password.
 MARK = "qZ7v" + secrets.token_hex(6)
 PASSWORD = MARK + "@p ss/w#rd:%41"
 #: In the environment of every process that a playbook of ours starts.
 OURS = "BACKSTOP_TEST_SITE"
 PATIENCE = 240
-#: A message that is longer is not read.
+#: A longer message would not be read.
 LONGEST_MESSAGE = 1000
 _TASK = re.compile(r"^TASK \[(?:.* : )?(.+)\] \*+$")
 _FATAL = re.compile(r"^fatal: \[[^]]+\](?: -> [^:]+)?: (?:FAILED|UNREACHABLE)! => ?$")
 
 
 class TestPlaces(Places):
-    """The demo's places, with what is installed shared between runs of the tests."""
+    """The demo's paths, with installed programs shared between test runs."""
 
     __test__ = False
 
@@ -76,13 +76,13 @@ class TestPlaces(Places):
 
     @property
     def built(self) -> pathlib.Path:
-        """node_modules of the release ET-100, which broken releases take over by links."""
+        """node_modules of the release ET-100, which broken releases link to."""
         return self.directory / "built"
 
 
 @dataclasses.dataclass
 class Run:
-    """A playbook that ended."""
+    """A finished playbook run."""
 
     status: int
     output: str
@@ -104,17 +104,17 @@ class Run:
 
     @property
     def said(self) -> str:
-        """The last failure's message: what a person reads at the end of the screen."""
+        """The last failure's message: the last text on the screen."""
         assert self.failures, self.output
         return str(self.failures[-1]["msg"])
 
     @property
     def text(self) -> str:
-        """The output in one line: the display breaks its lines anywhere."""
+        """The output in one line: Ansible's display may break lines anywhere."""
         return " ".join(self.output.split())
 
     def must_say(self, *words: str) -> None:
-        """The run failed, and the last message has these words and can be read at three in the morning."""
+        """The run failed, and the last message contains these words and is short and clear."""
         assert self.status != 0, self.output
         said = self.said
         for word in words:
@@ -126,7 +126,7 @@ class Run:
 
     @property
     def changed(self) -> int:
-        """How many tasks changed something, by the recap."""
+        """Number of tasks that changed something, from the recap."""
         return sum(int(number) for number in re.findall(r"\bchanged=(\d+)", self.output.rpartition("PLAY RECAP")[2]))
 
     @property
@@ -135,7 +135,7 @@ class Run:
 
 
 class Playing:
-    """A playbook at work."""
+    """A playbook that is running."""
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], cwd: pathlib.Path) -> None:
         self._started = time.monotonic()
@@ -175,7 +175,7 @@ class Playing:
             return begun()
 
     def kill(self) -> None:
-        """As `kill -9` does: only ansible-playbook itself; what it started lives on."""
+        """Like `kill -9`: kills only ansible-playbook; its child processes live on."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
@@ -188,11 +188,11 @@ class Playing:
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """How the site is: what no refused or rolled back run may change."""
+    """The site's state, which no refused or rolled back run may change."""
 
-    #: all schemas and rows, but the history
+    #: all schemas and rows, without the history
     contents: str
-    #: migrations in force
+    #: applied migrations
     applied: Tuple[str, ...]
     databases: Tuple[str, ...]
     live_oid: int
@@ -212,7 +212,7 @@ class Process:
 
 
 class DemoSite:
-    """One host with the application as it is before ET-100, and means to get back there."""
+    """One host with the application as before ET-100, and means to restore this state."""
 
     TEMPLATE = "before_et_100"
 
@@ -267,9 +267,9 @@ class DemoSite:
     # Releases
 
     def add_release(self, tag: str, changes: Mapping[str, Optional[str]]) -> str:
-        """A commit on top of ET-100 with a tag.
+        """Create a commit on top of ET-100 with a tag.
 
-        :param changes: path to content; None takes the file out
+        :param changes: path to content; None removes the file
         """
         if tag in self.commits:
             return self.commits[tag]
@@ -301,7 +301,7 @@ class DemoSite:
         return ["cp", "-al", str(self.places.built / "node_modules"), "."]
 
     def migrate_by_hand(self, tag: str) -> None:
-        """What the runbook does: `prisma migrate deploy` in a release, here one whose migration fails."""
+        """Migrate as the runbook does: `prisma migrate deploy` in a release, here one whose migration fails."""
         release = self.prepare_by_hand(tag, self.install)
         environment = {**application.npm_settings(self.places), **tools().environment}
         self.node.run(application.MIGRATE, cwd=release, environment=environment, accept=[1])
@@ -339,7 +339,7 @@ class DemoSite:
         return self.start(playbook, *arguments, environment=environment, **variables).end()
 
     def defaults(self, revision: str) -> Dict[str, object]:
-        """What spares time: no wait is longer than a test needs, broken releases are not installed from the network."""
+        """Variables that save time: short timeouts, and broken releases are not installed from the network."""
         values: Dict[str, object] = {
             "application_keep_releases": 100,
             "application_stable_seconds": 0.5,
@@ -372,9 +372,9 @@ class DemoSite:
 
     @contextlib.contextmanager
     def unchanged(self, readable: bool = True) -> Iterator[None]:
-        """Nothing changes meanwhile, and the application is not stopped.
+        """Nothing changes in the block, and the application is not stopped.
 
-        :param readable: False when a lock keeps everybody from looking
+        :param readable: False if a lock keeps every session from reading
         """
         before, process = self.condition() if readable else None, self.process()
         yield
@@ -397,7 +397,7 @@ class DemoSite:
             connection.close()
 
     def databases(self, prefix: str = "") -> List[str]:
-        """Those that are no snapshot of ours."""
+        """All databases except our snapshots."""
         pattern = prefix.replace("_", r"\_") + "%"
         query = "SELECT datname FROM pg_database WHERE datname LIKE '%s' ORDER BY 1" % pattern
         return [name for name in self.sql(query, "postgres").split() if not name.startswith("snapshot_")]
@@ -407,7 +407,7 @@ class DemoSite:
         argv = [self.cluster.bin_dir / "pg_dump", "--exclude-table=_prisma_migrations", "--no-password"]
         environment = self.cluster.environment(application.DATABASE)
         dumped = subprocess.run(argv, env=environment, check=True, stdout=subprocess.PIPE, cwd="/").stdout
-        # Newer versions put a random word against injection into each dump.
+        # Newer versions write a random \restrict key into each dump.
         lines = [line for line in dumped.splitlines() if not line.startswith((b"\\restrict", b"\\unrestrict", b"--"))]
         return hashlib.sha256(b"\n".join(lines)).hexdigest()
 
@@ -428,7 +428,7 @@ class DemoSite:
         )
 
     def running(self) -> str:
-        """The commit that answers healthily; else what the application says."""
+        """The commit that reports healthy; else the application's answer."""
         answer = application.health(self.port)
         return str(answer.get("release") if answer["status"] == "ok" else answer["status"])
 
@@ -451,7 +451,7 @@ class DemoSite:
         return [operation["outcome"] for operation in self.operations()]
 
     def files(self) -> Dict[str, Tuple[int, int]]:
-        """Size and time of change of every file of the store and of the releases, and where ``current`` leads."""
+        """Size and modification time of every file of the store and of the releases, and the target of ``current``."""
         found = {}
         for root in (self.places.store, self.places.application):
             for folder, folders, names in os.walk(root):
@@ -465,7 +465,7 @@ class DemoSite:
     # Back to the beginning
 
     def reset(self) -> None:
-        """As it was before ET-100, with an empty store. What is so already is left alone."""
+        """Restore the state before ET-100, with an empty store. Parts that already have this state are not changed."""
         self.wait_for_orphans()
         shutil.rmtree(self.places.store, ignore_errors=True)
         assert self.before is not None
@@ -490,12 +490,12 @@ class DemoSite:
         return self.places.directory / "by-hand"
 
     def forget_releases(self) -> None:
-        """No release is the current one, and nothing runs."""
+        """Stop the application and remove the link to the current release."""
         application.pm2(self.places, self.node).delete(application.NAME)
         self.places.current.unlink()
 
     def run_by_hand(self) -> None:
-        """The application runs in a folder of its own, as before anything was deployed by the collection."""
+        """Run the application in a separate folder, as before the first deploy by the collection."""
         if not self.by_hand.is_dir():
             shutil.copytree(self.places.current.resolve(), self.by_hand, copy_function=os.link, symlinks=True)
         self.forget_releases()
@@ -508,7 +508,7 @@ class DemoSite:
         return any(process.cwd.startswith(str(self.by_hand)) for process in found if process.running)
 
     def deploy(self) -> None:
-        """As a deploy of ET-100 leaves it, without a backup after it. It runs once; later what it left is put back."""
+        """Make the state after a deploy of ET-100, without a later backup. The deploy runs once; its result is kept."""
         snapshot = self._deployed
         manager = application.pm2(self.places, self.node)
         if not snapshot.taken:
@@ -525,7 +525,7 @@ class DemoSite:
         assert self.before is not None
         try:
             now = self.condition()
-        except Exception:  # whatever makes it impossible to look is a reason to make it anew
+        except Exception:  # if the state cannot be read for any reason, it is made again
             return True
         failed = self.sql("SELECT count(*) FROM _prisma_migrations WHERE finished_at IS NULL")
         alike = dataclasses.replace(now, current=self.before.current, running=self.before.running)
@@ -542,7 +542,7 @@ class DemoSite:
         self.sql("CREATE DATABASE %s TEMPLATE %s OWNER %s" % given, "postgres")
 
     def wait_for_orphans(self) -> None:
-        """Wait until all that killed playbooks left behind has ended."""
+        """Wait until all processes left by killed playbooks have ended."""
         until(lambda: not self.orphans(), lambda: "processes of playbooks are left: %s" % self.orphans())
 
     def orphans(self) -> List[str]:
@@ -558,7 +558,7 @@ class DemoSite:
 
 
 class Hook:
-    """Tasks at which a playbook waits until the test goes on."""
+    """Tasks at which a playbook waits until the test continues it."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.tasks = folder / "wait.yml"
@@ -577,7 +577,7 @@ class Hook:
 
 @contextlib.contextmanager
 def sparse_file(directory: pathlib.Path, disk: pathlib.Path) -> Iterator[None]:
-    """A file of the server that takes no space and says that it is larger than what is free on a disk."""
+    """A file of the server that uses no space but has a size larger than the disk's free space."""
     path = directory / "999999999"
     path.touch()
     try:
@@ -589,7 +589,7 @@ def sparse_file(directory: pathlib.Path, disk: pathlib.Path) -> Iterator[None]:
 
 
 def processes() -> Iterator[Tuple[int, str]]:
-    """Process id and arguments of every process that can be seen."""
+    """Process id and arguments of every visible process."""
     for entry in pathlib.Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
@@ -599,7 +599,7 @@ def processes() -> Iterator[Tuple[int, str]]:
 
 
 def until(condition: Callable[[], object], what: Callable[[], str], seconds: float = PATIENCE) -> None:
-    """Wait for a condition of the real world."""
+    """Wait for a condition outside this process."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what()
@@ -608,7 +608,7 @@ def until(condition: Callable[[], object], what: Callable[[], str], seconds: flo
 
 @pytest.fixture(scope="session")
 def the_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoSite]:
-    """The site of all tests of a run; folders whose conftest.py imports it share it."""
+    """The site for all tests of a run; folders whose conftest.py imports it share it."""
     made = DemoSite.create(tmp_path_factory.mktemp("site"))
     try:
         yield made

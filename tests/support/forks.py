@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs a program again and again, each time in a process of its own that can be killed, and imports it only once.
+"""Runs a program many times, each time in a separate process that can be killed, and imports it only once.
 
-A process imports the program's module and forks for each run; it does nothing else, so that each run begins alike::
+A process imports the program's module and forks for each run; it does nothing else, so that all runs begin alike::
 
     with Forks("support.table_driver") as driver:
         done = driver.run(["restore", path], {"BACKSTOP_FAILPOINT": "table.locked"})
@@ -46,9 +46,9 @@ class Forks:
         self._process.stdout.close()
 
     def run(self, arguments: Sequence[str], environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-        """As subprocess.run() tells it: a negative status is the signal that killed it.
+        """Like subprocess.run(): a negative status is the signal that killed it.
 
-        :param environment: what its environment has besides ours
+        :param environment: its environment variables in addition to ours
         """
         with tempfile.NamedTemporaryFile("w+") as output, tempfile.NamedTemporaryFile("w+") as errors:
             asked = {
@@ -67,7 +67,7 @@ class Forks:
 
 
 def _act(module: Any, asked: Mapping[str, Any]) -> NoReturn:
-    """In the fork: what a new process would do."""
+    """In the fork: do what a new process would do."""
     os.environ.clear()
     os.environ.update(asked["environment"])
     for number, path in enumerate((os.devnull, asked["output"], asked["errors"])):

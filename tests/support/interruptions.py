@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Ctrl-C at a failpoint, as it reaches a module."""
+"""Ctrl-C at a failpoint, as a module receives it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.p
 
 @contextlib.contextmanager
 def interrupted_at(failpoint: str) -> Iterator[None]:
-    """The body is interrupted at this place, and ends with the error that a module returns then."""
+    """The body is interrupted at this failpoint, and ends with the error that a module returns then."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BACKSTOP_FAILPOINT", failpoint)
         patch.setenv("BACKSTOP_FAILPOINT_SIGNAL", str(int(signal.SIGINT)))

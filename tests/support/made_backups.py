@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Backups of any age without a server: what readers of a store look at is real, the archive is a few bytes."""
+"""Backups of any age without a server: the files that a store's readers use are real, the archive is a few bytes."""
 
 from __future__ import annotations
 

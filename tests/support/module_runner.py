@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Running one module of the collection as a task would: real Ansible, arguments in, result out.
+"""Run one module of the collection as a task would: real Ansible, arguments in, result out.
 
 answer = run_module(tmp_path, "prisma_migrate_info", {"connection": {"url": url}, "project": path})
 answer.result["pending"]
@@ -24,7 +24,7 @@ from . import bytecode
 
 @dataclass(frozen=True)
 class Answer:
-    """What a module returned, and all that Ansible printed meanwhile."""
+    """A module's result, and everything that Ansible printed."""
 
     failed: bool
     result: Dict[str, Any]
@@ -36,7 +36,7 @@ def run_module(
 ) -> Answer:
     """Run a module on this host.
 
-    :param folder: where files of the run may lie
+    :param folder: where the run's files are written
     """
     with tempfile.TemporaryDirectory(dir=folder) as work:
         values = pathlib.Path(work) / "arguments.json"
@@ -74,6 +74,6 @@ def run_module(
         )
         results = list((pathlib.Path(work) / "results").glob("*"))
         assert results, ended.stdout
-        # --tree leaves out whether it failed; 2 is the status for a task that did.
+        # --tree leaves out whether it failed; 2 is the exit status for a failed task.
         assert ended.returncode in (0, 2), ended.stdout
         return Answer(ended.returncode == 2, json.loads(results[0].read_text(encoding="utf-8")), ended.stdout)

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Carries out the database's part of a deploy, a revert or an undo in one process, as the roles do with modules.
+"""Carry out the database's part of a deploy, a revert or an undo in one process, as the roles do with modules.
 
-A test starts it as a program, kills it at a failpoint, starts it again and looks at what is left:
+A test starts it as a program, kills it at a failpoint, starts it again and checks the result:
 
     python -m support.operation_driver deploy|deploy_with_down|revert|revert_and_carry|undo|undo_and_carry SETTINGS.json
 """
@@ -74,7 +74,7 @@ class Driver:
             return read_state(session, self.prisma, self.site.connection.schema)
 
     def deploy_with_down(self) -> Dict[str, Any]:
-        """SQL that takes the migration out again is proved too."""
+        """SQL that reverts the migration is proved too."""
         self.down = {"given": 'DROP TABLE "ReceiptData"'}
         return self.deploy()
 
@@ -134,7 +134,7 @@ class Driver:
         return {"operation": operation.id, **result, "outcome": "rolled_back"}
 
     def revert_and_carry(self) -> Dict[str, Any]:
-        """Rows that were written since the backup go over."""
+        """Rows that were written since the backup are carried over."""
         return self.revert(Reapply("apply", deletes=True))
 
     def undo_and_carry(self) -> Dict[str, Any]:

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A PostgreSQL that finds extensions of ours, without writing into the machine's own.
+"""A PostgreSQL server that finds the tests' own extensions, without changes to the machine's installation.
 
-A server looks for its extensions at a place relative to its program (before PostgreSQL 18 nowhere else). So the
-programs are copied into a tree of the same shape, whose other parts are links to the original.
+A server looks for its extensions at a path relative to its program (before PostgreSQL 18 nowhere else). Therefore the
+programs are copied into a tree of the same layout, whose other parts are links to the original.
 """
 
 from __future__ import annotations

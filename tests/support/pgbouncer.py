@@ -43,18 +43,18 @@ logfile = %(folder)s/log
 
 @dataclasses.dataclass
 class PgBouncer:
-    """One that runs."""
+    """A running PgBouncer."""
 
     port: int
     process: "subprocess.Popen[bytes]"
 
     def pooler(self, **changes: Any) -> Pooler:
-        """As the library knows it."""
+        """Its settings for the library."""
         console = Settings("127.0.0.1", self.port, ADMIN, ADMIN_PASSWORD, "pgbouncer")
         return dataclasses.replace(Pooler(console), **changes)
 
     def url(self, pool: str) -> str:
-        """For a client of the application."""
+        """The URL for a client of the application."""
         return "postgresql://%s:%s@127.0.0.1:%d/%s" % (OWNER, quote(PASSWORD, safe=""), self.port, quote(pool, safe=""))
 
     def client(self, pool: str) -> Any:
@@ -63,7 +63,7 @@ class PgBouncer:
         return connection
 
     def say(self, command: str) -> List[Dict[str, Any]]:
-        """Speak to the console."""
+        """Run a command in the console."""
         connection = psycopg2.connect(
             host="127.0.0.1", port=self.port, user=ADMIN, password=ADMIN_PASSWORD, dbname="pgbouncer"
         )
@@ -84,9 +84,9 @@ def _quoted(text: str) -> str:
 
 @contextlib.contextmanager
 def pgbouncer(cluster: Cluster, pools: Dict[str, str], mode: str = "transaction") -> Iterator[PgBouncer]:
-    """Start one and stop it again.
+    """Start a PgBouncer and stop it again.
 
-    :param pools: name of each pool and the database that it leads to
+    :param pools: name of each pool and the database that it points to
     """
     program = shutil.which("pgbouncer", path=os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin")
     assert program, "PgBouncer is not installed: apt-get install pgbouncer"

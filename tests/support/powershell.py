@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Reads PowerShell by its grammar, for there is nothing here that runs it: errors, literals, hash tables, commands."""
+"""Parses PowerShell by its grammar, because it cannot be run here: errors, literals, hash tables, commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Script:
         self.root = tree_sitter.Parser(_LANGUAGE).parse(text.encode()).root_node
 
     def errors(self) -> List[str]:
-        """Where the grammar does not fit."""
+        """Places that do not match the grammar."""
         return [
             "line %d: %s" % (node.start_point[0] + 1, _text(node)[:80])
             for node in _walk(self.root)
@@ -32,7 +32,7 @@ class Script:
         ]
 
     def value_of(self, variable: str) -> Any:
-        """The node that is assigned to a variable first."""
+        """The first node that is assigned to a variable."""
         for node in _walk(self.root):
             if node.type == "assignment_expression" and _text(node.children[0]) == variable:
                 return node.children[-1]
@@ -91,7 +91,7 @@ def _table(node: Any) -> Dict[str, Value]:
 
 
 def _entries(node: Any) -> Iterator[Any]:
-    """Entries of this hash table, not of those in it."""
+    """Entries of this hash table, without those of nested ones."""
     for child in node.children:
         if child.type == "hash_entry":
             yield child

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Databases that tests migrate, and what their histories say."""
+"""Databases that tests migrate, and their histories."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Database:
 
     @contextlib.contextmanager
     def table_lock(self, table: str) -> Iterator[None]:
-        """Keep every other session away from a table."""
+        """Lock a table against every other session."""
         with self.session() as cursor:
             cursor.execute('BEGIN; LOCK TABLE "%s" IN ACCESS EXCLUSIVE MODE' % table)
             yield
@@ -84,7 +84,7 @@ class Database:
 
 
 def until(condition, what, seconds=30):
-    """Wait for a condition of the real world; its value."""
+    """Wait for a condition outside this process; its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = condition()

@@ -7,7 +7,7 @@
 project = PrismaProject.create(tmp_path / "release", {"20250101000000_init": 'CREATE TABLE "A" (id int)'})
 project.add("20250102000000_more", 'CREATE TABLE "B" (id int)')
 project.prisma().migrate_deploy(url, cursor=cursor)       # through the library
-project.run("migrate", "status", url=url)                 # as a person would run it
+project.run("migrate", "status", url=url)                 # as a user would run it
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Tools:
 
 @functools.lru_cache(maxsize=None)
 def tools() -> Tools:
-    """Node and Prisma, installed into the cache unless they are there."""
+    """Node and Prisma, installed into the cache if they are missing."""
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(str(cache / "prisma.lock")).held(INSTALL_SECONDS):
@@ -72,7 +72,7 @@ def tools() -> Tools:
         installed = cache / "prisma-cli"
         node_tools.install_project(PACKAGE, installed, node)
         if node_tools.native_engine_can_be_had():
-            # Packages run no scripts when they are installed, so the engine is fetched now.
+            # Packages run no scripts when they are installed, so the engine is downloaded now.
             node.run(["node", installed / ENTRY, "version"], cwd=installed)
             environment = dict(node_tools.QUIET_PRISMA)
         else:
@@ -82,7 +82,7 @@ def tools() -> Tools:
 
 @functools.lru_cache(maxsize=None)
 def tools_of_prisma_7() -> Tools:
-    """The same with Prisma 7; where the native engine cannot be had, its stand-in lies in the same installation."""
+    """The same with Prisma 7; if the native engine cannot be downloaded, its stand-in is in the same installation."""
     node = tools().node
     cache = cache_directory()
     installed = cache / "prisma-7"
@@ -115,7 +115,7 @@ class PrismaProject:
         schema: str = SCHEMA,
         with_tools: Optional[Tools] = None,
     ) -> "PrismaProject":
-        """Make a project; Prisma 6 without tools.
+        """Make a project; with Prisma 6 if no tools are given.
 
         :param migrations: name to SQL
         """
@@ -132,7 +132,7 @@ class PrismaProject:
         return self.migrations / name / "migration.sql"
 
     def add(self, name: str, sql: str) -> None:
-        """Add a migration, or give an existing one another text."""
+        """Add a migration, or replace the text of an existing one."""
         self.script(name).parent.mkdir(exist_ok=True)
         self.script(name).write_bytes(sql.encode())
 
@@ -151,7 +151,7 @@ class PrismaProject:
         )
 
     def start(self, *arguments: str, url: str) -> "subprocess.Popen[bytes]":
-        """As `run`, without waiting for the end, in a process group of its own."""
+        """Like `run`, but without waiting for the end, in a separate process group."""
         node = self.tools.node
         return subprocess.Popen(
             [node.bin_dir / "node", self.path / ENTRY, *arguments],

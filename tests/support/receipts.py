@@ -23,6 +23,6 @@ DELETE FROM "ReceiptData" WHERE "id" IN (SELECT "id" FROM "ReceiptData" ORDER BY
 
 
 def with_receipts(site: DemoSite) -> Condition:
-    """How the site is, whatever the order in which the receipts lie."""
+    """The site's state, whatever the physical order of the receipts."""
     rows = site.sql('SELECT md5(string_agg(r::text, chr(10) ORDER BY "id")) FROM "ReceiptData" r')
     return dataclasses.replace(site.condition(), contents=rows)

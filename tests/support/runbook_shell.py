@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs the runbook's own commands, as a person would paste them, in a directory of their own."""
+"""Runs the runbook's own commands, as a user would paste them, in a separate directory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import List
 
 from support.databases import Live
 
-#: The name that the runbook's commands have.
+#: The name in the runbook's commands.
 NAME = "electricity_tokens"
 
 

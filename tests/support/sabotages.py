@@ -4,8 +4,8 @@
 
 """Single changes of a database, of every kind of object that pg_dump knows: a comparison must notice each.
 
-Each case makes an object of its own and changes it in one way. Its name (``@``) is made of the case's title, so what is
-reported about one case cannot be taken for another; objects without a name of their own say what must be reported.
+Each case makes its own object and changes it in one way. The object's name (``@``) is made from the case's title, so a
+reported name identifies one case; for objects without a name of their own the case says what must be reported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Sabotage(NamedTuple):
     told: str
 
 
-#: What several cases make.
+#: SQL that several cases use to make objects.
 _TABLE = "CREATE TABLE @ (a text)"
 _CHECKED = "CREATE TABLE @ (a integer, CONSTRAINT @c CHECK (a > 0))"
 _KEYED = (
@@ -63,7 +63,7 @@ _OWN_TYPE = (
 )
 _ACCESS_METHOD = "CREATE ACCESS METHOD @ TYPE INDEX HANDLER bthandler"
 
-#: Title: what makes it, what changes it; then what must be reported if that is not the name, and the first major
+#: Title: SQL that makes it, SQL that changes it; then what must be reported if not the name, and the first major
 #: version that has it.
 _Row = Union[Tuple[str, str], Tuple[str, str, str], Tuple[str, str, str, int]]
 ROWS: Dict[str, _Row] = {
@@ -838,7 +838,7 @@ ROWS: Dict[str, _Row] = {
     ),
 }
 
-#: What cases use together.
+#: Objects that cases share.
 COMMON = """
 CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE FUNCTION notice_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
@@ -850,12 +850,12 @@ CREATE SERVER other FOREIGN DATA WRAPPER plain;
 
 
 def name_of(title: str) -> str:
-    """A name that is part of no other case's."""
+    """A name that is not part of another case's name."""
     return "z_%s_z" % re.sub(r"\W", "_", title)
 
 
 def sabotages(major: int) -> Sequence[Sabotage]:
-    """Those that a server of this major version can do."""
+    """The cases that a server of this major version supports."""
     found: List[Sabotage] = []
     for title, (made, changed, *rest) in ROWS.items():
         told, since = (*rest, "", 0)[:2] if len(rest) < 2 else rest

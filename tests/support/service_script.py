@@ -4,13 +4,13 @@
 
 """A program that runs an application in the background, as Docker or a platform does.
 
-SCRIPT status                            tells the commit that runs; status 1 when none does
-SCRIPT silent                            the same, but tells nothing
+SCRIPT status                            prints the commit that runs; status 1 when none does
+SCRIPT silent                            the same, but prints nothing
 SCRIPT run COMMIT [DIRECTORY PROGRAM..]  ends what runs and runs a program (default: one that sleeps) for a commit
 SCRIPT noisy COMMIT                      the same, and the program keeps the pipes of the caller open
 SCRIPT stop                              ends what runs
 SCRIPT fail WORDS                        fails with these words
-SCRIPT log SINCE                         two lines
+SCRIPT log SINCE                         prints two lines
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ elif action == "log":
 
 
 def write(folder: pathlib.Path) -> pathlib.Path:
-    """The script in a folder."""
+    """Write the script into a folder."""
     path = folder / "service"
     path.write_text(_SOURCE % sys.executable, "utf-8")
     path.chmod(0o700)
@@ -63,5 +63,5 @@ def write(folder: pathlib.Path) -> pathlib.Path:
 
 
 def pid(script: pathlib.Path) -> int:
-    """The process that it ran last."""
+    """The process that it started last."""
     return int(pathlib.Path(str(script) + ".state").read_text("utf-8").split()[0])

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Databases and a store as they were, to go on from there more than once.
+"""Snapshots of databases and a store, from which tests can continue more than once.
 
-Journals and manifests name the database that they are about, by its oid too; so a database that is put back gets the
-oid that it had (CREATE DATABASE takes one since PostgreSQL 15).
+Journals and manifests name their database, also by its oid; therefore a restored database gets its former oid (CREATE
+DATABASE has an option for it since PostgreSQL 15).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class _Kept:
 
 
 class Snapshot:
-    """Of a live database, what the library made beside it, and a store. Nobody may be connected meanwhile.
+    """A snapshot of a live database, of what the library made for it, and of a store. No session may be connected.
 
-    :param folder: of the snapshot; its name tells snapshots of one server apart
+    :param folder: of the snapshot; its name distinguishes snapshots of one server
     """
 
     def __init__(self, cluster: Cluster, folder: pathlib.Path) -> None:
@@ -55,7 +55,7 @@ class Snapshot:
             self._cluster.sql('CREATE DATABASE "%s" TEMPLATE "%s"' % (made, name))
 
     def put_back(self, store: pathlib.Path) -> None:
-        """:param store: a path where nothing is"""
+        """:param store: a path that does not exist"""
         for name in [*self._cluster.sql(_LEFT).split(), self._kept[0].name]:
             self._cluster.sql('DROP DATABASE IF EXISTS "%s" WITH (FORCE)' % name)
         for kept in self._kept:
@@ -67,6 +67,6 @@ class Snapshot:
 
 
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """A folder with its owners, rights and times."""
+    """Copy a folder with its owners, permissions and times."""
     assert not target.exists(), target
     subprocess.run(["cp", "-a", str(source), str(target)], check=True)

@@ -24,7 +24,7 @@ NAME = "standby_one"
 
 @dataclasses.dataclass
 class Standby:
-    """One that runs."""
+    """A running standby."""
 
     cluster: Cluster
     folder: pathlib.Path
@@ -49,7 +49,7 @@ class Standby:
 
     @contextlib.contextmanager
     def replay_paused(self) -> Iterator[None]:
-        """WAL is received and not replayed."""
+        """WAL is received but not replayed in the block."""
         self.value("SELECT pg_wal_replay_pause()")
         try:
             yield

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""systemd's programs as they answer, on a machine that may have none."""
+"""Simulated answers of systemd's programs, for a machine that may have none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HERE = os.getpid()
 
 
 class Answers:
-    """systemctl and journalctl as they answer; the main process of the unit is this very process."""
+    """Simulates systemctl and journalctl; the main process of the unit is this process."""
 
     def __init__(self, **properties: Any) -> None:
         self.properties: Dict[str, Any] = {

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Restores a table, or undoes that, as the role does with modules; a test kills it at a failpoint and starts it again.
+"""Restores a table, or undoes this, as the role does with modules; a test kills it at a failpoint and restarts it.
 
 python -m support.table_driver restore|undo SETTINGS.json
 """

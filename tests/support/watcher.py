@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Invariant 4, looked at all the time: exactly one database bears the live name and lets the application in."""
+"""Checks invariant 4 continuously: exactly one database has the live name and accepts the application."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from demo.postgres_server import Cluster
 
 
 class Watcher:
-    """Looks all the time whether exactly one database bears the live name and lets the application in."""
+    """Checks continuously that exactly one database has the live name and accepts the application."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         self._cluster, self._name = cluster, name

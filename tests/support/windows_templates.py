@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Renders the scripts for Windows as Ansible's module win_template does, and reads them by their grammar."""
+"""Renders the scripts for Windows as Ansible's module win_template does, and parses them by their grammar."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.collection_files import ROLES
 from support.powershell import Script
 
 TEMPLATES = ROLES / "scheduled_backups" / "templates"
-#: What the role's options are on a host that sets nothing but what it must.
+#: The role's options on a host that sets only the required ones.
 DEFAULTS: Dict[str, Any] = {
     "backstop_store": "C:\\ProgramData\\backstop",
     "backstop_client_bin_dir": "",
@@ -48,6 +48,6 @@ def backup_script(**given: Any) -> Script:
 
 
 def settings_of(script: Script) -> Dict[str, Any]:
-    """The JSON that a script begins with."""
+    """The JSON at the beginning of a script."""
     (text,) = script.strings("$Settings")
     return dict(json.loads(text))

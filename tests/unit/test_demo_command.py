@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The command behind demo.sh: what it understands, what it writes, how it refuses."""
+"""The command behind demo.sh: its arguments, its output, its refusals."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where the demo keeps things, and its small files."""
+"""The demo's paths, and its small files."""
 
 from __future__ import annotations
 

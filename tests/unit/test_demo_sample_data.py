@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The demo's sample data: the same every time, of one piece, and readable by COPY."""
+"""The demo's sample data: the same every time, consistent, and readable by COPY."""
 
 from __future__ import annotations
 

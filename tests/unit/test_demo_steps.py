@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Steps that run side by side: their order, their failures, their lines."""
+"""Steps that run in parallel: their order, their failures, their output."""
 
 from __future__ import annotations
 

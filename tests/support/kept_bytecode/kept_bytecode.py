@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keep what Python compiles of the archives it imports from.
+"""Keep the code that Python compiles when it imports from archives.
 
-With each task Ansible sends a module and its library as source in an archive, and Python compiles the same text anew: a
-third of all that a short module costs. Imported at the start of an interpreter, this compiles each text once; the same
-text is the same code. The folder is BACKSTOP_TEST_BYTECODE, or one in /var/tmp for each user.
+With each task Ansible sends a module and its library as source in an archive, and Python compiles the same text again:
+a third of the time of a short module. Imported at the start of an interpreter, this compiles each text once; the same
+text gives the same code. The folder is BACKSTOP_TEST_BYTECODE, or one in /var/tmp for each user.
 """
 
 from __future__ import annotations
@@ -45,6 +45,6 @@ def _keep(code, place):
     os.replace(partial, place)
 
 
-# What somebody else may have written is not run.
+# Code that another user may have written is not run.
 if not os.path.isdir(FOLDER) or os.stat(FOLDER).st_uid == os.geteuid():
     zipimport._compile_source = _kept

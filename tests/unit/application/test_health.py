@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whatever is wrong with an application's health: the message has the address that was asked and what came back."""
+"""For every error of a health check, the message contains the URL and the response."""
 
 from __future__ import annotations
 

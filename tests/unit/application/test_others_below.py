@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which processes work below a directory or were started from there, besides those that one knows of."""
+"""Which processes work below a directory or were started from there, except known ones."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Reading pm2's list, whatever stands around it, without keeping what it tells of the environment."""
+"""Reading pm2's list, whatever other output surrounds it, without keeping the environment that it contains."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The modules that look at, start and stop the application: which options they take, and what they return."""
+"""The modules that report on, start and stop the application: which options they accept, and what they return."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def request(check_mode: bool = False, **params: Any) -> Request:
     return Request(given, check_mode, True, print)
 
 
-# systemd, as it answers
+# systemd's answers
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_unit_is_started(answers: Answers, tmp_path: pathlib.Path) -> None:
     assert started["previous"] == {"status": "inactive", "cwd": None}
 
 
-# Commands, which are real
+# Real commands
 
 
 def test_commands(tmp_path: pathlib.Path) -> None:
@@ -174,7 +174,7 @@ def server() -> Iterator[str]:
 def test_without_an_address_what_runs_is_taken_for_healthy(
     server: str, tmp_path: pathlib.Path, path: str, status: str, healthy: bool
 ) -> None:
-    """Else an idle deploy would stop the application each time."""
+    """Otherwise a deploy with nothing to do would stop the application each time."""
     (tmp_path / "releases" / ONE).mkdir(parents=True)
     (tmp_path / "current").symlink_to(tmp_path / "releases" / ONE)
     asked = request(

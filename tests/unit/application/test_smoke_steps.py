@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Reading smoke tests from data: what is wrong is named, with what was probably meant."""
+"""Reading smoke tests from data: errors are named, with the probably intended spelling."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_what_lacks_a_key_is_noticed(value: Dict[str, Any], data: st.DataObject)
 
 @given(st.lists(st.dictionaries(st.text(), JSON, max_size=3), max_size=3) | JSON)
 def test_any_data_is_read_or_refused(steps: Any) -> None:
-    """Whatever a person writes: no bare traceback."""
+    """Whatever the user writes, there is no bare traceback."""
     try:
         parsed: List[Any] = parse(steps)
     except Refused:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is concluded from systemd's answers."""
+"""Conclusions from systemd's answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSWORD = "s3cret-word"
 
 @pytest.fixture(autouse=True)
 def programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without systemd has no such programs; nothing of them is run here."""
+    """A machine without systemd lacks these programs; none of them is run here."""
     monkeypatch.setattr(systemd, "find_program", lambda name, folders=(): "/usr/bin/" + name)
 
 
@@ -39,7 +39,7 @@ def test_a_unit_that_runs_in_the_release_is_left_alone() -> None:
 
 
 def test_an_active_unit_in_another_release_is_restarted(tmp_path: pathlib.Path) -> None:
-    """Active is not enough: the link was followed when the unit started."""
+    """Active is not enough: the unit resolved the link when it started."""
     answers = Answers()
     assert not unit(answers).runs_in(str(tmp_path))
     with pytest.raises(BackstopError, match="in another directory") as caught:
@@ -138,7 +138,7 @@ def test_what_systemd_hands_to_the_application_is_hidden_in_its_log(tmp_path: pa
 
 
 def test_the_manager_of_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    """become leaves no XDG_RUNTIME_DIR, without which systemctl --user finds nothing."""
+    """become leaves XDG_RUNTIME_DIR unset, without which systemctl --user finds nothing."""
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     given: List[Any] = []
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Files that survive a crash and that nobody else reads; locks that die with their holder."""
+"""Files that survive a crash and that only their owner can read; locks that end with their process."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Environment files as dotenv, dotenv-expand and systemd read them, and which texts of them must never be shown."""
+"""Environment files as dotenv, dotenv-expand and systemd read them, and which of their values must never be shown."""
 
 from __future__ import annotations
 

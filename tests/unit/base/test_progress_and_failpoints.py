@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where a run is, and where a test can cut it off."""
+"""A run's progress, and the failpoints at which a test can interrupt it."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Names in SQL: quoted so that they mean themselves, read as a person types them, made so that they fit."""
+"""Names in SQL: quoted to keep their meaning, read as a user types them, created to fit the length limit."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The configuration of the command: what is wrong is named with its file and key, secrets are never shown."""
+"""The configuration of the command: errors are reported with file and key, secrets are never shown."""
 
 from __future__ import annotations
 

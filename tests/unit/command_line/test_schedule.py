@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the role scheduled_backups writes on hosts, rendered as Ansible does and read by whoever will read it."""
+"""The files that the role scheduled_backups writes on hosts, rendered as Ansible does and parsed by their readers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def variables(databases: List[Dict[str, Any]], **changes: Any) -> Dict[str, Any]
     found: Dict[str, Any] = {}
     for name in ("defaults", "vars"):
         found.update(trusted(yaml.safe_load((ROLE / name / "main.yml").read_text("utf-8"))))
-    # What the user gives is no template; the store's default asks the environment.
+    # The user's values are no templates; the store's default reads the environment.
     given = {"backstop_store": "/var/backups/backstop", "scheduled_backups_databases": databases}
     return {**found, **given, **changes}
 
@@ -44,7 +44,7 @@ def variables(databases: List[Dict[str, Any]], **changes: Any) -> Dict[str, Any]
 def render(template: str, given: Dict[str, Any]) -> str:
     text = (ROLE / "templates" / template).read_text("utf-8")
     templar = Templar(DataLoader(), given)
-    # As ansible.builtin.template does: see its options trim_blocks and keep_trailing_newline.
+    # Like ansible.builtin.template: see its options trim_blocks and keep_trailing_newline.
     overrides = {"trim_blocks": True, "keep_trailing_newline": True}
     return str(
         templar.copy_with_new_env().template(
@@ -102,7 +102,7 @@ OFFSITE = {
 
 
 def test_second_copies(tmp_path):
-    """Each host has a directory of its own, so that no host takes another's copies for its own."""
+    """Each host has its own directory, so that no host treats another's copies as its own."""
     host = {"inventory_hostname": "app1"}
     found = configured(tmp_path, SHOP, scheduled_backups_offsite=OFFSITE, **host).offsite
     assert (found.offsite.remote, found.offsite.configuration) == ("kept:fleet/app1", "/etc/backstop/rclone.conf")
@@ -124,7 +124,7 @@ def test_second_copies(tmp_path):
 
 
 def test_encryption(tmp_path):
-    """What cannot be read on a host is not drilled there."""
+    """Backups that cannot be read on a host are not drilled there."""
     given = {"backstop_age_recipients": [RECIPIENT], "backstop_age_identity": "/run/identity"}
     found = configured(tmp_path, SHOP, **given)
     assert (found.age_recipients, found.age_identity) == ((RECIPIENT,), "/run/identity")
@@ -167,7 +167,7 @@ def test_hosts_with_windows_get_the_script(given, on_windows):
 
 
 def test_a_rule_for_each_store(tmp_path):
-    """Databases of one store cannot have two: each would delete what the other keeps."""
+    """Databases of one store cannot have two: each would delete the backups that the other keeps."""
     rule = {"keep_days": 30}
     assert configured(tmp_path, {**SHOP, "retention": rule}).retention["keep_days"] == 30
     for databases, rules, stores in (
@@ -191,7 +191,7 @@ def test_the_drill_in_a_server_of_its_own():
 
 
 def test_retention(tmp_path):
-    """Inventories give numbers as texts, too."""
+    """Numbers in inventories can also be strings."""
     assert dict(configured(tmp_path, SHOP).retention) == dict(retention.OPTIONS)
     given = {"keep_days": "14", "max_delete_share": "0.25", "time_zone": "UTC"}
     found = configured(tmp_path, SHOP, scheduled_backups_retention=given).retention

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How a database stands with its backups, whatever the clock and the store say."""
+"""The status of a database's backups, for any clock and any store."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def configuration(tmp_path):
 
 
 def put(configuration, age_hours, kind="daily", passed=True, level="readable", database="shop"):
-    """A backup in the store, as far as its standing is concerned."""
+    """A backup in the store, as far as its status is concerned."""
     created = NOW - age_hours * HOUR
     folder = pathlib.Path(configuration.store.backup_path(kind, "%s-%s" % (database, age_hours)))
     folder.mkdir()
@@ -107,7 +107,7 @@ def test_only_verified_ones_count(configuration):
 
 
 def test_the_clock_was_ahead(configuration):
-    """A backup of next year must not hide for a year that no others are made."""
+    """A backup dated next year must not hide for a year that no others are made."""
     put(configuration, -24 * 365)
     assert "dated in the future" in judged(configuration, TooOld)
     put(configuration, 2)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The library names nothing of Ansible: what to do about an error is data, and each way in words it for its users."""
+"""The library contains no names of Ansible: hints are data, and each interface words them for its users."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.comman
 from support.collection_files import LIBRARY, MODULES, ROLES, ROOT, name_of, python_files
 
 PLAYBOOKS = {path.stem for path in (ROOT / "playbooks").glob("*.yml")}
-#: But those that are programs of PostgreSQL, or words.
+#: Except for those that are programs of PostgreSQL, or words.
 OUR_MODULES = {path.stem for path in MODULES.glob("*_*.py")} - {"pg_dump", "pg_restore"}
-#: Names of the library's own files advise nothing.
+#: Names of the library's own files are not hints.
 OF_ANSIBLE = re.compile(r"(?<!\w)-e \w|\w\.yml\b|(?i:ansible)(?!_\w+\.py)|(?i:playbook)|--tags")
 
 
 def variables() -> Iterator[str]:
-    """What users set, by the specifications of the roles."""
+    """Variables that users set, from the specifications of the roles."""
     for path in ROLES.glob("*/meta/argument_specs.yml"):
         for entry in yaml.safe_load(path.read_text("utf-8"))["argument_specs"].values():
             yield from entry.get("options", {})
@@ -60,14 +60,14 @@ def names_of_ansible(text: str) -> list:
 
 
 def texts(tree: ast.AST) -> Iterator[Tuple[int, str]]:
-    """All but docstrings."""
+    """All strings except docstrings."""
     for node in ast.walk(tree):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Constant) and isinstance(child.value, str) and not isinstance(node, ast.Expr):
                 yield child.lineno, child.value
 
 
-#: What Ansible calls what, which no other file does.
+#: The file with Ansible's names; no other file contains them.
 WORDS = "ansible_words.py"
 
 
@@ -86,7 +86,7 @@ def test_ansible_calls_everything_by_a_name_that_it_has():
         assert known, "%s is called %r: no playbook, module or variable" % (part.name, name)
 
 
-#: One refusal for each kind of part, and what either way in says.
+#: One refusal for each kind of part, and its text in each interface.
 REFUSALS = [
     ("look at the reasons", "look at the reasons", "look at the reasons"),
     (
@@ -114,7 +114,7 @@ REFUSALS = [
 
 
 def test_the_command_names_only_options_and_subcommands_that_it_has():
-    """What continues an operation can be typed, whatever was asked for."""
+    """The command that continues an operation can be typed, whatever its request was."""
     parser = main.make_parser()
     with in_words_of(CommandWords("/etc/backstop", "shop")):
         for setting, option in OPTIONS.items():

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a rollback may lose: each number by itself, and a refusal that reports all that is too much."""
+"""What a rollback may lose: each number separately, and a refusal that reports everything above the limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TWO = LostObjects(["view public.report", "index public.by_name"])
         (LossPolicy(), 0, None),
         (LossPolicy(3), 3, None),
         (LossPolicy(3, 2), 3, TWO),
-        # Nobody knows who made them: they are named, and need no consent.
+        # It is unknown who made them: they are named, and need no consent.
         (LossPolicy(), 0, LostObjects(TWO.names, unknown=["20250101000000_first"])),
     ],
 )

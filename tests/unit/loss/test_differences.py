@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Sorted rows of two tables, compared as they come: found is what the difference of two multisets is."""
+"""Sorted rows of two tables, compared as a stream: the result is the difference of two multisets."""
 
 from __future__ import annotations
 

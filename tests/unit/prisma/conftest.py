@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Random tests say how to repeat them."""
+"""Random tests show how to repeat them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 @pytest.fixture
 def seed():
-    """A seed, printed with a failure; BACKSTOP_TEST_SEED repeats one."""
+    """A seed, printed when a test fails; set BACKSTOP_TEST_SEED to repeat a run."""
     value = int(os.environ.get("BACKSTOP_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
     print("repeat with BACKSTOP_TEST_SEED=%d" % value)
     return value

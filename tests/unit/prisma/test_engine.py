@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Finding the schema engine, and the guard in front of it."""
+"""Finding the schema engine, and the guard that runs before it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_installed_with_the_packages(tmp_path):
 
 
 def test_packages_that_lie_elsewhere_and_are_linked(tmp_path):
-    """As pnpm installs: the packages of Prisma are beside where the link to it leads."""
+    """As pnpm installs: Prisma's packages are next to the target of the link."""
     real = package(tmp_path / "node_modules" / ".pnpm" / "prisma@6.19.0", "prisma")
     path = installed(tmp_path / "node_modules" / ".pnpm" / "prisma@6.19.0", "schema-engine-debian-openssl-3.0.x")
     (tmp_path / "app" / "node_modules").mkdir(parents=True)
@@ -74,7 +74,7 @@ def test_packages_that_lie_elsewhere_and_are_linked(tmp_path):
 
 
 def test_packages_of_a_folder_above(tmp_path):
-    """As npm installs in a monorepo; what is nearer counts first."""
+    """As npm installs in a monorepo; the nearest folder is used first."""
     project = tmp_path / "packages" / "database"
     project.mkdir(parents=True)
     assert find_package(str(project), "prisma") is None

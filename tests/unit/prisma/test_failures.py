@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Prisma says, in its own words and colours, becomes an error with a code, a migration and a hint."""
+"""Prisma's errors, in its own words and colours, become an error with a code, a migration and a hint."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_lock_timeout_within_a_migration():
     error = said("Error: ERROR: canceling statement due to lock timeout" + TRACE, STARTED)
     assert (error.message, error.migration, error.sqlstate) == ("Migration %s failed" % NAME, NAME, "55P03")
     assert "lock timeout" in error.hint and not error.nothing_changed
-    # Who puts the database right himself needs only the first half.
+    # A user who fixes the database by hand needs only the first half.
     assert error.cause in error.hint and "rollback" not in error.cause
 
 

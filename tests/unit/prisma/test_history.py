@@ -246,7 +246,7 @@ def test_rows_survive_json():
 
 
 def test_every_history_puts_every_name_where_a_deploy_would(seed):
-    """Against Prisma's own rule, written down in another way, on random histories."""
+    """Compared with Prisma's own rule, implemented in another way, on random histories."""
     generator = random.Random(seed)
     names = ["%d_m" % number for number in range(6)]
     for _round in range(300):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What squawk finds is told by migration and line; what it does not say is an error."""
+"""squawk's findings are reported by migration and line; output that cannot be parsed is an error."""
 
 from __future__ import annotations
 

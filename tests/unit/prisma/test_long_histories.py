@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Histories as years of work leave them: hundreds of migrations, squashed ones, a baseline, names rolled back twice."""
+"""Histories after years of work: hundreds of migrations, squashed ones, a baseline, names rolled back twice."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def folder(names):
 
 NAMES = [name_of(number) for number in range(300)]
 STATES = st.sampled_from([APPLIED, FAILED, ROLLED_BACK])
-#: Rows as (number of the migration, state), in the order in which they were made.
+#: Rows as (number of the migration, state), in the order of their creation.
 ROWS = st.lists(st.tuples(st.integers(0, 12), STATES), max_size=30)
 FOLDERS = st.sets(st.integers(0, 12), max_size=13)
 
@@ -128,7 +128,7 @@ def test_what_came_after_the_squash_is_unknown_to_an_older_release():
 
 
 def test_a_mark_in_the_middle_of_the_folder_is_no_squash():
-    """A hotfix that was made by hand and marked; the branch's migration before it is still unknown."""
+    """A hotfix that was applied by hand and marked; the branch's migration before it is still unknown."""
     rows = [row(NAMES[0], number=0), row(NAMES[1], number=1), row(NAMES[2], number=2, steps=0)]
     state = compare(folder([NAMES[0], NAMES[2]]), rows)
     assert (state.unknown, state.squashed) == ([NAMES[1]], [])
@@ -141,6 +141,6 @@ def test_a_failed_migration_is_never_squashed():
 
 
 def test_a_squash_that_is_not_marked_yet_is_told():
-    """Prisma would run it on top of what it stands for; both problems show."""
+    """Prisma would run it in addition to the migrations that it replaces; both problems are reported."""
     state = compare(folder([SQUASHED]), squashed_rows()[:200])
     assert state.pending == [SQUASHED] and state.unknown == NAMES[:200]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a migration opens to other servers, writes and sends, read from its text."""
+"""Connections to other servers, writes and notifications in a migration, found in its text."""
 
 from __future__ import annotations
 

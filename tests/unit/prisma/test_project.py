@@ -110,7 +110,7 @@ def test_no_schema(tmp_path):
 
 @pytest.fixture
 def release(tmp_path):
-    """Makes a release with a Prisma of some version; nothing of it can be run."""
+    """Makes a release with some version of Prisma; none of it can be run."""
 
     def create(version):
         project = make(

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Statements that reach beyond the database are found, others are not."""
+"""Statements with effects outside the database are found, others are not."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_statements_are_parted_only_outside_of_strings_and_comments():
 
 @given(some.text(alphabet=string.ascii_letters + "'\"$-/*;\\ \n\u00e9\u0130\u00df_0%()", max_size=60))
 def test_no_text_is_too_odd(sql):
-    """Tokens go forward through any text, and what they leave out is space, comment or quotes."""
+    """The tokens of any text are in order, and only spaces, comments or quotes are between them."""
     found = list(tokens(sql))
     positions = [token.position for token in found]
     assert positions == sorted(set(positions))

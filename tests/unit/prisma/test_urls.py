@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""URLs are changed only where that is asked for, and read back by libpq's own parser as they were meant."""
+"""URLs are changed only on request, and libpq's own parser reads them back with the intended values."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The action group is exactly the modules with the connection options, in all three places that say so."""
+"""The action group is exactly the modules with the connection options, in all three places that list them."""
 
 from __future__ import annotations
 

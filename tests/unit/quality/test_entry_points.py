@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Ansible validates the arguments of an entry point only where a spec has the very name that is used."""
+"""Ansible validates the arguments of an entry point only if a spec has exactly the name that is used."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def validations(role: str) -> Dict[str, Any]:
 
 
 def test_the_defaults_pass_the_validation(tmp_path: pathlib.Path) -> None:
-    """It evaluates each option where the entry point is included, so no default may name what comes to be later."""
+    """Each option is evaluated where the entry point is included, so no default may use a variable set later."""
     plays = [validations(role.name) for role in role_folders()]
     (tmp_path / "play.yml").write_text(yaml.safe_dump(plays), "utf-8")
     argv = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "localhost,", "play.yml"]
@@ -102,7 +102,7 @@ def test_every_playbook_first_checks_the_variables_of_its_roles(path: pathlib.Pa
 
 
 def test_the_file_of_an_include_is_no_expression_with_an_equals_sign() -> None:
-    """Ansible would read what comes before it as an option, and find that only when the include is reached."""
+    """Ansible would parse the text before the sign as an option, and report this only when it reaches the include."""
     line = re.compile(r"^\s*(?:- )?ansible\.builtin\.include_tasks: .*=.*$", re.MULTILINE)
     found = [(name_of(path), line.findall(path.read_text("utf-8"))) for path in ROOT.glob("roles/*/tasks/**/*.yml")]
     assert len(found) > 20 and not [one for one in found if one[1]]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a run says of hosts: who is back and who is missing, in the order of the inventory."""
+"""A run's messages about hosts: which were rolled back and which are missing, in inventory order."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may import whom in the library: the table of the design, read from the sources."""
+"""Which subpackages of the library may import which: the design's table, compared with the sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from support.collection_files import LIBRARY, Import, imports_of, modules_with_code, name_of, python_files
 
 LOWER = {"base", "postgres", "store", "prisma", "application"}
-#: A package, or a file in its place, and those of the library that it may import.
+#: A package, or a file at the top level, and those of the library that it may import.
 MAY_IMPORT: Dict[str, Set[str]] = {
     "base": set(),
     "postgres": {"base"},

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the tests keep of compiled modules changes nothing but the time."""
+"""Keeping compiled modules for the tests changes nothing except the time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support import bytecode
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs a module from an archive as Ansible does; what it prints, and what it says when it fails."""
+    """Runs a module from an archive as Ansible does; its output and its errors."""
     monkeypatch.setenv("BACKSTOP_TEST_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Each page of a module: examples that fit its options, what a failure leaves, how to undo it."""
+"""Each page of a module: examples that match its options, the state after a failure, how to undo it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_info_modules_only_read(path: pathlib.Path) -> None:
 
 
 def tasks(found: Any) -> Iterator[Dict[str, Any]]:
-    """Every task in a list of tasks or plays, blocks included."""
+    """Every task in a list of tasks or plays, including those in blocks."""
     for item in found or []:
         yield item
         for key in ("tasks", "pre_tasks", "post_tasks", "block", "rescue", "always"):
@@ -78,7 +78,7 @@ def test_a_step_of_an_operation_says_what_an_interruption_does(path: pathlib.Pat
 
 
 def test_the_steps_of_operations_are_told_which_process_runs_the_playbook() -> None:
-    """By an action plugin that the routing names: without it a run that lost its operation would go on."""
+    """The routing names an action plugin for this: without it a run that lost its operation would continue."""
     routing = yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text("utf-8"))["plugin_routing"]["modules"]
     told = {"action_plugin": PREFIX + "operation"}
     assert routing == {path.stem: told for path in module_files() if acts(path)}

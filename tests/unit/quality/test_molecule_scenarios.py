@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every playbook has a Molecule scenario, and every scenario looks at what its playbook did."""
+"""Every playbook has a Molecule scenario, and every scenario checks the effects of its playbook."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
 SCENARIOS = sorted(path.parent for path in (ROOT / "molecule").glob("*/molecule.yml"))
-#: The scenarios in whose name the playbook's is not.
+#: The scenarios that are not named after their playbook.
 ELSEWHERE = {"deploy_receiptdata": "default", "undo_rollback": "rollback_complete"}
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Roles: argument specs equal defaults, every variable that is read is defined, each page says how to get back."""
+"""Roles: argument specs equal defaults, every variable that is read is defined, each README says how to roll back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PYTHON_TYPES = {
 }
 #: Keys of a task whose value is an expression without braces.
 BARE = {"when", "until", "changed_when", "failed_when", "that", "var"}
-#: Names that Ansible and Jinja bring.
+#: Names that Ansible and Jinja define.
 GIVEN = {
     "item",
     "groups",
@@ -53,9 +53,9 @@ GIVEN = {
     "vars",
     "environment",
 }
-#: Variables that keep the name of the playbook that they are for.
+#: Variables whose prefix is the name of their playbook.
 OTHER_PREFIXES = {"backup": ("restore_drill_",)}
-EXPRESSIONS = Environment()  # for its grammar only: nothing is rendered
+EXPRESSIONS = Environment()  # used as a parser only: nothing is rendered
 
 
 def load(path: pathlib.Path) -> Any:
@@ -71,7 +71,7 @@ def entry_points(role: pathlib.Path) -> Dict[str, Dict[str, Any]]:
 
 
 def specified(role: pathlib.Path) -> Dict[str, Dict[str, Any]]:
-    """All options of all entry points; one that stands in several is the same in all of them."""
+    """All options of all entry points; an option of several entry points is the same in all of them."""
     together: Dict[str, Dict[str, Any]] = {}
     for entry, spec in entry_points(role).items():
         for name, option in (spec.get("options") or {}).items():
@@ -145,14 +145,14 @@ def test_the_readme_says_what_a_failure_leaves_and_how_to_undo(role: pathlib.Pat
 
 
 def names_in(expression: str) -> Set[str]:
-    """The variables that a template reads, less those that it sets itself."""
+    """The variables that a template reads, without those that it sets itself."""
     tree = EXPRESSIONS.parse(expression)
     found = list(tree.find_all(nodes.Name))
     return {node.name for node in found if node.ctx == "load"} - {node.name for node in found if node.ctx != "load"}
 
 
 def strings(value: Any, bare: bool = False) -> Iterator[str]:
-    """Every string in a task, expressions without braces in braces."""
+    """Every string in a task; expressions without braces get braces."""
     if isinstance(value, str):
         yield "{{ %s }}" % value if bare and "{{" not in value and "{%" not in value else value
     elif isinstance(value, list):
@@ -184,7 +184,7 @@ def read_by(role: pathlib.Path) -> Set[str]:
 
 
 def facts_of(tasks: Any) -> Set[str]:
-    """What tasks leave behind for the tasks after them, also those of other roles: registered results and facts."""
+    """Variables that later tasks, also of other roles, can read: registered results and facts."""
     names: Set[str] = set()
     for task in tasks or []:
         names |= {task["register"]} if "register" in task else set()
@@ -214,7 +214,7 @@ def defined_in(role: pathlib.Path) -> Set[str]:
 
 
 def exposed_to(role: pathlib.Path) -> Set[str]:
-    """What this role sees of others: facts of those that it includes; options if it imports them or says public."""
+    """Variables of other roles that this role can read: facts of included roles; options if imported or public."""
     names: Set[str] = set()
 
     def look(tasks: Any) -> None:
@@ -244,6 +244,6 @@ def test_every_variable_that_is_read_is_defined(role: pathlib.Path) -> None:
 
 @every_role
 def test_no_default_is_unused(role: pathlib.Path) -> None:
-    # The deploy reads defaults of the application's role, which it includes with them.
+    # The deploy reads defaults of the application's role, which it includes with public.
     used = set().union(*map(read_by, role_folders()))
     assert not sorted(set(defaults_of(role)) - used)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rules for the text of all files: what must not be there, and which Python the targets have."""
+"""Rules for the text of all files: forbidden text, and the Python version of the target hosts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = tracked_files()
 TARGET_PYTHON = (3, 8)
 FORBIDDEN = {
     "a path of one machine": re.compile(r"""(?:^|[\s"'=(:,])/(?:home|work|Users)/\w"""),
-    # Package clients know where their registry is; an address in the sources would break every mirror.
+    # Package clients know their registry; an address in the sources would break every mirror.
     "a registry's address": re.compile(r"(?i)registry[.]npm|pypi[.]org|python[h]osted|deb[.]debian|node[s]ource"),
 }
 
@@ -74,7 +74,7 @@ def test_plugins_are_written_in_the_python_of_the_targets(path: pathlib.Path) ->
     ast.parse(path.read_text("utf-8"), feature_version=TARGET_PYTHON)
 
 
-#: Texts with a meaning of their own that the library has once, as a constant, and the file that has it.
+#: Values that must be defined once in the library, as a constant, and the file that defines them.
 ONLY_IN = {
     **{value: "base/sqlstates.py" for value in vars(sqlstates).values() if re.fullmatch(r"\w{5}", str(value))},
     history.TABLE: "prisma/history.py",

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Roles know steps by the names that the library has for them in store/steps.py."""
+"""Roles use the step names that the library defines in store/steps.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store 
 from support.collection_files import ROOT, name_of
 
 KNOWN = {str(value) for name, value in vars(steps).items() if name.isupper() and isinstance(value, str)}
-#: How a role names one: to write it, to look for it in a journal, or as what must be done already.
+#: Where a role names a step: to write it, to look for it in a journal, or to require that it is done.
 MENTIONED = re.compile(
     r"""^\s+(?:backup_)?step:\s+(\w+)$ | selectattr\('step',\s*'eq',\s*'(\w+)'\) | \w+_begun\.steps\.(\w+)
     | '(\w+)'\s+in\s+\w+\S*\.deploy_journal | ^\s+required_steps:\s+\[(\w+)\]$""",
@@ -29,7 +29,7 @@ def mentioned(path: pathlib.Path) -> List[str]:
 
 
 def test_roles_decide_by_no_step() -> None:
-    """Modules tell how far an operation came. They give one name, for the last backup of a deploy."""
+    """Modules report the progress of an operation. The roles name one step, for the last backup of a deploy."""
     assert [name for path in FILES for name in mentioned(path)] == ["post_backup"]
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Misspelt names and unusable values of variables, found before a run does anything."""
+"""Misspelt names and unusable values of variables, reported before a run does anything."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Run = Callable[..., Tuple[int, str]]
 
 @pytest.fixture
 def run(tmp_path: pathlib.Path) -> Run:
-    """The check in a play of its own, with a registered result and a fact whose names look like misspelt options."""
+    """The check in a separate play, with a registered result and a fact whose names look like misspelt options."""
     tasks: List[Dict[str, Any]] = [
         {"name": "Register", "ansible.builtin.debug": {"msg": "x"}, "register": "backup_jobz"},
         {"name": "Set", "ansible.builtin.set_fact": {"deploy_tablez": 1}},
@@ -70,7 +70,7 @@ def test_what_is_wrong_is_said_in_one_go(run: Run) -> None:
 
 
 def test_what_is_only_doubtful_is_a_warning(run: Run) -> None:
-    """Names of facts, of results, of the roles' own values, and those that are listed, are not even that."""
+    """There is no warning about names of facts, of results, of the roles' own values, and listed names."""
     own = dict(rollback_backupp=1, deploy_needed=1, application_port=3000, application_urll=1, backup_site="x")
     status, said = run(
         inventory=own, backstop_known_variables=["application_urll", "deploy_jobs"], rollback_foo=1, deploy_jobs=1,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the roles say after a failure, and refuse before anything: expressions of their tasks and variables."""
+"""The roles' messages after a failure, and refusals before any change: expressions of their tasks and variables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def holds(condition: str, known: Dict[str, Any]) -> bool:
     return bool(Templar(loader=DataLoader(), variables=known).evaluate_conditional(condition))
 
 
-# A deploy that was cut off on its way back
+# A deploy that was interrupted during its rollback
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def holds(condition: str, known: Dict[str, Any]) -> bool:
     ],
 )
 def test_a_deploy_whose_database_was_put_back_is_not_gone_on_with(settled, goes_on) -> None:
-    """By a swap or by down-SQL; the one command is told. What settles it is in test_down.py and test_revert.py."""
+    """By a swap or by down-SQL; the message shows the one command. How it is settled: test_down.py, test_revert.py."""
     known = variables("deploy")
     hosts = {"one": {"deploy_settled": settled, "deploy_begun": {"operation": "x"}}}
     known.update(ansible_play_hosts_all=["one"], hostvars=hosts)
@@ -65,7 +65,7 @@ def test_a_deploy_whose_database_was_put_back_is_not_gone_on_with(settled, goes_
 
 
 def test_a_hook_without_its_file(tmp_path) -> None:
-    """All of them are told at once, before anything; relative ones are looked for where include_tasks looks."""
+    """All missing files are reported at once, first of all; relative paths are searched where include_tasks does."""
     (tmp_path / "tasks").mkdir()
     for name in ("there.yml", "tasks/below.yml"):
         (tmp_path / name).write_text("[]")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The store: its tree, the names of backups, and what is debris."""
+"""The store: its directories, the names of backups, and which entries are leftovers."""
 
 from __future__ import annotations
 

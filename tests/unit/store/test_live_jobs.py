@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A process that still works on an operation whose run is dead: it ends before anything is decided."""
+"""A process that still works on an operation whose run is dead: it must end before the next decision."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 
-#: Holds the operation's lock until it is told to end; then it says so in the journal, when its input lets it.
+#: Holds the operation's lock until it gets SIGTERM; then it writes this into the journal, once its input allows it.
 MODULE = """
 import signal, sys
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
@@ -72,7 +72,7 @@ def dead():
 
 @contextlib.contextmanager
 def module(operation, how="named"):
-    """A module at work."""
+    """A running module."""
     with program("-c", MODULE, operation.store.root, operation.id, how, env={"PYTHONPATH": ":".join(sys.path)}) as job:
         assert job.stdout.readline() == "at work\n"
         yield job
@@ -101,7 +101,7 @@ def test_beginning_waits_for_a_module_that_outlived_its_run(store, dead):
 
 
 def test_another_request_waits_too(store, dead):
-    """What the module did decides whether the operation may be set aside."""
+    """The module's result decides whether the operation may be abandoned."""
     first, _adopted = begin(store, "deploy", "shop", REQUEST, dead)
     with module(first) as job:
         job.stdin.close()

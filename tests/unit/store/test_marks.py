@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Marks: a person's word that a backup is kept."""
+"""Marks: a user's instruction to keep a backup."""
 
 from __future__ import annotations
 

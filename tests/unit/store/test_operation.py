@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Operations and their journal: read whatever a crash left of it."""
+"""Operations and their journal: readable after any crash."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_was_written_is_read_by_another_process(store, operation):
 
 
 def test_what_a_step_left_by_its_type(operation):
-    """Of journals of other versions, too, which have more or less."""
+    """Also from journals of other versions, with more or fewer fields."""
     assert operation.result(RESTORE_TABLE) == TableRestored()
     operation.write(RESTORE_TABLE, "done", table="public.t", where=None, emergency=None, changed=True, of_another=1)
     found = operation.result(RESTORE_TABLE)
@@ -82,7 +82,7 @@ def test_a_line_that_a_crash_cut_short(operation, torn):
 
 
 def test_a_journal_with_lines_that_are_no_entries(operation):
-    """Whoever wrote them, they must not break what reads the journal."""
+    """Such lines, whatever wrote them, must not break reading the journal."""
     operation.write("backup", "done")
     with journal_of(operation).open("ab") as stream:
         stream.write(b'1\n[]\nnull\n"x"\n{}\n\n')
@@ -121,7 +121,7 @@ def test_outcomes(store, operation):
 
 
 def test_operations_of_one_second_keep_their_order(store):
-    """Their ids tell the second only, and sort by chance within it."""
+    """Their ids have a resolution of one second, and are in random order within it."""
     made = []
     for _number in range(20):
         made.append(Operation.create(store, "rollback", {"database": "shop"}).id)
@@ -154,7 +154,7 @@ def test_files_are_private(operation):
 
 
 def test_a_full_disk_is_told(operation):
-    """Here a limit on the size of files: the system takes a part of the line and refuses the rest."""
+    """Simulated by a limit on the size of files: the system writes a part of the line and refuses the rest."""
     operation.write("gates", "done")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (journal_of(operation).stat().st_size + 10, hard))
@@ -170,7 +170,7 @@ def test_a_full_disk_is_told(operation):
 
 
 def test_a_step_that_was_done_once(operation):
-    """A run that was cut off in its second backup had a first one."""
+    """A run that was interrupted in its second backup had completed a first one."""
     operation.write("backup", "done")
     operation.write("backup", "began")
     operation.require(["backup"], "left out", once=True)
@@ -188,7 +188,7 @@ def write_journal(operation, *entries):
 
 
 def test_every_window_counts_as_downtime(operation):
-    """A run that was cut off while the application was stopped leaves it stopped until the next one has started it."""
+    """A run that was interrupted while the application was stopped leaves it stopped until the next run starts it."""
     assert operation.downtime() == 0
     closed = ("50.000", "operation", {"event": "closed"})
     write_journal(operation, ("10.000", "stop", {}), ("12.250", "stop", {}), ("14.719", "started", {}), closed)

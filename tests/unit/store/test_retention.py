@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Retention by example: what a person expects of the rule. test_retention_properties.py has what always holds."""
+"""Retention by example: what a user expects of the rule. Properties that always hold: test_retention_properties.py."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def nightly(days, first="2026-01-01T02:00"):
 
 
 def test_a_nightly_backup_for_two_weeks():
-    """Seven days; of the two weeks before, the Sunday of the first, since that of this week is among the days."""
+    """Seven days, and the Sunday of the first week; the Sunday of the second is one of the days."""
     assert kept(nightly(14)) == {"01-%02d" % day for day in [*range(8, 15), 4]}
 
 
@@ -118,7 +118,7 @@ def test_emergency_backups_are_removed_by_hand():
 
 
 def test_an_emergency_backup_is_no_reason_to_give_up_another():
-    """It may hold the damage that it was made for."""
+    """It may contain the damage for which it was made."""
     items = [item("good", "2025-12-01"), item("broken", "2026-01-14", "emergency")]
     found = decided(items, Policy(days=1, weeks=1, zone=UTC.zone), by_hand=["good", "broken"])
     assert found["good"].keep and "the newest verified backup of its database" in found["good"].reasons
@@ -141,7 +141,7 @@ def test_the_only_backup_is_an_emergency_one():
     ],
 )
 def test_what_is_not_counted_is_kept(change, reason):
-    """Seven failed dumps push no good one out, as `find -mtime +7 -delete` lets them."""
+    """Seven failed dumps cause no deletion of a good one, unlike `find -mtime +7 -delete`."""
     failed = [
         item(**{"backup_id": "failed-%d" % day, "created": "2026-01-%02d" % day, **change}) for day in range(5, 13)
     ]
@@ -167,7 +167,7 @@ def test_marked_or_needed_stays_and_says_why():
 
 
 def test_databases_and_servers_do_not_mix():
-    """One whose name begins like another's, one that differs in case only, one of the same name elsewhere."""
+    """Names that begin like another's, that differ in case only, and the same name on another server."""
     others = [
         item("b", "2025-01-01", database="shop-2"),
         item("c", "2025-01-01", database="Shop"),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What holds for every store, rule and time: retention against a plain model of its words."""
+"""Properties for every store, rule and time: retention compared with a simple model of its specification."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ZONES = [
     "Asia/Kathmandu",
     "Pacific/Kiritimati",
 ]
-#: Changes of the clock, years of 53 weeks, leap days, a day that Samoa left out.
+#: Clock changes, years of 53 weeks, leap days, a day that Samoa skipped.
 MOMENTS = [
     utc(text)
     for text in (
@@ -57,7 +57,7 @@ READABLE = ["readable", "readable", "readable", "restored", "checksum", None]
 
 
 def bounded(test, examples=40):
-    """Bounded, without a deadline: other tests run beside. BACKSTOP_TEST_SEED repeats a run."""
+    """Bounded, without a deadline: other tests run in parallel. BACKSTOP_TEST_SEED repeats a run."""
     bound = seed(SEED)(settings(max_examples=examples, deadline=None, print_blob=True, database=None)(test))
 
     @functools.wraps(bound)
@@ -70,7 +70,7 @@ def bounded(test, examples=40):
 
 @some.composite
 def stores(draw):
-    """Backups around one of the moments, some years apart; the time of the run; what operations need."""
+    """Backups around one of the moments, some years apart; the time of the run; the backups that operations need."""
     anchor = draw(some.sampled_from(MOMENTS))
     number = draw(some.integers(0, 24))
     items = []
@@ -121,7 +121,7 @@ def counts(item, now):
     )
 
 
-# The model: each backup on its own, by the words of the rule.
+# The model: each backup separately, by the specification of the rule.
 
 
 def model_keeps(item, items, policy, now, needed):
@@ -168,7 +168,7 @@ def test_the_rule_is_the_model(world, policy):
 @bounded
 @given(stores(), POLICIES, some.data())
 def test_never_zero_verified_left_and_nothing_before_a_newer_one(world, policy, data):
-    """Also against a person who names backups to be removed."""
+    """Also if a user names backups to be removed."""
     items, now, needed = world
     by_hand = data.draw(some.sets(some.sampled_from([item.backup_id for item in items])) if items else some.just(set()))
     decisions = decide(items, policy, now, needed=needed, by_hand=by_hand)
@@ -234,7 +234,7 @@ def test_each_database_is_decided_on_alone(world, policy):
 @bounded
 @given(POLICIES, some.sampled_from(MOMENTS), some.integers(0, 60))
 def test_a_nightly_job_with_pruning_every_night(policy, start, nights):
-    """What has been pruned every night is what one pruning at the end would leave of the days, and never less."""
+    """Pruning every night leaves the same backups as one pruning at the end."""
     left, everything, now = [], [], start
     for night in range(nights):
         now = start + datetime.timedelta(days=night)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a rollback that failed says and leaves, by what the server and the journal tell of it."""
+"""The message and state after a failed rollback, depending on the server and the journal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CUT_OFF = """The restore was cut off at its end: it is ill To finish it: ansible
 
 
 class Told:
-    """Asks the journal where otherwise the server would be asked."""
+    """Reads the journal in place of the server."""
 
     def __init__(self, monkeypatch: Any, store: Store) -> None:
         self._store = store
@@ -76,7 +76,7 @@ def told(monkeypatch: Any, tmp_path: Any) -> Iterator[Told]:
         ([("swap", "began"), ("swap", "done")], "complete", SWAPPED, (True, "older", ("activate", "start"))),
         ([("in_place", "done")], "complete", SWAPPED, (True, "older", ("activate", "start"))),
         ([("down", "done")], "application_errors", OUT, (True, "older", ("activate", "start"))),
-        # What was tried first does not count when another database took over in the end.
+        # The first attempt does not count if another database took over in the end.
         ([*CLEAN[:2], ("swap", "done"), APPLIED], "complete", SWAPPED, (True, "older", ("activate", "start"))),
         ([*CLEAN, ("resolve", "done"), APPLIED], "failed_migration", GONE, (False, "newer", ("start",))),
         ([("resolve", "began"), ("resolve", "done"), APPLIED], "failed_migration", GONE, (False, "newer", ("start",))),
@@ -84,7 +84,7 @@ def told(monkeypatch: Any, tmp_path: Any) -> Iterator[Told]:
         ([*CLEAN, ("resolve", "failed")], "failed_migration", HALF, (True, "newer", ("start",))),
         (CLEAN[:2], "failed_migration", HALF, (True, "newer", ("start",))),
         (CLEAN[:1], "failed_migration", HALF, (True, "newer", ("start",))),
-        # A clean-up that was killed after its last step is run again; its application was not even tried.
+        # A clean-up that was killed after its last step is run again; its application was not even started.
         ([*CLEAN, ("resolve", "done")], "failed_migration", HALF, (True, "newer", ("start",))),
         ([("clean", "began"), ("clean", "failed")], "failed_migration", NOTHING, (False, "newer", ("start",))),
         ([("code", "done")], "application_errors", SICK, (False, "newer", ("stop", "activate", "start"))),
@@ -104,7 +104,7 @@ def told(monkeypatch: Any, tmp_path: Any) -> Iterator[Told]:
     ],
 )
 def test_a_rollback_that_failed(told: Told, journal: Journal, scenario: str, words: str, left: Any) -> None:
-    """``left``: whether the operation stays open, the release that is to run, and how."""
+    """``left``: whether the operation stays open, the release to run, and the actions to run it."""
     after = told.by(journal, scenario)
     assert said(after).startswith(" ".join(words.split()))
     assert (after.keep_open, after.release, tuple(after.attempt)) == left

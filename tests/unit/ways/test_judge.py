@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is wrong, by the facts: a row for every case."""
+"""Which scenario applies, from the facts: a row for every case."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAME = [TableFacts("public.a", 9, rows_now=9, same=True)]
 
 
 class Deploy:
-    """One whose rehearsal tried the release before it."""
+    """A deploy whose rehearsal tried the former release."""
 
     def __init__(self, works: bool) -> None:
         self.works = works
@@ -31,15 +31,15 @@ class Deploy:
         return {"tried": True, "works": self.works}
 
 
-#: facts; healthy or not or not known; the scenario; its candidates
+#: facts; healthy or not or unknown; the scenario; its candidates
 ROWS: List[Any] = [
-    # A migration that runs may yet succeed.
+    # A running migration may still succeed.
     ({**SINCE, "running": ["x"], "failed": ["m"]}, (True, False, None), "ambiguous", ["nothing", "failed_migration"]),
-    # A failed one, whatever else is so.
+    # A failed one, whatever else applies.
     ({**BACKUP, "failed": ["m"]}, (True, False, None), "failed_migration", []),
     ({"failed": ["m"]}, (True, False, None), "failed_migration", []),
     ({**SINCE, "failed": ["n"], "tables": FEWER}, (True, False, None), "failed_migration", []),
-    # The history alone is ahead.
+    # Only the history is ahead.
     ({**SINCE, "tables": SAME, "gone": ["relation public.b"]}, (True, False, None), "failed_migration", []),
     ({**SINCE, "tables": SAME, "unknown": ["m"]}, (True, False, None), "failed_migration", []),
     # A table cannot be read.
@@ -49,11 +49,11 @@ ROWS: List[Any] = [
     ({}, (False,), "ambiguous", ["nothing", "application_errors", "complete"]),
     ({"release_before": "r"}, (False,), "complete", []),
     ({**BACKUP, "blind": True}, (False,), "ambiguous", ["nothing", "application_errors", "complete"]),
-    # Nobody looked at the application.
+    # The application's health is unknown.
     ({**SINCE, "added": ["x"]}, (None,), "ambiguous", ["nothing", "application_errors"]),
     ({**SINCE, "tables": FEWER}, (None,), "ambiguous", ["nothing", "application_errors", "corrupted_table"]),
     ({**BACKUP, "tables": MORE}, (None,), "nothing", []),
-    # Healthy, but something is gone.
+    # Healthy, but something is missing.
     ({**SINCE, "added": ["x"]}, (True,), "nothing", []),
     ({**BACKUP, "tables": FEWER}, (True,), "ambiguous", ["nothing", "corrupted_table"]),
     ({**BACKUP, "tables": GONE}, (True,), "ambiguous", ["nothing", "complete"]),
@@ -69,7 +69,7 @@ ROWS: List[Any] = [
     ({**BACKUP, "release_before": "r", "tables": FEWER}, (False,), "corrupted_table", []),
     ({**BACKUP, "tables": SAME}, (False,), "nothing", []),
     ({**SINCE, "tables": FEWER}, (False,), "ambiguous", ["application_errors", "corrupted_table", "complete"]),
-    # Unhealthy after a migration: what it did tells whether it alone can be taken back.
+    # Unhealthy after a migration: its changes decide whether it alone can be reverted.
     ({**SINCE, "added": ["x"], "tables": SAME}, (False,), "application_errors", []),
     ({**SINCE, "changed": ["x"], "tables": SAME}, (False,), "complete", []),
     ({**SINCE, "changed": ["x"], "deploy": Deploy(True)}, (False,), "application_errors", []),

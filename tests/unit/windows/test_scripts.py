@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The scripts for Windows, in every way they are rendered. Nothing here runs them: they are read by their grammar."""
+"""The scripts for Windows, in every way they are rendered. They are not run here, but parsed by their grammar."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVERYTHING = {
     "client_bin_dir": "C:\\Program Files\\PostgreSQL\\15\\bin",
     "retention": {"keep_days": 14, "keep_weeks": 8, "max_delete_share": 0.25},
 }
-#: Commands of Windows PowerShell 5.1 that the scripts may call, beside their own functions.
+#: Commands of Windows PowerShell 5.1 that the scripts may call, in addition to their own functions.
 BUILT_IN = {
     "ConvertFrom-Json",
     "ConvertTo-Json",
@@ -97,7 +97,7 @@ def test_commands_are_known(script):
 
 @every_script
 def test_variables_are_spelled_in_one_way(script):
-    """PowerShell does not tell $Settings from $settings."""
+    """PowerShell does not distinguish $Settings from $settings."""
     spellings = collections.defaultdict(set)
     for name in script.variables():
         spellings[name.lower()].add(name)
@@ -110,7 +110,7 @@ def test_nothing_that_only_newer_versions_have(script):
 
 
 def test_the_grammar_is_one():
-    """What the tests above rely on: broken scripts are found."""
+    """The tests above rely on this: broken scripts are found."""
     text = SCRIPTS["least"].text
     for old, new in (("} finally {", "} finally"), ("function Get-Source {", "function Get-Source"), ("= @('", "= @(")):
         broken = type(SCRIPTS["least"])(text.replace(old, new, 1))
@@ -203,13 +203,13 @@ def test_the_tasks_are_those_of_the_list():
         assert part in SCRIPTS["tasks"].text
 
 
-# What the text promises
+# Promises of the documentation
 
 
 def test_no_password_anywhere():
     for script in SCRIPTS.values():
         assert "PGPASSWORD" not in script.text
-    # That a password in the options is refused and not shown: test_rendered_by_ansible.py.
+    # A password in the options is refused and not shown: test_rendered_by_ansible.py.
 
 
 def test_no_program_is_called_but_through_the_one_that_checks_its_status():
@@ -252,7 +252,7 @@ def test_the_tasks_write_what_the_tests_render():
 
 
 def test_the_scripts_read_no_option_that_the_role_does_not_have():
-    """Validation refuses such an option before a script is written; what reads it would be dead."""
+    """Validation refuses such an option before a script is written; code that reads it would be dead."""
     spec = yaml.safe_load((ROLES / "scheduled_backups" / "meta" / "argument_specs.yml").read_text("utf-8"))
     options = spec["argument_specs"]["main"]["options"]
     of_database = options["scheduled_backups_databases"]["options"]

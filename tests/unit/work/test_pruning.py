@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Pruning a store: what operations need stays, deletion survives a kill, the survivor is read before others go."""
+"""Pruning a store: operations keep what they need, a kill is safe, the survivor is read before others are deleted."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def nightly(store, days=4, **more):
 
 
 def pruned(store, **more):
-    """Ids that went, checked against the store."""
+    """Ids of deleted backups, checked against the store."""
     more = {"max_share": 1, "now": NOW, **more}
     before = listed(store)
     decisions = prune(store, POLICY, **more)
@@ -112,7 +112,7 @@ def test_too_much_at_once_is_refused(store):
 
 
 def test_the_survivor_is_read_before_others_go(store):
-    """One bit of the newest was flipped since it was verified: it counts no more, and the one before it does."""
+    """One bit of the newest was flipped since it was verified: it no longer counts, and the one before it does."""
     places = nightly(store)
     path = pathlib.Path(places[-1].file("archive.dump"))
     good = path.read_bytes()
@@ -173,7 +173,7 @@ def test_by_hand_not_what_is_needed(store):
 # Operations
 
 
-#: When rollbacks of these tests, which really begin now, are no longer fresh.
+#: A time when rollbacks of these tests, which really begin now, are no longer recent.
 LATER = utc_now() + datetime.timedelta(days=pruning.UNDO_DAYS + 1)
 
 
@@ -195,7 +195,7 @@ def operation(store, kind, *, closed=None, request=None, **steps):
 
 @pytest.fixture
 def old(store):
-    """A pre-migration backup that the rule gives up: newer ones are there."""
+    """A pre-migration backup that the rule deletes, because newer ones exist."""
     place = made_backup(store, "pre-migration", utc("2025-06-01"))
     nightly(store)
     made_backup(store, "pre-migration", utc("2026-01-14"))
@@ -220,7 +220,7 @@ def test_an_open_operation_needs_what_it_made_though_it_was_killed_before_it_sai
 
 
 def test_an_undo_needs_the_backup_that_it_counts_from(store, old):
-    """As long as the retired database is there."""
+    """As long as the retired database exists."""
     swapped = operation(store, "rollback", closed="done", swap={"backup": old.backup_id, "live_oid": 1})
     operation(store, "rollback", closed="done", swap={"backup": None})
     operation(store, "rollback", closed="done")
@@ -230,7 +230,7 @@ def test_an_undo_needs_the_backup_that_it_counts_from(store, old):
 
 
 def test_rollbacks_without_a_swap_may_be_undone(store, old):
-    """All of them for some weeks, then the last."""
+    """All of them for some weeks, then only the last."""
     repaired = operation(store, "rollback", closed="done", replace={"saved": [{"backup": old.backup_id}]})
     for now in (utc_now(), LATER):
         assert "an undo of " in reasons(store, old, now=now) and repaired.id in reasons(store, old, now=now)
@@ -305,7 +305,7 @@ def given_up(store):
     [("prune.decided", 4, 0), ("prune.renamed", 3, 1), ("prune.renamed#2", 2, 2), ("prune.removed", 2, 0)],
 )
 def test_killed(store, failpoint, left, debris):
-    """A backup is listed whole or not at all; the next backup or pruning removes the rest."""
+    """A backup is listed completely or not at all; the next backup or pruning removes the rest."""
     places = nightly(store)
     ended = subprocess.run(
         [sys.executable, "-c", KILLED, store.root], check=False, env={**os.environ, "BACKSTOP_FAILPOINT": failpoint}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rows that rollbacks kept as files: they go when no undo can need them, and not before."""
+"""Rows that rollbacks kept as files: deleted when no undo can need them, and not before."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_not_before_its_time(store):
 
 
 def test_a_deploy_is_no_rollback(store):
-    """A deploy after the last rollback does not make that less the last."""
+    """After a later deploy the last rollback is still the last one."""
     last = rollback(store)
     rollback(store, kind="deploy", folders=())
     assert decided(store)[last.id][0]

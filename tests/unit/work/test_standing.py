@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How far a deploy came, by its journal; and what must be done before it stops and starts the application."""
+"""A deploy's progress, from its journal; and what must be done before it stops and starts the application."""
 
 from __future__ import annotations
 
