@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The command on a real server, with a database of its own for each test."""
+"""The command on a real server, with a separate database for each test."""
 
 from __future__ import annotations
 

@@ -280,7 +280,7 @@ def test_sum_of_floats_as_a_check(live, shell):
 
 
 def test_roles_that_are_missing(live, shell):
-    """pg_restore ... --clean --if-exists on a server without the roles: policies are gone, row security stays on"""
+    """pg_restore ... --clean --if-exists on a server without the roles: policies are lost, row security stays on"""
     live.execute('CREATE ROLE clerk; GRANT SELECT ON "User" TO clerk; ALTER TABLE "User" ENABLE ROW LEVEL SECURITY')
     live.execute('CREATE POLICY seen ON "User" TO clerk USING (true)')
     place = live.backup()

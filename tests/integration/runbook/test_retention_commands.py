@@ -117,7 +117,7 @@ def test_another_database_in_the_same_directory(databases, live, shell, other):
 
 
 def test_a_pre_migration_backup_among_others(live, shell):
-    """ls -lh backups/pre-migration/  ("review manually"): which one the live migration goes back to is not told"""
+    """ls -lh backups/pre-migration/  ("review manually"): nothing shows which one belongs to the live migration"""
     run = live.begun("deploy")
     live.site = run
     place = live.backup("pre-migration")

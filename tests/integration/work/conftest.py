@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A real server, and for each test a database of its own."""
+"""A real server, and a separate database for each test."""
 
 from __future__ import annotations
 

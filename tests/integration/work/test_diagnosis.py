@@ -237,7 +237,7 @@ CHOICES = {
 
 @pytest.mark.parametrize("scenario", CHOICES)
 def test_check_mode_of_each_rollback_tells_the_same(site, scenario):
-    """The same facts, costs and losses as the plan that finds the scenario by itself; only the command is without
+    """The same facts, costs and losses as the plan that determines the scenario; only the command is without
     --check."""
     if scenario == "failed_migration":
         site.live.run("receipts.sql")
