@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether what a rollback would lose is accepted; what is lost is kept, and what is wanted is carried over.
+"""Decides whether the loss of a rollback is accepted, keeps lost rows, and carries rows over.
 
-Every way back does the same. Ahead, while the application runs, it counts in one snapshot and changes nothing. Behind
-the fence it counts again, and there it either refuses, or keeps what will be lost and continues. A refusal reports what
+Every rollback does the same. First it counts in one snapshot, while the application runs, and changes nothing. Behind
+the fence it counts again; then it either refuses, or keeps what will be lost and continues. A refusal reports what
 would be lost, how much of it is accepted, and how to accept it.
 """
 
@@ -30,7 +30,7 @@ from .row_changes import Databases
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """What is said of a loss that was not accepted."""
+    """The texts for a loss that was not accepted."""
 
     #: what would be lost
     found: Sequence[str]
@@ -43,16 +43,16 @@ class Refusal:
 
 @dataclasses.dataclass(frozen=True)
 class LossPolicy:
-    """What the user lets a rollback lose, and has carried over."""
+    """What the user lets a rollback lose, and what to carry over."""
 
     rows: int = 0
-    #: that the migrations did not make
+    #: objects that the migrations did not create
     objects: int = 0
-    #: what a damaged table loses cannot be counted, and need not be
+    #: a damaged table's loss, which cannot be counted, is accepted
     unreadable: bool = False
-    #: tables whose differences are kept and not counted: a failed migration's own work
+    #: tables whose differences are kept and not counted: changes of a failed migration
     changes_in: Sequence[str] = ()
-    #: to the database that takes over; what is carried there is not lost
+    #: rows to carry over to the database that takes over; these are not lost
     reapply: Reapply = Reapply()
 
     def counts(self, loss: TableLoss) -> bool:
@@ -93,7 +93,7 @@ class Loss:
 
     tables: List[TableLoss]
     objects: LostObjects = dataclasses.field(default_factory=LostObjects)
-    #: from which to which rows can be carried; None where nothing is to be carried
+    #: databases between which rows can be carried; None where nothing is to be carried
     databases: Optional[Databases] = None
 
 
@@ -104,8 +104,8 @@ class Acceptance:
         self, operation: Operation, policy: LossPolicy, *, retires: bool = False, only_count: bool = False
     ) -> None:
         """
-        :param retires: the live database is kept as a retired one, and rows can be carried to the one that takes over
-        :param only_count: keep and carry nothing; what there is to say is in ``facts``
+        :param retires: the live database is retired, and rows can be carried to the database that takes over
+        :param only_count: keep and carry nothing; the result is in ``facts``
         """
         self._operation = operation
         self._policy = policy
@@ -114,10 +114,10 @@ class Acceptance:
         self.facts: Dict[str, Any] = {}
 
     def accept(self, live: Session, loss: Loss) -> List[TableLoss]:
-        """Carry over what is wanted, and keep what will be lost.
+        """Carry over the requested rows, and keep what will be lost.
 
-        :returns: what is lost in the end
-        :raises Refused: it is more than what was accepted; nothing was carried
+        :returns: the remaining loss
+        :raises Refused: it exceeds what was accepted; nothing was carried
         """
         policy = self._policy
         aside = [one for one in loss.tables if not policy.counts(one)]
@@ -189,9 +189,9 @@ class Acceptance:
 
 @contextlib.contextmanager
 def snapshot(site: Site, *, read_only: bool = True) -> Iterator[Session]:
-    """A session to count ahead in, while the application writes: all is seen as of one moment, and nothing is changed.
+    """A session that counts while the application writes: it sees one snapshot and changes nothing.
 
-    :param read_only: forbid temporary tables as well
+    :param read_only: forbid temporary tables too
     """
     with site.connect() as live:
         live.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" + (" READ ONLY" if read_only else ""))
@@ -200,7 +200,7 @@ def snapshot(site: Site, *, read_only: bool = True) -> Iterator[Session]:
 
 
 def counted(operation: Operation) -> Dict[str, Any]:
-    """What the last count of an operation found, as its steps and its report have it."""
+    """The result of an operation's last count, for its steps and its report."""
     facts = operation.facts(COUNT) or {}
     also = {key: facts[key] for key in ("reapply", *OF_OBJECTS) if key in facts}
     return {"losses": facts.get("losses", []), "lost_rows": facts.get("lost_rows", 0), **also}

@@ -5,8 +5,8 @@
 """Counting exactly what a rollback would lose.
 
 Lost is what the live database holds and the base does not: rows inserted, updated or deleted since. The base is the
-database that takes over, or, for an undo, what the live one held when it took over. Equal digests mean nothing was
-lost; which rows of other tables differ is found in differences.py, which table is which in pairing.py.
+database that takes over or, for an undo, the live database's contents when it took over. Equal digests mean that
+nothing is lost. differences.py finds the differing rows of other tables; pairing.py matches the tables.
 """
 
 from __future__ import annotations
@@ -29,39 +29,39 @@ from .pairing import Name, Pair, is_history, pair_up
 
 #: Schema and name under which large objects are counted.
 LARGE_OBJECTS = ("pg_catalog", "pg_largeobject")
-#: A default that is the same whenever it is evaluated: a number, a quoted text, true, false; with casts.
+#: A constant default: a number, a quoted text, true, false; with casts.
 _CONSTANT = re.compile(r"(-?[\d.]+|'(?:[^']|'')*'|true|false)(::[\w.\" ()\[\],]+)?", re.DOTALL)
 
 
 @dataclasses.dataclass
 class TableLoss:
-    """Rows of one table that the base lacks, has otherwise, or has although they were deleted."""
+    """Rows of one table that the base lacks, that differ there, or that were deleted since."""
 
     schema: str
     name: str
-    #: what the base calls it, and its columns that have other names there; None and empty: the same
+    #: the base's names of the table and of columns that were renamed; None and empty: the same
     former_schema: Optional[str] = None
     former_name: Optional[str] = None
     former_columns: Dict[str, str] = dataclasses.field(default_factory=dict)
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
-    #: of a new table under the name of one that was renamed: what that one is called now, quoted
+    #: for a new table under the old name of a renamed one: that one's current name, quoted
     replaces: Optional[str] = None
-    #: the whole table is missing in the base
+    #: the base lacks the whole table
     whole_table: bool = False
-    #: the table stays and keeps its rows; only the values of ``columns`` beside the key go
+    #: the table keeps its rows; only the values of ``columns`` other than the key are lost
     columns_only: bool = False
-    #: nobody wrote it: it is what the migration itself did to rows, and does not count as lost
+    #: the migration itself changed these rows, which does not count as lost
     by_migration: bool = False
-    #: the live table is damaged, with what the server said: nothing of it could be counted
+    #: the server's error message about the damaged live table, which could not be counted
     unreadable: Optional[str] = None
-    #: file with the rows that would be lost, as COPY wrote them
+    #: file with the rows that would be lost, in COPY format
     file: Optional[str] = None
-    #: columns that can be put back: those that the base has too, without generated ones
+    #: columns that can be restored: those that the base has too, without generated ones
     columns: List[str] = dataclasses.field(default_factory=list)
-    #: hashes of the keys (of the whole rows in tables without key) of inserted and updated rows, and how many rows of
-    #: that hash the base lacks
+    #: hashes of the keys (of the whole rows in tables without key) of inserted and updated rows, and the number of rows
+    #: with that hash that the base lacks
     keys: Dict[int, int] = dataclasses.field(default_factory=dict, repr=False)
     #: the columns that were hashed for ``keys``
     hashed: List[str] = dataclasses.field(default_factory=list, repr=False)
@@ -78,7 +78,7 @@ class TableLoss:
         return self.former_schema or self.schema, self.former_name or self.name
 
     def in_base(self, columns: Iterable[str]) -> List[str]:
-        """What the base calls these columns."""
+        """The base's names of these columns."""
         return [self.former_columns.get(column, column) for column in columns]
 
     @property
@@ -111,8 +111,8 @@ def count_losses(
 ) -> List[TableLoss]:
     """Every table of the live database with rows that would be lost.
 
-    :param known: the base's tables by the oids that they have in the live database; see pairing.known_by_oid()
-    :param kept: sums of the base, which stays as it is
+    :param known: the base's tables by their oids in the live database; see pairing.known_by_oid()
+    :param kept: sums of the base, which does not change
     """
     losses = count_table_losses(live, pair_up(catalog.tables(live), catalog.tables(base), known), base, kept)
     large = _large_objects(live, base)
@@ -120,7 +120,7 @@ def count_losses(
 
 
 def sum_up_base(live: Session, base: Session, known: Dict[int, Table], kept: BaseSums) -> None:
-    """Read the base, and which live tables differ from it, ahead of a count that must not take long."""
+    """Read the base, and which live tables differ from it, before a count that must be fast."""
     for pair in pair_up(catalog.tables(live), catalog.tables(base), known):
         if pair.live is not None and pair.base is not None and not is_history(live, pair.live):
             with contextlib.suppress(BackstopError), live.savepoint():
@@ -130,9 +130,9 @@ def sum_up_base(live: Session, base: Session, known: Dict[int, Table], kept: Bas
 def count_table_losses(
     live: Session, pairs: Sequence[Pair], base: Session, kept: Optional[BaseSums] = None
 ) -> List[TableLoss]:
-    """Those of some tables, without large objects.
+    """The losses of some tables, without large objects.
 
-    :param base: session in which the pairs' base tables are
+    :param base: session that can read the pairs' base tables
     """
     losses: List[TableLoss] = []
     now = {(pair.base.schema, pair.base.name): pair.live for pair in pairs if pair.base is not None}
@@ -153,7 +153,7 @@ def count_table_losses(
 
 
 def _dropped_table(base: Session, table: Table, source: Table) -> TableLoss:
-    """All that the base still has of a table that is not there any more counts as deleted."""
+    """All rows that the base has of a dropped table count as deleted."""
     rows = digests.table_digest(base, source.source, source.columns).rows
     return TableLoss(table.schema, table.name, deleted=rows, whole_table=True)
 
@@ -165,12 +165,12 @@ def losses_of_dropping(
     *,
     to_be_put_back: bool = True,
 ) -> List[TableLoss]:
-    """What goes when only these tables with these columns remain: rows of other tables, values in other columns.
+    """What is lost when only these tables with these columns remain: rows of other tables, values of other columns.
 
     :param remaining: by full name
-    :param known: as for count_losses(), where renamed tables and columns get their names back
-    :param to_be_put_back: somebody may want the values again
-    :raises Refused: values would go of a table without a key by which they could be put back
+    :param known: as for count_losses(), if renamed tables and columns get their old names again
+    :param to_be_put_back: the lost values must be restorable
+    :raises Refused: values of a table without key would be lost, which could not be restored
     """
     losses = []
     for pair in pair_up(catalog.tables(live), remaining.values(), known):
@@ -199,7 +199,7 @@ def _loss_of_columns(live: Session, table: Table, pair: Pair, to_be_put_back: bo
 
 
 def _loss_of(table: Table, pair: Pair) -> TableLoss:
-    """Nothing yet, but with the names that the base has for it all, where these are others."""
+    """An empty loss with the base's names where these differ."""
     loss = TableLoss(table.schema, table.name)
     base = pair.base
     if base is not None and (base.schema, base.name) != (table.schema, table.name):
@@ -258,9 +258,9 @@ def _sides(live: Session, table: Table, base: Session, other: Table, pair: Pair)
 
 
 def _add_new_columns(live: Session, table: Table, pair: Pair, loss: TableLoss) -> None:
-    """Rows that hold something in a column which the base does not have count as updated.
+    """Rows with a value in a column that the base lacks count as updated.
 
-    What the migration itself put there is no loss: the default that the column was added with, in rows of that time.
+    Values of the migration itself are not lost: the default with which the column was added, in rows that existed then.
     """
     new = [column for column in table.writable_columns if column not in pair.columns]
     if not new:
@@ -276,10 +276,10 @@ def _add_new_columns(live: Session, table: Table, pair: Pair, loss: TableLoss) -
 
 
 def written_condition(live: Session, table: Table, column: str) -> str:
-    """Condition on rows whose value in a new column did not come from its making.
+    """Condition for rows whose value in a new column did not come from adding the column.
 
-    PostgreSQL keeps the value that rows of that time have (attmissingval) until the table is rewritten. Without it, all
-    values count but NULL and, in a column that never could be NULL, a constant default.
+    Until the table is rewritten, PostgreSQL stores the default for rows that existed then (attmissingval). Without it,
+    all values count except NULL and, in a column that was always NOT NULL, a constant default.
     """
     kept, missing, default, not_null = live.one(
         "SELECT a.atthasmissing, (a.attmissingval::text::text[])[1], pg_get_expr(d.adbin, d.adrelid), a.attnotnull"
@@ -288,7 +288,7 @@ def written_condition(live: Session, table: Table, column: str) -> str:
         (table.oid, column),
     )
     name = "r__." + quote_identifier(column)
-    # By format(): as the type's output function writes it, like attmissingval; not every type can be compared.
+    # With format(), which uses the type's output function like attmissingval; not every type has an equality operator.
     text = "format('%%s', %s)" % name
     if kept:
         return "(%s IS NULL OR %s <> %s)" % (name, text, quote_literal(missing))

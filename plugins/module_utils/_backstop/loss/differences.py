@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which rows two tables do not share, at a cost that hardly depends on how many they are.
+"""Finds the rows that differ between two tables, at a cost that hardly depends on their number.
 
-Rows are put into buckets by the hash of their key. One scan of each side sums every bucket up; of buckets that differ,
-a second one reads the hashes of their rows. Both come sorted and are merged as they are read, so memory holds no more
-than what differs. The sums of the base, which nobody writes to, can be kept in files: behind the fence it is then not
+Rows are put into buckets by the hash of their key. One scan of each side computes the sum of every bucket; a second
+scan reads the row hashes of differing buckets. Both are sorted and merged as they are read, so memory holds only the
+differences. The base is not written to, so its sums can be kept in files; behind the fence it is not summed up again.
 summed up again.
 """
 
@@ -26,20 +26,20 @@ from ..base.tables import Digest, Table
 from ..postgres import digests
 from ..postgres.connection import Session
 
-#: Bytes on disk, indexes included, that make one bucket, and the most buckets: about 60 rows of a usual table. Fewer
-#: rows would be read again in smaller ones; more of them take the server longer to sum up.
+#: Table size on disk, with indexes, per bucket, and the maximum number of buckets: about 60 rows of a usual table. With
+#: smaller buckets fewer rows are read again, but the server takes longer to sum up.
 _BUCKET_BYTES = 8 << 10
 _MOST_BUCKETS = 1 << 18
 _SIEVE = 1 << 16
-#: Of what comes from the server, how much is held in memory.
+#: How much data from the server is held in memory.
 _SPOOL_BYTES = 4 << 20
 
 
 def key_hash(columns: Sequence[str]) -> str:
-    """SQL for the hash by which a row is known: of its key, or of all of it.
+    """SQL for the hash that identifies a row: of its key, or of the whole row.
 
-    Of a single column it takes two thirds of the time of a row (measured with PostgreSQL 15). NULL is told from an
-    empty text; under "C" no two texts are equal.
+    For a single column it takes two thirds of a row's time (measured with PostgreSQL 15). NULL and an empty text have
+    different hashes; under "C" no two texts are equal.
     """
     if len(columns) == 1:
         column = "r__." + quote_identifier(columns[0])
@@ -48,17 +48,17 @@ def key_hash(columns: Sequence[str]) -> str:
 
 
 def row_hash(columns: Sequence[str]) -> str:
-    """SQL for the hash that digests sum up."""
+    """SQL for the row hash, as in digests."""
     return "hashtextextended(%s, 0)" % digests.row_expression(columns)
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One of two tables that are compared. Columns stand in the same order on both sides, whatever they are called."""
+    """One of two tables that are compared. Both sides list the columns in the same order, whatever their names."""
 
     session: Session
     table: Table
-    #: the columns that rows are known by; all that are compared where there is no key
+    #: the columns that identify rows; all compared columns where there is no key
     key: Sequence[str]
     columns: Sequence[str]
 
@@ -72,13 +72,13 @@ class Side:
     def bucket(self, count: int) -> str:
         """SQL for the number of a row's bucket.
 
-        :param count: of buckets, a power of two
+        :param count: number of buckets, a power of two
         """
         return "(%s & %d)" % (key_hash(self.key), count - 1)
 
     def sums_query(self, count: int) -> str:
-        # The second arm is empty. With it the server sees no statistics through the expressions: else it expects a
-        # group for each key, and neither sums up in its workers nor hashes (measured with PostgreSQL 15: 2.4 times).
+        # The second arm is empty. It hides the statistics of the expressions from the planner, which would else expect one
+        # group per key and use neither parallel nor hash aggregation (measured with PostgreSQL 15: 2.4 times slower).
         arm = "SELECT %s AS b, %s AS h FROM %s" % (self.bucket(count), row_hash(self.columns), self.source)
         return "SELECT b, count(*), sum(h) FROM (%s UNION ALL %s WHERE false) s__ GROUP BY 1" % (arm, arm)
 
@@ -89,9 +89,9 @@ class Side:
         return found.getvalue()
 
     def rows(self, bits: bytes, count: int) -> Iterator[bytes]:
-        """A line for each key hash and row hash in some buckets, sorted by both: these two, and how many rows.
+        """A line for each key hash and row hash in some buckets, sorted by both: the two hashes and the number of rows.
 
-        :param bits: one for each bucket. ``= ANY`` searches a list in servers before 14.
+        :param bits: one for each bucket; before version 14 the server searches the list of ``= ANY`` linearly
         """
         chosen = "SELECT %s AS k, %s AS r FROM %s WHERE get_bit('\\x%s'::bytea, %s::integer) = 1" % (
             key_hash(self.key),
@@ -110,7 +110,7 @@ class Side:
 
 
 def hash_among(hash_sql: str, hashes: Iterable[int]) -> str:
-    """Condition that lets few rows pass whose hash is none of these: cheap, for one scan of a large table."""
+    """Condition that few rows pass whose hash is not listed: cheap, for one scan of a large table."""
     bits = bytearray(_SIEVE // 8)
     for one in hashes:
         bits[(one & (_SIEVE - 1)) >> 3] |= 1 << (one & 7)
@@ -118,10 +118,10 @@ def hash_among(hash_sql: str, hashes: Iterable[int]) -> str:
 
 
 class BaseSums:
-    """The bucket sums of a base that stays as it is, each kept in a file once it was read."""
+    """The bucket sums of a base that does not change, each stored in a file after it was read."""
 
     def __init__(self, folder: Optional[str] = None) -> None:
-        """:param folder: private directory of an operation; without one nothing is kept"""
+        """:param folder: private directory of an operation; without one nothing is stored"""
         self._folder = folder
 
     def of(self, base: Side, count: int) -> bytes:
@@ -136,7 +136,7 @@ class BaseSums:
         return found
 
     def differed(self, base: Side, count: int) -> bool:
-        """Whether the live table was found to differ when this was last asked: then it does still, most likely."""
+        """Whether the live table differed at the last check: then it most likely still does."""
         path = self._path(base, count)
         return bool(path) and os.path.exists(path + ".differs")
 
@@ -146,7 +146,7 @@ class BaseSums:
             write_file(path + ".differs", b"")
 
     def _path(self, base: Side, count: int) -> str:
-        """By what is asked of which database: other columns, or another key, have other sums."""
+        """By query and database: other columns, or another key, have other sums."""
         if self._folder is None:
             return ""
         asked = "%s\n%s" % (base.session.settings.database, base.sums_query(count))
@@ -154,17 +154,17 @@ class BaseSums:
 
 
 def bucket_count(size: int) -> int:
-    """A power of two that fits a table of so many bytes."""
+    """A power of two for a table of this size in bytes."""
     return min(_MOST_BUCKETS, 1 << max(0, (size // _BUCKET_BYTES).bit_length() - 1))
 
 
 def _buckets_of(live: Side, base: Side) -> int:
-    """The base's size: it stays."""
+    """By the base's size, which does not change."""
     return bucket_count(base.table.size or live.table.size)
 
 
 def differ(live: Side, base: Side, kept: BaseSums) -> bool:
-    """Whether the tables hold different rows. Of the base's, the sums are kept from here on."""
+    """Whether the tables hold different rows. The base's sums are stored from here on."""
     count = _buckets_of(live, base)
     if live.digest() == _total(kept.of(base, count)):
         return False
@@ -173,7 +173,7 @@ def differ(live: Side, base: Side, kept: BaseSums) -> bool:
 
 
 def differing_keys(live: Side, base: Side, kept: BaseSums) -> Iterator[Tuple[int, int, int]]:
-    """Key hashes whose rows differ between the sides: hash, rows that only the live table has, and only the base."""
+    """Key hashes whose rows differ: hash, number of rows that only the live table has, and that only the base has."""
     count = _buckets_of(live, base)
     if not kept.differed(base, count) and not differ(live, base, kept):
         return
@@ -195,7 +195,7 @@ def _total(sums: bytes) -> Digest:
 
 
 def _differing(here: bytes, there: bytes, count: int) -> bytes:
-    """A bit for each bucket whose sums are not the same, in the order of get_bit()."""
+    """A bit for each bucket whose sums differ, in the order of get_bit()."""
     bits = bytearray(max(1, count // 8))
     for line in set(here.splitlines()) ^ set(there.splitlines()):
         bucket = int(line.split(b"\t", 1)[0])
@@ -204,11 +204,11 @@ def _differing(here: bytes, there: bytes, count: int) -> bytes:
 
 
 def unequal_rows(here: Iterator[bytes], there: Iterator[bytes]) -> Iterator[Tuple[int, int, int]]:
-    """Of two sorted sequences of Side.rows() what only one has: key hash, rows that only the first has, and only the
-    second."""
+    """The differences of two sorted sequences of Side.rows(): key hash, rows that only the first has, rows that only
+    the second has."""
     mine, other = next(here, None), next(there, None)
     while mine is not None or other is not None:
-        # Most are equal, and reading numbers takes longer than all else.
+        # Most lines are equal, and parsing numbers is the slowest part.
         if mine == other:
             mine, other = next(here, None), next(there, None)
             continue
@@ -226,7 +226,7 @@ def unequal_rows(here: Iterator[bytes], there: Iterator[bytes]) -> Iterator[Tupl
 
 
 def _numbers(line: Optional[bytes]) -> Tuple[int, int, int]:
-    """Behind the end of a sequence more than any hash."""
+    """After the end of a sequence, a value greater than any hash."""
     if line is None:
         return 1 << 63, 0, 0
     key, row, times = line.split(b"\t")

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keeping what a rollback loses: for each table a file with the rows, and a script that puts them back.
+"""Keeping what a rollback loses: for each table a file with the rows, and a script that restores them.
 
-The file has every column of the live table. The script fills a temporary table from it, updates the rows whose key is
-there in an older form, and inserts the others; columns that the database does not have stay in the file.
+The file has every column of the live table. The script loads it into a temporary table, updates the rows whose key
+exists, and inserts the others. Columns that the database does not have stay in the file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SELECT lo_truncate64(lo_open(id, 131072), 0), lo_put(id, 0, content) FROM backst
 
 
 def write_lost_rows(live: Session, losses: List[TableLoss], folder: str) -> None:
-    """Write what the base lacks or has otherwise, and how to put it back.
+    """Write the rows that the base lacks or that differ there, and scripts that restore them.
 
     :param live: a session whose tables do not change meanwhile
     """
@@ -68,7 +68,7 @@ def write_lost_rows(live: Session, losses: List[TableLoss], folder: str) -> None
 
 
 def referenced_first(live: Session, known: Dict[str, Table]) -> List[str]:
-    """Names of the tables, each after those that its foreign keys refer to, where there is such an order."""
+    """Names of the tables, each after the tables that its foreign keys refer to, unless there is a cycle."""
     names = {table.oid: name for name, table in known.items()}
     needs: Dict[str, List[str]] = {name: [] for name in names.values()}
     for child, parent in live.rows("SELECT conrelid::bigint, confrelid::bigint FROM pg_constraint WHERE contype = 'f'"):
@@ -90,12 +90,12 @@ def referenced_first(live: Session, known: Dict[str, Table]) -> List[str]:
 
 
 def _columns(loss: TableLoss, table: Table) -> List[str]:
-    """Columns of the file: first those that can be put back, then the others that hold values of their own."""
+    """Columns of the file: first those that can be restored, then the others that are not generated."""
     return loss.columns + [column for column in table.writable_columns if column not in loss.columns]
 
 
 def _rows_query(loss: TableLoss, table: Table) -> str:
-    """The rows that the base lacks; of equal ones in a table without key only as many as it lacks."""
+    """The rows that the base lacks; of equal rows in a table without key only as many as it lacks."""
     columns = ", ".join("r__." + quote_identifier(column) for column in _columns(loss, table))
     source = "%s r__" % table.source
     if loss.whole_table:
@@ -104,7 +104,7 @@ def _rows_query(loss: TableLoss, table: Table) -> str:
         ",".join(map(str, loss.keys)),
         ",".join(map(str, loss.keys.values())),
     )
-    # Rows are numbered only among those that are wanted: the server would sort the whole table.
+    # Number only the wanted rows: otherwise the server would sort the whole table.
     return (
         "SELECT %s FROM (SELECT r__.*, k__.times AS times__, row_number() OVER (PARTITION BY k__.hash) AS number__"
         " FROM %s JOIN %s ON k__.hash = %s WHERE %s) r__ WHERE r__.number__ <= r__.times__"
@@ -149,7 +149,7 @@ def _script(live: Session, loss: TableLoss, table: Table) -> str:
 
 
 def _unless_replaced(loss: TableLoss) -> str:
-    """Before the migration is applied again, the table of this name is another one: no row of it must go there."""
+    """Until the migration is applied again, this name belongs to another table: no row must be written there."""
     if not loss.replaces:
         return ""
     return (
@@ -159,7 +159,7 @@ def _unless_replaced(loss: TableLoss) -> str:
 
 
 def _always_identity(live: Session, table: Table) -> Sequence[str]:
-    """Columns that UPDATE may not set (GENERATED ALWAYS AS IDENTITY)."""
+    """Columns that UPDATE cannot set (GENERATED ALWAYS AS IDENTITY)."""
     found = live.rows("SELECT attname FROM pg_attribute WHERE attrelid = %s AND attidentity = 'a'", (table.oid,))
     return [quote_identifier(name) for (name,) in found]
 

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes of a table without a key: rows are not told from each other, but counted.
+"""Changes of a table without a key: rows cannot be identified, only counted.
 
-What went from one state of such a table to another is a difference of multisets: so many equal rows more, so many
-less. It can be applied to any other state exactly: so many are added, so many equal ones are taken away.
+The change from one state of such a table to another is a difference of multisets: some equal rows more, some less. It
+can be applied to any other state: rows are added, and equal rows are removed.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class KeylessChanges(RowChanges):
     # SQL
 
     def _text(self, alias: str) -> str:
-        """The row as a text, by which equal ones are told."""
+        """The row as a text, which identifies equal rows."""
         return digests.row_expression(self.columns, alias)
 
     def _staged_text(self, side: str) -> str:
         return "ROW(%s)::text" % ", ".join("s.%s%d" % (side, index) for index in range(len(self.columns)))
 
     def _among(self, side: str, chosen: str) -> str:
-        """Condition that row t reads as one of the chosen changes."""
+        """Condition that row t equals one of the chosen changes."""
         return "%s IN (SELECT %s FROM %s s WHERE %s)" % (self._text("t"), self._staged_text(side), self._stage, chosen)
 
     def _count(self, side: str, chosen: str) -> int:
@@ -71,7 +71,7 @@ class KeylessChanges(RowChanges):
     # Applying
 
     def classify(self) -> None:
-        """Set aside rows that are to go and are not there, or not so many of them."""
+        """Set aside rows that are to be deleted but do not exist, or not often enough."""
         numbered = (
             "SELECT s.number, row_number() OVER (PARTITION BY %s ORDER BY s.number) AS copy, %s AS text FROM %s s"
             " WHERE s.how = 'delete'"
@@ -101,7 +101,7 @@ class KeylessChanges(RowChanges):
         )
         return self._apply("delete", statement)
 
-    # In statements \\0 stands for the condition on the changes: no name of a column has that.
+    # In statements \\0 stands for the condition on the changes: no column name contains that.
 
     def upsert(self) -> int:
         statement = "INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s s WHERE \0" % (
@@ -113,7 +113,7 @@ class KeylessChanges(RowChanges):
         return self._apply("insert", statement)
 
     def _apply_chosen(self, how: str, statement: str, chosen: str) -> int:
-        """As many rows more, or less, that read as the changes say."""
+        """As many rows more, or less, equal to the changes."""
         wanted = int(self.session.value("SELECT count(*) FROM %s s WHERE %s" % (self._stage, chosen)))
         if not wanted:
             return 0
@@ -127,7 +127,7 @@ class KeylessChanges(RowChanges):
                 "UPDATE %s s SET state = 'applied', reason = NULL WHERE %s" % (self._stage, chosen)
             )
 
-    # What became of them
+    # Results
 
     def touched(self) -> Tuple[int, int]:
         row = self.session.one(

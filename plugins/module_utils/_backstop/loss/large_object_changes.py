@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes of large objects: each keeps its number, for that is what rows refer to it by.
+"""Changes of large objects: each keeps its oid, because rows refer to it by that.
 
-One that is new goes when its number is free there; one that was changed or deleted, when it is there as it was before.
-Owner and privileges go with it.
+A new object is carried if its oid is free there; a changed or deleted one, if it is unchanged there. Its owner and
+privileges are carried too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .row_changes import RowChanges, savepoint
 _STAGE = "pg_temp.backstop_large_objects"
 _CONTENT = "SELECT oid, %s, lo_get(oid) FROM pg_largeobject_metadata WHERE oid = ANY('{%s}'::oid[])"
 _OWNER = "pg_get_userbyid(lomowner)"
-#: Large objects whose contents are read to prove what a transaction did, by number.
+#: Large objects whose contents are read to prove what a transaction did, by oid.
 _PRINTS = "SELECT oid::bigint, md5(lo_get(oid)) FROM pg_largeobject_metadata"
 
 
@@ -30,7 +30,7 @@ class LargeObjectChanges:
     """The changes of a database's large objects."""
 
     def __init__(self, session: Session) -> None:
-        """:param session: in the database that the changes go to, in a transaction"""
+        """:param session: in the database that the changes are applied to, in a transaction"""
         self.session = session
         self._grants: List[str] = []
         self._before = dict(session.rows(_PRINTS))
@@ -39,10 +39,10 @@ class LargeObjectChanges:
             " DEFAULT 'pending', reason text, owner text, before bytea, after bytea) ON COMMIT DROP"
         )
 
-    # Filling
+    # Staging
 
     def stage(self, live: Session, base: Session, numbers: Sequence[int], *, deletes: bool, folder: str) -> None:
-        """Stage the objects of these numbers as they are in the live database and as they were in the base."""
+        """Stage the objects of these oids as they are in the live database and as they were in the base."""
         listed = ",".join(map(str, numbers))
         for session, name in ((live, "after"), (base, "before")):
             self.session.execute(
@@ -62,7 +62,7 @@ class LargeObjectChanges:
         self._stage_grants(live)
 
     def _stage_grants(self, live: Session) -> None:
-        """Privileges of new objects, as statements; their making needs no data of rows."""
+        """Privileges of new objects, as statements; they do not depend on row data."""
         new = [int(one) for (one,) in self.session.rows("SELECT id::bigint FROM %s WHERE how = 'insert'" % _STAGE)]
         found = live.rows(
             "SELECT m.oid::bigint, a.privilege_type, CASE WHEN a.grantee = 0 THEN NULL ELSE"
@@ -82,7 +82,7 @@ class LargeObjectChanges:
         ]
 
     def save(self, stream: IO[bytes]) -> None:
-        """Write the changes that were applied, to be loaded again."""
+        """Write the applied changes, for load()."""
         query = "SELECT id, how, owner, before, after FROM %s WHERE state = 'applied'" % _STAGE
         self.session.copy_out("COPY (%s) TO STDOUT" % query, stream)
 
@@ -90,7 +90,7 @@ class LargeObjectChanges:
         self.session.copy_in("COPY %s (id, how, owner, before, after) FROM STDIN" % _STAGE, stream)
 
     def invert(self) -> None:
-        """Turn the changes round: applying them then takes them back."""
+        """Invert the changes: applying them then reverts them."""
         self.session.execute(
             "UPDATE %s SET how = CASE how WHEN 'insert' THEN 'delete' WHEN 'delete' THEN 'insert' ELSE how END,"
             " before = after, after = before" % _STAGE
@@ -112,7 +112,7 @@ class LargeObjectChanges:
 
     def _classify(self) -> None:
         there = "EXISTS (SELECT FROM pg_largeobject_metadata m WHERE m.oid = id)"
-        # CASE, for lo_get() of one that is not there is an error whatever AND says.
+        # With CASE, because lo_get() of a missing object is an error whatever AND says.
         content = "CASE WHEN %s THEN lo_get(id) END" % there
         for state, reason, condition in (
             ("same", None, "how = 'delete' AND NOT " + there),
@@ -131,7 +131,7 @@ class LargeObjectChanges:
             )
 
     def _make(self, number: int, owner: str) -> None:
-        """A new object with its owner and privileges; one whose owner may not be given is a conflict."""
+        """Create an object with its owner and privileges; it is a conflict if these cannot be set."""
         try:
             with savepoint(self.session):
                 self.session.execute(
@@ -153,10 +153,10 @@ class LargeObjectChanges:
         mark = " ON LARGE OBJECT %d TO " % number
         return [grant for grant in self._grants if mark in grant]
 
-    # What became of them
+    # Results
 
     def prove(self) -> bool:
-        """Whether the database holds the objects that it held before, but for the changes that were applied."""
+        """Whether the database holds the same objects as before, except for the applied changes."""
         expected = dict(self._before)
         found = self.session.rows("SELECT id::bigint, how, md5(after) FROM %s WHERE state = 'applied'" % _STAGE)
         for number, how, content in found:
@@ -177,7 +177,7 @@ class LargeObjectChanges:
         return [(str(reason), int(count)) for reason, count in found]
 
     def left_hashes(self) -> List[int]:
-        """Numbers of live objects that are not in this database as they are in the live one."""
+        """Oids of live objects that were not carried to this database."""
         found = self.session.rows("SELECT id::bigint FROM %s WHERE how <> 'delete' AND state = 'conflict'" % _STAGE)
         return [int(number) for (number,) in found]
 

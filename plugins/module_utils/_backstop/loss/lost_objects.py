@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a revert takes away besides rows: indexes, views, schemas, functions that somebody made since the backup.
+"""What a revert removes besides rows: indexes, views, schemas, functions that were created since the backup.
 
-Going back to before a migration takes away what the migration made, and that is wanted. What it made is known from its
-rehearsal. All else that was added or changed since, somebody else did.
+Going back to before a migration removes what the migration created, which is intended. Its rehearsal shows what it
+created. Any other object that was added or changed since is not the migration's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..store.operation import Operation, operations_of
 from ..store.steps import REHEARSAL
 from .migration_changes import noted_objects
 
-#: Kinds whose identity begins with that of their relation, with which they go.
+#: Kinds whose identity begins with that of their relation; they are dropped with it.
 _PARTS = ("column ", "constraint ", "trigger ", "rule ", "policy ")
 _RELATIONS = """
 SELECT n.nspname || '.' || c.relname,
@@ -40,21 +40,21 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'i', 'I')
 """
 
-#: Facts that a count of losses has of them.
+#: Facts about objects in a count of losses.
 OF_OBJECTS = ("lost_objects", "objects_of_unknown_origin")
 
 
 @dataclasses.dataclass
 class LostObjects:
-    """Objects that the rolled-back migrations did not make, each as kind and name."""
+    """Objects that the reverted migrations did not create, each as kind and name."""
 
     names: List[str] = dataclasses.field(default_factory=list)
-    #: migrations that no deploy of this store rehearsed: the objects may be theirs
+    #: migrations that no deploy of this store rehearsed: they may have created the objects
     unknown: List[str] = dataclasses.field(default_factory=list)
 
     @property
     def total(self) -> int:
-        """How many need consent: none where nobody knows who made them."""
+        """How many need consent: none if it is unknown who created them."""
         return 0 if self.unknown else len(self.names)
 
     def to_json(self) -> Dict[str, Any]:
@@ -68,9 +68,9 @@ class LostObjects:
 
 
 def lost_objects(site: Site, live: Session, place: BackupPlace) -> LostObjects:
-    """What going back to this backup takes away that the migrations since did not make.
+    """What going back to this backup removes that the migrations since did not create.
 
-    Objects of the backup that are gone come back, and are not lost.
+    Objects of the backup that were dropped since come back, so they are not lost.
     """
     manifest = manifests.load(place)
     then, now = manifest.definitions, definitions.definitions(live)
@@ -80,7 +80,7 @@ def lost_objects(site: Site, live: Session, place: BackupPlace) -> LostObjects:
     since = [
         key
         for key in found["added"] + changed
-        # A live database that was restored may print, or name, the same thing differently; a restore proved which.
+        # A restored live database may print or name the same object differently; the restore proved which are the same.
         if _counts(site, key) and proved.get(key) not in ([then.get(key), now[key]], [now[key], then.get(key)])
     ]
     if not since:
@@ -102,7 +102,7 @@ def lost_objects(site: Site, live: Session, place: BackupPlace) -> LostObjects:
 
 
 def _counts(site: Site, key: str) -> bool:
-    """Not the configured schema's own history; not what is counted as rows, or is the server's own after a restore."""
+    """Not the configured schema's history, what is counted as rows, or what the server creates itself at a restore."""
     kind = definitions.kind_of(key)
     identity = key[len(kind) + 1 :]
     own = "%s.%s" % (site.connection.schema, history.TABLE)
@@ -116,7 +116,7 @@ def _rehearsed(operation: Operation) -> Set[str]:
 
 
 def _told(live: Session, keys: Sequence[str], added: Set[str], granted: Set[str]) -> List[str]:
-    """Objects as people call them, without those that are part of one that is named itself.
+    """Objects as shown to users, without those that are part of another one in the list.
 
     :param granted: those of which only the privileges changed
     """

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a migration did by itself: nobody else made or wrote it, so going back to before the migration does not lose it.
+"""What a migration itself did to rows: going back to before the migration does not lose it.
 
-A deploy notes what the tables hold that its migrations fill or change: once in the rehearsal, and once right after they
-ran on the live database. A table that still holds just that was not written by anybody since.
+A deploy records the contents of the tables that its migrations fill or change: once in the rehearsal, and once right
+after they ran on the live database. A table that still has these contents was not written to since.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .count import TableLoss
 #: Files of an operation; a migration with now() or random ids leaves other rows than its rehearsal.
 REHEARSED, MIGRATED = "rehearsed-digests.json", "migrated-digests.json"
 OBJECTS = "rehearsed-objects.json"
-#: Bytes. The downtime waits for the digests of no larger tables: about half a second for one of this size.
+#: In bytes. The digests of larger tables would prolong the downtime; one of this size takes about half a second.
 _MAX_BYTES = 64 << 20
 
 #: Columns, row count and hash.
@@ -35,25 +35,25 @@ _Contents = Tuple[Tuple[str, ...], Digest]
 def note_rehearsed(
     operation: Operation, tables: Iterable[Table], contents: Mapping[str, Digest], dropped: Sequence[str]
 ) -> None:
-    """Keep what the rehearsal left in tables that it made or changed, and which tables it dropped."""
+    """Record the rehearsal's contents of tables that it created or changed, and which tables it dropped."""
     found = [_to_json(table, contents[table.full_name]) for table in tables]
     write_json(operation.file(REHEARSED), {"tables": found, "dropped": list(dropped)})
 
 
 def note_objects(operation: Operation, before: definitions.Definitions, after: definitions.Definitions) -> None:
-    """Keep which objects the rehearsed migrations made or changed, as keys of definitions."""
+    """Record the objects that the rehearsed migrations created or changed, as keys of definitions."""
     found = definitions.compare(before, after)
     write_json(operation.file(OBJECTS), sorted(found["added"] + found["changed"]))
 
 
 def noted_objects(operation: Operation) -> Optional[Set[str]]:
-    """What note_objects() kept; None where the operation rehearsed nothing."""
+    """The result of note_objects(); None where the operation rehearsed nothing."""
     path = operation.file(OBJECTS)
     return set(read_json(path, "objects of the rehearsal")) if os.path.exists(path) else None
 
 
 def note_migrated(operation: Operation, session: Session) -> None:
-    """Keep what the same tables hold now, right after the migration; those that are quickly read."""
+    """Record the contents of the same tables right after the migration, except for large ones."""
     path = operation.file(REHEARSED)
     if not os.path.exists(path):
         return
@@ -72,7 +72,7 @@ def _to_json(table: Table, digest: Digest) -> Dict[str, Any]:
 
 
 def mark(live: Session, losses: Sequence[TableLoss], store: Store, place: BackupPlace) -> None:
-    """Mark the losses that are only the work of the migrations that a deploy ran after it made this backup."""
+    """Mark the losses that only the migrations of a deploy caused, which ran after it made this backup."""
     readable = [loss.full_name for loss in losses if not loss.unreadable]
     names = as_migrated(live, readable, store, place)
     for loss in losses:
@@ -80,7 +80,7 @@ def mark(live: Session, losses: Sequence[TableLoss], store: Store, place: Backup
 
 
 def as_migrated(live: Session, names: Sequence[str], store: Store, place: BackupPlace) -> Set[str]:
-    """Those of some tables that are just as these migrations left them: with the same rows, or gone."""
+    """The given tables that are exactly as these migrations left them: with the same rows, or dropped."""
     if not names:
         return set()
     contents, dropped = _noted(store, place)
@@ -112,5 +112,5 @@ def _noted(store: Store, place: BackupPlace) -> Tuple[Dict[str, List[_Contents]]
 
 
 def _began_from(operation: Operation, place: BackupPlace) -> bool:
-    """Whether its migrations ran on just what this backup holds."""
+    """Whether its migrations started from the contents of this backup."""
     return any(operation.result(step).backup == place.backup_id for step in (BACKUP, DRILL))

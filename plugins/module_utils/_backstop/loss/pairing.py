@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which table and column of the live database is which of the base, whatever it is called now.
+"""Matches the tables and columns of the live database with those of the base, even after a rename.
 
-A rename changes neither a table's oid nor a column's attnum, and a manifest has both as they were in the database that
-it was made from. Where that is the live one, they tell; names only tell what is left then, and everything elsewhere (a
-table that was dropped and made again under its name is compared with the one that had the name).
+A rename changes neither a table's oid nor a column's attnum, and a manifest records both for the database that it was
+made from. If that is the live one, they decide. In all other cases, and for the remaining tables, names decide. (A
+table that was dropped and created again is compared with the former table of that name.)
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ Name = Tuple[str, str]
 
 
 def is_history(session: Session, table: Table) -> bool:
-    """Whether this is the table of migrations of the configured schema: part of every revert, compared by its effective
-    state elsewhere. That of another Prisma application, in a schema of its own, is a table like all others."""
+    """Whether this is Prisma's history in the configured schema: part of every revert, and compared by its effect
+    elsewhere. The history of another Prisma application, in another schema, is a table like any other."""
     return (table.schema, table.name) == (session.settings.schema, history.TABLE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A live table and the one of the base that it was; one of them may be missing."""
+    """A live table and the matching one of the base; one of them may be missing."""
 
     live: Optional[Table]
     base: Optional[Table]
-    #: name of each live column that the base has, and its name there, in the live table's order
+    #: each live column that the base has, with the column's name there, in the live table's order
     columns: Dict[str, str] = dataclasses.field(default_factory=dict)
-    #: where the base's rows are, when that is not under its name
+    #: where the base's rows are, if not in the table of that name
     staged: Optional[Table] = None
 
     @property
@@ -46,7 +46,7 @@ class Pair:
         return self.staged or self.base
 
     def there(self, columns: Iterable[str]) -> List[str]:
-        """What the base calls these live columns."""
+        """The base's names of these live columns."""
         return [self.columns[column] for column in columns]
 
     @property
@@ -56,7 +56,7 @@ class Pair:
 
 
 def known_by_oid(live: Session, manifest: Manifest) -> Dict[int, Table]:
-    """The tables of a manifest by their oids, if the live database is the one that it was made from; else none."""
+    """The tables of a manifest by their oids, if it was made from the live database; else empty."""
     same = (
         manifest.database.oid == server.database_oid(live, live.settings.database)
         and manifest.server.system_identifier == server.identity(live).system_identifier
@@ -67,7 +67,7 @@ def known_by_oid(live: Session, manifest: Manifest) -> Dict[int, Table]:
 def pair_up(live: Iterable[Table], base: Iterable[Table], known: Optional[Dict[int, Table]] = None) -> List[Pair]:
     """Every table of both sides, once.
 
-    :param known: of known_by_oid(); the base's tables are called as there
+    :param known: the result of known_by_oid(); the base has the same names
     """
     left = {(table.schema, table.name): table for table in base}
     pairs: List[Pair] = []

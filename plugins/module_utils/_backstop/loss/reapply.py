@@ -2,15 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Carrying over what was written since: rows of the live database, into the one that is about to take over.
+"""Carrying rows over: writes of the live database, into the database that is about to take over.
 
-Behind the fence, in one transaction of the database that nobody uses yet, before the renames: rows that were inserted
-or updated (deleted ones only when asked for) go over by key, on the columns that both have, in the order of foreign
-keys. What does not go is a conflict with its reason. Before the COMMIT, every table's digest must be the one of before
-plus the rows that were carried.
+This happens behind the fence, in one transaction in the database that is not yet in use, before the renames. Inserted
+and updated rows (deleted ones only on request) are carried by key, in the columns that both have, in the order of
+foreign keys. A row that cannot be carried is a conflict with its reason. Before the COMMIT, every table's digest must
+be the former one plus the carried rows.
 
-The changes are kept in the operation's directory before the COMMIT. A run that was cut off between it and the renames
-is so taken back by the next one, which counts afresh.
+The changes are kept in the operation's directory before the COMMIT. So after an interruption between COMMIT and renames
+the next run reverts them and counts again.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ MODES = ("off", "report", "apply")
 #: Directory of an operation with the changes that it carried over, and its table of contents, written last.
 _FOLDER, _CONTENTS = "carried", "changes.json"
 _CONFLICTS = "reapply-conflicts.jsonl"
-#: States of a change whose row is as it should be.
+#: States of a change whose row is as intended.
 _IN_FORCE = ("applied", "same")
 
 
 @dataclasses.dataclass(frozen=True)
 class Reapply:
-    """What the user asked for."""
+    """The user's request."""
 
     mode: str = "off"
     deletes: bool = False
@@ -68,7 +68,7 @@ class Reapply:
 class Carried:
     """What was, or would be, carried over."""
 
-    #: what is lost nevertheless
+    #: the remaining losses
     losses: List[TableLoss]
     facts: Dict[str, Any]
 
@@ -82,13 +82,13 @@ def carried_over(
     *,
     only_count: bool = False,
 ) -> Iterator[Carried]:
-    """Carry the changes between base and live database over to the target. The block sees what is carried, and what is
-    lost nevertheless, before that is committed; when it raises, nothing has happened.
+    """Carry the changes between base and live database over to the target. The block sees the carried changes and the
+    remaining losses before the COMMIT; if it raises, nothing was changed.
 
     With mode ``report`` the block sees what would have been carried, and the losses unchanged.
 
-    :param losses: of count_losses(live, base), those that are to be carried
-    :param only_count: take everything back after the block
+    :param losses: those of count_losses(live, base) that are to be carried
+    :param only_count: roll back after the block
     """
     target = databases.target
     target.execute("BEGIN")
@@ -137,7 +137,7 @@ class _Carry:
         #: table, number of rows and reason, where a whole table cannot be carried
         self._refused: List[Dict[str, Any]] = []
 
-    # Which rows
+    # Staging
 
     def stage(self, databases: Databases, losses: Sequence[TableLoss], deletes: bool) -> None:
         live, base = databases.live, databases.base
@@ -201,7 +201,7 @@ class _Carry:
 
     @contextlib.contextmanager
     def triggers_off(self, losses: Sequence[TableLoss]) -> Iterator[None]:
-        """Keep the users' triggers from firing: what they did in the live database is carried like all else."""
+        """Disable the users' triggers: their effects in the live database are carried like any other change."""
         oids = [table.oid for name, table in self._tables.items() if name in {one.base_name for one in losses}]
         found = self._target.rows(
             "SELECT n.nspname, c.relname, t.tgname, t.tgenabled::text FROM pg_trigger t JOIN pg_class c ON c.oid ="
@@ -221,8 +221,8 @@ class _Carry:
             )
 
     def apply(self) -> None:
-        """Apply, as often as something goes that did not before: a parent that is there now, a unique value that is
-        free now."""
+        """Apply the changes, repeatedly while a round makes others possible: a parent row now exists, or a unique value
+        is now free."""
         if self._large_objects:
             self._large_objects.apply()
         references = {changes.full_name: self._references(changes.table) for changes in self._changes}
@@ -246,7 +246,7 @@ class _Carry:
         return applied
 
     def _apply_deferred(self) -> None:
-        """Rows that need each other go together, where their foreign keys are deferrable."""
+        """Apply rows that refer to each other together, where their foreign keys are deferrable."""
         waiting = [changes for changes in self._changes if changes.waiting_for_others()]
         if not waiting:
             return
@@ -255,7 +255,7 @@ class _Carry:
             while True:
                 for changes in waiting:
                     changes.begin_round()
-                # Not all of them need be deferrable: what went may let others go.
+                # Not all need be deferrable: applied rows may make others possible.
                 if not sum(changes.upsert() for changes in waiting):
                     break
             try:
@@ -289,9 +289,9 @@ class _Carry:
         return {changes.full_name: changes.touched() for changes in self._changes}
 
     def prove(self, before: Dict[Name, Digest], touched: Dict[str, Tuple[int, int]]) -> None:
-        """Each table holds what it held before, but for the rows that were carried.
+        """Verify that each table holds what it held before, plus the carried changes.
 
-        :raises BackstopError: names the tables of which that is not true
+        :raises BackstopError: names the tables for which that is not true
         """
         wrong = []
         for name, found in _digests(self._target).items():
@@ -360,13 +360,13 @@ class _Carry:
     # Keeping
 
     def write_conflicts(self) -> None:
-        """Each row that was not carried, with its key and the reason, in a private file."""
+        """Write each row that was not carried, with its key and the reason, to a private file."""
         lines = [json.dumps(found, sort_keys=True) for changes in self._all() for found in changes.conflicts()]
         if lines:
             write_file(self._operation.file(_CONFLICTS), ("\n".join(lines) + "\n").encode())
 
     def save(self) -> None:
-        """Write the changes that were applied, the list of them last."""
+        """Write the applied changes, and their list last."""
         folder = self._operation.file(_FOLDER)
         shutil.rmtree(folder, ignore_errors=True)
         make_private_directory(folder)
@@ -400,7 +400,7 @@ class _Carry:
 
 
 class _StillBroken(BackstopError):
-    """Deferred foreign keys that do not hold in the end."""
+    """Deferred foreign keys that are violated in the end."""
 
 
 def _changes_of(target: Session, table: Table, columns: Sequence[str], number: int) -> RowChanges:
@@ -410,7 +410,7 @@ def _changes_of(target: Session, table: Table, columns: Sequence[str], number: i
 def _why_not(
     loss: TableLoss, live: Optional[Table], base: Optional[Table], target: Optional[Table], deletes: bool
 ) -> Optional[str]:
-    """Why no row of this table can be carried; None when they can."""
+    """Why no row of this table can be carried; None if they can."""
     if loss.unreadable:
         return "the table is damaged"
     if target is None or base is None or loss.whole_table and live is not None:
@@ -433,7 +433,7 @@ def _why_not_without_key(loss: TableLoss, live: Table, target: Table, deletes: b
     }:
         return "it has no key, and columns that the other database does not have"
     if loss.deleted and not deletes:
-        # An update is one row less and one more: to add without taking away would double the row.
+        # An update is one row less and one more: adding without removing would duplicate the row.
         return "it has no key, so rows that were deleted and rows that were changed cannot be told apart"
     return None
 
@@ -458,12 +458,12 @@ def _sum(counts: Dict[Tuple[str, str, bool], int], how: str, states: Sequence[st
 
 
 def _beyond(counts: Dict[Tuple[str, str, bool], int]) -> int:
-    """Rows that are there now, but for values in columns that the other database does not have."""
+    """Carried rows that have values in columns that the other database does not have."""
     return sum(count for (_how, state, beyond), count in counts.items() if beyond and state in _IN_FORCE)
 
 
 def _partly(loss: TableLoss, counts: Dict[Tuple[str, str, bool], int], rest: TableLoss) -> List[Dict[str, Any]]:
-    """What of a table does not go although nothing stands against it."""
+    """The part of a table that is not carried although there is no conflict."""
     kept = rest.deleted - _sum(counts, "delete", ("conflict",))
     found = [
         (_beyond(counts), "values in columns that the other database does not have"),
@@ -473,7 +473,7 @@ def _partly(loss: TableLoss, counts: Dict[Tuple[str, str, bool], int], rest: Tab
 
 
 def _rest(loss: TableLoss, counts: Dict[Tuple[str, str, bool], int], hashes: Sequence[int]) -> TableLoss:
-    """What is lost of a table nevertheless: conflicts, and values in columns that the other database does not have."""
+    """The remaining loss of a table: conflicts, and values in columns that the other database does not have."""
     return dataclasses.replace(
         loss,
         inserted=_sum(counts, "insert", ("conflict",)),
@@ -498,13 +498,13 @@ def _write(path: str, changes: Union[RowChanges, LargeObjectChanges]) -> None:
         os.fsync(stream.fileno())
 
 
-# Taking back and doing again what was carried
+# Reverting and repeating carried changes
 
 
 def take_back(store: Store, target: Session) -> None:
-    """Take back what a run that was cut off, or refused by the server, carried into this database before its swap.
+    """Revert what a run carried into this database before its swap, if it was interrupted or the server refused it.
 
-    Such a database still has the name under which it was written to: a swap gives it another one.
+    Such a database still has the name under which the changes were written; a swap renames it.
     """
     name = target.settings.database
     here = {"database": name, "oid": server.database_oid(target, name)}
@@ -518,13 +518,13 @@ def take_back(store: Store, target: Session) -> None:
 
 
 def carried_contents(operation: Operation) -> Optional[Dict[str, Any]]:
-    """What an operation kept of what it carried: database, oid, and tables with their digests afterwards."""
+    """The record of an operation's carried changes: database, oid, and tables with their digests afterwards."""
     path = os.path.join(operation.file(_FOLDER), _CONTENTS)
     return read_json(path, "list of carried changes") if os.path.isfile(path) else None
 
 
 def carry_again(operation: Operation, target: Session) -> None:
-    """Make the changes of an operation in another copy of the database that it made them in."""
+    """Repeat the changes of an operation in another copy of the same database."""
     _replay(operation, target, inverse=False)
 
 

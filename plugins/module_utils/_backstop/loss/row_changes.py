@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes of one table's rows: staged in a temporary table of the database they go to, applied by key, taken back.
+"""Changes of one table's rows: staged in a temporary table of the target database, applied by key, reverted.
 
-A change is known by the row's key and has the row before and after it, each value as PostgreSQL writes it. It is only
-applied where the row is as it was before the change, and only kept when the row then reads exactly as the change says.
-What does not go is left as a conflict with its reason; nothing is guessed.
+A change has the row's key and the row before and after it, each value as PostgreSQL's text. It is applied only if the
+row is as it was before the change, and kept only if the row then reads exactly as the change says. Any other change is
+left as a conflict with its reason; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .count import TableLoss, written_condition
 from .differences import key_hash
 from .pairing import Name
 
-#: Of one table, how many rows that conflict are told apart; above it those not yet applied are left as they are.
+#: Maximum number of conflicts of a table that are narrowed down to single rows; above it, ranges are left unapplied.
 _MOST_CONFLICTS = 1000
-#: Classes of errors that mean that a row does not go, whatever is tried.
+#: Classes of errors that concern a row itself, so that trying again does not help.
 _ROW_ERRORS = (
     sqlstates.DATA_EXCEPTION, sqlstates.INTEGRITY_CONSTRAINT_VIOLATION, sqlstates.WITH_CHECK_OPTION_VIOLATION,
 )  # fmt: skip
@@ -44,14 +44,14 @@ NO_LARGE_OBJECT = "a large object that it refers to is not carried over"
 
 @dataclasses.dataclass(frozen=True)
 class Databases:
-    """Between which databases rows are carried."""
+    """The databases between which rows are carried."""
 
     live: Session
-    #: what the live database is compared with; for a revert the target itself
+    #: the database that the live one is compared with; for a revert the target itself
     base: Session
-    #: in a database that nobody else uses; the transaction is made here
+    #: in a database that no one else uses; the transaction runs here
     target: Session
-    #: digest of each table of the target as it must be before; None takes them as they are
+    #: digest of each table of the target as it must be before; None accepts any
     before: Optional[Dict[Name, Digest]] = None
 
 
@@ -62,16 +62,16 @@ class DoesNotFit(BackstopError):
 class RowChanges:
     """The changes of one table."""
 
-    #: what is held in memory on its way from one database to the other
+    #: how much data between the databases is held in memory
     SPOOL_BYTES = 16 << 20
 
     def __init__(self, session: Session, table: Table, columns: Sequence[str], number: int) -> None:
-        """Make the empty stage.
+        """Create the empty staging table.
 
-        :param session: in the database that the changes go to, in a transaction
-        :param table: as it is there
-        :param columns: those that both databases have and that can be written; the table's key is among them
-        :param number: tells the stages of a session apart
+        :param session: in the target database, in a transaction
+        :param table: the table there
+        :param columns: writable columns that both databases have; they include the table's key
+        :param number: distinguishes the staging tables of a session
         """
         self.session = session
         self.table = table
@@ -92,13 +92,13 @@ class RowChanges:
         return self.table.full_name
 
     def _always_identity(self) -> List[str]:
-        """Columns that UPDATE may not set."""
+        """Columns that UPDATE cannot set."""
         found = self.session.rows(
             "SELECT attname::text FROM pg_attribute WHERE attrelid = %s AND attidentity = 'a'", (self.table.oid,)
         )
         return [str(name) for (name,) in found]
 
-    # Filling
+    # Staging
 
     def stage(
         self,
@@ -110,10 +110,10 @@ class RowChanges:
         deletes: bool,
         folder: str,
     ) -> None:
-        """Stage the rows of the loss's keys as they are in the live database and as they were in the base.
+        """Stage the rows with the loss's keys as they are in the live database and as they were in the base.
 
-        :param deletes: stage rows that the live database lacks, too
-        :param folder: private directory for what does not fit into memory on its way
+        :param deletes: also stage rows that the live database lacks
+        :param folder: private directory for data that does not fit into memory
         """
         here = self._live_columns(loss)
         new = [name for name in live_table.writable_columns if name not in here]
@@ -139,7 +139,7 @@ class RowChanges:
         self.session.execute("ANALYZE " + self._stage)
 
     def _live_columns(self, loss: TableLoss) -> List[str]:
-        """What the live table calls these columns."""
+        """The live table's names of these columns."""
         here = dict(zip(loss.in_base(loss.columns), loss.columns))
         return [here[column] for column in self.columns]
 
@@ -172,17 +172,17 @@ class RowChanges:
         self.session.execute("ANALYZE pg_temp.backstop_%s" % name)
 
     def save(self, stream: IO[bytes]) -> None:
-        """Write the changes that were applied, to be loaded again."""
+        """Write the applied changes, for load()."""
         query = "SELECT how, %s FROM %s WHERE state = 'applied'" % (self._both_sides(), self._stage)
         self.session.copy_out("COPY (%s) TO STDOUT" % query, stream)
 
     def load(self, stream: IO[bytes]) -> None:
-        """Stage changes that were saved."""
+        """Stage saved changes."""
         self.session.copy_in("COPY %s (how, %s) FROM STDIN" % (self._stage, self._both_sides()), stream)
         self.session.execute("ANALYZE " + self._stage)
 
     def invert(self) -> None:
-        """Turn the changes round: applying them then takes them back."""
+        """Invert the changes: applying them then reverts them."""
         swap = ", ".join("a{0} = b{0}, b{0} = a{0}".format(index) for index in range(len(self.columns)))
         self.session.execute(
             "UPDATE %s SET how = CASE how WHEN 'insert' THEN 'delete' WHEN 'delete' THEN 'insert' ELSE how END, %s"
@@ -198,7 +198,7 @@ class RowChanges:
         return "s.%s%d::%s" % (side, index, self._types[self.columns[index]])
 
     def _same_key(self) -> str:
-        """Condition that the row is the one that the change is about."""
+        """Condition that the row has the change's key."""
         conditions = []
         for name in self.table.key:
             index = self.columns.index(name)
@@ -207,12 +207,12 @@ class RowChanges:
         return " AND ".join(conditions)
 
     def _equals(self, column: str, text: str, name: str) -> str:
-        """Types of users are compared by what they read: their operators are not in the search path."""
+        """User-defined types are compared by their text: their operators are not in the search path."""
         kind = self._types[name]
         return "format('%%s', %s) = %s" % (column, text) if "." in kind else "%s = (%s)::%s" % (column, text, kind)
 
     def refuse_references(self, objects: Sequence[int]) -> int:
-        """Set aside rows that refer to large objects which do not go: there their numbers are free or of others."""
+        """Set aside rows that refer to large objects which are not carried: their oids may be those of other objects."""
         kinds = ("oid", "lo")
         places = [
             index for index, name in enumerate(self.columns) if self._types[name].split(".")[-1].strip('"') in kinds
@@ -234,7 +234,7 @@ class RowChanges:
     # Applying
 
     def classify(self) -> None:
-        """Set aside the changes that are in force already, and those whose row is not as it was before the change."""
+        """Set aside the changes that are in force already, and those whose row differs from before the change."""
         done = "how <> 'delete' AND %s OR how = 'delete' AND NOT %s" % (self._exists(self._reads("a")), self._exists())
         self._set("same", None, done)
         self._set("conflict", "another row of this key is there", "how = 'insert' AND " + self._exists())
@@ -256,7 +256,7 @@ class RowChanges:
         self.session.execute("UPDATE %s SET state = 'pending' WHERE state = 'waiting'" % self._stage)
 
     def waiting_for_others(self) -> int:
-        """How many changes may go once other rows are there."""
+        """Number of changes that may become possible when other rows exist."""
         return int(
             self.session.value(
                 "SELECT count(*) FROM %s WHERE state = 'waiting' AND reason = %%s" % self._stage,
@@ -265,9 +265,9 @@ class RowChanges:
         )
 
     def delete(self, references: Sequence["Reference"]) -> int:
-        """Delete the rows that nobody refers to; the number of changes applied.
+        """Delete the rows that no other row refers to; the number of changes applied.
 
-        Where others refer to a row, ON DELETE might change or delete them too, so it waits for them to go.
+        If other rows refer to a row, ON DELETE might change or delete them, so the row waits for them.
         """
         refers = " OR ".join(reference.exists() for reference in references)
         self._set("waiting", REFERRED_TO, "how = 'delete' AND " + self._exists(refers) if refers else "false")
@@ -292,7 +292,7 @@ class RowChanges:
         return updated + self._apply("insert", statement)
 
     def _apply(self, how: str, statement: str) -> int:
-        """Apply the pending changes of one kind, by halves where some of them do not go.
+        """Apply the pending changes of one kind; ranges with a failing change are halved.
 
         :param statement: to be followed by the condition on the changes
         """
@@ -334,13 +334,13 @@ class RowChanges:
         return reached
 
     def give_up(self) -> None:
-        """What could not be applied is a conflict."""
+        """Mark what could not be applied as a conflict."""
         self.session.execute("UPDATE %s SET state = 'conflict' WHERE state IN ('pending', 'waiting')" % self._stage)
 
-    # What became of them
+    # Results
 
     def touched(self) -> Tuple[int, int]:
-        """Number and sum of hashes of the table's rows that the changes are about, over all columns."""
+        """Number and sum of hashes, over all columns, of the table's rows that have changes."""
         row = self.session.one(
             "SELECT count(*), coalesce(sum(%s), 0) FROM %s t WHERE EXISTS (SELECT FROM %s s WHERE %s)"
             % (digests.hash_expression(self.table.columns, "t"), self.table.source, self._stage, self._same_key())
@@ -348,7 +348,7 @@ class RowChanges:
         return int(row[0]), int(row[1])
 
     def counts(self) -> Dict[Tuple[str, str, bool], int]:
-        """Number of changes by how, state, and whether the live row has values that this database has no column for."""
+        """Number of changes by how, state, and whether the live row has values in columns that this database lacks."""
         found = self.session.rows("SELECT how, state, beyond, count(*) FROM %s GROUP BY 1, 2, 3" % self._stage)
         return {(str(how), str(state), bool(beyond)): int(count) for how, state, beyond, count in found}
 
@@ -359,7 +359,7 @@ class RowChanges:
         return [(str(reason), int(count)) for reason, count in found]
 
     def left_hashes(self) -> List[int]:
-        """Keys' hashes of live rows that are not, or not wholly, in this database."""
+        """Key hashes of live rows that were not, or not completely, carried to this database."""
         found = self.session.rows(
             "SELECT hash FROM %s WHERE how <> 'delete' AND (state = 'conflict' OR beyond)" % self._stage
         )
@@ -379,14 +379,14 @@ class RowChanges:
 
 
 class Reference:
-    """A foreign key of another table, or the same one, to the table whose rows are to be deleted."""
+    """A foreign key of a table, perhaps the same one, to the table whose rows are to be deleted."""
 
     def __init__(self, child: str, pairs: Sequence[Tuple[str, str, str]], same_table: bool, key: Sequence[str]) -> None:
         """
         :param child: qualified name of the referring table
         :param pairs: referring column, column that it refers to, type of the latter
         :param same_table: the table refers to itself
-        :param key: of the table, by which a row that only refers to itself is told
+        :param key: the table's key, to recognise a row that refers only to itself
         """
         self._child = child
         self._pairs = pairs
@@ -408,7 +408,7 @@ class Reference:
 
 @contextlib.contextmanager
 def savepoint(session: Session) -> Iterator[None]:
-    """What the block did is undone when it fails; the transaction goes on."""
+    """Undo the block's changes if it fails; the transaction continues."""
     session.execute("SAVEPOINT backstop_change")
     try:
         yield
@@ -420,9 +420,9 @@ def savepoint(session: Session) -> Iterator[None]:
 
 
 def _reason(error: BackstopError) -> str:
-    """Why a row does not go, without values of rows.
+    """Why a row cannot be applied, without row values.
 
-    :raises BackstopError: the error itself, when it is not about a row
+    :raises BackstopError: the error itself, if it does not concern a row
     """
     if isinstance(error, DoesNotFit):
         return error.message
