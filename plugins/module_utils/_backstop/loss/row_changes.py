@@ -212,7 +212,7 @@ class RowChanges:
         return "format('%%s', %s) = %s" % (column, text) if "." in kind else "%s = (%s)::%s" % (column, text, kind)
 
     def refuse_references(self, objects: Sequence[int]) -> int:
-        """Set aside rows that refer to large objects which are not carried: their oids may be those of other objects."""
+        """Set aside rows that refer to large objects which are not carried: their oids may belong to others."""
         kinds = ("oid", "lo")
         places = [
             index for index, name in enumerate(self.columns) if self._types[name].split(".")[-1].strip('"') in kinds

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a deploy does to the database while the application is stopped: fence, a final backup where the first one is no
-longer exact, the migrations, and the checks of what they left.
+"""What a deploy does to the database while the application is stopped: fence, a final backup if the first one is no
+longer exact, the migrations, and the checks afterwards.
 
-Each is a step of its own in the journal, so a run after one that was cut off repeats only what is missing.
+Each is a separate step in the journal, so a run after an interruption repeats only the missing steps.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def change_database(
     tables: Sequence[Mapping[str, Any]] = (),
     **migrate: Any,
 ) -> Dict[str, Any]:
-    """Take a deploy's database to the new schema, or from where an earlier run of this operation was cut off.
+    """Migrate a deploy's database, or continue an interrupted run of this operation.
 
-    :param wait_seconds: how long the fence waits for sessions that are at work
-    :param tables: what is expected of tables afterwards; see check_tables()
-    :param migrate: of :func:`.retry.apply_patiently`
-    :returns: what the journal holds of fence, backup and migration, whichever run did it; ``checks``
+    :param wait_seconds: how long the fence waits for active sessions
+    :param tables: expectations of tables afterwards; see check_tables()
+    :param migrate: arguments of :func:`.retry.apply_patiently`
+    :returns: the journal's facts of fence, backup and migration, from whichever run; ``checks``
     """
     operation = run.operation
     with run.connect() as session:
@@ -66,8 +66,8 @@ def change_database(
 
 
 def _note_applied(run: Run) -> None:
-    """Nothing is pending any more: a run that was killed right after the COMMIT did not write so, or someone else
-    applied the migrations."""
+    """Record migrations that are applied already: by a run that was killed right after the COMMIT, or outside of this
+    deploy."""
     operation = run.operation
     with exclusive(run), run.connect() as session:
         applied: List[str] = []
@@ -80,7 +80,7 @@ def _note_applied(run: Run) -> None:
 
 
 def _fence(run: Run, wait_seconds: float) -> None:
-    """Leave nobody else in the database, and a backup that is exact."""
+    """End all other sessions in the database, and ensure that the backup is exact."""
     require_proofs(run.operation)
     place = run.store.find_backup(run.operation.result(BACKUP).backup)
     if fence(run, place, wait_seconds)["same"]:

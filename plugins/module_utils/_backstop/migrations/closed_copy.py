@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A scratch copy out of which nothing leads, for what is only tried. Databases that will live are never closed so."""
+"""A scratch copy that cannot reach other servers, for trials. Databases that are to go live are never closed so."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..site import Site
 
 
 class CannotBeClosed(Refused):
-    """A copy on the live server has ways out that nobody here can close."""
+    """A copy on the live server can reach other servers or databases in ways that this role cannot close."""
 
 
 @contextlib.contextmanager
 def closed_copy(site: Site, scratch: str) -> Iterator[None]:
-    """Close the ways out of a scratch copy while something is tried in it. Afterwards it is again as it was restored.
+    """Close a scratch copy's ways out during a trial. Afterwards it is again as it was restored.
 
     :raises CannotBeClosed: names the ways that cannot be closed; nothing was tried
     """
@@ -53,7 +53,7 @@ def _reopen(site: Site, scratch: str, was: Dict[str, List[str]]) -> None:
 
 
 def refuse_openings(named: Iterable[Tuple[str, str]]) -> None:
-    """Refuse SQL that opens a way out, which closing the copy before does not keep from it.
+    """Refuse SQL that opens a way out, because closing the copy beforehand does not prevent that.
 
     :param named: name and text of each SQL
     """

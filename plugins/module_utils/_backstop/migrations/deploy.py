@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Applying the pending migrations to the live database, and waiting for what an earlier run left at work there."""
+"""Applying the pending migrations to the live database, and ending what an earlier run left running there."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def read_state(session: Session, prisma: Prisma, schema: str) -> history.Migrati
 
 
 def backup_history(place: BackupPlace) -> Optional[List[history.HistoryRow]]:
-    """The history of migrations at the time of a backup; None when there was none."""
+    """The migration history at the time of a backup; None when there was none."""
     return history.read_file(place.file("history.json"))
 
 
 def applied_since(place: BackupPlace, rows: Optional[Sequence[history.HistoryRow]]) -> List[history.HistoryRow]:
-    """The rows of migrations in force that the backup does not know, in the order in which they were applied."""
+    """The history rows of applied migrations that the backup does not have, in order of application."""
     known = {row.id for row in backup_history(place) or ()}
     return [row for row in rows or () if row.state == history.APPLIED and row.id not in known]
 
 
 def take_out_of_history(session: Session, schema: str, rows: Sequence[history.HistoryRow]) -> None:
-    """Delete these rows, in the transaction in which what their migrations did is undone."""
+    """Delete these rows, in the same transaction that reverts their migrations."""
     table = qualified(schema, history.TABLE).replace("%", "%%")
     deleted = session.execute("DELETE FROM " + table + " WHERE id = ANY(%s)", ([row.id for row in rows],))
     if deleted != len(rows):
@@ -67,7 +67,7 @@ def apply_migrations(
     """Run ``prisma migrate deploy`` on the live database and verify the history afterwards.
 
     :param expected: the only migrations that may be pending
-    :param required_steps: steps that the operation's journal must hold before anything is migrated
+    :param required_steps: steps that the operation's journal must have before anything is migrated
     """
     with site.connect() as session:
         state = read_state(session, prisma, site.connection.schema)
@@ -94,7 +94,7 @@ def apply_migrations(
             )
         except PrismaError as error:
             if site.operation is not None and error.started:
-                # The operation puts the database right itself; what is left to a person is the cause.
+                # The operation restores the database itself; the user only has to fix the cause.
                 error.hint = error.cause or None
             raise
         reach("migrate.after")
@@ -122,12 +122,12 @@ def refuse_problems(state: history.MigrationState, expected: Optional[Sequence[s
 
 
 def wind_up_predecessor(site: Site, session: Session, wait_seconds: float = 30) -> List[str]:
-    """End what a killed run of this operation left at work on the server, and wait until Prisma's lock is free.
+    """End the sessions that a killed run of this operation left on the server, and wait until Prisma's lock is free.
 
-    The server rolls back the transaction of a session that is ended; without that it would go on and commit.
+    The server rolls back the transaction of a terminated session; else it would continue and commit.
 
     :returns: the sessions that were ended
-    :raises Locked: a migration that is not ours is running
+    :raises Locked: a migration of another program is running
     """
     ended: List[str] = []
     for other in server.other_sessions(session, site.database):

@@ -4,7 +4,7 @@
 
 """What migrations destroy: dropped columns, tables and other objects, values that change with a type, rows.
 
-Found by comparing a database before and after, not by reading SQL; values are counted before, while they are there.
+Found by comparing a database before and after, not by parsing SQL; values are counted before, while they exist.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..postgres.connection import Session
 from ..postgres.inventory import Column, Gone, Inventory
 from ..prisma import history
 
-#: Seconds that the statistics of a session which just ended may take to arrive.
+#: Seconds until the statistics of an ended session arrive, at most.
 _STATISTICS_SECONDS = 2.0
 _COUNTERS = (
     "SELECT c.oid::bigint, pg_stat_get_tuples_inserted(c.oid)::bigint, pg_stat_get_tuples_updated(c.oid)::bigint,"
@@ -33,7 +33,7 @@ _COUNTERS = (
 
 @dataclasses.dataclass
 class Foreseen:
-    """Names of what will go, as far as it is known: then only that is counted."""
+    """Names of objects that will be dropped, if known: then only these are counted."""
 
     #: schema and name
     tables: List[Tuple[str, str]] = dataclasses.field(default_factory=list)
@@ -59,7 +59,7 @@ class Foreseen:
 
 @dataclasses.dataclass
 class Counts:
-    """How much there is of what will go, by name."""
+    """Numbers of rows and values that will be lost, by name."""
 
     rows: Dict[Tuple[str, str], int] = dataclasses.field(default_factory=dict)
     values: Dict[Tuple[str, str, str], int] = dataclasses.field(default_factory=dict)
@@ -89,7 +89,7 @@ def count(session: Session, there: Inventory, foreseen: Optional[Foreseen]) -> C
 def dropped(gone: Gone, counts: Counts, schema: str) -> List[str]:
     """A clause for each column, table or other object, such as ``drops User.name (125 values)``.
 
-    :param schema: the one that names are told without
+    :param schema: the schema that is omitted in names
     """
     return [
         *(
@@ -115,11 +115,11 @@ def retyped(was: Column, now: Column, counts: Counts, schema: str, changed: str 
 
 
 class Watch:
-    """Looks at a database before a migration, and tells afterwards what it destroyed."""
+    """Inspects a database before a migration, and reports afterwards what it destroyed."""
 
     def __init__(self, session: Session, foreseen: Optional[Foreseen], schema: str) -> None:
-        """:param foreseen: None where nothing is known: then everything is counted
-        :param schema: the one that names are told without
+        """:param foreseen: None if unknown: then everything is counted
+        :param schema: the schema that is omitted in names
         """
         self._session = session
         self._schema = schema
@@ -132,7 +132,7 @@ class Watch:
         self._counters = _counters(session, [table.oid for table in catalog.tables(session)])
 
     def _keep(self, column: Column, foreseen: Foreseen) -> None:
-        """The values of a column that will be of another type, as text: nothing depends on the old type then."""
+        """Keep the values of a column that gets another type, as text, which does not depend on the old type."""
         kept = _Kept("backstop_before_%d" % len(self._kept), self._key_of(column, foreseen))
         self._session.execute(
             "CREATE TEMP TABLE %s AS SELECT %s AS key, %s::text AS value FROM %s r__ WHERE %s IS NOT NULL"
@@ -147,7 +147,7 @@ class Watch:
         self._kept[column.table_oid, column.name] = kept
 
     def _key_of(self, column: Column, foreseen: Foreseen) -> List[int]:
-        """Numbers of the columns by which a row is known again; none where there is no key that stays as it is."""
+        """Numbers of the columns that identify a row; none where no key stays unchanged."""
         key = next((table.key for table in catalog.tables(self._session) if table.oid == column.table_oid), ())
         numbers = {
             other.name: number
@@ -157,7 +157,7 @@ class Watch:
         return [numbers[name] for name in key] if set(key) <= set(numbers) else []
 
     def destroyed(self, digests_before: Mapping[str, Digest], digests_after: Mapping[str, Digest]) -> List[str]:
-        """A clause for each thing."""
+        """A clause for each loss."""
         self._wait_for_counters()
         after = inventory.take(self._session)
         gone = inventory.compare(self._before, after)
@@ -176,12 +176,12 @@ class Watch:
         return ", how many change is not known" if changed is None else ", %s of them changed" % (changed or "none")
 
     def _changed_values(self, was: Column, now: Column, after: Inventory) -> Optional[int]:
-        """Values that are no longer there: neither their text nor what the new value is as the old type."""
+        """Number of values that were lost: neither their text nor the new value cast to the old type matches."""
         kept = self._kept.get((was.table_oid, was.name))
         if kept is None or not all((now.table_oid, number) in after.columns for number in kept.key):
             return 0 if self._counts.values.get(was.path) == 0 else None
         texts = ["%s::text" % _of(now)]
-        with contextlib.suppress(BackstopError), self._session.savepoint():  # no cast back, or the old type is gone
+        with contextlib.suppress(BackstopError), self._session.savepoint():  # no cast back, or the old type was dropped
             back = "(%s::%s)::text" % (_of(now), was.type)
             self._session.rows("SELECT %s FROM %s r__ LIMIT 0" % (back, qualified(now.schema, now.table)))
             texts.append(back)
@@ -193,14 +193,14 @@ class Watch:
                 text,
                 qualified(now.schema, now.table),
             )
-            with contextlib.suppress(BackstopError), self._session.savepoint():  # a value that the old type cannot have
+            with contextlib.suppress(BackstopError), self._session.savepoint():  # a value that the old type cannot hold
                 counts.append(int(self._session.value(sql)))
         return min(counts) if counts else None
 
     def _of_rows(
         self, after: Inventory, digests_before: Mapping[str, Digest], digests_after: Mapping[str, Digest]
     ) -> List[str]:
-        """Rows that were updated or deleted in tables that are still there, by the server's own counters."""
+        """Rows that were updated or deleted in tables that still exist, by the server's own counters."""
         names = inventory.relations(self._before)
         tables = [table for table in catalog.tables(self._session) if table.oid in self._counters]
         counters = _counters(self._session, [table.oid for table in tables])
@@ -222,7 +222,7 @@ class Watch:
         return told
 
     def _wait_for_counters(self) -> None:
-        """A session adds what it did when it ends; before version 15 that takes up to half a second more."""
+        """A session reports its counters when it ends; before version 15 they arrive up to half a second later."""
         deadline = time.monotonic() + _STATISTICS_SECONDS
         while server.other_sessions(self._session, self._session.settings.database) and time.monotonic() < deadline:
             self._session.execute("SELECT pg_sleep(0.02)")
@@ -232,7 +232,7 @@ class Watch:
 
 @dataclasses.dataclass(frozen=True)
 class _Kept:
-    """A temporary table with the values that a column had."""
+    """A temporary table with the former values of a column."""
 
     name: str
     #: numbers of the key's columns
@@ -240,7 +240,7 @@ class _Kept:
 
 
 def _key(where: Inventory, table_oid: int, numbers: Sequence[int]) -> str:
-    """Text by which a row is known again."""
+    """Text that identifies a row."""
     if not numbers:
         return "''"
     return "ROW(%s)::text" % ", ".join(_of(where.columns[table_oid, number]) for number in numbers)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The fence of a deploy: nobody but us is left in the database, and it is still what was backed up."""
+"""The fence of a deploy: it ends all other sessions in the database, and compares it with the backup."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ..store.operation import Operation
 from ..store.steps import FENCE, MIGRATE, PROOFS
 from .leftovers import leftovers
 
-#: How long ended sessions may take to go.
+#: How long ended sessions may take to disappear.
 _GOING_SECONDS = 5
 
 
 def fence(site: Site, place: BackupPlace, wait_seconds: float) -> Dict[str, Any]:
     """End idle sessions, wait for busy ones, then compare every table and definition with the backup.
 
-    :returns: ``same`` tells whether the backup is still exact; if not, ``differences`` says where
-    :raises Refused: gates were left out; or sessions are still at work after the wait; names them
+    :returns: ``same`` is True if the backup is still exact; otherwise ``differences`` lists the differences
+    :raises Refused: gates were skipped; or sessions are still active after the wait; names them
     """
     manifest = manifests.load(place)
     if site.operation is not None:
@@ -50,14 +50,14 @@ def fence(site: Site, place: BackupPlace, wait_seconds: float) -> Dict[str, Any]
 
 
 def require_proofs(operation: Operation) -> None:
-    """:raises Refused: gates were left out"""
+    """:raises Refused: gates were skipped"""
     why = "The database is not cleared of other sessions: something was left out"
-    # A final backup behind an earlier fence may have been cut off; what it replaced was proved all the same.
+    # A final backup behind an earlier fence may have been interrupted; the backup that it replaced was proved.
     operation.require(list(PROOFS.get(operation.kind, ())), why, once=True)
 
 
 def _differences(live: Session, manifest: Manifest) -> List[str]:
-    """What somebody wrote or made since the backup: a way back to it would take that away."""
+    """What was written or created since the backup: going back to it would remove that."""
     found = compare_tables(live, manifest).tables
     if found:
         return found
@@ -66,11 +66,11 @@ def _differences(live: Session, manifest: Manifest) -> List[str]:
 
 
 def _partly_migrated(site: Site, live: Session, place: BackupPlace) -> bool:
-    """Whether an earlier run of this deploy applied some of its migrations and was cut off.
+    """Whether an earlier run of this deploy was interrupted after some of its migrations.
 
-    The backup from before stays the one to go back to: a new one would hold what this deploy did.
+    The backup from before stays the one to go back to: a new one would contain changes of this deploy.
 
-    :raises Refused: these migrations, or somebody since, did more than add objects
+    :raises Refused: these migrations, or other sessions since, did more than add objects
     """
     if site.operation is None or site.operation.last(MIGRATE) is None:
         return False
@@ -84,14 +84,14 @@ def _partly_migrated(site: Site, live: Session, place: BackupPlace) -> bool:
 
 
 def _drop_debris(site: Site, admin: Session) -> None:
-    """A run that was killed right after its rehearsal left the copy behind."""
+    """Drop the copy of a run that was killed right after its rehearsal."""
     if site.operation is not None:
         for name in scratch_databases(admin, site.operation.id):
             drop_scratch_database(admin, name)
 
 
 def _clear(site: Site, admin: Session, wait_seconds: float) -> List[str]:
-    """Sessions that do nothing lose nothing when they are ended; the others are given time to finish."""
+    """End idle sessions, which lose nothing, and give the others time to finish."""
     ended: Dict[int, str] = {}
     deadline = time.monotonic() + wait_seconds
     while True:
@@ -101,7 +101,7 @@ def _clear(site: Site, admin: Session, wait_seconds: float) -> List[str]:
         idle = [other for other in others if other.idle]
         server.terminate(admin, idle)
         ended.update({other.pid: str(other) for other in idle})
-        # An idle session that was ended takes a moment to go; a pool that still runs opens another one for it.
+        # A terminated session takes a moment to disappear; a pool that still runs opens a new one.
         if time.monotonic() > deadline + (_GOING_SECONDS if len(idle) == len(others) else 0):
             raise _others(others, "none %g seconds after the application stopped" % wait_seconds)
         admin.execute("SELECT pg_sleep(0.05)")

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the pending migrations will do, seen before any row is copied: they are run on the definitions alone.
+"""Predicts what the pending migrations will do before any row is copied, by running them on the definitions alone.
 
-In a scratch database without rows, script by script as Prisma sends them, each in a transaction that is looked at
-before its COMMIT. That shows every lock, what is dropped, and who may use what is new. What they do to rows only the
-rehearsal shows, and a script that needs rows fails here: then nothing is foreseen, and the rehearsal counts everything.
+They run in a scratch database without rows, script by script as Prisma sends them, each in a transaction that is
+inspected before its COMMIT. That shows all locks, drops, and the privileges on new objects. Effects on rows are only
+known from the rehearsal. A script that needs rows fails here: then nothing is predicted, and the rehearsal counts all.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ FORESIGHT = "foresight.json"
 class Foresight:
     """What the pending migrations do to definitions."""
 
-    #: name to checksum of the migrations that it is about
+    #: name to checksum of these migrations
     migrations: Dict[str, str]
     gone: Foreseen
     #: relation to its strongest lock
     locks: Dict[str, str]
-    #: migrations that did not stay in one transaction, so that not all of their locks were seen
+    #: migrations that ended their transaction, so that not all of their locks were seen
     own_transactions: List[str]
-    #: what each asked role lacks afterwards
+    #: the privileges that each given role lacks afterwards
     lacking: Dict[str, str]
-    #: how it can be given
+    #: how to grant them
     remedy: str = ""
-    #: clauses for people, values counted in the live database
+    #: clauses for users, with values counted in the live database
     destroys: List[str] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> Dict[str, Any]:
@@ -71,11 +71,11 @@ def foresee(
     roles: Sequence[str] = (),
     live: Optional[Session] = None,
 ) -> Foresight:
-    """Run pending migrations in a scratch database that has the definitions of the live one and no rows.
+    """Run pending migrations in a scratch database with the live one's definitions and no rows.
 
-    :param files: the pending ones, in their order
-    :param roles: who will use what they make
-    :param live: where to count what will go; default is not to count
+    :param files: the pending ones, in order
+    :param roles: roles that will use what they create
+    :param live: where to count what will be lost; default is not to count
     :raises BackstopError: they cannot be run there
     """
     with site.connect(database) as session:
@@ -106,7 +106,7 @@ def _destroys(gone: Gone, live: Session, schema: str) -> List[str]:
 
 
 def _require_no_way_out(session: Session, files: Sequence[history.MigrationFile]) -> None:
-    """What reaches other servers would do it from here too. Only what any role may be trusted with cannot."""
+    """Refuse what could reach other servers from here too; trusted extensions cannot."""
     if any(cluster_statements(file.sql) for file in files):
         raise CouldNotVerify("a migration acts beyond its database")
     made = {
@@ -138,7 +138,7 @@ _HARMLESS = ("pg_stat_statements", "postgis", "postgis_topology", "vector", "pag
 def _run(
     site: Site, database: str, file: history.MigrationFile, relations: Mapping[int, str], locks: Dict[str, str]
 ) -> bool:
-    """Run one script, in a session of its own as Prisma does; False when not all of its locks could be seen."""
+    """Run one script, in a separate session as Prisma does; False when not all of its locks could be seen."""
     if not any(statements(file.sql)):
         return True
     with site.connect(database, pinned=False) as session:
@@ -154,7 +154,7 @@ def _run(
 
 
 class _OutsideOfTransactions(Exception):
-    """The script cannot run in a transaction that is open."""
+    """The script cannot run in a transaction block."""
 
 
 def _run_and_look(
@@ -178,7 +178,7 @@ def _run_and_look(
 
 
 def note_foresight(operation: Operation, roles: Sequence[str], foresight: Optional[Foresight]) -> None:
-    """Keep what was foreseen, or that nothing could be, and the roles that will use what the migrations make."""
+    """Record the prediction, or that there is none, and the roles that will use what the migrations create."""
     value = {"roles": list(roles), "foresight": foresight.to_json() if foresight else None}
     write_json(operation.file(FORESIGHT), value)
 
@@ -186,7 +186,7 @@ def note_foresight(operation: Operation, roles: Sequence[str], foresight: Option
 def noted_foresight(
     operation: Optional[Operation], files: Sequence[history.MigrationFile]
 ) -> Tuple[List[str], Optional[Foresight]]:
-    """The roles, and what the gates foresaw of just these migrations."""
+    """The roles, and the gates' prediction for exactly these migrations."""
     if operation is None or not os.path.exists(operation.file(FORESIGHT)):
         return [], None
     value = read_json(operation.file(FORESIGHT), "file of what the gates foresaw")
@@ -195,7 +195,7 @@ def noted_foresight(
 
 
 def locks_told(locks: Mapping[str, str], own_transactions: Sequence[str], foreseen: bool) -> str:
-    """A clause for people: every lock, those that keep others from writing first."""
+    """A clause for users: all locks, those that block writes first."""
     order = sorted(locks, key=lambda name: (locks[name] not in BLOCKING, name))
     told = "locks " + ", ".join("%s: %s" % (name, locks[name]) for name in order) if order else ""
     if foreseen and not own_transactions:

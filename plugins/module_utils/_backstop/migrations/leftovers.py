@@ -2,15 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Scenario 1: putting a database back after a migration that failed, or was cut off.
+"""Scenario 1: cleaning up after a migration that failed or was interrupted.
 
-What the migrations of a deploy left is compared with its backup: history, definitions and rows together. If they only
-added objects, and no row of the tables that were there differs, these objects are dropped, and the migrations before
-the failed one are taken out of the history with them, in one transaction that is proved before its COMMIT. Anything
-else is left alone and reported: then the answer is a restore and a swap.
+The result of a deploy's migrations is compared with its backup: history, definitions and rows. If they only added
+objects, and no row of the existing tables differs, then these objects are dropped, and the migrations before the failed
+one are deleted from the history. Both happen in one transaction that is proved before its COMMIT. Any other result is
+left unchanged and reported: then a restore and a swap are needed.
 
-How objects are dropped pg_dump knows: by the statements of ``pg_restore --clean``. That they lead back to the backup's
-definitions is proved first on a scratch copy of the live ones, where pg_dump can look, and again after the COMMIT.
+The DROP statements are those of ``pg_restore --clean``. That they restore the backup's definitions is proved first on a
+scratch copy of the live definitions, which pg_dump can read, and again after the COMMIT.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from ..store.steps import CLEAN, RESOLVE
 from .closed_copy import closed_copy
 from .deploy import applied_since, backup_history, read_state, take_out_of_history, wind_up_predecessor
 
-#: Kinds of entries in a dump that our queries do not ask for.
+#: Kinds of entries in a dump that our queries do not cover.
 _NOT_ASKED = (
     "ACCESS METHOD", "FOREIGN DATA WRAPPER", "PROCEDURAL LANGUAGE", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA",
     "ROW SECURITY", "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE", "TRANSFORM", "USER MAPPING",
@@ -53,11 +53,11 @@ _NOT_ASKED = (
 
 @tried_again
 def clean_failed_migration(site: Site, place: BackupPlace, prisma: Prisma) -> Dict[str, Any]:
-    """Drop what the migrations since a backup added, take the applied ones out of the history, and mark the failed ones
+    """Drop what the migrations since a backup added, delete the applied ones from the history, and mark the failed ones
     as rolled back.
 
-    :returns: ``outcome``: ``clean`` (nothing was left), ``dropped``, or ``restore_needed`` with the reasons and nothing
-        changed
+    :returns: ``outcome``: ``clean`` (nothing was left), ``dropped``, or ``restore_needed`` with the reasons and without
+        changes
     """
     with site.connect() as session:
         wind_up_predecessor(site, session)
@@ -82,15 +82,15 @@ def clean_failed_migration(site: Site, place: BackupPlace, prisma: Prisma) -> Di
 def leftovers(site: Site, session: Session, place: BackupPlace) -> Dict[str, List[str]]:
     """What the migrations since a backup left.
 
-    :returns: objects that they ``added``, migrations that are ``applied`` since, the ``statements`` that drop the
-        objects, and the ``reasons`` why taking these out would not do
+    :returns: objects that they ``added``, migrations ``applied`` since, the ``statements`` that drop the objects, and
+        the ``reasons`` why that would not be enough
     :raises Refused: the backup was made after the migration had failed
     """
     manifest = manifests.load(place)
     manifest.require_whole()
     applied, reasons = _history_since(site, session, place)
     added, statements, wrong = _objects_since(site, session, manifest)
-    # New columns are among the added objects; what they hold came from the migration.
+    # New columns are among the added objects; their values came from the migration.
     reasons += wrong + _rows_since(site, session, manifest)
     if applied and added and not reasons:
         reasons = _written_since(site, session, place, manifest)
@@ -99,7 +99,7 @@ def leftovers(site: Site, session: Session, place: BackupPlace) -> Dict[str, Lis
 
 
 def _rows_since(site: Site, session: Session, manifest: Manifest) -> List[str]:
-    """How rows and sequences that were there differ."""
+    """How existing rows and sequences differ."""
     tables = compare_tables(session, manifest, besides=[_history_table(site)], new_columns=True).tables
     found = [sentence for sentence in tables if not sentence.endswith(" was not there")]
     return found + ["sequence " + sentence for sentence in sequences_behind(session, manifest.sequences)]
@@ -110,8 +110,8 @@ def _history_table(site: Site) -> str:
 
 
 def _history_since(site: Site, session: Session, place: BackupPlace) -> Tuple[List[history.HistoryRow], List[str]]:
-    """The rows of migrations that were applied since, and how the history would differ without them and those that
-    failed."""
+    """The history rows of migrations that were applied since, and how the history would differ without them and the
+    failed ones."""
     before = backup_history(place)
     failed = history.compare([], before).failed
     if failed:
@@ -161,7 +161,7 @@ def _left_on_copy(site: Site, source: archive.Source, manifest: Manifest, statem
         with contextlib.ExitStack() as stack:
             scratch = stack.enter_context(site.connect(copy))
             if scratch.value("SELECT EXISTS (SELECT FROM pg_event_trigger)"):
-                # Their functions run at each DROP, and may reach other servers.
+                # Their functions run at each DROP and may reach other servers.
                 stack.enter_context(closed_copy(site, copy))
             stack.enter_context(scratch.transaction())
             drop_each(scratch, statements)
@@ -170,9 +170,9 @@ def _left_on_copy(site: Site, source: archive.Source, manifest: Manifest, statem
 
 
 def _written_since(site: Site, session: Session, place: BackupPlace, manifest: Manifest) -> List[str]:
-    """Which new tables and columns hold more than the migrations put there: somebody worked with those that succeeded.
+    """New tables and columns that hold more than the migrations put there: the application used them.
 
-    What would be lost with them is counted, and consented to, by the swap.
+    The swap counts what would be lost with them, and asks for consent.
     """
     known = {entry.full_name: entry.table for entry in manifest.tables}
     losses = losses_of_dropping(session, known, to_be_put_back=False)
@@ -187,7 +187,7 @@ def _prove(site: Site, session: Session, place: BackupPlace) -> None:
 
 
 def _prove_inside(site: Site, session: Session, place: BackupPlace, manifest: Manifest) -> None:
-    """The same in a transaction that pg_dump cannot see, by queries of ours."""
+    """The same within a transaction, which pg_dump cannot see, by our own queries."""
     applied, wrong = _history_since(site, session, place)
     found = definitions.compare(manifest.definitions, definitions.definitions(session))
     wrong += ["%s is applied" % row.migration_name for row in applied]
@@ -206,9 +206,9 @@ def _require_none(wrong: Sequence[str]) -> None:
 
 
 def _drop_added(site: Site, session: Session, place: BackupPlace, statements: Sequence[str]) -> Tuple[List[str], int]:
-    """Drop in one transaction what these statements drop; the applied migrations go from the history.
+    """Run these DROP statements in one transaction, and delete the applied migrations from the history.
 
-    :returns: the statements that dropped something, and how many rows went with it and are kept in files
+    :returns: the statements that dropped something, and how many rows were dropped with it and kept in files
     """
     manifest = manifests.load(place)
     with session.transaction():
@@ -223,7 +223,7 @@ def _drop_added(site: Site, session: Session, place: BackupPlace, statements: Se
 
 
 def _keep_rows(site: Site, session: Session, manifest: Manifest) -> int:
-    """Write what goes with new tables and columns into files, behind locks: nobody adds to it from here on."""
+    """Write the contents of new tables and columns to files, under locks, so that nothing is added any more."""
     known = {entry.full_name: entry.table for entry in manifest.tables}
     going = [
         qualified(table.schema, table.name)
@@ -252,9 +252,8 @@ def _resolve(site: Site, session: Session, prisma: Prisma, failed: Sequence[str]
 
 
 def _drops_of_our_own(session: Session, keys: Sequence[str]) -> List[str]:
-    """Statements for what has no entry of its own in a dump: new columns and CHECK constraints of tables that were
-    there (one that is inherited goes with that of the parent), and indexes that CREATE INDEX CONCURRENTLY left
-    invalid."""
+    """Statements for objects without a separate entry in a dump: new columns and CHECK constraints of existing tables
+    (an inherited one is dropped with the parent's), and invalid indexes that CREATE INDEX CONCURRENTLY left."""
     rows = session.rows(
         "SELECT format('ALTER TABLE %%I.%%I DROP COLUMN %%I', n.nspname, c.relname, a.attname) FROM pg_attribute a"
         " JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind <> 'c'"

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Trying the old release on the rehearsed copy: does it work on the new schema?
+"""Trying the old release on the rehearsed copy: does it work with the new schema?
 
-"Works" is only said of a trial that could not have reached the live database. So the release runs closed off from every
-network and socket; what it finds at the database's port is a relay that leads to the copy alone, whatever database it
-asks for. Its variables are pointed there too, or it would only find that the live server does not answer.
+It counts as working only if the trial could not have reached the live database. So the release runs isolated from all
+networks and sockets. On the database's port it finds a relay that connects to the copy alone, whatever database it
+requests. Its variables point there too; else it would only find that the live server does not answer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .closed_copy import closed_copy
 
 _ADDRESS = "127.0.0.1"
 _URL = re.compile(r"(?:jdbc:)?postgres(?:ql)?(?:\+\w+)?://")
-#: Parameters of a URL that say where the server is and how to talk to it there.
+#: Parameters of a URL about the server's address and the connection to it.
 _WAY = (
     "host", "hostaddr", "port", "dbname", "user", "password", "service", "passfile", "gssencmode", "channel_binding",
     "target_session_attrs", "requiressl",
@@ -53,22 +53,22 @@ def try_old_release(
     health_path: str = "",
     **keywords: Any,
 ) -> Dict[str, Any]:
-    """Start the release on a scratch copy and have it tested.
+    """Start the release on a scratch copy and test it.
 
     :param release: its directory, whose ``.env`` files are read too
-    :param callback: tests what listens on that port; raises where the release does not work
-    :param project: where its Prisma works, whose schema and configuration name variables
-    :param environment_files: more settings that it is given
+    :param callback: tests the release on that port; raises if it does not work
+    :param project: its Prisma project, whose schema and configuration name the variables
+    :param environment_files: further settings for it
     :param environment_rules: how those and its ``.env`` are read
-    :param keywords: of :func:`..application.trial.run`
-    :returns: ``tried``, ``works``, and ``reason`` where it does not or was not tried; an answer, not a failure
+    :param keywords: arguments of :func:`..application.trial.run`
+    :returns: ``tried``, ``works``, and ``reason`` if it does not work or was not tried; this is not an error
     """
     live = site.connection
-    # Its manager may read the link ``.env`` for it; one that reads it itself keeps what it is given.
+    # Its process manager may load ``.env``; a release that loads it itself does not override variables that are set.
     given: Dict[str, str] = {}
     for file in (os.path.join(release, ".env"), *environment_files):
         given.update(environment_file.read(file, environment_rules))
-    # What this process hands down is not given anew, so only what leads to a database counts.
+    # The release inherits this process's environment anyway; only its database URLs matter here.
     inherited = {name: value for name, value in os.environ.items() if _URL.match(value)}
     found = {**inherited, **_own_settings({release, project.path}), **given}
     copy = _login(site.connection.with_database(scratch), live.database, map(found.get, _names(project)))
@@ -113,7 +113,7 @@ def _relay(listeners: Sequence[socket.socket], copy: Settings, live: str, refuse
 
 
 def _login(copy: Settings, live: str, urls: Iterable[Optional[str]]) -> Settings:
-    """The copy as the user of the release's own connection to the live database, else as ours."""
+    """The copy, with the user of the release's own connection to the live database if known, else ours."""
     for url in filter(None, urls):
         with contextlib.suppress(BackstopError):
             own = Settings.from_url(url)
@@ -138,7 +138,7 @@ def _require_confined(copy: Settings) -> None:
 
 
 def _own_settings(folders: Iterable[str]) -> Dict[str, str]:
-    """What the ``.env`` files in these folders say, of which the release reads those that it likes."""
+    """The settings in these folders' ``.env`` files; the release may read any of them."""
     found: Dict[str, str] = {}
     for folder in folders:
         for file in sorted(glob.glob(os.path.join(glob.escape(folder), ".env*"))):
@@ -147,16 +147,16 @@ def _own_settings(folders: Iterable[str]) -> Dict[str, str]:
 
 
 def _names(project: Project) -> List[str]:
-    # One with a fixed URL has no names to tell; the trial shows where it leads.
+    # A project with a fixed URL has no variables; the trial shows which database it uses.
     with contextlib.suppress(Refused):
         return project.url_variables()
     return ["DATABASE_URL"]
 
 
 def pointed_to_copy(found: Mapping[str, str], names: Iterable[str], live: Settings, copy: Settings) -> Dict[str, str]:
-    """What must be set otherwise for a release to work on the copy: variables that lead to a database, by their value.
+    """The variables to change so that a release works on the copy: those whose value points to a database.
 
-    :param found: what the release's environment files say
+    :param found: the settings in the release's environment files
     :param names: variables that hold a URL, whether they are set or not
     """
     address = "%s:%d" % (_ADDRESS, live.port)
@@ -182,7 +182,7 @@ def pointed_to_copy(found: Mapping[str, str], names: Iterable[str], live: Settin
 
 
 def _url_to_copy(url: str, address: str, copy: Settings) -> str:
-    """The same URL to the copy; empty where it cannot be read."""
+    """The same URL for the copy; empty where it cannot be parsed."""
     try:
         parts = urlsplit(url[len("jdbc:") :] if url.startswith("jdbc:") else url)
     except ValueError:

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rehearsal: the pending migrations run by Prisma on the drill's database.
+"""The rehearsal: Prisma runs the pending migrations on the drill's database.
 
-It tells how long each takes, which tables that were there it locks and rewrites, what it destroys, and what the catalog
-is afterwards, with which the live one is compared after the real migration.
+It reports how long each takes, which existing tables it locks and rewrites, what it destroys, and the resulting
+catalog, with which the live one is compared after the real migration.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from .deploy import refuse_problems
 from .destruction import Watch
 from .foresight import locks_told, noted_foresight
 
-#: File of an operation with the definitions that the rehearsal left.
+#: File of an operation with the definitions after the rehearsal.
 EXPECTED_DEFINITIONS = "rehearsed-definitions.json"
 
 
@@ -57,7 +57,7 @@ def rehearse(
 ) -> Dict[str, Any]:
     """Run the pending migrations on a scratch database that a drill left.
 
-    :param in_closed_server: no way leads out of the scratch database's server
+    :param in_closed_server: the scratch database's server can reach nothing
 
     :raises BackstopError: the migration fails there; the live database was not touched
     """
@@ -116,7 +116,7 @@ def rehearse(
 
 
 def _told(result: Dict[str, Any], locks: str) -> str:
-    """A sentence for people."""
+    """A sentence for users."""
     return "; ".join(
         [
             "adds " + (", ".join(result["added_tables"]) or "no table"),
@@ -128,9 +128,9 @@ def _told(result: Dict[str, Any], locks: str) -> str:
 
 
 def _require_rights(site: Site, session: Session, before: Mapping[str, Rights]) -> None:
-    """The release's user must be able to use what is new, and what was there as before.
+    """The release's user must be able to use new objects, and old ones as before.
 
-    :raises Refused: it cannot, and the gate on that was not waived
+    :raises Refused: it cannot, and the gate was not waived
     """
     waived = site.operation.result(GATES).waived if site.operation else {}
     for role, rights in before.items():
@@ -154,11 +154,11 @@ def rehearse_closed(
     lock_timeout_ms: int,
     timeout: Optional[float] = None,
 ) -> Dict[str, Any]:
-    """Rehearse on the scratch database; where that has ways out which nobody here can close, in a closed server.
+    """Rehearse on the scratch database; if this role cannot close its ways out, in an isolated server.
 
     :param place: the backup that the scratch database was restored from; without one it is refused instead
-    :returns: its facts, and ``closed_server``: why it ran there, else None. The scratch database, which is not migrated
-        then, is dropped
+    :returns: its facts, and ``closed_server``: the reason for the isolated server, else None. In that case the scratch
+        database, which was not migrated, is dropped
     """
 
     def run(where: Site, database: str, in_closed_server: bool) -> Dict[str, Any]:
@@ -223,7 +223,7 @@ def _seconds(row: history.HistoryRow) -> Optional[float]:
 
 
 def _refuse_cluster_statements(files: Sequence[history.MigrationFile]) -> None:
-    """What a migration does to the whole cluster would be done for good by a rehearsal in a scratch database."""
+    """A rehearsal in a scratch database would make cluster-wide changes of a migration permanent."""
     found = [
         "%s line %d: %s (%s)" % (file.name, statement.line, statement.text, statement.why)
         for file in files
@@ -270,7 +270,7 @@ def _entries(site: Site, session: Session) -> dumped_definitions.Entries:
 
 
 def _expected(site: Site, scratch: str, untouched: dumped_definitions.Entries) -> Dict[str, Any]:
-    """Which definitions the migrations touched, all of them as they left them, and as they read after another load."""
+    """The definitions that the migrations changed, all definitions afterwards, and all after another load."""
     with site.connect(scratch) as session:
         after = _entries(site, session)
         properties = read_properties(session, scratch)
@@ -284,11 +284,11 @@ def _expected(site: Site, scratch: str, untouched: dumped_definitions.Entries) -
 
 
 def check_against_rehearsal(site: Site, session: Session) -> List[str]:
-    """How the live definitions differ from those that the rehearsal left, by what pg_dump writes; empty when they are
-    the same.
+    """How the live definitions differ from those after the rehearsal, by pg_dump's output; empty when they are
+    equal.
 
-    What the migrations left alone in both may differ: the rehearsal's copy was restored. Where the copy only reads
-    differently, the live ones read like it once they are loaded.
+    Definitions that the migrations did not change may differ, because the rehearsal's copy was restored. If the copy is
+    only printed differently, the live definitions read like it after a load.
     """
     operation = site.operation
     if operation is None:
@@ -319,14 +319,14 @@ def _differing(before: dumped_definitions.Entries, after: dumped_definitions.Ent
 
 
 def _touched(site: Site, operation: Operation, live: dumped_definitions.Entries) -> List[str]:
-    """What differs from the backup that was made right before the migrations; all where there is none to ask."""
+    """The differences from the backup made right before the migrations; everything if there is none."""
     backup = operation.result(BACKUP).backup
     dumped = manifests.load(site.store.find_backup(backup)).dumped if backup else None
     return list(live) if dumped is None else _differing(dumped, live)
 
 
 class _LockWatcher:
-    """Looks every 10 ms which locks are held on tables; a lock that is held for less can be missed."""
+    """Checks every 10 ms which locks are held on tables; shorter locks can be missed."""
 
     def __init__(self, site: Site, database: str, tables: Dict[int, str]) -> None:
         self._site = site

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the database has what the migrations in force make.
+"""Whether the database has what the applied migrations create.
 
-Prisma's own answer (``migrate diff --from-migrations``) knows neither views nor functions nor triggers, asks for a
-shadow database of its own and takes seconds. So the migrations' SQL is run in a scratch database, as Prisma runs it,
-and both are compared object by object. Owners and privileges are not: they are set outside of migrations, mostly.
+Prisma's own check (``migrate diff --from-migrations``) ignores views, functions and triggers, needs a separate shadow
+database and takes seconds. So the migrations' SQL is run in a scratch database, as Prisma runs it, and both are
+compared object by object, but without owners and privileges, which are mostly set outside of migrations.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from ..store.manifest import readable
 from .deploy import backup_history
 
 _PARTITION = re.compile("; bound [^;]")
-#: What no migration decides.
+#: What migrations do not determine.
 _NOT_COMPARED = ("EXTENSION ", "COMMENT EXTENSION ", "SUBSCRIPTION ", "COMMENT SUBSCRIPTION ")
 _OF_EVERY_DATABASE = ("SCHEMA public", "COMMENT SCHEMA public")
 
 
 def compare(site: Site, session: Session, files: Sequence[history.MigrationFile]) -> Tuple[List[str], List[str]]:
-    """Run the migrations in force in a scratch database and compare it with the live one, by what pg_dump writes.
+    """Run the applied migrations in a scratch database and compare it with the live one, by pg_dump's output.
 
-    :returns: one sentence for each object that differs; tables, columns and types that are made and not there
-    :raises BackstopError: the migrations cannot be run again, so nothing can be told
+    :returns: one sentence for each object that differs; tables, columns and types that are missing in the database
+    :raises BackstopError: the migrations cannot be run again, so the result is unknown
     """
     with _run_again(site, session, files) as name:
         gone = _gone(site, session, name)
@@ -58,7 +58,7 @@ def compare(site: Site, session: Session, files: Sequence[history.MigrationFile]
 
 @contextlib.contextmanager
 def _run_again(site: Site, session: Session, files: Sequence[history.MigrationFile]) -> Iterator[str]:
-    """The name of a scratch database in which the migrations in force were run."""
+    """The name of a scratch database in which the applied migrations were run."""
     state = history.compare(files, history.read_rows(session.cursor(), site.connection.schema))
     if state.unknown or state.edited or state.failed:
         raise CouldNotVerify(
@@ -101,9 +101,9 @@ def _without_reprinted(
     made: dumped_definitions.Entries,
     live: dumped_definitions.Entries,
 ) -> Dict[str, List[str]]:
-    """Less what only reads differently, because the live database was once restored: both are loaded once more.
+    """The differences without those of printing, because the live database was once restored: both are loaded again.
 
-    Where this role cannot restore them that cannot be proved, so they stay differences.
+    If this role cannot restore them, this cannot be proved, so they stay differences.
     """
     try:
         again = []
@@ -122,9 +122,9 @@ def _without_reprinted(
 
 
 def missing_objects(site: Site, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
-    """Tables, columns and types that the migrations in force make and the database does not have.
+    """Tables, columns and types that the applied migrations create and the database does not have.
 
-    :raises BackstopError: the migrations cannot be run again, so nothing can be told
+    :raises BackstopError: the migrations cannot be run again, so the result is unknown
     """
     with _run_again(site, session, files) as name:
         return _gone(site, session, name)
@@ -136,7 +136,7 @@ def _own(site: Site, session: Session) -> definitions.Definitions:
 
 
 def objects_gone(made: definitions.Definitions, live: definitions.Definitions) -> List[str]:
-    """What is made and not there, of the kinds without which an application fails; a partition may come and go."""
+    """Missing objects of the kinds without which an application fails. Partitions are ignored: they come and go."""
     missing = definitions.compare(made, live)["missing"]
     partitions = [key for key in missing if _PARTITION.search(made[key])]
     gone = [key for key in missing if definitions.kind_of(key) in ("relation", "type") and key not in partitions]
@@ -146,8 +146,8 @@ def objects_gone(made: definitions.Definitions, live: definitions.Definitions) -
 
 
 def missing_since_backup(site: Site, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:
-    """The same where the migrations cannot be run again: objects that the first backup with this very history has, and
-    that a migration in force names."""
+    """The same where the migrations cannot be run again: missing objects that the first backup with exactly this
+    history has, and that an applied migration names."""
     rows = history.read_rows(session.cursor(), site.connection.schema)
     known = [backup for backup in readable(site.store.backups()) if backup.manifest.is_whole]
     same = [

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Trying again when a migration failed only because it waited too long for a lock.
+"""Retrying a migration that failed only because it waited too long for a lock.
 
-Whether it left nothing is proved, not assumed: a script may hold a COMMIT of its own. The live database is compared
-with the backup of the operation, definitions and rows. Only where nothing differs is the migration marked as rolled
-back and tried again; in every other case it failed, and the answer is scenario 1.
+That it left nothing is proved, not assumed, because a script may contain a COMMIT. The live database's definitions and
+rows are compared with the operation's backup. Only if nothing differs is the migration marked as rolled back and
+retried; in every other case it has failed, and scenario 1 applies.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def apply_patiently(
     lock_timeout_ms: int,
     **keywords: Any,
 ) -> Dict[str, Any]:
-    """As apply_migrations(), tried again up to ``lock_retries`` times.
+    """Like apply_migrations(), retried up to ``lock_retries`` times.
 
-    :returns: facts of the attempt that succeeded, with ``lock_retries``, how many were needed
+    :returns: facts of the successful attempt, with ``lock_retries``, the number of retries
     """
     attempt = 0
     while True:
@@ -50,7 +50,7 @@ def apply_patiently(
 
 
 def _only_waited(error: PrismaError) -> bool:
-    """A statement of a migration ran into the lock timeout; waiting for Prisma's own lock is another case."""
+    """Whether a statement of a migration hit the lock timeout; waiting for Prisma's own lock is another case."""
     return bool(error.started) and error.sqlstate == sqlstates.LOCK_NOT_AVAILABLE
 
 
@@ -64,9 +64,9 @@ def _put_right(site: Site, prisma: Prisma) -> bool:
         with site.connect() as session:
             wind_up_predecessor(site, session)
             found = leftovers(site, session, place)
-    except BackstopError:  # who holds the lock may keep us from reading, too
+    except BackstopError:  # the holder of the lock may block reading, too
         return False
-    if any(found.values()):  # also where one before it was applied: taken out and run again it might do its work twice
+    if any(found.values()):  # also where an earlier one was applied: run again, it might repeat its work
         return False
     clean_failed_migration(site, place, prisma)
     return True

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How far a deploy came, by its journal: what its roles decide by and show, so that none of them reads a step."""
+"""How far a deploy came, from its journal: what its roles decide by and show, so that they need not parse steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..store.steps import (
     STOP,
 )
 
-#: Of the application, as far as this operation is concerned.
+#: States of the application with regard to this operation.
 UNTOUCHED, STOPPED, SERVING = "untouched", "stopped", "serving"
 
 
@@ -31,32 +31,32 @@ UNTOUCHED, STOPPED, SERVING = "untouched", "stopped", "serving"
 class DeployStanding:
     """How far a deploy came."""
 
-    #: one of the words above
+    #: one of the states above
     application: str
     #: whether there were migrations to apply when it began
     migrates: bool
     #: its backup was restored and its migrations rehearsed
     proved: bool
-    #: it began to migrate, so the database may be another one
+    #: it began to migrate, so the database may have changed
     migration_began: bool
-    #: migrations were all applied, as far as the journal knows
+    #: all migrations were applied, according to the journal
     migrated: bool
-    #: the backup that is exact, once the fence stands
+    #: the exact backup, once the fence is done
     backup: Optional[str]
-    #: tables that the migrations make, as a person types them
+    #: tables that the migrations create, as a user types them
     new_tables: List[str]
-    #: what they did on the copy, in a sentence
+    #: their effects on the copy, in a sentence
     rehearsed: str
     applied: List[str]
     ended_sessions: List[str]
     #: gates that were waived, with the reason
     waived: Dict[str, str]
-    #: what a complete rollback would be, by the gates
+    #: how a complete rollback would be done, according to the gates
     rollback: str
 
     @property
     def story(self) -> List[str]:
-        """Of a deploy that is done, for people."""
+        """Summary of a finished deploy, for users."""
         waived = "; ".join("%s: %s" % gate for gate in sorted(self.waived.items())) or "none"
         lines = ["Migrations applied: %s." % (", ".join(self.applied) or "none")]
         if self.rehearsed:
@@ -89,9 +89,9 @@ def standing_of(deploy: Operation) -> DeployStanding:
 
 
 def require_before(deploy: Operation, state: str) -> None:
-    """What must be done before a deploy stops the application, starts it as its new release, or ends as done.
+    """Check what must be done before a deploy stops the application, starts the new release, or ends as done.
 
-    :raises Refused: something was left out; nothing was changed
+    :raises Refused: a step was skipped; nothing was changed
     """
     migrates = standing_of(deploy).migrates
     needed: Dict[str, Sequence[str]] = {
@@ -103,7 +103,7 @@ def require_before(deploy: Operation, state: str) -> None:
 
 
 def forecast(store: Store) -> Dict[str, str]:
-    """What the newest backup, drill, rehearsal and downtime took, in words: what the next deploy will take."""
+    """Estimates for the next deploy: size of the newest backup, durations of the last drill, rehearsal and downtime."""
     known = sorted(manifests.readable(store.backups()), key=lambda one: str(one.manifest.created))
     drills = [levels["restored"] for levels in map(_levels, known) if "recovery_seconds" in levels.get("restored", {})]
     done = operations(store)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Checking tables against what is expected of them: all checks are evaluated, each that does not hold is a sentence."""
+"""Checking tables against expectations: all checks are evaluated, each failure is a sentence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..postgres.catalog import TableFamily, find_family
 from ..postgres.connection import Session
 from ..store.manifest import Manifest
 
-#: What was measured of a table, and what is wrong with it.
+#: The measurements of a table, and its failures.
 Result = Tuple[Dict[str, Any], List[str]]
 
 
@@ -29,9 +29,9 @@ def check_tables(
 ) -> List[Dict[str, Any]]:
     """Check every table; see check_table().
 
-    :param besides: what else is wrong, told with it
-    :returns: what was measured of each
-    :raises BackstopError: with a sentence for each check that does not hold
+    :param besides: other failures, reported together
+    :returns: the measurements of each table
+    :raises BackstopError: with a sentence for each failure
     """
     results = [check_table(session, one, default_schema, manifest) for one in wanted]
     measured = [found for found, _wrong in results]
@@ -50,7 +50,7 @@ def check_table(
 ) -> Result:
     """Check one table.
 
-    :param wanted: the name, and what is expected; an expectation that is None is only measured
+    :param wanted: the name and the expectations; an expectation of None is only measured
     :param manifest: of a backup, whose digest the table must have
     """
     name = wanted["name"]
@@ -143,7 +143,7 @@ def _equal(found: str, expected: Any) -> bool:
 
 @contextlib.contextmanager
 def _told(wrong: List[str]) -> Iterator[None]:
-    """What PostgreSQL refuses (a type without an order, a text that is none of the type) is a check that fails."""
+    """A check that PostgreSQL refuses (a type without an order, a text invalid for the type) fails."""
     try:
         yield
     except BackstopError as error:

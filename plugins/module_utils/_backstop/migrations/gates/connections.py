@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Gates on the connections: reached directly, all of them the same server, nobody migrating through them."""
+"""Gates on the connections: direct, all to the same server, and without a running migration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def direct_connection(_site: Site, session: Session, _question: GateInputs) -> s
 
 
 def _refuse_pooler(session: Session, setting: Setting) -> None:
-    # A pooler makes up the process id that it tells the client; the server's own differs.
+    # A pooler invents the process id that it sends to the client; the server's own differs.
     if session.backend != session.value("SELECT pg_backend_pid()"):
         raise Refused(
             "The connection goes through a pooler",
@@ -68,10 +68,10 @@ def release_connection(site: Site, session: Session, question: GateInputs) -> st
 
 
 def release_connections(file: str, rules: str, project: Optional[Project]) -> Dict[str, Settings]:
-    """The connections that an environment file gives a release, by their variables.
+    """The release's connections in an environment file, by variable.
 
     :param rules: how the file is read, see :mod:`...base.environment_file`
-    :param project: tells which variables; without it they are told by their values
+    :param project: determines the variables; without it their values do
     """
     given = environment_file.read(file, rules)
     if not given:
@@ -99,7 +99,7 @@ def _unknown_url(found: str) -> CouldNotVerify:
 
 
 def poolers(site: Site, _session: Session, _question: GateInputs) -> str:
-    """A rollback pauses their pools: that is found out before it is needed."""
+    """A rollback pauses these pools, so their consoles are checked beforehand."""
     found = []
     for pooler in site.poolers:
         with console(pooler) as there:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Gates on free space: every copy that a deploy and a revert may make, on the file system that it would lie on."""
+"""Gates on free space: for every copy that a deploy and a revert may make, on its file system."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ...postgres.connection import Session
 from ...site import Site
 from .inputs import GateInputs, is_local
 
-#: Free space that must stay on a file system after all copies, as a share of the database's size.
+#: Free space that must remain on a file system after all copies, as a share of the database's size.
 _SPARE = 0.1
 
 
 def store(site: Site, session: Session, _question: GateInputs) -> str:
-    """The archive is not larger than the database; a tenth more for what lies beside it."""
+    """The archive is not larger than the database; a tenth more for the other files."""
     site.store.check()
     needed = _archive_bytes(site, session)
     free = site.store.free_bytes()
@@ -42,7 +42,7 @@ def _archive_bytes(site: Site, session: Session) -> int:
 
 @dataclasses.dataclass
 class _Demand:
-    """What will lie on one file system."""
+    """The space needed on one file system."""
 
     what: str
     needed: int
@@ -51,7 +51,7 @@ class _Demand:
 
 
 def database_disk(site: Site, session: Session, question: GateInputs) -> str:
-    """The drill's copy, a revert's new database beside the live one that it retires, and the WAL that both write."""
+    """The drill's copy, a revert's new database in addition to the live one, and the WAL of both."""
     size = server.database_size(session, site.database)
     wal = min(2 * size, _largest_wal(session))
     copies = _Demand("two copies of the database", int(size * (2 + _SPARE)), None)
@@ -71,12 +71,12 @@ def database_disk(site: Site, session: Session, question: GateInputs) -> str:
 
 
 def _largest_wal(session: Session) -> int:
-    """What WAL grows to before a checkpoint recycles it, in bytes."""
+    """The size that WAL reaches before a checkpoint recycles it (max_wal_size), in bytes."""
     return int(session.value("SELECT setting::bigint * 1048576 FROM pg_settings WHERE name = 'max_wal_size'"))
 
 
 def _tablespace(session: Session, database: str) -> Optional[str]:
-    """Directory of the database's own tablespace; None when it lies in the data directory."""
+    """Directory of the database's own tablespace; None when it is in the data directory."""
     found = session.value(
         "SELECT pg_tablespace_location(dattablespace) FROM pg_database WHERE datname = %s", (database,)
     )
@@ -89,7 +89,7 @@ def _wal_directory(directory: str) -> str:
 
 
 def _merged(demands: List[_Demand]) -> List[_Demand]:
-    """One demand for each file system; that of the backup alone is the gate ``store``'s."""
+    """One demand for each file system; the gate ``store`` checks that of the backup alone."""
     by_device: Dict[int, List[_Demand]] = {}
     for demand in demands:
         by_device.setdefault(_device(str(demand.path)), []).append(demand)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The gate on drift: whether the live schema is the one that the migrations in force make."""
+"""The gate on drift: whether the live schema equals the result of the applied migrations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HINT = (
 
 
 def drift(site: Site, session: Session, question: GateInputs) -> str:
-    """Shown; it closes the gate only where that was asked for, or where what a migration in force made is missing."""
+    """Reports drift; fails only if that was requested, or if an object of an applied migration is missing."""
     try:
         told, gone = compare(site, session, question.files)
     except BackstopError as error:

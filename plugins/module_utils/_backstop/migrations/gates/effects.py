@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Gates on what the pending migrations do: what they destroy and lock, and who may use what they make."""
+"""Gates on the effects of pending migrations: what they destroy and lock, and who may use what they create."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .inputs import GateInputs
 
 
 def look_ahead(site: Site, live: Session, question: GateInputs, scratch: str) -> Union[Foresight, str]:
-    """Run the pending migrations in a scratch database with the live one's definitions; or why that cannot be."""
+    """Run the pending migrations in a scratch database with the live one's definitions; or the reason why not."""
     foresight: Union[Foresight, str]
     try:
         rows = history.read_rows(live.cursor(), site.connection.schema)
@@ -34,7 +34,7 @@ def look_ahead(site: Site, live: Session, question: GateInputs, scratch: str) ->
 
 
 def destruction(_site: Site, _session: Session, question: GateInputs) -> str:
-    """For people to know. It closes nothing: to destroy may be what a migration is for."""
+    """For information only, never fails: destroying may be the purpose of a migration."""
     foresight = question.foresight
     if isinstance(foresight, str):
         return "not known before the rehearsal: " + foresight
@@ -45,7 +45,7 @@ def destruction(_site: Site, _session: Session, question: GateInputs) -> str:
 
 
 def application_rights(site: Site, session: Session, question: GateInputs) -> str:
-    """A table belongs to the role that makes it: another one than the application's locks the application out."""
+    """The role that creates a table owns it; if that is not the application's role, the application has no access."""
     foresight = question.foresight
     users = question.release_users()
     if not users:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The gates of a deploy. All are evaluated, whatever fails; what each asks is in the file of its subject."""
+"""The gates of a deploy. All are evaluated even if some fail; each check is in the file of its subject."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from ...site import Site
 from . import connections, disk, drift, effects, encryption, isolation, migrations, probe, programs, surroundings
 from .inputs import Check, GateInputs
 
-#: What a rollback would be.
+#: How a complete rollback would be done.
 SWAP, IN_PLACE, REFUSED = "swap", "in_place", "refused"
 
 
 @dataclasses.dataclass
 class Gate:
-    """One precondition and how it stands."""
+    """One precondition and its result."""
 
     name: str
     passed: bool
     found: str
     expected: str = ""
     hint: str = ""
-    #: reason for which it was waived
+    #: reason of its waiver
     waived: Optional[str] = None
 
     @property
     def holds(self) -> bool:
-        """Whether it is so, and not only passed over."""
+        """Whether it holds, and was not only waived."""
         return self.passed and self.waived is None
 
     def to_json(self) -> Dict[str, Any]:
@@ -95,10 +95,10 @@ def _evaluate_one(site: Site, session: Session, question: GateInputs, name: str,
 
 
 def rollback_way(site: Site, gates: Sequence[Gate]) -> str:
-    """What a complete rollback would be, by what is so and not by what was waived.
+    """How a complete rollback would be done, by gates that hold, not by waived ones.
 
-    ``swap``: a new database takes the live name. ``in_place``: a backup can be restored, but the live database cannot
-    be renamed; this role may alter all that is in it, in one transaction. ``refused``: neither.
+    ``swap``: a new database takes the live name. ``in_place``: a backup can be restored but the live database cannot be
+    renamed; this role may alter all its objects in one transaction. ``refused``: neither.
     """
     holding = {gate.name for gate in gates if gate.holds}
     if not {"connection", "restorable"} <= holding:
@@ -110,7 +110,7 @@ def rollback_way(site: Site, gates: Sequence[Gate]) -> str:
         return IN_PLACE if possible else REFUSED
 
 
-#: Name, what is expected, how it is checked. ``connection`` comes before all of them.
+#: Name, expectation, check. ``connection`` comes before all of them.
 GATES: Sequence["tuple[str, str, Check]"] = (
     ("direct_connection", "no pooler in between", connections.direct_connection),
     (

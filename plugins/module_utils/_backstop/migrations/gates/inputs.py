@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the gates are asked about."""
+"""The inputs of the gates."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..foresight import Foresight
 
 @dataclasses.dataclass
 class GateInputs:
-    """What the gates are asked about, beside the database and the store."""
+    """The inputs of the gates, besides the database and the store."""
 
     files: Sequence[history.MigrationFile]
     expected: Sequence[str]
-    #: finds the release's own connections, by the variable from which each comes
+    #: finds the release's own connections, by variable
     release_connections: Optional[Callable[[], Mapping[str, Settings]]] = None
     #: directory of the server's data on this host, for its free space
     database_directory: Optional[str] = None
@@ -32,17 +32,17 @@ class GateInputs:
     database_free_bytes: Optional[int] = None
     #: version of the server's programs on its disk, declared by the user
     server_programs_version: Optional[str] = None
-    #: application host to its ``commit``, ``running``, ``healthy`` and ``elsewhere``; None when nobody looked
+    #: application host to its ``commit``, ``running``, ``healthy`` and ``elsewhere``; None if not checked
     applications: Optional[Mapping[str, Mapping[str, Any]]] = None
-    #: whether drift closes its gate; else it is only told
+    #: whether drift fails its gate; else it is only reported
     refuse_drift: bool = False
     #: gate name to reason
     waivers: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    #: what the gate ``restorable`` foresaw of the pending migrations, or why it did not
+    #: the prediction of the gate ``restorable`` for the pending migrations, or the reason why there is none
     foresight: Union[Foresight, str] = "the gate restorable did not come that far"
 
     def release_users(self) -> List[str]:
-        """The roles as which the release connects; none where that is not known, which its own gate tells."""
+        """The roles as which the release connects; none where these are unknown, which another gate reports."""
         try:
             found = self.release_connections() if self.release_connections else {}
         except BackstopError:
@@ -50,13 +50,13 @@ class GateInputs:
         return sorted({settings.user for settings in found.values()})
 
 
-#: Tells what it found, or raises what closes the gate.
+#: Returns what it found, or raises the reason of a failure.
 Check = Callable[[Site, Session, GateInputs], str]
 
 
 def is_local(settings: Settings) -> bool:
-    """Whether the server of a connection runs on this host, as far as its address tells: nobody can listen on another
-    host's."""
+    """Whether the server of a connection runs on this host, by its address: a socket can only be bound to a local
+    address."""
     if settings.host.startswith("/"):
         return True
     try:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Gate: what is tried acts on nothing but the copy; and what the migrations will send out on the live database."""
+"""Gate: trials affect only the copy; and what the migrations will send to other servers from the live database."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Gates on the migrations: exactly the expected ones are pending, and they stay within their database."""
+"""Gates on the migrations: exactly the expected ones are pending, and they affect only their database."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def migrations(site: Site, session: Session, question: GateInputs) -> str:
     problems = state.problems(question.expected)
     if problems:
         told = ["%s: %s" % (problem.message, ", ".join(problem.names)) for problem in problems]
-        # Each once: where a migration is edited, the next is often unknown for the same reason.
+        # List each only once: an edited migration often makes the next one unknown for the same reason.
         hints = list(dict.fromkeys(problem.hint for problem in problems))
         raise Refused("; ".join(told), hint=remedy("; ".join(["%s"] * len(hints)), *hints))
     return "pending: %s" % (", ".join(state.pending) or "none")

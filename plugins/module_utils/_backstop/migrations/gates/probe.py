@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Gates on what a rollback would need: tried in scratch names, as this role, with the database's own definitions."""
+"""Gates on the needs of a rollback, tried with this role under scratch names, on the database's own definitions."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relpersistence <> 't' AND {user
 
 
 def invalid_indexes(_site: Site, session: Session, _question: GateInputs) -> str:
-    """What a failed CREATE INDEX or REINDEX CONCURRENTLY left. No query uses it, but every write pays for it; pg_dump
-    leaves it out, so that it would be gone after a rollback."""
+    """Indexes that a failed CREATE INDEX or REINDEX CONCURRENTLY left. Queries do not use them, but writes maintain
+    them; pg_dump omits them, so they would be missing after a rollback."""
     found, remedies = [], []
     for index, table, builder, attached, copy in session.rows(_INVALID_INDEXES):
         if builder is not None:
@@ -108,7 +108,7 @@ def swappable(site: Site, session: Session, _question: GateInputs) -> str:
 
 
 def swap_rights(site: Site, session: Session, _question: GateInputs) -> str:
-    """All that a swap does, on a scratch database: make it, end a session in it, rename it, drop it."""
+    """The actions of a swap, on a scratch database: create it, terminate a session in it, rename it, drop it."""
     with scratch_database(site, session, "probe") as (admin, name):
         other = name_for(site, "probed")
         drop_scratch_database(admin, other)
@@ -120,7 +120,7 @@ def swap_rights(site: Site, session: Session, _question: GateInputs) -> str:
 
 
 def _rename(admin: Session, name: str, other: str) -> None:
-    """The server waits some seconds by itself for a session that is just ending."""
+    """Rename a database. The server itself waits some seconds for an ending session."""
     try:
         admin.execute("ALTER DATABASE %s RENAME TO %s" % (quote_identifier(name), quote_identifier(other)))
     except BackstopError as error:
@@ -132,9 +132,9 @@ def _rename(admin: Session, name: str, other: str) -> None:
 
 
 def restorable(site: Site, session: Session, question: GateInputs) -> str:
-    """Every entry of an archive can be restored by this role: tried with the definitions alone, no row is copied.
+    """This role can restore every entry of an archive: tried with the definitions alone, without rows.
 
-    What the pending migrations do is looked at in the same place.
+    The effects of the pending migrations are predicted in the same database.
     """
     tools = _tools(site, session)
     with scratch_database(site, session, "restorable") as (_admin, name), tempfile.TemporaryDirectory() as folder:
@@ -159,7 +159,7 @@ def restorable(site: Site, session: Session, question: GateInputs) -> str:
 
 
 def lock_table(_site: Site, session: Session, _question: GateInputs) -> str:
-    """A backup and a swap lock every table and its indexes in one transaction; a restore in place much more."""
+    """A backup and a swap lock every table and its indexes in one transaction; a restore in place locks much more."""
     needed = locks.to_read_everything(session)
     locks.require_room(session, needed, "to lock every table in one transaction, as a backup and a rollback do")
     table = locks.lock_table(session)
@@ -168,7 +168,7 @@ def lock_table(_site: Site, session: Session, _question: GateInputs) -> str:
 
 
 def fits_in_place(session: Session) -> bool:
-    """Whether all that is there can be dropped and made again in one transaction."""
+    """Whether all objects can be dropped and created again in one transaction."""
     return locks.lock_table(session).holds(2 * locks.to_drop_everything(session))
 
 

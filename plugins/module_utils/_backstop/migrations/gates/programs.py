@@ -26,8 +26,8 @@ def client_tools(site: Site, session: Session, _question: GateInputs) -> str:
 
 
 def server_programs(site: Site, session: Session, question: GateInputs) -> str:
-    """An upgraded package under a running server breaks what loads a library from disk: the first function of a
-    restore, in a new session, fails with an undefined symbol, while a dump still works."""
+    """A package upgrade under a running server breaks what loads a library from disk: in a new session, the first
+    function call of a restore fails with an undefined symbol, while a dump still works."""
     running = _plain_version(server.version_text(session))
     _load_a_library(site)
     on_disk = _version_on_disk(site, session)
@@ -55,7 +55,7 @@ def server_programs(site: Site, session: Session, question: GateInputs) -> str:
 
 
 def _declared(text: str) -> str:
-    """The version in what a person copied: ``postgres (PostgreSQL) 15.18 (Debian ...)``, or that alone."""
+    """The version in a user's text: ``postgres (PostgreSQL) 15.18 (Debian ...)``, or only the version."""
     match = re.search(r"\d+(?:\.\d+|[a-z]+\d+)*", text)
     if match is None:
         raise Refused(
@@ -68,12 +68,12 @@ def _declared(text: str) -> str:
 
 
 def _load_a_library(site: Site) -> None:
-    """In a session of its own: one that loaded it before the upgrade would not notice."""
+    """In a new session: one that loaded it before the upgrade would not notice."""
     try:
         with site.connect() as session:
             session.execute("DO $$ BEGIN END $$ LANGUAGE plpgsql")
     except BackstopError as error:
-        if error.sqlstate == sqlstates.UNDEFINED_OBJECT:  # the database was made without plpgsql
+        if error.sqlstate == sqlstates.UNDEFINED_OBJECT:  # the database was created without plpgsql
             return
         raise Refused(
             "The server cannot load its own library in a new session",
@@ -89,9 +89,9 @@ def _version_on_disk(site: Site, session: Session) -> Optional[str]:
 
 
 def _program_of(backend: int) -> Optional[str]:
-    """Path of the program that the server of this backend was started from; None where that cannot be told.
+    """Path of the server program that this backend was started from; None if unknown.
 
-    A backend names itself "postgres: ..."; the command line of its parent, which everybody may read, has the path.
+    A backend shows itself as "postgres: ..."; the command line of its parent, which every user can read, has the path.
     """
     said = _command(backend)
     if said.startswith("postgres:"):
@@ -116,6 +116,6 @@ def _parent(pid: int) -> int:
 
 
 def _plain_version(text: str) -> str:
-    """Without what a packager adds: ``15.18 (Debian 15.18-1)``."""
+    """Without the packager's suffix: ``15.18 (Debian 15.18-1)``."""
     match = re.match(r"[\d.]+(?:[a-z]+\d+)?", text)
     return match.group() if match else text

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Gates on what else is going on: other operations, the application's health, standbys."""
+"""Gates on the environment: other operations, the application's health, standbys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .inputs import GateInputs
 
 
 def other_operations(site: Site, session: Session, _question: GateInputs) -> str:
-    """One that the same deploy left behind is none other: it is taken up, or set aside."""
+    """An interrupted deploy of the same database does not count: it is continued or closed."""
     others = _open_operations(site)
     for operation in others:
         alive = is_alive(operation.header.get("controller") or {})
@@ -44,13 +44,13 @@ def other_operations(site: Site, session: Session, _question: GateInputs) -> str
 
 
 def _open_operations(site: Site) -> List[Operation]:
-    """Open operations of this database, besides our own."""
+    """Open operations of this database, except our own."""
     own = site.operation.id if site.operation else None
     return [operation for operation in open_operations(site.store, site.database) if operation.id != own]
 
 
 def application(site: Site, session: Session, question: GateInputs) -> str:
-    """Before a migration: afterwards one could not tell what made it sick. A deploy without one may be its cure."""
+    """Checked before a migration, to know later whether it caused a problem. A deploy without one may be the fix."""
     if question.applications is None:
         raise CouldNotVerify(
             "Nobody looked whether the application is healthy",
@@ -99,9 +99,9 @@ def _sick(state: Mapping[str, Any]) -> str:
 
 
 def other_programs(site: Site, session: Session, question: GateInputs) -> str:
-    """For people to know: what a deploy does not restart keeps the release that it was started with.
+    """For information only: applications that a deploy does not restart keep their release.
 
-    And a session that is in the database when the application has stopped is ended, or waited for.
+    A session that is in the database when the application has stopped is ended, or waited for.
     """
     programs = [
         "%s: %s" % (host, name)
@@ -120,8 +120,8 @@ def other_programs(site: Site, session: Session, question: GateInputs) -> str:
 
 
 def standbys(site: Site, _session: Session, _question: GateInputs) -> str:
-    """For people to know: a standby follows all of this, and a session on it outlives a swap. Closed where a COMMIT
-    would wait for one that is gone."""
+    """For information: a standby replays all of this, and its sessions survive a swap. Fails where a COMMIT would wait
+    for an unreachable standby."""
     with site.administer() as admin:
         replication.require_confirming(admin)
         found = [str(standby) for standby in replication.standbys(admin)]
@@ -131,7 +131,7 @@ def standbys(site: Site, _session: Session, _question: GateInputs) -> str:
 
 
 def collations(_site: Site, session: Session, _question: GateInputs) -> str:
-    """For people to know: the drill proves that a backup can be restored, with the versions of today."""
+    """For information only: the drill proves that a backup can be restored with today's versions."""
     found = collation_versions.mismatches(session)
     if not found:
         return "of the versions that the system has"
