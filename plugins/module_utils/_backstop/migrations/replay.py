@@ -118,7 +118,7 @@ def _without_reprinted(
     return {how: [key for key in keys if key in left[how] and key in mixed[how]] for how, keys in found.items()}
 
 
-# Applied, but not there
+# Applied, but missing
 
 
 def missing_objects(site: Site, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:

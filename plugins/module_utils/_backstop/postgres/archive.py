@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Archives: pg_dump's custom or directory format written, read whole, restored into an empty database."""
+"""Archives: writing pg_dump's custom or directory format, reading all of it, restoring it into an empty database."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from . import restore_failures
 from .client_tools import ClientTools
 from .connection import Settings
 
-#: Settings that a role or a database may have and that would end our programs: they lift them only later themselves.
+#: Settings of a role or a database that would stop pg_dump and pg_restore, which reset them only later.
 _UNHINDERED = "-c default_transaction_read_only=off -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
 _RESTORE_OPTIONS = "-c lc_monetary=C " + _UNHINDERED
-#: Text of timestamps and of money in an archive follows such settings too.
+#: Settings that change the text of timestamps and of money in an archive.
 _DUMP_OPTIONS = "-c timezone=UTC -c datestyle=ISO -c extra_float_digits=3 " + _RESTORE_OPTIONS
-#: Under these alone is the text of definitions the same, whatever a role or a database sets.
+#: Definitions only have the same text under these settings, whatever a role or a database sets.
 _COMPARABLE_OPTIONS = (
     _DUMP_OPTIONS + " -c role=none -c quote_all_identifiers=off -c bytea_output=hex -c xmlbinary=base64"
     " -c standard_conforming_strings=on"
 )
-#: Seconds that pg_dump waits for a lock before it gives up.
+#: Lock timeout of pg_dump, in seconds.
 LOCK_WAIT_SECONDS = 10
-#: Where an archive is: a file, a directory, or an encrypted file, which is decrypted into pg_restore and never on disk.
+#: The archive: a file, a directory, or an encrypted file, which is decrypted into pg_restore and never to disk.
 Source = Union[str, Encrypted]
 _END_OF_SQL = b"-- PostgreSQL database dump complete"
 _END_OF_ROLES = b"-- PostgreSQL database cluster dump complete"
 
 
 def choose_compression(tools: ClientTools) -> str:
-    """The value for ``--compress``: zstd where the client was built with it (16 and newer can be), else fast gzip.
+    """The value for ``--compress``: zstd if the client was built with it (possible since 16), else fast gzip.
 
-    Level 1 of gzip costs 0.4 of the processor time of the default level 6 and gives 12 % more bytes.
+    Level 1 of gzip takes 40 % of the CPU time of the default level 6, and its output is 12 % larger.
     """
     if tools.major >= 16:
-        # pg_dump refuses a method it was not built with before it connects.
+        # pg_dump refuses an unsupported method before it connects.
         argv = [tools.pg_dump, "-w", "-Fc", "--compress=zstd:1", "-d", "host=/nonexistent/backstop"]
         if "compression" not in run(argv, timeout=30).stderr:
             return "zstd:1"
@@ -68,12 +68,12 @@ def start_dump(
     lock_wait_seconds: int = LOCK_WAIT_SECONDS,
     keep_open: Sequence[int] = (),
 ) -> Running:
-    """Start pg_dump into a new archive at ``path``; the caller waits for it and judges its status.
+    """Start pg_dump into a new archive at ``path``; the caller waits for it and checks its status.
 
     :param path: None for standard output, which the caller reads
-    :param comparable: in UTF-8 and under settings that make equal definitions read equal
-    :param jobs: tables that are dumped at the same time, into a directory; 0 means into one file
-    :param relations: schema and name of the only ones to be dumped
+    :param comparable: in UTF-8 and with settings under which equal definitions have equal text
+    :param jobs: tables that are dumped in parallel, into a directory; 0 means into one file
+    :param relations: schema and name of the only relations to dump
     """
     argv = [
         tools.pg_dump,
@@ -95,7 +95,7 @@ def start_dump(
         # Patterns are read in the encoding of the dump.
         argv.append("--encoding=UTF8")
     if relations is not None:
-        # In these everything between double quotes is literal.
+        # In patterns everything between double quotes is literal.
         argv.append("--strict-names")
         argv += ["--table=" + qualified(schema, name) for schema, name in relations]
     return Running(
@@ -108,9 +108,9 @@ def start_dump(
 
 
 class EncryptedDump:
-    """What pg_dump writes to standard output, encrypted into a file and decoded to its end at the same time.
+    """pg_dump's standard output, encrypted into a file and decoded to its end at the same time.
 
-    Without an identity the file can never be read here again, so that it can be read is proved as it goes by.
+    Without an identity the file cannot be read here later, so the archive is verified while it is written.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class EncryptedDump:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        # Each thread ends when the programs do between which it carries, and must not find its pipes closed.
+        # Each thread ends when its programs do; its pipes must not be closed before.
         for program in (self._dump, self._target, self._decoding, self._listing):
             program.stop()
         self._tee.wait()
@@ -147,13 +147,13 @@ class EncryptedDump:
         self._listed += iter(lambda: os.read(self._listing.stdout.fileno(), 65536), b"")
 
     def wait_for_target(self) -> None:
-        """Wait until all that pg_dump wrote was handed on. It may have been cut off because nobody took it."""
+        """Wait until all of pg_dump's output was passed on. If encrypting failed, raise that error."""
         self._tee.wait()
         if self._tee.cut_off:
             self._target.finish()
 
     def finish(self) -> Tuple[str, List["Entry"]]:
-        """The sha256 of the encrypted file and the table of contents, once all is on disk and was decoded."""
+        """The sha256 of the encrypted file and the table of contents, once all is on disk and decoded."""
         self._tee.wait()
         digest = self._target.finish()
         self._decoding.check("The archive cannot be read to its end")
@@ -177,14 +177,14 @@ def dump_roles(tools: ClientTools, settings: Settings, keep_open: Sequence[int] 
 
 
 def _read_by(argv: List[str], source: Source, keep_open: Sequence[int]) -> Dict[str, Any]:
-    """How to start a pg_restore that reads an archive: its arguments, and who decrypts for it."""
+    """How to start a pg_restore that reads an archive: its arguments, and the program that decrypts for it."""
     if isinstance(source, Encrypted):
         return {"argv": argv, "fed_by": Decrypting(source, keep_open), "keep_open": keep_open}
     return {"argv": [*argv, source], "keep_open": keep_open}
 
 
 def decode(tools: ClientTools, source: Source, keep_open: Sequence[int] = (), target: str = os.devnull) -> None:
-    """Read and decompress the whole archive. ``pg_restore --list`` would accept one that was cut in half.
+    """Read and decompress the whole archive, because ``pg_restore --list`` would accept a truncated one.
 
     :param target: where to write it as plain SQL
     """
@@ -203,7 +203,7 @@ def _ends_with(path: str, mark: bytes) -> bool:
 
 
 def size_of(path: str) -> int:
-    """Bytes of an archive: of its file, or of all in its directory."""
+    """Size of an archive in bytes: of its file, or of all files in its directory."""
     if os.path.isdir(path):
         return sum(entry.stat().st_size for entry in os.scandir(path))
     return os.path.getsize(path)
@@ -218,7 +218,7 @@ class Entry:
 
 
 def contents(tools: ClientTools, source: Source) -> List[Entry]:
-    """The table of contents. It says nothing about whether the data can be read: see decode()."""
+    """The table of contents. It does not show whether the data can be read: see decode()."""
     how = _read_by([tools.pg_restore, "--list"], source, ())
     return _entries(run(**how, check="The archive's table of contents cannot be read").stdout)
 
@@ -228,14 +228,14 @@ def _entries(listing: str) -> List[Entry]:
     return [Entry(int(line.split(";", 1)[0]), line) for line in lines]
 
 
-#: TABLE DATA entries bear the oid that the table had when it was dumped.
+#: TABLE DATA entries contain the oid that the table had when it was dumped.
 _TABLE_DATA = re.compile(r"\d+; \d+ (\d+) TABLE DATA (.*)")
 
 
 def rows_of(entries: Sequence[Entry], oid: int, schema: str, name: str) -> Entry:
     """The one entry that holds the rows of a table.
 
-    :param oid: of the table when it was dumped, as the manifest has it
+    :param oid: of the table when it was dumped, as in the manifest
     :raises BackstopError: there is none, or more than one
     """
     # As the listing prints names: it has one line for each entry.
@@ -243,7 +243,7 @@ def rows_of(entries: Sequence[Entry], oid: int, schema: str, name: str) -> Entry
     found = []
     for entry in entries:
         match = _TABLE_DATA.fullmatch(entry.line)
-        # In an archive that is not in UTF-8 a name may not be readable; then the oid alone has to do.
+        # If the archive is not in UTF-8, a name may be unreadable; then the oid alone decides.
         if match and int(match.group(1)) == oid and (match.group(2).startswith(printed) or "\ufffd" in entry.line):
             found.append(entry)
     if len(found) != 1:
@@ -259,13 +259,13 @@ _COLUMN = re.compile(r'"(?:[^"]|"")*"|[^\s,()"]+')
 
 
 class CopyBlock:
-    """The rows of one table as an archive has them, to be read by COPY ... FROM STDIN up to their end mark."""
+    """The rows of one table in an archive, as input for COPY ... FROM STDIN, up to their end mark."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         #: encoding of names and rows
         self.encoding = "UTF8"
-        #: the columns that each row has, in their order
+        #: the columns of each row, in order
         self.columns: List[str] = []
         #: whether the end mark was read
         self.ended = False
@@ -309,7 +309,7 @@ def rows_to_copy(
 ) -> Iterator[CopyBlock]:
     """The rows of one entry of an archive.
 
-    :raises BackstopError: at the end of the block, when the end mark was not reached or pg_restore failed
+    :raises BackstopError: at the end of the block, if the end mark was not reached or pg_restore failed
     """
     with tempfile.NamedTemporaryFile("w", prefix="backstop-", suffix=".list", encoding="utf-8") as listing:
         listing.write(entry.line + "\n")
@@ -336,10 +336,10 @@ def restore(
     schema_only: bool = False,
     keep_open: Sequence[int] = (),
 ) -> None:
-    """Restore an archive into the (empty) database of the settings; the first error ends it.
+    """Restore an archive into the (empty) database of the settings; stops at the first error.
 
-    An encrypted one is restored by one job: pg_restore reads it from a pipe, which cannot be read at two places.
-    Subscriptions are left out: a restored one would take over the slot of the live one.
+    An encrypted archive is restored by one job, because pg_restore reads it from a pipe and cannot seek.
+    Subscriptions are left out: a restored one would take over the live one's slot.
 
     :raises BackstopError: names the object that failed, the cause, and what to do about it
     """
@@ -362,12 +362,12 @@ def restore(
 def start_script(
     tools: ClientTools, source: Source, *, data_of: Optional[str] = None, keep_open: Sequence[int] = ()
 ) -> Running:
-    """Start writing an archive as a script of SQL to standard output; the caller reads it and judges the status.
+    """Start writing an archive as an SQL script to standard output; the caller reads it and checks the status.
 
-    With one BEGIN at its start and one COMMIT at its end: without ``--single-transaction`` large objects bring a BEGIN
-    and a COMMIT of their own.
+    It has one BEGIN at the start and one COMMIT at the end: without ``--single-transaction`` large objects have their
+    own BEGIN and COMMIT.
 
-    :param data_of: a file with the entries of contents() to write, only their rows; default is everything
+    :param data_of: a file with entries of contents(): only their rows are written; default is everything
     """
     argv = [tools.pg_restore, "--single-transaction", "--no-subscriptions", "--file=-"]
     if data_of:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Tables, columns, keys and sequences of a database, and what no digest covers."""
+"""Tables, columns, keys and sequences of a database, and what digests do not cover."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ USER_SCHEMA = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspna
 NOT_OF_EXTENSION = (
     "NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = '%s'::regclass AND e.objid = %s AND e.deptype = 'e')"
 )
-#: Condition on alias c (pg_class): pg_dump carries what it holds. Of an extension's members these are the tables and
-#: sequences that it registered with pg_extension_config_dump(), in whatever schema.
+#: Condition on alias c (pg_class): pg_dump dumps its data. Of an extension's members these are the tables and
+#: sequences that it registered with pg_extension_config_dump(), in any schema.
 CARRIED = "(%s AND %s OR EXISTS (SELECT 1 FROM pg_extension x WHERE c.oid = ANY (x.extconfig)))" % (
     USER_SCHEMA,
     NOT_OF_EXTENSION % ("pg_class", "c.oid"),
@@ -58,7 +58,7 @@ ORDER BY n.nspname, c.relname
 
 
 def tables(session: Session) -> List[Table]:
-    """Every table whose rows a dump carries, partitions included (the partitioned parents hold no rows)."""
+    """Every table whose rows a dump contains, partitions included (partitioned parents hold no rows)."""
     rows = session.rows(_TABLES)
     return [
         Table(
@@ -80,7 +80,7 @@ def tables(session: Session) -> List[Table]:
 
 
 def analyze(session: Session) -> None:
-    """Update the statistics without reaching another server, as ANALYZE does for the parents of foreign tables."""
+    """Update the statistics without connecting to another server, as ANALYZE does for parents of foreign tables."""
     left = session.rows(
         "WITH RECURSIVE reaching(oid) AS (SELECT i.inhparent FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
         " WHERE c.relkind = 'f' UNION SELECT i.inhparent FROM pg_inherits i JOIN reaching r ON r.oid = i.inhrelid)"
@@ -103,10 +103,10 @@ def locked_by_dump(session: Session) -> "List[Relation]":
 def find_table(
     session: Session, text: str, default_schema: str = "public", known: Optional[Sequence[Table]] = None
 ) -> Table:
-    """The table that a person means.
+    """The table with this name.
 
-    :param known: what tables() has just said
-    :raises Refused: lists the near names when there is none
+    :param known: the latest result of tables()
+    :raises Refused: lists similar names when there is none
     """
     schema, name = parse_table_name(text)
     known = tables(session) if known is None else known
@@ -133,14 +133,14 @@ Relation = Tuple[str, str, int]
 
 @dataclasses.dataclass(frozen=True)
 class TableFamily:
-    """What a person means by the name of a table: the table, or all partitions of a partitioned one."""
+    """A table, or all partitions of a partitioned table, by its name."""
 
     schema: str
     name: str
     oid: int
     #: the tables that hold the rows
     leaves: Tuple[Table, ...]
-    #: every relation of it: the leaves and, of a partitioned table, those above them
+    #: all relations: the leaves and, for a partitioned table, those above them
     relations: Tuple[Relation, ...]
 
     @property
@@ -153,9 +153,9 @@ class TableFamily:
 
 
 def find_family(session: Session, text: str, default_schema: str = "public") -> TableFamily:
-    """The table that a person means; of a partitioned one all partitions.
+    """The table with this name; for a partitioned one all partitions.
 
-    :raises Refused: lists the near names when there is none
+    :raises Refused: lists similar names when there is none
     """
     wanted_schema, name = parse_table_name(text)
     schema = wanted_schema or default_schema
@@ -212,12 +212,12 @@ _SEQUENCES = (
 
 
 def sequences(session: Session) -> Dict[str, Optional[int]]:
-    """Last value of each sequence, None for one that was never used. Sequences are not transactional."""
+    """Last value of each sequence, None for an unused one. Sequences are not transactional."""
     return {str(name): None if value is None else int(value) for name, value, _down in session.rows(_SEQUENCES)}
 
 
 def descending_sequences(session: Session) -> Set[str]:
-    """The sequences that count downwards."""
+    """The descending sequences."""
     return {str(name) for name, _value, down in session.rows(_SEQUENCES) if down}
 
 
@@ -225,8 +225,8 @@ def extensions(session: Session) -> Dict[str, str]:
     return dict(session.rows("SELECT extname::text, extversion FROM pg_extension ORDER BY 1"))
 
 
-#: Objects of the server's own whose privileges pg_dump does not write, where they are not those that initdb gave: the
-#: built-in languages and information_schema. Those of pg_catalog it writes (both seen with 15).
+#: System objects whose changed privileges pg_dump does not write: the built-in languages and information_schema. For
+#: pg_catalog it writes them (both seen with 15).
 SYSTEM_PRIVILEGES = """
 WITH objects(classid, objid, part, acl, usual) AS (
   SELECT 'pg_language'::regclass, oid, 0, lanacl, acldefault('l', lanowner) FROM pg_language WHERE NOT lanispl
@@ -250,7 +250,7 @@ ORDER BY 1
 
 
 def not_covered(session: Session) -> List[Dict[str, str]]:
-    """What is in the archive or the database but not compared by digest, each with the reason."""
+    """What the archive or the database contains but digests do not cover, each with the reason."""
     found: List[Dict[str, str]] = []
 
     def note(kind: str, reason: str, sql: str) -> None:
@@ -287,7 +287,7 @@ def not_covered(session: Session) -> List[Dict[str, str]]:
     note(
         "user mapping",
         "options that this role may not see are not in the archive, and a restore does not bring them back",
-        # The view tells its own superusers and owners all; to everybody else it says NULL, as where there are none.
+        # The view shows options to superusers and to their owners; to other roles it shows NULL, as if there were none.
         "SELECT usename || ' on server ' || srvname FROM pg_user_mappings WHERE umoptions IS NULL AND NOT (SELECT"
         " rolsuper FROM pg_roles WHERE rolname = current_user) ORDER BY 1",
     )

@@ -4,8 +4,8 @@
 
 """Finding PostgreSQL's client programs of the server's major version.
 
-An older pg_dump refuses a newer server; a newer pg_restore sends settings that an older server does not know
-(``transaction_timeout``, 17): so the majors must be equal.
+An older pg_dump refuses a newer server; a newer pg_restore uses settings that an older server does not know
+(``transaction_timeout``, 17). So the major versions must be equal.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def find_client_tools(major: int, folder: Optional[str] = None) -> ClientTools:
     """The client programs for a server of this major version.
 
     :param folder: look only there
-    :raises Refused: names the versions that were found and the package that is missing
+    :raises Refused: names the versions that were found and the missing package
     """
     seen: Dict[str, str] = {}
     if folder:

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Collations that the system provides in another version than that which a database was built with.
+"""Collations for which the system provides another version than the one a database was built with.
 
-Its indexes may be in an order that is none any more: rows are not found, duplicates get in. A database that is restored
-from a dump is built anew, with today's versions; a retired one that comes back is as it was.
+Indexes may no longer be sorted correctly: rows are not found, duplicates get in. A database that is restored from a
+dump is built with the current versions; a retired one that goes live again is not.
 """
 
 from __future__ import annotations

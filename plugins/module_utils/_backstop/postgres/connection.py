@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Connections to PostgreSQL: reading what the user gave, connecting, errors that say what to do.
+"""Connections to PostgreSQL: reading the user's settings, connecting, errors that tell the user what to do.
 
 This is the only file that imports psycopg2.
 """
@@ -29,14 +29,14 @@ try:
     import psycopg2.extensions
 
     PSYCOPG2_ERROR: Optional[ImportError] = None
-except ImportError as missing:  # reported by require_driver, where it can be told what to install
+except ImportError as missing:  # require_driver reports it, with what to install
     PSYCOPG2_ERROR = missing
 
-#: What the driver raises; nothing when there is no driver.
+#: The driver's errors; empty without a driver.
 DRIVER_ERRORS: Tuple[Type[BaseException], ...] = (psycopg2.Error,) if PSYCOPG2_ERROR is None else ()
 
-#: Session settings under which a row always has the same text, and under which no timeout of a role or database
-#: breaks a long snapshot (an idle_in_transaction_session_timeout would invalidate an exported one).
+#: Session settings under which a row always has the same text, and without timeouts of a role or database, which would
+#: end a long snapshot (an idle_in_transaction_session_timeout would invalidate an exported one).
 PINNED_SETTINGS = (
     ("statement_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
@@ -54,7 +54,7 @@ PINNED_SETTINGS = (
     ("synchronize_seqscans", "off"),
     ("default_transaction_read_only", "off"),
 )
-#: The same, for servers that have them: since which server_version_num, what.
+#: Further settings, with the server_version_num from which servers have them.
 _NEWER_PINNED_SETTINGS = ((140000, "idle_session_timeout", "0"), (170000, "transaction_timeout", "0"))
 
 #: https://www.prisma.io/docs/orm/overview/databases/postgresql#arguments
@@ -75,14 +75,14 @@ _FIELDS = {"url", "host", "port", "user", "password", "database", "sslmode", "ss
 
 
 def _host(netloc: str) -> str:
-    """The host of a URL as it is written there: the directory of a socket may have capital letters."""
+    """The host of a URL in its original case: a socket directory may have capital letters."""
     host = netloc.rpartition("@")[2]
     return unquote(host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0])
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Where and as whom to connect. The password never shows in repr()."""
+    """Where to connect, and as which user. The password never shows in repr()."""
 
     host: str = "localhost"
     port: int = 5432
@@ -101,7 +101,7 @@ class Settings:
     def from_mapping(cls, given: Mapping[str, Any], base: Optional["Settings"] = None) -> "Settings":
         """Read the O(connection) option: a url, or single fields, or fields that override those of the url.
 
-        :param base: settings that count where the mapping says nothing
+        :param base: defaults for fields that the mapping lacks
         """
         unknown = sorted(set(given) - _FIELDS)
         if unknown:
@@ -146,7 +146,7 @@ class Settings:
                 "The connection URL is not one of PostgreSQL", found=what, expected="postgresql://...", hint=hint
             )
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        # To Prisma and libpq the parameter, often the directory of a socket, counts more than the host before it.
+        # In Prisma and libpq the parameter host, often a socket directory, overrides the host before it.
         host = query.get("host", "") or _host(parts.netloc)
         prisma = tuple(sorted((key, value) for key, value in query.items() if key in _PRISMA_PARAMETERS - {"schema"}))
         return cls(
@@ -156,7 +156,7 @@ class Settings:
             password=unquote(parts.password or ""),
             database=unquote(parts.path.lstrip("/")),
             sslmode=query.get("sslmode", ""),
-            # Prisma calls the file of the authority's certificate sslcert, libpq sslrootcert.
+            # Prisma's sslcert is the CA certificate, which libpq calls sslrootcert.
             sslrootcert=query.get("sslrootcert", "") or query.get("sslcert", ""),
             connect_timeout=int(query["connect_timeout"]) if query.get("connect_timeout", "").isdigit() else 10,
             schema=query.get("schema", "public"),
@@ -167,7 +167,7 @@ class Settings:
         return dataclasses.replace(self, database=database)
 
     def url(self, database: Optional[str] = None) -> str:
-        """The URL for Prisma; it holds the password."""
+        """The URL for Prisma; it contains the password."""
         query: List[Tuple[str, str]] = [("schema", self.schema), *self.prisma]
         if self.sslmode:
             query.append(("sslmode", self.sslmode))
@@ -189,23 +189,23 @@ class Settings:
 
     @property
     def masked(self) -> str:
-        """Where the connection goes, fit to be shown: no password, no parameters."""
+        """The target of the connection for messages: without password and parameters."""
         return "postgresql://%s@%s:%d/%s" % (self.user, self.host, self.port, self.database)
 
     @property
     def secrets(self) -> List[str]:
-        """Every form in which the password can show."""
+        """Every form in which the password can appear."""
         return sorted(encoded_forms(self.password)) if self.password else []
 
     def conninfo(self) -> str:
-        """A libpq connection string without password, safe for argv whatever the database is called."""
+        """A libpq connection string without password, safe for argv with any database name."""
         pairs = (("host", self.host), ("port", str(self.port)), ("user", self.user), ("dbname", self.database))
         return " ".join(
             "%s='%s'" % (key, value.replace("\\", "\\\\").replace("'", "\\'")) for key, value in pairs if value
         )
 
     def client_environment(self, options: str = "") -> Dict[str, str]:
-        """What libpq programs need beside conninfo(). The password travels in the child's environment alone."""
+        """What libpq programs need besides conninfo(). The password is only in the child's environment."""
         environment = {
             "PGPASSWORD": self.password,
             "PGSSLMODE": self.sslmode,
@@ -259,7 +259,7 @@ class Session:
         return self.raw.cursor()
 
     def execute(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> int:
-        """Run a statement; the number of rows it touched."""
+        """Run a statement; the number of affected rows."""
         with database_errors(), self.raw.cursor() as cursor:
             cursor.execute(sql, parameters)
             return int(cursor.rowcount)
@@ -289,14 +289,14 @@ class Session:
             cursor.copy_expert(sql, stream)
 
     def copy_in(self, sql: str, stream: Any) -> int:
-        """Feed COPY ... FROM STDIN from something that can be read; the number of rows."""
+        """Run COPY ... FROM STDIN with a readable object as input; the number of rows."""
         with database_errors(), self.raw.cursor() as cursor:
             cursor.copy_expert(sql, stream)
             return int(cursor.rowcount)
 
     @property
     def backend(self) -> int:
-        """Process id of the server's side."""
+        """Process id of the server process (backend)."""
         return int(self.raw.get_backend_pid())
 
     @property
@@ -305,7 +305,7 @@ class Session:
 
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
-        """On an error only what the block did is rolled back; outside of a transaction there is nothing to keep."""
+        """A savepoint: on an error only the block is rolled back; outside of a transaction it does nothing."""
         if not self.in_transaction:
             yield
             return
@@ -335,8 +335,8 @@ def connect(settings: Settings, *, pinned: bool = True, name: str = "backstop") 
     """Open a session.
 
     :param pinned: with PINNED_SETTINGS; False leaves the session as the role and database set it
-    :param name: application_name, by which other sessions can tell it
-    :raises Refused: for everything that the user can mend: password, address, name, rights
+    :param name: application_name, by which other sessions can recognise it
+    :raises Refused: for everything that the user can fix: password, address, name, privileges
     """
     require_driver()
     if not settings.database:
@@ -355,7 +355,7 @@ def connect(settings: Settings, *, pinned: bool = True, name: str = "backstop") 
 
 
 def _lift_statement_timeout(session: Session) -> None:
-    """By SET, not by a startup option, which poolers refuse: so the database's own timeout may cut off even this."""
+    """With SET, because poolers refuse startup options: so the database's own timeout may end even this statement."""
     for attempts_left in reversed(range(10)):
         try:
             session.execute("SET statement_timeout = 0")
@@ -366,7 +366,7 @@ def _lift_statement_timeout(session: Session) -> None:
 
 
 def _arguments(settings: Settings, name: str) -> Dict[str, Any]:
-    """What the driver is given to connect."""
+    """The driver's connection arguments."""
     arguments: Dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
@@ -377,16 +377,16 @@ def _arguments(settings: Settings, name: str) -> Dict[str, Any]:
         "sslrootcert": settings.sslrootcert,
         "connect_timeout": settings.connect_timeout,
         "application_name": name,
-        # psycopg2 reads it when it connects, and decodes by it.
+        # psycopg2 reads it when it connects, and uses it to decode.
         "client_encoding": "UTF8",
     }
     return {key: value for key, value in arguments.items() if value}
 
 
 def execute_within(settings: Settings, sql: str, seconds: float, name: str = "backstop") -> bool:
-    """Run one statement in a connection of its own; False when it has not ended in time.
+    """Run one statement in a separate connection; False when it has not ended in time.
 
-    The connection is closed then; what that does to the statement is for the other side to say.
+    The connection is then closed; what happens to the statement depends on the server.
     """
     require_driver()
     deadline = time.monotonic() + seconds
@@ -401,7 +401,7 @@ def execute_within(settings: Settings, sql: str, seconds: float, name: str = "ba
 
 
 def _ended(raw: Any, deadline: float) -> bool:
-    """Wait until an asynchronous connection has nothing to do, or time is up."""
+    """Wait until an asynchronous connection is idle, or until the deadline."""
     while True:
         state = raw.poll()
         if state == psycopg2.extensions.POLL_OK:
@@ -417,7 +417,7 @@ def _ended(raw: Any, deadline: float) -> bool:
 def _connect_error(text: str, settings: Settings) -> Refused:
     said = " ".join(text.split()) or "no reason given"
     said = re.sub(r"connection to server .*? failed: ", "", said)
-    # Judged before secrets are hidden: a short password may be part of a word.
+    # Decided before secrets are hidden: a short password may be part of a word.
     shown = redact(said, settings.secrets)
     where = "%s:%d" % (settings.host, settings.port)
     rules = (
@@ -500,8 +500,8 @@ def _missing_database(said: str, settings: Settings) -> Refused:
 
 @contextlib.contextmanager
 def database_errors() -> Iterator[None]:
-    """Turn errors of the driver into ours; :attr:`BackstopError.sqlstate` is the server's code, ``details`` keep
-    in ``broken`` whether the connection is lost, as when the server restarts: it may be there again soon."""
+    """Turn the driver's errors into ours. :attr:`BackstopError.sqlstate` is the server's code; ``details["broken"]``
+    shows whether the connection was lost, as in a restart, after which it may soon work again."""
     try:
         yield
     except DRIVER_ERRORS as error:
@@ -510,7 +510,7 @@ def database_errors() -> Iterator[None]:
 
 #: The session was ended: by an administrator or a shutdown, by a crash, or before it began.
 _ENDED_STATES = (sqlstates.ADMIN_SHUTDOWN, sqlstates.CRASH_SHUTDOWN, sqlstates.CANNOT_CONNECT_NOW)
-#: What libpq says of a server that is down, restarts, or went away meanwhile.
+#: libpq's messages about a server that is down, restarts, or has disconnected.
 _NOT_THERE = (
     "Connection refused", "No such file or directory", "the database system is", "server closed the connection",
     "Connection reset", "terminating connection",

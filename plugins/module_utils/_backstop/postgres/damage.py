@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Tables that the server itself cannot read any more: told from all other failures, and found."""
+"""Damaged tables, which the server itself cannot read: recognising their errors, and finding them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ..base.tables import Table
 from . import digests
 from .connection import Session
 
-#: The server cannot read what it wrote.
+#: The server cannot read its own data files.
 DAMAGED = (sqlstates.DATA_CORRUPTED, sqlstates.INDEX_CORRUPTED, sqlstates.IO_ERROR)
 
 
 def is_damage(error: BackstopError) -> bool:
-    """Whether an error says that the server could not read a table's own data."""
+    """Whether an error reports that the server could not read a table's data."""
     return error.sqlstate in DAMAGED
 
 
 class DamagedTable(Refused):
-    """A table that cannot be read whole, so that nothing that needs all of it can be done."""
+    """A table that cannot be read completely, so operations that need all of it are impossible."""
 
     def __init__(self, table: str, error: BackstopError, needed_for: str) -> None:
         super().__init__(
@@ -44,7 +44,7 @@ class DamagedTable(Refused):
 
 
 def damaged_tables(session: Session, tables: Sequence[Table]) -> Dict[str, str]:
-    """Those that cannot be read whole, by full name, and what the server said. Reads all of them."""
+    """The tables that cannot be read completely, by full name, with the server's error message. Reads all tables."""
     found: Dict[str, str] = {}
     for table in tables:
         try:

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The properties that a database has beside its contents, and making another database with the same ones.
+"""The properties of a database apart from its contents, and creating another database with the same ones.
 
-pg_dump keeps them in the archive but pg_restore brings them back only with --create, under the old name.
+pg_dump keeps them in the archive, but pg_restore restores them only with --create, under the old name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .connection import Session
 from .replication import require_confirming
 from .server import major_version, other_sessions, terminate
 
-#: Settings that hold a list of identifiers: their stored text is already quoted, element by element
+#: Settings that hold a list of identifiers: each element is quoted already in the stored text
 #: (GUC_LIST_QUOTE; the list is that of src/bin/pg_dump/dumputils.c in version 18).
 _LISTS = {
     "local_preload_libraries",
@@ -75,7 +75,7 @@ def read_properties(session: Session, name: str) -> Dict[str, Any]:
 
 
 def create_database(session: Session, name: str, properties: Dict[str, Any]) -> None:
-    """Make an empty database from template0 with what can only be given at its making."""
+    """Create an empty database from template0 with the properties that can only be set at creation."""
     if not is_scratch(name):
         raise AssertionError("a new database must have a scratch name")
     require_confirming(session)
@@ -100,7 +100,7 @@ def create_database(session: Session, name: str, properties: Dict[str, Any]) -> 
 def copy_properties(session: Session, source: Dict[str, Any], name: str) -> List[str]:
     """Give a database the settings, comment and privileges of the source.
 
-    The connection limit and ALLOW_CONNECTIONS are left to the swap.
+    The swap sets the connection limit and ALLOW_CONNECTIONS.
 
     :returns: the statements that were run
     """
@@ -154,7 +154,7 @@ def _privilege_statements(quoted: str, source: Dict[str, Any], present: Dict[str
 
 
 def _read_acl_item(item: str) -> "tuple[str, str]":
-    """Grantee (empty for PUBLIC) and letters of an aclitem such as ``"odd name"=Tc/owner``."""
+    """Grantee (empty for PUBLIC) and privilege letters of an aclitem such as ``"odd name"=Tc/owner``."""
     match = re.match(r'(?:"((?:[^"]|"")*)"|([^="]*))=([A-Za-z*]*)/', item)
     if match is None:
         raise Refused("A privilege of the database cannot be read", found=item)
@@ -163,7 +163,7 @@ def _read_acl_item(item: str) -> "tuple[str, str]":
 
 
 def drop_scratch_database(session: Session, name: str) -> bool:
-    """Drop a scratch database with the sessions in it; True when there was one.
+    """Drop a scratch database and end its sessions; True if it existed.
 
     :raises Refused: for any other name
     """
@@ -179,7 +179,7 @@ def drop_scratch_database(session: Session, name: str) -> bool:
     except BackstopError as error:
         if error.sqlstate != sqlstates.INSUFFICIENT_PRIVILEGE:
             raise
-        # FORCE asks for the right to end an autovacuum worker too, which only a superuser has (seen with version 15).
+        # FORCE needs the right to end autovacuum workers too, which only superusers have (seen with version 15).
         # Without it the server ends those by itself, and we end the clients.
         terminate(session, other_sessions(session, name))
         session.execute(statement)
@@ -187,6 +187,6 @@ def drop_scratch_database(session: Session, name: str) -> bool:
 
 
 def scratch_databases(session: Session, operation_id: str) -> List[str]:
-    """The scratch databases that an operation made."""
+    """The scratch databases that an operation created."""
     names = [str(name) for (name,) in session.rows("SELECT datname FROM pg_database ORDER BY 1")]
     return [name for name in names if is_scratch(name) and belongs_to(name, operation_id)]

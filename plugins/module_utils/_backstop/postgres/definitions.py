@@ -4,8 +4,8 @@
 
 """The definition of every object of a database, normalised so that two databases can be compared.
 
-One entry for each object: its kind and identity are the key; owner, privileges and definition the value.
-Identities never hold an oid. Members of extensions are left out, the extensions themselves stand for them.
+One entry for each object: its kind and identity are the key; owner, privileges and definition are the value.
+Identities never contain an oid. Members of extensions are left out; the extensions represent them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .connection import Session
 #: Key "kind identity", value the normalised text.
 Definitions = Dict[str, str]
 
-#: No privileges at all is not the default.
+#: An empty ACL differs from the default (NULL).
 _ACL = (
     "(SELECT coalesce(string_agg(a::text, ', ' ORDER BY a::text), CASE WHEN count(list) = 0 THEN 'default' ELSE 'none'"
     " END) FROM (SELECT %s AS list) l LEFT JOIN LATERAL unnest(list) a ON true)"
 )
-#: Null where the privileges are those that a new object has: a dump does not write them, a restore leaves them unset.
+#: NULL where the privileges are the default of a new object: a dump omits them, and a restore leaves them unset.
 _UNLESS_DEFAULT = (
     "CASE WHEN (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(%s) a) IS DISTINCT FROM (SELECT"
     " array_agg(a::text ORDER BY a::text) FROM unnest(acldefault(%s, %s)) a) THEN %s END"
@@ -34,7 +34,7 @@ _RELATION = (
     " WHERE rc.oid = %s)"
 )
 
-#: Each server has its first superuser, by a name of its own. No dependency on it is recorded.
+#: The name of the first superuser differs between servers. No dependency on it is recorded.
 _MAKER = "CASE %s WHEN 10 THEN 'the first superuser' ELSE pg_get_userbyid(%s) END"
 _MEMBERS_OWNER = _MAKER % (("coalesce(o.refobjid, 10)",) * 2)
 
@@ -43,7 +43,7 @@ _RELATION_KIND = "(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::\"char\""
 
 
 def _owned(owner: str, acl: str, kind: str) -> str:
-    """:param kind: expression for what acldefault() calls this kind of object"""
+    """:param kind: SQL expression for the object type of acldefault()"""
     privileges = _ACL % (_UNLESS_DEFAULT % (acl, kind, owner, acl))
     return "'owner ' || pg_get_userbyid(%s) || '; privileges ' || %s" % (owner, privileges)
 
@@ -52,7 +52,7 @@ def _member(catalog: str, oid: str) -> str:
     return USER_SCHEMA + " AND " + NOT_OF_EXTENSION % (catalog, oid)
 
 
-#: For each kind a query that yields identity and definition.
+#: A query for each kind, which returns identity and definition.
 _QUERIES: List[Tuple[str, str]] = [
     (
         "schema",
@@ -93,8 +93,8 @@ _QUERIES: List[Tuple[str, str]] = [
     ),
     (
         "column",
-        # The number counts what is left of dropped columns, which a restore does not bring back.
-        # Nor the order of own and inherited columns: it makes the inherited ones first.
+        # The number ignores dropped columns, which a restore does not recreate.
+        # It also ignores the order of own and inherited columns: a restore puts inherited columns first.
         "SELECT n.nspname || '.' || c.relname || '.' || a.attname, 'number ' || CASE WHEN NOT c.relispartition AND"
         " EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid) THEN 0 ELSE"
         " (SELECT count(*) FROM pg_attribute b WHERE b.attrelid = a.attrelid AND b.attnum > 0 AND NOT b.attisdropped"
@@ -103,7 +103,7 @@ _QUERIES: List[Tuple[str, str]] = [
         " coalesce(pg_get_expr(d.adbin, d.adrelid), '') || '; identity ' || a.attidentity::text || '; generated ' ||"
         " a.attgenerated::text"
         " || '; collation ' || coalesce((SELECT l.collname FROM pg_collation l WHERE l.oid = a.attcollation), '')"
-        # pg_attver is the server's own since 15.20: another number for each table that is made, and never dumped.
+        # pg_attver is internal since 15.20: another number for each new table, and never dumped.
         " || '; storage ' || a.attstorage::text || '; options ' || coalesce((SELECT string_agg(o, ',' ORDER BY o)"
         " FROM unnest(a.attoptions) o WHERE o NOT LIKE 'pg\\_attver=%'), '')"
         " || '; privileges ' || " + _ACL % "a.attacl" + " FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
@@ -130,7 +130,7 @@ _QUERIES: List[Tuple[str, str]] = [
         " || k.conname,"
         " pg_get_constraintdef(k.oid) || '; validated ' || k.convalidated FROM pg_constraint k"
         " JOIN pg_namespace n ON n.oid = k.connamespace WHERE k.contype <> 't' AND %s"
-        # pg_dump leaves those of partitions to their parent's, and a restore names them anew.
+        # pg_dump derives those of partitions from the parent's, and a restore gives them new names.
         " AND NOT (k.contype = 'f' AND k.conparentid <> 0)"
         " AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.objid = k.conrelid AND k.conrelid <> 0 AND e.deptype = 'e')"
         % (_RELATION % "nullif(k.conrelid, 0)", _member("pg_constraint", "k.oid")),
@@ -174,7 +174,7 @@ _QUERIES: List[Tuple[str, str]] = [
         " g.aggtranstype::regtype, g.agginitval, g.aggsortop::regoperator) FROM pg_aggregate g WHERE g.aggfnoid ="
         " p.oid)"
         " ELSE pg_get_functiondef(p.oid) END FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE %s"
-        # The constructors of a range come with its type, and belong to whoever made it, also in a restore.
+        # The constructors of a range are created with its type and belong to its creator, also in a restore.
         " AND NOT EXISTS (SELECT 1 FROM pg_depend i WHERE i.classid = 'pg_proc'::regclass AND i.objid = p.oid"
         " AND i.deptype = 'i')" % (_owned("p.proowner", "p.proacl", "'f'"), _member("pg_proc", "p.oid")),
     ),
@@ -229,7 +229,7 @@ _QUERIES: List[Tuple[str, str]] = [
         " o.oprcom::regoperator,"
         " o.oprnegate::regoperator, o.oprcanmerge, o.oprcanhash) FROM pg_operator o JOIN pg_namespace n ON n.oid ="
         " o.oprnamespace"
-        # A shell is only a name that was mentioned.
+        # A shell type is only a name that was mentioned.
         " WHERE o.oprcode <> 0 AND %s" % _member("pg_operator", "o.oid"),
     ),
     (
@@ -263,7 +263,7 @@ _BESIDE: List[Tuple[str, str]] = [
     ),
     (
         "materialized view",
-        # Above one without rows a restore cannot fill another, though it may still hold rows from before.
+        # A restore cannot fill a view that reads an unpopulated one, though it may still hold earlier rows.
         "WITH RECURSIVE reads(view, source) AS (SELECT DISTINCT r.ev_class, d.refobjid FROM pg_rewrite r JOIN pg_depend"
         " d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass WHERE"
         " d.refobjid <> r.ev_class), empty(oid) AS (SELECT oid FROM pg_class WHERE relkind = 'm' AND NOT"
@@ -274,7 +274,7 @@ _BESIDE: List[Tuple[str, str]] = [
     ),
 ]
 _QUERIES += _BESIDE
-#: Kinds that count though pg_dump writes the same of both databases: its text does not carry them.
+#: Kinds that differ in ways that pg_dump's output does not show.
 BESIDE = (*(kind for kind, _sql in _BESIDE), "extension", "large object")
 _QUERIES += [
     (
@@ -294,30 +294,30 @@ _QUERIES += [
 _COMMENTS = (
     "SELECT i.type || ' ' || i.identity, d.description FROM pg_description d,"
     " LATERAL pg_identify_object(d.classoid, d.objoid, d.objsubid) i"
-    # Large objects have numbers of the users' choice.
+    # Users choose the oids of large objects.
     " WHERE (d.objoid >= 16384 OR d.classoid = 'pg_largeobject'::regclass) AND i.identity IS NOT NULL"
     " AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.classid = d.classoid AND e.objid = d.objoid AND e.deptype ="
     " 'e')"
     " AND NOT (d.classoid = 'pg_class'::regclass AND d.objoid IN (SELECT oid FROM pg_class WHERE relpersistence = 't'))"
-    # What every new database has; one whose schema public was dropped and made again may have it too.
+    # The comment of every new database; it may be there too after schema public was dropped and created again.
     " AND NOT (d.classoid = 'pg_namespace'::regclass AND i.identity = 'public'"
     " AND d.description = 'standard public schema')"
 )
 
 #: Kinds whose text PostgreSQL may print differently after a restore though it means the same (an expression is parsed
-#: again from its printed form); a second round trip prints it the same.
+#: again from its printed form); after a second restore the text stays the same.
 REPRINTED = ("relation", "column", "constraint", "index", "trigger", "rule", "policy", "statistics", "function")
 
 
 def definitions(session: Session) -> Definitions:
-    """Every object of the database that the session is in. The session must have the pinned search_path."""
+    """Every object of the session's database. The session must have the pinned search_path."""
     found: Dict[str, List[str]] = {}
     for kind, sql in _QUERIES:
         for identity, text in session.rows(sql):
             found.setdefault("%s %s" % (kind, identity), []).append(str(text))
     for identity, text in session.rows(_COMMENTS):
         found.setdefault("comment on %s" % identity, []).append(str(text))
-    # Names that hold dots can read alike: none of them may hide another.
+    # Names with dots can collide: no entry may hide another.
     return {key: " and ".join(sorted(texts)) for key, texts in found.items()}
 
 
@@ -326,7 +326,7 @@ _PARTS = ("column", "constraint", "trigger", "rule", "policy")
 
 
 def of_relations(session: Session, relations: Sequence[Relation]) -> Definitions:
-    """The definitions of some tables: theirs, of their columns, constraints, indexes, triggers, rules and policies."""
+    """The definitions of some tables, with their columns, constraints, indexes, triggers, rules and policies."""
     names = ["%s.%s" % (schema, name) for schema, name, _oid in relations]
     indexes = session.rows(
         "SELECT n.nspname || '.' || c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
@@ -339,7 +339,7 @@ def of_relations(session: Session, relations: Sequence[Relation]) -> Definitions
 
 
 def compare(before: Definitions, after: Definitions) -> Dict[str, List[str]]:
-    """What differs: keys that are only in the first (missing), only in the second (added), in both (changed)."""
+    """The differences: keys that are only in the first (missing), only in the second (added), in both (changed)."""
     return {
         "missing": sorted(set(before) - set(after)),
         "added": sorted(set(after) - set(before)),
@@ -348,7 +348,7 @@ def compare(before: Definitions, after: Definitions) -> Dict[str, List[str]]:
 
 
 def only_moved_up(key: str, before: str, after: str) -> bool:
-    """Whether a column differs by its number alone, which is smaller since one before it was dropped."""
+    """Whether a column differs only in its number, which is lower because an earlier column was dropped."""
     numbers = [re.match(r"number (\d+)(;.*)", text, re.DOTALL) for text in (before, after)]
     if not key.startswith("column ") or numbers[0] is None or numbers[1] is None:
         return False
@@ -356,7 +356,7 @@ def only_moved_up(key: str, before: str, after: str) -> bool:
 
 
 def only_granted(before: str, after: str) -> bool:
-    """Whether two definitions of an object differ by its privileges alone."""
+    """Whether two definitions of an object differ only in its privileges."""
     without = [re.sub(r"privileges [^;]*", "", text) for text in (before, after)]
     return without[0] == without[1]
 
@@ -370,5 +370,5 @@ def kind_of(key: str) -> str:
 
 
 def is_beside(key: str) -> bool:
-    """Whether a key is of what pg_dump's text does not carry."""
+    """Whether pg_dump's output does not show the object of this key."""
     return kind_of(key) in BESIDE or key.startswith("comment on large object ")

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Digests: what a table holds, as a row count and an order-independent sum of row hashes.
+"""Digests: the contents of a table as a row count and an order-independent sum of row hashes.
 
-A sum, because XOR cannot see an even number of equal rows; of ``hashtextextended`` (server 11 and newer), because it
-costs less than half of md5. It depends on the server's byte order and on the database's encoding, and on the session
-settings that :data:`..connection.PINNED_SETTINGS` pins; it is equal after a dump and restore.
+It is a sum, because XOR misses an even number of equal rows; of ``hashtextextended`` (server 11 and newer), because
+that takes less than half the time of md5. It depends on the server's byte order, on the database's encoding, and on the
+session settings in :data:`..connection.PINNED_SETTINGS`; it is equal after a dump and restore.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .connection import Session
 
 
 def row_expression(columns: Sequence[str], alias: str = "r__") -> str:
-    """SQL for the text of a row. The alias is one that no column is called."""
+    """SQL for the text of a row. The alias is not the name of any column."""
     return "ROW(%s)::text" % ", ".join("%s.%s" % (alias, quote_identifier(column)) for column in columns)
 
 
@@ -30,7 +30,7 @@ def hash_expression(columns: Sequence[str], alias: str = "r__") -> str:
 def table_digest(session: Session, source: str, columns: Sequence[str]) -> Digest:
     """Digest of rows on these columns, in this order.
 
-    :param source: what stands after FROM, such as Table.source: a table's own rows without its partitions or children
+    :param source: the FROM item, such as Table.source: a table's own rows without its partitions or children
     """
     row = session.one("SELECT count(*), coalesce(sum(%s), 0)::text FROM %s r__" % (hash_expression(columns), source))
     return Digest(int(row[0]), str(row[1]))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Running the DROP statements that pg_dump wrote for objects, in a transaction."""
+"""Running pg_dump's DROP statements for objects in a transaction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..base import sqlstates
 from ..base.errors import BackstopError
 from .connection import Session
 
-#: It went with another.
+#: It was dropped with another object.
 _GONE = (
     sqlstates.UNDEFINED_TABLE, sqlstates.UNDEFINED_OBJECT, sqlstates.UNDEFINED_FUNCTION, sqlstates.INVALID_SCHEMA_NAME,
     sqlstates.UNDEFINED_COLUMN,
@@ -20,9 +20,9 @@ _GONE = (
 
 
 def drop_each(session: Session, statements: Sequence[str]) -> List[str]:
-    """Run each statement, and once more after the others while another object still needs what it drops.
+    """Run each statement, and again after the others if another object still depends on what it drops.
 
-    :returns: those that dropped something; what never could be dropped is left
+    :returns: the statements that dropped something; objects that cannot be dropped are left
     """
     dropped: List[str] = []
     remaining = list(statements)

@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What pg_dump writes of a database's definitions, entry by entry: what it carries is compared without a query of ours.
+"""A database's definitions as pg_dump writes them, entry by entry, so that no queries of our own are needed for them.
 
-The entries are those of an archive's table of contents, read as ReadHead() and ReadToc() of pg_backup_archiver.c do
-(archives of version 1.12, PostgreSQL 10.3, to 1.16, PostgreSQL 18). There each has its kind, name, owner, tablespace
-and access method; a script would have to be split into statements again. Left out is what is compared elsewhere: rows,
-values of sequences, large objects, and the database itself with its properties.
+The entries are those of an archive's table of contents, read like ReadHead() and ReadToc() in pg_backup_archiver.c do
+(archives of version 1.12, PostgreSQL 10.3, to 1.16, PostgreSQL 18). Each has its kind, name, owner, tablespace and
+access method; a script would have to be split into statements again. Rows, values of sequences, large objects, and the
+database itself with its properties are left out, because they are compared elsewhere.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .archive import LOCK_WAIT_SECONDS, Source, start_dump
 from .client_tools import ClientTools
 from .connection import Settings
 
-#: Key "KIND schema.name" as ``pg_restore --list`` calls it; the entries of that name, sorted: each has ``owner`` (empty
+#: Key "KIND schema.name" as in ``pg_restore --list``; the entries of that name, sorted: each has ``owner`` (empty
 #: where it has none of its own) and ``text``.
 Entries = Dict[str, List[Dict[str, str]]]
 
 _OLDEST, _NEWEST = (1, 12), (1, 16)
 _WITH_ACCESS_METHOD, _WITH_ALGORITHM, _WITH_KIND_OF_RELATION = (1, 14), (1, 15), (1, 16)
-#: A directory says that it is a tar, which has the same.
+#: The table of contents of a directory has the format number of tar.
 _CUSTOM, _DIRECTORY = 1, 3
 _DATA_SECTION = 3
 
@@ -47,10 +47,10 @@ _ELSEWHERE = (
     "BLOB",
     "BLOB METADATA",
 )
-#: Kinds that are about another object, which their name starts with.
+#: Kinds that describe another object; their name starts with its kind.
 _ABOUT = ("ACL", "COMMENT", "SECURITY LABEL")
 _ABOUT_ELSEWHERE = ("DATABASE ", "LARGE OBJECT ", "LARGE OBJECTS ")
-#: Kinds whose owner is their own. All others bear that of their table, which would be told once for each of them.
+#: Kinds with their own owner. All others have that of their table, so a change would be listed for each of them.
 _OWNED = (
     "ACCESS METHOD",
     "AGGREGATE",
@@ -81,7 +81,7 @@ _OWNED = (
     "TYPE",
     "VIEW",
 )
-#: Others, so that a name is told from its kind.
+#: Other kinds, to separate the kind from the name.
 _OTHERS = (
     "CAST",
     "CHECK CONSTRAINT",
@@ -105,11 +105,11 @@ _OTHERS = (
     "TRIGGER",
     "USER MAPPING",
 )
-#: What says who may do what.
+#: Privileges.
 RIGHTS = ("ACL", "DEFAULT ACL")
-#: Kinds whose options can hold a password; a manifest has only a hash of them.
+#: Kinds whose options can contain a password; a manifest stores only a hash of them.
 SECRET = ("USER MAPPING", "SERVER", "FOREIGN DATA WRAPPER", "SUBSCRIPTION")
-#: The longest first: one may begin as another does.
+#: Longest first, because one may be the prefix of another.
 _KINDS = sorted({*_OWNED, *_ABOUT, *_OTHERS, *RIGHTS}, key=len, reverse=True)
 _HASHED = "hashed "
 _ROUNDS = 100000
@@ -126,7 +126,7 @@ def of_database(
 ) -> Entries:
     """The definitions of a database as they are committed, or in a snapshot. 600 tables take half a second.
 
-    :raises BackstopError: pg_dump failed; ``found`` has what it said
+    :raises BackstopError: pg_dump failed; ``found`` has its message
     """
     with start_dump(
         tools,
@@ -152,14 +152,14 @@ def of_archive(source: Source, keep_open: Sequence[int] = ()) -> Entries:
 def _read(source: Source, keep_open: Sequence[int]) -> List["_Entry"]:
     with contextlib.ExitStack() as stack:
         if isinstance(source, Encrypted):
-            # Only the head is read: age may be cut off after it.
+            # Only the start is read: age may fail with a broken pipe afterwards.
             return list(_Contents(stack.enter_context(Decrypting(source, keep_open)).stdout).entries())
         path = os.path.join(source, "toc.dat") if os.path.isdir(source) else source
         return list(_Contents(stack.enter_context(open(path, "rb"))).entries())
 
 
 class Drop(NamedTuple):
-    """How ``pg_restore --clean`` drops what an entry made."""
+    """How ``pg_restore --clean`` drops what an entry created."""
 
     key: str
     #: whether it is in a schema, with which it can be dropped
@@ -168,14 +168,14 @@ class Drop(NamedTuple):
 
 
 def drops(source: Source, keep_open: Sequence[int] = ()) -> List[Drop]:
-    """The statements of ``pg_restore --clean``, in its order: what was made last goes first. Many kinds have none, for
-    they go with another entry."""
+    """The statements of ``pg_restore --clean``, in its order: the last created object first. Many kinds have none,
+    because they are dropped with another entry."""
     found = [Drop(_key(entry), bool(entry.schema), entry.drop) for entry in _read(source, keep_open) if entry.drop]
     return found[::-1]
 
 
 class _Entry(NamedTuple):
-    """A line of the table of contents."""
+    """An entry of the table of contents."""
 
     kind: str
     section: int
@@ -212,14 +212,14 @@ class _Contents:
             self._text()
 
     def entries(self) -> Iterator[_Entry]:
-        """Those that are compared: neither rows nor the database itself, which an archive would drop, too."""
+        """The entries to compare: without rows and the database itself, which has a DROP statement too."""
         for entry in [self._entry() for _number in range(self._integer())]:
             elsewhere = entry.kind in _ABOUT and entry.name.startswith(_ABOUT_ELSEWHERE)
             if entry.section != _DATA_SECTION and entry.kind not in _ELSEWHERE and not elsewhere:
                 yield entry
 
     def _entry(self) -> _Entry:
-        self._integer(), self._integer()  # its number here; whether it has rows
+        self._integer(), self._integer()  # its dump id; whether it has rows
         self._text(), self._text()  # oids
         name, kind, section = self._text(), self._text(), self._integer()
         text, drop, _copy = self._text(), self._text(), self._text()
@@ -228,9 +228,9 @@ class _Contents:
         if self._version >= _WITH_KIND_OF_RELATION:
             self._integer()
         owner = self._text()
-        self._text()  # whether it has oids, once
+        self._text()  # WITH OIDS, obsolete
         while self._optional_text() is not None:
-            pass  # what it depends on
+            pass  # dependencies
         if self._format == _DIRECTORY:
             self._text()
         else:
@@ -255,7 +255,7 @@ class _Contents:
 
     def _optional_text(self) -> Optional[str]:
         size = self._integer()
-        # Not every database keeps to its encoding; both sides of a comparison are read alike.
+        # Text may be invalid in the database's encoding; both sides of a comparison are decoded alike.
         return None if size < 0 else self._bytes(size).decode(errors="backslashreplace")
 
     def _text(self) -> str:
@@ -280,7 +280,7 @@ def _key(entry: _Entry) -> str:
 
 
 def _first_words(name: str) -> str:
-    """The kind of object, and a space, where a name begins with it."""
+    """The kind of object that a name begins with, and a space; empty without one."""
     return next((kind + " " for kind in _KINDS if name.startswith(kind + " ")), "")
 
 
@@ -289,7 +289,7 @@ def _order(entry: Dict[str, str]) -> "tuple[str, str]":
 
 
 def _rights(text: str) -> str:
-    """GRANT and REVOKE follow the order in which they were given; each is kept with the role that gives it."""
+    """Sorted GRANT and REVOKE statements, because pg_dump keeps the order of granting; each with its grantor."""
     who, lines = "", []
     for line in text.splitlines():
         if line.startswith(("SET SESSION AUTHORIZATION ", "RESET SESSION AUTHORIZATION")):
@@ -305,7 +305,7 @@ def kind_of(key: str) -> str:
 
 
 def compare(before: Entries, after: Entries) -> Dict[str, List[str]]:
-    """What differs: keys that are only in the first (missing), only in the second (added), in both (changed).
+    """The differences: keys that are only in the first (missing), only in the second (added), in both (changed).
 
     The first may be that of a manifest.
     """
@@ -332,7 +332,7 @@ def without_rights(entries: Entries) -> Entries:
 
 
 def to_json(entries: Entries) -> Any:
-    """As a manifest keeps them: a hash of what can hold a password."""
+    """The form in a manifest: texts that can contain a password are hashed."""
     return _hashed(entries, secrets.token_hex(8))
 
 
@@ -369,7 +369,7 @@ def _spoken(key: str) -> str:
 
 
 def describe(key: str, how: str, before: Entries, after: Entries) -> str:
-    """A sentence on an entry that differs; for one that is changed with the lines that are, but for secret ones."""
+    """A sentence on a differing entry; for a changed one with the differing lines, unless they may be secret."""
     sentence = "%s %s %s" % (_spoken(key), "are" if kind_of(key) in RIGHTS else "is", how)
     if how != "changed" or kind_of(key) in SECRET:
         return sentence

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What deleting from a table does to others, read from the live catalog: the runbook's impact table."""
+"""How a DELETE from a table affects others, read from the live catalog: the runbook's impact table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ACTIONS = {
 
 
 class ForeignKeyGraph:
-    """Which tables refer to which, read at once: asking the server for each table takes long where there are many."""
+    """Which tables refer to which, read at once, because one query per table is slow with many tables."""
 
     def __init__(self, session: Session) -> None:
         self._children: DefaultDict[int, List[Tuple[int, str, str]]] = defaultdict(list)
@@ -38,12 +38,12 @@ class ForeignKeyGraph:
             self._parents[int(child)].append(int(parent))
 
     def reached_by_delete(self, table: Table) -> List[Dict[str, str]]:
-        """What a DELETE of rows does to other tables, through ON DELETE actions, however far away."""
+        """How a DELETE of rows affects other tables through ON DELETE actions, directly or indirectly."""
         found = {(name, action) for _child, name, action in self._reached(table.oid, only_cascading=True)}
         return [{"table": name, "effect": _ACTIONS[action]} for name, action in sorted(found)]
 
     def reached_by_truncate(self, table: Table) -> List[str]:
-        """Tables that TRUNCATE ... CASCADE empties too: all that refer to this one, whatever their ON DELETE says."""
+        """Tables that TRUNCATE ... CASCADE empties too: all that refer to this one, whatever their ON DELETE action."""
         return sorted({name for _child, name, _action in self._reached(table.oid, only_cascading=False)})
 
     def _reached(self, start: int, only_cascading: bool) -> Set[Tuple[int, str, str]]:
@@ -58,7 +58,7 @@ class ForeignKeyGraph:
         return found
 
     def with_referenced(self, oids: Sequence[int]) -> Set[int]:
-        """These tables and all that they refer to, however far away."""
+        """These tables and all that they refer to, directly or indirectly."""
         found, left = set(oids), list(oids)
         while left:
             further = set(self._parents.get(left.pop(), [])) - found
@@ -68,7 +68,7 @@ class ForeignKeyGraph:
 
 
 def impact_of(graph: ForeignKeyGraph, tables: Sequence[Table]) -> List[Dict[str, Any]]:
-    """For each table what DELETE of its rows and TRUNCATE ... CASCADE do to it and to every table that they reach."""
+    """For each table, how DELETE of its rows and TRUNCATE ... CASCADE affect it and every table that they reach."""
     found: List[Dict[str, Any]] = []
     for table in tables:
         effects: Dict[str, str] = {}
@@ -84,7 +84,7 @@ def impact_of(graph: ForeignKeyGraph, tables: Sequence[Table]) -> List[Dict[str,
 
 
 def as_text(impact: Sequence[Dict[str, Any]], default_schema: str = "public") -> List[str]:
-    """Lines of a table for people; names of the default schema without it."""
+    """Lines of a table for users; names in the default schema without it."""
     if not impact:
         return []
 

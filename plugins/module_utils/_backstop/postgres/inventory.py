@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every object of a database by its oid, so that what a migration drops is told from what it renames or makes anew.
+"""Every object of a database by its oid, to distinguish drops by a migration from renames and recreated objects.
 
-Two inventories of the same database are compared. An oid that is gone was dropped; one that stayed, whatever it is
-called now, was not. What was dropped and made again under its old name is not lost either; but a table's rows are.
+Two inventories of the same database are compared. An oid that no longer exists was dropped; one that still exists,
+under any name, was not. An object recreated under its old name is not lost either, but a table's rows are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .connection import Session
 #: Catalog and oid of an object.
 Address = Tuple[int, int]
 
-#: Catalogs whose objects need not stand in pg_depend, because nothing but their owner is behind them.
+#: Catalogs whose objects may be missing in pg_depend, because they depend on nothing but their owner.
 _ALONE = (
     "pg_namespace",
     "pg_publication",
@@ -55,7 +55,7 @@ _COLUMNS = (
     "SELECT c.oid::bigint, a.attnum, n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod),"
     " a.atttypid::bigint, a.atttypmod, c.relkind::text, a.attgenerated <> '' FROM pg_attribute a"
     " JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
-    # An inherited column goes with that of its parent.
+    # An inherited column is dropped with that of its parent.
     " WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attinhcount = 0 AND c.relkind IN ('r', 'p', 'f', 'c')"
     " AND c.relpersistence <> 't' AND " + USER_SCHEMA
 )
@@ -63,7 +63,7 @@ _LABELS = (
     "SELECT e.oid::bigint, n.nspname, t.typname, e.enumlabel FROM pg_enum e JOIN pg_type t ON t.oid = e.enumtypid"
     " JOIN pg_namespace n ON n.oid = t.typnamespace ORDER BY t.oid, e.enumsortorder"
 )
-#: Schema, name and label of an enum's value.
+#: Schema, type and label of an enum value.
 Label = Tuple[str, str, str]
 
 
@@ -90,7 +90,7 @@ class Column:
     type: str
     type_oid: int
     type_modifier: int
-    #: of the relation that has it
+    #: relkind of its relation
     relation_kind: str
     generated: bool
 
@@ -100,7 +100,7 @@ class Column:
 
     @property
     def holds_rows(self) -> bool:
-        """Not the attribute of a composite type, and not on another server."""
+        """False for attributes of composite types and for columns of foreign tables."""
         return self.relation_kind in ("r", "p")
 
     def shown(self, default_schema: str) -> str:
@@ -117,7 +117,7 @@ class Inventory:
     parts_of: Dict[Address, FrozenSet[Address]]
     #: by oid of the table and number of the column
     columns: Dict[Tuple[int, int], Column]
-    #: values of enums, by their oid
+    #: enum values, by their oid
     labels: Dict[int, Label]
     large_objects: int
 
@@ -136,7 +136,7 @@ def take(session: Session) -> Inventory:
 
 
 def _object(kind: str, schema: str, name: str, identity: str) -> Object:
-    """Names come quoted where SQL needs that."""
+    """PostgreSQL returns names quoted where SQL requires that."""
     return Object(kind, _plain(schema), _plain(name), identity)
 
 
@@ -148,12 +148,12 @@ def _plain(name: str) -> str:
 class Gone:
     """What the second of two inventories lacks."""
 
-    #: without those that are part of another one that is gone
+    #: without parts of another dropped object
     objects: Dict[Address, Object]
     columns: List[Column]
     #: before and after
     retyped: List[Tuple[Column, Column]]
-    #: enums' values
+    #: enum values
     labels: List[Label]
     large_objects: int
 
@@ -184,7 +184,7 @@ def compare(before: Inventory, after: Inventory) -> Gone:
             for key, column in kept
             if key in after.columns and not column.same_type(after.columns[key])
         ],
-        # A renamed value keeps its oid; a type that was made anew keeps its values' names.
+        # A renamed value keeps its oid; a recreated type keeps its values' names.
         [
             label
             for oid, label in before.labels.items()

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The server's lock table: what fits into it, and what work on a whole database needs.
+"""The server's lock table: its size, and the locks that work on a whole database needs.
 
-It holds a lock for each object that a transaction touches, until it ends. A database of some thousand tables does not
-fit into the one of a server that was never set up for it.
+It holds a lock for each object that a transaction uses, until it ends. With the default settings it is too small for a
+database of some thousand tables.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ..base.errors import Refused
 from .connection import Session
 from .server import settings
 
-#: What other sessions hold meanwhile, and the catalogs that a dump reads.
+#: Allowance for locks of other sessions, and of the catalogs that a dump reads.
 _OTHERS = 200
-#: What each session can take, whoever it is: clients, and the server's own processes.
+#: Settings of the number of processes that can take locks: clients, and the server's own processes.
 _SESSIONS = (
     "max_connections",
     "max_prepared_transactions",
@@ -31,7 +31,7 @@ _SESSIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class LockTable:
-    """How large it is."""
+    """The size of the lock table."""
 
     per_transaction: int
     sessions: int
@@ -44,7 +44,7 @@ class LockTable:
         return needed + _OTHERS <= self.size
 
     def setting_for(self, needed: int) -> int:
-        """The max_locks_per_transaction that it would take."""
+        """The max_locks_per_transaction that would be enough."""
         return (needed + _OTHERS) // self.sessions + 1
 
 
@@ -59,7 +59,7 @@ _OURS = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ 
 def to_read_everything(session: Session) -> int:
     """Locks of one transaction that locks and reads every table: a backup, and the count behind the fence of a swap.
 
-    To plan a query is to lock the indexes of its tables too.
+    Planning a query locks the indexes of its tables too.
     """
     return int(
         session.value(
@@ -70,7 +70,7 @@ def to_read_everything(session: Session) -> int:
 
 
 def to_drop_everything(session: Session) -> int:
-    """Locks of one transaction that drops all there is: each object that anything depends on, and that depends."""
+    """Locks of one transaction that drops everything: each object with dependencies or dependents."""
     return int(
         session.value(
             "SELECT (SELECT count(*) FROM (SELECT classid, objid FROM pg_depend WHERE objid >= 16384"
@@ -81,10 +81,10 @@ def to_drop_everything(session: Session) -> int:
 
 
 def require_room(session: Session, needed: int, what: str, otherwise: str = "") -> None:
-    """Refuse what the lock table is too small for.
+    """Refuse an action for which the lock table is too small.
 
-    :param what: it cannot be done, such as "to back the database up"
-    :param otherwise: what else could be done about it
+    :param what: the action, such as "to back the database up"
+    :param otherwise: an alternative for the hint
     """
     table = lock_table(session)
     if not table.holds(needed):
@@ -108,12 +108,12 @@ MODES = (
     "ExclusiveLock",
     "AccessExclusiveLock",
 )
-#: Those that keep others from writing.
+#: Modes that block writes.
 BLOCKING = MODES[4:]
 
 
 def held_locks(session: Session, relations: Mapping[int, str]) -> Dict[str, str]:
-    """The strongest lock that this session's transaction holds on each of some relations, beyond reading them."""
+    """The strongest lock above ACCESS SHARE that this session's transaction holds on each of some relations."""
     found = session.rows(
         "SELECT relation::bigint, mode FROM pg_locks WHERE locktype = 'relation' AND granted AND pid = pg_backend_pid()"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -126,5 +126,5 @@ def held_locks(session: Session, relations: Mapping[int, str]) -> Dict[str, str]
 
 
 def note_lock(held: Dict[str, str], name: str, mode: str) -> None:
-    """Keep the stronger one."""
+    """Keep the stronger lock."""
     held[name] = max(held.get(name, MODES[0]), mode, key=MODES.index)

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Measuring a table: its rows, and of a column the earliest, the latest and the exact sum.
+"""Measuring a table: its row count, and a column's minimum, maximum and exact sum.
 
 A sum of floats depends on the order of the rows, and one NaN makes it NaN. So each value is added as the decimal number
-that PostgreSQL prints for it, and what is no number is counted apart.
+that PostgreSQL prints, and values that are not numbers are counted separately.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NO_NUMBER = "('NaN', 'Infinity', '-Infinity')"
 
 
 def source(family: TableFamily) -> str:
-    """What to select a table's rows from: its own, or those of all partitions."""
+    """The FROM item for a table's rows: its own, or those of all partitions."""
     return qualified(family.schema, family.name) if family.partitioned else family.leaves[0].source
 
 
@@ -33,12 +33,12 @@ def count_rows(session: Session, family: TableFamily) -> int:
 
 
 def columns_of(family: TableFamily) -> Dict[str, str]:
-    """Name and type of the columns; a partitioned table has those of its partitions, which may be in another order."""
+    """Name and type of the columns; partitions of a partitioned table may have them in another order."""
     return dict(zip(family.leaves[0].columns, family.leaves[0].types)) if family.leaves else {}
 
 
 def column_type(family: TableFamily, column: str) -> str:
-    """:raises Refused: names the near columns"""
+    """:raises Refused: names similar columns"""
     known = columns_of(family)
     if column not in known:
         near = near_names(column, known)
@@ -52,7 +52,7 @@ def column_type(family: TableFamily, column: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Sum:
-    """An exact sum of a column. NULL counts neither way."""
+    """An exact sum of a column, without NULLs."""
 
     #: a decimal number
     sum: str
@@ -64,13 +64,13 @@ class Sum:
 
 
 def sum_of(session: Session, family: TableFamily, column: str) -> Sum:
-    """:raises Refused: the column holds no numbers"""
+    """:raises Refused: the column is not numeric"""
     kind = column_type(family, column)
     name = "r__." + quote_identifier(column)
     if kind in _INTEGERS:
         number, text = name + "::numeric", "NULL::text"
     elif kind in _FLOATS or kind == "numeric" or kind.startswith("numeric("):
-        # A direct cast of a float keeps 15 digits only.
+        # A direct cast of a float keeps only 15 digits.
         number, text = name + "::text::numeric", name + "::text"
     elif kind == "money":
         number, text = name + "::numeric", "NULL::text"
@@ -85,12 +85,12 @@ def sum_of(session: Session, family: TableFamily, column: str) -> Sum:
 
 
 def extreme(session: Session, family: TableFamily, column: str, which: str) -> Optional[str]:
-    """The smallest (``min``) or largest (``max``) value of a column as text; None in an empty table."""
+    """The smallest (``min``) or largest (``max``) value of a column as text; None for an empty table."""
     column_type(family, column)
     value = session.value("SELECT %s(r__.%s)::text FROM %s r__" % (which, quote_identifier(column), source(family)))
     return None if value is None else str(value)
 
 
 def is_same(session: Session, kind: str, one: str, other: str) -> bool:
-    """Whether two texts mean the same value of a type."""
+    """Whether two texts represent the same value of a type."""
     return bool(session.value("SELECT CAST(%%s AS %s) = CAST(%%s AS %s)" % (kind, kind), (one, other)))

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""PgBouncer's console: which pools lead to a database, making their clients wait, letting them go on.
+"""PgBouncer's console: finding the pools of a database, pausing and resuming them.
 
-A pool that was paused stays so when the console's connection ends, and a second PAUSE of it hangs: so its state is
-looked at first.
+A paused pool stays paused when the console's connection ends, and a second PAUSE of it hangs. So its state is checked
+first.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ..base.remedies import Setting, remedy
 from ..base.sql_names import near_names, quote_identifier
 from .connection import Session, Settings, connect, database_errors, execute_within
 
-#: What becomes of clients that keep a session for longer than the wait.
+#: What to do about clients that keep a session longer than the wait.
 REFUSE, END = "refuse", "end"
 
 
 @dataclasses.dataclass(frozen=True)
 class Pooler:
-    """One PgBouncer, and which of its pools lead to the database."""
+    """One PgBouncer, and which of its pools connect to the database."""
 
     console: Settings
-    #: names of pools; empty: all that lead to the database by its name
+    #: names of pools; empty: all that connect to the database by its name
     pools: Tuple[str, ...] = ()
-    #: how long clients may keep a session that they have
+    #: how long clients may keep their current session
     wait_seconds: float = 10
     held: str = REFUSE
 
@@ -69,9 +69,9 @@ class Console:
         self._session = session
 
     def pools_of(self, database: str) -> List[Pool]:
-        """The pools that were named, or all that lead to the database.
+        """The named pools, or all that connect to the database.
 
-        :raises Refused: one that was named is not there, or leads elsewhere
+        :raises Refused: a named pool does not exist, or connects to another database
         """
         known = self._pools()
         wanted = self._pooler.pools or [pool.name for pool in known.values() if pool.database == database]
@@ -108,22 +108,22 @@ class Console:
         return next((str(row["value"]) for row in self._show("CONFIG") if row["key"] == name), "")
 
     def _show(self, what: str) -> List[Dict[str, Any]]:
-        # Versions differ in which columns come, and in which order.
+        # The columns and their order differ between versions.
         with database_errors(), self._session.cursor() as cursor:
             cursor.execute("SHOW " + what)
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row)) for row in cursor.fetchall()]
 
     def pause(self, name: str) -> bool:
-        """Make the pool's clients wait; True when no session of it with the server is left.
+        """Pause a pool, so that its clients wait; True when it has no session with the server left.
 
-        False after the wait: the pool is paused all the same, but some clients still keep the session that they had.
+        False at the timeout: the pool is paused nevertheless, but some clients still keep their session.
         """
         statement = "PAUSE " + quote_identifier(name)
         return execute_within(self._pooler.console, statement, self._pooler.wait_seconds)
 
     def resume(self, name: str) -> bool:
-        """Let the clients of a pool go on, with new sessions; False when it was not paused."""
+        """Resume a pool, with new server connections; False when it was not paused."""
         pool = self._pools().get(name)
         if pool is None or not pool.paused:
             return False
@@ -150,7 +150,7 @@ class Console:
 def console(pooler: Pooler) -> Iterator[Console]:
     """A session in the console of a PgBouncer.
 
-    :raises Refused: it cannot be reached, or this user is none of its ``admin_users``
+    :raises Refused: it cannot be reached, or this user is not one of its ``admin_users``
     """
     try:
         session = connect(pooler.console, pinned=False)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Foreign keys, unique indexes and triggers of a table: what a change of its rows meets."""
+"""Foreign keys, unique indexes and triggers of a table, which affect a change of its rows."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .connection import Session
 
 @dataclasses.dataclass(frozen=True)
 class ForeignKey:
-    """A foreign key between two tables that hold rows (of partitioned tables those between their partitions)."""
+    """A foreign key between two tables that hold rows (for partitioned tables those between their partitions)."""
 
     name: str
-    #: the table that refers
+    #: the referencing table
     oid: int
     schema: str
     table: str
     columns: Tuple[str, ...]
-    #: the table that is referred to
+    #: the referenced table
     target: int
     target_columns: Tuple[str, ...]
     #: for each pair of columns the operator that compares them, target on the left
     operators: Tuple[str, ...]
-    #: one letter each, as pg_constraint has them
+    #: action letters of pg_constraint
     on_delete: str
     on_update: str
     deferrable: bool
@@ -66,7 +66,7 @@ WHERE k.contype = 'f' AND c.relkind = 'r' AND {which} = %s::oid ORDER BY 3, 4, 1
 
 
 def foreign_keys_to(session: Session, oid: int) -> List[ForeignKey]:
-    """Foreign keys that refer to a table, its own ones to itself among them."""
+    """Foreign keys that refer to a table, including those of the table itself."""
     return _foreign_keys(session, "k.confrelid", oid)
 
 
@@ -97,7 +97,7 @@ def _foreign_keys(session: Session, which: str, oid: int) -> List[ForeignKey]:
 
 @dataclasses.dataclass(frozen=True)
 class UniqueIndex:
-    """An index that lets no two rows have the same values, checked row by row."""
+    """An index that allows no two rows with the same values, checked row by row."""
 
     name: str
     #: every column that it depends on, in keys, expressions and predicate
@@ -107,14 +107,14 @@ class UniqueIndex:
 
 
 def unique_indexes(session: Session, oid: int) -> List[UniqueIndex]:
-    """The unique and exclusion indexes of a table, without those that can be deferred."""
+    """The unique and exclusion indexes of a table, without deferrable ones."""
     found = session.rows(
         "SELECT c.relname, array_agg(DISTINCT a.attname::text), NOT coalesce((to_jsonb(i) ->>"
         " 'indnullsnotdistinct')::boolean, false)"
         " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
         " LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p',"
         " 'u', 'x')"
-        # An index depends on its columns itself, or through its constraint.
+        # An index depends on its columns directly, or through its constraint.
         " JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indrelid AND d.refobjsubid > 0"
         " AND ((d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid)"
         " OR (d.classid = 'pg_constraint'::regclass AND d.objid = k.oid))"
@@ -128,10 +128,10 @@ def unique_indexes(session: Session, oid: int) -> List[UniqueIndex]:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What decides how a column can be written."""
+    """How a column can be written."""
 
     name: str
-    #: name of the type, that of its base for a domain
+    #: name of the type; for a domain its base type
     type: str
     category: str
     not_null: bool
@@ -151,7 +151,7 @@ def columns(session: Session, oid: int) -> List[Column]:
 
 
 def equality_operators(session: Session, oid: int, key: Tuple[str, ...]) -> List[str]:
-    """For each column of a table's key the operator by which its unique index tells equal values."""
+    """For each column of a table's key, the equality operator of its unique index."""
     found = session.rows(
         "SELECT a.attname, format('OPERATOR(%%I.%%s)', n.nspname, o.oprname) FROM pg_index i"
         " CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) x(number, class)"
@@ -171,7 +171,7 @@ def equality_operators(session: Session, oid: int, key: Tuple[str, ...]) -> List
 
 
 def live_triggers(session: Session, oid: int) -> List[Tuple[str, str]]:
-    """Names of the users' triggers that fire, each with the word by which it is switched on again as it was."""
+    """Names of the enabled user triggers, each with the keyword that enables it again in the same mode."""
     found = session.rows(
         "SELECT tgname, tgenabled::text FROM pg_trigger WHERE tgrelid = %s::oid AND NOT tgisinternal"
         " AND tgenabled IN ('O', 'A') ORDER BY 1",
@@ -181,7 +181,7 @@ def live_triggers(session: Session, oid: int) -> List[Tuple[str, str]]:
 
 
 def rewrite_rules(session: Session, oid: int) -> List[str]:
-    """Names of the rules that turn a write to a table into something else."""
+    """Names of the rules that change a write to a table into something else."""
     found = session.rows(
         "SELECT rulename FROM pg_rewrite WHERE ev_class = %s::oid AND ev_enabled <> 'D' ORDER BY 1", (oid,)
     )

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A way to a server that needs no password, for a program that would show one: a socket in a private directory.
+"""A relay to a server that needs no password, for a program that would show one: a socket in a private directory.
 
-A program that connects there is let in without being asked. Behind the socket this process opens a connection of its
-own, gives the server the password, and carries every byte in both directions. Startup message, answers, COPY,
-notices and errors are the program's and the server's own.
+A program connects there without a password. This process opens its own connection, sends the password to the server,
+and relays all bytes in both directions. Startup message, answers, COPY, notices and errors are those of the program and
+the server.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from ..base.private_directory import private_directory
 from .connection import Settings
 from .server_login import SSL_REQUEST, log_in, pack, reach_server, read_exactly
 
-#: Of the socket's name; the directory tells relays apart.
+#: The port in the socket's name; the directory distinguishes relays.
 _PORT = 5432
-#: Parameters that concern the way to the server, which is ours; and its secrets.
+#: Parameters of the relay's own connection to the server, and secrets.
 _OURS = ("host", "password", "sslmode", "sslaccept", "sslcert", "sslrootcert", "sslidentity", "sslpassword")
 _GSS_REQUEST, _CANCEL_REQUEST = 80877104, 80877102
-#: libpq's limit is the server's: MAX_STARTUP_PACKET_LENGTH.
+#: The limit of the server: MAX_STARTUP_PACKET_LENGTH.
 _LONGEST_STARTUP = 10000
 _LONGEST_PATH = 107
-#: How long a program may take for its startup message, and a connection to end.
+#: Timeout for a program's startup message, and for the end of a connection.
 _PATIENCE = 10.0
-#: Gets a program's startup message, returns the one that the server gets; raises to refuse.
+#: Gets a program's startup message, returns the one for the server; raises to refuse it.
 Admission = Callable[[bytes], bytes]
 
 
 @contextlib.contextmanager
 def relayed(url: str) -> Iterator[str]:
-    """Keep a relay to the server of a URL; yields the same URL through its socket, which holds no secret."""
+    """Run a relay to the server of a URL; yields the same URL with the relay's socket, without secrets."""
     settings = Settings.from_url(url)
     if "sslidentity" in dict(settings.prisma):
         raise Refused(
@@ -68,12 +68,12 @@ def relayed(url: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def only_to(listeners: Sequence[socket.socket], settings: Settings, also_called: str) -> Iterator[List[str]]:
-    """Keep a relay that leads to one database alone, for a program that has no other way to any.
+    """Run a relay to a single database, for a program without any other database connection.
 
-    :param listeners: TCP sockets that listen where only that program can connect
-    :param settings: the database; whoever connects works in it as its user
-    :param also_called: name of another database for which the program may take it
-    :returns: what was asked for and refused, as it comes
+    :param listeners: TCP sockets that only that program can reach
+    :param settings: the database; every connection uses its user
+    :param also_called: name of another database, which is accepted as an alias
+    :returns: requests that were refused, as they occur
     """
     refused: List[str] = []
 
@@ -105,13 +105,13 @@ def _through(url: str, user: str, folder: str) -> str:
 
 
 class _Relay:
-    """Listens in one thread and serves each connection in one of its own."""
+    """Listens in one thread and serves each connection in another."""
 
     def __init__(self, listeners: Sequence[socket.socket], settings: Settings, admit: Admission) -> None:
         self._listeners = listeners
         self._settings = settings
         self._admit = admit
-        # Its other end is closed for all to see when the relay ends.
+        # Its other end is closed when the relay ends, which all threads can detect.
         self._alive, self._end = socket.socketpair()
         self._threads: List[threading.Thread] = []
         self._start(self._listen)
@@ -141,7 +141,7 @@ class _Relay:
                         self._start(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:
-        # Whatever goes wrong with one connection is told to its program, if that still listens.
+        # An error of one connection is sent to its program, if that is still connected.
         with client:
             try:
                 self._connect(client)
@@ -165,13 +165,13 @@ class _Relay:
         startup = self._admit(startup)
         with reach_server(self._settings) as server:
             if log_in(server, self._settings, startup, client.sendall):
-                # A side that breaks off ends both; each sees it by itself.
+                # If one side disconnects, both connections are closed.
                 with contextlib.suppress(OSError):
                     carry(client, server, self._alive)
 
 
 def _is_ours(client: socket.socket) -> bool:
-    """The directory lets nobody else in; the kernel is asked too, where it can be."""
+    """The directory admits no other user; the kernel is asked too, where it can be."""
     if client.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
         return True
     _pid, user, _group = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
@@ -179,7 +179,7 @@ def _is_ours(client: socket.socket) -> bool:
 
 
 def _startup_message(client: socket.socket) -> Tuple[int, bytes]:
-    """The code and all bytes of the message that says what the program wants; empty where it says nothing."""
+    """The code and all bytes of the first message; empty without one."""
     while True:
         head = read_exactly(client, 8)
         if len(head) < 8:
@@ -206,12 +206,12 @@ def _require_user(startup: bytes, user: str) -> bytes:
 
 
 def _for_copy(startup: bytes, settings: Settings, also_called: str) -> bytes:
-    """The startup message that asks for the one database, if this one may be taken for it."""
+    """The startup message for the one database, if the program asked for it or its alias."""
     wanted = {key: value for key, value in _wanted(startup).items() if key}
     name = wanted.get(b"database", wanted.get(b"user", b"")).decode(errors="replace")
     if name not in (settings.database, also_called):
         raise Refused("This relay leads to one database alone", found="database " + name, expected=settings.database)
-    # A walsender reads all databases, whatever it names.
+    # A walsender can read all databases, whatever it names.
     if wanted.pop(b"replication", b"false") not in (b"false", b"off", b"no", b"0"):
         raise Refused("This relay leads to one database alone", found="a connection for replication")
     wanted.update({b"user": settings.user.encode(), b"database": settings.database.encode()})

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Standbys: which there are, how far they have come, and COMMITs that wait for one that is gone."""
+"""Standbys: which exist, how far they are behind, and COMMITs that wait for an unreachable one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any, Dict, List, Optional
 from ..base.errors import Refused
 from .connection import Session
 
-#: How long a COMMIT may wait for synchronous standbys before they count as gone.
+#: How long a COMMIT may wait for synchronous standbys before they count as unreachable.
 CONFIRM_SECONDS = 5
-#: What happens on a standby: measured, a RENAME conflicts with nothing there, a DROP ends the sessions at once.
+#: Effects on a standby, as measured: a RENAME conflicts with nothing there, a DROP ends the sessions at once.
 SESSIONS_THERE = (
     "sessions that are open on a standby go on in the former database until they are ended there; new ones reach the"
     " new database when the standby has replayed the swap"
@@ -25,13 +25,13 @@ SESSIONS_THERE = (
 
 @dataclasses.dataclass(frozen=True)
 class Standby:
-    """One that streams from this server. A role without pg_monitor sees that there is one, not which or how far."""
+    """A streaming standby. A role without pg_monitor sees that it exists, but not its name or lag."""
 
     name: str
     address: str
     state: str
     sync_state: str
-    #: bytes of WAL that it has not replayed; None when hidden, or not told yet
+    #: bytes of WAL that it has not replayed; None when hidden, or not reported yet
     lag: Optional[int]
 
     def __str__(self) -> str:
@@ -43,9 +43,9 @@ class Standby:
 
 
 def standbys(session: Session, position: Optional[str] = None) -> List[Standby]:
-    """Those that stream; a logical receiver is told by its slot, see server.obstacles_to_rename().
+    """The streaming standbys. Logical receivers are found by their slots, see server.obstacles_to_rename().
 
-    :param position: WAL position that the lag is told from; default is where the server is now
+    :param position: WAL position from which the lag is measured; default is the server's current one
     """
     found = session.rows(
         "SELECT coalesce(nullif(r.application_name, ''), 'hidden from this role'), coalesce(host(r.client_addr),"
@@ -68,9 +68,9 @@ def unused_slots(session: Session) -> List[str]:
 
 
 def follow(session: Session, seconds: float) -> List[Standby]:
-    """Wait until every standby has replayed all that was written so far, or time is up; how far each is then.
+    """Wait until every standby has replayed all current WAL, or until the timeout; returns their lag then.
 
-    The position is that of insertion: with synchronous_commit = off a COMMIT that has returned is not written yet.
+    Uses the insert position: with synchronous_commit = off the WAL of a finished COMMIT may not be written yet.
     """
     position = str(session.value("SELECT pg_current_wal_insert_lsn()"))
     deadline = time.monotonic() + seconds
@@ -82,7 +82,7 @@ def follow(session: Session, seconds: float) -> List[Standby]:
 
 
 def summary(found: List[Standby], confirmed: bool) -> str:
-    """What people must know of the standbys after a swap, in one line."""
+    """What a user must know of the standbys after a swap, in one line."""
     told = [] if confirmed else ["No synchronous standby has confirmed it: a failover now would lose it."]
     for standby in found:
         how = "has replayed it" if standby.lag == 0 else "is %s bytes behind" % standby.lag
@@ -95,8 +95,8 @@ def summary(found: List[Standby], confirmed: bool) -> str:
 def commit(session: Session) -> bool:
     """COMMIT; False when it is committed here but no synchronous standby has confirmed it in time.
 
-    Without this it would wait, with all its locks, until one comes back. The server takes a cancel for the end of that
-    wait and only warns: the transaction is committed all the same. Nothing else that takes long is ever cancelled.
+    Otherwise it would wait, with all its locks, until a standby is back. A cancel request ends that wait with a
+    warning; the transaction is committed nevertheless. No other long statement is ever cancelled.
     """
     if not _synchronous(session):
         session.execute("COMMIT")
@@ -113,12 +113,12 @@ def commit(session: Session) -> bool:
         session.execute("COMMIT")
     finally:
         timer.cancel()
-        timer.join()  # a cancel that is under way must not hit the next statement
+        timer.join()  # a late cancel request must not hit the next statement
     return not given_up.is_set()
 
 
 def _synchronous(session: Session) -> str:
-    """The setting that makes a COMMIT of this session wait for standbys; empty when it does not."""
+    """The setting that makes a COMMIT of this session wait for standbys; empty when it does not wait."""
     return str(
         session.value(
             "SELECT CASE WHEN current_setting('synchronous_commit') NOT IN ('off', 'local')"
@@ -128,9 +128,9 @@ def _synchronous(session: Session) -> str:
 
 
 def require_confirming(session: Session) -> None:
-    """Refuse while a COMMIT would wait for synchronous standbys that are gone.
+    """Refuse while a COMMIT would wait for unreachable synchronous standbys.
 
-    Told by trying: whether one is there only some roles may see, and how many must be is a grammar of its own.
+    Tested by a COMMIT: only some roles see the standbys, and the required number has a complex syntax.
     """
     wanted = _synchronous(session)
     if not wanted:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A server that restarts while an operation works on it: its sessions break, whatever they were doing."""
+"""A server restart during an operation, which breaks all its sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Callable, Protocol, TypeVar, cast
 from ..base.errors import BackstopError
 from .connection import Session
 
-#: How long a server may take to answer again.
+#: How long a server may take to accept connections again.
 RESTART_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 
@@ -22,16 +22,16 @@ class Administered(Protocol):
     """What can open a session in the maintenance database."""
 
     def administer(self) -> Session:
-        """Such a session; to be closed by the caller."""
+        """Open such a session; the caller closes it."""
 
 
 Work = TypeVar("Work", bound=Callable[..., Any])
 
 
 def tried_again(work: Work) -> Work:
-    """Call the function once more when its connection broke and the server answers again.
+    """Call the function again if its connection broke and the server accepts connections again.
 
-    Only for what may be called again like a killed run: it asks the server first whether its transaction was committed.
+    Only for functions that can be repeated after a kill, because they first ask the server whether they committed.
     """
 
     @functools.wraps(work)
@@ -47,9 +47,9 @@ def tried_again(work: Work) -> Work:
 
 
 def transaction_to_ask_for(site: Administered, session: Session) -> str:
-    """The number of a transaction that has written something, by which pg_xact_status() tells later what became of it.
+    """The id of a transaction that has written something; pg_xact_status() later returns its outcome.
 
-    A crash forgets a number of which no WAL was flushed, and it is given again: another session's COMMIT flushes.
+    After a crash an id can be reused if its WAL was not flushed; the COMMIT of another session flushes it.
     """
     number = str(session.value("SELECT pg_current_xact_id()::text"))
     with site.administer() as other, other.transaction():

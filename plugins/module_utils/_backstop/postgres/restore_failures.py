@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a failed pg_restore means: the object, the cause, and a remedy that lets the next backup be restored.
+"""The meaning of a failed pg_restore: the object, the cause, and a fix so that the next backup can be restored.
 
-Its errors are no fault of the archive mostly: what the source database allows itself (functions that count on a
-search_path, rows that break a constraint, owners of other rights) cannot be loaded again, from whichever backup.
-pg_restore gives no SQLSTATE, so the server's English messages are read (PostgreSQL 13 to 18); others are only shown.
+Its errors are rarely the archive's fault. They come from the source database (functions that depend on a search_path,
+rows that violate a constraint, other owners), so any backup would fail alike. pg_restore gives no SQLSTATE, so the
+server's English messages are parsed (PostgreSQL 13 to 18); other messages are only shown.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _BLOCK = re.compile(
 )
 _FIELD = re.compile(r"^(DETAIL|HINT|CONTEXT): (.*)", re.M)
 _COMMAND = re.compile(r"^Command was: (.*)", re.M | re.S)
-#: Rows of a table do not belong into messages; the key of one does, for it must be found.
+#: Messages must not contain rows of a table, but they may contain a key, which is needed to find the row.
 _NO_ROWS = re.compile(r"Failing row contains.*")
 _AGAIN = "a new backup would fail alike. In the source: "
 
 
 class Failure:
-    """The first error that pg_restore wrote."""
+    """The first error of pg_restore."""
 
     def __init__(self, stderr: str, settings: Settings) -> None:
         self.settings = settings
@@ -63,7 +63,7 @@ class Failure:
         return ": ".join(part for part in (self.object, self.said, self.detail) if part)
 
 
-#: Cause and remedy of a failure.
+#: Cause and fix of a failure.
 _Advice = Tuple[str, Hint]
 
 
@@ -91,7 +91,7 @@ def _functions_named(session: Session, name: str) -> Sequence[str]:
 
 
 def _schemas_of(session: Session, name: str, functions: Sequence[str]) -> str:
-    """Those where something of that name is, else those of the functions; as SET search_path takes them."""
+    """The schemas that contain that name, else those of the functions; in the syntax of SET search_path."""
     bare = name.split(".")[-1].strip('"')
     found = session.rows(
         "SELECT DISTINCT quote_ident(n.nspname) FROM pg_namespace n WHERE n.nspname !~ '^pg_' AND n.oid IN ("
@@ -197,7 +197,7 @@ def _passing(_failure: Failure, _said: Match[str]) -> _Advice:
     return "this is no fault of the backup", "put that right on the server, then run this again"
 
 
-#: What the server says, what it means, and the kind of error. A failure of the server says nothing against the backup.
+#: The server's message, its meaning, and the class of the error. A failure of the server is not one of the backup.
 _RULES: Sequence[Tuple[str, Callable[[Failure, Match[str]], Optional[_Advice]], Type[BackstopError]]] = (
     (
         r'(?:relation|type|schema|text search \w+|collation) "(?P<name>.+?)" does not exist',
@@ -229,8 +229,8 @@ _RULES: Sequence[Tuple[str, Callable[[Failure, Match[str]], Optional[_Advice]], 
 def explain(stderr: str, settings: Settings, otherwise: str) -> BackstopError:
     """The error to raise for a failed pg_restore.
 
-    :param settings: of the database that it restored into, as far as it came
-    :param otherwise: what was found, if pg_restore did not say which object it failed at
+    :param settings: of the database into which it restored, as far as it came
+    :param otherwise: the error text if pg_restore did not name the object
     """
     message = "The archive could not be restored into %s" % settings.database
     failure = Failure(stderr, settings)

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a role may do with the tables and sequences of a database, and what a migration took from it or did not give.
+"""The privileges of a role on the tables and sequences of a database, and those that a migration revoked or omitted.
 
-A table belongs to the role that made it. Where migrations run as another role than the application's, a new table is
-closed to the application, unless something grants it.
+The role that creates a table owns it. If migrations run as another role than the application's, the application has no
+access to a new table without a GRANT.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WHERE r.rolname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpe
 
 @dataclasses.dataclass(frozen=True)
 class RelationRights:
-    """What a role may do with one relation."""
+    """The privileges of a role on one relation."""
 
     schema: str
     name: str
@@ -63,7 +63,7 @@ def rights_of(session: Session, role: str) -> Rights:
 
 @dataclasses.dataclass(frozen=True)
 class Lacking:
-    """What a role lacks after a migration that it has, or has on the other tables, before."""
+    """Privileges that a role lacks after a migration but had before on this relation, or has on the other tables."""
 
     relation: RelationRights
     privileges: List[str]
@@ -75,12 +75,12 @@ class Lacking:
 
 
 def lacking(before: Rights, after: Rights, besides: str) -> List[Lacking]:
-    """What is missing on new relations, and what was taken away on those that were there.
+    """The privileges missing on new relations, and those revoked on existing ones.
 
-    On new ones a role should have what it has on most of the others; where there are none, all that an application
+    On new ones a role should have what it has on most others; without others, all that an application
     needs.
 
-    :param besides: name of a table that no application uses: Prisma's history
+    :param besides: name of a table that the application does not use: Prisma's history
     """
     usual = _usual([found for found in before.values() if found.kind in ("r", "p") and found.name != besides])
     told = []
@@ -125,9 +125,9 @@ def changed_owners(before: Rights, after: Rights) -> List[str]:
 
 
 def remedy(role: str, found: List[Lacking], owners: List[str]) -> str:
-    """How it can be given.
+    """How to grant them.
 
-    :param owners: of the tables that were there
+    :param owners: of the existing tables
     """
     makers = sorted({one.relation.owner for one in found if one.new})
     ways = []

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A server of its own for one drill: made anew, reached through a socket that nobody else can open, then removed."""
+"""A temporary server for one drill: created, reached through a socket that no other user can open, then removed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from ..base.remedies import Setting, remedy
 from .client_tools import ClientTools
 from .connection import Settings, connect
 
-#: Its superuser, whom no backup has.
+#: Its superuser, a name that no backup has.
 SUPERUSER = "backstop_drill"
 _START_SECONDS = 60
 _STOP_SECONDS = 30
-#: A socket's path may have 107 bytes.
+#: The maximum length of a socket's path is 107 bytes.
 _LONGEST_FOLDER = 80
 _SETTINGS = (
     "listen_addresses = ''",
@@ -44,10 +44,10 @@ _SETTINGS = (
 def scratch_server(tools: ClientTools, directory: Optional[str] = None, *, closed: bool = False) -> Iterator[Settings]:
     """Run a server of the client tools' version; a superuser's connection to its database ``postgres``.
 
-    It dies with this process. Root hands it to an unprivileged account: PostgreSQL refuses to run as root.
+    It dies with this process. Root runs it as an unprivileged user, because PostgreSQL refuses to run as root.
 
-    :param directory: where its data may lie; default is the one for temporary files
-    :param closed: it and the programs that SQL starts in it can connect to nothing
+    :param directory: where its data directory may be; default is the one for temporary files
+    :param closed: it, and programs that SQL starts in it, can connect to nothing
     :raises Refused: the server's programs are not installed here
     """
     initdb, postgres = require_programs(tools)
@@ -111,7 +111,7 @@ def _program(tools: ClientTools, name: str) -> str:
 
 
 def _account() -> Tuple[Optional[pwd.struct_passwd], List[str]]:
-    """Whom root hands the server to, and the command that does; nobody and nothing for everybody else."""
+    """The unprivileged user for root, and the command that runs the server as that user; both empty for other users."""
     if os.geteuid() != 0:
         return None, []
     setpriv = find_program("setpriv")

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Reading the script that pg_restore writes, and running it in a transaction that is ours.
+"""Reading pg_restore's script, and running it in a transaction of our own.
 
-Its own BEGIN and COMMIT are left out: whether what was restored is kept is decided by the caller, once pg_restore has
-ended well and all was compared. A script that was cut short has no COMMIT, and is refused.
+Its BEGIN and COMMIT are skipped: the caller commits after pg_restore succeeded and everything was compared. A truncated
+script has no COMMIT, and is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .connection import Session, database_errors
 _COPY = re.compile(rb"COPY .* FROM stdin;\n")
 _DATA_COMMENT = re.compile(rb"-- Data for Name: .*; Type: TABLE DATA; ")
 _END_OF_DATA = b"\\.\n"
-#: What stands after the script's COMMIT.
+#: What follows the script's COMMIT.
 _END = re.compile(rb"\nCOMMIT;\n(?:\s|--[^\n]*\n|\\unrestrict [^\n]*\n)*\Z")
 #: The statements of large objects can be run one by one.
 _LARGE_OBJECT = (b"SELECT pg_catalog.lo", b");\n")
@@ -66,7 +66,7 @@ class CopyData:
 def run_script(session: Session, script: IO[bytes]) -> None:
     """Run a script of start_script() in the session's open transaction.
 
-    :raises BackstopError: a statement failed, or the script is not whole
+    :raises BackstopError: a statement failed, or the script is incomplete
     """
 
     def copy(statement: bytes, data: CopyData) -> None:
@@ -77,7 +77,7 @@ def run_script(session: Session, script: IO[bytes]) -> None:
 
 
 def read_rows(script: IO[bytes], copy: Callable[[bytes, CopyData], None]) -> None:
-    """Hand the COPY statements of a script of start_script() with their rows to ``copy``; nothing else is run."""
+    """Pass the COPY statements of a script of start_script() with their rows to ``copy``; nothing else is run."""
     _read(script, lambda _text: None, copy)
 
 
@@ -91,7 +91,7 @@ def _read(script: IO[bytes], execute: Callable[[bytes], None], copy: Callable[[b
         if not line:
             break
         if not started:
-            # Before BEGIN stand comments, and in newer versions \restrict.
+            # Before BEGIN there are comments and, in newer versions, \restrict.
             started = line == b"BEGIN;\n"
             continue
         if _DATA_COMMENT.match(line):
@@ -126,7 +126,7 @@ def _last_commit(text: bytes) -> Optional[int]:
 
 
 def _execute(session: Session, text: bytes) -> None:
-    # A query of comments alone would be refused.
+    # A query that contains only comments would be refused.
     if any(line.strip() and not line.startswith(b"--") for line in text.splitlines()):
         with database_errors(), session.cursor() as cursor:
             cursor.execute(text)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Sequences of a database that takes over, or was put back: none may give out a number again that it gave out."""
+"""Sequences of a database that takes over or was restored: none may return a value again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STATES = (
 )
 
 
-#: Last value of each sequence that was used, by schema and name.
+#: Last value of each used sequence, by schema and name.
 Values = Dict[Tuple[str, str], int]
 
 
@@ -35,10 +35,10 @@ def sequence_values(session: Session) -> Values:
 def advance_sequences(former: Values, successor: Session) -> List[str]:
     """Set each sequence of the successor to the further one of both values; never back.
 
-    One that cannot go so far is left as it is: it has other bounds there.
+    A sequence whose bounds do not allow that value is left unchanged.
 
     :param former: values in the database that was live
-    :returns: what was advanced, one sentence for each sequence
+    :returns: the advanced sequences, one sentence each
     """
     advanced: List[str] = []
     for schema, name, value, down, least, most in successor.rows(_STATES):
@@ -52,8 +52,8 @@ def advance_sequences(former: Values, successor: Session) -> List[str]:
 
 
 def sequences_behind(session: Session, wanted: Mapping[str, Optional[int]]) -> List[str]:
-    """Which of these would give out numbers again; further than at the snapshot they may be, for they have no part in
-    it."""
+    """The sequences that would return values again. They may be further than in the snapshot, because they are not
+    transactional."""
     found = catalog.sequences(session)
     descending = catalog.descending_sequences(session)
     behind = []

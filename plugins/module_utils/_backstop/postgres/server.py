@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Facts about a server and its databases: identity, version, rights, sessions, what keeps one from being renamed."""
+"""Facts about a server and its databases: identity, version, rights, sessions, obstacles to a rename."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .connection import Session
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Which database this is, wherever the connection goes through."""
+    """The identity of a database, however it is connected to."""
 
     system_identifier: str
     database_oid: int
@@ -26,7 +26,7 @@ class Identity:
 def identity(session: Session) -> Identity:
     """System identifier and database.
 
-    pg_control_system() may be executed by everybody unless somebody revoked it; then the identifier is empty.
+    Every role may call pg_control_system() unless that was revoked; then the identifier is empty.
     """
     try:
         system = str(session.value("SELECT system_identifier FROM pg_control_system()"))
@@ -51,12 +51,12 @@ def version_text(session: Session) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Rights:
-    """What the connected role may do."""
+    """The rights of the connected role."""
 
     role: str
     superuser: bool
     create_database: bool
-    #: member of pg_signal_backend, needed to end sessions of other roles
+    #: member of pg_signal_backend, needed to terminate sessions of other roles
     signal_backend: bool
     owns_database: bool
 
@@ -77,12 +77,12 @@ def database_oid(session: Session, name: str) -> Optional[int]:
 
 
 def database_size(session: Session, name: str) -> int:
-    """Bytes on disk."""
+    """Size on disk in bytes."""
     return int(session.value("SELECT pg_database_size(%s)", (name,)))
 
 
 def databases(session: Session) -> List[Tuple[str, int, bool]]:
-    """Name, oid and whether connections are allowed, of every database that is no template."""
+    """Name, oid and whether connections are allowed, of every database that is not a template."""
     found = session.rows(
         "SELECT datname, oid::bigint, datallowconn FROM pg_database WHERE NOT datistemplate ORDER BY 1"
     )
@@ -111,13 +111,13 @@ class OtherSession:
 
 
 def other_sessions(session: Session, database: str, besides: Tuple[int, ...] = ()) -> List[OtherSession]:
-    """Clients connected to a database, without this session and those given."""
+    """Client sessions in a database, without this session and the given ones."""
     found = session.rows(
         "SELECT pid, coalesce(usename, ''), coalesce(application_name, ''), coalesce(host(client_addr), 'the socket'),"
         " coalesce(state, ''), extract(epoch FROM now() - xact_start)::float8"
-        # Of other roles' sessions, a role without pg_read_all_stats sees neither this nor the state.
+        # A role without pg_read_all_stats cannot see this, nor the state, of other roles' sessions.
         " FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
-        # Nor the type; but a worker of the server, such as autovacuum's, belongs to no role.
+        # Nor the type; but a server process, such as an autovacuum worker, has no role.
         " AND (backend_type = 'client backend' OR backend_type IS NULL AND usesysid IS NOT NULL)"
         " AND NOT pid = ANY(%s) ORDER BY pid",
         (database, list(besides)),
@@ -126,9 +126,9 @@ def other_sessions(session: Session, database: str, besides: Tuple[int, ...] = (
 
 
 def terminate(session: Session, others: List[OtherSession]) -> None:
-    """Ask the server to end sessions; some may take a moment to go.
+    """Terminate sessions; some may take a moment to end.
 
-    :raises Refused: the role may not end one of them
+    :raises Refused: the role may not terminate one of them
     """
     for other in others:
         try:
@@ -144,10 +144,10 @@ def terminate(session: Session, others: List[OtherSession]) -> None:
 
 
 def obstacles_to_rename(session: Session, database: str) -> List[str]:
-    """What would keep a database from being swapped, or would be left behind by it."""
+    """What would prevent a swap of a database, or would be left behind by it."""
     found: List[str] = []
     oid = database_oid(session, database)
-    # pg_subscription is shared, but only some of its columns may be read without superuser: subname and subdbid may.
+    # pg_subscription is shared, but only some columns are readable without superuser: subname and subdbid are.
     for (name,) in session.rows("SELECT subname FROM pg_subscription WHERE subdbid = %s", (oid,)):
         found.append("subscription %s" % name)
     for (name,) in session.rows("SELECT slot_name FROM pg_replication_slots WHERE database = %s", (database,)):
@@ -158,7 +158,7 @@ def obstacles_to_rename(session: Session, database: str) -> List[str]:
 
 
 def relations_of_others(session: Session) -> List[str]:
-    """Tables that this role may not alter, because it is neither their owner nor a member of him."""
+    """Tables that this role may not alter, because it is neither their owner nor a member of the owner."""
     rows = session.rows(
         "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relpersistence <> 't'"

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A connection to PostgreSQL below the driver: the socket, TLS, and the answer to the server's question for a password.
+"""A connection to PostgreSQL at protocol level: the socket, TLS, and password authentication.
 
-For the relay, which carries another program's messages and needs the connection itself; libpq gives its one away only
-where there is no TLS. What is secret stays in this process.
+For the relay, which relays another program's messages and needs the raw connection; libpq exposes its own only without
+TLS. Secrets stay in this process.
 
 https://www.postgresql.org/docs/current/protocol-flow.html, RFC 5802 and RFC 7677 (SCRAM-SHA-256), RFC 4013 (SASLprep)
 """
@@ -32,12 +32,12 @@ _TLS_NEEDED = ("require", "verify-ca", "verify-full")
 _MECHANISM = b"SCRAM-SHA-256"
 _LONGEST_MESSAGE = 1 << 20
 
-#: A message of the server: its kind, and its content after the length.
+#: A message of the server: its type, and its content after the length.
 Message = Tuple[bytes, bytes]
 
 
 def read_exactly(connection: socket.socket, size: int) -> bytes:
-    """So many bytes; fewer only where the other side ended."""
+    """Exactly this many bytes; fewer only if the other side ended."""
     content = b""
     while len(content) < size:
         block = connection.recv(size - len(content))
@@ -60,13 +60,13 @@ def read_message(connection: socket.socket) -> Message:
     return head[:1], content
 
 
-# The way to the server
+# Connecting
 
 
 def reach_server(settings: Settings) -> socket.socket:
-    """A connection on which nothing was said yet but TLS, by the same rules as libpq's sslmode.
+    """A connection on which only TLS was negotiated, by the same rules as libpq's sslmode.
 
-    :raises OSError: nobody answers, or the certificate is not the expected one (ssl.SSLError)
+    :raises OSError: no server answers, or the certificate is not the expected one (ssl.SSLError)
     """
     if settings.host.startswith("/"):
         local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -107,16 +107,17 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-# The server's question for a password
+# Authentication
 
 
 def log_in(connection: socket.socket, settings: Settings, startup: bytes, pass_on: Callable[[bytes], None]) -> bool:
-    """Send a program's startup message and answer for it until the server lets it in.
+    """Send a program's startup message and answer authentication requests until the server accepts the login.
 
     :param startup: the program's own message, which names database, user and options
-    :param pass_on: gets what the program is to see: notices, the server's refusal, the message that it is let in
-    :returns: whether the server let it in
-    :raises BackstopError: the server asks for what we cannot give, or does not prove that it knows the password
+    :param pass_on: gets the messages for the program: notices, the server's refusal, AuthenticationOk
+    :returns: whether the server accepted the login
+    :raises BackstopError: the authentication method is not supported, or the server does not prove that it knows the
+        password
     """
     connection.sendall(startup)
     scram: Optional[Scram] = None
@@ -176,7 +177,7 @@ def _md5(settings: Settings, salt: bytes) -> bytes:
 
 
 class Scram:
-    """SCRAM-SHA-256 for one login, without channel binding as libpq without TLS does it."""
+    """SCRAM-SHA-256 for one login, without channel binding, like libpq without TLS."""
 
     def __init__(self, password: str, nonce: Optional[str] = None) -> None:
         self._password = prepared(password).encode()
@@ -225,7 +226,7 @@ def _hmac(key: bytes, content: bytes) -> bytes:
 
 
 def prepared(password: str) -> str:
-    """A password as PostgreSQL prepares it; one that the rules forbid is taken as it is."""
+    """A password as PostgreSQL normalises it (SASLprep); unchanged if the rules forbid it."""
     mapped = "".join(
         " " if stringprep.in_table_c12(letter) else letter for letter in password if not stringprep.in_table_b1(letter)
     )

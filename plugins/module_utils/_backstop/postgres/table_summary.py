@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What people look at to see that a table is right: rows, earliest and latest moments, exact sums."""
+"""A summary by which a user can check a table: row count, earliest and latest dates, exact sums."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def _expressions(column: Column) -> List[str]:
     name = "r__." + quote_identifier(column.name)
     if column.type in _MOMENTS:
         return ["min(%s)::text" % name, "max(%s)::text" % name]
-    # By their text: adding floating point numbers as such gives another sum in another order of rows.
+    # By their text: the sum of floating point numbers depends on the order of the rows.
     finite = " FILTER (WHERE %s::text !~ '[Nf]')" % name
     return ["sum(%s::text::numeric)%s::text" % (name, finite)]
 
 
 def summary(session: Session, source: str, columns: Sequence[Column]) -> Dict[str, Any]:
-    """Number of rows, earliest and latest of each date or time, sum of each number (of the finite ones) of a table.
+    """Number of rows, minimum and maximum of each date or time, sum of each number (of the finite ones) of a table.
 
-    :param source: what stands after FROM, without an alias
+    :param source: the FROM item, without an alias
     """
     shown = [column for column in columns if column.type in _MOMENTS + _NUMBERS]
     expressions = [expression for column in shown for expression in _expressions(column)]
@@ -45,7 +45,7 @@ def summary(session: Session, source: str, columns: Sequence[Column]) -> Dict[st
 
 
 def sentence(found: Dict[str, Any]) -> str:
-    """A summary() with the name of its ``table``, for people."""
+    """A summary() with the name of its ``table``, for users."""
     moments = ["%s from %s to %s" % (name, first, found["latest"][name]) for name, first in found["earliest"].items()]
     sums = ["sum of %s %s" % (name, total) for name, total in found["sums"].items()]
     return "; ".join(["%s: %d rows" % (found["table"], found["rows"]), *moments, *sums])

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How SQL in a database can reach another database, another server or a program, and closing foreign servers on a copy.
+"""How SQL in a database can reach another database, server or program, and closing foreign servers on a copy.
 
-A copy on the live server has all of it too, so what is tried there would be done for good elsewhere.
+A copy on the live server can reach the same ones, so trials on it would have permanent effects elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..base.errors import BackstopError, Refused
 from ..base.sql_names import quote_identifier
 from .connection import Session
 
-#: Extensions whose functions or workers reach further than their database.
+#: Extensions whose functions or workers reach beyond their database.
 REACHING = (
     "adminpack", "amqp", "aws_lambda", "aws_s3", "citus", "dblink", "http", "multicorn", "orafce", "pg_background",
     "pg_bulkload", "pg_cron", "pg_file_utils", "pg_net", "pgagent", "pglogical", "pgmemcache", "plproxy",
@@ -23,9 +23,9 @@ REACHING = (
 )  # fmt: skip
 #: Those of them that act by themselves, without a call.
 _WORKERS = ("citus", "pg_cron", "pg_net", "pgagent", "pglogical", "timescaledb")
-#: Options of a server of postgres_fdw that say where it is.
+#: Options of a postgres_fdw server that set its address.
 _PLACE = ("host", "hostaddr", "port", "dbname", "service")
-#: A directory for sockets that nobody has.
+#: A socket directory that does not exist.
 NOWHERE = "/backstop/closed"
 
 _UNTRUSTED = """
@@ -37,7 +37,7 @@ _PROGRAMS = r"""
 SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
 WHERE l.lanname IN ('sql', 'plpgsql') AND p.prosrc ~* '\mcopy\M.*\mprogram\M'
 ORDER BY 1"""
-#: Functions that this role may call, or that run with the rights of a role that may.
+#: Functions that this role may call, or that a SECURITY DEFINER function may call for it.
 _EXTENSIONS = """
 SELECT e.extname, coalesce(bool_or(has_function_privilege(d.objid, 'EXECUTE') OR EXISTS (
     SELECT FROM pg_proc p WHERE p.prosecdef AND has_function_privilege(p.proowner, d.objid, 'EXECUTE')
@@ -89,7 +89,7 @@ def foreign_tables(session: Session) -> Dict[str, str]:
 
 
 def triggers(session: Session, tables: Sequence[str]) -> List[str]:
-    """Enabled triggers of people on tables of these names: "audit on shop.orders"."""
+    """Enabled user triggers on tables with these names: "audit on shop.orders"."""
     return [
         "trigger %s on %s" % row
         for row in session.rows(
@@ -101,9 +101,9 @@ def triggers(session: Session, tables: Sequence[str]) -> List[str]:
 
 
 def close_servers(session: Session) -> Dict[str, List[str]]:
-    """Let the servers of postgres_fdw lead nowhere; their options as they were, for :func:`reopen_servers`.
+    """Point the postgres_fdw servers to a socket that does not exist; returns their options for :func:`reopen_servers`.
 
-    :raises Refused: one cannot be closed
+    :raises Refused: a server cannot be closed
     """
     was = {}
     for name, options in _postgres_servers(session):
@@ -116,7 +116,7 @@ def close_servers(session: Session) -> Dict[str, List[str]]:
 
 
 def reopen_servers(session: Session, was: Mapping[str, List[str]]) -> None:
-    """Give the servers their options back, that the copy can be compared; one that was changed meanwhile stays so."""
+    """Restore the servers' options, so that the copy can be compared; skips a server that was changed meanwhile."""
     for name, options in _postgres_servers(session):
         if name in was and sorted(options) == sorted(_closed(was[name])):
             _set_options(session, name, options, was[name])

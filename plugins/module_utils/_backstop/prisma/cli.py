@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Running Prisma Migrate of a release, from an argument list, with its secrets in its own environment only."""
+"""Running the Prisma Migrate of a release, with argument lists and with secrets only in its environment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .project import Project
 from .sessions import Backend, end_backends
 from .urls import database_of, has_secret, schema_of, secrets_in, with_session_settings, without_password
 
-#: Nothing is asked of the network, no colours; DEBUG would print the URL.
+#: No network requests, no colours; DEBUG would print the URL.
 _ENVIRONMENT = {
     "CHECKPOINT_DISABLE": "1",
     "PRISMA_HIDE_UPDATE_MESSAGE": "1",
@@ -36,16 +36,16 @@ _ENVIRONMENT = {
 }
 
 Listener = Callable[[str], None]
-#: Keeps a way to the database of a URL, and yields a URL without secrets that leads there.
+#: Runs a relay to the database of a URL, and yields a URL of it without secrets.
 Relay = Callable[[str], ContextManager[str]]
 
-#: Major versions that were tried.
+#: Tested major versions.
 SUPPORTED = (6, 7)
 
 
 @dataclasses.dataclass(frozen=True)
 class CommandResult:
-    """What a Prisma that ended said."""
+    """The output of a finished Prisma command."""
 
     status: int
     stdout: str
@@ -54,9 +54,9 @@ class CommandResult:
 
 @dataclasses.dataclass(frozen=True)
 class Deployed:
-    """What a deploy did."""
+    """The result of a deploy."""
 
-    #: Names in the order in which they were applied; empty when nothing was pending.
+    #: Names in order of application; empty when nothing was pending.
     applied: List[str]
     seconds: float
     stdout: str
@@ -65,13 +65,13 @@ class Deployed:
 class Prisma:
     """The Prisma CLI of one release.
 
-    :param project: the directory in which Prisma works: the release's, or one in it
+    :param project: the directory in which Prisma works: the release's, or a subdirectory
     :param node_bin_dir: directory of ``node``; default is PATH
-    :param environment: further variables for Prisma, no secrets (PRISMA_SCHEMA_ENGINE_BINARY)
-    :param schema_path: the Prisma schema where it is not in one of Prisma's usual places
-    :param config_path: Prisma's configuration where it is not in one of the usual places
-    :param relay: how to reach the database where Prisma would show a password
-    :param offline: only for what reads no database, which any version may do
+    :param environment: further variables for Prisma, without secrets (PRISMA_SCHEMA_ENGINE_BINARY)
+    :param schema_path: the Prisma schema if it is not in one of Prisma's usual places
+    :param config_path: Prisma's configuration if it is not in one of the usual places
+    :param relay: relay to the database where Prisma would show a password
+    :param offline: only for commands that read no database, which any version may do
     """
 
     def __init__(
@@ -89,17 +89,17 @@ class Prisma:
         self._package = find_prisma(self.project.path)
         self._entry = entry_of(self._package)
         self.node = find_node(node_bin_dir)
-        # An engine that is a script finds this Node too.
+        # An engine that is a script finds this Node.js too.
         path = os.path.dirname(self.node) + os.pathsep + os.environ.get("PATH", os.defpath)
         self._environment = {"PATH": path, **_ENVIRONMENT, **(environment or {})}
         self._relay = relay
         self._offline = offline
-        #: Prisma hands the URL to its engine as an argument.
+        #: Prisma passes the URL to its engine as an argument.
         self._configured = self._major() >= 7 or self.project.configuration().datasource
         self._engine = find_engine(self.project.path, self._package, self._environment)
 
     def version(self) -> str:
-        """Prisma's version, by its package: `prisma version` would start all its engines."""
+        """Prisma's version, from its package: `prisma version` would start all its engines."""
         try:
             with open(os.path.join(self._package, "package.json"), encoding="utf-8") as stream:
                 return str(json.load(stream)["version"])
@@ -133,16 +133,16 @@ class Prisma:
     ) -> Deployed:
         """Apply the pending migrations.
 
-        When Prisma is cut off (timeout, signal) its session on the server is ended too, so that nothing goes on unseen.
+        When Prisma is interrupted (timeout, signal), its session on the server is terminated too.
 
-        :param cursor: of a session in the same database, in autocommit; while it is open nobody can drop the database
+        :param cursor: of a session in the same database, in autocommit; while it is open the database cannot be dropped
         :param lock_timeout_ms: how long a statement may wait for a lock before the migration fails
         :param statement_timeout_ms: how long one statement may take
-        :param timeout: seconds for all
-        :param application_name: name of Prisma's session; must be of this run alone
-        :param keep_open: file descriptors that Prisma inherits (a lock that is to live as long as it)
+        :param timeout: in seconds, for the whole command
+        :param application_name: name of Prisma's session; must be unique to this run
+        :param keep_open: file descriptors that Prisma inherits (a lock that must live as long as Prisma)
         :param on_line: called with each line as Prisma prints it
-        :raises PrismaError: when Prisma fails; its rows tell what is in force
+        :raises PrismaError: Prisma failed; its rows in the history show what was applied
         """
         folder = read_folder(self.project.migrations())
         name = application_name or "backstop_prisma_" + random.token_hex(4)
@@ -165,7 +165,7 @@ class Prisma:
         rolled_back: Optional[str] = None,
         timeout: Optional[float] = 60,
     ) -> None:
-        """Mark one migration as applied or as rolled back, without running SQL of it."""
+        """Mark one migration as applied or as rolled back, without running its SQL."""
         if (applied is None) == (rolled_back is None):
             raise AssertionError("give applied or rolled_back")
         flag, name = ("--applied", applied) if applied is not None else ("--rolled-back", rolled_back)
@@ -177,11 +177,11 @@ class Prisma:
             raise _not_done("prisma migrate resolve", said, found)
 
     def migrate_diff(self, url: str, to_schema: str, timeout: Optional[float] = 60) -> str:
-        """SQL that leads from this project's schema to another one, by Prisma's own comparison of the two files.
+        """SQL that changes this project's schema to another one, from Prisma's own comparison of the two files.
 
-        No database is looked into: what a migration does beyond the schema (triggers, functions, rows) is not in it.
+        No database is read: what a migration does beyond the schema (triggers, functions, rows) is not included.
 
-        :param url: for the variables that the schema reads; an engine may connect, and changes nothing
+        :param url: for the variables that the schema reads; an engine may connect, but changes nothing
         :param to_schema: the other schema, a file or folder
         """
         schema = self.project.schema()
@@ -193,13 +193,13 @@ class Prisma:
         return said.stdout.strip() + "\n"
 
     def migrate_status(self, url: str, timeout: Optional[float] = 60) -> CommandResult:
-        """Prisma's own report, for people: its exit status must decide nothing, see :mod:`.history`."""
+        """Prisma's own report, for users: its exit status must decide nothing, see :mod:`.history`."""
         return self._run(["migrate", "status"], url, timeout, (), None)
 
     def schema_script(self, url: str, timeout: Optional[float] = 120) -> bytes:
-        """SQL that makes the Prisma schema of the release in an empty database.
+        """SQL that creates the release's Prisma schema in an empty database.
 
-        :param url: of any database; Prisma wants one, nothing in it is read
+        :param url: of any database; Prisma requires one but reads nothing in it
         """
         arguments = schema_script_arguments(self.version(), self.project.schema())
         said = self._run(arguments, url, timeout, (), None, name_schema=False)
@@ -228,7 +228,7 @@ class Prisma:
         except _TookTooLong as late:
             _raise_late(what, late, end_backends(cursor, name))
         except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to tell
+            with contextlib.suppress(Exception):  # report the first error
                 end_backends(cursor, name)
             raise
         if said.status != 0:
@@ -248,7 +248,7 @@ class Prisma:
         if self.project.schema_path and name_schema:
             argv += ["--schema", self.project.schema_path]
         hidden = secrets_in(url)
-        # Only the whole URL is looked for in argv: a password may be a word of it, as "prisma".
+        # Only the whole URL is looked for in argv: a password may be one of its words, such as "prisma".
         with contextlib.ExitStack() as stack:
             words, variables = stack.enter_context(self._guarded(url))
             program = stack.enter_context(
@@ -271,7 +271,7 @@ class Prisma:
 
     @contextlib.contextmanager
     def _guarded(self, url: str) -> Iterator[Tuple[List[str], Dict[str, str]]]:
-        """Words and variables with which the CLI works on the URL's database and shows its password to nobody."""
+        """Arguments and variables with which the CLI works on the URL's database without showing its password."""
         project = self.project
         names = project.url_variables()
         if not self._configured:
@@ -294,7 +294,7 @@ class Prisma:
 
     @contextlib.contextmanager
     def _without_password(self, url: str) -> Iterator[str]:
-        """A URL to the same database that anybody may see."""
+        """A URL to the same database without secrets."""
         if not has_secret(url):
             yield url
         elif self._relay is None:
@@ -305,7 +305,7 @@ class Prisma:
 
 
 def schema_script_arguments(version: str, schema: str) -> List[str]:
-    """The command that writes a schema as SQL, as this version of Prisma spells it."""
+    """The command that writes a schema as SQL, in the syntax of this version of Prisma."""
     target = "--to-schema-datamodel" if int(version.split(".")[0]) < 7 else "--to-schema"
     return ["migrate", "diff", "--from-empty", target, schema, "--script"]
 
@@ -318,14 +318,14 @@ class _TookTooLong(Exception):
 
 
 def _lines(program: Running, timeout: Optional[float]) -> Iterator[str]:
-    """The lines that a program prints, as they come, until it has ended."""
+    """The lines of a program's output, as they come, until it has ended."""
     deadline = None if timeout is None else time.monotonic() + timeout
     printed: List[str] = []
     rest = b""
     with selectors.DefaultSelector() as selector:
         selector.register(program.stdout, selectors.EVENT_READ)
         while True:
-            # Judged by the process: a child of it may hold the pipe open, and it may close the pipe and run on.
+            # Check the process, not the pipe: a child may keep the pipe open, or the process may close it and continue.
             ended = program.process.poll() is not None
             ready = selector.select(0 if ended else 0.05)
             if ended and not ready:
@@ -349,7 +349,7 @@ def _timeouts(lock_timeout_ms: Optional[int], statement_timeout_ms: Optional[int
 
 
 def _require_same_database(cursor: Any, url: str) -> None:
-    """Prisma makes a database that is missing; so it must be there, and stay."""
+    """Prisma creates a missing database, so it must exist, and the session keeps it."""
     cursor.execute("SELECT pg_catalog.current_database()")
     connected = cursor.fetchone()[0]
     if connected != database_of(url):
@@ -361,7 +361,7 @@ def _require_same_database(cursor: Any, url: str) -> None:
 
 
 def _not_done(what: str, said: CommandResult, found: str) -> PrismaError:
-    """Prisma also ends with status 0 when its engine dies early: its promises are then never settled."""
+    """Prisma also exits with status 0 when its engine dies early: its promises are then never settled."""
     return PrismaError(
         "%s reported success without doing its work" % what,
         found=found + "; Prisma said: " + " ".join((said.stderr.strip() or said.stdout).split())[-500:],

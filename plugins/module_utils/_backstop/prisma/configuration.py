@@ -4,8 +4,8 @@
 
 """Prisma's configuration as Prisma itself resolves it: prisma.config.ts is a program, so the release's Node runs it.
 
-Only the names of variables come back, never their values. A variable for a URL that is not set here, as the
-application's are not for the user who runs this, gets a made-up URL: ``env()`` of prisma/config fails without one.
+Only the names of variables are returned, never their values. URL variables that are not set here get a made-up URL,
+because ``env()`` of prisma/config fails without one (the application's are not set for the user who runs this).
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ loadConfigFromFile({ configFile: file ?? undefined, configRoot: root }).then(({ 
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """What Prisma's configuration says; all of it may be left to Prisma's defaults."""
+    """The settings in Prisma's configuration; each may be left to Prisma's default."""
 
     #: absolute paths
     schema: Optional[str] = None
     migrations: Optional[str] = None
-    #: it has a datasource of its own, which overrides the schema's
+    #: it has its own datasource, which overrides the schema's
     datasource: bool = False
-    #: names of the variables from which the URLs come that the CLI works with
+    #: names of the variables for the URLs that the CLI uses
     variables: List[str] = dataclasses.field(default_factory=list)
     shadow_variables: List[str] = dataclasses.field(default_factory=list)
 
@@ -99,7 +99,7 @@ def find_prisma(project: str) -> str:
 
 
 def entry_of(package: str) -> str:
-    """Prisma's program. Started directly: npx takes three seconds more, and may ask the network."""
+    """Prisma's program. It is run directly: npx takes three seconds more, and may use the network."""
     return os.path.join(package, "build", "index.js")
 
 
@@ -107,7 +107,7 @@ def resolve(project: str, file: str, named: bool, node_bin_dir: Optional[str]) -
     """Run the configuration of a project.
 
     :param file: the configuration
-    :param named: it is to be read wherever it is; else Prisma finds it by itself
+    :param named: the file's path must be given to Prisma; else Prisma finds it by itself
     """
     mark = secrets.token_hex(8)
     request = {"entry": entry_of(find_prisma(project)), "file": file if named else None, "root": project, "mark": mark}
@@ -122,7 +122,7 @@ def resolve(project: str, file: str, named: bool, node_bin_dir: Optional[str]) -
     answer = json.loads(lines[-1]) if lines else {"error": finished.stderr.strip()[-500:] or "it ended early"}
     if "error" in answer:
         said = " ".join(redact(str(answer["error"]), secrets_in(os.path.join(project, ".env"))).split())
-        # Of a key that Prisma does not know it writes all that it knows first.
+        # For an unknown key Prisma first lists all known keys.
         said = said if len(said) <= _MOST else "..." + said[-_MOST:]
         raise Refused(
             "Prisma's configuration cannot be loaded",

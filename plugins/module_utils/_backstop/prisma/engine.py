@@ -4,16 +4,16 @@
 
 """A guard between Prisma's CLI and its schema engine, because of two things that the CLI does before it migrates.
 
-It starts ``schema-engine cli --datasource <URL> can-connect-to-database``: the password stands in an argument list that
+It starts ``schema-engine cli --datasource <URL> can-connect-to-database``: the password is in an argument list that
 every user of the host can read. And if the database is missing, it creates it.
 
-So the CLI gets the URL without its password and our guard as its engine. The guard answers the question of the
-connection with yes (the caller has a session in that database) and starts the real engine for the work, with the real
-URL in its environment.
+So the CLI gets the URL without its password, and our guard as its engine. The guard answers the connection check with
+yes (the caller has a session in that database), and starts the real engine for the work, with the real URL in its
+environment.
 
-Where the URL comes from prisma.config.ts, as always with Prisma 7, the CLI hands it to the engine as an argument for
-the work too. There the URL must be one without a password for both, and a configuration of ours stands in front of the
-project's: it says what the project's says, but for the URL.
+If the URL comes from prisma.config.ts, as always with Prisma 7, the CLI passes it to the engine as an argument for the
+work too. Then both must use a URL without a password, and a configuration of ours replaces the project's: it has the
+same settings except for the URL.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ for name in %(names)s; do export "$name=$%(url)s"; done
 unset %(url)s
 exec %(engine)s "$@"
 """
-#: Top-level await: Prisma loads the project's own configuration, whatever that is written in.
+#: Top-level await: Prisma loads the project's own configuration, in whatever language.
 _CONFIG = """\
 import { createRequire } from 'node:module'
 const { loadConfigFromFile } = createRequire(%(entry)s)('@prisma/config')
@@ -66,10 +66,10 @@ export default {
 def write_config(
     folder: str, entry: str, root: str, *, file: Optional[str], schema: str, migrations: str, check_schema: bool
 ) -> str:
-    """Write the configuration that stands in front of the project's; returns its path.
+    """Write the configuration that replaces the project's; returns its path.
 
-    :param folder: private, lives as long as Prisma
-    :param entry: Prisma's program, beside which its packages are
+    :param folder: private, exists as long as Prisma runs
+    :param entry: Prisma's program, next to its packages
     :param file: the project's configuration; None for Prisma's usual places
     :param check_schema: the schema comes from the configuration, not from an argument
     """
@@ -82,9 +82,9 @@ def write_config(
 
 
 def find_engine(project: str, package: str, environment: Mapping[str, str]) -> str:
-    """The schema engine: the one that the variable names, else the one that came with the packages.
+    """The schema engine: the one in the variable, else the one in the packages.
 
-    :param package: where the package ``prisma`` is, which may be a link to where it lies among its own packages
+    :param package: the directory of the package ``prisma``, perhaps a link to where its own packages are
     """
     named = environment.get(VARIABLE) or os.environ.get(VARIABLE)
     if named:
@@ -113,16 +113,16 @@ def find_engine(project: str, package: str, environment: Mapping[str, str]) -> s
 
 @dataclasses.dataclass(frozen=True)
 class Guard:
-    """What a Prisma CLI needs to have its engine behind the guard."""
+    """What a Prisma CLI needs to run its engine behind the guard."""
 
-    #: The private directory of the guard.
+    #: The guard's private directory.
     folder: str
     variables: Dict[str, str]
 
 
 @contextlib.contextmanager
 def guarded(engine: str, url: str, names: Sequence[str], shown_url: str) -> Iterator["Guard"]:
-    """A guard for a Prisma CLI: a file in a directory that lives as long.
+    """A guard for a Prisma CLI: a file in a directory that exists as long as the context.
 
     :param url: the URL with its password
     :param names: the variables from which the schema takes its URL
@@ -135,14 +135,14 @@ def guarded(engine: str, url: str, names: Sequence[str], shown_url: str) -> Iter
                 found=repr(name),
                 expected="letters, digits and underscores",
             )
-    # Nobody else can exchange the guard.
+    # No other user can replace the guard.
     with private_directory() as folder:
         path = os.path.join(folder, "schema-engine")
         text = _SCRIPT % {"names": " ".join(names), "url": _URL, "engine": shlex.quote(engine)}
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
-        # access(2) also tells of a file system that is mounted with noexec.
+        # access(2) also detects a file system that is mounted with noexec.
         if not os.access(path, os.X_OK):
             raise Refused(
                 "No program can be run from the directory for temporary files",

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What Prisma's error texts mean and what to do about them."""
+"""The meaning of Prisma's errors, and what to do about them."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ class PrismaError(BackstopError):
             "started": started or [],
         }
         super().__init__(message, found=found, hint=hint, details=details)
-        #: Prisma's number, P3018.
+        #: Prisma's error code, such as P3018.
         self.code = code
-        #: The migration that it was about.
+        #: The migration that failed.
         self.migration = migration
-        #: The server's own words.
+        #: The server's own message.
         self.database_message = database_message
-        #: True when it is certain that the database is as it was.
+        #: True when the database is certainly unchanged.
         self.nothing_changed = nothing_changed
-        #: Migrations that Prisma began in this run, in order; all but the failed one are in force.
+        #: Migrations that Prisma began in this run, in order; all but the failed one were applied.
         self.started: List[str] = started or []
-        #: What to do about the cause alone, for callers that see to the rest themselves.
+        #: What to do about the cause alone, for callers that handle the rest themselves.
         self.cause = cause
 
 
 class _Known(NamedTuple):
     message: str
     hint: Hint
-    #: Prisma finds it before it touches anything.
+    #: Prisma detects it before it changes anything.
     before_anything: bool = True
 
 
@@ -144,7 +144,7 @@ _ENGINE = re.compile(
     r"PRISMA_SCHEMA_ENGINE_BINARY|[Ss]chema engine exited|getaddrinfo|schema-engine binary|\[schema-engine\] error"
 )
 _PLAIN = re.compile(r"Error:\s*(?:db error:\s*)?(ERROR: [^\n]*)")
-#: Errors that Prisma passes on without a number, by the server's words.
+#: Errors that Prisma passes on without a code, by the server's message.
 _PLAIN_STATES = (
     ("current transaction is aborted", sqlstates.IN_FAILED_SQL_TRANSACTION),
     ("canceling statement due to lock timeout", sqlstates.LOCK_NOT_AVAILABLE),
@@ -166,9 +166,9 @@ def started_migrations(stdout: str) -> List[str]:
 
 
 def analyse(what: str, stdout: str, stderr: str) -> PrismaError:
-    """Turn what a failed Prisma said into an error.
+    """Turn the output of a failed Prisma into an error.
 
-    :param what: the command, for errors that Prisma gives no number: "prisma migrate deploy"
+    :param what: the command, for errors without a Prisma code: "prisma migrate deploy"
     """
     said = plain_text(stderr) if stderr.strip() else plain_text(stdout)
     code = _first(_CODE, said)

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What state the migrations are in: the migrations folder and the table ``_prisma_migrations``, compared.
+"""The state of the migrations: the migrations folder compared with the table ``_prisma_migrations``.
 
-``prisma migrate status`` cannot tell this: it answers 0 after ``resolve --rolled-back``, when a file was edited and
-when the database is ahead of the folder. The rules here are those by which ``prisma migrate deploy`` decides.
+``prisma migrate status`` does not show this: it exits with 0 after ``resolve --rolled-back``, when a file was edited,
+and when the database is ahead of the folder. The rules here are those of ``prisma migrate deploy``.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class MigrationFile:
     """One migration of the folder."""
 
     name: str
-    #: The SQL as Prisma reads it: bytes that are no UTF-8 replaced.
+    #: The SQL as Prisma reads it: invalid UTF-8 bytes are replaced.
     sql: str = dataclasses.field(repr=False)
 
     @property
     def checksum(self) -> str:
-        """What Prisma writes into the table when it applies this file."""
+        """The checksum that Prisma writes into the table when it applies this file."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
     def matches(self, checksum: str) -> bool:
-        """True when Prisma takes the file for the one that has this checksum: line ends do not count."""
+        """True when Prisma accepts the file for this checksum: line endings do not count."""
         variants = (self.sql, self.sql.replace("\r\n", "\n"), self.sql.replace("\n", "\r\n"))
         digests = [hashlib.sha256(variant.encode()) for variant in variants]
         if len(checksum) == 64:
@@ -61,10 +61,10 @@ _PUNCTUATION = "_-,;:!?.'\"()[]{}@*/\\&#%`^+<=>|~$"
 
 
 def migration_order(name: str) -> Tuple[List[Tuple[int, str]], str]:
-    """Sort key by which Prisma orders migrations: JavaScript's localeCompare.
+    """Sort key of Prisma's order of migrations: JavaScript's localeCompare.
 
-    Punctuation comes before digits before letters, so ``1_init`` comes before ``10_next``; capitals after small letters
-    and only between names that are else equal.
+    Punctuation comes before digits before letters, so ``1_init`` comes before ``10_next``; capitals come after small
+    letters, but only between names that are otherwise equal.
     """
     weights = []
     for character in name:
@@ -79,7 +79,7 @@ def migration_order(name: str) -> Tuple[List[Tuple[int, str]], str]:
 
 def _check_provider(content: Optional[bytes]) -> None:
     if content is None:
-        return  # Prisma asks for no lock file either.
+        return  # Prisma requires no lock file either.
     lines = [line for line in content.decode("utf-8", "replace").splitlines() if line.startswith("provider")]
     found = lines[0][len("provider") :].strip(" =").strip('"') if lines else "no provider"
     if found != PROVIDER:
@@ -94,7 +94,7 @@ def _check_provider(content: Optional[bytes]) -> None:
 def read_folder(path: str) -> List[MigrationFile]:
     """Read a migrations folder, in Prisma's order.
 
-    :raises Refused: when there is no folder, it is of another database system, or one migration has no SQL
+    :raises Refused: there is no folder, it is for another database system, or a migration has no SQL
     """
     if not os.path.isdir(path):
         raise Refused(
@@ -105,7 +105,7 @@ def read_folder(path: str) -> List[MigrationFile]:
     try:
         _check_provider(_read(os.path.join(path, LOCK_FILE)))
         with os.scandir(path) as entries:
-            # As Prisma does it: every real directory is a migration, a link to one is not.
+            # Like Prisma: every real directory is a migration, a link to one is not.
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         scripts = {name: _read(os.path.join(path, name, SCRIPT)) for name in names}
     except OSError as error:
@@ -176,7 +176,7 @@ def _moment_text(moment: datetime.datetime) -> str:
 
 
 def read_rows(cursor: Any, schema: str = "public") -> Optional[List[HistoryRow]]:
-    """Read the history in the order in which it was made.
+    """Read the history in the order in which it was written.
 
     :param cursor: of a DB-API driver with ``%s`` placeholders
     :returns: None when there is no table
@@ -191,7 +191,7 @@ def read_rows(cursor: Any, schema: str = "public") -> Optional[List[HistoryRow]]
 
 
 def read_file(path: str) -> Optional[List[HistoryRow]]:
-    """The rows that were there when a backup was made, from its file; None when there was no such table."""
+    """The history when a backup was made, from its file; None when there was no such table."""
     rows = read_json(path, "history of migrations of a backup")
     return None if rows is None else [HistoryRow.from_json(row) for row in rows]
 
@@ -204,7 +204,7 @@ def _by_name(rows: Iterable[HistoryRow]) -> Dict[str, List[HistoryRow]]:
 
 
 class Effect(NamedTuple):
-    """What the rows of one name amount to."""
+    """The effect of all rows of one name."""
 
     name: str
     checksum: str
@@ -212,9 +212,9 @@ class Effect(NamedTuple):
 
 
 def effective_state(rows: Optional[Iterable[HistoryRow]]) -> List[Effect]:
-    """Per name what its rows amount to, in Prisma's order.
+    """The effect of the rows of each name, in Prisma's order.
 
-    A failed row counts before an applied one (it stops the next deploy), both before rows that were rolled back.
+    A failed row takes precedence over an applied one (it stops the next deploy), both over rolled-back rows.
     """
     rank = {FAILED: 2, APPLIED: 1, ROLLED_BACK: 0}
     effects = []
@@ -227,7 +227,7 @@ def effective_state(rows: Optional[Iterable[HistoryRow]]) -> List[Effect]:
 def history_differences(before: Optional[Iterable[HistoryRow]], after: Optional[Iterable[HistoryRow]]) -> List[str]:
     """How two histories differ in effect, as sentences; none when the next deploy would treat both alike.
 
-    A migration that was rolled back counts as one that never was.
+    A migration that was rolled back counts as absent.
     """
     old, new = (
         {effect.name: effect for effect in effective_state(rows) if effect.state != ROLLED_BACK}
@@ -259,24 +259,24 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class MigrationState:
-    """Names of migrations by what they are; one can stand in several lists."""
+    """Names of migrations by state; a name can be in several lists."""
 
     table_exists: bool
-    #: In the folder and in force in the database.
+    #: In the folder and applied to the database.
     applied: List[str]
     #: What the next deploy would run, in its order.
     pending: List[str]
-    #: Started and neither finished nor rolled back: failed, cut off, or running at this moment.
+    #: Started and neither finished nor rolled back: failed, interrupted, or running now.
     failed: List[str]
-    #: In force in the database, but from another text than the folder's.
+    #: Applied to the database, but with another text than the folder's.
     edited: List[str]
-    #: In force or failed in the database, without a folder, and not squashed.
+    #: Applied or failed in the database, without a folder, and not squashed.
     unknown: List[str]
-    #: In force in the database, without a folder: the first migration of the folder stands for them.
+    #: Applied to the database, without a folder: the first migration of the folder replaces them.
     squashed: List[str]
-    #: Rolled back and not in force now.
+    #: Rolled back and not applied now.
     rolled_back: List[str]
-    #: More than one row in force of the same name.
+    #: More than one applied row of the same name.
     duplicates: List[str]
 
     @property
@@ -344,7 +344,7 @@ def compare(folder: Sequence[MigrationFile], rows: Optional[Sequence[HistoryRow]
     return MigrationState(
         table_exists=rows is not None,
         applied=[name for name in applied if name in files],
-        # Prisma's rule: any row that was not rolled back keeps the name from being run.
+        # Prisma's rule: any row that was not rolled back prevents a run of that name.
         pending=[file.name for file in folder if not live.get(file.name)],
         failed=having(FAILED),
         edited=[
@@ -361,9 +361,9 @@ def compare(folder: Sequence[MigrationFile], rows: Optional[Sequence[HistoryRow]
 
 
 def _squashed(folder: Sequence[MigrationFile], live: Mapping[str, Sequence[HistoryRow]]) -> List[str]:
-    """Names whose migrations were squashed into the first one of the folder.
+    """Names of migrations that were squashed into the first one of the folder.
 
-    That one was marked as applied (``resolve --applied`` runs no step) when they were in force already. A release that
+    That one was marked as applied (``resolve --applied`` runs no step) when they were applied already. A release that
     is only older than the database has no such mark: the migrations that it lacks ran after those that it has.
     """
     marks = [row for row in live.get(folder[0].name, ()) if _was_marked(row)] if folder else []

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What squawk, a linter of PostgreSQL migrations, finds in migrations: locks, rewrites, what breaks running clients."""
+"""Findings of squawk, a linter of PostgreSQL migrations: locks, rewrites, changes that break running clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from ..base.errors import BackstopError, Refused
 from ..base.processes import run
 
-#: Rules that say nothing here: a deploy sets the lock timeout, and goes back when a migration fails part way through.
+#: Rules that do not apply here: a deploy sets the lock timeout, and cleans up when a migration fails part way through.
 NOT_HERE = ("require-lock-timeout", "require-statement-timeout", "prefer-robust-stmts")
 _SECONDS = 60
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a migration opens to other servers, which a closed copy cannot keep from it, and which relations it writes."""
+"""Ways to other servers that a migration opens, which closing a copy does not prevent, and the relations it writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Collection, Iterator, List, Sequence, Set
 from .sql_text import BODY, QUOTED, STRING, WORD, Token, statements
 
 _WRITING = {"INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "TRUNCATE"}
-#: Languages that are trusted; any other one in a CREATE FUNCTION can do anything.
+#: Trusted languages; a function in any other language can do anything.
 _TRUSTED = {"SQL", "PLPGSQL", "PLPERL", "PLTCL", "PLV8", "PLJAVA", "PLRUST", "PLLUA"}
 
 
@@ -31,7 +31,7 @@ def openings(sql: str, reaching: Collection[str]) -> List[str]:
 
 
 def written_names(sql: str) -> Set[str]:
-    """Every name in statements that write rows, and in code that has some; folded as the server folds it."""
+    """Every name in statements that write rows, and in code with such statements; folded as by the server."""
     names: Set[str] = set()
     for statement in statements(sql):
         for inner in _with_bodies(statement):
@@ -54,7 +54,7 @@ def _name(token: Token) -> str:
 
 
 def _with_bodies(statement: Sequence[Token], depth: int = 0) -> Iterator[Sequence[Token]]:
-    """The statement, and where it is code, those in it and in its texts, which code may execute."""
+    """The statement and, if it contains code, the statements in the code and in its strings, which it may execute."""
     yield statement
     words = {token.word for token in statement[:5]}
     if depth == 0 and "DO" not in words and not ("CREATE" in words and {"FUNCTION", "PROCEDURE"} & words):

@@ -13,9 +13,9 @@ NODE_MODULES = "node_modules"
 
 
 def find_package(start: str, name: str) -> Optional[str]:
-    """The directory of a package that code in a directory can use; None when it is not installed.
+    """The directory of a package that code in a directory can import; None when it is not installed.
 
-    :param start: directory; its own ``node_modules`` counts before those of the folders above
+    :param start: directory; its own ``node_modules`` takes precedence over those of the folders above
     :param name: of the package, such as ``@prisma/engines``
     """
     for folder in _upwards(os.path.abspath(start)):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where a Prisma project keeps its schema and migrations, and which variables its database's URL comes from."""
+"""Where a Prisma project has its schema and migrations, and which variables its database URL comes from."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ USUAL_VARIABLE = "DATABASE_URL"
 class Project:
     """A directory with a Prisma schema.
 
-    :param schema_path: schema file or folder, where it is not in one of Prisma's usual places
-    :param config_path: Prisma's configuration, where it is not in one of those either
+    :param schema_path: schema file or folder, if it is not in one of Prisma's usual places
+    :param config_path: Prisma's configuration, if it is not in one of those either
     :param node_bin_dir: directory of ``node``, which runs that configuration if there is one; default is PATH
     """
 
@@ -81,7 +81,7 @@ class Project:
         return os.path.join(self.path, named) if isinstance(named, str) else None
 
     def migrations(self) -> str:
-        """The migrations folder: the configuration's, else beside the file that has the datasource."""
+        """The migrations folder: the configuration's, else next to the file with the datasource."""
         configured = self.configuration().migrations
         return configured or os.path.join(os.path.dirname(self._datasource_file()), "migrations")
 
@@ -90,21 +90,21 @@ class Project:
         return next((path for path in files if _DATASOURCE.search(_without_comments(path))), files[0])
 
     def url_variables(self) -> List[str]:
-        """Names of the variables from which Prisma takes the database's URL; DATABASE_URL is always one.
+        """Names of the variables from which Prisma takes the database URL; DATABASE_URL is always included.
 
-        :raises Refused: when the schema holds a URL itself: Prisma would migrate that database whatever it is told
+        :raises Refused: the schema contains a fixed URL, so Prisma would migrate that database in any case
         """
         configured = self.configuration()
         names = [USUAL_VARIABLE, *self.schema_variables(), *configured.variables, *configured.shadow_variables]
         return list(dict.fromkeys(names))
 
     def configured_variables(self) -> List[str]:
-        """Variables that may hold the URL where the schema has none: the configuration's are those of Prisma's CLI, and
-        the application's code by custom reads DATABASE_URL."""
+        """Variables that may hold the URL if the schema has none: the configuration's are those of Prisma's CLI, and
+        the application's code usually reads DATABASE_URL."""
         return list(dict.fromkeys([*self.configuration().variables, USUAL_VARIABLE]))
 
     def schema_variables(self) -> List[str]:
-        """Variables that hold the URL of the release's database by its schema: the pooled one and the direct one."""
+        """Variables in the schema that hold the URL of the release's database: the pooled one and the direct one."""
         names = []
         block = _DATASOURCE.search(_without_comments(self._datasource_file()))
         for match in _FIELD.finditer(block.group(1) if block else ""):
@@ -119,7 +119,7 @@ class Project:
         return names
 
     def configuration(self) -> Configuration:
-        """What Prisma's configuration says, run once."""
+        """Prisma's configuration, run once."""
         if self._configuration is None:
             file = self.config()
             self._configuration = (
@@ -134,7 +134,7 @@ class Project:
     def _config_files(self) -> Iterator[str]:
         for folder, prefix in ((self.path, "prisma.config."), (os.path.join(self.path, ".config"), "prisma.")):
             names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-            # Since 7.10 a file of that version alone comes first.
+            # Since 7.10 a file for that version takes precedence.
             for start in (prefix.replace("prisma", "prisma7"), prefix):
                 for name in names:
                     if name.startswith(start) and _CONFIG.fullmatch(name):
@@ -161,7 +161,7 @@ def _without_comments(path: str) -> str:
 
 
 def _keep_urls(text: str) -> str:
-    # The // of a URL is none of a comment.
+    # The // of a URL does not start a comment.
     return text.replace("://", ":/\0/")
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Marking a migration as rolled back or as applied: asked first whether that is right, verified afterwards."""
+"""Marking a migration as rolled back or as applied: checked before, verified afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Resolved:
     """What was, or would be, done to the rows of one name."""
 
     changed: bool
-    #: States of the name's rows, in the order in which they were made.
+    #: States of the name's rows, oldest first.
     before: List[str]
     after: List[str]
 
@@ -31,8 +31,8 @@ class Resolved:
 def resolve(prisma: Prisma, url: str, cursor: Any, name: str, state: str, *, act: bool = True) -> Resolved:
     """Give a migration the state ``rolled_back`` or ``applied`` in the history; its SQL is neither run nor undone.
 
-    :param act: False only says what would be done
-    :raises Refused: Prisma would not do it (P3008, P3011, P3012, P3017), or it would be wrong to
+    :param act: False only returns what would be done
+    :raises Refused: Prisma would refuse it (P3008, P3011, P3012, P3017), or it would be wrong
     :raises Locked: a migration is running
     """
     rows = read_rows(cursor, schema_of(url))
@@ -59,7 +59,7 @@ def _states(rows: Optional[Sequence[HistoryRow]], name: str) -> List[str]:
 
 
 def _foretell(before: Sequence[str], state: str) -> List[str]:
-    """The states as Prisma will leave them."""
+    """The states that Prisma will leave."""
     after = [ROLLED_BACK if one == FAILED else one for one in before]
     return after + [APPLIED] if state == APPLIED and APPLIED not in after else after
 
@@ -94,7 +94,7 @@ def _require_file(name: str, folder: Sequence[MigrationFile]) -> None:
 
 
 def _require_nobody(cursor: Any) -> None:
-    """A migration that runs has the same row as one that failed."""
+    """Refuse while a migration runs: its row looks like one of a failed migration."""
     holders = lock_holders(cursor)
     if holders:
         raise Locked(

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Prisma's sessions on the server: who migrates now, and ending what a killed Prisma left at work.
+"""Prisma's sessions on the server: which migrate now, and terminating those of a killed Prisma.
 
-A killed Prisma does not stop its statement: the server carries on and may commit it.
+The statement of a killed Prisma does not stop: the server continues and may commit it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional
 
 from ..base.sql_names import MAX_NAME_BYTES
 
-#: The advisory lock that every Prisma Migrate takes while it works on a database.
+#: The advisory lock that Prisma Migrate holds while it works on a database.
 MIGRATION_LOCK = 72707369
 
 _BACKENDS = """
@@ -41,7 +41,7 @@ SELECT pg_catalog.pg_terminate_backend(pid)
 
 @dataclasses.dataclass(frozen=True)
 class Backend:
-    """A session that migrates, or one that waits to."""
+    """A session that migrates, or waits to."""
 
     pid: int
     application_name: str
@@ -62,11 +62,11 @@ def _as_the_server_keeps_it(application_name: str) -> str:
 
 
 def running_backends(cursor: Any, application_name: Optional[str] = None) -> List[Backend]:
-    """Sessions of this database that hold or want Prisma's lock, or that bear a name; not the asking one.
+    """Sessions of this database that hold or wait for Prisma's lock, or that have a name; not the asking one.
 
     :param cursor: of a DB-API driver with ``%s`` placeholders, connected to the migrated database
     """
-    # Within a transaction the server would show what it showed the first time.
+    # Within a transaction the statistics views would show their first snapshot again.
     cursor.execute("SELECT pg_catalog.pg_stat_clear_snapshot()")
     name = None if application_name is None else _as_the_server_keeps_it(application_name)
     cursor.execute(_BACKENDS, (MIGRATION_LOCK, name))
@@ -79,7 +79,7 @@ def lock_holders(cursor: Any) -> List[Backend]:
 
 
 def end_backends(cursor: Any, application_name: str, wait_seconds: float = 10) -> List[Backend]:
-    """End the sessions of this name and wait until they are gone; returns those that are still there."""
+    """Terminate the sessions of this name and wait until they have ended; returns the remaining ones."""
     name = _as_the_server_keeps_it(application_name)
     deadline = time.monotonic() + wait_seconds
     while True:

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Finding statements in a migration that reach beyond its own database.
+"""Finding statements in a migration that affect more than its own database.
 
-A migration is rehearsed in a scratch database beside the live one. A statement on roles, databases or the server would
-act there on the real thing, so such a migration is shown and not rehearsed. In doubt a statement is reported.
+A migration is rehearsed in a scratch database on the live server. Statements on roles, databases or the server would
+have a real effect there, so such a migration is reported and not rehearsed. In doubt a statement is reported.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ SIGN = "sign"
 @dataclasses.dataclass(frozen=True)
 class Token:
     kind: str
-    #: Strings, bodies and quoted names without their quotes.
+    #: Strings, bodies and quoted names, without their quotes.
     text: str
-    #: Where it starts in the SQL.
+    #: Its position in the SQL.
     position: int
 
     @property
     def word(self) -> str:
-        """A word in capitals; empty for everything else, a quoted name too."""
+        """A word in capitals; empty for all other tokens, including quoted names."""
         return self.text.upper() if self.kind == WORD else ""
 
 
 @dataclasses.dataclass(frozen=True)
 class ClusterStatement:
-    """A statement that acts beyond the database it runs in."""
+    """A statement that affects more than the database it runs in."""
 
     line: int
     text: str
@@ -56,7 +56,7 @@ _QUOTED = re.compile(r'"((?:[^"]|"")*)(?:"|\Z)')
 
 
 def tokens(sql: str) -> Iterator[Token]:
-    """Cut SQL into tokens; never fails: what is unfinished ends where the text ends."""
+    """Split SQL into tokens; never fails: an unfinished token ends with the text."""
     position = 0
     while position < len(sql):
         found = _skip(sql, position)
@@ -68,7 +68,7 @@ def tokens(sql: str) -> Iterator[Token]:
 
 
 def _skip(sql: str, position: int) -> Optional[int]:
-    """The place after a space or comment that starts here."""
+    """The position after a space or comment that starts here."""
     match = _SPACE.match(sql, position) or _LINE_COMMENT.match(sql, position)
     if match:
         return match.end()
@@ -122,7 +122,7 @@ def statements(sql: str) -> List[List[Token]]:
     return [statement for statement in found if statement]
 
 
-# What reaches further
+# Effects beyond the database
 
 _OBJECTS = {"ROLE", "USER", "GROUP", "DATABASE", "TABLESPACE"}
 _FUNCTIONS = {
@@ -143,7 +143,7 @@ _FUNCTIONS = {
 
 
 def cluster_statements(sql: str) -> List[ClusterStatement]:
-    """Every statement of a migration that acts on roles, databases, the server or another server, in its order."""
+    """Every statement of a migration on roles, databases, the server or another server, in order."""
     found: List[ClusterStatement] = []
     for statement in statements(sql):
         why = _reason(statement) or _reason_in_bodies(statement)
@@ -154,7 +154,7 @@ def cluster_statements(sql: str) -> List[ClusterStatement]:
 
 
 def _shown(statement: Sequence[Token], most: int = 100) -> str:
-    """A statement fit to be shown: on one line, its strings hidden (one may be a role's password)."""
+    """A statement for messages: on one line, its strings hidden (one may be a role's password)."""
     shown = {STRING: "'...'", BODY: "$$...$$", QUOTED: '"%s"'}
     text = " ".join(shown.get(token.kind, "%s").replace("%s", token.text) for token in statement)
     return text if len(text) <= most else text[: most - 3] + "..."
@@ -165,7 +165,7 @@ def _words(statement: Sequence[Token], count: int) -> List[str]:
 
 
 def _reason(statement: Sequence[Token]) -> Optional[str]:
-    """Why one statement acts beyond its database."""
+    """Why one statement affects more than its database."""
     first, second, third = _words(statement, 3)
     words = {token.word for token in statement}
     if first in ("CREATE", "ALTER", "DROP"):
@@ -216,7 +216,7 @@ _OPENERS = {"BEGIN", "THEN", "ELSE", "LOOP", "DECLARE", "EXECUTE", "ATOMIC"}
 
 
 def _reason_in_bodies(statement: Sequence[Token]) -> Optional[str]:
-    """Look into the code of DO blocks and functions, and into the strings that this code may execute."""
+    """Inspect the code of DO blocks and functions, and the strings that this code may execute."""
     words = _words(statement, 4)
     if words[0] != "DO" and not (words[0] == "CREATE" and {"FUNCTION", "PROCEDURE"} & set(words)):
         return None

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changing a connection URL for Prisma, leaving all that is not asked for as it was written."""
+"""Changing a connection URL for Prisma; all other parts stay as they were written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _split(url: str) -> SplitResult:
 
 
 def _join(parts: SplitResult) -> str:
-    # urlunsplit would leave out the // of a URL without a host.
+    # urlunsplit would omit the // of a URL without a host.
     query = "?" + parts.query if parts.query else ""
     fragment = "#" + parts.fragment if parts.fragment else ""
     return parts.scheme + "://" + parts.netloc + parts.path + query + fragment
@@ -54,9 +54,9 @@ def schema_of(url: str) -> str:
 
 
 def with_session_settings(url: str, settings: Mapping[str, str], application_name: Optional[str] = None) -> str:
-    """Add session settings (``lock_timeout``) and a name to a URL; settings it has already stay unless named here.
+    """Add session settings (``lock_timeout``) and a name to a URL; existing settings stay unless they are given here.
 
-    Prisma's engine and libpq both send the parameter ``options`` to the server; PGOPTIONS reaches only libpq.
+    Prisma's engine and libpq both send the parameter ``options`` to the server; PGOPTIONS only works for libpq.
     """
     parts = _split(url)
     pairs = _pairs(parts.query)
@@ -88,7 +88,7 @@ def _escape(value: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """The same URL, fit to be shown."""
+    """The same URL for messages, without secrets."""
     parts = _split(url)
     account, _at, host = parts.netloc.rpartition("@")
     user = account.partition(":")[0]
@@ -103,6 +103,6 @@ def has_secret(url: str) -> bool:
 
 
 def secrets_in(url: str) -> List[str]:
-    """Every form in which the URL's passwords can show: the URL, and each password as written, decoded and encoded."""
+    """Every form in which the URL's passwords can appear: the URL, each password as written, decoded and encoded."""
     _split(url)
     return sorted({url}.union(*map(encoded_forms, passwords_of_url(url))))
