@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: prisma_migrate_rehearse
-short_description: Prove a backup, the pending migrations and the SQL that leads back on a copy
+short_description: Prove a backup, the pending migrations and the down-SQL on a copy
 version_added: "0.1.0"
 description:
   - "The drill: restores the backup of the operation into a scratch database and compares it with its manifest, tables by digest, all else by
@@ -99,7 +99,7 @@ EXAMPLES = r"""
     store: /var/backups/backstop
   register: rehearsed
 
-- name: Prove the SQL that leads back, and drop the copy
+- name: Prove the down-SQL, and drop the copy
   backstop.postgres.prisma_migrate_rehearse:
     project: /srv/electricity-tokens/releases/0a1b2c
     old_project: /srv/electricity-tokens/releases/9f8e7d
