@@ -13,7 +13,7 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and predict truthfully without effect.
+    description: Can run in C(check_mode) and return the changed status prediction without modifying the target.
   diff_mode:
     description: Returns what has changed (or would), when in diff mode.
 """

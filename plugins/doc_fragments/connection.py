@@ -15,7 +15,7 @@ options:
   connection:
     description:
       - The application's database, reached directly, never through a pooler.
-      - O(connection.url) gives all at once; the other fields override its parts.
+      - O(connection.url) gives all fields at once; the other fields override its parts.
       - Secrets given here never show in results, logs or the argument lists of programs.
     type: dict
     required: true
@@ -44,37 +44,36 @@ options:
         description: The schema that Prisma works in.
         type: str
       sslmode:
-        description: How far TLS is asked for, as in libpq.
+        description: TLS mode, as in libpq.
         type: str
         choices: [disable, allow, prefer, require, verify-ca, verify-full]
       sslrootcert:
-        description: File with the certificates of the authorities that may sign the server's.
+        description: File with the CA certificates that may sign the server's.
         type: path
       connect_timeout:
         description: Seconds to wait for the server.
         type: int
   administration:
     description:
-      - Where databases are created, renamed and their sessions ended.
+      - The connection that creates and renames databases and ends their sessions.
       - What is not given is taken from O(connection), with the database V(postgres).
     type: dict
     suboptions: *fields
   client_bin_dir:
     description:
       - Directory of C(pg_dump), C(pg_restore) and C(pg_dumpall).
-      - Without it they are looked for in the usual places; they must be of the server's major version.
+      - Without it they are searched in the usual places; they must be of the server's major version.
     type: path
   age_recipients:
     description:
-      - Public keys of C(age), or public ssh keys. Every backup that is made is encrypted for all of them while it is
-        written.
+      - Public keys of C(age), or public ssh keys. Every backup is encrypted for all of them while it is written.
       - Manifest, history and migrations of an encrypted backup stay readable; archive and roles do not.
     type: list
     elements: str
   age_identity:
     description:
-      - File on the host with a private key of one of the recipients, of mode 0600. Encrypted backups are read with it;
-        C(age) opens the file itself, its content shows nowhere.
+      - File on the host with a private key of one of the recipients, of mode 0600. It decrypts encrypted backups; C(age) opens the file itself, and
+        its content is not shown.
       - Without it an encrypted backup cannot be verified further, restored or reverted to here, which is refused before
         anything is changed.
     type: path

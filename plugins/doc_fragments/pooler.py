@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Documentation of the option of modules that know of PgBouncers in front of the database."""
+"""Documentation of the option of modules that pause PgBouncers in front of the database."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ options:
     description:
       - The PgBouncers that clients of the database go through.
       - >-
-        Their pools are paused while the database is counted and exchanged, and resumed afterwards, whatever failed:
-        pooled clients see a wait in place of errors. A run that was killed in between left the pools in the journal;
-        the next one resumes them first.
+        Their pools are paused while the loss is counted and the database is swapped, and resumed afterwards, also after a failure: pooled clients
+        wait and see no errors. A killed run left the pools in the journal; the next one resumes them first.
       - >-
-        PgBouncer itself sends clients away that wait longer than its C(query_wait_timeout), 120 seconds unless set
-        otherwise.
+        PgBouncer itself disconnects clients that wait longer than its C(query_wait_timeout), by default 120 seconds.
     type: list
     elements: dict
     default: []
@@ -29,8 +27,7 @@ options:
       console:
         description:
           - >-
-            How PgBouncer's admin console is reached, as one of its C(admin_users). The port is 6432 and the database
-            V(pgbouncer) unless given.
+            Connection to PgBouncer's admin console, as one of its C(admin_users). The default port is 6432, the default database V(pgbouncer).
           - Secrets given here never show in results, logs or the argument lists of programs.
         type: dict
         required: true
@@ -54,40 +51,37 @@ options:
             description: The console's name.
             type: str
           schema:
-            description: Without meaning here.
+            description: Not used.
             type: str
           sslmode:
-            description: How far TLS is asked for, as in libpq.
+            description: TLS mode, as in libpq.
             type: str
             choices: [disable, allow, prefer, require, verify-ca, verify-full]
           sslrootcert:
-            description: File with the certificates of the authorities that may sign PgBouncer's.
+            description: File with the CA certificates that may sign PgBouncer's.
             type: path
           connect_timeout:
             description: Seconds to wait for PgBouncer.
             type: int
       pools:
         description:
-          - Names of the pools that lead to the database, as in the section C([databases]) of PgBouncer's configuration.
-          - Without them all that lead to a database of this name.
+          - Names of the pools that point to the database, as in the section C([databases]) of PgBouncer's configuration.
+          - Without it, all that point to a database of this name.
         type: list
         elements: str
         default: []
       wait:
         description:
           - >-
-            Seconds in which clients must give back the session that they have, at the end of a transaction or, with
-            session pooling, when they go.
+            Seconds in which clients must release their server connection, at the end of a transaction or, with session pooling, when they disconnect.
         type: float
         default: 10
       held:
         description:
           - >-
-            What is done when some do not. V(refuse) resumes the pools and fails, naming these clients; nothing was
-            changed.
+            What to do if some do not. V(refuse) resumes the pools and fails, naming these clients; nothing was changed.
           - >-
-            V(end) goes on. Their sessions are ended, they alone see an error. A restore in place
-            ends only those that hold locks.
+            V(end) continues. Their sessions are ended, only they see an error. A restore in place ends only those that hold locks.
         type: str
         choices: [refuse, end]
         default: refuse

@@ -12,31 +12,30 @@ class ModuleDocFragment:
 
     DOCUMENTATION = r"""
 notes:
-  - Prisma 6 and 7. Prisma 7, and Prisma 6 with a C(datasource) in C(prisma.config.ts), show the database's URL in the
-    argument list of their engine. So they are given one without the password, to a socket in a directory that only
-    this user can enter; behind it the module opens the connection to the server, with TLS as in O(connection), and
-    answers for the password (scram-sha-256, md5 or password in C(pg_hba.conf)). A URL without a password is given as
-    it is.
+  - Prisma 6 and 7. Prisma 7, and Prisma 6 with a C(datasource) in C(prisma.config.ts), show the database's URL in the argument list of their engine.
+    So they get a URL without the password, to a socket in a directory that only this user can enter. Behind it the module opens the connection to the
+    server, with TLS as in O(connection), and authenticates (scram-sha-256, md5 or password in C(pg_hba.conf)). A URL without a password is passed
+    unchanged.
 options:
   project:
     description: Directory of the release, with C(node_modules) and the Prisma schema.
     type: path
     required: true
   node_bin_dir:
-    description: Directory of C(node); without it PATH is used.
+    description: Directory of C(node). Default is E(PATH).
     type: path
   prisma_environment:
     description:
       - Further environment variables for Prisma.
-      - No secrets; the connection is handed over separately.
+      - No secrets; the connection is passed separately.
     type: dict
     default: {}
   schema_path:
-    description: The Prisma schema, where it is not in one of Prisma's usual places; relative to O(project).
+    description: The Prisma schema, if it is not in one of Prisma's usual places; relative to O(project).
     type: str
   config_path:
     description:
-      - Prisma's configuration, where it is not in a usual place such as C(prisma.config.ts); relative to O(project).
-      - Its C(schema) and C(migrations.path) must be plain texts; its C(datasource) does not count.
+      - Prisma's configuration, if it is not in a usual place such as C(prisma.config.ts); relative to O(project).
+      - Its C(schema) and C(migrations.path) must be string literals; its C(datasource) does not count.
     type: str
 """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Documentation of the options of modules that look at, start or stop the application."""
+"""Documentation of the options of modules that inspect, start or stop the application."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class ModuleDocFragment:
 
     DOCUMENTATION = r"""
 notes:
-  - Run it as the user that owns the application, with C(become) if need be. For O(systemd.scope=system) that is root,
-    for O(systemd.scope=user) the user whose systemd it is, which must be running (C(loginctl enable-linger)).
+  - Run it as the user that owns the application, with C(become) if need be. For O(systemd.scope=system) that is root, for O(systemd.scope=user) the
+    owner of the user manager, which must be running (C(loginctl enable-linger)).
 options:
   manager:
-    description: What runs the application. The options of that name are required, and those of the others are refused.
+    description: What runs the application. The option of that name is required, and those of the others are refused.
     type: str
     choices: [pm2, systemd, commands]
     required: true
@@ -36,7 +36,7 @@ options:
         default: pm2
       home:
         description:
-          - C(PM2_HOME), owned by the user who runs this. It is made when a start needs it.
+          - C(PM2_HOME), owned by the user who runs this. It is created when a start needs it.
           - At most 98 bytes long, because pm2 keeps its sockets there.
         type: path
         required: true
@@ -46,7 +46,7 @@ options:
       ecosystem_file:
         description:
           - pm2's description of the application, relative to the release.
-          - Only the application O(pm2.name) of it is started.
+          - Only its application O(pm2.name) is started.
         type: str
         default: ecosystem.config.js
       stable:
@@ -56,22 +56,21 @@ options:
       save:
         description:
           - Where pm2 has a saved list for the next boot, save it again after a start or a removal.
-          - So a boot brings back what runs now.
+          - After a boot pm2 then starts what runs now.
         type: bool
         default: true
   systemd:
-    description: The application as a service unit that is there already; units are not written.
+    description: The application as an existing service unit; units are not written.
     type: dict
     suboptions:
       unit:
         description:
           - Name of the unit, with or without C(.service). Its C(WorkingDirectory=) is the link to the current release.
-          - The program must work in the directory that it was started in; one that changes it cannot be told from
-            another release.
+          - The program must stay in its initial working directory; one that changes it cannot be distinguished from another release.
         type: str
         required: true
       scope:
-        description: Whose systemd it is, V(system) or V(user) for that of the user who runs this.
+        description: V(system) for the system manager, V(user) for the manager of the user who runs this.
         type: str
         choices: [system, user]
         default: system
@@ -88,17 +87,15 @@ options:
     suboptions:
       status:
         description:
-          - Ends with status 0 when the application runs, and prints the full commit of the release that runs, as one
-            word. What else it prints does not matter.
-          - One that prints no commit cannot tell an older release from the current one.
+          - Ends with status 0 when the application runs, and prints the full commit of the release that runs, as one word. Other output is ignored.
+          - One that prints no commit cannot distinguish an older release from the current one.
         type: list
         elements: str
         required: true
       start:
         description:
-          - Starts the release, or replaces another one by it.
-          - It must hand the application over to something else. What stays in the command's own process group is ended
-            with it.
+          - Starts the release in place of another one.
+          - It must hand the application over to another process manager. Processes that stay in the command's own process group are ended with it.
         type: list
         elements: str
         default: []
@@ -108,7 +105,7 @@ options:
         elements: str
         default: []
       log:
-        description: Prints the log since V(${since}). Without it no log is looked at.
+        description: Prints the log since V(${since}). Without it no log is checked.
         type: list
         elements: str
         default: []

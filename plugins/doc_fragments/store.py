@@ -28,7 +28,7 @@ options:
     type: str
   controller:
     description:
-      - The process that runs the playbook. Once another one has taken up the operation, this one's modules are refused.
+      - The process that runs the playbook. Once another one has adopted the operation, this one's modules are refused.
       - Set by this collection's action plugin; do not set it.
     type: dict
 """

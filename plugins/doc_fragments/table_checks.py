@@ -19,11 +19,11 @@ options:
     default: []
     suboptions:
       name:
-        description: The table, as a person types it.
+        description: Name of the table, with or without quotes and schema.
         type: str
         required: true
       exists:
-        description: Whether it shall exist.
+        description: Whether it must exist.
         type: bool
         default: true
       columns:
@@ -38,10 +38,10 @@ options:
         description: Exact number of rows.
         type: int
       min_rows:
-        description: Least number of rows.
+        description: Minimum number of rows.
         type: int
       max_rows:
-        description: Largest number of rows.
+        description: Maximum number of rows.
         type: int
       earliest:
         description: Column to its smallest value, in any spelling of its type; null only measures it.
@@ -52,6 +52,6 @@ options:
       sums:
         description:
           - Column to the exact sum of its numbers, as text or number; null only measures it.
-          - Where the column holds NaN or infinities no sum is as expected.
+          - If the column contains NaN or infinities, the check fails.
         type: dict
 """

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: application_info
-short_description: Tell which release of an application is current, what runs, and whether it is healthy
+short_description: Return which release of an application is current, what runs, and whether it is healthy
 version_added: "0.1.0"
 description:
-  - Reads the link to the current release, asks the process manager what runs where, and asks the application for its health. Nothing is
-    started for that, not even pm2's daemon. Of the manager's options, those that only a start or a stop needs do not matter here.
-  - With O(log_start), tells also which lines of the log since then look like errors.
+  - Reads the link to the current release, asks the process manager what runs where, and asks the application for its health. Nothing is started, not
+    even pm2's daemon. Options that only a start or a stop needs are ignored.
+  - With O(log_start), also returns the lines of the log since then that look like errors.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -37,14 +37,14 @@ options:
     type: dict
     default: {}
   log_start:
-    description: Where the log ended before a start, as RV(backstop.postgres.application_service#module:log_start) has it.
+    description: The position of the log before a start, from RV(backstop.postgres.application_service#module:log_start).
     type: raw
   log_error_pattern:
     description: Regular expression, in Python's form, of the lines that look like errors.
     type: str
     default: '(?i)\b(error|exception|fatal|unhandled)\b'
 notes:
-  - "On failure: Nothing was changed. An application that does not run or does not answer is a result, no failure."
+  - "On failure: Nothing was changed. An application that does not run or does not answer is a result, not a failure."
   - "How to undo: Nothing to undo."
 seealso:
   - module: backstop.postgres.application_release
@@ -65,7 +65,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 commit:
-  description: The commit that C(current) leads to; null when it leads to no release.
+  description: The commit that C(current) points to; null when it points to no release.
   returned: success
   type: str
   sample: 0a1b2c3d4e5f60718293a4b5c6d7e8f901234567
@@ -76,34 +76,34 @@ running:
   sample: true
 running_commits:
   description:
-    - The releases in which processes of the application are.
-    - For O(manager=commands), what the status command prints; where that is no commit, the current release, which it then cannot tell from others.
+    - The releases in which processes of the application run.
+    - For O(manager=commands), the output of the status command; if that is no commit, the current release, which then cannot be distinguished from others.
   returned: success
   type: list
   elements: str
   sample: [0a1b2c3d4e5f60718293a4b5c6d7e8f901234567]
 elsewhere:
-  description: Directories in which processes of the application run that are in no release; none for O(manager=commands).
+  description: Directories outside any release in which processes of the application run; none for O(manager=commands).
   returned: success
   type: list
   elements: str
   sample: [/opt/tokens]
 others:
   description:
-    - What else runs here and no deploy restarts. The other applications of this pm2, and processes that work below O(root) or
-      were started from there. Of other users' processes only root sees where they are.
-    - None for O(manager=commands), with which the application's own processes cannot be told from others.
+    - What else runs here that no deploy restarts. The other applications of this pm2, and processes whose working directory is below O(root) or that
+      were started from there. Only root can see the directories of other users' processes.
+    - None for O(manager=commands), with which the application's own processes cannot be distinguished from others.
   returned: success
   type: list
   elements: str
   sample: [worker (pm2, pid 4712) in /srv/electricity-tokens/releases/0a1b2c3d]
 status:
-  description: What the process manager says; V(absent) when it knows no such application, V(mixed) when processes differ.
+  description: The status in the process manager; V(absent) when it has no such application, V(mixed) when processes differ.
   returned: success
   type: str
   sample: online
 healthy:
-  description: Whether the application answered as a healthy one. Without O(health_url), as RV(running).
+  description: Whether the application is healthy, by its answer. Without O(health_url), as RV(running).
   returned: success
   type: bool
   sample: true
@@ -133,7 +133,7 @@ releases:
       type: str
       sample: /srv/electricity-tokens/releases/0a1b2c3d4e5f60718293a4b5c6d7e8f901234567
     prepared:
-      description: When it was made.
+      description: When it was built.
       type: str
       sample: "2026-01-01T00:00:00.000Z"
     current:
@@ -141,7 +141,7 @@ releases:
       type: bool
       sample: true
 log_errors:
-  description: Lines of the log since the given place that look like errors, without the secrets in C(.env); the last 20.
+  description: Lines of the log since the given position that look like errors, without the secrets in C(.env); the last 20.
   returned: success
   type: list
   elements: str
@@ -198,7 +198,7 @@ def act(request: Request) -> Dict[str, Any]:
 
 
 def _below(root: str, found: Running) -> List[str]:
-    """What else works below the root; nothing where the application's own processes cannot be told from others."""
+    """Other processes below the root; none where the application's own processes cannot be distinguished from others."""
     if found.known is None:
         return []
     besides = [int(process["pid"]) for process in found.processes if process["pid"]] + list(found.known)
@@ -206,7 +206,7 @@ def _below(root: str, found: Running) -> List[str]:
 
 
 def _health(params: Dict[str, Any], running: bool) -> Tuple[bool, str]:
-    """Without an address to ask, what runs is taken for healthy: else each deploy would find something to do."""
+    """Without a health URL a running application counts as healthy: else each deploy would find something to do."""
     if not params["health_url"]:
         return running, "not asked"
     try:

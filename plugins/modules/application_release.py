@@ -10,10 +10,9 @@ module: application_release
 short_description: Prepare a release of an application, and make it the current one
 version_added: "0.1.0"
 description:
-  - Keeps each revision of an application installed and built in a directory of its own, C(releases/<commit>) below O(root), and a link
-    C(current) to the one that runs.
-  - A release is made beside the running one, which is not touched. It gets its name only when it is complete; one that was cut off is made again.
-  - The link is replaced in one step; whoever follows it sees the old release or the new one.
+  - Installs and builds each revision of an application in its own directory, C(releases/<commit>) below O(root), with a link C(current) to the one that runs.
+  - A release is built beside the running one, which is not touched. It gets its name only when it is complete; an interrupted one is built again.
+  - The link is replaced atomically; a process that follows it sees the old release or the new one.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -22,20 +21,20 @@ attributes:
   check_mode:
     support: full
     details:
-      - The repository is asked what O(revision) means. What is fetched for that lands in a temporary directory.
+      - The repository is asked for the commit of O(revision). Objects fetched for that are stored in a temporary directory.
   diff_mode:
     support: full
 options:
   root:
     description:
-      - Directory with the releases, the link, the mirror of the repository and the shared files. It is made when it is missing.
-      - Where something else than a link stands at C(current), the module refuses, whatever O(state) is.
+      - Directory with the releases, the link, the mirror of the repository and the shared files. It is created when it is missing.
+      - The module fails if C(current) exists and is not a link, whatever O(state) is.
     type: path
     required: true
   repository:
     description:
       - Address or path of the application's git repository, without a password.
-      - It is not asked when O(revision) is the full commit of a release that is there already.
+      - It is not contacted when O(revision) is the full commit of a release that exists already.
     type: str
     default: ""
   revision:
@@ -46,16 +45,16 @@ options:
     required: true
   state:
     description:
-      - V(resolved) finds the commit and reads its migrations; at most the mirror of the repository is brought up to date.
-      - V(prepared) sees that the release of the commit is complete.
-      - V(current) sees that it is complete and that C(current) leads to it. It does not start anything.
+      - V(resolved) finds the commit and reads its migrations; at most the mirror of the repository is updated.
+      - V(prepared) makes sure that the release of the commit is complete.
+      - V(current) makes sure that it is complete and that C(current) points to it. It does not start anything.
     type: str
     choices: [resolved, prepared, current]
     default: prepared
   commands:
     description:
       - The commands that install and build a release, each as a list of arguments. They run in the new release, one after the other, without a shell.
-      - They work in C(releases/.partial-<commit>), which is renamed when all have succeeded; what they build must not hold that path.
+      - They work in C(releases/.partial-<commit>), which is renamed when all have succeeded; their output must not contain that path.
     type: list
     elements: list
     default: []
@@ -73,7 +72,7 @@ options:
   shared_links:
     description:
       - Files that outlive releases, such as the environment file. The path in the release becomes a link to the file.
-      - The file must exist, and the commit must not have one of that name.
+      - The file must exist, and the commit must not contain that path.
     type: dict
     default: {}
   migrations_path:
@@ -82,14 +81,14 @@ options:
     default: prisma/migrations
   keep:
     description:
-      - After a release was made, remove the oldest ones beyond this number. The current one and the new one stay in any case.
+      - After a release was built, remove the oldest ones beyond this number. The current one and the new one are always kept.
       - V(0) keeps all.
     type: int
     default: 0
 notes:
-  - "On failure: A command that fails leaves no release; the message ends with what it said, without the secrets of the shared files.
-    C(current) leads where it led before, and what runs is not touched."
-  - "How to undo: With O(state=current) and the commit in RV(previous), the link leads back; that release is still there and nothing is built."
+  - "On failure: A failed command leaves no release; the message ends with its output, without the secrets of the shared files. C(current) is
+    unchanged, and the running application is not touched."
+  - "How to undo: With O(state=current) and the commit in RV(previous), the link points to that release again; it still exists and nothing is built."
   - Run it as the user that owns the application, with C(become) if need be.
 seealso:
   - module: backstop.postgres.application_service
@@ -119,7 +118,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 commit:
-  description: The full commit that O(revision) means.
+  description: The full commit of O(revision).
   returned: success
   type: str
   sample: 0a1b2c3d4e5f60718293a4b5c6d7e8f901234567
@@ -129,7 +128,7 @@ path:
   type: str
   sample: /srv/electricity-tokens/releases/0a1b2c3d4e5f60718293a4b5c6d7e8f901234567
 previous:
-  description: The commit that C(current) led to before; null when there was none.
+  description: The commit that C(current) pointed to before; null when there was none.
   returned: success
   type: str
   sample: f901234567f901234567f901234567f901234567
@@ -139,17 +138,17 @@ prepared:
   type: bool
   sample: true
 migrations_path:
-  description: Where the release has its migrations.
+  description: The migrations folder of the release.
   returned: success
   type: str
   sample: /srv/electricity-tokens/releases/0a1b2c3d4e5f60718293a4b5c6d7e8f901234567/prisma/migrations
 migrations:
-  description: The C(migration.sql) of each migration of the commit, by the name of its folder. No release is needed for it.
+  description: The C(migration.sql) of each migration of the commit, by the name of its folder. This needs no prepared release.
   returned: O(state=resolved)
   type: dict
   sample: {20251108000000_add_receipt_data: "CREATE TABLE ..."}
 seconds:
-  description: How long the release took to make; 0 when it was there.
+  description: How long the build of the release took; 0 when it existed.
   returned: success
   type: float
   sample: 41.7

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: application_service
-short_description: See that an application runs in the wanted release and nowhere else, or not at all
+short_description: Run an application in the wanted release, or stop it
 version_added: "0.1.0"
 description:
-  - Starts or stops an application under pm2, as a unit of systemd, or by commands of its own.
-  - The exit status of what starts it is not believed. It is 0 of C(pm2 start) and C(systemctl start) for an application that crashes a moment later.
-    What counts is what the manager and the system say afterwards, and in which directory the processes work.
-  - An application that runs in another release is started anew. pm2 keeps the old directory and environment when it restarts, so there it is
-    deleted first. A unit of systemd stays in the release to which the link led when it was started, so it is restarted.
+  - Starts or stops an application under pm2, as a systemd unit, or by its own commands.
+  - The exit status of the start command does not count. C(pm2 start) and C(systemctl start) exit with 0 for an application that crashes a moment
+    later. What counts is the status in the manager and the system afterwards, and the working directory of the processes.
+  - An application that runs in another release is restarted. pm2 keeps the old directory and environment when it restarts, so it is deleted from pm2
+    first. A systemd unit stays in the release to which the link pointed when it was started, so it is restarted.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -30,10 +30,10 @@ options:
     description:
       - V(started) means that it runs in O(release), and under pm2 and systemd that it was not restarted for some seconds.
         Where O(commands.status) prints no commit, O(commands.start) is run in any case.
-      - V(stopped) means that nothing of it runs. Under pm2 and systemd that includes what it started and left behind, also when pm2's daemon was
-        killed; of O(commands) it means that O(commands.status) ends with another status than 0. Under systemd it is refused while a socket or a
+      - V(stopped) means that no process of it runs. Under pm2 and systemd that includes processes that it left behind, also when pm2's daemon was
+        killed; with O(commands) it means that O(commands.status) ends with a status other than 0. Under systemd it is refused while a socket or a
         timer would start the unit again.
-      - V(absent) means in addition that pm2 does not know it. Only for O(manager=pm2).
+      - V(absent) means in addition that it is not in pm2's list. Only for O(manager=pm2).
     type: str
     choices: [started, stopped, absent]
     default: started
@@ -43,13 +43,13 @@ options:
       - Required for O(state=started) and for O(manager=commands).
     type: path
   wait:
-    description: Seconds to wait until the application runs, or is gone. Each of O(commands) may take as long, but at least a minute.
+    description: Seconds to wait until the application runs, or has ended. Each of O(commands) may take as long, but at least a minute.
     type: float
     default: 30
   health_url:
     description:
       - For O(state=started), address to ask afterwards until it answers with a status from 200 to 299.
-      - When empty nobody waits for health.
+      - When empty health is not checked.
     type: str
     default: ""
   health_expect:
@@ -62,11 +62,11 @@ options:
     default: 60
 notes:
   - "On failure: With O(state=started), an application that crashes or is unhealthy is left as it is. The message has the end of its log, without the
-    secrets in C(.env). Nothing is stopped when pm2's ecosystem file is missing or is none. With O(state=stopped), systemd goes on stopping the unit
+    secrets in C(.env). Nothing is stopped when pm2's ecosystem file is missing or invalid. With O(state=stopped), systemd continues to stop the unit
     by the unit's own settings."
-  - "How to undo: With O(state) the other way round, or with the directory in RV(previous) as O(release)."
-  - Under pm2 the application gets C(PATH), C(HOME), C(LANG), C(TZ) and C(TMPDIR) from here and nothing else, because pm2 keeps what it gets for ever.
-    Its settings belong in its ecosystem file and its environment file.
+  - "How to undo: With the opposite O(state), or with the directory in RV(previous) as O(release)."
+  - Under pm2 the application gets C(PATH), C(HOME), C(LANG), C(TZ) and C(TMPDIR) from the module's environment and nothing else, because pm2 keeps
+    its environment permanently. Its settings belong in its ecosystem file and its environment file.
 seealso:
   - module: backstop.postgres.application_release
   - module: backstop.postgres.application_info
@@ -120,9 +120,9 @@ EXAMPLES = r"""
 RETURN = r"""
 status:
   description:
-    - What pm2 or systemd says of it now, or V(online) and V(stopped) as O(commands.status) does. V(absent) when the manager knows no such application,
+    - The status in pm2 or systemd now, or V(online) and V(stopped) by O(commands.status). V(absent) when the manager has no such application,
       V(mixed) when processes differ.
-    - In check mode, what it would say.
+    - In check mode, the status that it would have.
   returned: success
   type: str
   sample: online
@@ -152,12 +152,12 @@ processes:
 log_start:
   description:
     - Where the log ended just before the start, for O(backstop.postgres.application_info#module:log_start); what follows was written since.
-    - The size of each log file by its path of pm2, a place in the journal of systemd, and a time of O(commands).
+    - With pm2 the size of each log file by its path, with systemd a position in the journal, with O(commands) a time.
   returned: O(state=started), when it was started
   type: raw
   sample: {/var/lib/electricity-tokens/.pm2/logs/electricity-tokens-error.log: 5120}
 seconds:
-  description: How long it took until it ran, or was gone.
+  description: How long it took until it ran, or had ended.
   returned: success
   type: float
   sample: 3.2

@@ -24,15 +24,15 @@ attributes:
     support: none
 options:
   path:
-    description: Where the command goes on the host. Its directory must be there.
+    description: Path of the command on the host. Its directory must exist.
     type: path
     default: /usr/local/bin/backstop
   python:
-    description: The host's Python that runs it, one that has psycopg2.
+    description: The host's Python that runs it; it must have psycopg2.
     type: path
     default: /usr/bin/python3
 notes:
-  - "On failure: the file that was there is still there, whole."
+  - "On failure: the former file is unchanged."
   - "How to undo: remove the file, or install the command from an earlier version of the collection."
 seealso:
   - module: backstop.postgres.pg_dump
@@ -52,7 +52,7 @@ dest:
   type: str
   sample: /usr/local/bin/backstop
 checksum:
-  description: SHA-1 of the command, by which a changed one is told.
+  description: SHA-1 of the command, which shows whether it changed.
   returned: success
   type: str
 """

@@ -12,10 +12,10 @@ version_added: "0.1.0"
 description:
   - Compares the names of variables with the options of this collection's roles, and the values of options with their types.
     It works on the controller alone; every playbook of this collection begins with it.
-  - An extra variable whose name begins like those of a role, is no option, and is at most two edits away from one, is an error that names that option.
-    Another unknown one that begins so is a warning.
-  - A variable of the inventory causes a warning, and only when it is at most two edits away from an option.
-  - Facts, registered results and names that the roles use themselves are left alone, and so are the names in the list C(backstop_known_variables).
+  - An extra variable whose name has the prefix of a role, is not an option, and is at most two edits away from one, is an error that names that
+    option. Any other unknown name with such a prefix is a warning.
+  - A variable of the inventory causes only a warning, and only when it is at most two edits away from an option.
+  - Facts, registered results and names that the roles use themselves are ignored, and so are the names in the list C(backstop_known_variables).
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:

@@ -10,10 +10,10 @@ module: deploy_gates_info
 short_description: Evaluate the gates of a deploy
 version_added: "0.1.0"
 description:
-  - Evaluates all preconditions of a deploy that the database, the store and the history answer, in one call. A
-    gate that could not be evaluated is a failed one.
-  - What a rollback would need is tried in scratch databases that are dropped again, also in check mode. Nothing else is
-    changed; with O(operation) the result is kept in its journal, without which nothing is migrated.
+  - Evaluates all preconditions of a deploy on the database, the store and the history in one call. A gate that could not be evaluated is a failed
+    one.
+  - What a rollback would need is tried in scratch databases that are dropped again, also in check mode. Nothing else is changed. With O(operation)
+    the result is written to its journal; without that nothing is migrated.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -35,7 +35,7 @@ options:
     description: Migrations folder of the release that is to be deployed.
     type: path
   migrations:
-    description: Its contents, name of the migration to SQL, where there is no folder yet.
+    description: Its contents, name of the migration to SQL, if there is no folder yet.
     type: dict
   expected:
     description: The only migrations that may be pending.
@@ -52,10 +52,10 @@ options:
     description: Directory of the prepared release, where its Prisma schema is.
     type: path
   schema_path:
-    description: The Prisma schema, where it is not in one of Prisma's usual places; relative to O(project).
+    description: The Prisma schema, if it is not in one of Prisma's usual places; relative to O(project).
     type: str
   config_path:
-    description: Prisma's configuration, where it is not in one of its usual places; relative to O(project).
+    description: Prisma's configuration, if it is not in one of its usual places; relative to O(project).
     type: str
   node_bin_dir:
     description: Directory of C(node), which runs Prisma's configuration if there is one. Default is E(PATH).
@@ -66,35 +66,34 @@ options:
     choices: [dotenv, systemd]
     default: dotenv
   database_directory:
-    description: The server's data directory, when it is on this host; its free space is looked at.
+    description: The server's data directory, when it is on this host; its free space is checked.
     type: path
   database_free_bytes:
-    description: Free space of the server's data, declared, when it is on another host.
+    description: Declared free space of the server's data, when it is on another host.
     type: int
   server_programs_version:
-    description: Version of the server's programs on its disk, declared, when it is on another host.
+    description: Declared version of the server's programs on its disk, when it is on another host.
     type: str
   applications:
     description:
-      - The application on every host, by the host's name with C(commit) (none where no release is installed), C(running),
-        C(healthy) and C(elsewhere), as M(backstop.postgres.application_info) tells them.
+      - The application on every host, by the host's name with C(commit) (none where no release is installed), C(running), C(healthy) and
+        C(elsewhere), as M(backstop.postgres.application_info) returns them.
       - Without it the gate V(application) cannot be evaluated, so it is closed.
     type: dict
   drift:
     description:
-      - Whether the live schema may differ from what the migrations in force make. V(show) only tells the differences,
-        V(refuse) closes the gate V(drift).
-      - The migrations are run in a scratch database and both are compared object by object, owners and privileges apart.
+      - Whether the live schema may differ from the applied migrations. V(show) only reports the differences, V(refuse) closes the gate V(drift).
+      - The migrations are run in a scratch database and both are compared object by object, except owners and privileges.
     type: str
     choices: [show, refuse]
     default: show
   waivers:
     description:
-      - Gates to pass over, name to reason. The reason must not be empty; it is kept in RV(gates) and in the journal.
+      - Gates to waive, name to reason. The reason must not be empty; it is kept in RV(gates) and in the journal.
     type: dict
     default: {}
 notes:
-  - "On failure: a failed gate is no failure of this module; see RV(passed)."
+  - "On failure: a failed gate is not a failure of this module; see RV(passed)."
   - "How to undo: Nothing to undo."
 seealso:
   - module: backstop.postgres.rollback_plan_info
@@ -133,8 +132,8 @@ gates:
   elements: dict
 rollback:
   description:
-    - What a complete rollback would be, whatever was waived. V(swap), a new database takes the live name; V(in_place), the
-      live database cannot be renamed but all in it belongs to this role; V(refused), a backup could not be restored.
+    - What a complete rollback would be, whatever was waived. V(swap), a new database takes the live name; V(in_place), the live database cannot be
+      renamed but this role owns all that is in it; V(refused), a backup could not be restored.
   returned: success
   type: str
   sample: swap

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: operation
-short_description: Begin, note and end an operation
+short_description: Begin, record and end an operation
 version_added: "0.1.0"
 description:
   - An operation is one deploy, rollback or undo. It has an id, a journal and a lock in the store.
-  - Beginning one that an interrupted run left open, with the same O(request), goes on with it. While the run that
-    began it is alive, beginning another is refused.
-  - A module may outlive the run that started it, as when its connection was cut. V(begin), V(wait) and V(settle) tell it to end (SIGTERM) and
-    wait until it has, before they read the journal. One that migrates or swaps ends only after that, however long it takes;
-    meanwhile its progress is in C(progress.json) of the operation's directory.
+  - An operation that an interrupted run left open, with the same O(request), is continued. While the run that began it is alive, beginning another is refused.
+  - A module may outlive the run that started it, for example when its connection was cut. V(begin), V(wait) and V(settle) send it SIGTERM and wait
+    until it has ended before they read the journal. A module that migrates or swaps finishes that first, however long it takes; meanwhile its
+    progress is in C(progress.json) of the operation's directory.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -32,15 +31,14 @@ attributes:
 options:
   state:
     description:
-      - V(begin) begins an operation or goes on with an open one.
-      - V(step) notes a fact in the journal.
-      - V(stop) notes in the journal that the application is about to be stopped, V(started) that it runs and is healthy again, V(confirm) that
-        a person agreed. A deploy is refused where something before it was left out.
-      - V(wait) tells a module of this operation that is still at work to end, and waits until it has. Meant for what comes after
-        a failure, before the journal is read.
-      - V(settle) waits in the same way, then tells from the databases what it did, by any way back, and makes
-        the journal say so. Resumes pools of O(poolers) that it had paused. Meant for what comes after a module was killed or a host was lost; it
-        returns what to do and what to say then.
+      - V(begin) begins an operation or continues an open one.
+      - V(step) records a fact in the journal.
+      - V(stop) records in the journal that the application is about to be stopped, V(started) that it runs and is healthy again, V(confirm) that the
+        operator confirmed. In a deploy they are refused when a step before them is missing.
+      - V(wait) ends a module of this operation that is still running, and waits for that. Use it after a failure, before the journal is read.
+      - V(settle) waits in the same way, then finds out from the databases what the operation did, by any way back, and records it in the journal. It
+        resumes pools of O(poolers) that the operation paused. Use it after a module was killed or a host was lost; it returns what to do and what to
+        report then.
       - V(end) closes it with an outcome, and drops its scratch databases, those whose name starts with C(backstop_scratch_) and its id.
     type: str
     choices: [begin, step, confirm, stop, started, wait, settle, end]
@@ -64,7 +62,7 @@ options:
     type: dict
     default: {}
   required_steps:
-    description: Steps without which O(state=step) and O(state=end) are refused, for something was left out.
+    description: Steps without which O(state=step) and O(state=end) are refused.
     type: list
     elements: str
     default: []
@@ -73,16 +71,16 @@ options:
     type: str
     choices: [done, failed, rolled_back, abandoned]
   take_over:
-    description: Go on although it cannot be told from here whether the earlier run is alive.
+    description: Continue although it cannot be checked from here whether the earlier run is alive.
     type: bool
     default: false
   controller:
     description:
-      - The process that runs the playbook. Once another one has taken up the operation, this one is refused.
+      - The process that runs the playbook. Once another one has adopted the operation, this one is refused.
       - Set by this collection's action plugin; do not set it.
     type: dict
 notes:
-  - "On failure: V(begin) is refused while another run is alive, and names it; the others name the steps that were left out. Nothing was changed."
+  - "On failure: V(begin) is refused while another run is alive, and names it; the others name the missing steps. Nothing was changed."
   - "How to undo: Nothing to undo; an operation is a record."
 seealso:
   - module: backstop.postgres.operation_info
@@ -142,11 +140,11 @@ operation:
   type: str
   sample: 20251108T020000Z-3fa9c1
 adopted:
-  description: Whether it was open already, left by an interrupted run.
+  description: Whether an interrupted run had left it open.
   returned: O(state=begin)
   type: bool
 swapped:
-  description: Whether another database has taken over the live name in this operation.
+  description: Whether another database has got the live name in this operation.
   returned: O(state=settle)
   type: bool
 restored:
@@ -154,12 +152,13 @@ restored:
   returned: O(state=settle)
   type: bool
 taken_out:
-  description: Whether this operation took a migration out of the live database by its down-SQL.
+  description: Whether this operation reverted a migration in the live database by its down-SQL.
   returned: O(state=settle)
   type: bool
 state:
   description:
-    - How the database stands. V(as_before) when no way back changed it; V(in_force) when one did, to its end; V(half_done) when a second run has to finish it.
+    - State of the database. V(as_before) when no way back changed it; V(in_force) when one changed it completely; V(half_done) when a second run has
+      to finish it.
   returned: O(state=settle)
   type: str
 way:
@@ -167,45 +166,45 @@ way:
   returned: O(state=settle)
   type: str
 keep_open:
-  description: Whether the operation stays open, because a second run finishes it.
+  description: Whether the operation stays open for a second run that finishes it.
   returned: O(state=settle)
   type: bool
 release:
-  description: The release that is to run now, by what the database holds; empty where it is not known.
+  description: The release that must run now, by the content of the database; empty where it is not known.
   returned: O(state=settle)
   type: str
 attempt:
-  description: How that is tried on each host, of V(stop), V(activate) and V(start).
+  description: The steps for that on each host, of V(stop), V(activate) and V(start).
   returned: O(state=settle)
   type: list
   elements: str
 told:
-  description: For people, before the failure.
+  description: Text to show before the failure.
   returned: O(state=settle)
   type: str
 stands:
-  description: For people, behind the failure, how things are when the hosts run what they should.
+  description: Text to show after the failure, the state once the hosts run that release.
   returned: O(state=settle)
   type: str
 next:
-  description: For people, what to do.
+  description: Text to show, what to do.
   returned: O(state=settle)
   type: str
 story:
-  description: For people, as short lines, the downtime, the journal and the retired databases; of a deploy also its migrations, gates and ended sessions.
+  description: Short lines to show, the downtime, the journal and the retired databases; of a deploy also its migrations, gates and ended sessions.
   returned: O(state=end)
   type: list
   elements: str
 retired:
-  description: How many retired databases there are, how much disk they occupy and since when, and what drops them.
+  description: How many retired databases there are, how much disk they occupy and since when, and how to drop them.
   returned: O(state=end)
   type: str
   sample: 2, 310 MB, the oldest 9.2 days old; the module pg_retired_prune drops those that are not needed
 standing:
   description:
     - How far a deploy came; null for other kinds.
-    - Among it C(application), V(untouched), V(stopped) or V(serving); C(proved), C(migration_began), C(migrated); C(backup), the exact one.
-    - For people C(rehearsed), C(applied), C(ended_sessions), C(waived) and C(rollback).
+    - With C(application), V(untouched), V(stopped) or V(serving); C(proved), C(migration_began), C(migrated); C(backup), the exact one.
+    - Text to show in C(rehearsed), C(applied), C(ended_sessions), C(waived) and C(rollback).
   returned: success
   type: dict
 dropped:
@@ -214,7 +213,7 @@ dropped:
   type: list
   elements: str
 directory:
-  description: Where the operation's journal and files lie.
+  description: Directory of the operation's journal and files.
   returned: success
   type: str
 began:
@@ -222,11 +221,11 @@ began:
   returned: success
   type: str
 facts:
-  description: The facts that were kept when it began.
+  description: The facts that were recorded when it began.
   returned: success
   type: dict
 steps:
-  description: Steps that are done, name to what the journal keeps of them.
+  description: Steps that are done, name to their facts in the journal.
   returned: success
   type: dict
 downtime:
@@ -314,7 +313,7 @@ def _ended(request: Request, operation: Operation) -> Dict[str, Any]:
 
 
 def _drop_scratch(request: Request, operation: Operation) -> List[str]:
-    """Drop what proofs and restores left; a server that cannot be reached keeps no operation open."""
+    """Drop what proofs and restores left; an unreachable server does not keep the operation open."""
     if request.check_mode:
         return []
     try:
@@ -343,7 +342,7 @@ def _begin(request: Request) -> Dict[str, Any]:
 def _settle(request: Request, operation: Operation) -> Dict[str, Any]:
     if request.check_mode:
         return _described(operation, False)
-    # Before a deploy's migration nothing was done to the database, so nobody needs to ask it.
+    # Before its migration a deploy does nothing to the database, so the server is not asked.
     asked = operation.kind != "deploy" or standing_of(operation).migration_began
     found = Settled()
     if asked:

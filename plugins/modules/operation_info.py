@@ -10,7 +10,7 @@ module: operation_info
 short_description: Read the operations of a store
 version_added: "0.1.0"
 description:
-  - Lists operations with their steps, how they ended, and the one command that goes on with an open one.
+  - Lists operations with their steps, how they ended, and the one command that continues an open one.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -38,14 +38,14 @@ EXAMPLES = r"""
 
 RETURN = r"""
 operations:
-  description: The operations, oldest first; or the one that was named.
+  description: The operations, oldest first; or the given one.
   returned: success
   type: list
   elements: dict
   sample: [{id: 20251108T020000Z-3fa9c1, kind: deploy, outcome: done}]
 forecast:
   description: What the newest backup, drill, rehearsal and downtime took, in words.
-  returned: no operation was named
+  returned: without O(operation)
   type: dict
   sample: {size: "the newest backup has 1.3 MB, 4500 rows", times: no drill was measured yet; the newest rehearsal ran 0.4 s}
 """

@@ -10,8 +10,8 @@ module: pg_backup_info
 short_description: List the backups of a store, and retired databases
 version_added: "0.1.0"
 description:
-  - Lists committed backups with their age, size, the level to which they were verified, and the mark that keeps them.
-    Ones that are being made are never listed.
+  - Lists committed backups with their age, size, the level to which they were verified, and the mark that keeps them. Unfinished backups are never
+    listed.
   - C(scope) is V(database), or V(tables) for a backup of single tables, V(schema) for one without rows.
   - With O(connection), lists retired databases too, the former live ones that swaps kept.
 author:
@@ -30,7 +30,7 @@ options:
   connection:
     required: false
   undo_window:
-    description: Days after a swap, as M(backstop.postgres.pg_retired_prune) is told them; for RV(retired[].undo_window_end).
+    description: Days after a swap, as for M(backstop.postgres.pg_retired_prune); for RV(retired[].undo_window_end).
     type: float
     default: 7
   kind:
@@ -73,8 +73,8 @@ backups:
   sample: [{backup: electricity_tokens-20251108T020000Z-3fa9c1, kind: pre-migration, scope: database, level: restored}]
 unreadable:
   description:
-    - Backups whose manifest or verification cannot be read, with the reason. They are of no use until somebody looks at them, are
-      never chosen and never deleted by retention, and keep nothing from the others.
+    - Backups whose manifest or verification cannot be read, with the reason. They are never chosen, never deleted by retention, and do not affect the
+      others; inspect them.
   returned: success
   type: list
   elements: dict
@@ -93,7 +93,7 @@ unreadable:
       type: str
 retired:
   description:
-    - Former live databases of this application's database, and those that no operation of the store knows.
+    - Former live databases of this application's database, and those that belong to no operation of the store.
   returned: success and O(connection) is given
   type: list
   elements: dict

@@ -10,7 +10,7 @@ module: pg_backup_mark
 short_description: Mark a backup to be kept
 version_added: "0.1.0"
 description:
-  - A marked backup is kept whatever the rule of M(backstop.postgres.pg_backup_prune), until the mark is taken away.
+  - A marked backup is kept whatever the rule of M(backstop.postgres.pg_backup_prune), until the mark is removed.
   - The mark is a file C(keep.json) in the backup's directory; the backup itself and its verification stay as they are.
 author:
   - The backstop.postgres contributors (@backstop)
@@ -36,7 +36,7 @@ options:
     description: Why it is kept; needed for O(state=present), shown by M(backstop.postgres.pg_backup_info) and M(backstop.postgres.pg_backup_prune).
     type: str
 notes:
-  - "On failure: the message says which backups there are; marks are as they were."
+  - "On failure: the message lists the existing backups; the marks are unchanged."
   - "How to undo: run it again with the other O(state)."
 seealso:
   - module: backstop.postgres.pg_backup_prune

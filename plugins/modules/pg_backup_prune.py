@@ -10,21 +10,18 @@ module: pg_backup_prune
 short_description: Delete the backups that retention does not keep
 version_added: "0.1.0"
 description:
-  - Daily and weekly backups are one series, so one dump serves both. Of the series, the newest verified backup is kept of
-    each of the last O(keep_days) days that have one and of each of the last O(keep_weeks) ISO weeks that have one. A daily
-    backup that is kept as that of its week stays under C(daily).
-  - Days and weeks without a backup are not counted, and the age of pre-migration and post-migration backups is counted back from
-    the newest backup of the database, so a job that stalls ages nothing out.
+  - Daily and weekly backups are one series. The newest verified backup is kept of each of the last O(keep_days) days that have one and of each of the
+    last O(keep_weeks) ISO weeks that have one. A daily backup that is kept for its week stays under C(daily).
+  - Days and weeks without a backup are not counted, and the age of pre-migration and post-migration backups is counted back from the newest backup of
+    the database, so nothing expires while a job does not run.
   - Emergency backups are deleted by hand only, with O(remove).
-  - Kept whatever the rule is the newest verified backup of each database, the newest that a drill restored, the newest
-    pre-migration backup, what an open operation, an undo or a rollback of the last migration needs, and what was marked with
-    M(backstop.postgres.pg_backup_mark).
-  - Backups count by the time in their manifest, for each server (system identifier) and exact name of a database apart; those of
-    single tables count among themselves. One that
-    was not verified to level C(readable), that is damaged, whose manifest cannot be read or is dated after now, is kept, listed
-    and not counted.
-  - Before anything is deleted, the backup that the others are deleted for is compared with its checksums again.
-  - No database is asked, so this works while it is down.
+  - Always kept are the newest verified backup of each database, the newest that a drill restored, the newest pre-migration backup, the backups that
+    an open operation, an undo or a rollback of the last migration needs, and those marked with M(backstop.postgres.pg_backup_mark).
+  - Backups count by the time in their manifest, separately for each server (system identifier) and exact name of a database; those of single tables
+    are counted separately. A backup that was not verified to level C(readable), is damaged, or has a manifest that cannot be read or is dated in the
+    future, is kept, listed and not counted.
+  - Before anything is deleted, the checksums of the backup that replaces the others are verified again.
+  - No database is contacted, so this works while it is down.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -45,7 +42,7 @@ options:
     type: int
     default: 4
   keep_pre_migration_days:
-    description: How much older than the newest backup of its database a pre-migration backup may become, in days.
+    description: Maximum age of a pre-migration backup, counted back from the newest backup of its database, in days.
     type: int
     default: 90
   keep_post_migration_days:
@@ -54,34 +51,34 @@ options:
     default: 90
   time_zone:
     description:
-      - Where days and weeks begin, such as V(Africa/Harare) or V(UTC).
-      - Empty is the time zone of the host, by which cron and systemd timers run too.
+      - Time zone in which days and weeks begin, such as V(Africa/Harare) or V(UTC).
+      - Empty is the time zone of the host, which cron and systemd timers use too.
     type: str
     default: ""
   max_delete_share:
     description:
       - Refuse to delete more than this share of all backups of the store at once, V(0) to V(1).
-      - What O(remove) names does not count.
+      - Backups in O(remove) do not count.
     type: float
     default: 0.5
   keep_row_days:
     description:
-      - Days after the end of a rollback or undo for which the rows that it kept as files (C(lost-rows) and C(carried) in its operation) stay,
-        at least V(30). They stay longer while the operation is open, while its retired database is kept, and while it is the last of its
-        database. What a damaged table still gave (C(saved-rows)) is never deleted.
+      - Days after the end of a rollback or undo for which the rows that it kept as files (C(lost-rows) and C(carried) in its operation) stay, at
+        least V(30). They stay longer while the operation is open, while its retired database is kept, and while it is the last of its database. Rows
+        saved from a damaged table (C(saved-rows)) are never deleted.
     type: int
     default: 90
   remove:
     description:
       - Ids of backups to delete although the rule keeps them, such as emergency backups that were reviewed, or damaged ones.
-      - What is needed or marked, and what no newer verified backup follows, is refused. An id that is not there is passed over.
+      - A backup that is needed or marked, or that no newer verified backup follows, is refused. An id that does not exist is ignored.
     type: list
     elements: str
     default: []
 notes:
-  - "On failure: the message says what would be deleted or what is needed; RV(items) has the reason for each backup. One whose
-    deletion was cut off is not listed any more; the next backup or pruning removes the rest of it."
-  - "How to undo: a deleted backup is gone. Run in check mode first, which tells the reason for every backup, and mark those that are to stay."
+  - "On failure: the message names what would be deleted or what is needed; RV(items) has the reason for each backup. A partly deleted backup is no
+    longer listed; the next backup or pruning removes the rest of it."
+  - "How to undo: a deleted backup cannot be restored. Run in check mode first, which shows the reason for every backup, and mark those that must stay."
 seealso:
   - module: backstop.postgres.pg_backup_mark
   - module: backstop.postgres.pg_backup_info
@@ -103,7 +100,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 items:
-  description: Every backup with the decision on it and all reasons, by database and time.
+  description: Every backup with its decision and all reasons, by database and time.
   returned: success, or when the decision was refused
   type: list
   elements: dict

@@ -11,10 +11,9 @@ short_description: Prove that a backup can be restored
 version_added: "0.1.0"
 description:
   - "V(checksum) compares every file with the manifest. V(readable) reads the whole archive. V(restored) is a
-    drill: the backup is restored into a scratch database and compared with its manifest, tables by digest, all
-    else by definition."
-  - With O(where=cluster) that is done in a server of its own, which is removed afterwards.
-  - The duration of the drill is the measured recovery time. The result is kept beside the backup, also a bad one.
+    drill: the backup is restored into a scratch database and compared with its manifest, tables by digest, other objects by definition."
+  - With O(where=cluster) that is done in a scratch server, which is removed afterwards.
+  - The duration of the drill is the measured recovery time. The result is kept beside the backup, also after a failure.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -34,35 +33,35 @@ options:
     type: str
     required: true
   level:
-    description: How far to verify. A backup of single tables has no drill, so not to V(restored).
+    description: How far to verify. A backup of single tables cannot be verified to V(restored).
     type: str
     choices: [checksum, readable, restored]
     default: restored
   where:
     description:
       - Where O(level=restored) restores. V(database) is a scratch database beside the live one.
-      - V(cluster) is a server of the same version that is made for the drill on this host and removed afterwards, reached through a socket
-        alone. The backup's roles are made there first, so owners and privileges come back without the live server.
+      - V(cluster) is a server of the same version that is created for the drill on this host and removed afterwards, reachable only through a socket.
+        The backup's roles are created first, so owners and privileges are restored without the live server.
     type: str
     choices: [database, cluster]
     default: database
   scratch_directory:
-    description: Where the data of that server may lie. Default is the directory for temporary files.
+    description: Directory for the data of that server. Default is the directory for temporary files.
     type: path
   max_age:
     description:
-      - Believe an earlier verification to this level that passed at most this many seconds ago, once every file was compared with the
-        manifest again. V(0), and O(keep_scratch), always verify anew.
+      - Accept an earlier verification to this level that passed at most this many seconds ago, after every file was compared with the manifest again.
+        V(0), and O(keep_scratch), always verify again.
     type: float
     default: 0
   keep_scratch:
-    description: Leave the drill's database; M(backstop.postgres.operation) drops it when O(operation) ends.
+    description: Keep the drill's database; M(backstop.postgres.operation) drops it when O(operation) ends.
     type: bool
     default: false
 notes:
   - "On failure: the message names what differs. The scratch database was dropped, the live database was only read."
-  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the scratch database is dropped.
-    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the scratch database is dropped. After a cut connection or the task's
+    C(timeout) it keeps running, and the next step ends it first; see M(backstop.postgres.operation)."
   - "How to undo: Nothing to undo."
 seealso:
   - module: backstop.postgres.pg_dump
@@ -105,7 +104,7 @@ backup:
   returned: success
   type: str
 reused:
-  description: Whether an earlier result was believed, by O(max_age).
+  description: Whether an earlier result was accepted, by O(max_age).
   returned: success
   type: bool
 verified_at:

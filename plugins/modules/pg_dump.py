@@ -7,16 +7,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_dump
-short_description: Make a backup that proves what it holds
+short_description: Make a verified backup
 version_added: "0.1.0"
 description:
-  - Dumps the database in a snapshot in which no table can be truncated or rewritten, and counts and digests every
-    table in the same snapshot while C(pg_dump) runs.
-  - The archive is read back whole. The backup exists when its manifest does; an interrupted one is never listed.
-  - Every run makes a new backup, unless O(max_age) lets it use one again.
-  - With O(age_recipients) it is encrypted while C(pg_dump) writes it and decoded at the same time, so that level V(readable) holds
-    though nobody here may be able to read it again. That is for O(format=custom) without O(plain).
-  - With O(tables) the backup is of single tables. It is good for putting a table right with M(backstop.postgres.rollback); drills and reverts refuse it.
+  - Dumps the database in a snapshot in which no table can be truncated or rewritten, and counts the rows and computes a digest of every table in the
+    same snapshot while C(pg_dump) runs.
+  - The whole archive is read back. The backup exists when its manifest does; an interrupted one is never listed.
+  - Every run makes a new backup, unless O(max_age) lets it reuse one.
+  - With O(age_recipients) it is encrypted while C(pg_dump) writes it and decoded at the same time, so that level V(readable) is reached although this
+    host may not have the key. This requires O(format=custom) without O(plain).
+  - With O(tables) the backup contains single tables. It can repair a table with M(backstop.postgres.rollback); drills and reverts refuse it.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -54,13 +54,13 @@ options:
     default: 1
   schema_only:
     description:
-      - Keep the definitions without a row. Drills, deploys and reverts refuse such a backup, as they refuse one of single tables.
+      - Keep the definitions without rows. Drills, deploys and reverts refuse such a backup, as they refuse one of single tables.
     type: bool
     default: false
   plain:
     description:
-      - Keep the same as plain SQL beside the archive, in the file C(plain.sql), for people to read. It is made from the archive, so it
-        proves that the archive can be read.
+      - Also keep the backup as plain SQL in the file C(plain.sql), for reading. It is made from the archive, so it proves that the archive can be
+        read.
     type: bool
     default: false
   prisma:
@@ -81,15 +81,15 @@ options:
         type: dict
         default: {}
       schema_path:
-        description: The Prisma schema, where it is not in one of Prisma's usual places.
+        description: The Prisma schema, if it is not in one of Prisma's usual places.
         type: str
       config_path:
-        description: Prisma's configuration, where it is not in one of its usual places; relative to O(prisma.project).
+        description: Prisma's configuration, if it is not in one of its usual places; relative to O(prisma.project).
         type: str
   max_age:
     description:
-      - Use a backup again whose snapshot is at most this many seconds old. It must be of O(kind), of the same database, release and
-        form, verified, its files unharmed, and the history of migrations must be the same as now. V(0) always makes a new one.
+      - Reuse a backup whose snapshot is at most this many seconds old. It must be of O(kind), of the same database, release and format, verified,
+        with undamaged files, and with the current history of migrations. V(0) always makes a new one.
     type: float
     default: 0
   migrations_path:
@@ -105,9 +105,9 @@ options:
     type: str
     default: backup
 notes:
-  - "On failure: the message says what C(pg_dump) or the server said. No backup of this run is listed, others are untouched; run it again."
-  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the partial backup is removed.
-    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
+  - "On failure: the message has the error of C(pg_dump) or the server. No backup of this run is listed, others are untouched; run it again."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the partial backup is removed. After a cut connection or the task's
+    C(timeout) it keeps running, and the next step ends it first; see M(backstop.postgres.operation)."
   - "How to undo: remove the directory of the backup."
 seealso:
   - module: backstop.postgres.pg_backup_verify
@@ -178,11 +178,11 @@ source:
   returned: in check mode, when a backup would be made
   type: str
 database_bytes:
-  description: Its size, which a compressed backup is mostly smaller than.
+  description: Its size; a compressed backup is usually smaller.
   returned: as RV(source)
   type: int
 reused:
-  description: Whether this is a backup that was there already, by O(max_age).
+  description: Whether an existing backup was reused, by O(max_age).
   returned: success
   type: bool
 plain:

@@ -11,7 +11,7 @@ short_description: Restore a backup into a new database beside the live one
 version_added: "0.1.0"
 description:
   - Restores a backup into a database that does not exist yet, with every property of the original, and compares it with the manifest of the backup.
-    Only when it equals its source does it get the name that was asked for.
+    It gets the requested name only when it equals its source.
   - The live database is not touched. To make a restored backup the live database, use M(backstop.postgres.rollback).
 author:
   - The backstop.postgres contributors (@backstop)
@@ -37,9 +37,9 @@ options:
     type: str
     required: true
 notes:
-  - "On failure: the new database was dropped; the message says what differs or could not be restored."
-  - A signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure. A cut connection leaves it at work until it is finished.
-  - What a killed one leaves is a database whose name starts with C(backstop_scratch_).
+  - "On failure: the new database is dropped; the message names what differs or could not be restored."
+  - A signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure. After a cut connection it runs until it is finished.
+  - A killed one leaves a database whose name starts with C(backstop_scratch_).
   - "How to undo: drop the new database."
 seealso:
   - module: backstop.postgres.rollback

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_retired_prune
-short_description: Drop retired databases that nobody needs any more
+short_description: Drop retired databases that are no longer needed
 version_added: "0.1.0"
 description:
   - A swap keeps the former live database under a name that starts with C(backstop_retired_). This module drops those of one application's database.
   - >-
-    One is dropped only when its undo window has passed, no operation is open, and a backup of this very database is in the store, verified to O(level),
-    that holds the same rows and objects. That is compared right before, while nobody else can get in.
+    One is dropped only when its undo window has passed, no operation is open, and a backup of this very database is in the store, verified to
+    O(level), that holds the same rows and objects. That is compared right before, while no other session can connect.
   - A database that no operation of the store retired, or that has a subscription or a replication slot, is kept.
 author:
   - The backstop.postgres contributors (@backstop)
@@ -26,7 +26,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - That a backup holds the same as the database cannot be compared without letting a session in, so it is not looked at.
+      - That a backup holds the same as the database cannot be compared without allowing a connection, so it is not checked.
   diff_mode:
     support: none
 options:
@@ -43,15 +43,15 @@ options:
     default: restored
   dump:
     description:
-      - Make that backup, of kind V(emergency), where there is none.
+      - Make that backup, of kind V(emergency), if there is none.
       - >-
-        The retired database accepts connections while its dump and its drill run. Whoever knows its name could write to it then, which the comparison
-        afterwards would find.
+        The retired database accepts connections while its dump and its drill run. A session that knows its name could write to it then; the
+        comparison afterwards would find that.
     type: bool
     default: false
 notes:
-  - "On failure: nothing was dropped but what the result of an earlier run, or the journal of the operation that retired it, names with its backup."
-  - "How to undo: the backup of a dropped database can take over again with M(backstop.postgres.rollback)."
+  - "On failure: only databases were dropped that the result of an earlier run, or the journal of the operation that retired them, names with their backups."
+  - "How to undo: restore the backup of a dropped database with M(backstop.postgres.rollback)."
 seealso:
   - module: backstop.postgres.pg_backup_info
   - module: backstop.postgres.rollback
@@ -102,7 +102,7 @@ retired:
       description: The backup of it.
       type: str
     dump_level:
-      description: To which level that is verified.
+      description: Level to which that is verified.
       type: str
     action:
       description: V(kept) or V(dropped); in check mode what would be done.
@@ -135,7 +135,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.r
 def act(request: Request) -> Dict[str, Any]:
     window = request.params["undo_window"]
     if window < 0:
-        raise Refused("Invalid undo window", found=str(window), expected="a number of days, 0 or more")
+        raise Refused("The undo window is none", found=str(window), expected="a number of days, 0 or more")
     found = prune(
         request.site,
         window_days=window,

@@ -11,7 +11,7 @@ short_description: Check that tables are as expected
 version_added: "0.1.0"
 description:
   - Checks existence, columns, key, rows, earliest, latest and sums of tables, and with O(backup) that they hold what a backup holds.
-  - A sum is exact whatever the order of the rows, also of a floating point column; NaN and infinities are counted apart.
+  - A sum is exact whatever the order of the rows, also for a floating point column; NaN and infinities are counted separately.
   - All checks are evaluated; the module fails when one does not hold.
 author:
   - The backstop.postgres contributors (@backstop)
@@ -33,7 +33,7 @@ options:
       - Id of a backup whose digests O(tables) must have. Without O(tables) all tables of the backup.
     type: str
 notes:
-  - "On failure: the message tells each check that does not hold. Nothing was changed."
+  - "On failure: the message names each check that does not hold. Nothing was changed."
   - "How to undo: Nothing to undo."
 seealso:
   - module: backstop.postgres.pg_table_info

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: pg_table_info
-short_description: Read what is known of tables
+short_description: Read the properties of tables
 version_added: "0.1.0"
 description:
   - Columns, key, rows, size and digest of tables, and which other tables a DELETE or TRUNCATE would reach, from the live catalog.
@@ -24,15 +24,15 @@ attributes:
     support: N/A
 options:
   tables:
-    description: Names as a person types them, V(ReceiptData), V(public.ReceiptData) or in double quotes. Default is all.
+    description: Names with or without schema and double quotes, such as V(ReceiptData) or V(public.ReceiptData). Default is all.
     type: list
     elements: str
   referenced:
-    description: Add the tables that O(tables) refer to, however far away.
+    description: Add the tables that O(tables) refer to, directly or indirectly.
     type: bool
     default: false
   counts:
-    description: Count and digest the rows, for which every table is read whole.
+    description: Count and digest the rows; every table is read completely for that.
     type: bool
     default: true
 notes:
@@ -72,7 +72,7 @@ impact:
       table: public.TokenPurchase
       effects: {public.TokenPurchase: rows deleted, public.ReceiptData: deletes rows}
 impact_text:
-  description: The same as lines of a table for people.
+  description: The same as a table in text.
   returned: success
   type: list
   elements: str

@@ -11,11 +11,11 @@ short_description: Apply the pending migrations with Prisma
 version_added: "0.1.0"
 description:
   - Runs C(prisma migrate deploy) of the release under a lock timeout and verifies the history afterwards; its exit status alone decides nothing.
-  - "With O(operation) it does all that a deploy does to the database while the application is stopped. First the fence: it ends sessions
-    that are idle, waits for those at work, and compares every table and definition with the backup of the operation."
-  - Where something differs it makes a final backup, with the options, release and migrations of the first, verified to level V(readable).
+  - "With O(operation) it makes all changes of a deploy to the database while the application is stopped. First the fence: it ends idle sessions,
+    waits for active ones, and compares every table and definition with the backup of the operation."
+  - If something differs it makes a final backup, with the options, release and migrations of the first, verified to level V(readable).
   - After the migrations it compares the whole catalog with the one that the rehearsal left, and checks O(tables).
-  - Each of these is a step in the journal; after a run that was cut off only what is missing is done.
+  - Each of these is a step in the journal; after an interrupted run only the missing ones are done.
   - It is refused unless the journal holds the gates, the backup, the drill and the rehearsal.
 author:
   - The backstop.postgres contributors (@backstop)
@@ -31,7 +31,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - In check mode the history is read and compared, nothing is applied.
+      - In check mode the history is read and compared; nothing is applied.
   diff_mode:
     support: none
 options:
@@ -41,7 +41,7 @@ options:
     elements: str
     required: true
   fence_wait:
-    description: Seconds to wait for sessions that are at work, with O(operation).
+    description: Seconds to wait for active sessions, with O(operation).
     type: float
     default: 30
   lock_timeout:
@@ -51,8 +51,8 @@ options:
   lock_retries:
     description:
       - How often a migration that failed only by O(lock_timeout) is tried again.
-      - Only with O(operation), and only where definitions and rows are proved to be those of its backup, so that the migration left nothing;
-        then it is marked as rolled back first.
+      - Only with O(operation), and only if definitions and rows are proved to equal those of its backup, so that the migration left nothing. It is
+        marked as rolled back first.
     type: int
     default: 0
   statement_timeout:
@@ -62,11 +62,11 @@ options:
     description: Seconds for all.
     type: float
 notes:
-  - "On failure: sessions that are still at work are named: stop these programs. Else the message has Prisma's code, the migration and the server's words.
-    C(rollback_failed_migration.yml) puts the database back; a deploy does so by itself."
-  - "Interrupted: a migration that has begun is finished whatever signal comes (Ctrl-C, SIGTERM, SIGHUP); then the module fails, and the
-    journal has what it did. A cut connection and the task's C(timeout) leave it at work, and what follows waits for it;
-    see M(backstop.postgres.operation). To give a migration up, end the session of C(prisma) on the server."
+  - "On failure: sessions that are still active are named: stop these programs. Else the message has Prisma's code, the migration and the server's
+    error. C(rollback_failed_migration.yml) rolls back the database; a deploy does so by itself."
+  - "Interrupted: a migration that has begun is finished despite signals (Ctrl-C, SIGTERM, SIGHUP); then the module fails, and the journal records
+    what it did. After a cut connection or the task's C(timeout) it keeps running, and the next step waits for it; see M(backstop.postgres.operation).
+    To cancel a migration, end the session of C(prisma) on the server."
   - "How to undo: C(rollback_complete.yml)."
 seealso:
   - module: backstop.postgres.prisma_migrate_rehearse
@@ -87,7 +87,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 backup:
-  description: Id of the backup that is exact, so the one to go back to.
+  description: Id of the backup that equals the database before the migration, to revert to.
   returned: with O(operation)
   type: str
 differences:
@@ -118,7 +118,7 @@ lock_retries:
   returned: success
   type: int
 rewritten:
-  description: Tables that were there and were written anew as a whole.
+  description: Existing tables that were rewritten.
   returned: changed
   type: list
   elements: str

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: prisma_migrate_info
-short_description: Read what state the migrations are in
+short_description: Read the state of the migrations
 version_added: "0.1.0"
 description:
   - Compares a migrations folder with the table C(_prisma_migrations), by the rules of C(prisma migrate deploy).
-  - Prisma and Node are needed only where O(project) has a configuration of Prisma, which is run.
+  - Prisma and Node are needed only if O(project) has a configuration of Prisma, which is run.
   - >-
-    C(prisma migrate status) cannot be used for this. It answers 0 when a migration was rolled back, when a file was edited and
-    when the database is ahead of the folder, and 1 alike for pending, failed and running migrations.
+    C(prisma migrate status) cannot be used for this. It exits with 0 when a migration was rolled back, when a file was edited and when the database
+    is ahead of the folder, and with 1 for pending, failed and running migrations alike.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -28,22 +28,22 @@ attributes:
     support: N/A
 options:
   project:
-    description: Directory of the release; its migrations folder is where its Prisma schema says.
+    description: Directory of the release; its Prisma schema determines the migrations folder.
     type: path
   schema_path:
-    description: The Prisma schema, where it is not in one of Prisma's usual places; relative to O(project).
+    description: The Prisma schema, if it is not in one of Prisma's usual places; relative to O(project).
     type: str
   config_path:
-    description: Prisma's configuration, where it is not in one of its usual places; relative to O(project).
+    description: Prisma's configuration, if it is not in one of its usual places; relative to O(project).
     type: str
   node_bin_dir:
     description: Directory of C(node), which runs Prisma's configuration if there is one. Default is E(PATH).
     type: path
   migrations_path:
-    description: The migrations folder, in place of O(project).
+    description: The migrations folder, instead of O(project).
     type: path
   migrations:
-    description: The folder's contents, name of the migration to SQL, where there is no folder yet.
+    description: The folder's contents, name of the migration to SQL, if there is no folder yet.
     type: dict
   expected:
     description:
@@ -52,7 +52,7 @@ options:
     type: list
     elements: str
 notes:
-  - "On failure: nothing was changed; this module only reads. Problems of the history are returned and are no failure."
+  - "On failure: nothing was changed; this module only reads. Problems of the history are results, not failures."
   - "How to undo: nothing to undo."
 seealso:
   - module: backstop.postgres.prisma_migrate_deploy
@@ -81,17 +81,17 @@ table_exists:
   returned: success
   type: bool
 up_to_date:
-  description: Whether every migration of the folder is applied as it stands there, and no other.
+  description: Whether exactly the migrations of the folder are applied, unedited.
   returned: success
   type: bool
 applied:
-  description: In the folder and in force in the database.
+  description: In the folder and applied in the database.
   returned: success
   type: list
   elements: str
   sample: [20251001000000_init]
 pending:
-  description: What the next deploy would run, in its order.
+  description: Migrations that the next deploy would run, in order.
   returned: success
   type: list
   elements: str
@@ -99,29 +99,29 @@ pending:
 failed_migrations:
   description:
     - Started and neither finished nor rolled back. While RV(running) is true one of them may still succeed.
-    - It is not called C(failed), which is the word that Ansible has for the task.
+    - It is not called C(failed), because Ansible uses that key for the task.
   returned: success
   type: list
   elements: str
 edited:
-  description: In force in the database, but from another text than the folder's. Line ends do not count.
+  description: Applied in the database, but from a different text than in the folder. Line endings are ignored.
   returned: success
   type: list
   elements: str
 unknown:
-  description: In force or failed in the database, without a folder, and not squashed.
+  description: Applied or failed in the database, without a folder, and not squashed.
   returned: success
   type: list
   elements: str
 squashed:
   description:
-    - In force in the database, without a folder. The first migration of the folder stands for them, for it was marked as applied when they
-      were in force already. No reason not to deploy.
+    - Applied in the database, without a folder. The first migration of the folder replaces them, because it was marked as applied after them. This
+      does not prevent a deploy.
   returned: success
   type: list
   elements: str
 rolled_back:
-  description: Rolled back and not in force now.
+  description: Rolled back and not applied now.
   returned: success
   type: list
   elements: str
@@ -151,7 +151,7 @@ problems:
       description: What to do.
       type: str
 failures:
-  description: What Prisma noted of the failed migrations.
+  description: Prisma's record of the failed migrations.
   returned: success
   type: list
   elements: dict
@@ -163,10 +163,10 @@ failures:
       description: When it began.
       type: str
     logs:
-      description: Prisma's note; none when it was cut off or began a transaction of its own.
+      description: Prisma's error; none when it was interrupted or began its own transaction.
       type: str
 running:
-  description: Whether a migration is running, which is when a session holds Prisma's advisory lock.
+  description: Whether a migration is running, that is, a session holds Prisma's advisory lock.
   returned: success
   type: bool
 lock_holders:
@@ -175,7 +175,7 @@ lock_holders:
   type: list
   elements: dict
 effective_state:
-  description: What the rows of each name amount to.
+  description: The resulting state of each migration's rows.
   returned: success
   type: list
   elements: dict
@@ -209,7 +209,7 @@ def act(request: Request) -> Dict[str, Any]:
     lists = dataclasses.asdict(state)
     return {
         "changed": False,
-        # A result's key "failed" would be taken for the task's failure.
+        # Ansible takes a result's key "failed" for the task's failure.
         "failed_migrations": lists.pop("failed"),
         **lists,
         "up_to_date": state.up_to_date,

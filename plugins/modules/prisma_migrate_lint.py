@@ -11,7 +11,7 @@ short_description: Look for dangerous statements in migrations with squawk
 version_added: "0.1.0"
 description:
   - Runs L(squawk, https://squawkhq.com) on migrations and returns what it finds.
-  - It asks no database. What a migration really locks and how long it takes is told by its rehearsal, M(backstop.postgres.prisma_migrate_rehearse).
+  - It does not use a database. The rehearsal, M(backstop.postgres.prisma_migrate_rehearse), returns what a migration really locks and how long it takes.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -31,18 +31,18 @@ options:
     type: dict
     required: true
   names:
-    description: Look at these of O(migrations) only, such as the pending ones.
+    description: Check only these of O(migrations), such as the pending ones.
     type: list
     elements: str
   stop:
-    description: Rules that must not be broken. What breaks one of them makes RV(passed) false.
+    description: Rules that must not be violated. A violation makes RV(passed) false.
     type: list
     elements: str
     default: []
   exclude:
     description:
-      - Rules that are not looked at.
-      - The default are those that say nothing here, for a deploy sets a lock timeout itself and goes back when a migration fails part way through.
+      - Rules that are not checked.
+      - The defaults are not useful here, because a deploy sets a lock timeout itself and rolls back a migration that fails part way through.
     type: list
     elements: str
     default: [require-lock-timeout, require-statement-timeout, prefer-robust-stmts]
@@ -54,7 +54,7 @@ options:
     description: Version of the server, such as V(15.4), where it matters for a rule.
     type: str
 notes:
-  - "On failure: nothing was changed; this module only reads. It fails when squawk is missing or did not say what it found."
+  - "On failure: nothing was changed; this module only reads. It fails when squawk is missing or did not return its findings."
   - "How to undo: nothing to undo."
 seealso:
   - module: backstop.postgres.prisma_migrate_info
@@ -89,12 +89,12 @@ findings:
       message: Dropping a table may break existing clients.
       help: ""
 summary:
-  description: The same as lines for people.
+  description: The same as lines of text.
   returned: success
   type: list
   elements: str
 passed:
-  description: Whether no rule of O(stop) is broken.
+  description: Whether no rule of O(stop) is violated.
   returned: success
   type: bool
 stopping:

@@ -10,19 +10,18 @@ module: prisma_migrate_rehearse
 short_description: Prove a backup, the pending migrations and the down-SQL on a copy
 version_added: "0.1.0"
 description:
-  - "The drill: restores the backup of the operation into a scratch database and compares it with its manifest, tables by digest, all else by
-    definition."
+  - "The drill: restores the backup of the operation into a scratch database and compares it with its manifest, tables by digest, other objects by definition."
   - "The rehearsal: runs the pending migrations with the release's own Prisma on that copy, and returns how long each takes, which tables it locks
     and rewrites, and what it destroys. Then O(tables) must be as described."
-  - It fails when the release's user, whom M(backstop.postgres.deploy_gates_info) was told, could not use a table that
-    the migrations make, or one that was there as before.
-  - "With O(down_sql) the proof of SQL that takes the migrations out again: it is proved when the catalog is then that of the backup, and all rows
-    of the tables that stay are untouched. A proof that fails is an answer and no failure."
-  - Each is a step in the journal of O(operation); after a run that was cut off only what is missing is done.
-  - Nothing that a migration does there may reach another database or server. Meanwhile foreign servers of C(postgres_fdw) lead nowhere. Other
-    ways out (C(dblink), code in untrusted languages, further wrappers) cannot be closed in a scratch database. Then the backup is restored into
-    a PostgreSQL server of its own that can connect to nothing, if its programs are installed on this host; else it is refused by name.
-    Such a server leaves no copy, so neither the old release nor the down-SQL is tried then.
+  - It fails when the release's user, known from M(backstop.postgres.deploy_gates_info), could not use a table that the migrations create, or an
+    existing one as before.
+  - "With O(down_sql) the proof of SQL that reverts the migrations: it is proved when the catalog then equals that of the backup, and all rows of the
+    remaining tables are unchanged. A failed proof is a result, not a failure."
+  - Each is a step in the journal of O(operation); after an interrupted run only the missing ones are done.
+  - Migrations there must not reach another database or server. Foreign servers of C(postgres_fdw) are disabled meanwhile. Other connections
+    (C(dblink), code in untrusted languages, other wrappers) cannot be closed in a scratch database. Then the backup is restored into a separate
+    PostgreSQL server that can connect to nothing, if its programs are installed on this host; else the rehearsal is refused and names them. Such a
+    server leaves no copy, so neither the old release nor the down-SQL is tried then.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -52,15 +51,15 @@ options:
     type: float
   down_sql:
     description:
-      - SQL that takes the migrations out again, to be proved.
-      - V(auto) takes C(down.sql) beside each migration, else what C(prisma migrate diff) makes from the schemas of both releases.
+      - SQL that reverts the migrations, to be proved.
+      - V(auto) takes C(down.sql) beside each migration, else what C(prisma migrate diff) generates from the schemas of both releases.
     type: str
   old_project:
     description: Directory of the release before the migrations, for O(down_sql=auto).
     type: path
   keep_scratch:
     description:
-      - Leave the copy for M(backstop.postgres.release_trial), see RV(database), and the proof of O(down_sql), which changes it, for the next call.
+      - Keep the copy for M(backstop.postgres.release_trial), see RV(database), and leave the proof of O(down_sql), which changes it, to the next call.
       - Without it the copy is dropped at the end.
     type: bool
     default: false
@@ -72,14 +71,14 @@ options:
     required: true
   controller:
     description:
-      - The process that runs the playbook. Once another one has taken up the operation, this one's modules are refused.
+      - The process that runs the playbook. Once another one has adopted the operation, this one's modules are refused.
       - Set by this collection's action plugin; do not set it.
     type: dict
 notes:
   - "On failure: the message names what differs from the backup, or the migration that fails on the copy. The live database was only read. Fix
     the migration."
-  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: only the copy was touched.
-    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: only the copy was changed. After a cut connection or the task's
+    C(timeout) it keeps running, and the next step ends it first; see M(backstop.postgres.operation)."
   - "How to undo: M(backstop.postgres.operation) with O(backstop.postgres.operation#module:state=end) drops the copy."
 seealso:
   - module: backstop.postgres.pg_backup_verify
@@ -99,7 +98,7 @@ EXAMPLES = r"""
     store: /var/backups/backstop
   register: rehearsed
 
-- name: Prove the down-SQL, and drop the copy
+- name: Prove the SQL that leads back, and drop the copy
   backstop.postgres.prisma_migrate_rehearse:
     project: /srv/electricity-tokens/releases/0a1b2c
     old_project: /srv/electricity-tokens/releases/9f8e7d
@@ -113,28 +112,28 @@ EXAMPLES = r"""
 
 RETURN = r"""
 database:
-  description: The copy with the migrations, where the old release is still to be tried on it.
+  description: The copy with the migrations, if the old release must still be tried on it.
   returned: O(keep_scratch=true)
   type: str
 told:
-  description: What was proved, one sentence each; empty while RV(database) is to be tried.
+  description: What was proved, one sentence each; empty while the old release must still be tried on RV(database).
   returned: success
   type: list
   elements: str
 drill:
-  description: What the journal holds of the drill, as M(backstop.postgres.pg_backup_verify) returns it.
+  description: The drill's facts in the journal, as M(backstop.postgres.pg_backup_verify) returns it.
   returned: success
   type: dict
 old_release:
-  description: What the journal holds of the trial of the old release, RV(backstop.postgres.release_trial#module:works) and reason.
+  description: The facts in the journal of the trial of the old release, RV(backstop.postgres.release_trial#module:works) and reason.
   returned: success
   type: dict
 down_proof:
-  description: What the journal holds of the proof of O(down_sql), among it C(proved), C(reasons) and C(source).
+  description: The facts in the journal of the proof of O(down_sql), with C(proved), C(reasons) and C(source).
   returned: success
   type: dict
 rehearsal:
-  description: What the journal holds of the rehearsal.
+  description: The rehearsal's facts in the journal.
   returned: success
   type: dict
   contains:
@@ -144,7 +143,7 @@ rehearsal:
       type: list
       elements: dict
     closed_server:
-      description: What leads out of the scratch database, where the rehearsal ran in a server of its own; no copy is left then.
+      description: What could reach other databases or servers from a scratch database, if the rehearsal ran in a separate server; no copy is left then.
       returned: success
       type: str
     seconds:
@@ -153,28 +152,28 @@ rehearsal:
       type: float
     locked:
       description:
-        - For each table that was there, the strongest lock on it beyond reading. From the migrations' own transactions, as
-          M(backstop.postgres.deploy_gates_info) saw them, and from looking every 10 ms.
+        - For each existing table, the strongest lock on it beyond reading. From the migrations' own transactions, as
+          M(backstop.postgres.deploy_gates_info) saw them, and from sampling every 10 ms.
       returned: success
       type: dict
     every_lock:
-      description: Whether every lock is known, and not only those that were held longer than 10 ms.
+      description: Whether every lock is known, not only those held longer than 10 ms.
       returned: success
       type: bool
     destroys:
       description:
-        - One clause for each thing that the migrations destroy. Dropped columns with how many values they had, dropped tables
-          with their rows, other dropped objects, changed types with how many values change, deleted and updated rows.
+        - One clause for each thing that the migrations destroy. Dropped columns with the number of their values, dropped tables with the number of
+          rows, other dropped objects, changed types with the number of values that change, deleted and updated rows.
       returned: success
       type: list
       elements: str
       sample: [drops User.name (125 values)]
     summary:
-      description: All that people should know of it, in one sentence.
+      description: The most important facts, in one sentence.
       returned: success
       type: str
     rewritten:
-      description: Tables that were there and were written anew as a whole.
+      description: Existing tables that were rewritten.
       returned: success
       type: list
       elements: str
@@ -184,7 +183,7 @@ rehearsal:
       type: list
       elements: str
     new_tables:
-      description: The same, in double quotes where an option that takes the name of a table needs them.
+      description: The same, in double quotes where an option for table names needs them.
       returned: success
       type: list
       elements: str
@@ -194,17 +193,17 @@ rehearsal:
       type: list
       elements: str
     changed_rows:
-      description: Tables that were there, whose rows the migration changed.
+      description: Existing tables whose rows the migration changed.
       returned: success
       type: list
       elements: str
     changed_columns:
-      description: Tables that were there, whose columns the migration changed.
+      description: Existing tables whose columns the migration changed.
       returned: success
       type: list
       elements: str
     added_bytes:
-      description: By how much the database grew.
+      description: Growth of the database in bytes.
       returned: success
       type: int
 """

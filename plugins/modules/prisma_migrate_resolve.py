@@ -10,8 +10,8 @@ module: prisma_migrate_resolve
 short_description: Mark a migration as rolled back or as applied
 version_added: "0.1.0"
 description:
-  - Runs C(prisma migrate resolve) where the history shows that it is needed and right, and verifies the history afterwards.
-  - Only the history changes. The migration's SQL is neither run nor undone, so the database has to be put right before.
+  - Runs C(prisma migrate resolve) if the history shows that it is needed and correct, and verifies the history afterwards.
+  - Only the history changes. The migration's SQL is neither run nor undone, so the database must be repaired before.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -33,16 +33,16 @@ options:
     description:
       - V(rolled_back) makes a failed migration pending again. A migration that succeeded is refused, as Prisma does.
       - >-
-        V(applied) takes the migration as done without running it. For a failed one that was finished by hand, and to begin
-        with a database that has the tables already (baselining).
+        V(applied) marks the migration as applied without running it. For a failed one that was finished by hand, and for a database that has the
+        tables already (baselining).
     type: str
     required: true
     choices: [rolled_back, applied]
 notes:
-  - "On failure: the history is as it was, and the message says why Prisma would not or should not change it."
+  - "On failure: the history is unchanged, and the message has the reason."
   - >-
-    How to undo: V(rolled_back) is undone by O(state=applied) if the migration's objects are there. V(applied) has no command
-    that undoes it; delete the migration's row from C(_prisma_migrations) and it is pending again.
+    How to undo: V(rolled_back) is undone by O(state=applied) if the migration's objects are there. No command undoes V(applied); delete the
+    migration's row from C(_prisma_migrations) to make it pending again.
 seealso:
   - module: backstop.postgres.prisma_migrate_info
   - module: backstop.postgres.rollback

@@ -10,14 +10,13 @@ module: release_trial
 short_description: Try the old release on a migrated copy
 version_added: "0.1.0"
 description:
-  - Starts a release on a port of its own, with a scratch database on which a rehearsal ran the migrations, waits for its health, sends it the
-    smoke tests, and ends it with all that it started.
-  - The release cannot reach the live database. It runs in a network namespace without any interface but the loopback one, and can make no Unix
-    sockets; at the database's port it finds a relay to the scratch database alone. Where Linux does not allow that, the release is
-    not tried.
+  - Starts a release on its own port, with a scratch database on which a rehearsal ran the migrations, waits until it is healthy, sends it the smoke
+    tests, and ends it with all its child processes.
+  - The release cannot reach the live database. It runs in a network namespace with only the loopback interface, and cannot create Unix sockets; at
+    the database's port there is a relay to the scratch database. If Linux does not allow that, the release is not tried.
   - Variables that point to a database are redirected there. They are found by their values in the C(.env) files of the release and of O(project) and
     in O(environment_file), and by the names in the Prisma schema and configuration.
-  - It is not tried either where SQL in the copy could act elsewhere, see RV(reason), nor as a superuser.
+  - It is also not tried if SQL in the copy could reach other databases or servers, see RV(reason), or as a superuser.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -45,13 +44,13 @@ options:
     elements: str
     required: true
   project:
-    description: Directory in which its Prisma works, where that is not O(release).
+    description: Its Prisma project directory, if that is not O(release).
     type: path
   schema_path:
-    description: Its Prisma schema, where it is not in one of Prisma's usual places; relative to O(project).
+    description: Its Prisma schema, if it is not in one of Prisma's usual places; relative to O(project).
     type: str
   config_path:
-    description: Its Prisma configuration, where it is not in a usual place; relative to O(project).
+    description: Its Prisma configuration, if it is not in a usual place; relative to O(project).
     type: str
   environment_file:
     description: File of lines C(NAME=value) with more environment variables.
@@ -62,7 +61,7 @@ options:
     choices: [dotenv, systemd]
     default: dotenv
   port_variable:
-    description: Environment variable that tells the application its port.
+    description: Environment variable with the application's port.
     type: str
     default: PORT
   node_bin_dir:
@@ -101,13 +100,13 @@ options:
     required: true
   controller:
     description:
-      - The process that runs the playbook. Once another one has taken up the operation, this one's modules are refused.
+      - The process that runs the playbook. Once another one has adopted the operation, this one's modules are refused.
       - Set by this collection's action plugin; do not set it.
     type: dict
 notes:
-  - "On failure: a release that does not work, or cannot be tried, is an answer and no failure: see RV(works) and RV(reason)."
-  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the release that was started is ended.
-    A cut connection and the task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
+  - "On failure: a release that does not work, or cannot be tried, is a result, not a failure: see RV(works) and RV(reason)."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the started release is ended. After a cut connection or the task's
+    C(timeout) it keeps running, and the next step ends it first; see M(backstop.postgres.operation)."
   - "How to undo: Nothing to undo; only the scratch database was written to."
 seealso:
   - module: backstop.postgres.prisma_migrate_rehearse
@@ -136,7 +135,7 @@ tried:
   returned: success
   type: bool
 works:
-  description: Whether health and every step were as expected. Never true without a trial that could not have reached another database.
+  description: Whether health and every step were as expected. Only true after a trial that could not reach another database.
   returned: success
   type: bool
 reason:
@@ -158,7 +157,7 @@ seconds:
   returned: it works
   type: float
 seconds_to_health:
-  description: How long it took until the release was healthy, or listened on its port.
+  description: Time until the release was healthy, or listened on its port.
   returned: it works
   type: float
 """

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollback
-short_description: Take the database back, in the way that the operation asks for
+short_description: Roll back the database, by the way in the operation's request
 version_added: "0.1.0"
 description:
   - >-
-    The one call behind every way back, and behind its undo: removing what a failed migration left, taking a migration out by down-SQL that was proved, giving
-    the live name to a database restored from a backup or to a retired one, restoring in place, putting a table right, or leaving the database alone.
-  - "Nothing is overwritten by a swap: the former database keeps all it has, under a name that starts with C(backstop_retired_)."
+    Runs every rollback and every undo: removes what a failed migration left, reverts a migration by proved down-SQL, renames a database restored from
+    a backup or a retired one to the live name, restores in place, repairs a table, or leaves the database unchanged.
+  - "Nothing is overwritten by a swap: the former database is kept under a name that starts with C(backstop_retired_)."
   - Everything in place is one transaction that is proved before its COMMIT, after a backup of what it removes.
-  - What would be lost is counted exactly when writers are out, written to files in the directory of the operation, and above what is accepted nothing is done.
+  - The loss is counted exactly behind the fence and written to files in the directory of the operation. Above the accepted numbers nothing is changed.
   - >-
-    For a deploy that failed, give the deploy's operation, the new release as O(project), and accept nothing: then only a way is taken that loses nothing. The
-    application has to be stopped. No M(backstop.postgres.rollback_prepare) is needed before.
+    For a deploy that failed, give the deploy's operation, the new release as O(project), and accept no loss: then only a way without loss is taken.
+    The application must be stopped. No M(backstop.postgres.rollback_prepare) is needed before.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -32,16 +32,17 @@ attributes:
   check_mode:
     support: full
     details:
-      - Nothing is done and nothing is counted; M(backstop.postgres.rollback_plan_info) tells what would be.
+      - Nothing is changed and nothing is counted; use M(backstop.postgres.rollback_plan_info).
   diff_mode:
     support: none
 notes:
-  - "On failure: the live database is as it was, or the next run with the same operation finishes it; C(state=settle) of M(backstop.postgres.operation) tells."
-  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the one transaction is rolled back. A swap that has begun is
-    finished first; then the module fails, and the journal has what it did. A cut connection and the task's C(timeout) leave it at
-    work, and what follows ends it or waits for it; see M(backstop.postgres.operation)."
-  - "How to undo: C(undo_rollback.yml), or an operation of kind V(undo) whose request names this one. A migration that was taken out is deployed again instead."
-  - Prepared statements of sessions that stayed connected may refer to types that an in place restore made anew; the application has to connect again.
+  - "On failure: the live database is unchanged, or the next run with the same operation finishes it; C(state=settle) of
+    M(backstop.postgres.operation) reports which."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the one transaction is rolled back. A swap that has begun is finished
+    first; then the module fails, and the journal records what it did. After a cut connection or the task's C(timeout) it keeps running, and the next
+    step ends it or waits for it; see M(backstop.postgres.operation)."
+  - "How to undo: C(undo_rollback.yml), or an operation of kind V(undo) whose request names this one. After down-SQL deploy the migration again instead."
+  - Prepared statements of sessions that stayed connected may refer to types that a restore in place created again; the application must reconnect.
 seealso:
   - module: backstop.postgres.rollback_prepare
   - module: backstop.postgres.rollback_plan_info
@@ -69,29 +70,29 @@ way:
   returned: success and not in check mode
   type: str
 database:
-  description: How the database stands now, as the end of a sentence.
+  description: State of the database now, as the end of a sentence.
   returned: as RV(way)
   type: str
   sample: as before, the migration was taken out again by its down-SQL
 story:
-  description: Short lines for people.
+  description: Short lines to show.
   returned: as RV(way)
   type: list
   elements: str
 next:
-  description: What a person may want to do next.
+  description: Suggested next step.
   returned: as RV(way)
   type: str
 losses:
   description:
     - For each table with lost rows, how many were inserted, updated and deleted, and the file that holds them.
-    - C(by_migration) is true where the migration itself did it, and nobody wrote since; that does not count as lost.
+    - C(by_migration) is true if the migration itself changed them, and nothing was written since; that does not count as lost.
   returned: RV(way) is V(drop), V(restore) or V(in_place)
   type: list
   elements: dict
 lost_rows:
-  description: Their sum, without those that the migration itself did. In a table, how many rows were deleted for good.
-  returned: as RV(losses), and when a table was put right
+  description: Their sum, without changes by the migration itself. For a table, the number of permanently deleted rows.
+  returned: as RV(losses), and when a table was repaired
   type: int
 lost_objects:
   description: Objects that went and that the migrations did not make, each as kind and name; C((changed\)) follows those that the backup has otherwise.
@@ -108,11 +109,11 @@ ended_sessions:
   type: list
   elements: str
 confirmed:
-  description: Whether it was confirmed by the synchronous standbys, where there are any, in 5 seconds. When not, it is done all the same.
+  description: Whether the synchronous standbys, if any, confirmed it within 5 seconds. If not, it is committed all the same.
   returned: RV(way) is V(restore) or V(in_place)
   type: bool
 pooled:
-  description: What was done with the clients behind O(poolers).
+  description: How the clients behind O(poolers) were treated.
   returned: RV(way) is V(restore) or V(in_place)
   type: dict
   contains:
@@ -121,11 +122,11 @@ pooled:
       type: list
       elements: str
     held:
-      description: Clients that kept a session all the same, with V(end).
+      description: Clients that kept a session, with V(end).
       type: list
       elements: str
     seconds:
-      description: How long the pooled clients waited, where there are pools.
+      description: How long the pooled clients waited, if there are pools.
       type: float
   sample: {pools: ["electricity_tokens at 10.0.0.6:6432"], held: [], seconds: 0.4}
 retired:
@@ -137,19 +138,19 @@ seconds_closed:
   returned: RV(way) is V(restore)
   type: float
 advanced_sequences:
-  description: Sequences that were set forward, so that they do not give out numbers again that the former database gave out.
+  description: Sequences that were advanced, so that they do not repeat values of the former database.
   returned: RV(way) is V(restore) or V(in_place)
   type: list
   elements: str
 standbys:
   description:
-    - The standbys that stream from the server, and how many bytes of WAL each had still to replay after at most 5 seconds.
+    - The standbys that stream from the server, and how many bytes of WAL each still had to replay after at most 5 seconds.
     - A role without C(pg_monitor) sees that there is one, not which or how far.
   returned: RV(way) is V(restore)
   type: list
   elements: dict
 standbys_summary:
-  description: The same in words, with what happens to sessions there; empty without standbys.
+  description: The same as text, with what happens to sessions there; empty without standbys.
   returned: RV(way) is V(restore)
   type: str
 reapply:
@@ -165,34 +166,34 @@ reapply:
       type: list
       elements: dict
     carried_rows:
-      description: Their sum, without those that the migration itself did.
+      description: Their sum, without changes by the migration itself.
       type: int
     conflicts:
       description: Table, reason and number of rows that were not carried.
       type: list
       elements: dict
     conflict_rows:
-      description: Their sum, without those that the migration itself did.
+      description: Their sum, without changes by the migration itself.
       type: int
     summary:
       description: All this in one sentence.
       type: str
   sample: {mode: apply, carried: [{table: public.TokenPurchase, inserted: 1, updated: 0, deleted: 0}], carried_rows: 1, conflicts: [], conflict_rows: 0}
 backup:
-  description: The backup that was gone back to; of a migration that was taken out, the emergency backup that holds all of it.
+  description: The backup that was restored; after down-SQL, the emergency backup of the whole database.
   returned: RV(way) is not V(leftovers) or V(code_only)
   type: str
 emergency:
-  description: The backup of what was removed, or of the table as it was before; none of a damaged table.
+  description: The backup of what was removed, or of the table before; none for a damaged table.
   returned: RV(way) is V(in_place) or V(table)
   type: str
 migrations:
-  description: Migrations that were taken out.
+  description: Migrations that were reverted.
   returned: RV(way) is V(drop)
   type: list
   elements: str
 outcome:
-  description: V(clean) when the failed migration had left nothing, else V(dropped).
+  description: V(clean) if the failed migration left nothing, else V(dropped).
   returned: RV(way) is V(leftovers)
   type: str
 resolved:
@@ -201,7 +202,8 @@ resolved:
   type: list
   elements: str
 kept_rows:
-  description: How many rows of new tables, and rows with values in new columns, went with what was left; they are in C(lost-rows) of the operation's directory.
+  description: Number of rows of new tables, and of rows with values in new columns, that were removed with what was left; they are in C(lost-rows) of
+    the operation's directory.
   returned: RV(way) is V(leftovers)
   type: int
 table:
@@ -219,9 +221,9 @@ effects:
   elements: dict
 lacking:
   description:
-    - Each table that refers to rows which came back and lacks rows of the backup that went with them, parents first.
-    - C(missing) counts those that are not there, C(emptied) those that do not refer to them any more, C(command) brings them back, C(told) says all this.
-  returned: RV(way) is V(table), but for an undo, which brings them back itself
+    - Each table that refers to restored rows and lacks rows of the backup that were deleted with them, parents first.
+    - C(missing) counts the missing rows, C(emptied) those that no longer refer to them, C(command) restores them, C(told) is all this as text.
+  returned: RV(way) is V(table), except for an undo, which restores them itself
   type: list
   elements: dict
 now:

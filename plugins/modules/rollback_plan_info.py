@@ -7,14 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollback_plan_info
-short_description: What a rollback would do
+short_description: Return what a rollback would do
 version_added: "0.1.0"
 description:
-  - Says from the facts which rollback applies, with the evidence, the steps, the backup and how far it is verified, the
-    measured recovery time, the disk it needs, the expected downtime and what would be lost.
-  - The facts are the history of migrations, the catalog and the rows against those of the backup from before the last
-    migration, who migrates now, invalid indexes, the last operation and whether the application is healthy.
-  - With another O(scenario) than V(auto), whether that one has anything to do, and its plan.
+  - Returns which rollback applies, with the evidence, the steps, the backup and its level, the measured recovery time, the disk space, the expected
+    downtime and what would be lost.
+  - The facts are the history of migrations, the catalog and the rows compared with the backup from before the last migration, running migrations,
+    invalid indexes, the last operation and whether the application is healthy.
+  - With an O(scenario) other than V(auto), whether it has anything to do, and its plan.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -30,7 +30,7 @@ attributes:
 options:
   scenario:
     description:
-      - Which way back. V(auto) finds it.
+      - The rollback. V(auto) finds it from the facts.
     type: str
     choices: [auto, complete, failed_migration, application_errors, corrupted_table, undo]
     default: auto
@@ -39,27 +39,26 @@ options:
     type: str
   undo:
     description:
-      - The operation to undo, an undo too. Default is the newest change, unless that is an undo already.
-      - Only the newest change of the database and the release can be undone, and the newest restore of each table.
-        Anything else is refused with the ids that can.
+      - The operation to undo, which may be an undo itself. Default is the newest change, unless that is an undo already.
+      - Only the newest change of the database and the release can be undone, and the newest restore of each table. For any other the error names the
+        ids that can.
     type: str
   method:
     description:
-      - How, for O(scenario=application_errors). V(auto) takes the old release on the new schema where the rehearsal of the
-        deploy proved that, else down-SQL.
+      - How, for O(scenario=application_errors). V(auto) takes the old release on the new schema if the rehearsal of the deploy proved that, else down-SQL.
     type: str
     choices: [auto, code_only, drop, restore]
     default: auto
   accept_lost_rows:
-    description: How many rows the rollback may lose. The report tells whether that is enough.
+    description: How many rows the rollback may lose. The report shows whether that is enough.
     type: int
     default: 0
   accept_lost_objects:
-    description: How many objects that the migrations did not make may go. The report tells whether that is enough.
+    description: How many objects that the migrations did not create may be lost. The report shows whether that is enough.
     type: int
     default: 0
   reapply:
-    description: Whether rows are to be carried over, as in M(backstop.postgres.rollback). The report tells which go.
+    description: Whether rows are to be carried over, as in M(backstop.postgres.rollback). The report shows which.
     type: str
     choices: ["off", report, apply]
     default: "off"
@@ -68,53 +67,53 @@ options:
     type: bool
     default: false
   revision:
-    description: The release that is to run afterwards, where it is not the one that ran before.
+    description: The release to run afterwards, if not the one that ran before.
     type: str
   restore_method:
-    description: How a complete revert restores, as the role C(rollback) has it.
+    description: How a complete revert restores, as in the role P(backstop.postgres.rollback#role).
     type: str
     choices: [swap, in_place]
     default: swap
   table:
-    description: For O(scenario=corrupted_table), the table, as a person types it; a partitioned one means all its partitions.
+    description: For O(scenario=corrupted_table), the table's name, with or without quotes and schema; a partitioned one means all its partitions.
     type: str
   mode:
     description:
       - V(replace) makes the table what it was in the backup.
-      - V(repair) does so for the rows of O(where) and O(keys). Without these it only reports what differs.
+      - V(repair) does so for the rows of O(where) and O(keys). Without these it only reports the differences.
     type: str
     choices: [replace, repair]
     default: replace
   where:
     description:
-      - The rows of a repair, by a condition in SQL as after C(WHERE). A row counts when it meets it in the table or in the backup.
+      - The rows to repair, as an SQL condition for C(WHERE). A row counts when it matches in the table or in the backup.
       - The search path is C(pg_catalog), so names of your own functions and types need their schema.
     type: str
   keys:
-    description: The rows of a repair, by their keys. Each is the value of the key's one column, or a dictionary of the key's columns.
+    description: The rows to repair, by their keys. Each is the value of the key's one column, or a dictionary of the key's columns.
     type: list
     elements: raw
     default: []
   accept_cascade:
-    description: Whether foreign keys may delete or change rows of other tables, when a table is put right.
+    description: Whether foreign keys may delete or change rows of other tables, when a table is repaired.
     type: bool
     default: false
   accept_unreadable:
-    description: Whether rows that the server cannot read any more may be given up, when a damaged table is put right.
+    description: Whether rows that the server can no longer read may be lost, when a damaged table is repaired.
     type: bool
     default: false
   again:
-    description: Put a table right although an earlier operation did the very same to it and was not undone.
+    description: Repeat a table's repair that an earlier operation already did and that was not undone.
     type: bool
     default: false
   running:
     description: The release that runs, which stays after a failed migration.
     type: str
   healthy:
-    description: Whether the application is healthy. When it is not given nobody looked, which is a fact too.
+    description: Whether the application is healthy. Not given means not checked.
     type: bool
   migrations_path:
-    description: Migrations folder of the release that runs, to tell what is not applied and what the release does not know.
+    description: Migrations folder of the running release, to find migrations that are not applied or that the release does not have.
     type: path
 notes:
   - "On failure: Nothing was changed; this module only reads."
@@ -136,7 +135,7 @@ RETURN = r"""
 scenario:
   description:
     - V(failed_migration) (1), V(application_errors) (2), V(corrupted_table) (3), V(complete) (4), V(nothing) or V(ambiguous).
-    - The one that was asked for, where one was.
+    - The requested one, if there was one.
   returned: O(scenario) is not V(undo) and there is anything to do
   type: str
 found_scenario:
@@ -144,29 +143,29 @@ found_scenario:
   returned: as RV(scenario)
   type: str
 candidates:
-  description: What it may be when it is ambiguous.
+  description: The possible scenarios when it is ambiguous.
   returned: as RV(scenario)
   type: list
   elements: str
 evidence:
-  description: The facts, in plain words.
+  description: The facts, as text.
   returned: as RV(scenario)
   type: list
   elements: str
 lost_objects:
-  description: Objects that would go and that the migrations did not make, each as kind and name.
-  returned: when the plan goes back to a backup
+  description: Objects that would be lost and that the migrations did not create, each as kind and name.
+  returned: when the plan reverts to a backup
   type: list
   elements: str
 objects_of_unknown_origin:
   description: Whether migrations were applied that no deploy rehearsed, so that RV(lost_objects) may be theirs.
-  returned: when the plan goes back to a backup
+  returned: when the plan reverts to a backup
   type: bool
 losses:
   description:
-    - What would be lost, for each table. With V(exact) false the numbers are a bound ("at least"), made of row counts and of
-      the transaction numbers in the rows; a rollback itself always counts exactly before it acts.
-    - For O(scenario=undo) what was written since the operation that would be undone.
+    - What would be lost, for each table. With V(exact) false the numbers are a lower bound ("at least"), from row counts and the transaction ids in
+      the rows; a rollback itself always counts exactly before it acts.
+    - For O(scenario=undo), changes since the operation that would be undone.
   returned: as RV(scenario), and for O(scenario=undo)
   type: list
   elements: dict
@@ -176,21 +175,21 @@ next:
   returned: as RV(scenario)
   type: str
 notes:
-  description: What else a person should know of the server, such as its standbys and collations of another version.
+  description: Other facts about the server, such as its standbys and collations with a different version.
   returned: as RV(scenario)
   type: list
   elements: str
 report:
-  description: All of it as lines for people; for O(scenario=undo) the losses.
+  description: The plan as lines of text; for O(scenario=undo) the losses.
   returned: as RV(scenario), and for O(scenario=undo)
   type: list
   elements: str
 disk_needed:
-  description: Bytes that it needs for a second database and a backup.
+  description: Bytes needed for a second database and a backup.
   returned: as RV(scenario)
   type: int
 downtime_seconds:
-  description: How long the application would be stopped, by what the last deploy and the drill took; none when not measured.
+  description: Expected downtime, from the durations of the last deploy and the drill; none when not measured.
   returned: as RV(scenario)
   type: float
 steps:
@@ -199,27 +198,27 @@ steps:
   type: list
   elements: str
 kind:
-  description: The kind of operation that carries it out.
+  description: The kind of operation that performs it.
   returned: O(scenario) is not V(auto)
   type: str
 request:
-  description: What to begin that operation with.
+  description: The request to begin that operation with.
   returned: O(scenario) is not V(auto)
   type: dict
 interrupted:
-  description: Whether a run with this request was cut off, which is gone on with.
+  description: Whether a run with this request was interrupted; it is continued.
   returned: O(scenario) is not V(auto)
   type: bool
 nothing_to_do:
-  description: What to say when nothing is needed and the application is as it should be.
+  description: Text to show when nothing is needed and the application is in the right state.
   returned: O(scenario) is not V(auto)
   type: str
 done_before:
-  description: The earlier operation that put the table right in the same way, for which nothing is to be done.
+  description: The earlier operation that repaired the table in the same way, so that there is nothing to do.
   returned: O(scenario=corrupted_table)
   type: str
 differences:
-  description: For the table (for each partition) how many rows are missing, changed and newer than the backup, with keys of some.
+  description: For the table (for each partition), how many rows are missing, changed and newer than the backup, with keys of some.
   returned: O(scenario=corrupted_table), and when the restore of a table would be undone
   type: list
   elements: dict
@@ -233,7 +232,7 @@ total:
   returned: as RV(differences)
   type: int
 lost_rows:
-  description: How many of them would be deleted for good, counted against O(accept_lost_rows).
+  description: How many of them would be permanently deleted, counted against O(accept_lost_rows).
   returned: as RV(differences)
   type: int
 needed:
@@ -241,11 +240,11 @@ needed:
   returned: O(scenario) is not V(auto)
   type: bool
 backup:
-  description: The backup that counts as the state before; none where the last deploy changed the release only and no backup is named.
+  description: The backup of the state before; none if the last deploy changed only the release and no backup is named.
   returned: O(scenario) is not V(undo)
   type: str
 level:
-  description: How far it is verified.
+  description: Its level.
   returned: as RV(scenario)
   type: str
 recovery_seconds:
@@ -257,7 +256,7 @@ commit:
   returned: O(scenario) is V(complete), V(application_errors) or V(undo)
   type: str
 deployed_commit:
-  description: The release that the last deploy brought.
+  description: The release of the last deploy.
   returned: O(scenario=application_errors)
   type: str
 method:
@@ -279,11 +278,11 @@ undoes:
   returned: O(scenario=undo)
   type: str
 undone_by:
-  description: The undo that did it already, where RV(needed) is false; by its id it can be undone itself.
+  description: The undo that did it already, if RV(needed) is false; it can be undone by its id.
   returned: O(scenario=undo)
   type: str
 table:
-  description: The table that would get back what it held, when the operation restored one; none for a swap.
+  description: The table that would get its former content, when the operation restored one; none for a swap.
   returned: O(scenario=undo)
   type: str
 """

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollback_prepare
-short_description: Build and prove what a way back needs, while the application runs
+short_description: Build and prove what a rollback needs, while the application runs
 version_added: "0.1.0"
 description:
-  - What a rollback or an undo needs is built and proved beside the live database, which is only read.
+  - Builds and proves what a rollback or an undo needs, beside the live database, which is only read.
   - "Before a swap: a database is restored from the backup and compared with its manifest, or the retired database is backed up."
-  - "Before a migration is taken out: an emergency backup is made, and the down-SQL is proved on a copy of it. Where it is not proved, the restore is prepared."
-  - What would be lost if nothing more was written is counted, and refused as M(backstop.postgres.rollback) would refuse it, before anything stops.
-  - A run that was killed is gone on with; what is ready already is used again.
+  - "Before a migration is reverted: an emergency backup is made, and the down-SQL is proved on a copy of it. If it is not proved, the restore is prepared."
+  - The present loss is counted, and refused as M(backstop.postgres.rollback) would refuse it, before anything is stopped.
+  - A killed run is continued; what is ready already is reused.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -32,9 +32,9 @@ attributes:
   diff_mode:
     support: none
 notes:
-  - "On failure: the live database was only read; the message says what would be lost, or what could not be built."
-  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: what was half built is dropped. A cut connection and the
-    task's C(timeout) leave it at work, and what follows ends it first; see M(backstop.postgres.operation)."
+  - "On failure: the live database was only read; the message names what would be lost, or what could not be built."
+  - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: incomplete databases are dropped. After a cut connection or the task's
+    C(timeout) it keeps running, and the next step ends it first; see M(backstop.postgres.operation)."
   - "How to undo: M(backstop.postgres.operation) drops what was built when it ends the operation."
 seealso:
   - module: backstop.postgres.rollback
@@ -59,24 +59,24 @@ way:
   returned: success and not in check mode
   type: str
 stops_application:
-  description: Whether the application has to be stopped for it.
+  description: Whether the application must be stopped for it.
   returned: as RV(way)
   type: bool
 losses:
   description: For each table with rows that would be lost, how many were inserted, updated and deleted.
-  returned: when they are counted ahead
+  returned: when they are counted in advance
   type: list
   elements: dict
 lost_rows:
-  description: Their sum, without those that the migration itself did.
-  returned: when they are counted ahead
+  description: Their sum, without changes by the migration itself.
+  returned: when they are counted in advance
   type: int
 reapply:
   description: What would be carried over, as M(backstop.postgres.rollback) returns it.
-  returned: when it is counted ahead
+  returned: when it is counted in advance
   type: dict
 story:
-  description: Short lines for people, such as why another way is taken than was asked for.
+  description: Short lines to show, such as why a different way from the requested one is taken.
   returned: as RV(way)
   type: list
   elements: str

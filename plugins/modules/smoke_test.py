@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: smoke_test
-short_description: Try an application by requests that are given as data
+short_description: Test an application by requests that are given as data
 version_added: "0.1.0"
 description:
   - Waits until an application is healthy, when O(health_url) is given, then sends it the requests in O(steps) and compares the answers.
-  - After the first answer that is wrong, only the steps with C(cleanup) are run, so that rows which the test made do not stay.
-  - Redirections are not followed and no proxy is asked.
+  - After the first wrong answer only the steps with C(cleanup) are run, so that rows which the test created do not stay.
+  - Redirects are not followed and no proxy is used.
 author:
   - The backstop.postgres contributors (@backstop)
 extends_documentation_fragment:
@@ -25,7 +25,7 @@ attributes:
   diff_mode:
     support: N/A
     details:
-      - It changes nothing that stays.
+      - It makes no lasting changes.
 options:
   url:
     description: Address of the application, without a path.
@@ -33,11 +33,10 @@ options:
     default: ""
   steps:
     description:
-      - The requests, in their order. Each is a dictionary with C(name), C(path), and if wanted C(method) (V(GET)), C(headers), C(body) (sent
-        as JSON),
-        C(status) (a number or a list, V(200)), C(expect) (what the JSON answer must contain; it may contain more),
-        C(save) (name of a value to the place of it in the answer, such as V(purchase.id)) and C(cleanup) (V(true) for a step that is run after a failure too).
-      - C(path), C(headers), C(body) and C(expect) of later steps take saved values in the place of V(${name}).
+      - The requests, in their order. Each is a dictionary with C(name), C(path), and optionally C(method) (V(GET)), C(headers), C(body) (sent as
+        JSON), C(status) (a number or a list, V(200)), C(expect) (what the JSON answer must contain; it may contain more), C(save) (name of a value to
+        its path in the answer, such as V(purchase.id)) and C(cleanup) (V(true) for a step that is run after a failure too).
+      - C(path), C(headers), C(body) and C(expect) of later steps take saved values in place of V(${name}).
     type: list
     elements: dict
     default: []
@@ -117,7 +116,7 @@ seconds:
   type: float
   sample: 0.4
 seconds_to_health:
-  description: How long it took until the application was healthy.
+  description: Time until the application was healthy.
   returned: success
   type: float
   sample: 1.1
