@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What every piece of work needs at hand, and how one acts: alone, journalled, in a process that holds the locks."""
+"""The context of all work: connections, store and locks; and how an operation works: exclusively, journaled, locked."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from .store.lifecycle import PREDECESSOR_SECONDS, holder_of, require_held, work_
 from .store.manifest import Manifest
 from .store.operation import Operation
 
-#: First key of our advisory locks: "back" in ASCII. The second is a checksum of the live database's name, which unlike
-#: its oid stays the same through a swap.
+#: First key of our advisory locks: "back" in ASCII. The second is a checksum of the live database's name, which, unlike
+#: its oid, does not change in a swap.
 _ADVISORY_CLASS = 0x6261636B
 
 _Site = TypeVar("_Site", bound="Site")
@@ -40,49 +40,49 @@ def _no_operation() -> Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """A database, its server and its store. Reading needs no more."""
+    """A database, its server and its store. That is enough to read."""
 
     connection: Settings
     administration: Settings
     store: Store
     client_bin_dir: Optional[str] = None
-    #: those that the application's clients go through
+    #: poolers that the application's clients use
     poolers: Sequence[Pooler] = ()
-    #: who is shown the progress of work without an operation
+    #: receives the progress of work without an operation
     watched_by: Optional[Progress] = None
-    #: public keys for which every backup is encrypted; none means not at all
+    #: public keys for which every backup is encrypted; empty means without encryption
     recipients: Tuple[str, ...] = ()
-    #: file of the private key that opens encrypted backups
+    #: file of the private key that decrypts backups
     identity: Optional[str] = None
     #: locks under which work here runs; see keep_open
     locks: Tuple[FileLock, ...] = ()
 
-    # A Run has one. No field, so that there is no Site with an operation but a Run.
+    # Only a Run has one. It is not a field, so that only a Run can have an operation.
     operation = None  # type: Optional[Operation]
 
     def run(self, operation: Operation, controller: Optional[Dict[str, Any]] = None) -> "Run":
-        """Carry out an operation here.
+        """A Run of an operation on this site.
 
-        :param controller: the process that runs the playbook; by default the one that has the operation now
+        :param controller: the process that runs the playbook; by default the operation's current one
         """
         run = Run(**{**self._fields(), "locks": (*self.locks, operation.lock)}, operation=operation)
         return dataclasses.replace(run, controller=controller or holder_of(operation))
 
     def apart(self) -> "Site":
-        """The same without an operation and its locks, for work that is no part of it."""
+        """The same site without an operation and its locks, for work outside of the operation."""
         return Site(**{**self._fields(), "locks": ()})
 
     def _fields(self) -> Dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(Site)}
 
     def under(self: _Site, lock: FileLock) -> _Site:
-        """The same, for work under one more lock."""
+        """The same site, for work under one more lock."""
         return dataclasses.replace(self, locks=(*self.locks, lock))
 
     @property
     def keep_open(self) -> List[int]:
-        """Descriptors of the locks that are held now. Child processes keep them open: a lock is free when the last
-        process that works under it is gone."""
+        """Descriptors of the locks that are held now. Child processes keep them open, so that a lock is free only when
+        the last process that works under it has ended."""
         return [lock.descriptor for lock in self.locks if lock.descriptor is not None]
 
     @property
@@ -104,14 +104,14 @@ class Site:
 
     @property
     def session_name(self) -> str:
-        """application_name of our sessions, by which people and later runs know them."""
+        """application_name of our sessions, by which users and later runs recognise them."""
         return "backstop " + self.operation.id if self.operation else "backstop"
 
     def tools(self, session: Session) -> ClientTools:
         return find_client_tools(server.major_version(session), self.client_bin_dir)
 
     def archive(self, place: BackupPlace, manifest: Manifest) -> Source:
-        """The archive of a backup, to be read by pg_restore.
+        """The archive of a backup, as input for pg_restore.
 
         :raises CouldNotVerify: it is encrypted, and there is no identity here
         """
@@ -142,10 +142,10 @@ class Run(Site):
     guard: Optional[Session] = None
 
     def require_current(self) -> None:
-        """Refuse what a process that outlived its run would still do.
+        """Refuse further work of a process that outlived its run.
 
         :raises Refused: the operation is closed
-        :raises Locked: another run took it up
+        :raises Locked: another run adopted it
         """
         if not self.operation.is_open:
             raise Refused(
@@ -162,7 +162,7 @@ def _advisory_key(database: str) -> int:
 
 
 def lock_holder(session: Session, database: str) -> Optional[str]:
-    """Who holds the advisory lock of a live database's name; None when nobody does."""
+    """The holder of the advisory lock for a live database's name; None without one."""
     row = session.row(
         "SELECT coalesce(a.application_name, ''), l.pid, coalesce(host(a.client_addr), 'the socket') FROM pg_locks l"
         " LEFT JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid ="
@@ -174,7 +174,7 @@ def lock_holder(session: Session, database: str) -> Optional[str]:
 
 @contextlib.contextmanager
 def database_lock(site: Site, wait_seconds: float = PREDECESSOR_SECONDS) -> Iterator[Session]:
-    """Hold the advisory lock of the live database's name; yields the session in the maintenance database.
+    """Hold the advisory lock for the live database's name; yields the session in the maintenance database.
 
     :raises Locked: names the holder
     """
@@ -197,15 +197,16 @@ def database_lock(site: Site, wait_seconds: float = PREDECESSOR_SECONDS) -> Iter
 
 @contextlib.contextmanager
 def exclusive(run: Run) -> Iterator[Run]:
-    """Wait for a predecessor of this operation that still runs, then hold the locks.
+    """Wait for an earlier run of this operation to end, then hold the locks.
 
-    A module that acts does so from its start to its end, with the run that is yielded; within, nothing is taken twice.
+    A module that changes something holds them from start to end, with the yielded run; within it, no lock is taken
+    twice.
     """
     with contextlib.ExitStack() as stack:
         if run.operation.lock.descriptor is None:
             stack.enter_context(run.operation.lock.held(PREDECESSOR_SECONDS))
             work_on(run.operation)
-        # The server gives the lock up when it restarts, or when somebody ends the session.
+        # The server releases the lock when it restarts, or when the session is terminated.
         if run.guard is None or not run.guard.answers():
             run = dataclasses.replace(run, guard=stack.enter_context(database_lock(run)))
         yield run
@@ -213,13 +214,13 @@ def exclusive(run: Run) -> Iterator[Run]:
 
 @contextlib.contextmanager
 def journaled_step(site: Site, step: str) -> Iterator[Dict[str, Any]]:
-    """Carry out one step of an operation: alone, and journal its begin and end. What the body puts into the yielded
-    dict is kept in the journal.
+    """Run one step of an operation exclusively, and journal its start and end. The journal keeps what the body puts
+    into the yielded dict.
 
-    Without an operation there is nothing to journal and nothing to lock.
+    Without an operation nothing is journaled or locked.
 
     :raises Refused: the operation is closed
-    :raises Locked: another run took it up
+    :raises Locked: another run adopted it
     """
     if not isinstance(site, Run):
         yield {}

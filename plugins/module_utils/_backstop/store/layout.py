@@ -2,15 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where things lie in a store.
+"""The layout of a store.
 
 ::
 
     <store>/daily weekly pre-migration post-migration emergency
         <backup id>/            archive.dump manifest.json roles.sql history.json migrations/ verification.json
-                                keep.json, where a person marked it
-        .partial-<backup id>/   one that is being made, or debris; its file ``lock`` tells which
-        .deleted-<backup id>/   one that retention gave up: debris
+                                keep.json, if a user marked it
+        .partial-<backup id>/   an unfinished backup, or debris; its file ``lock`` shows which
+        .deleted-<backup id>/   a backup that was pruned: debris
     <store>/operations/<operation id>/
         operation.json journal.jsonl lock progress.json ...
 """
@@ -69,16 +69,16 @@ class Store:
         self.root = os.path.abspath(os.path.expanduser(root))
 
     def prepare(self) -> None:
-        """Make the tree where it is missing, and refuse one that others could read or that is not ours."""
+        """Create missing directories, and refuse a store that other users can read or that is not ours."""
         make_private_directory(self.root)
         self.check()
         for name in KINDS + ("operations",):
             make_private_directory(os.path.join(self.root, name))
 
     def check(self) -> None:
-        """Refuse a store that others could read, that is not ours or cannot be written; nothing is made.
+        """Refuse a store that other users can read, that is not ours or is not writable; creates nothing.
 
-        One that is missing is fine where it can be made.
+        A missing store is fine if it can be created.
         """
         place = self.nearest_directory()
         if place == self.root:
@@ -106,14 +106,14 @@ class Store:
             )
 
     def nearest_directory(self) -> str:
-        """The store, or where it would be made."""
+        """The store's directory, or the nearest existing one above it."""
         path = self.root
         while not os.path.isdir(path):
             path = os.path.dirname(path)
         return path
 
     def free_bytes(self) -> int:
-        """Free space of the store's file system, for users that are not root."""
+        """Free space of the store's file system, for users other than root."""
         usage = os.statvfs(self.nearest_directory())
         return usage.f_bavail * usage.f_frsize
 
@@ -136,8 +136,8 @@ class Store:
         return [place for place in self.directories(kind) if os.path.isfile(os.path.join(place.path, MANIFEST))]
 
     def directories(self, kind: Optional[str] = None) -> List[BackupPlace]:
-        """The same with directories that lack a manifest: no backup is made so, but one whose manifest was lost must
-        not vanish."""
+        """The same, including directories without a manifest: no backup is made so, but one whose manifest was lost
+        must not disappear."""
         found: List[BackupPlace] = []
         for name in [kind] if kind else list(KINDS):
             folder = os.path.join(self.root, name)
@@ -152,13 +152,13 @@ class Store:
     def find_backup(self, backup_id: str) -> BackupPlace:
         """The committed backup of this id.
 
-        :raises Refused: names the ids that look like it
+        :raises Refused: names similar ids
         """
         known = self.backups()
         for place in known:
             if place.backup_id == backup_id:
                 return place
-        # An id ends with its moment and six letters.
+        # An id ends with its time and six hexadecimal digits.
         newest = sorted((place.backup_id for place in known), key=lambda name: name[-23:])[-3:]
         near = near_names(backup_id, [place.backup_id for place in known])
         raise Refused(
@@ -170,13 +170,13 @@ class Store:
 
     @property
     def lock(self) -> FileLock:
-        """Held while backups begin, are marked or given up."""
+        """Held while backups are started, marked or pruned."""
         return FileLock(os.path.join(self.root, ".lock"))
 
     def begin_backup(self, kind: str, backup_id: str) -> FileLock:
-        """Make the directory of a new backup, after removing debris; the held lock that tells it from debris.
+        """Create the directory of a new backup, after removing debris; returns the held lock that marks it as in use.
 
-        A directory that has no lock yet looks like debris, so only one is made at a time.
+        A directory without a lock yet looks like debris, so only one process creates one at a time.
         """
         partial = self.partial_path(kind, backup_id)
         with self.lock.held(60):
@@ -187,7 +187,7 @@ class Store:
         return lock
 
     def give_up(self, place: BackupPlace) -> None:
-        """Give a backup a name that is never listed, durably; remove_debris() takes its files away."""
+        """Give a backup a name that is never listed, durably; remove_debris() then deletes its files."""
         target = os.path.join(os.path.dirname(place.path), DELETED_PREFIX + place.backup_id)
         try:
             os.rename(place.path, target)
@@ -196,9 +196,9 @@ class Store:
             raise file_error("A backup could not be given up", place.path, error) from error
 
     def remove_debris(self) -> List[str]:
-        """Remove backups that were given up, and partial ones that nobody works on any more; their paths.
+        """Remove pruned backups, and partial ones on which no process works any more; returns their paths.
 
-        The lock is handed to every child process, so a free lock means that pg_dump is gone too.
+        Every child process inherits the lock, so a free lock means that pg_dump has ended too.
         """
         removed: List[str] = []
         for kind in KINDS:

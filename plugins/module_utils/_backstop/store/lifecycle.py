@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Beginning operations: what an open one means for the next."""
+"""Beginning operations, and what an open operation means for the next one."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .operation import KINDS, Operation, open_operations
 from .steps import STOP
 
 Told = Callable[[str], None]
-#: How long to wait for a predecessor that cannot be seen and still holds its lock, in seconds.
+#: How long to wait for an earlier run that cannot be seen and still holds its lock, in seconds.
 PREDECESSOR_SECONDS = 60
-#: How old the last line in the journal of a running operation may be, where its controller cannot be seen.
+#: Maximum age of a running operation's last journal line, if its controller cannot be seen.
 FRESH_SECONDS = 3600
-#: What stands in a request, and the setting that asks for it.
+#: Keys of a request, and the corresponding settings.
 _SETTINGS = {
     "backup": Setting.BACKUP,
     "keys": Setting.KEYS,
@@ -51,17 +51,17 @@ def begin(
     facts: Optional[Dict[str, Any]] = None,
     told: Optional[Told] = None,
 ) -> Tuple[Operation, bool]:
-    """Begin an operation, or go on with the open one that asked for the same.
+    """Begin an operation, or continue the open one with the same request.
 
-    :param request: what is asked for; equal requests of a kind are the same operation
+    :param request: the parameters; equal requests of a kind are the same operation
     :param controller: process that runs the playbook: host, boot_id, pid, start
-    :param facts: how things are at the beginning; kept in the header
-    :param take_over: go on although it cannot be told whether the earlier run is still alive
+    :param facts: the state at the beginning; kept in the header
+    :param take_over: continue although it is unknown whether the earlier run is still alive
     :param told: see wait_for_job()
-    :returns: the operation, and whether it was there already
+    :returns: the operation, and whether it existed already
     :raises Locked: the earlier run is alive
     """
-    # A module may have outlived the run that started it: what is decided here is decided after it.
+    # A module may have outlived the run that started it, so wait for it before deciding.
     if kind not in KINDS:
         raise Refused("There is no such kind of operation", found=kind, expected=", ".join(KINDS))
     store.prepare()
@@ -81,7 +81,7 @@ def begin(
 
 
 def _remove_debris(store: Store) -> None:
-    """A run that was killed before it wrote its operation's header left a directory that says nothing."""
+    """Remove the directory of a run that was killed before it wrote its operation's header."""
     for operation_id in store.operation_ids():
         path = store.operation_path(operation_id)
         if not os.path.exists(os.path.join(path, "operation.json")):
@@ -89,7 +89,7 @@ def _remove_debris(store: Store) -> None:
 
 
 def _set_aside(operation: Operation, kind: str) -> None:
-    """Close an open operation of a dead run that asked for something else, where that leaves nothing half done."""
+    """Close an open operation of a dead run with another request, if that leaves nothing half done."""
     if operation.kind == "deploy" and (kind != "deploy" or operation.last(STOP) is None):
         operation.close("abandoned", reason="another operation began")
         return
@@ -101,13 +101,13 @@ def _set_aside(operation: Operation, kind: str) -> None:
 
 
 def to_continue(operation: Operation) -> Start:
-    """The one action that goes on with an open operation, given what makes the same request."""
+    """The action that continues an open operation, with the settings for the same request."""
     request = operation.request
     if operation.kind not in ("rollback", "undo"):
         return Start(Action.DEPLOY, as_before=True)
     scenario = request.get("scenario", "complete")
     given = {_SETTINGS[key]: value for key, value in sorted(request.items()) if key in _SETTINGS and value}
-    # A complete revert finds out by itself when the release alone is to change.
+    # A complete revert determines by itself whether only the release must change.
     if scenario == "complete" and given.pop(Setting.METHOD, None) == "in_place":
         given[Setting.RESTORE_METHOD] = "in_place"
     action = Action.UNDO if operation.kind == "undo" else BY_SCENARIO[scenario]
@@ -119,15 +119,15 @@ def _shown(request: Any) -> str:
 
 
 def holder_of(operation: Operation) -> Dict[str, Any]:
-    """The controller that began an operation or took it up last."""
+    """The controller that began an operation or adopted it last."""
     entries = [entry for entry in operation.journal() if entry.get("event") == "adopted"]
     return dict(entries[-1]["controller"] if entries else operation.header.get("controller") or {})
 
 
 def require_held(operation: Operation, controller: Dict[str, Any]) -> None:
-    """Refuse a controller that has lost an operation to another one, or never had it while another one is alive.
+    """Refuse a controller that lost an operation to another one, or never had it while another one is alive.
 
-    :raises Locked: names the other one
+    :raises Locked: names the other controller
     """
     holders = [dict(operation.header.get("controller") or {})]
     holders += [dict(entry["controller"]) for entry in operation.journal() if entry.get("event") == "adopted"]
@@ -142,14 +142,15 @@ def require_held(operation: Operation, controller: Dict[str, Any]) -> None:
 
 
 def work_on(operation: Operation) -> None:
-    """Leave word in the lock of an operation, which is held, which process works on it: see wait_for_job()."""
+    """Record in the operation's lock, which is held, that this process works on it: see wait_for_job()."""
     operation.lock.write(json.dumps(this_controller()))
 
 
 def wait_for_job(operation: Operation, told: Optional[Told] = None) -> None:
-    """Tell a process that works on an operation to end, and wait until it has: its journal says only then what is.
+    """Send SIGTERM to a process that works on an operation, and wait until it has ended: only then its journal is
+    final.
 
-    A process in the middle of what must not be cut off, such as a migration, ends after that, however long it takes.
+    A process in uninterruptible work, such as a migration, ends afterwards, however long it takes.
 
     :param told: gets a sentence on what was waited for
     :raises Locked: it cannot be seen from here, and holds its lock for longer than PREDECESSOR_SECONDS
@@ -189,7 +190,7 @@ def _job(lock: FileLock) -> Dict[str, Any]:
 def require_no_running(store: Store, database: str) -> None:
     """Refuse while an operation on this database runs, also between its steps, when it holds no lock.
 
-    One that another host began cannot be seen from here; it counts as running while its journal is fresh.
+    An operation of another host cannot be seen from here; it counts as running while its journal is fresh.
 
     :raises Locked: names the operation
     """
@@ -235,7 +236,7 @@ def _same_process(one: Dict[str, Any], other: Dict[str, Any]) -> bool:
 
 
 def this_controller(pid: Optional[int] = None) -> Dict[str, Any]:
-    """How a process (default: this one) is told from all others, also after a reboot."""
+    """Identifies a process (default: this one) uniquely, also after a reboot."""
     pid = os.getpid() if pid is None else pid
     return {"host": socket.gethostname(), "boot_id": _boot_id(), "pid": pid, "start": _start_time(pid)}
 
@@ -261,7 +262,7 @@ def _boot_id() -> str:
 
 
 def _start_time(pid: int) -> Optional[str]:
-    """Start time of a process in clock ticks since boot: field 22 of /proc/<pid>/stat; None when it is gone."""
+    """Start time of a process in clock ticks since boot: field 22 of /proc/<pid>/stat; None if it has ended."""
     try:
         with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as stream:
             fields = stream.read().rsplit(")", 1)[1].split()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The manifest: what a backup holds, what must come back, what it does not cover. And how far it was verified."""
+"""The manifest: a backup's contents, what a restore must return, what is not covered; and the level of verification."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .layout import BackupPlace
 
 #: The major version of the manifest; readers refuse another one, writers may add fields within it.
 FORMAT = 1
-#: How far a backup is verified, each level including those before it.
+#: The levels of verification, each including those before it.
 LEVELS = ("checksum", "readable", "restored")
-#: What a backup is of: the whole database, its definitions without a row, or single tables. A manifest without
-#: ``scope`` is of the whole database.
+#: The scope of a backup: the whole database, its definitions without rows, or single tables. A manifest without
+#: ``scope`` is one of the whole database.
 WHOLE, SCHEMA, TABLES = "database", "schema", "tables"
 
 _TYPES = {"created": str, "database": dict, "server": dict, "archive": dict, "files": dict, "tables": list}
@@ -31,8 +31,8 @@ _REQUIRED = ("id", "kind", "created", "database", "server", "archive", "files", 
 _T = TypeVar("_T")
 
 
-# The fields of these classes are those of docs/manifest.schema.json, which says what they mean. What has a default may
-# be absent.
+# The fields of these classes are those of docs/manifest.schema.json, which explains them. Fields with a default may be
+# absent.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Archive:
     size: int
     tool: str
     jobs: int = 1
-    #: file with the same as plain SQL
+    #: file with the same backup as plain SQL
     plain: Optional[str] = None
     #: public keys of age; empty where the archive is not encrypted
     recipients: Tuple[str, ...] = ()
@@ -89,7 +89,7 @@ class NotCovered:
 
 @dataclasses.dataclass(frozen=True)
 class TableEntry:
-    """A table of the backup and what it must hold after a restore."""
+    """A table of the backup and its expected contents after a restore."""
 
     table: Table
     digest: Digest
@@ -116,7 +116,7 @@ class TableEntry:
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """What a restored database is compared with, besides its tables; None is what the maker could not tell."""
+    """What a restored database is compared with, besides its tables; None if unknown when the backup was made."""
 
     definitions: Optional[Dict[str, str]] = None
     sequences: Optional[Dict[str, Optional[int]]] = None
@@ -126,7 +126,7 @@ class Contents:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a backup holds: read by load(), made by the maker of backups. JSON only in the file."""
+    """The contents of a backup, as read by load(). Only the file is JSON."""
 
     id: str
     kind: str
@@ -140,19 +140,19 @@ class Manifest:
     files: Dict[str, File]
     scope: str = WHOLE
     operation: Optional[str] = None
-    #: of the release that was running
+    #: of the running release
     commit: Optional[str] = None
     finished: Optional[str] = None
     #: duration of each phase
     seconds: Dict[str, float] = dataclasses.field(default_factory=dict)
     contents: Contents = Contents()
-    #: every definition as pg_dump writes it (postgres.dumped_definitions); None where the archive must be asked
+    #: every definition as pg_dump writes it (postgres.dumped_definitions); None if only the archive has them
     dumped: Optional[Dict[str, List[Dict[str, str]]]] = None
     not_covered: Tuple[NotCovered, ...] = ()
-    #: what was read, with fields that this version does not know
+    #: the original JSON, with fields that this version does not know
     source: Optional[Mapping[str, Any]] = dataclasses.field(default=None, compare=False, repr=False)
 
-    # Of its parts
+    # Parts
 
     def table(self, schema: str, name: str) -> Optional[TableEntry]:
         return self._by_name.get((schema, name))
@@ -177,14 +177,14 @@ class Manifest:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is of the whole database. One of single tables or of the schema must never be taken for it."""
+        """Whether it is one of the whole database; a partial or schema backup must never be taken for one."""
         return self.scope == WHOLE
 
     @property
     def is_encrypted(self) -> bool:
         return bool(self.archive.recipients)
 
-    # What must come back. A backup of which the maker could not tell it is compared with nothing.
+    # Expected contents of a restore. A backup whose manifest lacks them cannot be compared.
 
     @property
     def definitions(self) -> Dict[str, str]:
@@ -221,16 +221,16 @@ class Manifest:
         )
 
     def require_contents(self) -> None:
-        """Refuse to prove anything with a manifest that does not say what must come back.
+        """Refuse to prove anything with a manifest that lacks the expected contents.
 
-        :raises CouldNotVerify: such a backup is as good as its archive can be read, which nobody compared with its
+        :raises CouldNotVerify: only the archive's readability is known; it was never compared with its
             source
         """
         if self._untold():
             raise self._incomparable()
 
     def require_whole(self) -> None:
-        """:raises Refused: the backup holds only single tables, or no row at all"""
+        """:raises Refused: the backup contains only single tables, or no rows"""
         if self.is_whole:
             return
         if self.scope == SCHEMA:
@@ -248,11 +248,11 @@ class Manifest:
             hint=remedy("restore these tables with %s, or choose another backup", Action.CORRUPTED_TABLE),
         )
 
-    # The file
+    # File
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Manifest":
-        """:raises KeyError, TypeError, ValueError: it is not as the schema says"""
+        """:raises KeyError, TypeError, ValueError: it does not conform to the schema"""
         large_objects = value.get("large_objects")
         return cls(
             id=value["id"],
@@ -281,7 +281,7 @@ class Manifest:
         )
 
     def to_json(self) -> Dict[str, Any]:
-        """Just what was read, where it was read."""
+        """The original JSON, if it was read from a file."""
         if self.source is not None:
             return dict(self.source)
         database = dataclasses.asdict(self.database)
@@ -350,14 +350,14 @@ class Readable:
 
 @dataclasses.dataclass(frozen=True)
 class Unreadable:
-    """A backup that cannot be used, and why. It must not hide the others, and nothing removes it but a person."""
+    """A backup that cannot be used, and why. It must not hide the others, and only a user removes it."""
 
     place: BackupPlace
     reason: str
 
 
 def read_each(places: Iterable[BackupPlace]) -> Tuple[List[Readable], List[Unreadable]]:
-    """Read the manifests of many backups: one that cannot be read is told, and stops nobody who does not need it."""
+    """Read the manifests of many backups; an unreadable one is listed, and does not affect the others."""
     good: List[Readable] = []
     bad: List[Unreadable] = []
     for place in places:
@@ -373,12 +373,12 @@ def read_each(places: Iterable[BackupPlace]) -> Tuple[List[Readable], List[Unrea
 
 
 def readable(places: Iterable[BackupPlace]) -> List[Readable]:
-    """Those of many backups that can be chosen at all."""
+    """The usable ones of many backups."""
     return read_each(places)[0]
 
 
 def check_files(place: BackupPlace, manifest: Manifest) -> None:
-    """Level ``checksum``: every file is there, of the size and sha256 that the manifest says.
+    """Level ``checksum``: every file exists, with the size and sha256 of the manifest.
 
     :raises BackstopError: names the file
     """
@@ -410,9 +410,9 @@ def describe_files(folder: str, names: List[str]) -> Dict[str, File]:
 
 
 def record_verification(place: BackupPlace, level: str, facts: Dict[str, Any]) -> Dict[str, Any]:
-    """Keep beside the manifest how far the backup was verified, by whom and how; the last result of each level.
+    """Record how far the backup was verified, when and how, next to the manifest; the last result of each level.
 
-    A level that passed proves those before it, whatever was found there earlier.
+    A passed level also replaces earlier results of the levels before it.
     """
     known = verification(place) or {"levels": {}}
     if facts["passed"]:
@@ -424,7 +424,7 @@ def record_verification(place: BackupPlace, level: str, facts: Dict[str, Any]) -
 
 
 def record_reprinted(place: BackupPlace, pairs: Dict[str, List[Any]]) -> None:
-    """Keep which objects were proved to be the same after a restore though they read differently: both texts."""
+    """Record which objects were proved to be the same after a restore though printed differently: both texts."""
     known = verification(place) or {"levels": {}}
     if pairs and known.get("reprinted") != pairs:
         _write_verification(place, {**known, "reprinted": pairs})
@@ -437,7 +437,7 @@ def _write_verification(place: BackupPlace, known: Dict[str, Any]) -> Dict[str, 
 
 
 def verification(place: BackupPlace) -> Optional[Dict[str, Any]]:
-    """The kept results; None when there are none or the manifest is not the one that was verified."""
+    """The recorded results; None without any, or if the manifest is not the one that was verified."""
     path = place.file("verification.json")
     if not os.path.isfile(path):
         return None
@@ -449,9 +449,9 @@ def verification(place: BackupPlace) -> Optional[Dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Drilled:
-    """Of the last drill that passed or failed what is read later."""
+    """Facts of the last drill, passed or failed, that are read later."""
 
-    #: how long it took to have the database back; None where no drill passed
+    #: how long it took to restore the database; None if no drill passed
     recovery_seconds: Optional[float] = None
     #: duration of each phase
     seconds: Dict[str, float] = dataclasses.field(default_factory=dict)
@@ -463,12 +463,12 @@ def drilled(place: BackupPlace) -> Drilled:
 
 
 def reprinted(place: BackupPlace) -> Dict[str, List[Any]]:
-    """Objects that record_reprinted() kept, each with both texts."""
+    """The objects that record_reprinted() recorded, each with both texts."""
     return dict((verification(place) or {}).get("reprinted", {}))
 
 
 def reached_since(place: BackupPlace, level: str, seconds: float) -> Optional[Dict[str, Any]]:
-    """The result of this level where it passed within the last seconds; None where it did not, or one before failed."""
+    """The result of this level if it passed within the last seconds; None if not, or if a lower level failed."""
     reached = level_of(place)
     if reached is None or LEVELS.index(reached) < LEVELS.index(level):
         return None
@@ -483,9 +483,9 @@ def age_seconds(moment: str) -> float:
 
 
 def level_of(place: BackupPlace) -> Optional[str]:
-    """The highest level that a backup has reached; None when it was never verified or even its files are damaged.
+    """The highest level that a backup has reached; None if it was never verified or its files are damaged.
 
-    What failed at one level is not believed at the next, though it may have passed there once.
+    A failure at one level invalidates higher levels, though they may have passed before.
     """
     results = (verification(place) or {"levels": {}})["levels"]
     reached = None

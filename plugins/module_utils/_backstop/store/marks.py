@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Marks: a person's word that a backup is kept whatever the rule of retention, with the reason.
+"""Marks: a user's decision to keep a backup in spite of the retention rule, with the reason.
 
-A mark is the file ``keep.json`` beside the manifest. The manifest itself, whose checksum the verification keeps, is
-never touched.
+A mark is the file ``keep.json`` next to the manifest. The manifest itself, whose checksum the verification records, is
+never changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FILE = "keep.json"
 def mark_of(place: BackupPlace) -> Optional[Dict[str, Any]]:
     """The mark of a backup: ``reason`` and ``at``; None when it has none.
 
-    One that cannot be read is a mark all the same: somebody wanted this backup kept.
+    An unreadable mark counts too: a user wanted to keep this backup.
     """
     path = place.file(_FILE)
     if not os.path.lexists(path):
@@ -38,7 +38,7 @@ def mark_of(place: BackupPlace) -> Optional[Dict[str, Any]]:
 
 
 def set_mark(store: Store, place: BackupPlace, reason: str) -> None:
-    """Mark a backup, or give its mark another reason."""
+    """Mark a backup, or change the reason of its mark."""
     if not reason.strip():
         raise Refused("A mark needs a reason", found=repr(reason), hint="say why, for who finds it in a year")
     with store.lock.held(60):
@@ -47,7 +47,7 @@ def set_mark(store: Store, place: BackupPlace, reason: str) -> None:
 
 
 def remove_mark(store: Store, place: BackupPlace) -> None:
-    """Leave a backup to the rule again."""
+    """Remove a backup's mark, so that the rule applies again."""
     with store.lock.held(60):
         _require_there(place)
         try:
@@ -60,6 +60,6 @@ def remove_mark(store: Store, place: BackupPlace) -> None:
 
 
 def _require_there(place: BackupPlace) -> None:
-    """Retention may have given the backup up while we waited for the lock."""
+    """Retention may have pruned the backup while we waited for the lock."""
     if not os.path.isfile(place.file("manifest.json")):
         raise Refused("There is no backup %s any more" % place.backup_id, found="retention gave it up meanwhile")

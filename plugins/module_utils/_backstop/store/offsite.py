@@ -2,15 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where second copies of backups lie: a place that rclone reaches, with the tree of a store.
+"""The remote for second copies of backups: a location that rclone can access, with the layout of a store.
 
 ::
 
     <remote>/daily weekly pre-migration post-migration emergency
         <backup id>/            the files of the backup, manifest.json last
-        .partial-<backup id>/   a copy that is being made, or debris
+        .partial-<backup id>/   an unfinished copy, or debris
 
-As in a store, a copy exists when its manifest does. Secrets of the remote are in rclone's configuration file alone.
+As in a store, a copy exists when its manifest does. Secrets of the remote are only in rclone's configuration file.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .layout import KINDS, PARTIAL_PREFIX
 from .manifest import Manifest
 
 MANIFEST = "manifest.json"
-#: rclone's status for a directory that is not there.
+#: rclone's exit status for a missing directory.
 _NO_DIRECTORY = 3
-#: How often rclone tries again by itself what failed on the way.
+#: How often rclone retries by itself.
 _RETRIES = "3"
-#: What stands beside the files of a backup and is not copied with them.
+#: Files of a backup that may change, so they are not copied with the others.
 _MUTABLE = tuple("--exclude=/" + name for name in (MANIFEST, "verification.json", "keep.json", "lock"))
 
 
 def require_remote(remote: str) -> None:
-    """:raises Refused: it may hold a secret, which would show among the running programs, or is no remote"""
+    """:raises Refused: it may contain a secret, which the process list would show, or is not a remote"""
     head, separator, _path = remote[1:].partition(":")
     if separator and "," in head:
         raise Refused(
@@ -51,14 +51,14 @@ class Offsite:
     """A remote with copies of the backups of one store."""
 
     def __init__(self, remote: str, configuration: Optional[str] = None) -> None:
-        """:param configuration: rclone's configuration file; without one no remote is known by name"""
+        """:param configuration: rclone's configuration file; without one there are no named remotes"""
         require_remote(remote)
         self.remote = remote.rstrip("/") or remote
         self.configuration = configuration
         self._hashes: Optional[List[str]] = None
 
     def at(self, *parts: str) -> str:
-        """A path below the remote, as rclone reads it."""
+        """A path below the remote, in rclone's syntax."""
         base = self.remote
         return base + ("" if base.endswith((":", "/")) else "/") + "/".join(parts) if parts else base
 
@@ -68,7 +68,7 @@ class Offsite:
     def partial(self, kind: str, backup_id: str) -> str:
         return self.at(kind, PARTIAL_PREFIX + backup_id)
 
-    # What rclone does
+    # rclone
 
     def call(
         self,
@@ -79,8 +79,8 @@ class Offsite:
     ) -> Finished:
         """Run rclone.
 
-        :param check: the error's message where it fails
-        :raises Refused: there is no rclone
+        :param check: the error's message if it fails
+        :raises Refused: rclone is not installed
         """
         program = find_program("rclone")
         if program is None:
@@ -103,14 +103,14 @@ class Offsite:
 
     @property
     def hashes(self) -> List[str]:
-        """The hashes that the remote tells of its files; none means that they are compared by reading them back."""
+        """The hashes that the remote supports; without any, files are compared by downloading them."""
         if self._hashes is None:
             said = self.call("backend", "features", self.remote, check="The remote cannot be asked what it can do")
             self._hashes = list(json.loads(said.stdout).get("Hashes") or [])
         return self._hashes
 
     def require_same(self, folder: str, path: str) -> None:
-        """Compare a local directory with one of the remote, by hash or, where the remote tells none, byte by byte.
+        """Compare a local directory with one of the remote, by hash or, without common hashes, byte by byte.
 
         :raises BackstopError: a file is missing or differs
         """
@@ -118,7 +118,7 @@ class Offsite:
         self.call("check", "--one-way", *how, *_MUTABLE, folder, path, check="A copy differs from its backup")
 
     def sha256_of(self, path: str) -> Dict[str, str]:
-        """The sha256 of every file below a path, by the remote itself where it can, else by reading them back."""
+        """The sha256 of every file below a path, from the remote if possible, else by downloading the files."""
         how = [] if "sha256" in self.hashes else ["--download"]
         said = self.call("hashsum", "sha256", *how, path, check="The copy cannot be read back")
         found = {}
@@ -128,7 +128,7 @@ class Offsite:
         return found
 
     def files(self, path: Optional[str] = None) -> Dict[str, int]:
-        """Every file below a path, default the remote, with its size; none where there is no such directory yet."""
+        """Every file below a path, default the remote, with its size; empty if the directory does not exist yet."""
         path = self.remote if path is None else path
         done = self.call("lsjson", "--recursive", "--files-only", "--no-mimetype", "--no-modtime", path)
         if done.status == _NO_DIRECTORY:
@@ -152,11 +152,11 @@ class Offsite:
             raise BackstopError("A copy is not what was written", found=target)
 
     def put(self, folder: str, path: str, keep_open: Sequence[int] = ()) -> None:
-        """Copy the files of a backup but for its manifest."""
+        """Copy the files of a backup except for its manifest."""
         self.call("copy", *_MUTABLE, folder, path, check="A backup could not be copied", keep_open=keep_open)
 
     def remove(self, path: str) -> None:
-        """Remove a directory with all that is in it, if it is there."""
+        """Remove a directory with its contents, if it exists."""
         done = self.call("purge", path)
         if done.status not in (0, _NO_DIRECTORY):
             found = describe_failure("rclone", done.status, done.stderr)
@@ -164,7 +164,7 @@ class Offsite:
 
 
 class Listing:
-    """What lies below a remote at one moment."""
+    """The files below a remote at one moment."""
 
     def __init__(self, files: Dict[str, int]) -> None:
         self._files: Dict[str, Dict[str, int]] = {}
@@ -188,7 +188,7 @@ class Listing:
         return sum(self._files.get(kind + "/" + backup_id, {}).values())
 
     def damage_of(self, kind: str, backup_id: str) -> Callable[[Manifest], Optional[str]]:
-        """Tells of a copy's manifest what can be told from names and sizes alone."""
+        """Check a copy against its manifest by file names and sizes."""
         found = self._files.get(kind + "/" + backup_id, {})
 
         def damage(manifest: Manifest) -> Optional[str]:

@@ -4,7 +4,7 @@
 
 """Operations: one deploy, rollback or undo, with an id, a journal and a lock.
 
-The journal is a hint of how far a run came, written by the process that acts; each step probes the real world as well.
+The journal, written by the process that works, only hints at how far a run came; each step checks the actual state too.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from .layout import Store, new_id
 from .steps import STARTED, STOP, F, Step
 
 KINDS = ("deploy", "rollback", "undo")
-#: What every line of a journal has; the rest are facts of the step.
+#: Fields of every journal line; the others are facts of the step.
 _OWN_KEYS = ("at", "step", "event", "pid")
 
 
 class Operation:
-    """An operation of a store. Make one by create() or load()."""
+    """An operation of a store. Use create() or load() to get one."""
 
     def __init__(self, store: Store, operation_id: str, header: Dict[str, Any]) -> None:
         self.store = store
@@ -49,14 +49,14 @@ class Operation:
     def create(cls, store: Store, kind: str, header: Dict[str, Any]) -> "Operation":
         """Begin an operation.
 
-        :param header: what it is about: database, request, controller; never changed afterwards
+        :param header: the parameters: database, request, controller; never changed afterwards
         """
         store.prepare()
         operation_id = new_id()
         path = store.operation_path(operation_id)
         make_private_directory(path)
         reach("operation.directory")
-        # Finer than a journal's times: what began later must sort later.
+        # More precise than a journal's times: what began later must sort later.
         began = timestamp(timespec="microseconds")
         header = {"id": operation_id, "kind": kind, "began": began, **header}
         write_json(os.path.join(path, "operation.json"), header)
@@ -76,27 +76,27 @@ class Operation:
 
     @property
     def began(self) -> str:
-        """A time that sorts: to the microsecond where the operation is not of an early version."""
+        """A time for sorting, with microseconds except in operations of early versions."""
         return str(self.header["began"])
 
     @property
     def database(self) -> Optional[str]:
-        """The live name that it is about."""
+        """The name of the live database that it is about."""
         return self.header.get("database")
 
     @property
     def request(self) -> Dict[str, Any]:
-        """What was asked for; equal requests of a kind are the same operation."""
+        """The parameters; equal requests of a kind are the same operation."""
         return dict(self.header.get("request") or {})
 
     @property
     def first_facts(self) -> Dict[str, Any]:
-        """How things were when it began."""
+        """The state when it began."""
         return dict(self.header.get("facts") or {})
 
     @property
     def former_commit(self) -> Optional[str]:
-        """The release that ran when it began; None or empty where none was known."""
+        """The release that ran when it began; None or empty if unknown."""
         return (self.header.get("facts") or {}).get("former_commit")
 
     @property
@@ -124,11 +124,11 @@ class Operation:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             size = os.fstat(descriptor).st_size
-            # A line that a crash cut short must not swallow this one.
+            # This line must not be appended to one that a crash truncated.
             if size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
                 line = b"\n" + line
             while line:
-                # A disk that fills up takes a part first and says so at the next attempt only.
+                # On a full disk the first write is partial, and only the next one fails.
                 line = line[os.write(descriptor, line) :]
             os.fsync(descriptor)
         finally:
@@ -137,7 +137,7 @@ class Operation:
             fsync_directory(self.path)
 
     def journal(self) -> List[Dict[str, Any]]:
-        """All lines; one that a crash cut short is passed over."""
+        """All lines, except for one that a crash truncated."""
         path = self.file("journal.jsonl")
         entries: List[Dict[str, Any]] = []
         if os.path.isfile(path):
@@ -148,24 +148,24 @@ class Operation:
         return [entry for entry in entries if isinstance(entry, dict) and "step" in entry and "event" in entry]
 
     def last(self, step: str) -> Optional[Dict[str, Any]]:
-        """The last line of a step; None when it never began."""
+        """The last line of a step; None if it never began."""
         lines = [entry for entry in self.journal() if entry.get("step") == step]
         return lines[-1] if lines else None
 
     def done(self, step: str) -> Optional[Dict[str, Any]]:
-        """The facts of a step that was done; None when it was not, or began again since."""
+        """The facts of a finished step; None if it is not done, or began again since."""
         last = self.last(step)
         return last if last and last["event"] == "done" else None
 
     def result(self, step: Step[F]) -> F:
-        """The facts of a step by their type; where it never was done, or an earlier version did not write one, the
-        defaults."""
+        """The facts of a step by their type; defaults if it was never done, or if an earlier version did not write a
+        fact."""
         kept = {name: fact for name, fact in (self.facts(step) or {}).items() if fact is not None}
         return step.facts(**known_fields(step.facts, kept))
 
     def facts(self, step: str) -> Optional[Dict[str, Any]]:
-        """What a step left when it was last done, though it may have begun again since, as the journal has it; None
-        when it never was."""
+        """The facts of a step from when it was last done, even if it began again since, as in the journal; None if it
+        was never done."""
         found = [entry for entry in self.journal() if entry.get("step") == step and entry.get("event") == "done"]
         return {key: found[-1][key] for key in found[-1] if key not in _OWN_KEYS} if found else None
 
@@ -178,7 +178,7 @@ class Operation:
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Dict[str, Any]]:
-        """Journal a step around its work; what the body puts into the yielded dict is kept with ``done``."""
+        """Journal the start and end of a step; what the body puts into the yielded dict is kept with ``done``."""
         self.write(name, "began")
         reach("step.%s.began" % name)
         facts: Dict[str, Any] = {}
@@ -192,8 +192,8 @@ class Operation:
         reach("step.%s.done" % name)
 
     def downtime(self) -> float:
-        """Seconds for which the application was stopped: from each stop to the start after it, or to the operation's
-        end, before which it was started; one that has not come yet is now."""
+        """Seconds for which the application was stopped: from each stop to the following start, or to the operation's
+        end, which follows a start; to now if neither has happened yet."""
         total, since = 0.0, None
         for entry in self.journal():
             what = (entry["step"], entry["event"])
@@ -209,7 +209,7 @@ class Operation:
     def require(self, steps: List[str], why: str, *, once: bool = False) -> None:
         """Refuse unless these steps are done.
 
-        :param once: it is enough that a step was done, though a run that was cut off began it again since
+        :param once: it is enough that a step was done, even if an interrupted run began it again since
         :raises Refused: names the missing ones
         """
         was_done = self.facts if once else self.done
@@ -240,9 +240,9 @@ class Operation:
 
 
 def operations(store: Store) -> List[Operation]:
-    """Every operation of a store, oldest first. A directory that a crash left without a header is none.
+    """Every operation of a store, oldest first. A directory that a crash left without a header is ignored.
 
-    Ordered by when it began: ids tell the time to the second only, so two of one second sort by chance.
+    Sorted by start time: the time in ids has a resolution of one second.
     """
     found: List[Operation] = []
     for operation_id in store.operation_ids():
@@ -257,6 +257,6 @@ def operations_of(store: Store, database: str) -> List[Operation]:
 
 
 def open_operations(store: Store, database: Optional[str] = None) -> List[Operation]:
-    """Those that did not end, of one database or of all."""
+    """The operations that have not ended, of one database or of all."""
     found = operations(store) if database is None else operations_of(store, database)
     return [operation for operation in found if operation.is_open]

@@ -2,18 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Retention: which backups are kept, and why each of them.
+"""Retention: which backups are kept, and why.
 
-decide() is a pure function of the list of backups, the rule, the time, and what operations need. Backups are ordered by
-the time in their manifest, never by names or file times, and grouped by server and exact name of the database. A backup
-of single tables is no backup of the database: those of the same tables are a group of their own.
+decide() is a pure function of the list of backups, the rule, the time, and the needs of operations. Backups are ordered
+by the time in their manifest, never by names or file times, and grouped by server and exact name of the database. A
+backup of single tables does not count as one of the database: backups of the same tables are a separate group.
 
-Daily and weekly backups are one series: one dump serves both. Of the series, the newest verified backup is kept of each
-of the last 7 days that have one, and of each of the last 4 ISO weeks that have one. What has no backup is not counted,
-so a stalled job ages nothing out. A daily backup that is kept as that of its week stays where it is. For the same
-reason the age of pre-migration and post-migration backups is counted back from the newest backup, not from now.
+Daily and weekly backups are one series, so one dump serves both. The newest verified backup is kept of each of the last
+7 days that have one, and of each of the last 4 ISO weeks that have one. Days without a backup are not counted, so a
+stalled job does not expire any backup. For the same reason the age of pre-migration and post-migration backups is
+measured from the newest backup, not from now. A daily backup that is kept as a weekly one is not moved.
 
-What was not verified, is damaged, or is dated after now is kept and counts for nothing.
+A backup that was not verified, is damaged, or has a time in the future is kept but does not count.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from .marks import mark_of
 
 #: A backup counts from this level on.
 _VERIFIED = manifests.LEVELS[manifests.LEVELS.index("readable") :]
-#: Kinds that the rule for days and weeks is about.
+#: Kinds to which the rule for days and weeks applies.
 _SERIES = ("daily", "weekly")
-#: Never given up by the rule, and no reason to give up another: it may hold what went wrong.
+#: Never pruned by the rule, and never a reason to prune another: it may contain the damage.
 _BY_HAND = "emergency"
 
 Group = Tuple[str, str, str]
@@ -44,15 +44,15 @@ Group = Tuple[str, str, str]
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A backup as retention sees it."""
+    """The properties of a backup that retention needs."""
 
     place: BackupPlace
-    #: bytes on disk
+    #: size on disk in bytes
     size: int = 0
-    #: system identifier of the server, empty where the role was not allowed to ask for it
+    #: system identifier of the server, empty if the role may not read it
     server: str = ""
     database: str = ""
-    #: empty for the whole database, else what part of it this is
+    #: empty for the whole database, else the part of it
     scope: str = ""
     created: Optional[datetime.datetime] = None
     level: Optional[str] = None
@@ -77,7 +77,7 @@ class Item:
 
     @property
     def age_key(self) -> Tuple[datetime.datetime, str]:
-        """Orders backups that have a time; ids decide between two of one moment."""
+        """Sort key of backups that have a time; the id decides between equal times."""
         return (self.created or datetime.datetime.min.replace(tzinfo=datetime.timezone.utc), self.backup_id)
 
 
@@ -89,7 +89,7 @@ class Policy:
     weeks: int = 4
     pre_migration_days: int = 90
     post_migration_days: int = 90
-    #: where days and weeks begin; None is the zone of this host
+    #: time zone of days and weeks; None is that of this host
     zone: Optional[datetime.tzinfo] = None
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class Policy:
         return self.pre_migration_days if kind == "pre-migration" else self.post_migration_days
 
 
-#: What people set, by the names of the module's options and of the command's configuration, with the defaults.
+#: The settings, by the names of the module's options and of the command's configuration, with their defaults.
 OPTIONS: Mapping[str, Any] = {
     "keep_days": Policy.days,
     "keep_weeks": Policy.weeks,
@@ -112,7 +112,7 @@ OPTIONS: Mapping[str, Any] = {
     "max_delete_share": 0.5,
     "keep_row_days": 90,
 }
-#: Rows that rollbacks kept as files are not given up sooner than this: so long an undo is promised.
+#: Minimum of keep_row_days: an undo is guaranteed for this time.
 LEAST_ROW_DAYS = 30
 
 
@@ -126,7 +126,7 @@ def row_days_of(options: Mapping[str, Any]) -> int:
 
 
 def policy_of(options: Mapping[str, Any]) -> Policy:
-    """The rule that the values of OPTIONS say."""
+    """The rule for the values of OPTIONS."""
     return Policy(
         days=options["keep_days"],
         weeks=options["keep_weeks"],
@@ -138,7 +138,7 @@ def policy_of(options: Mapping[str, Any]) -> Policy:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What is to become of a backup, and all reasons for it."""
+    """The decision on a backup, and all reasons for it."""
 
     item: Item
     keep: bool
@@ -163,7 +163,7 @@ class Decision:
 
 
 def zone_named(name: str) -> Optional[datetime.tzinfo]:
-    """The time zone of a name such as ``Africa/Harare``; without a name None, which stands for the host's own."""
+    """The time zone of a name such as ``Africa/Harare``; without a name None, which means the host's time zone."""
     if not name:
         return None
     if name.upper() == "UTC":
@@ -200,8 +200,8 @@ def decide(
 ) -> List[Decision]:
     """Decide on every backup; ordered by database, server and time.
 
-    :param needed: backups that operations need, by id, with why
-    :param by_hand: ids that a person wants to be rid of, whatever the rule would keep; not what safety keeps
+    :param needed: backups that operations need, by id, with the reasons
+    :param by_hand: ids that a user wants to remove in spite of the rule, but not of safety
     """
     groups: Dict[Group, List[Item]] = defaultdict(list)
     for item in items:
@@ -213,7 +213,7 @@ def decide(
 
 
 def why_not_counted(item: Item, now: datetime.datetime) -> Optional[str]:
-    """Why a backup counts for nothing; None when it counts."""
+    """Why a backup does not count; None if it counts."""
     if item.problem or item.created is None:
         return item.problem or "its time is not known"
     if item.level not in _VERIFIED:
@@ -224,7 +224,7 @@ def why_not_counted(item: Item, now: datetime.datetime) -> Optional[str]:
 
 
 def foundations(decisions: Iterable[Decision], now: datetime.datetime) -> List[Item]:
-    """The backups that others are given up for: the newest counted one of each database that loses any."""
+    """The backups that replace removed ones: the newest counted one of each database that loses any."""
     losing = {decision.item.group for decision in decisions if not decision.keep}
     counted: Dict[Group, List[Item]] = defaultdict(list)
     for decision in decisions:
@@ -234,7 +234,7 @@ def foundations(decisions: Iterable[Decision], now: datetime.datetime) -> List[I
 
 
 def _usable(items: Iterable[Item], now: datetime.datetime) -> List[Item]:
-    """What counts, newest first. Emergency backups are kept apart: they may hold the damage itself."""
+    """The counted backups, newest first. Emergency backups are excluded: they may contain the damage."""
     found = [item for item in items if item.kind != _BY_HAND and why_not_counted(item, now) is None]
     return sorted(found, key=lambda item: item.age_key, reverse=True)
 
@@ -269,7 +269,7 @@ def _decide_group(
 def _kept_for_safety(
     items: Sequence[Item], usable: Sequence[Item], now: datetime.datetime, needed: Mapping[str, Sequence[str]]
 ) -> Dict[str, List[str]]:
-    """Reasons that hold whatever the rule, and against a person who names the backup."""
+    """Reasons that apply in spite of the rule, and of a user who names the backup."""
     reasons: Dict[str, List[str]] = defaultdict(list)
     for item in items:
         if item.mark:
@@ -303,7 +303,7 @@ def _kept_by_rule(usable: Sequence[Item], policy: Policy) -> Dict[str, List[str]
 
 
 def _made(item: Item) -> datetime.datetime:
-    """When a usable backup was made; one whose manifest does not tell is none."""
+    """When a usable backup was made; a backup without a time is not usable."""
     if item.created is None:
         raise AssertionError("a backup without a time is not usable")
     return item.created
@@ -333,7 +333,7 @@ def _week(local: datetime.datetime) -> str:
 
 
 def _kept_as_it_is(item: Item, now: datetime.datetime) -> List[str]:
-    """What the rule does not reach."""
+    """Reasons for backups to which the rule does not apply."""
     if item.kind == _BY_HAND:
         return ["emergency backups are removed by hand only"]
     reason = why_not_counted(item, now)
@@ -341,7 +341,7 @@ def _kept_as_it_is(item: Item, now: datetime.datetime) -> List[str]:
 
 
 def _kept_from_hands(item: Item, usable: Sequence[Item]) -> List[str]:
-    """A person may remove what is damaged or reviewed, but nothing before a newer verified backup exists."""
+    """A user may remove a damaged or reviewed backup, but none before a newer verified backup exists."""
     if item.created is None or any(other.age_key > item.age_key for other in usable):
         return []
     return ["there is no newer verified backup of its database yet"]
@@ -359,9 +359,9 @@ def _outlived(item: Item, policy: Policy, usable: Sequence[Item]) -> str:
 
 
 def check_share(decisions: Sequence[Decision], max_share: float, by_hand: Collection[str] = ()) -> None:
-    """Refuse to give up too much at once: then the rule, the clock or the store is not what somebody thinks.
+    """Refuse to remove too many at once: then the rule, the clock or the store is probably wrong.
 
-    :param by_hand: what a person named does not count
+    :param by_hand: backups that a user named; these do not count
     """
     going = [d.item.backup_id for d in decisions if not d.keep and d.item.backup_id not in by_hand]
     if going and len(going) > max_share * len(decisions):
@@ -378,14 +378,14 @@ def check_share(decisions: Sequence[Decision], max_share: float, by_hand: Collec
 
 
 def read_items(store: Store) -> List[Item]:
-    """Every backup of a store, also those that cannot be used."""
+    """Every backup of a store, including unusable ones."""
     return [read_item(place) for place in store.backups()]
 
 
 def read_item(place: BackupPlace, damage: Optional[Callable[[Manifest], Optional[str]]] = None) -> Item:
     """One backup.
 
-    :param damage: tells of a manifest what of its backup is missing, where the files are not beside it
+    :param damage: returns what is missing of a backup, by its manifest, if the files are not next to it
     """
     mark = mark_of(place)
     item = Item(place, size=_bytes_below(place.path), mark=str(mark["reason"]) if mark else None)
@@ -417,7 +417,7 @@ def _misplaced(place: BackupPlace, manifest: Manifest) -> Optional[str]:
 
 
 def _damage(place: BackupPlace, manifest: Manifest) -> Optional[str]:
-    """What can be told from names and sizes alone."""
+    """The damage that file names and sizes show."""
     for name, entry in sorted(manifest.files.items()):
         path = place.file(name)
         if not os.path.isfile(path):

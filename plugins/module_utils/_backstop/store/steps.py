@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The steps of operations, by the names that journals have for them.
+"""The steps of operations, by their names in journals.
 
-``operation`` is none of them: under that name a journal keeps that an operation was adopted, and how it ended.
+``operation`` is not a step: under that name a journal records that an operation was adopted, and how it ended.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ F = TypeVar("F")
 
 
 class Step(str, Generic[F]):
-    """The name of a step whose facts are read later: Operation.result() gives them as this type."""
+    """The name of a step whose facts are read later: Operation.result() returns them as this type."""
 
     facts: Type[F]
 
@@ -26,8 +26,8 @@ class Step(str, Generic[F]):
         return step
 
 
-# Facts of steps: what somebody reads later, not all that a journal has. The defaults are for a step that was never
-# done, and for journals of earlier versions.
+# Facts of steps: only those that are read later, not all in a journal. The defaults apply to a step that was never
+# done, and to journals of earlier versions.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class BackupMade:
 
 @dataclasses.dataclass(frozen=True)
 class GatesPassed:
-    #: gates that were passed over, and why
+    #: gates that were waived, with the reasons
     waived: Dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -60,7 +60,7 @@ class DownSqlProved:
     proved: bool = False
     #: backup of the database before the migration
     before: str = ""
-    #: where the SQL came from
+    #: the source of the SQL
     source: str = ""
     sha256: str = ""
     migrations: List[str] = dataclasses.field(default_factory=list)
@@ -83,7 +83,7 @@ class Built:
 
 @dataclasses.dataclass(frozen=True)
 class Swapped:
-    #: of what the database held that took over, before rows were carried there; None where there was none
+    #: of the database that took over, before rows were carried there; None without one
     backup: Optional[str] = None
     #: of the database that took over
     live_oid: int = 0
@@ -92,7 +92,7 @@ class Swapped:
 @dataclasses.dataclass(frozen=True)
 class SavedInPlace:
     backup: str = ""
-    #: damaged tables of which only what could be read was saved
+    #: damaged tables of which only the readable rows were saved
     saved: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
@@ -107,7 +107,7 @@ class RestoredInPlace:
 @dataclasses.dataclass(frozen=True)
 class TableRestored:
     changed: bool = False
-    #: full name, and as a person types it
+    #: full name, and in the syntax of a user
     table: str = ""
     name: str = ""
     backup: str = ""
@@ -115,7 +115,7 @@ class TableRestored:
     where: Optional[str] = None
     keys: List[Any] = dataclasses.field(default_factory=list)
     database_oid: int = 0
-    #: backup of the table as it was; None where it was damaged
+    #: backup of the table before; None if it was damaged
     emergency: Optional[str] = None
     #: digest of each table afterwards
     digests: Dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -133,69 +133,69 @@ class Pruned:
     dump: str = ""
 
 
-# Of a deploy, in their order.
+# Steps of a deploy, in order.
 
 GATES = Step("gates", GatesPassed)
 BACKUP = Step("backup", BackupMade)
 DRILL = Step("drill", BackupMade)
 REHEARSAL = Step("rehearsal", Rehearsed)
-#: The release before it was tried on the new schema.
+#: The former release was tried on the new schema.
 OLD_RELEASE = "old_release"
-#: A person said yes.
+#: The user confirmed.
 CONFIRM = "confirm"
-#: From here to STARTED the application is stopped; a rollback has both, too.
+#: Until STARTED the application is stopped; a rollback has both steps too.
 STOP = "stop"
 FENCE = "fence"
-#: The migrations were applied on the live database.
+#: The migrations were applied to the live database.
 MIGRATE = "migrate"
-#: Definitions are those that the rehearsal left, and tables as described.
+#: Definitions equal those after the rehearsal, and tables meet their expectations.
 CHECK = "check"
 STARTED = "started"
 POST_BACKUP = "post_backup"
 
-# Ways back, which a deploy may take too.
+# Steps of rollbacks, also those of a failed deploy.
 
-#: What a failed migration left was dropped, and the failed migration marked as rolled back.
+#: Objects that a failed migration left were dropped; the failed migration was marked as rolled back.
 CLEAN = "clean"
 RESOLVE = "resolve"
-#: The release was changed and the database left alone.
+#: Only the release was changed, not the database.
 CODE = Step("code", ReleaseChanged)
-#: Down-SQL: proved on a copy; the backup that must hold all that is there right before it runs; run.
+#: Down-SQL: proved on a copy; a backup of the database right before it runs; run.
 DOWN_PROOF = Step("down_proof", DownSqlProved)
 EMERGENCY_BACKUP = Step("emergency_backup", BackupMade)
 DOWN = Step("down", TakenOut)
-#: The database that is to take over was built; it took over the live name.
+#: The database that is to take over was built; it took the live name.
 BUILD = Step("build", Built)
 SWAP = Step("swap", Swapped)
-#: What would be lost was counted and accepted, behind the fence.
+#: The loss was counted and accepted, behind the fence.
 COUNT = "count"
-#: The live database was backed up, then restored in place; the latter is known by the number of its transaction, which
-#: is kept before its COMMIT.
+#: The live database was backed up, then restored in place. The restore is identified by its transaction id, which is
+#: recorded before the COMMIT.
 EMERGENCY = Step("emergency", SavedInPlace)
 IN_PLACE = Step("in_place", RestoredInPlace)
 IN_PLACE_COMMIT = "in_place_commit"
 RESTORE_TABLE = Step("restore_table", TableRestored)
-#: A way back was taken to its end, whatever becomes of the application then.
+#: A rollback of the database is complete, whatever happens to the application afterwards.
 APPLIED = "rollback"
 #: PgBouncer's pools were paused ("began") and resumed ("done").
 PAUSE_POOLS = "pause_pools"
 
-# Undo of a swap.
+# Steps of the undo of a swap.
 
-#: The database that comes back was backed up before it does.
+#: The retired database was backed up before it goes live again.
 KEEP = Step("keep", BackupMade)
-#: What the live database held when it took over was restored, to count what was written since.
+#: The contents of the live database when it took over were restored, to count what was written since.
 BASE = Step("base", BaseBuilt)
 
-# After an operation's end.
+# Steps after an operation's end.
 
-#: The retired database of a swap was dropped: what its undo needed may go.
+#: The retired database of a swap was dropped, so backups for its undo are no longer needed.
 RETIRED_PRUNED = Step("prune", Pruned)
 #: The rows that it kept were removed.
 ROW_FILES = "row_files"
 
-#: Steps without which nobody's session is ended: nothing would be migrated, or taken out, afterwards; by the kind of
-#: operation.
+#: Steps required before sessions are terminated, because without them nothing would be migrated or reverted afterwards;
+#: by the kind of operation.
 PROOFS = {"deploy": (GATES, BACKUP, DRILL, REHEARSAL), "rollback": (EMERGENCY_BACKUP, DOWN_PROOF)}
-#: Steps without which nothing is migrated.
+#: Steps required before a migration.
 BEFORE_MIGRATING = (*PROOFS["deploy"], FENCE)
