@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a user asks for, and the plan that answers it: the same for every way in. Reads only."""
+"""A user's request for a rollback, and its plan, for Ansible and the command. Reads only."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ AUTO = "auto"
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """By the names that options have."""
+    """The request, by the names of the options."""
 
-    #: AUTO, UNDO or one of those in diagnosis.py
+    #: AUTO, UNDO or one of the scenarios in diagnosis.py
     scenario: str = AUTO
     backup: Optional[str] = None
-    #: id of the operation that is to be undone
+    #: id of the operation to undo
     undo: Optional[str] = None
     method: str = "auto"
     revision: Optional[str] = None
@@ -54,10 +54,10 @@ class Asked:
     where: Optional[str] = None
     keys: Sequence[Any] = ()
     again: bool = False
-    #: the release that runs, and whether the application is healthy, where that is known
+    #: the running release, and whether the application is healthy, if known
     running: Optional[str] = None
     healthy: Optional[bool] = None
-    #: the migrations of the release that runs
+    #: the migrations of the running release
     migrations_path: Optional[str] = None
 
     @property
@@ -85,7 +85,7 @@ class Asked:
             self.accept_unreadable,
             reapply=Reapply(self.reapply, self.reapply_deletes),
         )
-        # Who wants down-SQL by name wants no restore in its place.
+        # A user who requests down-SQL by name does not want a restore instead.
         return Consent(policy, self.accept_cascade, self.again, self.method != DOWN_SQL)
 
     @property
@@ -100,9 +100,9 @@ class Asked:
 
 
 def plan_of(site: Site, asked: Asked, *, runs: bool) -> Dict[str, Any]:
-    """What would be done, what that would lose, and the request of the operation that does it.
+    """What would be done, what that would lose, and the request of the operation for it.
 
-    :param runs: it is done now, so that nothing is to be run next
+    :param runs: it is done now, so no next command is shown
     """
     if asked.scenario == AUTO:
         return _diagnosis(site, asked, {}, runs=False)
@@ -125,7 +125,7 @@ def plan_of(site: Site, asked: Asked, *, runs: bool) -> Dict[str, Any]:
 
 
 def _chosen(site: Site, asked: Asked) -> Dict[str, Any]:
-    """Whether there is anything to do in the database, by which method and from which backup."""
+    """Whether the database must change, by which method and from which backup."""
     if asked.scenario == UNDO:
         return plan_undo(site, asked.undo)
     if asked.scenario == CORRUPTED_TABLE:
@@ -139,13 +139,13 @@ def _chosen(site: Site, asked: Asked) -> Dict[str, Any]:
 
 
 def _foreseen(site: Site, asked: Asked, plan: Dict[str, Any], commit: str, runs: bool) -> Dict[str, Any]:
-    """What it would lose and cost, as lines for people too."""
+    """The expected loss and cost, also as lines for users."""
     if asked.scenario == CORRUPTED_TABLE:
         return {}
     if asked.scenario == UNDO:
         foreseen = _loss_of_undo(site, asked, plan)
         return {**foreseen, "report": [*undo_lines(plan, commit), *foreseen.get("report", [])]}
-    # Where only the release changes in a migrated database, that is a method with facts of its own.
+    # If only the release changes in a migrated database, that method has its own facts.
     needed = plan["needed"] or plan.get("method") == RELEASE
     return _diagnosis(site, asked, plan, runs) if needed else {}
 
@@ -171,7 +171,7 @@ def _diagnosis(site: Site, asked: Asked, plan: Dict[str, Any], runs: bool) -> Di
 
 
 def release_of(site: Site) -> Optional[str]:
-    """The release that the last change of the database belongs to, by the journals; None where none says one."""
+    """The release that belongs to the last change of the database, from the journals; None if unknown."""
     for operation in reversed(operations_of(site.store, site.database)):
         if operation.outcome == "done":
             request = operation.request

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a way back goes back to: the last deploy, its backup, and the release before it. Reads only."""
+"""The target of a rollback: the last deploy, its backup, and the release before it. Reads only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def last_deploy(site: Site) -> Optional[Operation]:
 
 
 def backup_to_revert_to(site: Site, backup_id: Optional[str]) -> BackupPlace:
-    """The backup that was named, else the last one that was made before the last deploy migrated."""
+    """The named backup, else the last one that was made before the last deploy migrated."""
     deploy = None if backup_id else last_deploy(site)
     done = deploy.done(BACKUP) if deploy else None
     if done:
@@ -57,7 +57,7 @@ def _is_of(site: Site, manifest: Manifest) -> bool:
 
 
 def release_before(site: Site) -> Optional[str]:
-    """The release to go back to where the last change was a deploy without a migration, or its revert; else None."""
+    """The release to go back to if the last change was a deploy without a migration, or its revert; else None."""
     done = [one for one in operations_of(site.store, site.database) if one.outcome == "done"]
     if not done:
         return None
@@ -71,12 +71,12 @@ def release_before(site: Site) -> Optional[str]:
 
 
 def old_release_proved(deploy: Optional[Operation]) -> bool:
-    """Whether the rehearsal of a deploy proved the release before it on the new schema."""
+    """Whether the rehearsal of a deploy proved that the former release works with the new schema."""
     return old_release_answer(deploy) == "works on the new schema"
 
 
 def old_release_answer(deploy: Optional[Operation]) -> str:
-    """What the rehearsal of a deploy found out about the release before it, to be said behind its name."""
+    """The rehearsal's result for the former release, to follow its name in a sentence."""
     tried = (deploy.last(OLD_RELEASE) if deploy else None) or {}
     if tried.get("works"):
         return "works on the new schema"

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which way back to take. The one place that decides it, by facts alone: nothing is read here.
+"""Chooses the rollback method, from facts alone: nothing is read here, and it is decided nowhere else.
 
-The diagnosis tells what is wrong; this tells what to do about it. A plan, ``rollback_method=auto`` and a deploy that
-goes back by itself ask the same question, and differ only in what they may still find out.
+The diagnosis says what is wrong; this says what to do about it. A plan, ``rollback_method=auto`` and the automatic
+rollback of a deploy all use it, and differ only in what they may still find out.
 """
 
 from __future__ import annotations
@@ -16,49 +16,49 @@ from typing import Dict, Optional
 from ..base.errors import Refused
 from ..base.remedies import Given, Setting, remedy
 
-#: The ways, by which a rollback's request and its journal know them.
+#: The methods, by their names in a rollback's request and its journal.
 LEFTOVERS, RELEASE, DOWN_SQL, SWAP, IN_PLACE, TABLE = "leftovers", "code_only", "drop", "restore", "in_place", "table"
-#: What a person may name after a migration that succeeded.
+#: Methods that a user may choose after a migration that succeeded.
 METHODS = (RELEASE, DOWN_SQL, SWAP)
 
-#: Nothing is tried: what would most likely be done is shown.
+#: Nothing is tried: the most likely method is shown.
 PLAN = "plan"
-#: A person runs it, and is there to accept a loss; down-SQL is proved before it is used.
+#: A user runs it and can accept a loss; down-SQL is proved before it is used.
 ASKED = "asked"
-#: Nobody is asked: only what is proved already, and nothing may be lost.
+#: No user is asked: only what is proved already, and without any loss.
 AUTOMATIC = "automatic"
 
 
 @dataclasses.dataclass(frozen=True)
 class Situation:
-    """What the choice depends on."""
+    """The facts for the choice."""
 
-    #: a migration failed, was cut off, or is in the history alone
+    #: a migration failed, was interrupted, or is only in the history
     unfinished: bool = False
-    #: what it left cannot be taken out by itself: it did more than add objects
+    #: its leftovers cannot be dropped: it did more than add objects
     needs_restore: bool = False
-    #: the rehearsal of the deploy proved the release before it on the new schema
+    #: the deploy's rehearsal proved that the former release works with the new schema
     old_release_works: bool = False
-    #: whether SQL is proved to lead back; None while nobody tried
+    #: whether the down-SQL is proved; None if not tried
     down_proved: Optional[bool] = None
-    #: all that differs from the backup are objects that were added
+    #: the only differences from the backup are added objects
     only_added: bool = False
-    #: the release is all that changed, or has to
+    #: only the release changed, or must change
     release_alone: bool = False
-    #: one table is to be put right
+    #: one table is to be restored
     table: bool = False
-    #: no second database may be made, or none is wanted
+    #: no second database may be created, or none is wanted
     in_place: bool = False
-    #: all has to go back to the backup, whatever else would do
+    #: everything must go back to the backup, even if less would do
     completely: bool = False
 
 
 def choose(situation: Situation, purpose: str, method: Optional[str] = None) -> str:
-    """The way back; one of the names above.
+    """The rollback method; one of the names above.
 
     :param purpose: PLAN, ASKED or AUTOMATIC
-    :param method: one of METHODS, where a person named it
-    :raises Refused: what was named is not possible
+    :param method: one of METHODS, if a user chose it
+    :raises Refused: the chosen method is not possible
     """
     whole = IN_PLACE if situation.in_place else SWAP
     if situation.table:
@@ -87,7 +87,7 @@ def _named(situation: Situation, method: str, whole: str) -> str:
 
 
 def _can_be_taken_out(situation: Situation, purpose: str) -> bool:
-    """Whether down-SQL is worth taking: by its proof, else by what this purpose may still do about that."""
+    """Whether to use down-SQL: by its proof; without one, by what this purpose allows."""
     if situation.down_proved is not None:
         return situation.down_proved
     untried: Dict[str, bool] = {PLAN: situation.only_added, ASKED: True, AUTOMATIC: False}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Getting into a database that accepts no connections: a retired one."""
+"""Connecting to a database that accepts no connections: a retired one."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..site import Site
 
 @contextlib.contextmanager
 def connect_exclusively(site: Site, admin: Session, name: str) -> Iterator[Session]:
-    """A session in a database; one that accepts no connections accepts this one and no other.
+    """A session in a database; a database that accepts no connections accepts this one and no other.
 
-    :raises Refused: somebody else came in meanwhile
+    :raises Refused: another session connected meanwhile
     """
     closed = not admin.value("SELECT datallowconn FROM pg_database WHERE datname = %s", (name,))
     with contextlib.ExitStack() as stack:
         if closed:
             allow_connections(admin, name, True)
-            # Not for long: nobody but us may come in.
+            # Only for a moment: no other session may connect.
             stack.callback(_close_again, admin, name)
         session = stack.enter_context(site.connect(name))
         if closed:
@@ -45,7 +45,7 @@ def connect_exclusively(site: Site, admin: Session, name: str) -> Iterator[Sessi
 def opened(admin: Session, name: str) -> Iterator[None]:
     """Let a database accept connections while a program needs several; closed again afterwards.
 
-    Whoever knows its name could come in meanwhile: what it holds must be compared afterwards, in entered().
+    Other sessions could connect meanwhile, so its contents must be compared afterwards, in connect_exclusively().
     """
     allow_connections(admin, name, True)
     try:

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The diagnosis: which scenario the facts point to. A pure function of them.
+"""The diagnosis: which scenario the facts indicate. A pure function of the facts.
 
-When they fit more than one the answer is ``ambiguous``, with the candidates: a person decides.
+If several fit, the result is ``ambiguous``, with the candidates: a user decides.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RELEASE_ALONE = "The last deploy changed the release only; the application is u
 
 @dataclasses.dataclass
 class Verdict:
-    """Which scenario, and between which it wavers."""
+    """The scenario, and the candidates if it is ambiguous."""
 
     scenario: str
     candidates: List[str] = dataclasses.field(default_factory=list)
@@ -31,7 +31,7 @@ class Verdict:
 
 
 def judge(facts: Facts) -> Verdict:
-    """Which scenario the facts point to."""
+    """The scenario that the facts indicate."""
     if facts.running:
         return Verdict(AMBIGUOUS, [NOTHING, FAILED_MIGRATION], "A migration is running; what looks failed may succeed.")
     if facts.failed:

@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Scenario 2, ``drop``: an applied migration is taken out again by SQL that leads back, the down-SQL.
+"""Scenario 2, ``drop``: an applied migration is reverted by SQL, the down-SQL.
 
-Down-SQL is believed only after a proof: on a copy of the database as it is now it must lead to exactly the catalog that
-the backup from before the migration has, and leave every row of the tables that stay. Then it runs on the live database
-in one transaction, which proves the same again before its COMMIT, and takes the migration out of Prisma's history, so
-that a later deploy applies it again. What goes with tables and columns is counted and kept as files.
+Down-SQL must be proved: on a copy of the current database it must produce exactly the catalog of the backup from before
+the migration, and keep every row of the remaining tables. Then it runs on the live database in one transaction, which
+proves the same again before its COMMIT. It also deletes the migration from Prisma's history, so that a later deploy
+applies it again. Rows and values that are lost with tables and columns are counted and kept as files.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ from ..store.operation import Operation
 from ..store.steps import DOWN, DOWN_PROOF, EMERGENCY_BACKUP, DownSqlProved, TakenOut
 from .handover import fence_writers
 
-#: File beside a migration.sql that leads back, and file of an operation with the SQL that was proved.
+#: The file with down-SQL next to a migration.sql, and the file of an operation with the proved SQL.
 DOWN_FILE = "down.sql"
 _LOCK_TIMEOUT = "5s"
-#: Classes of errors for which the SQL is not to blame; a foreign server that it asks leads nowhere on a copy.
+#: Classes of errors that the SQL did not cause; a foreign server is unreachable on a copy.
 _NOT_BY_THE_SQL = (
     sqlstates.CONNECTION_EXCEPTION, sqlstates.INSUFFICIENT_RESOURCES, sqlstates.OPERATOR_INTERVENTION,
 )  # fmt: skip
 _FOREIGN_SERVER = sqlstates.SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
-#: First words of statements that would end the one transaction, or need one of their own.
+#: First words of statements that would end the transaction, or need one of their own.
 _NOT_IN_A_TRANSACTION = (
     "BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE", "VACUUM", "CLUSTER",
 )  # fmt: skip
@@ -66,7 +66,7 @@ _NOT_IN_A_TRANSACTION = (
 
 @dataclasses.dataclass(frozen=True)
 class DownSql:
-    """SQL that leads back, and where it came from."""
+    """Down-SQL, and its source."""
 
     text: str = dataclasses.field(repr=False)
     source: str
@@ -88,10 +88,10 @@ def find_down_sql(
     old_release: Optional[str] = None,
     url: str = "",
 ) -> DownSql:
-    """The down-SQL for these migrations: given, else beside each of them, else by comparing both releases' schemas.
+    """The down-SQL for these migrations: given, else from the file of each, else from a diff of both releases' schemas.
 
-    :param migrations: names in the order in which they were applied
-    :param prisma: of the release that brought them
+    :param migrations: names in order of application
+    :param prisma: of the release that applied them
     :param old_release: directory of the release before it
     """
     if given:
@@ -127,7 +127,7 @@ def _read(path: str) -> str:
 
 
 def refuse_unfit(sql: DownSql) -> None:
-    """Refuse SQL that would leave the one transaction or the one database."""
+    """Refuse SQL that would affect more than one transaction or one database."""
     for statement in statements(sql.text):
         words = [token.word for token in statement]
         if words[0] in _NOT_IN_A_TRANSACTION or "CONCURRENTLY" in words:
@@ -150,12 +150,12 @@ def rehearse_down(
     scratch: Optional[str] = None,
     **sources: Any,
 ) -> Dict[str, Any]:
-    """Find the down-SQL of what was applied since the backup ``before`` and prove it on a copy.
+    """Find the down-SQL for what was applied since the backup ``before`` and prove it on a copy.
 
-    :param now: backup of the database as it is, to make the copy from
-    :param scratch: the copy, where a rehearsal left one with the migration applied
-    :param sources: keywords of find_down_sql()
-    :returns: ``proved``, and ``reasons`` when it is not; an answer, not a failure
+    :param now: backup of the current database, from which the copy is made
+    :param scratch: the copy, if a rehearsal left one with the migration applied
+    :param sources: arguments of find_down_sql()
+    :returns: ``proved``, and ``reasons`` if it is not; this is not an error
     """
     operation = run.operation
     with run.connect(scratch) as session:
@@ -192,7 +192,7 @@ def _prove_on_copy(run: Run, sql: DownSql, before: BackupPlace, now: Optional[Ba
 
 
 class _NotProved(BackstopError):
-    """The down-SQL does not do what it should."""
+    """The down-SQL does not have the required effect."""
 
     def __init__(self, reasons: List[str]) -> None:
         super().__init__("The down-SQL does not lead back", found="; ".join(reasons[:10]), hint="nothing was changed")
@@ -200,9 +200,9 @@ class _NotProved(BackstopError):
 
 
 def _prove_on(site: Site, scratch: str, sql: DownSql, before: BackupPlace) -> Dict[str, Any]:
-    """Run the down-SQL on a scratch database that has the migration applied, and compare the outcome.
+    """Run the down-SQL on a scratch database that has the migration applied, and compare the result.
 
-    :raises _NotProved: it does not lead back
+    :raises _NotProved: it does not revert the migration
     """
     if not is_scratch(scratch):
         raise Refused("Down-SQL is proved on a scratch database only", found=scratch)
@@ -221,26 +221,26 @@ def _prove_on(site: Site, scratch: str, sql: DownSql, before: BackupPlace) -> Di
     return facts
 
 
-# What both have in common
+# Common parts
 
 
 @dataclasses.dataclass(frozen=True)
 class _Removal:
-    """What down-SQL is to take out of a database."""
+    """What down-SQL must remove from a database."""
 
     #: the backup from before the migrations
     place: BackupPlace
-    #: of the history of migrations
+    #: of the migration history
     rows: List[history.HistoryRow]
-    #: the tables that are there now, and those that stay, by their names
+    #: the current tables, and the remaining ones, by their names
     there: Mapping[str, Table]
     remaining: Mapping[str, Table]
-    #: what goes with tables and columns
+    #: what is lost with tables and columns
     losses: List[TableLoss]
 
 
 def _removal(site: Site, session: Session, place: BackupPlace, manifest: Manifest) -> _Removal:
-    """:raises Refused: no SQL could lead back"""
+    """:raises Refused: no SQL could revert it"""
     rows = _rows_to_take_out(session, site.connection.schema, place)
     remaining = _tables_of(manifest)
     there = {table.full_name: table for table in catalog.tables(session)}
@@ -253,9 +253,10 @@ def _tables_of(manifest: Manifest) -> Dict[str, Table]:
 
 
 def _lead_back(site: Site, session: Session, sql: DownSql, removal: _Removal) -> Dict[str, Any]:
-    """Within the open transaction: run, take out of the history, and prove that what stays is untouched.
+    """Within the open transaction: run it, delete the migrations from the history, and prove that the rest is
+    unchanged.
 
-    :raises _NotProved: it does not lead back
+    :raises _NotProved: it does not revert the migration
     """
     reach("down.counted")
     schema, rows, there, remaining = site.connection.schema, removal.rows, removal.there, removal.remaining
@@ -298,7 +299,7 @@ def _rows_to_take_out(session: Session, schema: str, place: BackupPlace) -> List
 
 
 def _refuse_what_only_the_backup_has(there: Mapping[str, Table], manifest: Manifest) -> None:
-    """Down-SQL can make a table or column again, but not what was in it. A rename looks alike: names are compared."""
+    """Down-SQL can create a table or column again, but not its contents. A rename looks alike: names are compared."""
     lost, renamed = [], False
     for entry in manifest.tables:
         name, columns = entry.full_name, entry.table.columns
@@ -321,7 +322,7 @@ def _refuse_what_only_the_backup_has(there: Mapping[str, Table], manifest: Manif
 
 
 def _staying(session: Session, there: Mapping[str, Table], remaining: Mapping[str, Table]) -> Dict[str, List[str]]:
-    """For each table that stays its columns that stay. The history is compared by its effect."""
+    """For each remaining table its remaining columns. The history is compared by its effect."""
     return {
         name: [column for column in table.columns if column in remaining[name].columns]
         for name, table in there.items()
@@ -332,7 +333,7 @@ def _staying(session: Session, there: Mapping[str, Table], remaining: Mapping[st
 def _contents(
     session: Session, staying: Mapping[str, Sequence[str]], present: Optional[Sequence[Table]] = None
 ) -> Dict[str, Optional[Digest]]:
-    """Digest of each table on the columns that stay, and of the large objects; None where it is not there any more."""
+    """Digest of the remaining columns of each table, and of the large objects; None for a missing table."""
     known = {table.full_name: table for table in (catalog.tables(session) if present is None else present)}
     found: Dict[str, Optional[Digest]] = {"of large objects": digests.large_objects_digest(session)}
     for name, columns in staying.items():
@@ -343,7 +344,7 @@ def _contents(
 
 
 def _run(session: Session, sql: DownSql, schema: str) -> None:
-    """Run the SQL as Prisma would: unqualified names are of Prisma's schema. Afterwards the session is pinned again."""
+    """Run the SQL as Prisma would: unqualified names are in Prisma's schema. Afterwards the session is pinned again."""
     session.execute("SET LOCAL lock_timeout = '%s'" % _LOCK_TIMEOUT)
     session.execute("SET LOCAL search_path TO %s" % quote_identifier(schema))
     ours = session.value("SELECT pg_catalog.txid_current()")
@@ -382,9 +383,9 @@ def _wrong_columns(session: Session, remaining: Mapping[str, Table]) -> List[str
 
 @tried_again
 def take_out(run: Run, policy: LossPolicy) -> Dict[str, Any]:
-    """Run the down-SQL that this operation proved on the live database, in one transaction.
+    """Run the operation's proved down-SQL on the live database, in one transaction.
 
-    :raises Refused: more rows would go than accepted, or something is not as it was proved; nothing was changed
+    :raises Refused: more rows would be lost than accepted, or something differs from the proof; nothing was changed
     """
     operation = run.operation
     proof = operation.result(DOWN_PROOF)
@@ -407,9 +408,9 @@ def take_out(run: Run, policy: LossPolicy) -> Dict[str, Any]:
 
 
 def count_ahead(run: Run, policy: LossPolicy) -> Dict[str, Any]:
-    """What take_out() would lose if nothing more was written, while the application runs; nothing changes.
+    """What take_out() would lose at this moment, while the application runs; changes nothing.
 
-    :raises Refused: it is more than what was accepted
+    :raises Refused: it exceeds what was accepted
     """
     operation = run.operation
     proof = operation.result(DOWN_PROOF)
@@ -426,14 +427,14 @@ def count_ahead(run: Run, policy: LossPolicy) -> Dict[str, Any]:
 
 
 def is_out(site: Site, before: BackupPlace) -> bool:
-    """Whether the history is that of the backup: told from the database alone, which both went with in one COMMIT."""
+    """Whether the history equals the backup's. The database alone decides: one COMMIT changed both."""
     with site.connect() as session:
         rows = history.read_rows(session.cursor(), site.connection.schema)
     return not history.history_differences(backup_history(before), rows)
 
 
 def _after_the_fact(site: Site, operation: Operation, proof: DownSqlProved) -> Dict[str, Any]:
-    """Facts of a down-SQL that is in force but not in the journal."""
+    """Facts of a down-SQL that was committed but is not in the journal."""
     return {
         "migrations": proof.migrations,
         "dropped_tables": proof.dropped_tables,
@@ -447,9 +448,9 @@ def _after_the_fact(site: Site, operation: Operation, proof: DownSqlProved) -> D
 
 @tried_again
 def settle(run: Run) -> Dict[str, Any]:
-    """Find out from the database whether this operation took its migration out, after who did it has ended.
+    """Find out from the database whether this operation reverted its migration, after its process has ended.
 
-    One that was killed right after its COMMIT did not write so; the journal is made to say what is.
+    If it was killed right after its COMMIT, the journal is completed.
     """
     operation = run.operation
     proof = operation.result(DOWN_PROOF)
@@ -495,9 +496,10 @@ def _take_out(run: Run, sql: DownSql, before: BackupPlace, policy: LossPolicy) -
 
 
 def _unlike_before(site: Site, manifest: Manifest) -> List[str]:
-    """What pg_dump writes differently from before; it cannot look before the COMMIT.
+    """Differences from before in pg_dump's output, which cannot be read before the COMMIT.
 
-    The down-SQL led back on a copy, so this was changed beside the migration: it is reported, nothing is lost by it.
+    The down-SQL was proved on a copy, so these changes are unrelated to the migration: they are reported, nothing is
+    lost.
     """
     try:
         ignore = ["%s.%s" % (site.connection.schema, history.TABLE)]
@@ -507,7 +509,7 @@ def _unlike_before(site: Site, manifest: Manifest) -> List[str]:
 
 
 def _require_current_backup(run: Run, session: Session) -> str:
-    """The operation's last emergency backup, which must hold all that is there now."""
+    """The operation's last emergency backup, which must equal the current database."""
     backup = run.operation.result(EMERGENCY_BACKUP).backup
     if not backup:
         raise Refused("There is no backup of the database as it is", hint=remedy("%s", Action.ALL_STEPS))
@@ -523,7 +525,7 @@ def _require_current_backup(run: Run, session: Session) -> str:
 
 
 def how_to_undo(facts: TakenOut) -> List[str]:
-    """How a drop is undone, as sentences."""
+    """How to undo a drop, as sentences."""
     lost = "Then put the lost rows back with the commands in lost-rows/README.txt of the operation."
     return [
         "Deploy the fixed release: it applies the migration again.",

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The facts by which a diagnosis judges. Reads only.
+"""The facts for a diagnosis. Reads only.
 
-A fact that cannot be read is kept as unavailable and counts as unknown; it never ends the diagnosis.
+A fact that cannot be read is kept as unavailable and counts as unknown; it never stops the diagnosis.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ Read = TypeVar("Read")
 
 @dataclasses.dataclass
 class TableFacts:
-    """A table that the backup has, as it is now."""
+    """The current state of a table of the backup."""
 
     name: str
     rows_then: int
-    #: the name as options take it
+    #: the name in the syntax of options
     typed_name: str = ""
-    #: what the table is called now; None where it is gone
+    #: the table's current name; None if it was dropped
     name_now: Optional[str] = None
     rows_now: Optional[int] = None
     #: None: could not be compared
     same: Optional[bool] = None
-    #: rows written since by their transaction numbers, where these tell anything
+    #: rows written since, by their transaction ids, if these are usable
     written: Optional[int] = None
 
     @property
@@ -67,7 +67,7 @@ class TableFacts:
 
 @dataclasses.dataclass
 class Facts:
-    """All that a diagnosis judges by."""
+    """All facts for a diagnosis."""
 
     failed: List[str] = dataclasses.field(default_factory=list)
     applied_since: List[str] = dataclasses.field(default_factory=list)
@@ -79,7 +79,7 @@ class Facts:
     added: List[str] = dataclasses.field(default_factory=list)
     missing: List[str] = dataclasses.field(default_factory=list)
     changed: List[str] = dataclasses.field(default_factory=list)
-    #: tables, columns and types that the migrations in force make and that are not there
+    #: tables, columns and types that the applied migrations create but that are missing
     gone: List[str] = dataclasses.field(default_factory=list)
     tables: List[TableFacts] = dataclasses.field(default_factory=list)
     unreadable: List[str] = dataclasses.field(default_factory=list)
@@ -89,11 +89,11 @@ class Facts:
     last_operation: Optional[Operation] = None
     deploy: Optional[Operation] = None
     healthy: Optional[bool] = None
-    #: the last deploy changed the release only: the one before it
+    #: the former release, if the last deploy changed only the release
     release_before: Optional[str] = None
     #: facts that could not be read, with the reason
     unavailable: List[str] = dataclasses.field(default_factory=list)
-    #: what of the database could not be read, so that nothing follows from its absence
+    #: parts of the database could not be read, so missing facts prove nothing
     blind: bool = False
 
     @property
@@ -102,21 +102,21 @@ class Facts:
 
     @property
     def without_trace(self) -> bool:
-        """The history alone is ahead of the backup: of what was applied since, nothing is in the database."""
+        """Only the history is ahead of the backup: the database has nothing of what was applied since."""
         differs = self.added or self.missing or self.changed or not all(table.same for table in self.tables)
         unknown = not set(self.applied_since) - set(self.unknown)
         return bool(self.applied_since) and not differs and (bool(self.gone) or unknown)
 
     @property
     def release_alone(self) -> bool:
-        """All that a complete revert has to take back is the release."""
+        """A complete revert only has to change the release."""
         others = not self.applied_since and (self.missing or self.changed or self.history_differences)
         rows = self.shrunk or any(table.gone for table in self.tables)
         return self.release_before is not None and not (self.gone or rows or others)
 
     @property
     def only_added(self) -> bool:
-        """The migrations since the backup only added objects, so that taking these out leaves the rest as it was."""
+        """The migrations since the backup only added objects, so dropping these restores the former state."""
         return not (self.missing or self.changed or any(table.gone for table in self.tables))
 
 
@@ -129,8 +129,8 @@ def gather(
 ) -> Facts:
     """Read all facts.
 
-    :param folder: reads the migrations folder of the release that runs
-    :param healthy: whether the application is; None when nobody looked
+    :param folder: reads the migrations folder of the running release
+    :param healthy: whether the application is; None if not checked
     """
     facts = Facts(healthy=healthy)
     of_this = operations_of(site.store, site.database)
@@ -226,7 +226,7 @@ def compare_with_backup(site: Site, session: Session, facts: Facts, manifest: Ma
 
 
 def _correct_by_dump(site: Site, facts: Facts, manifest: Manifest) -> None:
-    """Our queries say what differs; whether anything does, pg_dump decides."""
+    """Our queries show what differs; pg_dump decides whether anything does."""
     ours = "%s.%s" % (site.connection.schema, history.TABLE)
     look = functools.partial(catalog_differences, site, manifest, settle=False, ignore=[ours])
     found = told(facts, "what pg_dump writes of the catalog", look)
@@ -263,9 +263,9 @@ def _count(session: Session, table: Table) -> int:
 
 
 def _first_transaction_after(session: Session, manifest: Manifest) -> Optional[int]:
-    """The first transaction number after the backup, where row versions can be told by theirs.
+    """The first transaction id after the backup, if row versions can be dated by theirs.
 
-    They hold 32 bits of it: after the first 2^32 transactions of a server an old row may look like a new one.
+    They store only 32 bits: after the first 2^32 transactions of a server an old row may look like a new one.
     """
     known = manifest.snapshot.get("transactions", "")
     last = int(session.value("SELECT txid_snapshot_xmax(txid_current_snapshot())"))

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a way back would lose and cost, as far as that can be told while the application runs. Reads only.
+"""What a rollback would lose and cost, as far as it can be determined while the application runs. Reads only.
 
-A rollback itself counts exactly, behind the fence.
+The rollback itself counts exactly, behind the fence.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .swap import successor_name
 
 
 def losses_of_revert(site: Site, facts: Facts) -> List[Dict[str, Any]]:
-    """What going back to the backup would lose, for each table; ``exact`` tells a count from a bound ("at least")."""
+    """What going back to the backup would lose, for each table; ``exact`` distinguishes a count from a lower bound."""
     copy = _restored_copy(site, facts)
     if copy is not None:
         with site.connect() as live, site.connect(copy) as base:
@@ -47,7 +47,7 @@ def losses_of_revert(site: Site, facts: Facts) -> List[Dict[str, Any]]:
         else:
             known_loss = by_name[loss.full_name]
             known_loss["updated"] = max(known_loss["updated"], loss.updated)
-            # Rows that hold something new may be among those counted already.
+            # Rows with new values may be among those counted already.
             known_loss["exact"] = known_loss["exact"] and not (known_loss["inserted"] or known_loss["deleted"])
     return found
 
@@ -58,7 +58,7 @@ def _losses_of_dropping(live: Session, facts: Facts) -> List[TableLoss]:
 
 
 def objects_of_revert(site: Site, place: Optional[BackupPlace], facts: Facts) -> Optional[LostObjects]:
-    """What goes besides rows; None when it cannot be told."""
+    """What is lost besides rows; None if unknown."""
     if place is None:
         return None
     with site.connect() as live:
@@ -66,7 +66,7 @@ def objects_of_revert(site: Site, place: Optional[BackupPlace], facts: Facts) ->
 
 
 def _counting(site: Site, facts: Facts, live: Session, losses: Sequence[TableLoss]) -> List[TableLoss]:
-    """Those that are more than the migration's own work."""
+    """The losses that the migration itself did not cause."""
     names = _as_migrated(site, facts, live, [loss.full_name for loss in losses])
     return [loss for loss in losses if loss.full_name not in names]
 
@@ -94,7 +94,7 @@ def _compared_tables(facts: Facts) -> Dict[str, Table]:
 
 
 def _restored_copy(site: Site, facts: Facts) -> Optional[str]:
-    """A database that an open rollback built from this backup and that did not take over yet."""
+    """A database that an open rollback built from this backup and that has not taken over yet."""
     operation = facts.open_operation
     if operation is None or facts.place is None:
         return None
@@ -137,7 +137,7 @@ def _loss(
 
 
 def losses_of_drop(site: Site, facts: Facts) -> List[Dict[str, Any]]:
-    """What goes with the tables and columns that the migration added; exact."""
+    """What is lost with the tables and columns that the migration added; exact."""
     known = _compared_tables(facts)
     with site.connect() as live:
         losses = told(facts, "what would be dropped", lambda: losses_of_dropping(live, known)) or []
@@ -158,7 +158,7 @@ def costs(site: Site, scenario: str, method: str, facts: Facts) -> Dict[str, Any
     archive = facts.manifest.archive.size
     keeps = archive if scenario == APPLICATION_ERRORS and method == "drop" else 0
     restart = _restart_seconds(facts.deploy)
-    # Everything is read twice behind the fence; the drill tells how long once takes.
+    # Everything is read twice behind the fence; the drill measured one pass.
     reading = drilled.seconds.get("compare", 0.0) if needs_copy else 0.0
     return {
         "backup": place.backup_id,

@@ -2,17 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The swap: another database takes over the live name, in one transaction, and nobody writes in between.
+"""The swap: another database takes the live name, in one transaction, and nothing is written in between.
 
-Writers are fenced out without a moment in which the live name refuses connections for good or is missing:
+Writers are fenced out, and the live name is never missing and never refuses connections permanently:
 
-1. a session in the live database locks every table against writing; what would be lost is counted and kept;
-2. a second session begins the transaction with ``ALTER DATABASE live RENAME``. It takes the lock on the database, so
-   newcomers queue, and then waits (5 seconds at most, CountOtherDBBackends in PostgreSQL) for those inside to go;
-3. a third session ends those inside, the first session's last: its table locks hold until nobody else is left;
-4. the second session renames the successor, sets who may connect, and commits.
+1. A session in the live database locks every table against writing; the loss is counted and kept.
+2. A second session begins the transaction with ``ALTER DATABASE live RENAME``. It takes the lock on the database, so
+   new connections are blocked. Then it waits for the sessions inside to end (at most 5 seconds: CountOtherDBBackends).
+3. A third session terminates those inside, the first session last: its table locks are held until no other is left.
+4. The second session renames the successor, sets who may connect, and commits.
 
-Killed anywhere before the COMMIT, everything is as before; after it, the swap is done.
+If it is killed before the COMMIT, nothing has changed; afterwards the swap is done.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from ..postgres import catalog, digests, replication, server
 from ..postgres.connection import DRIVER_ERRORS, Session
 from ..site import Site
 
-#: Attempts, each with a new count: a session that does not die within 5 seconds makes PostgreSQL give the rename up.
+#: Attempts, each with a new count: if a session does not end within 5 seconds, PostgreSQL cancels the rename.
 _ATTEMPTS = 3
-#: PostgreSQL gives the rename up after 5 seconds: large objects that take longer than this are not read twice.
+#: PostgreSQL cancels the rename after 5 seconds, so large objects that take longer than this are not read twice.
 _QUICK_SECONDS = 1
-#: How long the fence waits for the tables' locks, at each attempt.
+#: How long the fence waits for the table locks, at each attempt.
 _LOCK_SECONDS = (2, 5, 10)
 
 
 def attempts(site: Site, admin: Session, successor: str, retire_as: str) -> Iterator[Fence]:
-    """Attempts to give the live database's name to the successor, one after the other until one has renamed; the former
-    database keeps all it has under the name ``retire_as``.
+    """Attempts to give the live database's name to the successor, until one has renamed; the former database keeps its
+    contents under the name ``retire_as``.
 
-    Each is used as ``with attempt as fence``: count and keep what would be lost from ``fence.live``, ``shut_out()``, do
-    what must be done last (quickly), ``rename()``. Its ``with`` ends without an error where another attempt may do it.
+    Use each as ``with attempt as fence``: count and keep the loss from ``fence.live``, ``shut_out()``, do the last,
+    quick work, ``rename()``. The ``with`` block ends without an error if another attempt may succeed.
 
     :param admin: session in the maintenance database, which holds the operation's locks
     """
@@ -90,15 +90,15 @@ def _require_swappable(admin: Session, live: str, successor: str) -> None:
 
 
 class Fence:
-    """Nobody writes to the live database, and after shut_out() nobody else is in it. Left before rename() commits,
-    everything is as before."""
+    """Nothing is written to the live database, and after shut_out() no other session is in it. If it is left before
+    rename() commits, nothing has changed."""
 
     #: session in the live database
     live: Session
 
     def __init__(self, site: Site, successor: str, retire_as: str, number: int) -> None:
         self._site, self._successor, self._retire_as, self._number = site, successor, retire_as, number
-        #: why it did not rename, where another attempt may
+        #: why it did not rename, if another attempt may succeed
         self.failure: Optional[BackstopError] = None
 
     def __enter__(self) -> Fence:
@@ -124,9 +124,9 @@ class Fence:
         return self.failure is not None
 
     def shut_out(self) -> None:
-        """End all others, while newcomers queue behind the rename.
+        """Terminate all other sessions, while the rename blocks new connections.
 
-        :raises _Uncounted: something was written all the same
+        :raises _Uncounted: something was written nevertheless
         """
         reach("swap.counted")
         database = self._site.database
@@ -144,8 +144,8 @@ class Fence:
         """Give the live name to the successor, and commit.
 
         :param connection_limit: of the successor from now on
-        :returns: facts: ``seconds_closed`` in which newcomers had to wait; ``confirmed``, False when no synchronous
-            standby has confirmed it in time: it is done all the same
+        :returns: facts: ``seconds_closed`` while new connections were blocked; ``confirmed``, False when no synchronous
+            standby has confirmed it in time: it is committed nevertheless
         """
         self.live.close()
         self._rename.finish()
@@ -174,9 +174,9 @@ class _Uncounted(BackstopError):
 
 
 def _beyond_locks(inside: Session, contents: bool) -> Tuple[Any, ...]:
-    """What locks on the tables do not keep anybody from writing: new tables, and large objects.
+    """What can be written in spite of table locks: new tables, and large objects.
 
-    :param contents: read the large objects too; else only which there are
+    :param contents: read the contents of large objects too; else only their oids
     """
     found = (
         [table.oid for table in catalog.tables(inside)],
@@ -186,10 +186,10 @@ def _beyond_locks(inside: Session, contents: bool) -> Tuple[Any, ...]:
 
 
 def fence_writers(inside: Session, ending: Session, database: str) -> List[str]:
-    """Lock every table against writing, in a transaction of the session that stays open. Readers go on.
+    """Lock every table against writing, in an open transaction of the session. Reading stays possible.
 
-    Where a session holds a lock in the way, all others are ended: which of them it is may change meanwhile. The server
-    rolls their transactions back.
+    If a session holds a conflicting lock, all others are terminated, because the holder may change meanwhile. The
+    server rolls their transactions back.
 
     :returns: the sessions that were ended
     """
@@ -206,7 +206,7 @@ def fence_writers(inside: Session, ending: Session, database: str) -> List[str]:
             inside.execute(statement)
             break
         except BackstopError as error:
-            # A lock timeout, or a deadlock with somebody who locks in another order.
+            # A lock timeout, or a deadlock with a session that locks in another order.
             if not left or error.sqlstate not in (sqlstates.LOCK_NOT_AVAILABLE, sqlstates.DEADLOCK_DETECTED):
                 raise
         inside.execute("ROLLBACK TO SAVEPOINT unlocked")
@@ -217,7 +217,7 @@ def fence_writers(inside: Session, ending: Session, database: str) -> List[str]:
 
 
 class _Rename:
-    """``ALTER DATABASE ... RENAME`` in a thread: it waits for sessions that others must end meanwhile."""
+    """``ALTER DATABASE ... RENAME`` in a thread: it waits for sessions that others must terminate meanwhile."""
 
     def __init__(self, session: Session, old: str, new: str) -> None:
         self._session = session
@@ -231,11 +231,11 @@ class _Rename:
     def _run(self, statement: str) -> None:
         try:
             self._session.execute(statement)
-        except BaseException as error:  # handed to finish(), which raises it in the caller's thread
+        except BaseException as error:  # passed to finish(), which raises it in the caller's thread
             self._error = error
 
     def wait_for_lock(self, observer: Session, database: str) -> None:
-        """Return when newcomers to the database queue behind the rename."""
+        """Return when the rename blocks new connections to the database."""
         oid = server.database_oid(observer, database)
         while self._thread.is_alive():
             held = observer.value(
@@ -254,15 +254,15 @@ class _Rename:
             raise self._error
 
     def abandon(self) -> None:
-        """Give up a rename that still waits, so that the session can be closed."""
+        """Cancel a rename that still waits, so that the session can be closed."""
         if self._thread.is_alive():
-            with contextlib.suppress(*DRIVER_ERRORS):  # of a connection that broke meanwhile
+            with contextlib.suppress(*DRIVER_ERRORS):  # the connection may have broken meanwhile
                 self._session.raw.cancel()
             self._thread.join(10)
 
 
 def _end_sessions(ending: Session, databases: List[str], besides: int) -> List[str]:
-    """End the clients in these databases; returns when they are gone."""
+    """Terminate the clients in these databases; returns when they have ended."""
     ended: Dict[int, str] = {}
     deadline = time.monotonic() + 4.5
     while True:

@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The complete revert inside the live database, for servers where no second one may be made. And its undo.
+"""The complete revert inside the live database, for servers where no second one may be created; and its undo.
 
-One transaction: writers are fenced out, the loss is counted and kept, the database is emptied, the backup's script is
-run, tables and catalog are compared with the manifest, and only then comes our COMMIT. Before it stands a fresh
-emergency backup of what is removed; the undo goes back to that one. Killed anywhere, it is as before or done; the
-journal has the transaction's number, which the server tells the outcome of.
+It is one transaction: writers are fenced out, the loss is counted and kept, the database is emptied, the backup's
+script is run, tables and catalog are compared with the manifest, and then it commits. Before it, a new emergency backup
+of what is removed is made, which the undo restores. If it is killed, it is done completely or not at all; the journal
+has the transaction's id, with which the server reports the outcome.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ _LOCK_TIMEOUT = "10s"
 
 @tried_again
 def revert_in_place(run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool = False) -> Dict[str, Any]:
-    """Make the live database what the backup says.
+    """Restore the live database to the backup's contents.
 
-    :param policy: a damaged table cannot be backed up; where that is accepted, what can be read of it is saved
-    :param only_count: refuse what would be refused, while the application still runs, and change nothing
+    :param policy: if the loss of damaged rows is accepted, only the readable rows of a damaged table are backed up
+    :param only_count: make the same checks while the application still runs, and change nothing
     :raises Refused: more would be lost than accepted, or it cannot be done here; nothing was changed
     """
     if only_count:
@@ -69,9 +69,9 @@ def revert_in_place(run: Run, place: BackupPlace, policy: LossPolicy, *, only_co
 
 @tried_again
 def undo_in_place(run: Run, undone: Operation, policy: LossPolicy, *, only_count: bool = False) -> Dict[str, Any]:
-    """Make the live database what it was before another operation's revert in place.
+    """Restore the live database to its contents before another operation's revert in place.
 
-    Lost is what was written since: the live tables are compared with the backup that they came from.
+    The loss is what was written since: the live tables are compared with the backup that was restored.
     """
     facts = undone.facts(IN_PLACE)
     if facts is None:
@@ -142,7 +142,7 @@ def _restore(run: Run, place: BackupPlace, base: BackupPlace, policy: LossPolicy
 
 
 def _compare_committed(site: Site, manifest: Manifest, facts: Dict[str, Any]) -> None:
-    """By what pg_dump writes, which could not look into the transaction."""
+    """Differences in pg_dump's output, which cannot be read within the transaction."""
     found = catalog_differences(site, manifest)
     facts["tolerated"] = sorted({*facts["tolerated"], *found.tolerated})
     if not found.equal:
@@ -159,7 +159,7 @@ def _resume_pools(run: Run) -> None:
 
 
 def _done(operation: Operation, admin: Session) -> Optional[Dict[str, Any]]:
-    """Facts of this operation's restore when it is done, whatever the journal missed."""
+    """Facts of this operation's restore if it is done, even if the journal lacks them."""
     facts = operation.facts(IN_PLACE)
     if facts is not None:
         return facts
@@ -189,7 +189,7 @@ def settle(run: Run) -> Dict[str, Any]:
 
 def _counted(operation: Operation) -> Dict[str, Any]:
     found = counted(operation)
-    # Nothing can be carried over to a database in place.
+    # Rows cannot be carried over in place.
     found.pop("reapply", None)
     return found
 
@@ -208,16 +208,16 @@ def _emergency_backup(site: Site, operation: Operation, accept_unreadable: bool)
     return place
 
 
-# Before it
+# Before the transaction
 
 
 def require_room_for_locks(session: Session, manifest: Manifest) -> None:
-    """Each object that is dropped or made needs a lock until the end of the transaction.
+    """Each object that is dropped or created needs a lock until the end of the transaction.
 
-    :raises Refused: the server's lock table cannot be trusted to hold them
+    :raises Refused: the server's lock table may be too small
     """
     kinds = [key.split(" ", 1)[0] for key in manifest.definitions]
-    # A table brings its rows' overflow table and that one's index.
+    # A table also has a TOAST table with an index.
     made = kinds.count("relation") + kinds.count("index") + 2 * len(manifest.tables)
     locks.require_room(
         session,
@@ -232,13 +232,13 @@ def require_room_for_locks(session: Session, manifest: Manifest) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Backups:
-    """What a restore in place has to do with."""
+    """The backups of a restore in place."""
 
-    #: what is restored
+    #: the one to restore
     place: BackupPlace
-    #: what the live database is compared with, to count what would be lost
+    #: the one that the live database is compared with, to count the loss
     base: BackupPlace
-    #: what is removed
+    #: the one of what is removed
     emergency: BackupPlace
 
 
@@ -292,7 +292,7 @@ def _prove(site: Site, session: Session, manifest: Manifest) -> Comparison:
 
 
 def _require_same_as(session: Session, manifest: Manifest) -> None:
-    """The emergency backup must hold what is about to be removed: nobody wrote between it and the fence."""
+    """The emergency backup must equal what is about to be removed: nothing was written between it and the fence."""
     whole = manifest.is_whole
     different = compare_tables(session, manifest).tables if whole else compare_kept_tables(session, manifest)
     if different:
@@ -304,9 +304,9 @@ def _require_same_as(session: Session, manifest: Manifest) -> None:
 
 
 def _lock_out_readers(site: Site, admin: Session, session: Session) -> None:
-    """From here to the COMMIT nobody reads either.
+    """Until the COMMIT reading is not possible either.
 
-    :raises Refused: names the sessions that are in the way
+    :raises Refused: names the sessions that hold conflicting locks
     """
     names = [qualified(schema, name) for schema, name, _oid in catalog.locked_by_dump(session)]
     if not names:
@@ -327,13 +327,13 @@ def _lock_out_readers(site: Site, admin: Session, session: Session) -> None:
 
 
 def _pin(session: Session) -> None:
-    """The script set what a restore needs; rows and definitions are read under these settings."""
+    """The script changed settings; rows and definitions are read under the pinned ones."""
     session.execute("; ".join("SET %s = %s" % (name, quote_literal(value)) for name, value in PINNED_SETTINGS))
 
 
 # Emptying
 
-#: Queries that yield a statement for each thing with which most of what is there goes.
+#: Queries for the statements that drop most objects.
 _DROPS = (
     "SELECT format('DROP EXTENSION %I CASCADE', extname) FROM pg_extension WHERE extname <> 'plpgsql'",
     (
@@ -345,18 +345,18 @@ _DROPS = (
 
 
 def _drops_beyond_schemas(site: Site) -> List[str]:
-    """The statements of ``pg_restore --clean`` for what is in no schema, event triggers first; the rest goes with its
-    schema."""
+    """The statements of ``pg_restore --clean`` for objects outside of schemas, event triggers first; all others are
+    dropped with their schema."""
     with schema_of_database(site, site.database) as source:
         drops = dumped_definitions.drops(source, site.keep_open)
     return [drop.statement for drop in drops if not drop.in_schema and not drop.key.startswith("SUBSCRIPTION ")]
 
 
 def empty_database(session: Session, with_public: bool, beyond_schemas: Sequence[str]) -> None:
-    """Drop all that a dump brings back, and make what it counts on.
+    """Drop everything that a dump restores, and create what it requires.
 
-    :param with_public: the schema public, which a dump never makes
-    :param beyond_schemas: statements for what is in no schema
+    :param with_public: create the schema public, which a dump never does
+    :param beyond_schemas: statements for objects outside of schemas
     """
     session.execute("SET LOCAL client_min_messages = error")
     drop_each(session, beyond_schemas)
@@ -364,7 +364,7 @@ def empty_database(session: Session, with_public: bool, beyond_schemas: Sequence
         statements = [str(statement) for (statement,) in session.rows(query)]
         if statements:
             session.execute("; ".join(statements))
-    # What was needed by something in a schema.
+    # Objects on which something in a schema depended.
     drop_each(session, beyond_schemas)
     if with_public:
         if server.major_version(session) >= 15:
@@ -376,7 +376,7 @@ def empty_database(session: Session, with_public: bool, beyond_schemas: Sequence
         session.execute("COMMENT ON SCHEMA public IS 'standard public schema'")
 
 
-# What would be lost
+# Loss
 
 
 def _loss(site: Site, session: Session, held: _Held, base: BackupPlace) -> Loss:
@@ -386,9 +386,9 @@ def _loss(site: Site, session: Session, held: _Held, base: BackupPlace) -> Loss:
 
 
 def _count_ahead(run: Run, base: BackupPlace, policy: LossPolicy) -> Dict[str, Any]:
-    """What would be lost if nothing more was written.
+    """What would be lost at this moment.
 
-    :raises Refused: it is more than what was accepted
+    :raises Refused: it exceeds what was accepted
     """
     with run.administer() as admin:
         if _done(run.operation, admin) is not None:
@@ -400,14 +400,14 @@ def _count_ahead(run: Run, base: BackupPlace, policy: LossPolicy) -> Dict[str, A
 
 
 class _Held(NamedTuple):
-    """What the live database holds: the contents of the tables that can be read."""
+    """The contents of the live database: those of its readable tables."""
 
     tables: Dict[Name, TableEntry]
     large_objects: Digest
 
 
 def _as_saved(session: Session, removed: Manifest) -> _Held:
-    """By the emergency backup, which the live tables are equal to; one of single tables has no large objects."""
+    """From the emergency backup, which equals the live tables; a partial one has no large objects."""
     whole = removed.is_whole
     return _Held(
         {(entry.schema, entry.name): entry for entry in removed.tables},
@@ -430,7 +430,7 @@ _TEMPORARY, _STAGED = "pg_temp", "backstop_base_"
 
 
 def _losses(site: Site, session: Session, held: _Held, base: BackupPlace) -> List[TableLoss]:
-    """Exactly what the live tables hold and the backup does not: rows of tables that differ are read from its archive
+    """Exactly what the live tables hold and the backup does not: rows of differing tables are read from its archive
     into temporary tables."""
     manifest = manifests.load(base)
     tables = [_without_generated(entry.table) for entry in manifest.tables]
@@ -461,7 +461,7 @@ def _name_of(table: Optional[Table]) -> Name:
 
 
 def _same_contents(session: Session, pair: Pair, held: _Held, there: Manifest) -> bool:
-    """Whether the loss of a table need not be counted: the emergency backup holds of it what the other one does."""
+    """Whether a table's loss need not be counted: the emergency backup has the same contents as the other one."""
     if is_history(session, cast(Table, pair.live or pair.base)):
         return True
     now, then = held.tables.get(_name_of(pair.live)), there.table(*_name_of(pair.base))
@@ -471,7 +471,7 @@ def _same_contents(session: Session, pair: Pair, held: _Held, there: Manifest) -
 
 
 def _large_objects(held: _Held, session: Session, manifest: Manifest) -> List[TableLoss]:
-    """The manifest knows them only together: if they differ, all that there are count."""
+    """The manifest has only their common digest: if it differs, all existing ones count."""
     if held.large_objects == manifest.large_objects:
         return []
     oids = [int(oid) for (oid,) in session.rows("SELECT oid::bigint FROM pg_largeobject_metadata")]
@@ -504,11 +504,11 @@ def _staged(site: Site, session: Session, base: BackupPlace, tables: Sequence[Ta
 def _load(
     site: Site, session: Session, source: archive.Source, tables: Sequence[Table], staged: Dict[Name, Table]
 ) -> None:
-    """Fill the temporary tables. The archive's entries come one by one, so it is known whose rows these are."""
+    """Fill the temporary tables. The archive's entries are read one by one, so the table of the rows is known."""
     tools = site.tools(session)
     contents = archive.contents(tools, source)
     for table in tables:
-        # By its oid: names in the list may hold anything.
+        # By oid: names in the list may contain anything.
         mark = re.compile(r"\d+; 0 %d TABLE DATA " % table.oid)
         lines = [found.line for found in contents if mark.match(found.line)]
         if len(lines) != 1:

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rows that went with the rows of a table that is restored, and do not come back with them.
+"""Rows that were deleted with the rows of a restored table, and that the restore does not bring back.
 
-When a row is deleted, foreign keys delete the rows that refer to it, or empty the columns by which they do. A restore
-brings the row back, and nothing that hung on it. Here every table that lacks such rows of the backup is found, however
-far away, with the command that repairs it.
+When a row is deleted, foreign keys delete the rows that refer to it, or set their columns to NULL. A restore brings
+back the row, but not these. Here every table that lacks such rows of the backup is found, directly or indirectly, with
+the command that repairs it.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from .table_comparison import Pair, compare, pair_up, stage
 
-#: So many values of a foreign key stand in a command; above it, it takes all that refer to a row that is there.
+#: Maximum number of foreign key values in a command; above it, the command selects all rows with existing parents.
 _MOST_VALUES = 200
 _RESTORED, _LACKING = "d__.kind = 'missing'", "d__.kind = 'missing' AND d__.how = 'lacking'"
 
 
 @dataclasses.dataclass
 class _Child:
-    """A table that refers to restored rows; those of its rows that went with them are marked in its difference."""
+    """A table that refers to restored rows; its own rows that were lost with them are marked in its difference."""
 
     pair: Pair
-    #: foreign keys by which rows are marked, with the table that each refers to
+    #: foreign keys by which rows are marked, with the referenced table of each
     keys: Dict[str, Tuple[references.ForeignKey, "_Parent"]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
 class _Parent:
     pair: Pair
-    #: which of its differences come back
+    #: which of its differences are restored
     condition: str
 
     def rows(self) -> str:
-        """SQL for the backup's rows that come back."""
+        """SQL for the backup's rows that are restored."""
         return "(SELECT s__.* FROM %s d__ JOIN %s s__ ON s__.ctid = d__.staged WHERE %s)" % (
             self.pair.difference,
             self.pair.stage,
@@ -60,9 +60,9 @@ class _Parent:
 def lacking_children(
     site: Site, session: Session, place: BackupPlace, manifest: Manifest, restored: Sequence[Pair]
 ) -> List[Dict[str, Any]]:
-    """For each table that lacks rows of the backup which refer to restored rows: how many, and how to get them back.
+    """For each table that lacks rows of the backup which refer to restored rows: how many, and how to restore them.
 
-    :param session: in a transaction in which the pairs are staged and compared; all that is staged here stays in it
+    :param session: in a transaction in which the pairs are staged and compared; staging tables made here remain in it
     """
     search = _Search(site, session, place, manifest, restored)
     waiting = [_Parent(pair, _RESTORED) for pair in restored if _any(session, pair, _RESTORED)]
@@ -89,11 +89,11 @@ class _Search:
         self._tables = {table.oid: table for table in catalog.tables(session)}
         self._restored = {pair.table.oid: pair for pair in restored}
         self._children: Dict[int, _Child] = {}
-        #: tables of which it cannot be told, with the reason
+        #: tables for which it is unknown, with the reason
         self._unknown: Dict[str, str] = {}
 
     def children_of(self, parent: _Parent) -> List[_Parent]:
-        """Mark the rows that went with the parent's; those tables of which more rows are marked than before."""
+        """Mark the rows that were lost with the parent's; returns the tables in which more rows are marked now."""
         more = []
         for key in references.foreign_keys_to(self._session, parent.pair.table.oid):
             child = self._child(key.oid)
@@ -126,7 +126,7 @@ class _Search:
         compare(self._session, pair)
         own = self._restored.get(table.oid)
         if own is not None:
-            # Of a table that refers to itself, what comes back anyway is not lacking.
+            # In a table that refers to itself, restored rows are not lacking.
             self._session.execute(
                 "DELETE FROM %s d__ USING %s s__ WHERE s__.ctid = d__.staged AND %s IN (SELECT %s FROM %s r__)"
                 % (
@@ -140,7 +140,7 @@ class _Search:
         return pair
 
     def _mark(self, child: _Child, key: references.ForeignKey, parent: _Parent) -> int:
-        """Rows of the backup that refer to a parent's which come back, and are gone or do not refer to it any more."""
+        """Mark the backup's rows that refer to restored rows, and are now missing or do not refer to them."""
         columns = list(key.columns)
         return self._session.execute(
             "UPDATE {d} d__ SET how = 'lacking' FROM {s} c__ WHERE c__.ctid = d__.staged AND d__.how <> 'lacking'"
@@ -156,10 +156,10 @@ class _Search:
             )
         )
 
-    # What came of it
+    # Results
 
     def result(self) -> List[Dict[str, Any]]:
-        """Parents first, as the commands have to be run."""
+        """Parents first, the order in which the commands must be run."""
         known = {table.full_name: table for table in self._tables.values()}
         order = referenced_first(self._session, known)
         lacking = [child for child in self._children.values() if child.keys]
@@ -192,7 +192,7 @@ class _Search:
         return {"table": table.full_name, "missing": missing, "emptied": emptied, "command": command, "told": told}
 
     def _condition(self, child: _Child, key: references.ForeignKey, parent: _Parent) -> str:
-        """On rows of the child: they refer to one of the rows that come back."""
+        """Condition for rows of the child: they refer to one of the restored rows."""
         columns = "(%s)" % ", ".join(map(quote_identifier, key.columns))
         values = ", ".join("quote_literal(format('%%s', c__.%s))" % quote_identifier(one) for one in key.columns)
         found = self._session.rows(

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Plans: what each way back would do now, and whether there is anything left to do. Reads only."""
+"""Plans: what each rollback would do now, and whether anything is left to do. Reads only."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from .swap import built_by, last_swap
 def plan_revert(site: Site, backup_id: Optional[str]) -> Dict[str, Any]:
     """What a complete revert would do now; reads only.
 
-    ``needed`` is False when the last operation on this database was this very revert and it is in force, and when the
-    last deploy changed the release only, unless a backup is named.
+    ``needed`` is False if the last operation on this database was this revert and it is in force, or if the last deploy
+    changed only the release, unless a backup is named.
     """
     former = None if backup_id else release_before(site)
     if former is not None:
@@ -51,7 +51,7 @@ def plan_revert(site: Site, backup_id: Optional[str]) -> Dict[str, Any]:
         oid = server.database_oid(session, site.database)
     differences = history.history_differences(backup_history(place), rows)
     swap = last_swap(site)
-    # The journal tells, also when undos went there and back, and when the retired database was pruned.
+    # The journal shows it even after several undos, and after the retired database was pruned.
     built = built_by(site, oid)
     reverted = built is not None and built.result(SWAP).backup == place.backup_id
     here = restored_in_place(site, oid, swap)
@@ -71,10 +71,10 @@ def plan_revert(site: Site, backup_id: Optional[str]) -> Dict[str, Any]:
 
 
 def plan_failed_migration(site: Site, backup_id: Optional[str], folder: Optional[ReadFolder] = None) -> Dict[str, Any]:
-    """What is to be done about migrations that are marked as failed, or as applied though nothing of them is there;
+    """What to do about migrations that are marked as failed, or as applied although nothing of them exists;
     reads only.
 
-    :param folder: reads the migrations of the release that runs
+    :param folder: reads the migrations of the running release
     """
     with site.connect() as session:
         rows = history.read_rows(session.cursor(), site.connection.schema)
@@ -96,7 +96,7 @@ def plan_failed_migration(site: Site, backup_id: Optional[str], folder: Optional
 
 
 def _last_backup(site: Site, backup_id: Optional[str]) -> Optional[BackupPlace]:
-    """As backup_to_revert_to(); None where there is none that fits, for nothing has failed either."""
+    """Like backup_to_revert_to(); None if there is none, because then nothing has failed either."""
     try:
         return backup_to_revert_to(site, backup_id)
     except Refused:
@@ -104,8 +104,8 @@ def _last_backup(site: Site, backup_id: Optional[str]) -> Optional[BackupPlace]:
 
 
 def _without_trace(site: Site, session: Session, found: Dict[str, List[str]], folder: Optional[ReadFolder]) -> bool:
-    """Whether the history alone is ahead of the backup, with migrations that the release does not know or whose objects
-    are missing. One that is known may have had nothing to do."""
+    """Whether only the history is ahead of the backup, with migrations that the release does not know or whose objects
+    are missing. A known one may have had nothing to do."""
     if not found["applied"] or found["added"] or found["reasons"] or folder is None:
         return False
     files = folder()
@@ -114,7 +114,7 @@ def _without_trace(site: Site, session: Session, found: Dict[str, List[str]], fo
 
 
 def plan_application_errors(site: Site, method: str, backup_id: Optional[str]) -> Dict[str, Any]:
-    """How the application gets well again after a migration that succeeded; reads only.
+    """How to make the application healthy again after a migration that succeeded; reads only.
 
     :param method: one of choose.METHODS, or ``auto``
     """
@@ -146,7 +146,7 @@ def plan_application_errors(site: Site, method: str, backup_id: Optional[str]) -
 
 
 def restored_in_place(site: Site, oid: Optional[int], swap: Optional[Operation]) -> Optional[Operation]:
-    """The operation that restored the live database in place; None when a swap came after it."""
+    """The operation that restored the live database in place; None if there was a swap since."""
     here = last_in_place(site, oid)
     if here is None or swap is None:
         return here
@@ -162,10 +162,10 @@ def diagnose(
     *,
     runs: bool = False,
 ) -> Dict[str, Any]:
-    """The plan for a scenario, ``auto`` for the one that the facts point to, with a report for people.
+    """The plan for a scenario, or with ``auto`` for the one that the facts indicate, with a report for users.
 
-    :param chosen: what the entry point of that scenario decided (method, backup, steps)
-    :param runs: this very scenario runs now, so that nothing is to be run next
+    :param chosen: the decisions of that scenario's entry point (method, backup, steps)
+    :param runs: this scenario runs now, so no next command is shown
     """
     verdict = judge(facts)
     wanted = verdict.scenario if scenario == "auto" else scenario
@@ -197,12 +197,12 @@ def diagnose(
 
 
 def _situation(facts: Facts) -> Situation:
-    """Of a migration that succeeded, by what a diagnosis found."""
+    """The situation after a migration that succeeded, from the facts of a diagnosis."""
     return Situation(old_release_works=old_release_proved(facts.deploy), only_added=facts.only_added)
 
 
 def notes(site: Site, scenario: str) -> List[str]:
-    """What else a person should know of the server."""
+    """Further notes on the server for the user."""
     with site.connect() as session:
         found = [text + "; indexes may be corrupt: " + collations.ADVICE for text in collations.mismatches(session)]
         there = replication.standbys(session)
@@ -214,7 +214,7 @@ def notes(site: Site, scenario: str) -> List[str]:
 
 
 def losses_since(site: Site, manifest: Manifest, place: BackupPlace, options: Options) -> Dict[str, Any]:
-    """What was written since the live database held what a manifest says: ``losses`` and ``report`` as of a plan.
+    """What was written since the live database had the contents of a manifest: ``losses`` and ``report`` as in a plan.
 
     :param place: the backup of that manifest
     """

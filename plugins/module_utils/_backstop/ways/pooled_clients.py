@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Clients behind PgBouncer see a wait in place of errors while the live name changes hands.
+"""Clients of PgBouncer wait, instead of getting errors, while the live name changes.
 
-Their pools are paused before the fence goes up, so that no session of them is left to be ended, and resumed afterwards
-whatever happened. The journal knows which were paused, before they are: whoever acts on this database next, after a
-run that was killed in between, resumes them first.
+Their pools are paused before the fence, so that they have no sessions to terminate, and are always resumed afterwards.
+The journal records the pools before they are paused. If a run is killed in between, the next one on this database
+resumes them first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..site import Site
 from ..store.operation import Operation, operations_of
 from ..store.steps import PAUSE_POOLS
 
-#: Event of that step: a person was told to resume the pools.
+#: Event of that step: the user was asked to resume the pools.
 TOLD = "told"
 #: Address of a PgBouncer and name of its pool.
 _Place = Tuple[str, str]
@@ -32,11 +32,11 @@ _Place = Tuple[str, str]
 
 @contextlib.contextmanager
 def waiting(site: Site, operation: Operation) -> Iterator[Dict[str, Any]]:
-    """Pooled clients wait while the block runs. Must be entered with the database's lock held.
+    """Pooled clients wait while the block runs. The database's lock must be held.
 
-    :returns: facts: the pools, and who kept a session all the same; ``seconds`` when the block has ended
-    :raises Refused: clients keep their sessions, or a pool is not what was said; nothing is paused any more
-    :raises BackstopError: after the block, when pools could not be resumed; tells the commands that do
+    :returns: facts: the pools, and clients that kept a session nevertheless; ``seconds`` when the block has ended
+    :raises Refused: clients keep their sessions, or a pool is not as declared; all pools were resumed
+    :raises BackstopError: after the block, if pools could not be resumed; names the commands for that
     """
     resume_left_behind(site)
     facts: Dict[str, Any] = {"pools": [], "held": []}
@@ -73,9 +73,9 @@ def _command(left: Dict[_Place, str]) -> str:
 
 
 def _places(site: Site) -> List[_Place]:
-    """Every pool that is to be paused.
+    """Every pool to pause.
 
-    :raises Refused: one of them is paused already: by somebody who wants it so, and who would not want it resumed
+    :raises Refused: one of them is paused already: by another user, who would not want it to be resumed
     """
     found: List[_Place] = []
     for pooler in site.poolers:
@@ -92,7 +92,7 @@ def _places(site: Site) -> List[_Place]:
 
 
 def _pause(site: Site, pooler: Pooler) -> List[str]:
-    """Pause the pools of one PgBouncer; the clients that keep a session all the same."""
+    """Pause the pools of one PgBouncer; returns the clients that keep a session nevertheless."""
     kept: List[str] = []
     with console(pooler) as session:
         for pool in session.pools_of(site.database):
@@ -118,7 +118,7 @@ def _pause(site: Site, pooler: Pooler) -> List[str]:
 
 
 def _resume(site: Site, operation: Operation, places: List[_Place]) -> Dict[_Place, str]:
-    """Resume pools; those that could not be, with the reason."""
+    """Resume pools; returns those that could not be resumed, with the reason."""
     left: Dict[_Place, str] = {}
     by_address = {pooler.address: pooler for pooler in site.poolers}
     for address, name in places:
@@ -135,16 +135,16 @@ def _resume(site: Site, operation: Operation, places: List[_Place]) -> Dict[_Pla
 
 
 def _is_known(site: Site, left: Dict[_Place, str]) -> bool:
-    """Whether one of the PgBouncers of these places can be asked again."""
+    """Whether one of these PgBouncers is still configured."""
     return bool({address for address, _name in left} & {pooler.address for pooler in site.poolers})
 
 
 def resume_left_behind(site: Site) -> List[str]:
-    """Resume what a run that was killed left paused. Must be called with the database's lock held.
+    """Resume the pools that a killed run left paused. The database's lock must be held.
 
-    What lies at a PgBouncer that nobody knows any more is told once: it must not stand in the way for good.
+    A pool of a PgBouncer that is no longer configured is reported only once: it must not block work permanently.
 
-    :raises BackstopError: it cannot be resumed; tells the command
+    :raises BackstopError: it cannot be resumed; names the command
     """
     resumed: List[str] = []
     for operation in operations_of(site.store, site.database):

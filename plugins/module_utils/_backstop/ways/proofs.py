@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """What a deploy proves on a copy while the application runs: that its backup can be restored, what the migrations do,
-and the SQL that takes them out again.
+and the SQL that reverts them.
 
-Each proof is a step of its own in the journal. A run after one that was cut off repeats what is missing, on the copy
-that was left where that can still serve.
+Each proof is a separate step in the journal. After an interruption the next run repeats the missing steps, on the same
+copy if it is still usable.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ def prove(
 ) -> Dict[str, Any]:
     """Drill the operation's backup, rehearse the pending migrations on the restored copy, and prove the down-SQL.
 
-    :param tables: what is expected of tables of the migrated copy; see check_tables()
-    :param down: keywords of find_down_sql(), where such SQL is wanted
-    :param keep: leave the copy for the trial of the old release, and the down-SQL, which changes it, for the next call
-    :param how: of :func:`..migrations.rehearse.rehearse_closed`
-    :returns: what the journal holds of each proof, ``told``, and ``database``, the copy, where it was kept
+    :param tables: expectations of tables of the migrated copy; see check_tables()
+    :param down: arguments of find_down_sql(), if down-SQL is wanted
+    :param keep: keep the copy for the trial of the old release; the down-SQL, which changes it, is left to the next
+        call
+    :param how: arguments of :func:`..migrations.rehearse.rehearse_closed`
+    :returns: the journal's facts of each proof, ``told``, and ``database``, the copy if it was kept
     """
     operation = run.operation
     copy = scratch_name(operation.id, "drill")
@@ -74,7 +75,7 @@ def _wanted(down: Optional[Mapping[str, Any]], keep: bool) -> List[str]:
 
 
 def _is_over(operation: Operation) -> bool:
-    """From the fence on the copy is debris, and the backup may be another one. A closed server leaves no copy."""
+    """After the fence the copy is debris, and the backup may be another one. An isolated server leaves no copy."""
     rehearsed = operation.done(REHEARSAL) or {}
     return operation.last(FENCE) is not None or bool(rehearsed.get("closed_server"))
 
@@ -87,9 +88,9 @@ def _rehearse(
     tables: Sequence[Mapping[str, Any]],
     how: Mapping[str, Any],
 ) -> None:
-    """Leave a copy on which the migrations ran, except where that needed a server of its own.
+    """Leave a copy on which the migrations ran, unless an isolated server was needed.
 
-    A copy on which a rehearsal was cut off is none to begin with, so the drill is made again with it.
+    The copy of an interrupted rehearsal cannot be used, so the drill is repeated too.
     """
     with journaled_step(run, DRILL) as facts:
         facts.update(verify(run, place, "restored", keep=True))
@@ -106,7 +107,7 @@ def _is_there(run: Run, name: str) -> bool:
 
 
 def _is_migrated(run: Run, prisma: Prisma, name: str) -> bool:
-    """Whether a rehearsal left it, and no proof of down-SQL took the migrations out again."""
+    """Whether a rehearsal left it, and no proof of down-SQL reverted the migrations."""
     if not _is_there(run, name):
         return False
     with run.connect(name) as session:
@@ -115,7 +116,7 @@ def _is_migrated(run: Run, prisma: Prisma, name: str) -> bool:
 
 
 def told(found: Mapping[str, Mapping[str, Any]]) -> List[str]:
-    """The proofs, as people are told them."""
+    """The proofs, as texts for users."""
     drill, rehearsal = found[DRILL], found[REHEARSAL]
     lines = []
     if drill:

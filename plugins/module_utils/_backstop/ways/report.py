@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Plans and facts as lines for people, made from what was read; nothing is read here."""
+"""Plans and facts as lines for users, made from what was read; reads nothing."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ SCENARIOS = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the user gave for the way back."""
+    """The user's options for the rollback."""
 
     accept_lost_rows: int = 0
     accept_lost_objects: int = 0
     #: one of reapply.MODES
     reapply: str = "off"
     reapply_deletes: bool = False
-    #: the backup, the release and the method that were named
+    #: the named backup, release and method
     backup: Optional[str] = None
     revision: Optional[str] = None
     method: Optional[str] = None
@@ -55,7 +55,7 @@ class Options:
     in_place: bool = False
 
     def given(self, scenario: str) -> List[Given]:
-        """Those that differ from the defaults."""
+        """The options that differ from the defaults."""
         given: Dict[Setting, Any] = {
             Setting.BACKUP: self.backup,
             Setting.RELEASE: self.revision,
@@ -71,7 +71,7 @@ class Options:
         return [Given(setting, value) for setting, value in given.items() if value]
 
     def carried(self, loss: Dict[str, Any]) -> int:
-        """How many rows of a loss go over to the database that takes over, as far as that is proved then."""
+        """How many rows of a loss would be carried over to the database that takes over, before that is proved."""
         if self.reapply == "off" or not loss["in_backup"]:
             return 0
         return int(loss["inserted"] + loss["updated"] + (loss["deleted"] if self.reapply_deletes else 0))
@@ -81,7 +81,7 @@ DEFAULTS = Options()
 
 
 def evidence(facts: Facts) -> List[str]:
-    """The facts, in plain words."""
+    """The facts, as texts."""
     lines: List[str] = []
 
     def say(text: str, names: Sequence[str]) -> None:
@@ -170,7 +170,7 @@ def steps_of(scenario: str, method: str, facts: Facts, options: Options) -> List
 
 
 def next_step(scenario: str, verdict: Verdict, facts: Facts, check: bool, options: Options) -> str:
-    """The one command to run next; a plan that found its scenario by itself wants it looked at first (check mode)."""
+    """The command to run next; if the plan found its scenario by itself, first in check mode."""
     operation = facts.open_operation
     if facts.running:
         return "wait until the migration has ended, then run %s again" % Action.PLAN
@@ -192,7 +192,7 @@ def next_step(scenario: str, verdict: Verdict, facts: Facts, check: bool, option
 
 
 def report(plan: Dict[str, Any], options: Options, runs: bool) -> List[str]:
-    """The plan as lines for a person who was woken up."""
+    """The plan as lines for a user under stress."""
     lines = ["SCENARIO: %s (%s)" % (plan["scenario"], SCENARIOS[plan["scenario"]])]
     if plan["found_scenario"] != plan["scenario"]:
         lines.append("BUT the facts point to: %s" % SCENARIOS[plan["found_scenario"]])
@@ -230,7 +230,7 @@ def told_losses(losses: Sequence[Dict[str, Any]], objects: Optional[LostObjects]
 
 
 def _object_lines(objects: Optional[LostObjects], options: Options) -> List[str]:
-    """Every one: a list that ends in "and more" hides what goes."""
+    """All of them: a list that ends in "and more" would hide losses."""
     if objects is None or not objects.names:
         return []
     if objects.unknown:
@@ -265,7 +265,7 @@ def _rows(loss: Dict[str, Any]) -> int:
 
 
 def _carrying(loss: Dict[str, Any], options: Options) -> str:
-    """What carrying rows over does about a loss; whether a row can really go over is proved when it does."""
+    """The effect of carrying rows over on a loss; whether a row can be carried is only proved then."""
     if options.reapply == "off":
         return ""
     going = options.carried(loss)
@@ -278,17 +278,17 @@ def _carrying(loss: Dict[str, Any], options: Options) -> str:
 
 
 def shown_objects(keys: Sequence[str]) -> List[str]:
-    """Keys of definitions for people: without the columns and constraints of relations that are listed themselves."""
+    """Keys of definitions for users, without the columns and constraints of relations that are listed themselves."""
     relations = tuple(key[len("relation ") :] + "." for key in keys if key.startswith("relation "))
     parts = ("column ", "constraint ", "trigger ")
     return [key for key in keys if not (key.startswith(parts) and key.split(" ", 1)[1].startswith(relations))]
 
 
-# A rollback as it goes
+# Texts during a rollback
 
 
 def nothing_to_do(scenario: str, plan: Mapping[str, Any], commit: str) -> str:
-    """Said when a rollback finds that it was done already."""
+    """The message of a rollback that was done already."""
     if scenario == CORRUPTED_TABLE:
         return _table_is_right(plan) + " Nothing was changed."
     runs = "release %s runs and is healthy" % commit
@@ -317,7 +317,7 @@ def _table_is_right(plan: Mapping[str, Any]) -> str:
 
 
 def undo_lines(plan: Mapping[str, Any], commit: str) -> List[str]:
-    """What an undo would do, before what it would lose."""
+    """What an undo would do; shown before the loss."""
     if plan["table"]:
         return ["Operation %(undoes)s is undone: table %(table)s gets back what backup %(backup)s holds." % plan]
     what = {
@@ -335,7 +335,7 @@ def release_alone_lines(commit: str) -> List[str]:
 
 
 def what_next(operation: Operation, way: str, facts: Mapping[str, Any]) -> str:
-    """What a user may want to do after a rollback that succeeded."""
+    """What a user can do after a successful rollback."""
     if operation.kind == "undo":
         again = "this again" if way == TABLE else "this undo"
         return "To undo %s: %s" % (again, Start(Action.UNDO, (Given(Setting.OPERATION, operation.id),)))
@@ -349,22 +349,22 @@ def what_next(operation: Operation, way: str, facts: Mapping[str, Any]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class AfterFailure:
-    """What is to be done after a run of an operation failed, and what to say."""
+    """What to do after a failed run of an operation, and the texts for it."""
 
-    #: stands before the failure
+    #: precedes the error message
     told: str
-    #: a second run finishes the operation, so it is not closed
+    #: a second run completes the operation, so it is not closed
     keep_open: bool = False
-    #: how things are now, and what to do, behind the failure
+    #: the current state, and what to do, after the error message
     stands: str = ""
     next: str = ""
-    #: the release that the database wants, and how that is tried on each host
+    #: the release that the database needs, and the actions to start it on each host
     release: str = ""
     attempt: Sequence[str] = ("start",)
 
 
 def after_failure(operation: Operation, settled: Settled) -> AfterFailure:
-    """By what the server says of the operation."""
+    """From the server's state of the operation."""
     former = operation.former_commit or ""
     table = operation.request.get("scenario") == CORRUPTED_TABLE
     if settled.state == HALF_DONE:

@@ -1,7 +1,7 @@
 # Copyright: the backstop.postgres contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The request of a rollback or undo: made from its plan, and the way back made from it."""
+"""The request of a rollback or undo, made from its plan; and the rollback method, made from the request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .way_release import ReleaseOnly
 from .way_swap import Swap
 from .way_table import Table
 
-#: By which way a change was made that is to be undone.
+#: The class of the method by which a change was made, which knows its undo.
 _MADE_BY: Dict[str, Type[Way]] = {
     SWAPPED: Swap, IN_PLACE: InPlace, TABLE: Table, RELEASE: ReleaseOnly, DOWN_SQL: TakeOut,
 }  # fmt: skip
@@ -39,12 +39,12 @@ _MADE_BY: Dict[str, Type[Way]] = {
 def request_of(
     site: Site, scenario: str, plan: Mapping[str, Any], *, in_place: bool = False, table: Optional[Any] = None
 ) -> Tuple[str, Dict[str, Any]]:
-    """Kind and request of the operation that carries a plan out. Equal requests of a kind are the same operation.
+    """Kind and request of the operation that executes a plan. Equal requests of a kind are the same operation.
 
-    Where the database is as the rollback leaves it already, and no run that was to change it was cut off, only the
+    If the database already has the state after the rollback, and no run that should change it was interrupted, only the
     release changes.
 
-    :param table: for CORRUPTED_TABLE what was asked for: table, backup, mode, where, keys
+    :param table: for CORRUPTED_TABLE the user's parameters: table, backup, mode, where, keys
     """
     if scenario == UNDO:
         return "undo", {"undoes": plan["undoes"]}
@@ -62,7 +62,7 @@ def request_of(
 
 
 def require_carrying(scenario: str, plan: Mapping[str, Any], reapply: str, in_place: bool) -> None:
-    """:raises Refused: rows are to be carried over, and no other database takes over that they could go to"""
+    """:raises Refused: rows are to be carried over, but no other database takes over"""
     if reapply == "off":
         return
     if scenario == COMPLETE and in_place:
@@ -82,15 +82,15 @@ def require_carrying(scenario: str, plan: Mapping[str, Any], reapply: str, in_pl
 
 
 def is_open(site: Site, kind: str, request: Mapping[str, Any]) -> bool:
-    """Whether a run with this request was cut off."""
+    """Whether a run with this request was interrupted."""
     known = open_operations(site.store, site.database)
     return any(one.kind == kind and one.request == request for one in known)
 
 
 def way_of(run: Run, programs: Programs) -> Way:
-    """The way that the operation of this run asks for.
+    """The method that the operation of this run requests.
 
-    :raises Refused: it asks for none
+    :raises Refused: it requests none
     """
     operation = run.operation
     request = operation.request
@@ -125,7 +125,7 @@ def _of_table(request: Mapping[str, Any], facts: Mapping[str, Any]) -> Way:
         request.get("where") or None,
         request.get("keys") or (),
     )
-    # What the plan chose stays, also where a newer backup was made since.
+    # The plan's choice is kept, even if a newer backup was made since.
     return Table(wanted, backup=request.get("backup") or facts.get("backup") or None)
 
 
@@ -139,7 +139,7 @@ def _reverse(run: Run, undone_id: str, programs: Programs) -> Way:
 
 
 def _of_deploy(run: Run, operation: Operation, programs: Programs) -> Way:
-    """What a deploy that failed takes by itself: the first that loses nothing by what is proved."""
+    """The automatic rollback of a failed deploy: the first method that is proved to lose nothing."""
     situation = _after_deploy(run, operation, programs)
     name = choose(situation, AUTOMATIC)
     if name == RELEASE:
@@ -149,7 +149,7 @@ def _of_deploy(run: Run, operation: Operation, programs: Programs) -> Way:
     if name == LEFTOVERS:
         return Leftovers(place, programs, _rehearsed_tables(operation))
     if name == DOWN_SQL:
-        # What is backed up before has the form that the deploy's own backup has.
+        # The emergency backup has the format of the deploy's own backup.
         return TakeOut(place, dataclasses.replace(programs, backup=BackupOptions.of(manifests.load(place))))
     return Swap(place, programs)
 
@@ -161,7 +161,7 @@ def _after_deploy(run: Run, operation: Operation, programs: Programs) -> Situati
         state = read_state(session, programs.prisma(), run.connection.schema)
     proof = operation.facts(DOWN_PROOF)
     return Situation(
-        # Not all were applied: one failed, or the run was cut off before, between or after them.
+        # Not all were applied: one failed, or the run was interrupted before, between or after them.
         unfinished=bool(state.failed or state.pending),
         old_release_works=bool((operation.last(OLD_RELEASE) or {}).get("works")),
         down_proved=bool(proof["proved"]) if proof else None,
@@ -174,7 +174,7 @@ def _backup_of_deploy(run: Run, operation: Operation) -> BackupPlace:
 
 
 def _rehearsed_tables(operation: Operation) -> List[str]:
-    """Tables that the rehearsed migration works on: what differs there after it failed is its own doing, for nobody
-    else was let in."""
+    """Tables that the rehearsed migration changes. After its failure their differences are its own, because no other
+    session could write."""
     rehearsal = operation.facts(REHEARSAL) or {}
     return [name for key in ("added_tables", "changed_rows", "changed_columns") for name in rehearsal.get(key, [])]

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Retired databases: which there are, and dropping those that nobody needs any more.
+"""Retired databases: listing them, and dropping those that are no longer needed.
 
-One is dropped only when its undo window has passed, no operation is open, and a verified dump of this very database
-holds all that it holds: that is compared right before, when nobody but us can get in.
+A database is dropped only when its undo window has passed, no operation is open, and a verified dump of it has the same
+contents. That is compared right before, when no other session can connect.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..store.steps import KEEP, RETIRED_PRUNED, SWAP
 from .closed_database import allow_connections, connect_exclusively, opened
 from .swap import last_swap, undoes
 
-#: Levels of verification that a dump may be asked to have before its database goes.
+#: Levels of verification that can be required of a dump before its database is dropped.
 DUMP_LEVELS = ("readable", "restored")
 DEFAULT_WINDOW_DAYS = 7
 
@@ -47,7 +47,7 @@ class Retired:
     oid: int
     size: int
     accepts_connections: bool
-    #: what retired it; None when no operation of the store did
+    #: the operation that retired it; None if none of the store did
     operation: Optional[Operation]
     retired_at: Optional[datetime.datetime]
     dump: Optional[BackupPlace]
@@ -69,7 +69,7 @@ class Retired:
 
 
 def retired_databases(site: Site, admin: Session) -> List[Retired]:
-    """Those of this database, and those that no operation of the store knows; oldest first."""
+    """Those of this database, and those of unknown operations; oldest first."""
     known = {retired_name(operation.id, str(operation.database)): operation for operation in operations(site.store)}
     identifier = server.identity(admin).system_identifier
     dumps = _dumps_by_oid(site, identifier)
@@ -88,7 +88,7 @@ def retired_databases(site: Site, admin: Session) -> List[Retired]:
 
 
 def summary(site: Site) -> str:
-    """How many retired databases there are, how much disk they occupy and since when, and what drops them."""
+    """Number, size and age of the retired databases, and how to drop them."""
     try:
         with site.administer() as admin:
             found = retired_databases(site, admin)
@@ -104,7 +104,7 @@ def summary(site: Site) -> str:
 
 
 def _when(operation: Optional[Operation]) -> Optional[datetime.datetime]:
-    """When an operation swapped; its journal may lack that line, then when it began."""
+    """When an operation swapped; if its journal lacks that line, when it began."""
     if operation is None:
         return None
     last = operation.last(SWAP) or {"at": operation.began}
@@ -114,7 +114,7 @@ def _when(operation: Optional[Operation]) -> Optional[datetime.datetime]:
 def _dumps_by_oid(site: Site, identifier: str) -> Dict[int, List[manifests.Readable]]:
     """The backups of each database of this server.
 
-    A database keeps its oid through renames, and no other one of the server ever had it while it is there.
+    A database keeps its oid through renames, and the oid is unique on the server while it exists.
     """
     found: Dict[int, List[manifests.Readable]] = {}
     for backup in manifests.readable(site.store.backups()):
@@ -124,7 +124,7 @@ def _dumps_by_oid(site: Site, identifier: str) -> Dict[int, List[manifests.Reada
 
 
 def _best_dump(backups: List[manifests.Readable], since: Optional[datetime.datetime]) -> Optional[BackupPlace]:
-    """The backup of highest level, then the newest, of those that were made after the database was retired."""
+    """The backup with the highest level, then the newest, of those made after the database was retired."""
     best, place = None, None
     for one in backups:
         created = one.manifest.created
@@ -142,11 +142,11 @@ def prune(
     dump: bool = False,
     check: bool = False,
 ) -> List[Dict[str, Any]]:
-    """Drop retired databases that nobody needs any more.
+    """Drop retired databases that are no longer needed.
 
-    :param level: to which a dump must be verified, one of DUMP_LEVELS
-    :param dump: make the dump, verified to that level, where there is none
-    :param check: say what would be done, and do nothing
+    :param level: required level of verification of a dump, one of DUMP_LEVELS
+    :param dump: make a dump, verified to that level, where there is none
+    :param check: only return what would be done
     :returns: facts of each, with ``action`` (kept or dropped) and ``reason``
     """
     with contextlib.ExitStack() as stack:
@@ -154,7 +154,7 @@ def prune(
         found = []
         for one in retired_databases(site, admin):
             if one.accepts_connections and one.operation is not None and not check:
-                # A run that was cut off left it open.
+                # An interrupted run left it open.
                 allow_connections(admin, one.name, False)
             reason = _why_keep(site, admin, one, window_days)
             decided = {"action": "kept", "reason": reason} if reason else _decide(site, admin, one, level, dump, check)
@@ -163,7 +163,7 @@ def prune(
 
 
 def _decide(site: Site, admin: Session, one: Retired, level: str, dump: bool, check: bool) -> Dict[str, Any]:
-    """Drop a database that there is no other reason to keep, when a dump holds what it does."""
+    """Drop a database without other reasons to keep it, if a dump has the same contents."""
     place = one.dump if _reaches(one.dump, level) else None
     if place is None and not dump:
         return {"action": "kept", "reason": "no backup of it is verified to level %s" % level}
@@ -173,7 +173,7 @@ def _decide(site: Site, admin: Session, one: Retired, level: str, dump: bool, ch
         return {"action": "dropped", "reason": what + _told_of_standbys(admin)}
     different = _differences(site, admin, one, place) if place is not None else ["not dumped yet"]
     if different and dump:
-        # There is none, or an older one, or somebody wrote meanwhile.
+        # There is none, or an older one, or something was written meanwhile.
         place = _dump(site, admin, one, level)
         different = _differences(site, admin, one, place)
     if place is None or different:
@@ -190,7 +190,7 @@ def _decide(site: Site, admin: Session, one: Retired, level: str, dump: bool, ch
 
 
 def _told_of_standbys(admin: Session) -> str:
-    """A session that was open there when the name went to another database is in this one still."""
+    """Sessions on standbys stay in a database that lost the live name, until the drop."""
     names = ", ".join(standby.name for standby in replication.standbys(admin))
     return "; sessions in it on standbys (%s) end when they replay the drop" % names if names else ""
 
@@ -220,12 +220,12 @@ def _reaches(place: Optional[BackupPlace], level: str) -> bool:
 
 
 def _inside(site: Site, one: Retired) -> Site:
-    """The library's view of the retired database; no operation, whose scratch databases are about the live one."""
+    """A Site of the retired database; without the operation, whose scratch databases belong to the live one."""
     return dataclasses.replace(site.apart(), connection=site.connection.with_database(one.name))
 
 
 def _dump(site: Site, admin: Session, one: Retired, level: str) -> BackupPlace:
-    """Dump the database into the store. Programs need to connect to it, so it is open meanwhile; see _differences()."""
+    """Dump the database into the store. It is open meanwhile, because programs must connect; see _differences()."""
     inside = _inside(site, one)
     with opened(admin, one.name):
         reach("retired.opened")
@@ -237,8 +237,8 @@ def _dump(site: Site, admin: Session, one: Retired, level: str) -> BackupPlace:
 
 
 def _differences(site: Site, admin: Session, one: Retired, place: BackupPlace) -> List[str]:
-    """What the database holds otherwise than the backup: what pg_dump writes of it, which needs it open; then, when
-    nobody else can be in there, rows and what our queries see."""
+    """The differences of the database from the backup: in pg_dump's output, for which it must be open; then, without
+    other sessions, in rows and in our queries."""
     manifest = manifests.load(place)
     with opened(admin, one.name):
         dumped = catalog_differences(_inside(site, one), manifest, settle=False).objects
@@ -250,16 +250,16 @@ def _differences(site: Site, admin: Session, one: Retired, place: BackupPlace) -
 
 
 def back_up_retired(run: Run, undone: Operation) -> Dict[str, Any]:
-    """Back up the database that an operation retired, before an undo gives it the live name back.
+    """Back up the database that an operation retired, before an undo gives it the live name again.
 
-    What is written to it from then on can so be counted, exactly, when that undo is undone. The application goes on
-    meanwhile. A backup that holds the same, made since it was retired, does as well.
+    So an undo of that undo can count exactly what was written since. The application continues to run meanwhile. An
+    equal backup, made since the database was retired, is used instead.
     """
     operation = run.operation
     done = operation.facts(KEEP) or {}
     newest = last_swap(run)
     if newest is not None and undoes(newest) == undone.id:
-        # By this operation, or by one that was given up after its swap.
+        # By this operation, or by one that was abandoned after its swap.
         return {"changed": False, **done}
     with run.administer() as admin:
         if done and _holds(run, admin, undone, done["backup"]):
@@ -267,7 +267,7 @@ def back_up_retired(run: Run, undone: Operation) -> Dict[str, Any]:
     with journaled_step(run, KEEP) as facts, run.administer() as admin:
         one = _retired_by(run, admin, undone)
         if one.accepts_connections:
-            # A run that was cut off left it open.
+            # An interrupted run left it open.
             allow_connections(admin, one.name, False)
         known = one.dump if one.dump is not None and not _differences(run, admin, one, one.dump) else None
         place = known or _dump(run, admin, one, "readable")
@@ -300,7 +300,7 @@ def _retired_by(site: Site, admin: Session, operation: Operation) -> Retired:
 
 
 def _drop(admin: Session, one: Retired, place: BackupPlace, level: str) -> None:
-    """Drop one database. It accepts no connections, so nobody writes to it after the comparison."""
+    """Drop one database. It accepts no connections, so nothing is written after the comparison."""
     operation = one.operation
     if operation is None or not one.name.startswith(RETIRED_PREFIX):
         raise AssertionError("only a database that an operation retired is ever dropped here")

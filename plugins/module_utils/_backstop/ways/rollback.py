@@ -1,9 +1,9 @@
 # Copyright: the backstop.postgres contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carrying a way back out: prepared while the application runs, applied behind the fence, settled after a kill.
+"""Executing a rollback: prepared while the application runs, applied behind the fence, settled after a kill.
 
-A deploy that goes back, a rollback and an undo are the same call: the operation says which way.
+The automatic rollback of a deploy, a rollback and an undo use the same calls: the operation determines the method.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .choose import DOWN_SQL, IN_PLACE, LEFTOVERS, SWAP, TABLE
 from .request import way_of
 from .way import HALF_DONE, Consent, Outcome, Programs, Ready, Settled, TakeInstead, Way
 
-#: What may have been done in an operation, as the server tells. What took over comes before what was tried first.
+#: What an operation may have done, according to the server. A method that replaced another comes before it.
 _SETTLED: Dict[str, Callable[[Run], Optional[Outcome]]] = {
     SWAP: way_swap.settled,
     IN_PLACE: way_in_place.settled,
@@ -29,7 +29,7 @@ _SETTLED: Dict[str, Callable[[Run], Optional[Outcome]]] = {
 
 
 def prepare(run: Run, programs: Programs, consent: Consent) -> Tuple[Way, Ready, List[str]]:
-    """:returns: the way that is to be taken in the end, what is ready, and why it is another one than was asked for"""
+    """:returns: the final method, what is ready, and why it is not the requested one"""
     way = way_of(run, programs)
     reasons: List[str] = []
     found = way.prepare(run, consent)
@@ -40,7 +40,7 @@ def prepare(run: Run, programs: Programs, consent: Consent) -> Tuple[Way, Ready,
 
 
 def apply(run: Run, programs: Programs, consent: Consent) -> Tuple[Way, Outcome]:
-    """Change the database. A run that was killed is gone on with; one that is done is found so."""
+    """Change the database. A killed run is continued; a finished one is recognised."""
     way = way_of(run, programs)
     found = way.apply(run, consent)
     while isinstance(found, TakeInstead):
@@ -51,7 +51,7 @@ def apply(run: Run, programs: Programs, consent: Consent) -> Tuple[Way, Outcome]
 
 
 def settle(run: Run) -> Settled:
-    """Find out from the server what an operation did, after the process that did it has ended."""
+    """Find out from the server what an operation did, after its process has ended."""
     found: List[Tuple[str, Outcome]] = []
     for name, settled in _SETTLED.items():
         outcome = settled(run)
@@ -62,7 +62,7 @@ def settle(run: Run) -> Settled:
     name, outcome = found[0]
     state = outcome.state
     if name == LEFTOVERS and run.operation.facts(APPLIED) is None:
-        # Its last step was done, and its process ended before it could say so.
+        # Its last step was done, but its process ended before it recorded that.
         state = HALF_DONE
     return Settled(state, name, any(one.changed for _name, one in found))
 
@@ -74,7 +74,7 @@ def drop_left(run: Run) -> List[str]:
 
 
 def facts_of(way: Way, outcome: Outcome) -> Dict[str, Any]:
-    """An outcome as a module returns it."""
+    """An outcome as a module's result."""
     return {
         **outcome.facts,
         "changed": outcome.changed,

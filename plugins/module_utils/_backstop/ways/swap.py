@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The complete revert and its undo: the live name goes to another database; nothing is overwritten.
+"""The complete revert and its undo: the live name is given to another database; nothing is overwritten.
 
-A revert builds a new database from a backup beside the live one. An undo gives the name back to the retired one.
+A revert builds a new database from a backup. An undo gives the name to the retired database again.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from .closed_database import connect_exclusively
 from .handover import attempts
 from .pooled_clients import resume_left_behind, waiting
 
-#: How long to look whether standbys have replayed it. Clients go on meanwhile.
+#: How long to wait until standbys have replayed it. Clients continue meanwhile.
 FOLLOW_SECONDS = 5
 
 
 def kept_sums(operation: Operation, base: Session) -> BaseSums:
-    """Sums of a database that nobody writes to, read while the application runs."""
+    """Sums of a database that is not written to, read while the application runs."""
     oid = server.database_oid(base, base.settings.database)
     return BaseSums(os.path.join(operation.file("base-sums"), str(oid)))
 
@@ -60,7 +60,7 @@ def successor_name(operation: Operation) -> str:
 
 
 def build_successor(run: Run, place: BackupPlace) -> Dict[str, Any]:
-    """Build the database that is to take over, beside the live one; reused when this operation built it already."""
+    """Build the database that is to take over; reused if this operation built it already."""
     operation = run.operation
     with run.administer() as admin:
         built = _already_built(run, admin, operation, place)
@@ -83,7 +83,7 @@ def build_successor(run: Run, place: BackupPlace) -> Dict[str, Any]:
 
 
 def _already_built(site: Site, admin: Session, operation: Operation, place: BackupPlace) -> Optional[Dict[str, Any]]:
-    """Facts of the database that this operation built from the backup; None when there is none."""
+    """Facts of the database that this operation built from the backup; None without one."""
     done, built = operation.facts(BUILD), operation.result(BUILD)
     there = server.database_oid(admin, successor_name(operation))
     if (built.backup, built.oid) == (place.backup_id, there):
@@ -92,7 +92,7 @@ def _already_built(site: Site, admin: Session, operation: Operation, place: Back
 
 
 def swapped(site: Site, admin: Session, operation: Operation) -> bool:
-    """Whether the swap of an operation is in force, told from the databases alone."""
+    """Whether an operation's swap is in force, from the databases alone."""
     return server.database_oid(admin, retired_name(operation.id, site.database)) is not None
 
 
@@ -101,7 +101,7 @@ class _Successor(Protocol):
 
     name: str
     connection_limit: int
-    #: id of the backup that holds what it does, before rows are carried there
+    #: id of the backup with the same contents, before rows are carried there
     backup: Optional[str]
 
     def compared(self, live: Session) -> ContextManager[Loss]:
@@ -132,12 +132,12 @@ class _Built:
 
 @tried_again
 def revert(run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool = False) -> Dict[str, Any]:
-    """Swap in the database that build_successor() made. Counts the loss behind the fence, keeps it, then acts.
+    """Swap in the database that build_successor() made. Counts and keeps the loss behind the fence first.
 
-    :param only_count: refuse what would be refused, while the application still runs, and change nothing
-    :raises Refused: more would be lost than accepted; tells the count for each table, nothing was changed
+    :param only_count: make the same checks while the application still runs, and change nothing
+    :raises Refused: more would be lost than accepted; reports the count for each table, nothing was changed
     """
-    # A build that was cut off leaves a database of this name that is only half of the backup.
+    # An interrupted build leaves an incomplete database with this name.
     run.operation.require([BUILD], "The database is not swapped: the one to take over was not built to its end")
     return _take_over(run, _Built(run, place), policy, only_count=only_count)
 
@@ -180,9 +180,9 @@ def _take_over(run: Run, successor: _Successor, policy: LossPolicy, *, only_coun
 
 
 def _counted_ahead(run: Run, successor: _Successor, acceptance: Acceptance) -> Dict[str, Any]:
-    """What would be lost if nothing more was written.
+    """What would be lost at this moment.
 
-    :raises Refused: it is more than what was accepted
+    :raises Refused: it exceeds what was accepted
     """
     with run.administer() as admin:
         if swapped(run, admin, run.operation):
@@ -194,9 +194,9 @@ def _counted_ahead(run: Run, successor: _Successor, acceptance: Acceptance) -> D
 
 @tried_again
 def settle(run: Run) -> Dict[str, Any]:
-    """Find out from the databases whether this operation's swap is in force, after the process that swaps has ended.
+    """Find out from the databases whether this operation's swap is in force, after its process has ended.
 
-    One that was killed right after its COMMIT did not write so; the journal is made to say what is.
+    If it was killed right after its COMMIT, the journal is completed.
     """
     operation = run.operation
     with exclusive(run), run.administer() as admin:
@@ -227,7 +227,7 @@ def _after_the_fact(site: Site, admin: Session, operation: Operation, retire_as:
 
 
 def undoes(operation: Operation) -> Optional[str]:
-    """The operation that an undo is about; None when it is no undo."""
+    """The operation that an undo reverts; None if it is not an undo."""
     found = operation.request.get("undoes")
     return str(found) if operation.kind == "undo" and found else None
 
@@ -235,7 +235,7 @@ def undoes(operation: Operation) -> Optional[str]:
 def last_swap(site: Site) -> Optional[Operation]:
     """The newest operation whose swap of this database is in force: its retired database exists.
 
-    The one that made the database which is live now comes before newer ones, in case the clock was set back.
+    The operation that made the current database live precedes newer ones, in case the clock was set back.
     """
     with site.administer() as admin:
         live_oid = server.database_oid(admin, site.database)
@@ -246,7 +246,7 @@ def last_swap(site: Site) -> Optional[Operation]:
 
 
 def built_by(site: Site, oid: Optional[int]) -> Optional[Operation]:
-    """The operation that by its journal built this database and made it live; undos only give a name back."""
+    """The operation that built this database and made it live, by its journal; undos only give a name back."""
     found = [
         operation
         for operation in operations_of(site.store, site.database)
@@ -259,10 +259,10 @@ def built_by(site: Site, oid: Optional[int]) -> Optional[Operation]:
 def undo(run: Run, undone: Operation, policy: LossPolicy, *, only_count: bool = False) -> Dict[str, Any]:
     """Give the live name back to the database that another operation retired.
 
-    Lost is what was written since that operation: the live tables are compared with what they held when they took
-    over. After a revert that is its backup; after an undo the one that back_up_retired() made in it.
+    The loss is what was written since that operation: the live tables are compared with their contents when they took
+    over. After a revert that is its backup; after an undo the one that back_up_retired() made.
 
-    :param only_count: as for revert(); what must be restored for it is kept for the undo itself
+    :param only_count: as for revert(); a base restored for it is kept for the undo itself
     """
     with run.administer() as admin:
         in_force = swapped(run, admin, run.operation)
@@ -271,7 +271,7 @@ def undo(run: Run, undone: Operation, policy: LossPolicy, *, only_count: bool = 
         return {"changed": False, **(run.operation.facts(SWAP) or {})}
     newest = last_swap(run)
     if newest and undoes(newest) == undone.id:
-        # By an undo that was given up after its swap, perhaps before it could write so.
+        # By an undo that was abandoned after its swap, perhaps before it could record that.
         settle(run.run(newest))
         return {"changed": False, **(newest.facts(SWAP) or {})}
     if run.connection.database != undone.database:
@@ -316,7 +316,7 @@ class _Retired:
 
 
 def manifest_at_swap(undone: Operation, place: BackupPlace) -> Manifest:
-    """What the live database held when an operation made it live: its backup's contents and what was carried there."""
+    """The contents of the live database when an operation made it live: its backup and the rows carried there."""
     manifest = manifests.load(place)
     tables = (carried_contents(undone) or {"tables": []})["tables"]
     carried = {(entry["schema"], entry["name"]): Digest.from_json(entry["digest"]) for entry in tables}
@@ -330,8 +330,8 @@ def manifest_at_swap(undone: Operation, place: BackupPlace) -> Manifest:
 
 
 class _Base:
-    """What the live database held when it took over: the backup and what was carried over to it, restored again only
-    where digests differ."""
+    """The contents of the live database when it took over: the backup and the rows carried over to it, restored again
+    only if digests differ."""
 
     def __init__(self, run: Run, undone: Operation) -> None:
         self._run = run
@@ -382,7 +382,7 @@ class _Base:
         return "%s.%s" % (self._run.connection.schema, history.TABLE)
 
     def losses(self, live: Session, there: Optional[Session]) -> List[TableLoss]:
-        """:param there: a session in the base, where it was built"""
+        """:param there: a session in the base, if it was built"""
         if there is not None:
             operation = self._run.operation
             return count_losses(live, there, self._known(live), kept_sums(operation, there))

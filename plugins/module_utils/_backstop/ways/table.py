@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Scenario 3: putting a table right from a backup, in one transaction that is proved before its COMMIT.
+"""Scenario 3: restoring a table from a backup, in one transaction that is proved before its COMMIT.
 
-The application may go on: readers are not held up; who writes to the table, or to one that refers to it, waits. Behind
-that lock the table is backed up as it is, its rows are compared with those of the backup, and only rows that differ
-are changed. An undo is the same restore, from the backup that was made of the table before.
+The application may continue: reading is not blocked; writes to the table, or to one that refers to it, wait. Under that
+lock the current table is backed up, its rows are compared with those of the backup, and only differing rows are
+changed. An undo is the same restore, from the backup of the table before.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ _REVERT = remedy("revert completely: %s", Action.COMPLETE)
 
 @dataclasses.dataclass(frozen=True)
 class TableRestoreRequest:
-    """What a person asks for."""
+    """The user's request."""
 
-    #: the table, as a person types its name
+    #: the table's name, as a user types it
     table: str
-    #: ``replace``: the live table becomes the backup's; ``repair``: only the rows of ``where`` and ``keys`` do
+    #: ``replace``: the live table gets the backup's contents; ``repair``: only the rows of ``where`` and ``keys`` do
     mode: str = REPLACE
     where: Optional[str] = None
     keys: Sequence[Any] = ()
-    #: rows that may be deleted because the backup does not have them, and whether a damaged table may be replaced
+    #: how many rows may be deleted because the backup lacks them, and whether a damaged table may be replaced
     policy: LossPolicy = LossPolicy()
     accept_cascade: bool = False
 
@@ -97,9 +97,9 @@ class _Work:
     pairs: List[Pair]
     before: Dict[str, Digest] = dataclasses.field(default_factory=dict)
     found: List[Difference] = dataclasses.field(default_factory=list)
-    #: schema and name of tables that refer to it, however far away
+    #: schema and name of tables that refer to it, directly or indirectly
     referring: Dict[int, Tuple[str, str]] = dataclasses.field(default_factory=dict)
-    #: tables that a cascade emptied of rows; an undo brings their missing rows back
+    #: tables in which a cascade deleted rows; an undo brings these back
     children: List[Pair] = dataclasses.field(default_factory=list)
 
     @property
@@ -121,10 +121,10 @@ class _Work:
 def plan(
     site: Site, wish: TableRestoreRequest, backup_id: Optional[str] = None, *, again: bool = False
 ) -> Dict[str, Any]:
-    """What a restore would do now; without effect.
+    """What a restore would do now; changes nothing.
 
     :param backup_id: the backup; default is the newest verified one that holds the table
-    :param again: act although an earlier operation did the same
+    :param again: act even if an earlier operation did the same
     """
     with site.connect() as session:
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -217,12 +217,12 @@ def _effect_lines(effects: Sequence[Dict[str, Any]]) -> List[str]:
 
 
 def _lacking(work: _Work) -> List[Dict[str, Any]]:
-    """What of other tables went with the rows that come back, and does not come with them."""
+    """Rows of other tables that were deleted with the restored rows, and that are not restored."""
     return lacking_children(work.site, work.session, work.place, work.manifest, work.pairs)
 
 
 def _lacking_ahead(work: _Work) -> List[Dict[str, Any]]:
-    """The same before the lock, for tables of the backup are read for it; what is staged for it goes again."""
+    """The same before the lock, because it reads tables of the backup; its staging tables are removed again."""
     work.session.execute("SAVEPOINT backstop_children")
     try:
         _compare(work)
@@ -241,7 +241,7 @@ def _compare(work: _Work) -> None:
 
 
 def _consent(work: _Work, lost: int) -> None:
-    """:raises Refused: the restore would touch more than was accepted"""
+    """:raises Refused: the restore would affect more than was accepted"""
     effects = work.effects
     refusing = [effect for effect in effects if effect["effect"] == REFUSES]
     if refusing:
@@ -284,9 +284,9 @@ def _shown(effects: Sequence[Dict[str, Any]]) -> str:
 def restore_table(
     site: Site, wish: TableRestoreRequest, backup_id: Optional[str] = None, *, again: bool = False
 ) -> Dict[str, Any]:
-    """Put the table right. A second run finds nothing to do.
+    """Restore the table. A second run finds nothing to do.
 
-    :raises Refused: more would be touched than was accepted; nothing was changed
+    :raises Refused: more would be affected than was accepted; nothing was changed
     """
     if wish.only_reports:
         return plan(site, wish, backup_id)
@@ -295,13 +295,13 @@ def restore_table(
 
 @tried_again
 def undo_table(site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False) -> Dict[str, Any]:
-    """Give a table back what it held before another operation restored it: restore it from the backup made then."""
+    """Give a table its contents before another operation restored it again: from the backup made then."""
     wish, backup_id = _undoing(undone, policy, accept_cascade)
     return _carry_out(site, wish, backup_id, undone, True)
 
 
 def plan_undo_of(site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False) -> Dict[str, Any]:
-    """What undo_table() would find and change; without effect."""
+    """What undo_table() would change; changes nothing."""
     wish, backup_id = _undoing(undone, policy, accept_cascade)
     with site.connect() as session:
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -319,7 +319,7 @@ def plan_undo_of(site: Site, undone: Operation, policy: LossPolicy, accept_casca
 
 
 def _undoing(undone: Operation, policy: LossPolicy, accept_cascade: bool) -> Tuple[TableRestoreRequest, str]:
-    """The wish and the backup by which an operation is undone."""
+    """The request and the backup by which an operation is undone."""
     facts = undone.result(RESTORE_TABLE)
     if not facts.emergency:
         raise Refused(
@@ -337,7 +337,7 @@ def _carry_out(
     with journaled_step(site, RESTORE_TABLE) as facts:
         with site.connect() as session:
             if site.operation is not None:
-                # We hold the operation's lock, so whoever is there under its name belongs to a run that was killed.
+                # We hold the operation's lock, so sessions with its name belong to a killed run.
                 end_backends(session.cursor(), site.session_name)
                 finished = _committed(session, site.operation)
                 if finished is not None:
@@ -350,7 +350,7 @@ def _carry_out(
                 done = None if again else _done_before(site, session, facts)
                 changed = done is None and _act(site, work, undone, facts)
             except BaseException:
-                with contextlib.suppress(BackstopError):  # of a connection that broke
+                with contextlib.suppress(BackstopError):  # the connection may have broken
                     session.execute("ROLLBACK")
                 raise
             session.execute("COMMIT" if changed else "ROLLBACK")
@@ -360,11 +360,11 @@ def _carry_out(
 
 
 def _act(site: Site, work: _Work, undone: Optional[Operation], facts: Dict[str, Any]) -> bool:
-    """Stage, lock, compare, back up, change, prove; False when nothing differs. The caller commits."""
+    """Stage, lock, compare, back up, change, prove; False if nothing differs. The caller commits."""
     # Before the lock: the larger the table, the longer this takes.
     manifests.check_files(work.place, work.manifest)
     stage(site, work.session, work.place, work.manifest, work.pairs)
-    # An undo brings these back itself.
+    # An undo restores these itself.
     lacking = _lacking_ahead(work) if undone is None else []
     _lock(site, work)
     reach("table.locked")
@@ -404,7 +404,7 @@ def _act(site: Site, work: _Work, undone: Optional[Operation], facts: Dict[str, 
 
 
 def _lock(site: Site, work: _Work) -> None:
-    """Nobody writes to the table, or to one whose rows a foreign key would let us touch; readers go on."""
+    """Block writes to the table, and to tables whose rows a foreign key action could change; reading stays possible."""
     relations = {one[2]: one[:2] for one in work.family.relations}
     own = set(relations)
     waiting = [pair.table.oid for pair in work.pairs]
@@ -414,7 +414,7 @@ def _lock(site: Site, work: _Work) -> None:
                 relations[key.oid] = (key.schema, key.table)
                 waiting.append(key.oid)
     work.referring = {oid: names for oid, names in relations.items() if oid not in own}
-    # By oid, so that two of us never wait for each other.
+    # In the order of oids, to avoid deadlocks between two restores.
     listed = ", ".join("ONLY " + qualified(*relations[oid]) for oid in sorted(relations))
     site.progress.phase("waiting for the lock", table=work.family.full_name)
     try:
@@ -430,7 +430,7 @@ def _lock(site: Site, work: _Work) -> None:
 
 
 def _look_for_damage(site: Site, work: _Work, facts: Dict[str, Any]) -> None:
-    """Digest the live table; of one that cannot be read save what can be, and go on only with consent."""
+    """Digest the live table; if it is damaged, save the readable rows, and continue only with consent."""
     for pair in work.pairs:
         try:
             with work.session.savepoint():
@@ -473,7 +473,7 @@ def _damage(work: _Work, error: BackstopError) -> Refused:
 
 
 def _reached(work: _Work) -> List[str]:
-    """Names, quoted, of the tables of which accepted actions touch rows."""
+    """Quoted names of the tables in which accepted actions change rows."""
     if not work.effects:
         return []
     names = {effect["table"] for effect in work.effects}
@@ -487,9 +487,9 @@ def _reached(work: _Work) -> List[str]:
 
 
 def _touched(work: _Work) -> Dict[str, int]:
-    """How many rows of other tables this transaction touched, as the server counted.
+    """How many rows of other tables this transaction changed, by the server's counters.
 
-    :raises BackstopError: it did without consent
+    :raises BackstopError: there were some without consent
     """
     counts = "pg_stat_get_xact_tuples_%s(%d)"
     children = {pair.table.oid for pair in work.children}
@@ -509,7 +509,7 @@ def _touched(work: _Work) -> Dict[str, int]:
 
 
 def _back_up(site: Site, work: _Work, reached: Sequence[str]) -> str:
-    """Back the table up as it is, with all that will be touched, behind the lock: exactly what is there."""
+    """Back up the current table, with all tables that will be changed, under the lock."""
     site.progress.phase("backing up the table as it is", table=work.family.full_name)
     names = [qualified(work.family.schema, work.family.name), *reached]
     place = make_backup(site, "emergency", tables=names)
@@ -528,7 +528,7 @@ def _back_up(site: Site, work: _Work, reached: Sequence[str]) -> str:
 
 
 def _expected(work: _Work) -> Dict[str, Digest]:
-    """What each table must hold afterwards: the backup's rows, or the live ones with the chosen ones exchanged."""
+    """The expected contents of each table: the backup's rows, or the live ones with the chosen ones replaced."""
     if work.wish.mode == REPLACE:
         return {pair.table.full_name: pair.wanted for pair in work.pairs}
     expected = {}
@@ -550,7 +550,7 @@ def _part(session: Session, pair: Pair, source: str, place: str) -> Digest:
 
 
 def _prove(work: _Work, expected: Dict[str, Digest]) -> Dict[str, Any]:
-    """Count, digest, earliest, latest and sums of what is there now, which must be what was wanted."""
+    """Verify count, digest, earliest, latest and sums of the current contents."""
     now: Dict[str, Any] = {}
     summaries = []
     for pair in work.pairs:
@@ -573,7 +573,7 @@ def _prove(work: _Work, expected: Dict[str, Digest]) -> Dict[str, Any]:
 
 
 def _note_commit(site: Site, work: _Work, facts: Dict[str, Any]) -> None:
-    """Write down which transaction it is, so that a later run can ask the server whether it was committed."""
+    """Record the transaction's id, so that a later run can ask the server whether it was committed."""
     facts["database_oid"] = server.database_oid(work.session, site.database)
     if site.operation is not None:
         transaction = transaction_to_ask_for(site, work.session)
@@ -581,7 +581,7 @@ def _note_commit(site: Site, work: _Work, facts: Dict[str, Any]) -> None:
 
 
 def _committed(session: Session, operation: Operation) -> Optional[Dict[str, Any]]:
-    """Facts of this operation's transaction when the server says that it was committed."""
+    """Facts of this operation's transaction if the server reports that it was committed."""
     for entry in reversed(operation.journal()):
         if entry["step"] == RESTORE_TABLE and entry["event"] == "committing":
             if session.value("SELECT pg_xact_status(%s::text::xid8)", (entry["transaction"],)) != "committed":
@@ -595,9 +595,9 @@ def _committed(session: Session, operation: Operation) -> Optional[Dict[str, Any
 
 
 def _lost(site: Site, work: _Work, undone: Optional[Operation]) -> int:
-    """How many rows go that the restore is not meant to take away.
+    """How many rows are lost unintentionally.
 
-    Of a restore: rows that the backup does not have. Of an undo: what was written since the operation that is undone.
+    For a restore: rows that the backup does not have. For an undo: rows written since the undone operation.
     """
     if undone is None:
         return sum(difference.newer for difference in work.found)
@@ -615,7 +615,7 @@ def _lost(site: Site, work: _Work, undone: Optional[Operation]) -> int:
 
 
 def _written_since(session: Session, pair: Pair, source: Pair) -> int:
-    """Live rows that would go and are not what the undone operation put there, and rows that were deleted since."""
+    """Number of live rows to delete that the undone operation did not put there, and of rows deleted since."""
     text, known = digests.row_expression(pair.columns, "r__"), digests.row_expression(pair.columns, "k__")
     written = session.value(
         "SELECT count(*) FROM %s r__ JOIN %s d__ ON r__.ctid = d__.live WHERE NOT EXISTS (SELECT FROM %s k__ WHERE %s)"
@@ -630,7 +630,7 @@ def _written_since(session: Session, pair: Pair, source: Pair) -> int:
 
 
 def _pair_children(site: Site, work: _Work) -> None:
-    """The tables that the undone operation's cascade deleted rows of: what they lack comes back, nothing else."""
+    """Tables in which the undone operation's cascade deleted rows: only their missing rows are restored."""
     own = {(pair.table.schema, pair.table.name) for pair in work.pairs}
     others = [entry for entry in work.manifest.tables if (entry.schema, entry.name) not in own]
     known = {table.full_name: table for table in catalog.tables(work.session)}
@@ -655,7 +655,8 @@ def table_operations(site: Site) -> List[Operation]:
 
 
 def _done_before(site: Site, session: Session, facts: Dict[str, Any]) -> Optional[Operation]:
-    """The operation that did the very same to this table, when nothing was done to it since and it was not undone."""
+    """The operation that did exactly the same to this table, if the table was not restored again since, nor the restore
+    undone."""
     found = [
         operation
         for operation in table_operations(site)
@@ -671,7 +672,7 @@ def _done_before(site: Site, session: Session, facts: Dict[str, Any]) -> Optiona
 
 
 def undoable_table_operations(site: Site) -> List[Operation]:
-    """The newest restore of each table of the live database, where a backup of what was before was made."""
+    """The newest restore of each table of the live database, if a backup of the table before was made."""
     with site.connect() as session:
         oid = server.database_oid(session, site.database)
     newest = {operation.result(RESTORE_TABLE).table: operation for operation in table_operations(site)}
@@ -683,10 +684,10 @@ def undoable_table_operations(site: Site) -> List[Operation]:
 
 
 def plan_table_undo(site: Site, operation_id: Optional[str], since: Optional[str] = None) -> Optional[Dict[str, Any]]:
-    """Which restore of a table an undo would undo; None when it would undo something else.
+    """The restore of a table that an undo would revert; None if it would revert another change.
 
-    :param operation_id: default is the newest, unless that is an undo already; of each table only the newest can be
-    :param since: without an id, only what began after this moment counts
+    :param operation_id: default is the newest, unless that is an undo; of each table only the newest can be undone
+    :param since: without an id, only operations that began after this time count
     """
     done = table_operations(site)
     if operation_id:

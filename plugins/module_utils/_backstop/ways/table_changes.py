@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Making a live table equal to staged rows: only rows that differ are touched, and rows of other tables are not.
+"""Making a live table equal to staged rows: only differing rows are changed, and no rows of other tables.
 
-Two rows that swapped a unique value cannot be updated one after the other. A row that nobody refers to is deleted and
-inserted again; one that others refer to first gives its value up for another that is free, because deleting it would
-set ON DELETE actions off. A foreign key on such a value is deferred meanwhile.
+Two rows that swapped a unique value cannot be updated one after the other. A row to which no other refers is deleted
+and inserted again. A row with references first gets another free value instead, because deleting it would trigger ON
+DELETE actions. Foreign keys on such a value are deferred meanwhile.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .table_comparison import Pair
 
 
 def apply(session: Session, pair: Pair) -> None:
-    """Delete, update and insert what the pair's ``difference`` says; triggers of the users do not fire.
+    """Delete, update and insert according to the pair's ``difference``; the users' triggers do not fire.
 
     The caller holds the locks, and proves the result.
     """
@@ -53,14 +53,14 @@ def apply(session: Session, pair: Pair) -> None:
 
 @dataclasses.dataclass
 class _Plan:
-    #: columns whose values must not be met twice while rows are being updated, with the value that is free for each
+    #: columns with unique values that could collide during the update, with a free value for each
     parked: Dict[str, str]
     #: foreign keys to be checked at the end
     deferred: List[references.ForeignKey]
 
 
 def _plan(session: Session, pair: Pair) -> _Plan:
-    """Tell the rows that can be updated at once from those that cannot."""
+    """Separate the rows that can be updated directly from the others."""
     columns = {column.name: column for column in references.columns(session, pair.table.oid)}
     indexes = [
         index
@@ -70,7 +70,7 @@ def _plan(session: Session, pair: Pair) -> _Plan:
     fixed = [name for name in pair.writable if columns[name].always_identity]
     watched = sorted({name for index in indexes for name in index.columns} | set(fixed))
     own_keys = references.foreign_keys_of(session, pair.table.oid)
-    # A row may come to refer to one of this table that is inserted later.
+    # A row may refer to one of this table that is inserted later.
     deferred = [key for key in own_keys if key.target == pair.table.oid and not key.deferrable]
     parked: Dict[str, str] = {}
     if watched and _mark_moving(session, pair, watched):
@@ -87,7 +87,8 @@ def _plan(session: Session, pair: Pair) -> _Plan:
 
 
 def _mark_moving(session: Session, pair: Pair, watched: Sequence[str]) -> bool:
-    """Mark changed rows whose watched values differ: ``replace``, or ``park`` where others refer to them, if any."""
+    """Mark changed rows whose watched values differ: ``replace``, or ``park`` if others refer to them; True if any is
+    parked."""
     source = "%s l__, %s s__" % (pair.live, pair.stage)
     _execute(
         session,
@@ -96,7 +97,7 @@ def _mark_moving(session: Session, pair: Pair, watched: Sequence[str]) -> bool:
         % (pair.difference, source, digests.row_expression(watched, "l__"), digests.row_expression(watched, "s__")),
     )
     for key in references.foreign_keys_to(session, pair.table.oid):
-        # A row of the table itself may come to refer to it before it goes.
+        # Staged rows of the table itself may refer to it too.
         sources = [key.source] + [pair.stage] * (key.oid == pair.table.oid)
         for source in sources:
             _execute(
@@ -114,7 +115,7 @@ def _free_value(
     columns: Dict[str, references.Column],
     own_keys: Sequence[references.ForeignKey],
 ) -> Dict[str, str]:
-    """A column of an index, and an expression over ``n__`` for values of it that no row has."""
+    """A column of an index, and an expression over ``n__`` for values that no row has."""
     referring: Set[str] = {name for key in own_keys for name in key.columns}
     candidates = [
         columns[name]
@@ -160,7 +161,7 @@ def _value_beside(pair: Pair, column: references.Column) -> str:
 
 
 def _refuse_fixed(session: Session, pair: Pair, fixed: Sequence[str]) -> None:
-    """A column GENERATED ALWAYS AS IDENTITY cannot be updated, and its row cannot be deleted and inserted."""
+    """Refuse parked rows with changes in a column GENERATED ALWAYS AS IDENTITY, which cannot be updated."""
     if fixed and session.value(
         "SELECT EXISTS (SELECT FROM %s d__ JOIN %s l__ ON l__.ctid = d__.live JOIN %s s__ ON s__.ctid = d__.staged"
         " WHERE d__.how = 'park' AND %s IS DISTINCT FROM %s)"
@@ -183,7 +184,7 @@ def _refuse_fixed(session: Session, pair: Pair, fixed: Sequence[str]) -> None:
 
 
 def _execute(session: Session, sql: str) -> int:
-    """Run a statement on the live table; what a constraint says is told as what it means here."""
+    """Run a statement on the live table; constraint errors get a hint for this case."""
     try:
         return session.execute(sql)
     except BackstopError as error:
@@ -251,7 +252,7 @@ def _insert(session: Session, pair: Pair) -> None:
 
 @contextlib.contextmanager
 def _triggers_off(session: Session, pair: Pair) -> Iterator[None]:
-    """Each trigger comes back as it was: ENABLE TRIGGER USER would switch on those that were off before."""
+    """Disable triggers, then restore each one's state: ENABLE TRIGGER USER would enable those that were disabled."""
     table = "ALTER TABLE ONLY %s " % qualified(pair.table.schema, pair.table.name)
     triggers = references.live_triggers(session, pair.table.oid)
     for name, _back in triggers:
@@ -263,7 +264,7 @@ def _triggers_off(session: Session, pair: Pair) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _deferred(session: Session, pair: Pair, keys: Sequence[references.ForeignKey]) -> Iterator[None]:
-    """Check the foreign keys at the end; those that cannot be deferred are made so meanwhile (readers wait then)."""
+    """Defer the foreign keys to the end; those that are not deferrable are altered meanwhile (which blocks readers)."""
     table = "ALTER TABLE ONLY %s ALTER CONSTRAINT %%s " % qualified(pair.table.schema, pair.table.name)
     for key in keys:
         _execute(session, table % quote_identifier(key.name) + "DEFERRABLE")
@@ -274,7 +275,7 @@ def _deferred(session: Session, pair: Pair, keys: Sequence[references.ForeignKey
 
 
 def advance_sequences(session: Session, pairs: Sequence[Pair], sequences: Sequence[OwnedSequence]) -> List[str]:
-    """Set each sequence at least as far as its column, so that it gives no number out again; those that were behind."""
+    """Advance each sequence to at least its column's values, so that none is returned again; the advanced ones."""
     advanced = []
     for sequence in sequences:
         furthest = "max" if sequence.increment > 0 else "min"

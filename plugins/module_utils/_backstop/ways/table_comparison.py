@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One live table beside the rows that a backup has of it: what differs, and what putting it right would touch.
+"""Comparing one live table with the rows of a backup: the differences, and the effects of a restore.
 
-The backup's rows are staged in a temporary table, proved to be those of the manifest, and compared with the live ones.
-All of it happens in the transaction that the caller has open, and goes with it.
+The backup's rows are loaded into a temporary table, proved to be those of the manifest, and compared with the live
+ones. All of this happens in the caller's open transaction, and ends with it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest, TableEntry
 
-#: Keys of differing rows that a report shows, of each kind.
+#: Number of keys of differing rows in a report, for each kind.
 SAMPLES = 5
-#: What a foreign key does to the rows that refer to one that goes, or whose value changes.
+#: Effects of a foreign key on rows that refer to a deleted row, or to a changed value.
 _ON_DELETE = {"c": "deletes rows", "n": "sets columns to NULL", "d": "sets columns to their default"}
 _ON_UPDATE = {**_ON_DELETE, "c": "follows the new value"}
 REFUSES = "refuses"
@@ -42,19 +42,19 @@ class Pair:
     """A live table, and the backup's rows of it in a temporary table."""
 
     table: Table
-    #: the table's place in the manifest; None for a partition that the backup does not know
+    #: the table's entry in the manifest; None for a partition that the backup does not have
     entry: Optional[TableEntry]
-    #: temporary tables: the backup's rows, and what differs
+    #: temporary tables: the backup's rows, and the differences
     stage: str
     difference: str
     #: columns in the order of the digests
     columns: List[str]
-    #: live rows that cannot be read, by their place in the table
+    #: ctids of live rows that cannot be read
     unreadable: List[str] = dataclasses.field(default_factory=list)
 
     @property
     def live(self) -> str:
-        """What to read the live rows from; to write them is for ``target``."""
+        """The FROM item for reading the live rows; use ``target`` to write them."""
         return self.table.source
 
     @property
@@ -63,7 +63,7 @@ class Pair:
 
     @property
     def wanted(self) -> Digest:
-        """What the backup has of it."""
+        """The backup's digest of the table."""
         return self.entry.digest if self.entry else Digest(0, "0")
 
     @property
@@ -130,10 +130,10 @@ class Difference:
 
 
 def pair_up(family: TableFamily, manifest: Manifest, prefix: str = "") -> List[Pair]:
-    """The live tables of a family, each with its place in the manifest.
+    """The live tables of a family, each with its entry in the manifest.
 
-    :param prefix: tells the temporary tables from those of another backup
-    :raises Refused: the backup has nothing of them, or not the columns that they have
+    :param prefix: distinguishes the temporary tables from those of another backup
+    :raises Refused: the backup does not have them, or has other columns
     """
     pairs = []
     for number, table in enumerate(family.leaves):
@@ -157,7 +157,7 @@ def pair_up(family: TableFamily, manifest: Manifest, prefix: str = "") -> List[P
 
 
 def _partitions_of(family: TableFamily, manifest: Manifest) -> Set[str]:
-    """Full names of the tables that were the family's partitions when the backup was made."""
+    """Full names of the family's partitions when the backup was made."""
     if not family.partitioned:
         return set()
     parents = {family.full_name}
@@ -264,11 +264,11 @@ def _prove_stage(session: Session, pair: Pair, place: BackupPlace) -> None:
 
 
 def compare(session: Session, pair: Pair, condition: Optional[str] = None) -> Difference:
-    """Find the rows that differ; they are in the pair's temporary table ``difference`` then.
+    """Find the differing rows; they are then in the pair's temporary table ``difference``.
 
     :param condition: only rows that meet it, in the live table or in the backup
     """
-    # live and staged are the places (ctid) of a row, or NULL; nobody else writes to either table meanwhile.
+    # live and staged are the ctid of a row, or NULL; no other session writes to either table meanwhile.
     session.execute(
         "CREATE TEMPORARY TABLE %s ON COMMIT DROP AS %s"
         % (pair.difference.split(".", 1)[1], _by_key(session, pair) if pair.table.key else _as_multisets(pair))
@@ -315,7 +315,7 @@ def _by_key(session: Session, pair: Pair) -> str:
 
 
 def _as_multisets(pair: Pair) -> str:
-    """A table without key: of equal rows as many as one side has more."""
+    """A table without key: of equal rows, the surplus of one side."""
     numbered = (
         "SELECT place__, text__, row_number() OVER (PARTITION BY text__) AS number__"
         " FROM (SELECT r__.ctid AS place__, %s AS text__ FROM %s r__) t__"
@@ -350,7 +350,7 @@ def _samples(session: Session, pair: Pair, kind: str) -> List[Dict[str, Any]]:
 
 
 def effects(session: Session, pair: Pair) -> List[Dict[str, Any]]:
-    """What foreign keys would do to rows of other tables, were the live table made equal; only what would happen."""
+    """Effects of foreign keys on rows of other tables if the live table were made equal; only those with rows."""
     found: List[Dict[str, Any]] = []
     for key in references.foreign_keys_to(session, pair.table.oid):
         for event, actions, rows in (
@@ -379,7 +379,7 @@ def _other_value(key: references.ForeignKey) -> str:
 
 
 def _referring(session: Session, pair: Pair, key: references.ForeignKey, condition: str) -> int:
-    """How many rows refer to live rows that meet a condition; of the table itself only those that stay as they are."""
+    """Number of rows that refer to live rows with a condition; of the table itself only those that stay unchanged."""
     itself = " AND NOT EXISTS (SELECT FROM %s x__ WHERE x__.live = c__.ctid)" % pair.difference
     return int(
         session.value(
@@ -398,14 +398,14 @@ def _referring(session: Session, pair: Pair, key: references.ForeignKey, conditi
     )
 
 
-# Which rows
+# Selecting rows
 
 
 def selection(table: Table, where: Optional[str], keys: Sequence[Any]) -> Optional[str]:
-    """The condition on the rows of a repair; None for all rows.
+    """The condition for the rows of a repair; None for all rows.
 
     :param where: a condition in SQL
-    :param keys: keys of rows: values of the one key column, or mappings of the key's columns to values
+    :param keys: keys of rows: values of the single key column, or mappings of key columns to values
     """
     conditions = [_condition(where)] if where else []
     if keys:
@@ -415,7 +415,7 @@ def selection(table: Table, where: Optional[str], keys: Sequence[Any]) -> Option
 
 @contextlib.contextmanager
 def _condition_errors(table: Table) -> Iterator[None]:
-    """The server reads the user's condition: its errors are about data, syntax and names."""
+    """The server parses the user's condition; its errors can be about data, syntax and names."""
     try:
         yield
     except BackstopError as error:
@@ -473,7 +473,7 @@ def _key_values(key: Tuple[str, ...], given: Any) -> List[Any]:
 
 
 def _literal(value: Any) -> str:
-    # A literal of no type takes that of the column.
+    # An untyped literal gets the type of the column.
     return quote_literal(str(value).lower() if isinstance(value, bool) else str(value)).strip()
 
 
@@ -489,7 +489,7 @@ def holds(manifest: Manifest, family: TableFamily) -> bool:
 def newest_backup_with(site: Site, family: TableFamily) -> BackupPlace:
     """The newest verified backup of this database that holds a table.
 
-    Emergency backups are left out: they are of what was thought to be bad.
+    Emergency backups are excluded: they contain data that was considered bad.
     """
     found: List[Tuple[str, BackupPlace]] = []
     for backup in manifests.readable(site.store.backups()):

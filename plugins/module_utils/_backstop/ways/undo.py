@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an undo undoes. Only the newest change of the database and the release can be undone, and the newest restore of
-each table. An undo is a change like any other: by its id it can be undone too.
+"""What an undo reverts. Only the newest change of the database and the release can be undone, and the newest restore
+of each table. An undo is a change like any other, so it can be undone too, by its id.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .way import Change
 
 #: The scenario of an undo.
 UNDO = "undo"
-#: By what an operation changed the database or the release.
+#: How an operation changed the database or the release.
 SWAPPED, IN_PLACE_METHOD, CODE_ONLY, DROP, TABLE = "swap", "in_place", "code_only", "drop", "table"
 
 
 def change_of(site: Site, operation: Operation) -> Change:
-    """By what an operation changed the database or the release.
+    """How an operation changed the database or the release.
 
     :raises Refused: it changed neither
     """
@@ -40,17 +40,17 @@ def change_of(site: Site, operation: Operation) -> Change:
         if operation.facts(step) is not None:
             return Change(operation, method)
     with site.administer() as admin:
-        # One that was killed right after its COMMIT did not write so.
+        # If it was killed right after its COMMIT, the journal lacks it.
         if swapped(site, admin, operation):
             return Change(operation, SWAPPED)
     raise _changed_nothing(site, operation)
 
 
 def plan_undo(site: Site, operation_id: Optional[str]) -> Dict[str, Any]:
-    """Which operation an undo would undo, and how.
+    """Which operation an undo would revert, and how.
 
-    :param operation_id: the one that is meant; default is the newest change, unless that is an undo already
-    :returns: ``needed`` is False when it was undone already, then ``undone_by`` tells by what. ``method`` is ``swap``,
+    :param operation_id: the operation; default is the newest change, unless that is an undo
+    :returns: ``needed`` is False if it was undone already, then ``undone_by`` names the undo. ``method`` is ``swap``,
         ``in_place``, after a rollback of the code alone ``code_only``, or ``table``: then ``table`` names it
     :raises Refused: it cannot be undone; names what can be
     """
@@ -70,7 +70,7 @@ def plan_undo(site: Site, operation_id: Optional[str]) -> Dict[str, Any]:
     _require_no_deploy_since(site, source)
     undone = newest is not None and newest.undoes == source.id
     return {
-        # Of the release alone it is seen on the hosts whether it must change.
+        # For the release alone, the hosts show whether it must change.
         "needed": not undone and source.method != CODE_ONLY,
         "method": source.method,
         "undoes": source.id,
@@ -82,7 +82,7 @@ def plan_undo(site: Site, operation_id: Optional[str]) -> Dict[str, Any]:
 
 
 def loss_of_undo(site: Site, plan: Dict[str, Any], options: Options = DEFAULTS) -> Dict[str, Any]:
-    """What an undo would lose now: ``losses`` and ``report`` as of a plan. The undo itself counts exactly.
+    """What an undo would lose now: ``losses`` and ``report`` as in a plan. The undo itself counts exactly.
 
     :param plan: of plan_undo()
     """
@@ -123,7 +123,7 @@ def newest_change(site: Site) -> Optional[Change]:
 
 
 def _last_code_change(site: Site) -> Optional[Operation]:
-    """The newest rollback or undo that changed the release and left the database alone."""
+    """The newest rollback or undo that changed only the release, not the database."""
     found = [
         operation
         for operation in operations_of(site.store, site.database)
@@ -156,9 +156,9 @@ def _load(site: Site, operation_id: str) -> Operation:
 
 
 def _source(site: Site, named: Optional[Operation], newest: Optional[Change]) -> Change:
-    """The change that is to be undone.
+    """The change to undo.
 
-    :raises Refused: it is not in force, or another one came after it
+    :raises Refused: it is not in force, or there was another one since
     """
     if named is None and newest is None:
         raise Refused(
@@ -217,7 +217,7 @@ def _changed_nothing(site: Site, named: Operation) -> Refused:
 
 
 def _require_no_deploy_since(site: Site, source: Change) -> None:
-    """A deploy that ended well is what people want now; taking back what came before it would take it away too."""
+    """A later successful deploy must not be lost: undoing an earlier change would revert it too."""
     later = [
         operation.id
         for operation in operations_of(site.store, site.database)
@@ -232,7 +232,7 @@ def _require_no_deploy_since(site: Site, source: Change) -> None:
 
 
 def what_can_be_undone(site: Site) -> str:
-    """All that can be undone now, as a sentence for people."""
+    """Everything that can be undone now, as a sentence for users."""
     newest = newest_change(site)
     found = [] if newest is None or newest.method == DROP else [newest]
     found += [Change(operation, TABLE) for operation in undoable_table_operations(site)]

@@ -1,9 +1,9 @@
 # Copyright: the backstop.postgres contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every way back is: it is planned, prepared while the application runs, applied behind the fence, found in force
-after a kill, and undone. One file for each way, ``way_*.py``; request.py makes one of an operation's request, and
-rollback.py carries it out.
+"""The common interface of rollback methods: planned, prepared while the application runs, applied behind the fence,
+recognised after a kill, and undone. One file for each, ``way_*.py``; request.py creates one from an operation's
+request, and rollback.py executes it.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from ..site import Run
 from ..store.operation import Operation
 from .swap import undoes
 
-#: How an operation stands, as it is found after a failure.
+#: The state of an operation after a failure.
 IN_FORCE, HALF_DONE, AS_BEFORE = "in_force", "half_done", "as_before"
 
 
 @dataclasses.dataclass(frozen=True)
 class Consent:
-    """What the user accepts; without it a rollback that would do this is refused, and nothing is changed."""
+    """What the user accepts; a rollback that would do more is refused, and nothing is changed."""
 
     policy: LossPolicy = LossPolicy()
     #: foreign keys may delete or change rows of other tables
     cascade: bool = False
-    #: what an earlier operation did already is done once more
+    #: repeat what an earlier operation did already
     again: bool = False
-    #: a restore in place of down-SQL that is not proved
+    #: a restore instead of down-SQL that is not proved
     restore: bool = True
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Consent":
-        """By the names that options have."""
+        """From the options, by their names."""
         policy = LossPolicy(
             given["accept_lost_rows"],
             given["accept_lost_objects"],
@@ -54,25 +54,25 @@ def _no_prisma() -> Prisma:
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """What a way back needs of the releases, and what was given for it."""
+    """What a rollback needs of the releases, and the user's settings for it."""
 
-    #: makes the Prisma of the release whose migrations are in the database
+    #: creates the Prisma CLI of the release whose migrations are in the database
     prisma: Callable[[], Prisma] = _no_prisma
-    #: directory of the release from before them
+    #: directory of the release before them
     old_project: Optional[str] = None
-    #: SQL that leads back, or the file with it
+    #: down-SQL, or its file
     down_sql: Optional[str] = None
     down_sql_file: Optional[str] = None
-    #: the form of a backup of the database as it is
+    #: the format of a backup of the current database
     backup: BackupOptions = dataclasses.field(default_factory=BackupOptions)
-    #: seconds for sessions to end by themselves
+    #: how long to wait for sessions to end by themselves, in seconds
     wait: float = 30
-    #: back up the retired database that an undo brings back, so that the undo can be undone
+    #: back up the retired database before an undo makes it live again, so that the undo can be undone
     keep_retired: bool = True
 
     @classmethod
     def of(cls, given: Mapping[str, Any], prisma: Callable[[], Prisma]) -> "Programs":
-        """By the names that options have."""
+        """From the options, by their names."""
         return cls(
             prisma if given["project"] else _no_prisma,
             given["old_project"],
@@ -86,17 +86,17 @@ class Programs:
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
-    """All is built and proved that can be while the application runs; and what would be lost now was accepted."""
+    """Everything possible was built and proved while the application runs; the current loss was accepted."""
 
     changed: bool
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    #: short lines for people
+    #: short lines for users
     story: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class TakeInstead:
-    """Another way has to be taken, and why; nothing in the live database was changed."""
+    """Another method must be used, and why; nothing in the live database was changed."""
 
     way: "Way"
     why: str
@@ -104,13 +104,13 @@ class TakeInstead:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The database is what the way wants it to be, or, half done, on the way there."""
+    """The method changed the database completely or, if half done, in part."""
 
     changed: bool
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    #: short lines for people
+    #: short lines for users
     story: Sequence[str] = ()
-    #: how the database stands now, as the end of a sentence
+    #: the state of the database, as the end of a sentence
     database: str = "was not changed"
     #: IN_FORCE or HALF_DONE
     state: str = IN_FORCE
@@ -118,17 +118,17 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Settled:
-    """How an operation stands after a run of it failed."""
+    """The state of an operation after a failed run."""
 
     state: str = AS_BEFORE
-    #: name of the way that is in force or half done
+    #: name of the method that is in force or half done
     way: Optional[str] = None
     changed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """An operation whose change is in force, and the name of the way by which it changed."""
+    """An operation whose change is in force, and the name of its method."""
 
     operation: Operation
     method: str
@@ -139,7 +139,7 @@ class Change:
 
     @property
     def undoes(self) -> Optional[str]:
-        """The operation that it undid; None when it is no undo."""
+        """The operation that it undid; None if it is not an undo."""
         return undoes(self.operation)
 
     @property
@@ -150,25 +150,25 @@ class Change:
         return "%s (%s)" % (self.id, self.what)
 
 
-#: Why a change cannot be undone by itself, and what to do.
+#: Why a change cannot be undone automatically, and what to do.
 Refusal = Refused
 
 
 class Way(Protocol):
-    """A way back, made of what an operation asks for."""
+    """A rollback method with the parameters of an operation."""
 
     #: one of the names in choose.py
     name: str
     stops_application: bool
 
     def prepare(self, run: Run, consent: Consent) -> Union[Ready, TakeInstead]:
-        """Build and prove while the application runs, and refuse a loss that is not accepted before anything stops."""
+        """Build and prove while the application runs; refuse a loss that is not accepted before anything stops."""
 
     def apply(self, run: Run, consent: Consent) -> Union[Outcome, TakeInstead]:
-        """Change the database, nobody else being at work in it. A second time it finds that it is done."""
+        """Change the database while no other session works in it. A second call finds that it is done."""
 
     def settle(self, run: Run) -> Optional[Outcome]:
-        """What the server says of a run that was killed; the journal is made to say it. None: nothing was changed."""
+        """The server's state after a killed run; completes the journal. None: nothing was changed."""
 
     @staticmethod
     def reverse(change: Change, programs: Programs) -> Union["Way", Refusal]:
@@ -176,5 +176,5 @@ class Way(Protocol):
 
 
 def facts_without_own(facts: Mapping[str, Any]) -> Dict[str, Any]:
-    """The facts of a result, without what only says whether it was done now."""
+    """The facts of a result, without the one that only shows whether it was done now."""
     return {key: value for key, value in facts.items() if key != "changed"}

@@ -1,9 +1,9 @@
 # Copyright: the backstop.postgres contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way back that takes an applied migration out of the live database by SQL that a copy of it proved.
+"""The rollback that reverts an applied migration in the live database by SQL that was proved on a copy.
 
-Without a proof the backup is restored instead, where that is accepted.
+Without a proof the backup is restored instead, if that is accepted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .way_swap import Swap, lost_lines
 
 @dataclasses.dataclass(frozen=True)
 class TakeOut:
-    """Run down-SQL that is proved."""
+    """Run proved down-SQL."""
 
     #: the backup from before the migration
     place: BackupPlace
@@ -69,8 +69,8 @@ class TakeOut:
         return _outcome(run, take_out(run, consent.policy))
 
     def _renew_backup(self, run: Run) -> None:
-        """The emergency backup must hold all that is there now. A deploy that goes back has made none, a rollback did
-        before the application stopped."""
+        """The emergency backup must equal the current database. The automatic rollback of a deploy has made none; a
+        rollback made one before the application stopped."""
         operation = run.operation
         known = operation.facts(EMERGENCY_BACKUP) if operation.kind == "rollback" else None
         if known is None or not fence(run, run.store.find_backup(known["backup"]), self.programs.wait)["same"]:
@@ -95,7 +95,7 @@ def settled(run: Run) -> Optional[Outcome]:
 
 
 def _back_up(run: Run, programs: Programs) -> BackupPlace:
-    """A backup of the database as it is, with the release that runs on it."""
+    """A backup of the current database, with the running release."""
     operation = run.operation
     commit = operation.request.get("commit") if operation.kind == "deploy" else operation.former_commit
     folder = programs.prisma().project.migrations()

@@ -1,7 +1,7 @@
 # Copyright: the backstop.postgres contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way back within the live database, in one transaction; for servers where no second database may be made."""
+"""The rollback within the live database, in one transaction; for servers where no second database may be created."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .way_swap import lost_lines
 
 @dataclasses.dataclass(frozen=True)
 class InPlace:
-    """Make the live database what a backup says, or what it was before another operation did."""
+    """Restore the live database to a backup, or to its contents before another operation."""
 
-    #: exactly one of both
+    #: exactly one of the two
     place: Optional[BackupPlace] = None
     undone: Optional[Operation] = None
 

@@ -1,9 +1,9 @@
 # Copyright: the backstop.postgres contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way back from a migration that failed or was cut off: what it left is taken out, and it is marked as rolled back.
+"""The rollback of a failed or interrupted migration: its leftovers are dropped, and it is marked as rolled back.
 
-Where it did more than add objects, the backup is restored instead.
+If it did more than add objects, the backup is restored instead.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .way_swap import Swap
 
 @dataclasses.dataclass(frozen=True)
 class Leftovers:
-    """Take out what a migration left that did not come to its end."""
+    """Drop the leftovers of an unfinished migration."""
 
     place: BackupPlace
     programs: Programs
-    #: tables that the migration works on, whose differences are its own doing
+    #: tables that the migration changes, whose differences are its own
     migrated_tables: Sequence[str] = ()
 
     name = LEFTOVERS
@@ -50,7 +50,7 @@ class Leftovers:
         return _outcome(run, facts["changed"], facts)
 
     def _is_out(self, run: Run) -> bool:
-        """Whether an earlier run took it out; the application may have written since."""
+        """Whether an earlier run dropped them; the application may have written since."""
         operation = run.operation
         if operation.last(CLEAN) is None and operation.last(RESOLVE) is None:
             return False
@@ -70,7 +70,7 @@ class Leftovers:
 
 
 def settled(run: Run) -> Optional[Outcome]:
-    """A clean-up that began is half done until what became of it is in the journal."""
+    """A clean-up that began is half done until its result is in the journal."""
     operation = run.operation
     resolve, clean = operation.last(RESOLVE), operation.last(CLEAN)
     if resolve is not None and resolve["event"] == "done":

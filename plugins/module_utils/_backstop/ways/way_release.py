@@ -1,7 +1,7 @@
 # Copyright: the backstop.postgres contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way back that leaves the database alone: only the release changes. Whether it did, the hosts tell."""
+"""The rollback of the release alone, without the database. The hosts show whether it changed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .way import Change, Consent, Outcome, Programs, Ready, Refusal, TakeInstead
 
 @dataclasses.dataclass(frozen=True)
 class ReleaseOnly:
-    """The former release on the schema that is there."""
+    """The former release on the current schema."""
 
-    #: the release that is to run; None where its step is not to be noted, as in a deploy
+    #: the release that is to run; None if its step is not recorded, as in a deploy
     commit: Optional[str] = None
-    #: how the database stands
+    #: the state of the database
     database: str = "was not changed"
 
     name = RELEASE

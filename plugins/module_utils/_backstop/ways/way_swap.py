@@ -1,7 +1,7 @@
 # Copyright: the backstop.postgres contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way back that gives the live name to another database: one built from a backup, or one that a swap retired."""
+"""The rollback that gives the live name to another database: one built from a backup, or one that a swap retired."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .way import Change, Consent, Outcome, Programs, Ready, Refusal, TakeInstead
 
 @dataclasses.dataclass(frozen=True)
 class Swap:
-    """A database that is built from a backup takes over; the former one is kept."""
+    """A database built from a backup takes over; the former one is kept."""
 
     place: BackupPlace
     programs: Programs
-    #: tables whose differences are a failed migration's own work
+    #: tables whose differences come from a failed migration
     changes_in: Sequence[str] = ()
 
     name = SWAP
@@ -53,7 +53,7 @@ class Swap:
 
 @dataclasses.dataclass(frozen=True)
 class SwapBack:
-    """The database that another operation retired gets the live name back."""
+    """The database that another operation retired gets the live name again."""
 
     undone: Operation
     programs: Programs
@@ -98,7 +98,7 @@ def outcome_of_swap(run: Run, found: Mapping[str, Any]) -> Outcome:
 
 
 def lost_lines(run: Run, facts: Mapping[str, Any], what: str) -> List[str]:
-    """What was lost, what was done, and what is not as before, for people."""
+    """What was lost, what was done, and what differs from before, for users."""
     lost = facts.get("lost_rows", 0)
     kept = ", kept in " + run.operation.file("lost-rows") if lost else ""
     carried = (facts.get("reapply") or {}).get("summary") or ""

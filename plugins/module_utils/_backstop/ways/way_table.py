@@ -1,7 +1,7 @@
 # Copyright: the backstop.postgres contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way back of one table: its rows are put right from a backup, and nothing else is touched."""
+"""The rollback of one table: its rows are restored from a backup, and nothing else is changed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .way import HALF_DONE, Change, Consent, Outcome, Programs, Ready, Refusal, 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Put a table right, or give it back what it held before another operation did."""
+    """Restore a table, or its contents before another operation did."""
 
-    #: exactly one of both
+    #: exactly one of the two
     wanted: Optional[TableRestoreRequest] = None
     undone: Optional[Operation] = None
-    #: of the wanted table; default is the newest verified backup that holds it
+    #: of the requested table; default is the newest verified backup that contains it
     backup: Optional[str] = None
 
     name = TABLE
@@ -49,7 +49,7 @@ class Table:
 
 
 def settled(run: Run) -> Optional[Outcome]:
-    """A transaction that may have been committed is finished by the next run, which asks the server."""
+    """A transaction that may have been committed is settled by the next run, which asks the server."""
     events = [entry["event"] for entry in run.operation.journal() if entry["step"] == RESTORE_TABLE]
     return Outcome(False, state=HALF_DONE) if "committing" in events else None
 
