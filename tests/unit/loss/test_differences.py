@@ -47,9 +47,8 @@ def expected(here, there):
 )
 def test_cases(here, there):
     here, there = Counter(here), Counter(there)
-    assert found(here, there) == expected(here, there)
-    turned = (there, here)
-    assert found(*turned) == expected(*turned)
+    for one, other in ((here, there), (there, here)):
+        assert found(one, other) == expected(one, other)
 
 
 def test_random_tables():
