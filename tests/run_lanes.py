@@ -480,7 +480,7 @@ class Beside:
 LANES = [
     Lane("lint", "ruff, yamllint", lint, "quality"),
     Lane("types", "mypy, strict, on the library", types, "quality"),
-    Lane("quality", "rules of the house: imports, sources, documentation, role options", quality),
+    Lane("quality", "project rules: imports, sources, documentation, role options", quality),
     Lane("unit", "tests without servers", unit),
     Lane("integration", "tests on a real PostgreSQL", integration),
     Lane("serial", "tests that start or kill much, one at a time: pm2, the role application", serial),

@@ -456,7 +456,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\ndemo.sh: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ndemo.sh: interrupted; run it again to go on", file=sys.stderr)
+        print("\ndemo.sh: interrupted; run it again to continue", file=sys.stderr)
         children.end_all()
         # Threads that wait for the programs that were just ended have nothing more to report.
         os._exit(130)

@@ -136,7 +136,7 @@ def install_wheel(target: Path, python: str) -> None:
     argv = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     run(
         [*argv, "--only-binary", ":all:", "--no-compile", "--target", partial, WHEEL],
-        what="Node could not be had",
+        what="Node could not be installed",
         do="install Node 18.18 or newer with npm, or give this machine access to a Python package index",
     )
     make_node_folder(partial)

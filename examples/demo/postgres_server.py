@@ -90,7 +90,7 @@ def place_for_server(directory: Path, account: pwd.struct_passwd | None) -> Path
     found = other.lstat()
     # Every user can create files in /var/tmp: an existing entry must be a directory that we own.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise DemoError("A directory for the server belongs to somebody else", found=str(other), do="remove it")
+        raise DemoError("A directory for the server belongs to another user", found=str(other), do="remove it")
     other.chmod(0o711)
     return other
 

@@ -68,7 +68,7 @@ def install_pip(directory: Path) -> None:
 
 def wheel_out_of_package(folder: Path) -> Path:
     """pip's wheel, downloaded by apt into a folder of ours: this needs neither root nor an installation."""
-    what = "Python on this machine has no ensurepip, and pip could not be had otherwise"
+    what = "Python on this machine has no ensurepip, and pip could not be installed another way"
     download = ["apt-get", *apt_options(folder), "download", "--quiet", PIP_PACKAGE]
     if shutil.which("apt-get") is None:
         raise DemoError(what, found="no apt-get either", do=VENV_HINT)

@@ -135,7 +135,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.r
 def act(request: Request) -> Dict[str, Any]:
     window = request.params["undo_window"]
     if window < 0:
-        raise Refused("The undo window is none", found=str(window), expected="a number of days, 0 or more")
+        raise Refused("Invalid undo window", found=str(window), expected="a number of days, 0 or more")
     found = prune(
         request.site,
         window_days=window,

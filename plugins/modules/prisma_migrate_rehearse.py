@@ -98,7 +98,7 @@ EXAMPLES = r"""
     store: /var/backups/backstop
   register: rehearsed
 
-- name: Prove the SQL that leads back, and drop the copy
+- name: Prove the down-SQL, and drop the copy
   backstop.postgres.prisma_migrate_rehearse:
     project: /srv/electricity-tokens/releases/0a1b2c
     old_project: /srv/electricity-tokens/releases/9f8e7d

@@ -161,7 +161,7 @@ def test_what_the_other_account_cannot_reach_is_put_elsewhere(tmp_path: Path) ->
         assert postgres_server.reachable(place, account)
         assert postgres_server.place_for_server(hidden / "server", account) == place
         os.chown(place, account.pw_uid, -1)
-        with pytest.raises(DemoError, match="belongs to somebody else"):
+        with pytest.raises(DemoError, match="belongs to another user"):
             postgres_server.place_for_server(hidden / "server", account)
     finally:
         place.rmdir()

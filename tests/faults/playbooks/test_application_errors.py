@@ -71,7 +71,7 @@ def test_the_old_release_on_the_new_schema(site: DemoSite) -> None:
     # The rehearsal proved it, but now it is unhealthy: the newer release is started again, and the message says so.
     sick = site.play(ROLLBACK, rollback_revision="never-healthy", application_health_timeout=5)
     sick.must_say(
-        "is unhealthy on the schema that is there",
+        "is unhealthy on the current schema",
         "did not become healthy",
         "The database was not touched",
         "release %s runs again" % site.commits["et-100"],

@@ -128,7 +128,7 @@ def test_what_runs_is_no_release(site: DemoSite) -> None:
     assert backup.status == 0, backup.output
     with site.unchanged():
         rollback = site.play("rollback_complete.yml")
-    rollback.must_say("not known which release", "-e rollback_revision=", "Nothing was changed")
+    rollback.must_say("The release to run afterwards is unknown", "-e rollback_revision=", "Nothing was changed")
     # Do what the gate's message says.
     adopted = site.play("deploy.yml", deploy_revision="before-et-100", deploy_expected_migrations=[])
     assert adopted.status == 0, adopted.output

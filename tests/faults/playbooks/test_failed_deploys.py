@@ -76,7 +76,7 @@ def test_a_migration_that_fails_everywhere(site: DemoSite) -> None:
     with site.unchanged():
         run = site.play(DEPLOY, deploy_revision="fails-everywhere")
     run.must_say("Nothing was changed", "never stopped", MIGRATION, "on a copy", '"NoSuchTable" does not exist')
-    assert "mend the migration" in run.said and "rollback" not in run.said
+    assert "fix the migration" in run.said and "rollback" not in run.said
     assert site.outcomes() == ["failed"]
     assert site.databases("backstop_") == []
 

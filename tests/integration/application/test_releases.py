@@ -100,7 +100,7 @@ def test_an_unknown_revision_names_the_near_ones(site: Site) -> None:
         site.releases.resolve("before-et100")
     assert "before-et-100" in str(caught.value)
     assert caught.value.details["near"][0] == "before-et-100"
-    with pytest.raises(Refused, match="no branch and no tag leads to"):
+    with pytest.raises(Refused, match="no branch and no tag contains"):
         site.releases.prepare("0" * 40)
     assert os.listdir(site.releases.folder) == []
 
@@ -288,7 +288,7 @@ def test_an_unfinished_release_does_not_become_current(site: Site) -> None:
     with pytest.raises(Refused, match="not finished"):
         site.releases.activate(other)
     assert site.releases.current() == commit
-    with pytest.raises(Refused, match="directory stands where"):
+    with pytest.raises(Refused, match="path is an existing directory"):
         site.prepare("two")
 
 

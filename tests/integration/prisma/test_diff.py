@@ -59,7 +59,7 @@ def test_files_beside_the_migrations_come_first(find, releases):
     _old, new = releases
     new.script(SECOND).with_name("down.sql").write_text("DROP TABLE second;", "utf-8")
     assert find().text == "DROP TABLE second;"
-    with pytest.raises(Refused, match="Not every migration has SQL that leads back.*" + FIRST):
+    with pytest.raises(Refused, match="Not every migration has down-SQL.*" + FIRST):
         find(migrations=(FIRST, SECOND))
     new.script(FIRST).with_name("down.sql").write_text("DROP TABLE first;", "utf-8")
     assert find(migrations=(FIRST, SECOND)).text == "DROP TABLE second;\nDROP TABLE first;"

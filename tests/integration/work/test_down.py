@@ -250,7 +250,7 @@ def migrated(shared_databases):
         (DOWN + "; DELETE FROM _prisma_migrations", ["history of migrations is not as it was"]),
         (DOWN + "; SELECT lo_from_bytea(0, 'x')", ["of large objects would change"]),
         ("-- nothing", ["table public.ReceiptData would be left"]),
-        ("", ["There is no SQL that leads back"]),
+        ("", ["There is no down-SQL"]),
         ('DROP TABLE "NoSuchTable"', ["The down-SQL failed", "NoSuchTable"]),
         ('DROP TABLE "ReceiptData', ["The down-SQL failed", "unterminated"]),
         (DOWN + ";\ncommit", ["line 2: commit"]),
@@ -286,12 +286,20 @@ def test_settings_of_the_sql_do_not_blind_the_proof(drop):
         (
             'ALTER TABLE "User" RENAME "name" TO "n"',
             'ALTER TABLE "User" RENAME "n" TO "name"',
-            ["removed or renamed something", "public.User: name", "cannot be told from drop and create: restore"],
+            [
+                "removed or renamed something",
+                "public.User: name",
+                "cannot be distinguished from drop and create: restore",
+            ],
         ),
         (
             'ALTER TABLE "User" RENAME TO "Person"',
             'ALTER TABLE "Person" RENAME TO "User"',
-            ["removed or renamed something", "table public.User", "cannot be told from drop and create: restore"],
+            [
+                "removed or renamed something",
+                "table public.User",
+                "cannot be distinguished from drop and create: restore",
+            ],
         ),
     ],
 )
@@ -491,7 +499,7 @@ def test_where_the_sql_comes_from(tmp_path):
     (tmp_path / "down.sql").write_text("SELECT 1", "utf-8")
     assert find_down_sql(["a"], given="SELECT 2").source == "given"
     assert find_down_sql(["a"], file=str(tmp_path / "down.sql")).text == "SELECT 1"
-    with pytest.raises(Refused, match="no SQL that leads back"):
+    with pytest.raises(Refused, match="no down-SQL"):
         find_down_sql(["a"])
     with pytest.raises(BackstopError, match="cannot be read"):
         find_down_sql(["a"], file=str(tmp_path / "none.sql"))

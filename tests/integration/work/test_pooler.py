@@ -263,9 +263,9 @@ def test_pools_that_are_not_what_was_said(plain, bouncer):
     place = plain.backup()
     for pools, found in ((("shopp",), "did you mean shop"), (("elsewhere",), "correct the pools")):
         site = prepared(plain, place, bouncer.pooler(pools=pools))
-        with pytest.raises(Refused, match="has no pool %s that leads to database shop" % pools) as caught:
+        with pytest.raises(Refused, match="has no pool %s that points to database shop" % pools) as caught:
             revert(site, place, LossPolicy(0))
-        assert found in caught.value.hint and "elsewhere leads to postgres" in caught.value.found
+        assert found in caught.value.hint and "elsewhere points to postgres" in caught.value.found
         site.operation.close("done")
     console = dataclasses.replace(bouncer.pooler().console, password="wrong")
     site = prepared(plain, place, bouncer.pooler(console=console))

@@ -164,7 +164,7 @@ def test_programs_are_found_in_the_given_folders_first(tmp_path):
 
 def test_a_failure_in_one_line():
     assert describe_failure("/usr/bin/x", 1, "a\n\n b \n") == "x ended with status 1: a | b"
-    assert describe_failure("x", -15, "") == "x was killed by signal 15 and said nothing"
+    assert describe_failure("x", -15, "") == "x was killed by signal 15, without output"
     assert len(describe_failure("x", 1, "e" * 100000)) < 2100
 
 

@@ -54,7 +54,7 @@ def test_a_deploy_whose_database_was_put_back_is_not_gone_on_with(settled, goes_
     known = variables("deploy")
     hosts = {"one": {"deploy_settled": settled, "deploy_begun": {"operation": "x"}}}
     known.update(ansible_play_hosts_all=["one"], hostvars=hosts)
-    found = task("deploy", "act.yml", "A deploy whose database was put back is not gone on with")
+    found = task("deploy", "act.yml", "Refuse to continue a deploy whose database was put back")
     known.update(found["vars"])
     assert holds(found["ansible.builtin.assert"]["that"], known) is goes_on
     said = told(found["ansible.builtin.assert"]["fail_msg"], known)

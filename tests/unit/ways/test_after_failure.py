@@ -23,7 +23,7 @@ CLEAN = [("clean", "began"), ("clean", "done"), ("resolve", "began")]
 APPLIED = ("rollback", "done")
 GONE = """What the failed migration left is gone and it is marked as rolled back, but the application is unhealthy: it
   is ill The database is as it was before the migration and release newer runs. Next: fix the release and deploy it."""
-SICK = """Release older is unhealthy on the schema that is there: it is ill The database was not touched and release
+SICK = """Release older is unhealthy on the current schema: it is ill The database was not touched and release
   newer runs again. To change the database too: ansible-playbook backstop.postgres.rollback_application_errors -e
   rollback_method=restore"""
 SWAPPED = """The database was swapped, but the application is unhealthy: it is ill Fix the application, then:

@@ -60,7 +60,7 @@ def test_the_first_host_is_gone_after_the_migration(hosts: Hosts) -> None:
             hosts,
             APP1 + " could not be reached",
             "runs again and is healthy on %s." % APP2,
-            "Needs a person: %s (cannot be reached" % APP1,
+            "Needs manual action: %s (cannot be reached" % APP1,
             "took over",
             gone=APP1,
             deploy_after_migrate=str(SCENARIO / "hooks" / "vanish.yml"),
@@ -80,7 +80,7 @@ def test_a_host_is_stuck_before_the_downtime(hosts: Hosts) -> None:
         failed(
             hosts,
             "runs again and is healthy on %s." % APP1,
-            "Needs a person: %s (cannot be reached" % APP2,
+            "Needs manual action: %s (cannot be reached" % APP2,
             "Database: was not changed",
             stuck=APP2,
             deploy_before_downtime=str(SCENARIO / "hooks" / "freeze.yml"),

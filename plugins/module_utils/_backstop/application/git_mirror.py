@@ -209,7 +209,7 @@ class GitMirror:
             if not mirror.has(commit):
                 raise Refused(
                     "The repository does not have this commit",
-                    found="no branch and no tag leads to %s" % commit,
+                    found="no branch and no tag contains %s" % commit,
                     hint="push the commit, or a tag on it, to the repository",
                 )
             yield mirror

@@ -109,7 +109,7 @@ class Releases:
                 "Nothing is overwritten",
                 found=self.link + " exists",
                 expected="a link or nothing",
-                hint="move it out of the way (what runs in it goes on), or choose another root for the releases",
+                hint="move it out of the way (what runs in it continues), or choose another root for the releases",
             )
 
     def marker(self, commit: str) -> Optional[Dict[str, Any]]:
@@ -191,7 +191,7 @@ class Releases:
                 return False
             if os.path.lexists(self.path(commit)):
                 raise Refused(
-                    "A directory stands where the release is to be made",
+                    "The release's path is an existing directory",
                     found="%s has no %s" % (self.path(commit), MARKER),
                     hint="see that nothing runs in it, then remove it",
                 )

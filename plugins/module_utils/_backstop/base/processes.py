@@ -226,7 +226,7 @@ def describe_failure(program: str, status: int, stderr: str) -> str:
     else:
         how = "%s ended with status %d" % (name, status)
     said = " | ".join(line.strip() for line in stderr.strip()[-ERROR_TAIL:].splitlines() if line.strip())
-    return how + (": " + said if said else " and said nothing")
+    return how + (": " + said if said else ", without output")
 
 
 def run(

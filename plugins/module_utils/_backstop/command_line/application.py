@@ -34,7 +34,7 @@ class ApplicationCommands:
     def start_it(self, release: str) -> None:
         if not release:
             raise Refused(
-                "It is not known which release is to be started",
+                "The release to start is unknown",
                 found="the backup or the operation names none",
                 hint="start the release that belongs to the database",
             )

@@ -205,7 +205,7 @@ def _deploy(
     except BackstopError as error:
         hint = error.hint
         if isinstance(error, PrismaError) and error.started:
-            hint = (error.cause + " " if error.cause else "") + "mend the migration"
+            hint = (error.cause + " " if error.cause else "") + "fix the migration"
         if NOWHERE in str(error):
             hint = "it reaches a foreign server, which leads nowhere on the copy: do that part by hand"
         raise BackstopError(

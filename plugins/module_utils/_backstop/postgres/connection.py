@@ -131,7 +131,7 @@ class Settings:
         except ValueError:
             raise Refused(
                 "The connection URL cannot be read",
-                found="a port or host that is none (the URL is not shown, it may hold a password)",
+                found="an invalid host or port (the URL is not shown, it may hold a password)",
                 expected="postgresql://user:password@host:port/database",
                 hint="percent-encode the characters : / ? # [ ] @ in user and password",
             ) from None
@@ -219,7 +219,7 @@ class Settings:
 
 def _port(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) < 65536:
-        raise Refused("The port is none", found=repr(text), expected="a number from 1 to 65535")
+        raise Refused("Invalid port", found=repr(text), expected="a number from 1 to 65535")
     return int(text)
 
 

@@ -78,8 +78,10 @@ class Console:
         for name in wanted:
             if name not in known or known[name].database != database:
                 raise Refused(
-                    "PgBouncer at %s has no pool %s that leads to database %s" % (self._pooler.address, name, database),
-                    found=", ".join("%s leads to %s" % (pool.name, pool.database) for pool in known.values()) or "none",
+                    "PgBouncer at %s has no pool %s that points to database %s"
+                    % (self._pooler.address, name, database),
+                    found=", ".join("%s points to %s" % (pool.name, pool.database) for pool in known.values())
+                    or "none",
                     hint=remedy(
                         "correct the pools in %s%s",
                         Setting.POOLERS,
@@ -88,8 +90,8 @@ class Console:
                 )
         if not wanted:
             raise Refused(
-                "PgBouncer at %s has no pool that leads to database %s" % (self._pooler.address, database),
-                found=", ".join("%s leads to %s" % (pool.name, pool.database) for pool in known.values()) or "none",
+                "PgBouncer at %s has no pool that points to database %s" % (self._pooler.address, database),
+                found=", ".join("%s points to %s" % (pool.name, pool.database) for pool in known.values()) or "none",
                 hint=remedy("name its pools in %s, or leave this PgBouncer out", Setting.POOLERS),
             )
         return [known[name] for name in wanted]

@@ -233,6 +233,6 @@ def _database_error(said: str) -> Tuple[Optional[str], Optional[str]]:
 def _found(said: str, code: Optional[str], state: Optional[str], database_message: Optional[str]) -> str:
     text = database_message or _CODE.sub("", said).strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    short = " ".join(lines)[:1000] or "Prisma said nothing"
+    short = " ".join(lines)[:1000] or "Prisma printed no error"
     numbers = ", ".join(filter(None, (code, "SQLSTATE " + state if state else None)))
     return short + (" [%s]" % numbers if numbers else "")

@@ -86,7 +86,9 @@ def _judge_unhealthy(facts: Facts) -> Verdict:
         return Verdict(NOTHING, why="The database lost nothing that the backup has: look at the application.")
     if facts.shrunk:
         candidates = [APPLICATION_ERRORS, CORRUPTED_TABLE, COMPLETE]
-        return Verdict(AMBIGUOUS, candidates, "After the migration the application is ill, and rows are gone.")
+        return Verdict(AMBIGUOUS, candidates, "After the migration the application is unhealthy, and rows are gone.")
     if old_release_proved(facts.deploy) or facts.only_added:
-        return Verdict(APPLICATION_ERRORS, why="A migration was applied since the backup; the application is ill.")
+        return Verdict(
+            APPLICATION_ERRORS, why="A migration was applied since the backup; the application is unhealthy."
+        )
     return Verdict(COMPLETE, why="The migration removed or changed what was there: only the backup has it.")

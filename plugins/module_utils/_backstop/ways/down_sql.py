@@ -99,19 +99,19 @@ def find_down_sql(
     if file:
         return DownSql(_read(file), file)
     if prisma is None:
-        raise Refused("There is no SQL that leads back", hint=remedy("give it as %s", Setting.DOWN_SQL))
+        raise Refused("There is no down-SQL", hint=remedy("give it as %s", Setting.DOWN_SQL))
     paths = [os.path.join(prisma.project.migrations(), name, DOWN_FILE) for name in reversed(migrations)]
     there = [path for path in paths if os.path.isfile(path)]
     if there:
         if there != paths:
             raise Refused(
-                "Not every migration has SQL that leads back",
+                "Not every migration has down-SQL",
                 found="no " + ", ".join(sorted(set(paths) - set(there))),
                 hint=remedy("write the missing files, or give all of the SQL as %s", Setting.DOWN_SQL),
             )
         return DownSql("\n".join(_read(path) for path in paths), ", ".join(paths))
     if old_release is None:
-        raise Refused("There is no SQL that leads back", hint=remedy("give it as %s", Setting.DOWN_SQL))
+        raise Refused("There is no down-SQL", hint=remedy("give it as %s", Setting.DOWN_SQL))
     old = Project(old_release, node_bin_dir=os.path.dirname(prisma.node))
     return DownSql(prisma.migrate_diff(url, old.schema()), "prisma migrate diff")
 
@@ -315,7 +315,7 @@ def _refuse_what_only_the_backup_has(there: Mapping[str, Table], manifest: Manif
             found="; ".join(lost),
             hint=remedy(
                 "%s: restore instead (%s)",
-                "renames cannot be told from drop and create" if renamed else "no SQL brings that back",
+                "renames cannot be distinguished from drop and create" if renamed else "no SQL brings that back",
                 Given(Setting.METHOD, "restore"),
             ),
         )

@@ -63,7 +63,7 @@ def attempts(site: Site, admin: Session, successor: str, retire_as: str) -> Iter
 def _given_up(admin: Session, database: str, last: BackstopError) -> BackstopError:
     if isinstance(last, _Uncounted):
         return BackstopError(
-            "The loss could not be counted: somebody goes on writing",
+            "The loss could not be counted: another session keeps writing",
             found=last.message,
             hint="stop that program and run this again; nothing was changed",
         )

@@ -84,7 +84,7 @@ def _places(site: Site) -> List[_Place]:
                 if pool.paused:
                     raise Refused(
                         "The pool %s of PgBouncer at %s is paused already" % (pool.name, pooler.address),
-                        found="somebody else paused it",
+                        found="another client paused it",
                         hint=remedy("say RESUME in its console, or leave this PgBouncer out of %s", Setting.POOLERS),
                     )
                 found.append((pooler.address, pool.name))
@@ -107,7 +107,7 @@ def _pause(site: Site, pooler: Pooler) -> List[str]:
                     % (pool.name, pooler.address, pool.mode, "; ".join(holders) or "they just went"),
                     expected="every session given back within %g seconds" % pooler.wait_seconds,
                     hint=remedy(
-                        "nothing was changed, the pool goes on. Stop these clients (with session pooling one keeps"
+                        "nothing was changed, the pool continues. Stop these clients (with session pooling one keeps"
                         " its session for as long as it is connected), or give this PgBouncer 'held: end' in"
                         " %s: then their sessions are ended and they alone see an error",
                         Setting.POOLERS,

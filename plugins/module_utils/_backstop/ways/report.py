@@ -407,7 +407,7 @@ def _release_changed(operation: Operation, former: str) -> AfterFailure:
     wanted = operation.result(CODE).commit
     restore = Start(Action.APPLICATION_ERRORS, (Given(Setting.METHOD, "restore"),))
     return AfterFailure(
-        "Release %s is unhealthy on the schema that is there: " % wanted,
+        "Release %s is unhealthy on the current schema: " % wanted,
         stands="The database was not touched and release %s runs again." % former,
         next="To change the database too: %s" % restore if operation.kind == "rollback" else "",
         release=former,

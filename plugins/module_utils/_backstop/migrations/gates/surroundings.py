@@ -57,7 +57,7 @@ def application(site: Site, session: Session, question: GateInputs) -> str:
             hint="give the state of every application host, or waive the gate with a reason",
         )
     if not history.compare(question.files, history.read_rows(session.cursor(), site.connection.schema)).pending:
-        return "no migration is pending: the deploy may mend it"
+        return "no migration is pending: the deploy may fix it"
     ours = ([site.operation] if site.operation else []) + _open_operations(site)
     if any(operation.last(STOP) for operation in ours if operation.kind == "deploy"):
         return "it was stopped by this deploy"
@@ -85,7 +85,7 @@ def application(site: Site, session: Session, question: GateInputs) -> str:
         raise Refused(
             "The application is not healthy before the deploy",
             found="; ".join(sick),
-            hint="mend it first, or waive the gate application with a reason: what is broken now must not be taken for"
+            hint="fix it first, or waive the gate application with a reason: what is broken now must not be taken for"
             " an effect of the migration",
         )
     installed = [host for host, state in sorted(question.applications.items()) if state.get("commit")]
