@@ -41,7 +41,7 @@ OWN_NAMES_TEXT = '''# Copyright: the backstop.postgres contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Names that roles and playbooks give to values of their own; written by meta/write_role_options.py."""
+"""Names of the internal variables of roles and playbooks; written by meta/write_role_options.py."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from ..base.progress import utc_now
 from ..base.remedies import Action, Setting, remedy
 from ..base.sql_names import near_names
 
-#: Roles and tablespaces as SQL, beside the archive of a backup.
+#: Roles and tablespaces as SQL, next to the archive of a backup.
 ROLES = "roles.sql"
 KINDS = ("daily", "weekly", "pre-migration", "post-migration", "emergency")
 MANIFEST = "manifest.json"
