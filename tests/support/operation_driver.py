@@ -15,9 +15,11 @@ import json
 import sys
 from typing import Any, Dict, Optional
 
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_words import AnsibleWords
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.processes import signals_as_errors
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.remedies import in_words_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.change import change_database
@@ -171,7 +173,7 @@ def main() -> int:
     with open(path, encoding="utf-8") as stream:
         driver = Driver(json.load(stream))
     try:
-        with signals_as_errors():
+        with signals_as_errors(), in_words_of(AnsibleWords()):
             print(json.dumps(getattr(driver, what)()))
     except BackstopError as error:
         print(error, file=sys.stderr)
