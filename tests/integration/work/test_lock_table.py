@@ -13,8 +13,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.a
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.fence import fence
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import probe
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import locks
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import diagnosis
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import gather
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import diagnose
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from demo.postgres_server import Cluster
 from support.databases import OWNER, PASSWORD, SQL, Databases, run_sql
@@ -76,8 +78,8 @@ def test_what_fits_works_throughout(make):
     place = live.backup()
     assert verify(live.site, place, "restored")["level"] == "restored"
     assert fence(live.site, place, 5)["same"]
-    facts = diagnosis.gather(live.site)
-    assert diagnosis.diagnose(live.site, "complete", facts)["scenario"] == "complete"
+    facts = gather(live.site)
+    assert diagnose(live.site, "complete", facts)["scenario"] == "complete"
     run = live.begun("rollback")
     build_successor(run, place)
     assert revert(run, place, LossPolicy(0))["attempts"] == 1
@@ -99,7 +101,7 @@ def test_what_does_not_is_refused_before_anything(make):
     with pytest.raises(Refused, match="too small to back the whole database up"):
         live.backup()
     with pytest.raises(Refused, match="too small to fence writers out"):
-        build_successor(live.begun("rollback"), None)
+        build_successor(live.begun("rollback"), BackupPlace("daily", "not-read", "not-read"))
     assert live.names() == ["shop"] and not list(live.store.backups())
 
 

@@ -60,7 +60,7 @@ def as_owner(live, sql):
 
 
 @pytest.fixture
-def site(plain):
+def shop(plain):
     as_owner(plain, BEFORE)
     return plain
 
