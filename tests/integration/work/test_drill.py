@@ -46,11 +46,12 @@ def test_realistic_database_comes_back_equal(restored):
     assert {definitions.kind_of(key) for key in found["changed"]} <= set(definitions.REPRINTED)
 
 
-def test_what_it_took_is_foretold(plain):
+def test_what_it_took_is_foretold(databases):
     """A deploy's --check shows it."""
-    place = plain.backup()
-    run_drill(plain.site, place)
-    told = forecast(plain.store)
+    live = databases.make("measured_shop")
+    place = live.backup()
+    run_drill(live.site, place)
+    told = forecast(live.store)
     rows = manifests.load(place).rows
     assert re.fullmatch(r"the newest backup has \d+\.\d MB, %d rows" % rows, told["size"])
     assert re.match(r"the newest drill restored in [\d.]+ s; no rehearsal was measured yet; no downtime", told["times"])
