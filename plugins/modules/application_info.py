@@ -221,7 +221,7 @@ def _pattern(text: str) -> Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise Refused("The pattern for errors in the log is no regular expression", found=str(error)) from error
+        raise Refused("Invalid regular expression for errors in the log", found=str(error)) from error
 
 
 def main() -> None:

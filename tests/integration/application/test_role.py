@@ -299,4 +299,4 @@ def test_errors_in_the_log(host: Host) -> None:
     assert "logged what looks like errors" in run.text
     assert "listening" in run.text
     assert host.good("start", "logs").changed == 0
-    assert "no regular expression" in host.run("facts", application_log_error_pattern="(").text
+    assert "Invalid regular expression" in host.run("facts", application_log_error_pattern="(").text

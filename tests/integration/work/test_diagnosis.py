@@ -435,13 +435,15 @@ def test_the_options_that_were_given(site):
     assert lines[-1].startswith("Loss: at least 3 rows in all: accepted if there are no more than that, 3 may be")
     assert last.endswith("rollback_complete -e rollback_backup=b -e rollback_accept_lost_rows=3")
     plan, lines, last = told(reapply="apply", reapply_deletes=True)
-    assert "public.TokenPurchase: at least 1 inserted; all would go over" in lines[0], lines
-    assert "public.UserContribution: at least 1 deleted; all would go over" in "".join(lines), lines
-    assert "public.ReceiptData: 1 inserted; none would go over: the backup does not have the table" in "".join(lines)
-    assert "at least 3 rows in all, of which 1 do not go over: refused unless" in lines[-1]
+    assert "public.TokenPurchase: at least 1 inserted; all would be carried over" in lines[0], lines
+    assert "public.UserContribution: at least 1 deleted; all would be carried over" in "".join(lines), lines
+    assert "public.ReceiptData: 1 inserted; none would be carried over: the backup does not have the table" in "".join(
+        lines
+    )
+    assert "at least 3 rows in all, of which 1 cannot be carried over: refused unless" in lines[-1]
     assert last.endswith(" -e rollback_reapply=apply -e rollback_reapply_deletes=true")
     plan, lines, last = told(reapply="report", runs=True)
-    assert "all could go over with -e rollback_reapply=apply" in lines[0] and "of which" not in lines[-1], lines
+    assert "all could be carried over with -e rollback_reapply=apply" in lines[0] and "of which" not in lines[-1], lines
     assert "RUN NEXT" not in "".join(plan["report"])
 
 

@@ -30,10 +30,10 @@ SWAPPED = """The database was swapped, but the application is unhealthy: it is i
   ansible-playbook backstop.postgres.rollback_complete, with the other options as before. Journal:"""
 OUT = """The migration was taken out of the database, but the application is unhealthy: it is ill Fix the application,
   then: ansible-playbook backstop.postgres.rollback_"""
-HALF = """The clean-up after the failed migration was cut off: it is ill When that is fixed: ansible-playbook
+HALF = """The clean-up after the failed migration was interrupted: it is ill When that is fixed: ansible-playbook
   backstop.postgres.rollback_failed_migration, with the other options as before. Journal:"""
 NOTHING = "Nothing was rolled back: it is ill The database is as it was and the application runs again as before."
-CUT_OFF = """The restore was cut off at its end: it is ill To finish it: ansible-playbook
+CUT_OFF = """The restore was interrupted at its end: it is ill To finish it: ansible-playbook
   backstop.postgres.rollback_corrupted_table, with the other options as before."""
 
 

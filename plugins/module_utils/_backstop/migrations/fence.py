@@ -109,7 +109,7 @@ def _clear(site: Site, admin: Session, wait_seconds: float) -> List[str]:
 
 def _others(sessions: List[server.OtherSession], expected: str) -> Refused:
     return Refused(
-        "Other sessions are at work in the database",
+        "Other sessions are active in the database",
         found="; ".join(str(session) for session in sessions),
         expected="no session but those of this deploy; " + expected,
         hint="stop those programs, or end their sessions with pg_terminate_backend, then run this again",

@@ -210,10 +210,10 @@ def _for_copy(startup: bytes, settings: Settings, also_called: str) -> bytes:
     wanted = {key: value for key, value in _wanted(startup).items() if key}
     name = wanted.get(b"database", wanted.get(b"user", b"")).decode(errors="replace")
     if name not in (settings.database, also_called):
-        raise Refused("This relay leads to one database alone", found="database " + name, expected=settings.database)
+        raise Refused("This relay connects only to one database", found="database " + name, expected=settings.database)
     # A walsender can read all databases, whatever it names.
     if wanted.pop(b"replication", b"false") not in (b"false", b"off", b"no", b"0"):
-        raise Refused("This relay leads to one database alone", found="a connection for replication")
+        raise Refused("This relay connects only to one database", found="a connection for replication")
     wanted.update({b"user": settings.user.encode(), b"database": settings.database.encode()})
     content = startup[4:8] + b"".join(key + b"\0" + value + b"\0" for key, value in wanted.items()) + b"\0"
     return struct.pack("!i", len(content) + 4) + content

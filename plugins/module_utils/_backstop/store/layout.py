@@ -90,7 +90,7 @@ class Store:
         try:
             state = os.stat(self.root)
         except OSError as error:
-            raise file_error("The store cannot be looked at", self.root, error) from error
+            raise file_error("The store cannot be read", self.root, error) from error
         if state.st_uid != os.geteuid():
             raise Refused(
                 "The store belongs to another user",

@@ -34,7 +34,7 @@ def connect_exclusively(site: Site, admin: Session, name: str) -> Iterator[Sessi
             others = server.other_sessions(admin, name, besides=(session.backend,))
             if others:
                 raise Refused(
-                    "Somebody else is in database %s" % name,
+                    "Other sessions are connected to database %s" % name,
                     found="; ".join(str(other) for other in others),
                     hint="end these sessions, then run this again; nothing was changed",
                 )

@@ -86,7 +86,7 @@ def _judge_unhealthy(facts: Facts) -> Verdict:
         return Verdict(NOTHING, why="The database lost nothing that the backup has: look at the application.")
     if facts.shrunk:
         candidates = [APPLICATION_ERRORS, CORRUPTED_TABLE, COMPLETE]
-        return Verdict(AMBIGUOUS, candidates, "After the migration the application is unhealthy, and rows are gone.")
+        return Verdict(AMBIGUOUS, candidates, "After the migration the application is unhealthy, and rows are missing.")
     if old_release_proved(facts.deploy) or facts.only_added:
         return Verdict(
             APPLICATION_ERRORS, why="A migration was applied since the backup; the application is unhealthy."

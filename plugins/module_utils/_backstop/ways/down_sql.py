@@ -195,7 +195,9 @@ class _NotProved(BackstopError):
     """The down-SQL does not have the required effect."""
 
     def __init__(self, reasons: List[str]) -> None:
-        super().__init__("The down-SQL does not lead back", found="; ".join(reasons[:10]), hint="nothing was changed")
+        super().__init__(
+            "The down-SQL does not restore the former state", found="; ".join(reasons[:10]), hint="nothing was changed"
+        )
         self.reasons = reasons
 
 

@@ -251,7 +251,7 @@ def _loss_lines(losses: Sequence[Dict[str, Any]], options: Options) -> List[str]
     lost = total - (sum(map(options.carried, lossy)) if options.reapply == "apply" else 0)
     told = "%s%d rows in all" % ("" if exact else "at least ", total)
     if lost < total:
-        told += ", of which %d do not go over" % lost
+        told += ", of which %d cannot be carried over" % lost
     accepted = options.accept_lost_rows
     if lost > accepted:
         told += ": refused unless %s allows it" % Given(Setting.ACCEPT_LOST_ROWS, lost if exact else "N")
@@ -269,7 +269,11 @@ def _carrying(loss: Dict[str, Any], options: Options) -> str:
     if options.reapply == "off":
         return ""
     going = options.carried(loss)
-    would = "would go over" if options.reapply == "apply" else "could go over with %s" % Given(Setting.REAPPLY, "apply")
+    would = (
+        "would be carried over"
+        if options.reapply == "apply"
+        else "could be carried over with %s" % Given(Setting.REAPPLY, "apply")
+    )
     if going == _rows(loss):
         return "; all %s" % would
     if not loss["in_backup"]:
@@ -390,9 +394,9 @@ def after_failure(operation: Operation, settled: Settled) -> AfterFailure:
 def _half_done(operation: Operation, settled: Settled, former: str) -> AfterFailure:
     command = to_continue(operation)
     if settled.way == TABLE:
-        return AfterFailure("The restore was cut off at its end: ", True, next="To finish it: %s." % command)
+        return AfterFailure("The restore was interrupted at its end: ", True, next="To finish it: %s." % command)
     then = "When that is fixed: %s. Journal: %s" % (command, operation.path)
-    return AfterFailure("The clean-up after the failed migration was cut off: ", True, next=then, release=former)
+    return AfterFailure("The clean-up after the failed migration was interrupted: ", True, next=then, release=former)
 
 
 def _in_force(operation: Operation, settled: Settled, former: str) -> AfterFailure:

@@ -702,7 +702,7 @@ def plan_table_undo(site: Site, operation_id: Optional[str], since: Optional[str
         if facts.database_oid != server.database_oid(session, site.database):
             raise Refused(
                 "Operation %s was about a database that is not live any more" % named.id,
-                found="another database bears the name %s" % site.database,
+                found="another database has the name %s" % site.database,
                 hint="undo what made it live first",
             )
     newest = [operation for operation in done if operation.result(RESTORE_TABLE).table == facts.table][-1]
