@@ -109,7 +109,7 @@ def test_the_migration_is_taken_out(site: DemoSite) -> None:
     now = site.condition()
     assert dataclasses.replace(now, live_oid=old.live_oid) == old and now.applied == (FIRST,)
     nothing_to_do(site, ROLLBACK)
-    site.play(UNDO).must_say("cannot be undone by itself", "rollback_complete.yml -e rollback_backup=")
+    site.play(UNDO).must_say("cannot be undone by itself", "rollback_complete -e rollback_backup=")
 
     assert site.databases("backstop_") == []
     again = done(site.play(DEPLOY, "--check"))

@@ -8,8 +8,10 @@ The automatic rollback of a deploy, a rollback and an undo use the same calls: t
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from ..base.errors import BackstopError
 from ..postgres.database_properties import drop_scratch_database, scratch_databases
 from ..site import Run
 from ..store.steps import APPLIED
@@ -42,10 +44,17 @@ def prepare(run: Run, programs: Programs, consent: Consent) -> Tuple[Way, Ready,
 def apply(run: Run, programs: Programs, consent: Consent) -> Tuple[Way, Outcome]:
     """Change the database. A killed run is continued; a finished one is recognised."""
     way = way_of(run, programs)
-    found = way.apply(run, consent)
-    while isinstance(found, TakeInstead):
-        way = found.way
+    try:
         found = way.apply(run, consent)
+        while isinstance(found, TakeInstead):
+            way = found.way
+            found = way.apply(run, consent)
+    except BackstopError:
+        if run.operation.kind == "deploy":
+            # What follows is an operation of its own, which does not use what this one built.
+            with contextlib.suppress(BackstopError):
+                drop_left(run)
+        raise
     run.operation.write(APPLIED, "done", way=way.name)
     return way, found
 
