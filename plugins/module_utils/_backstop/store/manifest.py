@@ -207,7 +207,7 @@ class Manifest:
             raise self._incomparable()
         return part
 
-    def _untold(self) -> List[str]:
+    def _unavailable(self) -> List[str]:
         names = [field.name for field in dataclasses.fields(Contents) if getattr(self.contents, field.name) is None]
         return names + ([] if self.database.properties is not None else ["properties of the database"])
 
@@ -215,7 +215,7 @@ class Manifest:
         reasons = "; ".join(entry.reason for entry in self.not_covered)
         return CouldNotVerify(
             "Backup %s cannot be compared with its source" % self.id,
-            found="a manifest without %s: %s" % (", ".join(self._untold()), reasons),
+            found="a manifest without %s: %s" % (", ".join(self._unavailable()), reasons),
             expected="a backup made by this collection on its own host",
             hint="restore its archive with pg_restore into a new database and look at it yourself",
         )
@@ -226,7 +226,7 @@ class Manifest:
         :raises CouldNotVerify: only the archive's readability is known; it was never compared with its
             source
         """
-        if self._untold():
+        if self._unavailable():
             raise self._incomparable()
 
     def require_whole(self) -> None:
