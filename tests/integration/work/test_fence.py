@@ -83,7 +83,7 @@ def test_a_session_in_a_transaction_is_waited_for_and_named(fenced):
     live, site, place = fenced
     with live.session(user=OWNER) as busy:
         busy.execute("SET application_name = 'nightly job'; BEGIN; DELETE FROM \"UserContribution\"")
-        with pytest.raises(Refused, match="Other sessions are at work") as caught:
+        with pytest.raises(Refused, match="Other sessions are active in the database") as caught:
             fence(site, place, 0.3)
         assert "nightly job" in caught.value.found and OWNER in caught.value.found
         busy.execute("COMMIT")
@@ -133,7 +133,7 @@ def test_a_pool_that_connects_again_and_again(fenced, monkeypatch):
     with Workers(pool, pool):
         with live.session(database="postgres") as observer:
             until(lambda: connected(observer), "the pool is connected")
-        with pytest.raises(Refused, match="Other sessions are at work"):
+        with pytest.raises(Refused, match="Other sessions are active in the database"):
             fence(site, place, 0)
 
 
@@ -146,7 +146,7 @@ def test_sessions_of_other_roles_are_seen(fenced):
     """Without pg_read_all_stats their state is hidden, but they must not be overlooked."""
     live, site, place = fenced
     with live.session(user=APP):
-        with pytest.raises(Refused, match="Other sessions are at work") as caught:
+        with pytest.raises(Refused, match="Other sessions are active in the database") as caught:
             fence(site, place, 0)
         assert APP in caught.value.found and "state hidden" in caught.value.found
 

@@ -458,7 +458,7 @@ def test_an_application_that_is_sick(live):
         "app3": {"commit": None, "running": False, "healthy": False},
     }
     said = "app2 runs but is not healthy (GET http://a/helth: status 404)"
-    only_closed(ask(live, applications=states), "application", said, "mend it first")
+    only_closed(ask(live, applications=states), "application", said, "fix it first")
     only_closed(ask(live, applications=None), "application", "Nobody looked")
     assert ask(live, applications={"app3": states["app3"]})["application"].found == "no release runs yet"
     other = {"app4": {"commit": None, "running": False, "healthy": True, "elsewhere": ["/opt/app"]}}
