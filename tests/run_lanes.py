@@ -184,22 +184,34 @@ def ensure_pgbouncer() -> None:
     ensure_packages({"pgbouncer": "pgbouncer"}, [], "clients behind PgBouncer")
 
 
-def integration() -> None:
-    """Run all tests; if programs are missing that the user may not install, without the tests that need them."""
+def ensure_ssh() -> None:
+    ensure_packages({"sshd": "openssh-server", "ssh": "openssh-client"}, [], "connections that are cut")
+
+
+def pytest_with(marks: Mapping[str, Callable[[], None]], *arguments: str, chosen: str = "") -> None:
+    """Run tests; if programs are missing that the user may not install, without the tests that need them.
+
+    :param marks: for each mark of such tests what installs its programs
+    """
     missing = {}
-    for mark, ensure in {"offsite": ensure_offsite, "pgbouncer": ensure_pgbouncer}.items():
+    for mark, ensure in marks.items():
         try:
             ensure()
         except NotPossible as error:
             missing[mark] = error
-    chosen = "not serial and not prisma" + "".join(" and not " + mark for mark in missing)
+    pytest(*arguments, "-m", " and ".join(filter(None, [chosen, *("not " + mark for mark in missing)])))
+    if missing:
+        raise NotPossible("the rest passed; %s" % "; ".join(map(str, missing.values())))
+
+
+def integration() -> None:
     left_out = []
     if AS_ROOT and "ordinary-user" in CHOSEN:
         left_out = ["--ignore-glob=" + path for path in SAME_FOR_EVERYBODY]
         print("left to the lane ordinary-user: " + ", ".join(SAME_FOR_EVERYBODY), flush=True)
-    pytest("tests/integration", *left_out, "-m", chosen, "-n", "2", "--dist", "loadfile")
-    if missing:
-        raise NotPossible("the rest passed; %s" % "; ".join(map(str, missing.values())))
+    marks = {"offsite": ensure_offsite, "pgbouncer": ensure_pgbouncer}
+    arguments = ["tests/integration", *left_out, "-n", "2", "--dist", "loadfile"]
+    pytest_with(marks, *arguments, chosen="not serial and not prisma")
 
 
 def serial() -> None:
@@ -221,7 +233,8 @@ def faults() -> None:
 
 def playbooks() -> None:
     """Each of the two workers has its own site; one of them runs the long files."""
-    pytest("tests/faults/playbooks", "tests/integration/playbooks", "-n", "2", "--dist", "loadfile")
+    places = ["tests/faults/playbooks", "tests/integration/playbooks"]
+    pytest_with({"ssh": ensure_ssh}, *places, "-n", "2", "--dist", "loadfile")
 
 
 def ordinary_user() -> None:
