@@ -318,6 +318,7 @@ def docs() -> None:
     )
     kinds = {
         "module": sorted(path.stem for path in (TREE / "plugins" / "modules").glob("*.py")),
+        "callback": sorted(path.stem for path in (TREE / "plugins" / "callback").glob("*.py")),
         "role": sorted(path.parent.parent.name for path in (TREE / "roles").glob("*/meta/argument_specs.yml")),
     }
     for kind, names in kinds.items():

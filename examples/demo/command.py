@@ -281,6 +281,7 @@ class Demo:
             PATH=os.pathsep.join([*folders, os.environ.get("PATH") or os.defpath]),
             **application.npm_settings(self.places),
         )
+        environment.setdefault("ANSIBLE_STDOUT_CALLBACK", "backstop.postgres.story")
         environment.pop("PYTHONPATH", None)
         program = str(self.places.environment / "bin" / "ansible-playbook")
         argv = [program, "-i", str(self.places.hosts), str(path), *arguments]
