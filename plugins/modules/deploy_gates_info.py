@@ -176,6 +176,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 
 def act(request: Request) -> Dict[str, Any]:
     site = request.site
+    if site.operation is not None and not request.check_mode:
+        site.operation.write(GATES, "began")
     gates = evaluate(site, _question(request))
     passed = all(gate.passed for gate in gates)
     closed = [

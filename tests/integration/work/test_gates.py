@@ -625,6 +625,7 @@ def test_the_module_keeps_waivers_in_the_journal(live, tmp_path):
     assert not answer.failed and answer.result["passed"] and answer.result["rollback"] == "swap", answer.printed
     assert answer.result["waived"] == {"release_connection": "there is no release yet"}
     assert {**answer.result, "invocation": 0} == {**checked.result, "invocation": 0}
+    assert [(entry["step"], entry["event"]) for entry in operation.journal()] == [("gates", "began"), ("gates", "done")]
     kept = operation.facts("gates")
     assert kept["waived"] == answer.result["waived"] and kept["rollback"] == "swap"
     assert PASSWORD not in answer.printed

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -76,6 +78,16 @@ def module(operation, how="named"):
     with program("-c", MODULE, operation.store.root, operation.id, how, env={"PYTHONPATH": ":".join(sys.path)}) as job:
         assert job.stdout.readline() == "at work\n"
         yield job
+
+
+def test_a_controller_names_its_user(monkeypatch):
+    name = pwd.getpwuid(os.geteuid()).pw_name
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    assert this_controller()["user"] == name
+    monkeypatch.setenv("SUDO_USER", "alice")
+    assert this_controller()["user"] == "%s (sudo by alice)" % name
+    monkeypatch.setattr("os.geteuid", lambda: 987654321)
+    assert this_controller()["user"] == "uid 987654321 (sudo by alice)"
 
 
 def test_beginning_waits_for_a_module_that_outlived_its_run(store, dead):

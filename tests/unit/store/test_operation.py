@@ -198,5 +198,9 @@ def test_every_window_counts_as_downtime(operation):
         ("40.000", "stop", {}), closed,
     )  # fmt: skip
     assert operation.downtime() == 1 + 3.5 + 10
+    assert [(began[17:19], str(ended)[17:19], seconds) for began, ended, seconds in operation.windows()] == [
+        ("10", "11", 1), ("20", "23", 3.5), ("40", "50", 10),
+    ]  # fmt: skip
     write_journal(operation, ("10.000", "stop", {}))
+    assert operation.windows()[0][1] is None
     assert operation.downtime() > 1 or parse_timestamp("2026-11-30T10:00:10.000Z") > utc_now()

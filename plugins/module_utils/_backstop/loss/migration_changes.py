@@ -113,4 +113,4 @@ def _noted(store: Store, place: BackupPlace) -> Tuple[Dict[str, List[_Contents]]
 
 def _began_from(operation: Operation, place: BackupPlace) -> bool:
     """Whether its migrations started from the contents of this backup."""
-    return any(operation.result(step).backup == place.backup_id for step in (BACKUP, DRILL))
+    return place.backup_id in (operation.result(BACKUP).backup, operation.result(DRILL).backup)

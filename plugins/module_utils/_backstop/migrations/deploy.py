@@ -108,6 +108,9 @@ def apply_migrations(
         if site.operation is not None:
             note_migrated(site.operation, session)
         rewritten = [t.full_name for t in catalog.tables(session) if before.get(t.full_name, t.filenode) != t.filenode]
+        rows = history.read_rows(session.cursor(), site.connection.schema) or []
+        ours = [row for row in rows if row.migration_name in state.pending and row.state == history.APPLIED]
+        facts["migrations"] = [{"name": row.migration_name, "seconds": row.seconds} for row in ours]
         facts.update(applied=state.pending, seconds=round(deployed.seconds, 3), rewritten=rewritten)
     return {"changed": True, **facts}
 

@@ -101,9 +101,7 @@ def rehearse(
     result = {
         "database": scratch,
         "migrations": [
-            {"name": row.migration_name, "seconds": _seconds(row)}
-            for row in rows
-            if row.migration_name in state.pending
+            {"name": row.migration_name, "seconds": row.seconds} for row in rows if row.migration_name in state.pending
         ],
         "seconds": round(deployed, 3),
         "locked": locked,
@@ -214,12 +212,6 @@ def _deploy(
             hint=hint,
             details=error.details,
         ) from error
-
-
-def _seconds(row: history.HistoryRow) -> Optional[float]:
-    if row.finished_at is None or row.started_at is None:
-        return None
-    return round((row.finished_at - row.started_at).total_seconds(), 3)
 
 
 def _refuse_cluster_statements(files: Sequence[history.MigrationFile]) -> None:

@@ -156,6 +156,13 @@ class HistoryRow:
             return ROLLED_BACK
         return APPLIED if self.finished_at is not None else FAILED
 
+    @property
+    def seconds(self) -> Optional[float]:
+        """How long it ran; None if it did not finish."""
+        if self.finished_at is None or self.started_at is None:
+            return None
+        return round((self.finished_at - self.started_at).total_seconds(), 3)
+
     def to_json(self) -> Dict[str, Any]:
         return {
             field.name: _moment_text(value) if isinstance(value, datetime.datetime) else value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -236,9 +237,21 @@ def _same_process(one: Dict[str, Any], other: Dict[str, Any]) -> bool:
 
 
 def this_controller(pid: Optional[int] = None) -> Dict[str, Any]:
-    """Identifies a process (default: this one) uniquely, also after a reboot."""
+    """Identifies a process (default: this one) uniquely, also after a reboot. Its user is taken to be ours."""
     pid = os.getpid() if pid is None else pid
-    return {"host": socket.gethostname(), "boot_id": _boot_id(), "pid": pid, "start": _start_time(pid)}
+    process = {"host": socket.gethostname(), "boot_id": _boot_id(), "pid": pid, "start": _start_time(pid)}
+    return {**process, "user": _user()}
+
+
+def _user() -> str:
+    """The login name of this process's user, and of the one who called sudo."""
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        # In a container, a user without an entry in passwd.
+        name = "uid %d" % os.geteuid()
+    caller = os.environ.get("SUDO_USER")
+    return "%s (sudo by %s)" % (name, caller) if caller and caller != name else name
 
 
 def is_alive(controller: Dict[str, Any]) -> Optional[bool]:

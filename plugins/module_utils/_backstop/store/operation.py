@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ..base.durable_files import (
     FileLock,
@@ -191,20 +191,23 @@ class Operation:
         self.write(name, "done", **facts)
         reach("step.%s.done" % name)
 
-    def downtime(self) -> float:
-        """Seconds for which the application was stopped: from each stop to the following start, or to the operation's
-        end, which follows a start; to now if neither has happened yet."""
-        total, since = 0.0, None
+    def windows(self) -> List[Tuple[str, Optional[str], float]]:
+        """The times for which the application was stopped, with their seconds: from each stop to the following start,
+        or to the operation's end, which follows a start; to now, without an end, if neither has happened yet."""
+        found: List[Tuple[str, Optional[str], float]] = []
+        since = None
         for entry in self.journal():
             what = (entry["step"], entry["event"])
             if what == (STOP, "done") and since is None:
-                since = parse_timestamp(str(entry["at"]))
+                since = str(entry["at"])
             elif what in ((STARTED, "done"), ("operation", "closed")) and since is not None:
-                total += (parse_timestamp(str(entry["at"])) - since).total_seconds()
+                found.append(_window(since, str(entry["at"])))
                 since = None
-        if since is not None:
-            total += (utc_now() - since).total_seconds()
-        return round(total, 1)
+        return found if since is None else [*found, _window(since, None)]
+
+    def downtime(self) -> float:
+        """Seconds for which the application was stopped, all windows together."""
+        return round(sum(seconds for _began, _ended, seconds in self.windows()), 1)
 
     def require(self, steps: List[str], why: str, *, once: bool = False) -> None:
         """Refuse unless these steps are done.
@@ -237,6 +240,11 @@ class Operation:
         if self.is_open:
             self.write("operation", "closed", outcome=outcome, **facts)
         reach("operation.closed")
+
+
+def _window(began: str, ended: Optional[str]) -> Tuple[str, Optional[str], float]:
+    until = parse_timestamp(ended) if ended else utc_now()
+    return began, ended, (until - parse_timestamp(began)).total_seconds()
 
 
 def operations(store: Store) -> List[Operation]:

@@ -36,18 +36,86 @@ class BackupMade:
 
 
 @dataclasses.dataclass(frozen=True)
+class DrillPassed(BackupMade):
+    #: how long the restore took, with the comparison
+    recovery_seconds: Optional[float] = None
+    tables: Optional[int] = None
+    rows: Optional[int] = None
+    method: str = ""
+    role: str = ""
+    server: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class GatesPassed:
+    #: each gate as migrations.gates.evaluation.Gate, if it was evaluated
+    gates: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
     #: gates that were waived, with the reasons
     waived: Dict[str, str] = dataclasses.field(default_factory=dict)
+    #: how a complete rollback would be done
+    rollback: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rehearsed:
+    #: name and seconds of each
     migrations: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
+    seconds: Optional[float] = None
+    #: the strongest lock on each existing table
+    locked: Dict[str, str] = dataclasses.field(default_factory=dict)
+    #: whether these are all locks, and not only those that a second session saw
+    every_lock: bool = False
+    rewritten: List[str] = dataclasses.field(default_factory=list)
+    added_tables: List[str] = dataclasses.field(default_factory=list)
+    destroys: List[str] = dataclasses.field(default_factory=list)
+    #: all of that in a sentence
+    summary: str = ""
 
     @property
     def names(self) -> List[str]:
         return [str(migration["name"]) for migration in self.migrations]
+
+
+@dataclasses.dataclass(frozen=True)
+class OldReleaseTried:
+    tried: bool = False
+    works: bool = False
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class FencedOff:
+    ended_sessions: List[str] = dataclasses.field(default_factory=list)
+    #: whether the backup was still exact; None before a comparison
+    same: Optional[bool] = None
+    differences: List[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Migrated:
+    applied: List[str] = dataclasses.field(default_factory=list)
+    seconds: Optional[float] = None
+    #: name and seconds of each
+    migrations: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
+    rewritten: List[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossCounted:
+    #: each as loss.count.TableLoss
+    losses: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
+    lost_rows: Optional[int] = None
+    lost_objects: List[str] = dataclasses.field(default_factory=list)
+    #: rows that were carried over
+    reapply: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    #: damaged tables whose loss was accepted uncounted
+    accepted_unreadable: List[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class RolledBack:
+    #: the name of the way
+    way: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +155,8 @@ class Swapped:
     backup: Optional[str] = None
     #: of the database that took over
     live_oid: int = 0
+    #: the database that had the live name before
+    retired: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,21 +207,21 @@ class Pruned:
 
 GATES = Step("gates", GatesPassed)
 BACKUP = Step("backup", BackupMade)
-DRILL = Step("drill", BackupMade)
+DRILL = Step("drill", DrillPassed)
 REHEARSAL = Step("rehearsal", Rehearsed)
 #: The former release was tried on the new schema.
-OLD_RELEASE = "old_release"
+OLD_RELEASE = Step("old_release", OldReleaseTried)
 #: The user confirmed.
 CONFIRM = "confirm"
 #: Until STARTED the application is stopped; a rollback has both steps too.
 STOP = "stop"
-FENCE = "fence"
+FENCE = Step("fence", FencedOff)
 #: The migrations were applied to the live database.
-MIGRATE = "migrate"
+MIGRATE = Step("migrate", Migrated)
 #: Definitions equal those after the rehearsal, and tables meet their expectations.
 CHECK = "check"
 STARTED = "started"
-POST_BACKUP = "post_backup"
+POST_BACKUP = Step("post_backup", BackupMade)
 
 # Steps of rollbacks, also those of a failed deploy.
 
@@ -168,7 +238,7 @@ DOWN = Step("down", TakenOut)
 BUILD = Step("build", Built)
 SWAP = Step("swap", Swapped)
 #: The loss was counted and accepted, behind the fence.
-COUNT = "count"
+COUNT = Step("count", LossCounted)
 #: The live database was backed up, then restored in place. The restore is identified by its transaction id, which is
 #: recorded before the COMMIT.
 EMERGENCY = Step("emergency", SavedInPlace)
@@ -176,7 +246,7 @@ IN_PLACE = Step("in_place", RestoredInPlace)
 IN_PLACE_COMMIT = "in_place_commit"
 RESTORE_TABLE = Step("restore_table", TableRestored)
 #: A rollback of the database is complete, whatever happens to the application afterwards.
-APPLIED = "rollback"
+APPLIED = Step("rollback", RolledBack)
 #: PgBouncer's pools were paused ("began") and resumed ("done").
 PAUSE_POOLS = "pause_pools"
 

@@ -58,7 +58,9 @@ def prove(
     if not keep:
         with run.administer() as admin:
             drop_scratch_database(admin, copy)
-    found = {step: operation.facts(step) or {} for step in (DRILL, REHEARSAL, OLD_RELEASE, DOWN_PROOF)}
+    found: Dict[str, Dict[str, Any]] = {
+        step: operation.facts(step) or {} for step in (DRILL, REHEARSAL, OLD_RELEASE, DOWN_PROOF)
+    }
     to_try = keep and OLD_RELEASE in missing and _is_there(run, copy)
     return {
         "changed": bool(missing),
