@@ -95,6 +95,7 @@ NAMES = frozenset(
         "deploy_proof_after_trial",
         "deploy_read",
         "deploy_requests_sent",
+        "deploy_resolved",
         "deploy_runner_commit",
         "deploy_runs",
         "deploy_second_failed_at",

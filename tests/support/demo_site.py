@@ -350,10 +350,10 @@ class DemoSite:
             values["application_generate_command"] = []
         return values
 
-    def inventory_with(self, host: str) -> pathlib.Path:
-        """A file that adds an application host to the inventory."""
+    def inventory_with(self, host: str, **variables: object) -> pathlib.Path:
+        """A file that adds an application host with its variables to the inventory."""
         path = self.places.directory / "more-hosts.yml"
-        path.write_text("application: {hosts: {%s: }}\n" % host, encoding="utf-8")
+        path.write_text("application: {hosts: {%s: %s}}\n" % (host, json.dumps(variables)), encoding="utf-8")
         return path
 
     def hook_that_waits(self) -> "Hook":

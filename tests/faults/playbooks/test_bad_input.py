@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import sys
 from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
-from demo import application
+from demo import application, repository
 from support.broken_releases import FIRST, MIGRATION, SURPRISE
 from support.demo_site import DemoSite, sparse_file
 
@@ -60,6 +61,22 @@ def test_a_host_left_out(site: DemoSite) -> None:
     with site.unchanged():
         run = site.play(DEPLOY, "-i", str(inventory), "--limit", "localhost")
     run.must_say("another-host", "--limit", "all or to none")
+    assert site.operations() == []
+
+
+def test_a_branch_that_moves_between_two_hosts(site: DemoSite, tmp_path: pathlib.Path) -> None:
+    """All hosts take the commit that the first one found; another host's repository must have it."""
+    other = tmp_path / "other.git"
+    repository.git(other, "init", "--quiet", "--bare")
+    files = repository.files_of(("base",))
+    later = repository.commit(other, files, "later", "2026-01-01T09:00:00+00:00", parents=[])
+    repository.git(other, "update-ref", "refs/heads/main", later)
+    own = {"application_root": str(tmp_path / "root"), "application_repository": str(other)}
+    inventory = site.inventory_with("another-host", **own)
+    with site.unchanged():
+        run = site.play(DEPLOY, "-i", str(inventory), deploy_revision="main")
+    run.must_say("does not have this revision", site.commits["et-100"], "push the commit")
+    assert re.search(r"fatal: \[another-host\]: FAILED", run.output)
     assert site.operations() == []
 
 

@@ -307,7 +307,9 @@ def _choose(revision: str, names: Dict[str, str]) -> Optional[str]:
 def _unknown(revision: str, names: Dict[str, str]) -> BackstopError:
     short = {name.split("/", 2)[2] for name in names if name.startswith(("refs/tags/", "refs/heads/"))}
     near = near_names(revision, sorted(short))
-    if near:
+    if FULL_COMMIT.fullmatch(revision):
+        hint = "push the commit, or a tag on it, to the repository"
+    elif near:
         hint = "did you mean %s?" % " or ".join(near)
     elif short:
         hint = "it has " + ", ".join(sorted(short)[:10])
