@@ -96,7 +96,7 @@ lost_rows:
   type: int
 lost_objects:
   description: Objects that went and that the migrations did not make, each as kind and name; C((changed\)) follows those that the backup has otherwise.
-  returned: RV(way) is V(restore) or V(in_place)
+  returned: RV(way) is V(restore), V(in_place) or V(leftovers)
   type: list
   elements: str
 objects_of_unknown_origin:

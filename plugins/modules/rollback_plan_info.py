@@ -154,7 +154,7 @@ evidence:
   elements: str
 lost_objects:
   description: Objects that would be lost and that the migrations did not create, each as kind and name.
-  returned: when the plan reverts to a backup
+  returned: when the plan reverts to a backup or drops what a failed migration left
   type: list
   elements: str
 objects_of_unknown_origin:

@@ -131,7 +131,7 @@ class Driver:
 
     def _clean(self, operation: Operation) -> Dict[str, Any]:
         place = self.site.store.find_backup((operation.facts("backup") or {})["backup"])
-        result = clean_failed_migration(self.site, place, self.prisma)
+        result = clean_failed_migration(self.site, place, self.prisma, LossPolicy())
         operation.close("rolled_back")
         return {"operation": operation.id, **result, "outcome": "rolled_back"}
 

@@ -14,6 +14,7 @@ import signal
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import failpoints
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import backup_history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import (
     clean_failed_migration,
@@ -98,7 +99,7 @@ class Failed:
         return [(row.migration_name, row.state) for row in self.database.rows()]
 
     def clean(self):
-        return clean_failed_migration(self.site, self.place, self.project.prisma())
+        return clean_failed_migration(self.site, self.place, self.project.prisma(), LossPolicy())
 
     def killed(self, failpoint, log=None):
         """Run clean() in a process that is killed at a failpoint; its exit status."""

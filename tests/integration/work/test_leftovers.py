@@ -11,10 +11,15 @@ import dataclasses
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.migration_changes import note_objects
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations import leftovers as module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import leftovers
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.asked import Asked, plan_of
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way import Consent, Programs
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way_leftovers import Leftovers
 from support.databases import OWNER, REALISTIC, SQL
 
 #: Statements that only add; each with the objects that the next one may need.
@@ -269,3 +274,95 @@ def test_tables_whose_names_begin_like_prismas_are_seen(left):
     apply(live, "CREATE TABLE _prisma_migrations_old (a int)")
     clean(live, place)
     assert live.value("SELECT to_regclass('_prisma_migrations_old') IS NULL")
+
+
+# Objects that the migrations did not create
+
+
+@pytest.fixture
+def failed(plain):
+    """A deploy whose migration failed on the live database after it had created a table, and its backup."""
+    place = plain.backup()
+    run = plain.begun("deploy")
+    with plain.site.connect() as session:
+        before = definitions.definitions(session)
+    apply(plain, "CREATE TABLE half (a int)")
+    with plain.site.connect() as session:
+        note_objects(run.operation, before, definitions.definitions(session))
+    run.operation.write("backup", "done", backup=place.backup_id)
+    run.operation.write("rehearsal", "done", migrations=[{"name": "20251109000000_half", "seconds": 0.1}])
+    apply(plain, FAILS)
+    run.operation.close("failed")
+    return plain, place
+
+
+class MarkedByHand:
+    """Stands for Prisma: it marks a migration as rolled back."""
+
+    def __init__(self, folder):
+        (folder / "migrations").mkdir(exist_ok=True)
+        self.project = self
+        self.migrations = lambda: str(folder / "migrations")
+
+    def migrate_resolve(self, _url, *, cursor, rolled_back):
+        cursor.execute(
+            "UPDATE public._prisma_migrations SET rolled_back_at = now() WHERE migration_name = %s AND finished_at IS NULL",
+            (rolled_back,),
+        )
+
+
+def test_what_was_made_by_hand_goes_only_with_consent(failed, tmp_path):
+    live, place = failed
+    apply(live, "CREATE VIEW report AS SELECT 1 AS one; CREATE TABLE notes (t text); INSERT INTO notes VALUES ('x')")
+    named = ["table public.notes", "view public.report"]
+    plan = plan_of(live.site, Asked("failed_migration"), runs=False)
+    assert plan["needed"] and sorted(plan["lost_objects"]) == named
+    (loss,) = [line for line in plan["report"] if line.startswith("Loss: ")]
+    assert all(name in loss for name in named) and "refused unless -e rollback_accept_lost_objects=2 allows it" in loss
+    accepted = plan_of(live.site, Asked("failed_migration", accept_lost_objects=2), runs=False)["report"]
+    assert any(line.endswith("; accepted") for line in accepted)
+    run = live.begun("rollback", {"scenario": "failed_migration"})
+    way = Leftovers(place, Programs(lambda: MarkedByHand(tmp_path)))
+    for act in (way.prepare, way.apply):
+        with pytest.raises(Refused, match="2 objects that the migrations did not make") as caught:
+            act(run, Consent(LossPolicy(objects=1)))
+        assert sorted(caught.value.found.split(", ")) == named
+        assert "-e rollback_accept_lost_objects=2" in caught.value.hint
+        assert live.value("SELECT to_regclass('half') IS NOT NULL AND to_regclass('report') IS NOT NULL")
+    consent = Consent(LossPolicy(objects=2))
+    way.prepare(run, consent)
+    done = way.apply(run, consent)
+    assert sorted(done.facts["lost_objects"]) == named and any("Lost objects: " in line for line in done.story)
+    assert live.value("SELECT coalesce(to_regclass('half'), to_regclass('report'), to_regclass('notes')) IS NULL")
+    # A second run finds that it is done, whatever was made since.
+    apply(live, "CREATE VIEW later AS SELECT 1")
+    way.prepare(run, Consent())
+    assert sorted(way.apply(run, Consent()).facts["lost_objects"]) == named
+    assert live.value("SELECT to_regclass('later') IS NOT NULL")
+
+
+def test_what_the_failed_migration_made_needs_no_consent(failed, tmp_path):
+    live, place = failed
+    assert plan_of(live.site, Asked("failed_migration"), runs=False)["lost_objects"] == []
+    done = Leftovers(place, Programs(lambda: MarkedByHand(tmp_path))).apply(live.begun("rollback"), Consent())
+    assert done.facts["outcome"] == "dropped" and live.value("SELECT to_regclass('half') IS NULL")
+
+
+def test_the_way_back_of_a_deploy_drops_nothing_made_by_hand(failed, tmp_path):
+    """It has no consent."""
+    live, place = failed
+    apply(live, "CREATE VIEW report AS SELECT 1 AS one")
+    run = live.begun("deploy")
+    with pytest.raises(Refused, match="1 objects that the migrations did not make"):
+        Leftovers(place, Programs(lambda: MarkedByHand(tmp_path)), ["public.half"]).apply(run, Consent())
+    assert live.value("SELECT to_regclass('half') IS NOT NULL AND to_regclass('report') IS NOT NULL")
+
+
+def test_without_a_rehearsal_it_is_unknown_who_made_it(plain, tmp_path):
+    """Then everything is named and dropped, as in a complete revert."""
+    place = plain.backup()
+    apply(plain, "CREATE TABLE half (a int); " + FAILS)
+    (loss,) = [line for line in plan_of(plain.site, Asked("failed_migration"), runs=False)["report"] if "Loss" in line]
+    assert "made by hand or by migrations that no deploy rehearsed: table public.half" in loss
+    done = Leftovers(place, Programs(lambda: MarkedByHand(tmp_path))).apply(plain.begun("rollback"), Consent())
+    assert done.facts["lost_objects"] == ["table public.half"] and done.facts["objects_of_unknown_origin"]

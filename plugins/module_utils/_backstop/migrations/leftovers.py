@@ -24,8 +24,10 @@ from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Action, Given, Setting, remedy
 from ..base.sql_names import qualified
+from ..loss.acceptance import LossPolicy, Refusal
 from ..loss.count import losses_of_dropping
 from ..loss.kept_rows import write_lost_rows
+from ..loss.lost_objects import LostObjects, lost_objects
 from ..loss.migration_changes import mark
 from ..loss.pairing import is_history
 from ..postgres import archive, catalog, definitions, dumped_definitions
@@ -52,17 +54,20 @@ _NOT_ASKED = (
 
 
 @tried_again
-def clean_failed_migration(site: Site, place: BackupPlace, prisma: Prisma) -> Dict[str, Any]:
+def clean_failed_migration(site: Site, place: BackupPlace, prisma: Prisma, policy: LossPolicy) -> Dict[str, Any]:
     """Drop what the migrations since a backup added, delete the applied ones from the history, and mark the failed ones
     as rolled back.
 
     :returns: ``outcome``: ``clean`` (nothing was left), ``dropped``, or ``restore_needed`` with the reasons and without
         changes
+    :raises Refused: objects that the migrations did not create would be dropped, more than accepted
     """
     with site.connect() as session:
         wind_up_predecessor(site, session)
         found = leftovers(site, session, place)
         failed = read_state(session, prisma, site.connection.schema).failed
+        if not found["reasons"]:
+            objects = require_accepted(site, session, place, policy) if found["added"] else LostObjects()
     if found["reasons"]:
         nothing = {"dropped": [], "taken_out": [], "kept_rows": 0, "resolved": []}
         return {"changed": False, "outcome": "restore_needed", **nothing, "reasons": found["reasons"]}
@@ -70,13 +75,25 @@ def clean_failed_migration(site: Site, place: BackupPlace, prisma: Prisma) -> Di
     if left:
         with journaled_step(site, CLEAN) as facts, site.connect() as session:
             facts["dropped"], kept = _drop_added(site, session, place, found["statements"])
-            facts.update(kept_rows=kept, taken_out=found["applied"])
+            facts.update(kept_rows=kept, taken_out=found["applied"], **objects.to_json())
     if left or failed:
         with journaled_step(site, RESOLVE) as facts, site.connect() as session:
             facts["resolved"] = _resolve(site, session, prisma, failed)
             _prove(site, session, place)
     done = {"dropped": found["added"], "taken_out": found["applied"], "kept_rows": kept, "resolved": failed}
+    done.update(objects.to_json())
     return {"changed": left or bool(failed), "outcome": "dropped" if left else "clean", **done, "reasons": []}
+
+
+def require_accepted(site: Site, session: Session, place: BackupPlace, policy: LossPolicy) -> LostObjects:
+    """Objects that were made since a backup, but not by the migrations.
+
+    :raises Refused: there are more than accepted
+    """
+    objects = lost_objects(site, session, place)
+    kept = "the rows of tables are kept in files, definitions are not"
+    policy.require(0, Refusal((), "Save them first", kept, objects.to_json()), objects)
+    return objects
 
 
 def leftovers(site: Site, session: Session, place: BackupPlace) -> Dict[str, List[str]]:

@@ -16,6 +16,7 @@ from typing import Any, Dict, Sequence
 from ..base import sqlstates
 from ..base.errors import BackstopError
 from ..base.failpoints import reach
+from ..loss.acceptance import LossPolicy
 from ..prisma.cli import Prisma
 from ..prisma.failures import PrismaError
 from ..site import Site
@@ -68,5 +69,5 @@ def _put_right(site: Site, prisma: Prisma) -> bool:
         return False
     if any(found.values()):  # also where an earlier one was applied: run again, it might repeat its work
         return False
-    clean_failed_migration(site, place, prisma)
+    clean_failed_migration(site, place, prisma, LossPolicy())
     return True

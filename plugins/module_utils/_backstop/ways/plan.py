@@ -191,6 +191,8 @@ def diagnose(
         found["objects"] = objects_of_revert(site, facts.place, facts)
     elif wanted == APPLICATION_ERRORS and method == DOWN_SQL:
         found["losses"] = losses_of_drop(site, facts)
+    elif wanted == FAILED_MIGRATION:
+        found["objects"] = objects_of_revert(site, facts.place, facts)
     found["report"] = report(found, options, runs)
     objects = found.pop("objects") or LostObjects()
     return {**found, **objects.to_json()}

@@ -204,6 +204,8 @@ def report(plan: Dict[str, Any], options: Options, runs: bool) -> List[str]:
         lines += _cost_lines(plan)
     if plan["scenario"] in (COMPLETE, APPLICATION_ERRORS):
         lines += ["Loss: " + text for text in told_losses(plan["losses"], plan["objects"], options)]
+    elif plan["scenario"] == FAILED_MIGRATION:
+        lines += ["Loss: " + text for text in _object_lines(plan["objects"], options)]
     lines += ["Note: " + text for text in plan["notes"]]
     return lines if runs else [*lines, "RUN NEXT: " + plan["next"]]
 

@@ -12,15 +12,16 @@ import dataclasses
 from typing import Any, Dict, Optional, Sequence, Union
 
 from ..base.errors import Refused
+from ..loss.lost_objects import OF_OBJECTS
 from ..migrations.deploy import applied_since
-from ..migrations.leftovers import clean_failed_migration
+from ..migrations.leftovers import clean_failed_migration, require_accepted
 from ..prisma import history
 from ..site import Run
 from ..store.layout import BackupPlace
 from ..store.steps import CLEAN, RESOLVE
 from .choose import LEFTOVERS
 from .way import HALF_DONE, Change, Consent, Outcome, Programs, Ready, Refusal, TakeInstead, Way
-from .way_swap import Swap
+from .way_swap import Swap, objects_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +37,22 @@ class Leftovers:
     stops_application = True
 
     def prepare(self, run: Run, consent: Consent) -> Union[Ready, TakeInstead]:
+        if self._instead.settle(run) is None and not self._is_out(run):
+            with run.connect() as session:
+                require_accepted(run, session, self.place, consent.policy)
         return Ready(False)
 
+    @property
+    def _instead(self) -> Swap:
+        return Swap(self.place, self.programs, changes_in=self.migrated_tables)
+
     def apply(self, run: Run, consent: Consent) -> Union[Outcome, TakeInstead]:
-        instead = Swap(self.place, self.programs, changes_in=self.migrated_tables)
+        instead = self._instead
         if instead.settle(run) is not None:
             return TakeInstead(instead, "it took over already")
         if self._is_out(run):
             return _outcome(run, False, _journalled(run))
-        facts = clean_failed_migration(run, self.place, self.programs.prisma())
+        facts = clean_failed_migration(run, self.place, self.programs.prisma(), consent.policy)
         if facts["outcome"] == "restore_needed":
             return TakeInstead(instead, "; ".join(facts["reasons"][:5]))
         return _outcome(run, facts["changed"], facts)
@@ -89,6 +97,7 @@ def _journalled(run: Run) -> Dict[str, Any]:
         "kept_rows": clean.get("kept_rows", 0),
         "resolved": resolve.get("resolved", []),
         "reasons": [],
+        **{key: clean[key] for key in OF_OBJECTS if key in clean},
     }
 
 
@@ -99,5 +108,6 @@ def _outcome(run: Run, changed: bool, facts: Dict[str, Any]) -> Outcome:
             facts["kept_rows"], run.operation.file("lost-rows"),
         )  # fmt: skip
         story.append(kept)
+    story += objects_lines(facts)
     left = "what the migration left was removed" if facts["outcome"] == "dropped" else "the migration left nothing"
     return Outcome(changed, facts, story, "as before, " + left)

@@ -102,13 +102,8 @@ def lost_lines(run: Run, facts: Mapping[str, Any], what: str) -> List[str]:
     lost = facts.get("lost_rows", 0)
     kept = ", kept in " + run.operation.file("lost-rows") if lost else ""
     carried = (facts.get("reapply") or {}).get("summary") or ""
-    unknown = facts.get("objects_of_unknown_origin", False)
-    origin = " (some may be of migrations that no deploy rehearsed)" if unknown else ""
-    lines = [
-        ("Lost rows: %d%s. %s" % (lost, kept, carried)).strip(),
-        what,
-        "Lost objects: %s%s" % (", ".join(facts.get("lost_objects") or []) or "none", origin),
-    ]
+    lines = [("Lost rows: %d%s. %s" % (lost, kept, carried)).strip(), what]
+    lines += objects_lines(facts) or ["Lost objects: none"]
     built = run.operation.facts(BUILD) or {}
     for said, found in (
         ("Definitions that are not as before", facts.get("differences")),
@@ -117,3 +112,10 @@ def lost_lines(run: Run, facts: Mapping[str, Any], what: str) -> List[str]:
     ):
         lines += ["%s: %s." % (said, "; ".join(found))] if found else []
     return lines
+
+
+def objects_lines(facts: Mapping[str, Any]) -> List[str]:
+    """The objects that were lost besides rows, if any, for users."""
+    unknown = facts.get("objects_of_unknown_origin", False)
+    origin = " (some may be of migrations that no deploy rehearsed)" if unknown else ""
+    return ["Lost objects: %s%s" % (", ".join(facts["lost_objects"]), origin)] if facts.get("lost_objects") else []
