@@ -102,7 +102,9 @@ class BackstopCommand:
         """Call it in this process."""
         return call_command(self.folder, *arguments)
 
-    def start(self, *arguments: Any, environment: Optional[Dict[str, str]] = None) -> "subprocess.Popen[str]":
+    def start(
+        self, *arguments: Any, environment: Optional[Dict[str, str]] = None, stdin: int = subprocess.DEVNULL
+    ) -> "subprocess.Popen[str]":
         """Start the program with cron's environment and a Python that has the driver and nothing else."""
         if not self.program.exists():
             self.program.write_bytes(build_program("/usr/bin/python3"))
@@ -126,7 +128,7 @@ class BackstopCommand:
             env=given,
             cwd="/",
             text=True,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

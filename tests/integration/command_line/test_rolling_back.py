@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import signal
 import socket
 import sys
@@ -16,11 +19,15 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
     open_operations,
     operations_of,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import STOP
 from support.databases import OWNER, PASSWORD
 from support.module_runner import run_module
+from support.pgbouncer import ADMIN, ADMIN_PASSWORD, pgbouncer
+from support.prisma_project import PrismaProject
 
 OK, FAILED, USAGE = range(3)
 STOPPED = "--application-stopped"
+FIRST, RECEIPTS = "20251001000000_init", "20251108000000_add_receipt_data"
 #: A controller process from before the last reboot.
 DEAD = {"host": socket.gethostname(), "boot_id": "another", "pid": 1, "start": "1"}
 
@@ -72,6 +79,104 @@ def test_a_rollback_and_its_undo(backed_up):
     undone = backed_up("undo", "shop", STOPPED)
     assert undone.status == OK and users(backed_up) == 3, undone.stderr
     assert [one.outcome for one in operations_of(backed_up.live.store, "shop")] == ["failed", "done", "done"]
+
+
+@pytest.mark.parametrize("answer", ["stopped", "not yet", None])
+def test_the_operator_is_asked_on_a_terminal(backed_up, answer):
+    """When all is prepared and nothing has changed; any other answer, or none, changes nothing."""
+    live, names = backed_up.live, backed_up.live.names()
+    terminal, theirs = os.openpty()
+    with backed_up.start("rollback", "shop", "--accept-lost-rows", 3, stdin=theirs) as process:
+        os.close(theirs)
+        asked = next(line for line in process.stderr if "Stop the application now, then type: stopped" in line)
+        assert "All is prepared" in asked and users(backed_up) == 3 and len(live.names()) == len(names) + 1
+        os.write(terminal, b"\x04" if answer is None else answer.encode() + b"\n")
+        stdout, stderr = process.communicate(timeout=60)
+    os.close(terminal)
+    (operation,) = operations_of(live.store, "shop")
+    if answer == "stopped":
+        assert process.returncode == OK and (users(backed_up), operation.outcome) == (0, "done"), stderr
+        assert "start release " + "a" * 40 in stdout.lower() and "Downtime: " in stdout
+        return
+    assert process.returncode == USAGE and (users(backed_up), operation.outcome) == (3, "failed"), stderr
+    assert "Nothing was rolled back: The application was not stopped" in stderr
+    assert operation.last(STOP) is None and live.names() == names
+
+
+@pytest.mark.pgbouncer
+def test_pooled_clients_wait(backed_up, tmp_path):
+    live = backed_up.live
+    with pgbouncer(live.cluster, {"shop": live.name}) as bouncer:
+        console = {"host": "127.0.0.1", "port": bouncer.port, "user": ADMIN, "password": ADMIN_PASSWORD}
+        (tmp_path / "poolers").write_text(json.dumps([{"console": console}]))
+        (tmp_path / "poolers").chmod(0o600)
+        backed_up.configure(poolers=str(tmp_path / "poolers"))
+        with contextlib.closing(bouncer.client("shop")) as client:
+            done = backed_up("rollback", "shop", STOPPED, "--accept-lost-rows", 3, "--json")
+            assert done.status == OK and done.json["pooled"]["pools"] == ["shop at 127.0.0.1:%d" % bouncer.port], done
+            cursor = client.cursor()
+            cursor.execute("SELECT count(*) FROM \"User\" WHERE id LIKE 'late-%'")
+            assert cursor.fetchone() == (0,) and bouncer.paused() == []
+        undone = backed_up("undo", "shop", STOPPED, "--json")
+        assert undone.status == OK and undone.json["pooled"]["pools"] and bouncer.paused() == []
+
+
+@pytest.fixture
+def release(backed_up, tmp_path):
+    """The release with both migrations."""
+    made = PrismaProject.create(tmp_path / "release", {FIRST: "SELECT 1;", RECEIPTS: "SELECT 1;"})
+    environment = made.tools.environment
+    return ["--project", made.path, "--node-bin-dir", made.tools.node.bin_dir], environment
+
+
+@pytest.mark.prisma
+def test_a_failed_migration(backed_up, release, tmp_path):
+    """Refused without the release while the application runs; refused, because it needs a restore; done; found done."""
+    live, (options, environment) = backed_up.live, release
+    with live.session(user=OWNER) as cursor:
+        cursor.execute(
+            "CREATE TABLE half (a int); INSERT INTO _prisma_migrations VALUES"
+            " ('m2', repeat('c', 64), NULL, '%s', NULL, NULL, '2025-11-08', 0)" % RECEIPTS
+        )
+    backed_up.configure(application=commands(tmp_path))
+    arguments = ["rollback", "shop", "--scenario", "failed_migration", "--release", "a" * 40]
+    plan = backed_up("plan", "shop")
+    assert "RUN NEXT: backstop rollback shop --scenario failed_migration" in plan.stdout, plan.stdout
+    refused = backed_up.run(*arguments, environment=environment)
+    assert refused.status == FAILED and "give the directory of the release" in refused.stderr
+    assert not (tmp_path / "application.log").exists()
+    refused = backed_up.run(*arguments, *options, environment=environment)
+    assert refused.status == FAILED and "3 rows would be lost" in refused.stderr, refused
+    assert "start the release that belongs to the database" in refused.stderr
+    live.execute("DELETE FROM \"User\" WHERE id LIKE 'late-%'")
+    done = backed_up.run(*arguments, *options, "--json", environment=environment)
+    assert done.status == OK and (done.json["way"], done.json["outcome"]) == ("leftovers", "dropped"), done.stderr
+    assert live.value("SELECT to_regclass('half') IS NULL")
+    assert live.rows("SELECT id, rolled_back_at IS NULL FROM _prisma_migrations ORDER BY 1") == [
+        ("m1", True), ("m2", False),
+    ]  # fmt: skip
+    assert (tmp_path / "application.log").read_text().splitlines()[-2:] == ["stop", "start " + "a" * 40]
+    again = backed_up.run(*arguments, *options, environment=environment)
+    assert again.status == OK and "as this leaves it already" in again.stdout, again
+
+
+@pytest.mark.prisma
+def test_application_errors(backed_up, release, tmp_path):
+    """Down-SQL takes the migration out and keeps the rows that were written since."""
+    live, (options, environment) = backed_up.live, release
+    live.run("receipts.sql")
+    (tmp_path / "down.sql").write_text('DROP TABLE "ReceiptData";')
+    arguments = ["rollback", "shop", "--scenario", "application_errors", "--method", "drop", STOPPED, *options]
+    arguments += ["--down-sql-file", tmp_path / "down.sql", "--json"]
+    checked = backed_up.run(*arguments, "--check", environment=environment)
+    assert checked.status == OK and live.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL"), checked
+    done = backed_up.run(*arguments, environment=environment)
+    assert done.status == OK and (done.json["way"], done.json["migrations"]) == ("drop", [RECEIPTS]), done.stderr
+    assert live.value("SELECT to_regclass('\"ReceiptData\"') IS NULL") and users(backed_up) == 3
+    assert live.rows("SELECT id FROM _prisma_migrations") == [("m1",)]
+    assert "start release " + "a" * 40 in " ".join(done.json["story"]).lower()
+    again = backed_up.run(*arguments, environment=environment)
+    assert again.status == OK and not again.json["changed"], again
 
 
 def commands(folder, start_status=0):

@@ -306,7 +306,8 @@ class MarkedByHand:
 
     def migrate_resolve(self, _url, *, cursor, rolled_back):
         cursor.execute(
-            "UPDATE public._prisma_migrations SET rolled_back_at = now() WHERE migration_name = %s AND finished_at IS NULL",
+            "UPDATE public._prisma_migrations SET rolled_back_at = now()"
+            " WHERE migration_name = %s AND finished_at IS NULL",
             (rolled_back,),
         )
 

@@ -74,6 +74,46 @@ def test_what_is_not_said(write):
     assert found.site().connection.password == "" and found.site().recipients == () and found.offsite is None
 
 
+POOLER = {"console": {"host": "10.0.0.6", "user": "admin", "password": "hunter2"}}
+
+
+def test_poolers(write, tmp_path):
+    path = tmp_path / "shop.poolers"
+    path.write_text(json.dumps([POOLER, {**POOLER, "pools": ["a"], "wait": "2.5", "held": "end"}]))
+    path.chmod(0o600)
+    found = configuration.load(write(changed(poolers=str(path))), "shop")
+    assert [one.address for one in found.site().poolers] == ["10.0.0.6:6432"] * 2
+    assert [(one.pools, one.wait_seconds, one.held) for one in found.poolers] == [
+        ((), 10, "refuse"), (("a",), 2.5, "end"),
+    ]  # fmt: skip
+    assert found.poolers[0].console.password == "hunter2" and "hunter2" not in repr(found)
+    path.chmod(0o640)
+    with pytest.raises(UsageError, match="Others can read the file of the poolers"):
+        configuration.load(write(changed(poolers=str(path))), "shop")
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (POOLER, "no list of objects"),
+        ([{}], "\\[0\\].console"),
+        ([{"console": "hunter2"}], "\\[0\\].console"),
+        ([{**POOLER, "pool": ["a"]}], "did you mean pools"),
+        ([POOLER, {**POOLER, "pools": "shop"}], "\\[1\\].pools"),
+        ([{**POOLER, "wait": "soon"}], "\\[0\\].wait"),
+        ([{**POOLER, "held": "wait"}], "\\[0\\].held"),
+        ([{"console": {**POOLER["console"], "hots": "x"}}], "did you mean host"),
+    ],
+)
+def test_wrong_poolers(write, tmp_path, given, told):
+    path = tmp_path / "shop.poolers"
+    path.write_text(json.dumps(given))
+    path.chmod(0o600)
+    with pytest.raises(UsageError, match=told) as caught:
+        configuration.load(write(changed(poolers=str(path))), "shop")
+    assert caught.value.exit_status == 2 and "hunter2" not in str(caught.value)
+
+
 def changed(**values):
     return {**GOOD, **values}
 

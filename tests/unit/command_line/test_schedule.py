@@ -141,6 +141,18 @@ def test_encryption(tmp_path):
         assert [line.split()[8] for line in lines if " drill " in line] == drilled
 
 
+def test_poolers(tmp_path, monkeypatch):
+    """They are in a file of their own, because their consoles have passwords."""
+    console = {"host": "10.0.0.6", "user": "backstop", "password": "hunter2", "port": "6433"}
+    read = []
+    monkeypatch.setitem(configuration._FIELDS, "poolers", lambda section, key: read.append(section.values[key]) or ())
+    for item, changes in (({**SHOP, "poolers": [{"console": console}]}, {}), (SHOP, {"backstop_poolers": [console]})):
+        configured(tmp_path, item, **changes)
+        assert "hunter2" not in (tmp_path / "shop.conf").read_text()
+    configured(tmp_path, {**SHOP, "poolers": []}, backstop_poolers=[console])
+    assert read == ["/etc/backstop/shop.poolers"] * 2
+
+
 def told(name: str, databases: Any = (SHOP,), **changes: Any) -> Any:
     return Templar(DataLoader(), variables(list(databases), **changes)).template(trust_as_template("{{ %s }}" % name))
 

@@ -18,6 +18,7 @@ from ..base.errors import BackstopError
 from ..base.progress import Progress
 from ..base.sql_names import near_names
 from ..postgres.connection import Settings
+from ..postgres.pgbouncer import END, REFUSE, Pooler
 from ..site import Site
 from ..store import retention
 from ..store.layout import Store
@@ -75,6 +76,8 @@ class Configuration:
     application: Optional[ApplicationCommands] = None
     #: second copies; none by default
     offsite: Optional[OffsiteCopies] = None
+    #: PgBouncers that clients go through
+    poolers: Tuple[Pooler, ...] = ()
     #: how long backups are kept: a value for each of retention.OPTIONS
     retention: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(retention.OPTIONS))
 
@@ -90,6 +93,7 @@ class Configuration:
             self.store,
             self.client_bin_dir,
             watched_by=progress,
+            poolers=self.poolers,
             recipients=self.age_recipients,
             identity=self.age_identity,
         )
@@ -140,7 +144,7 @@ def load(directory: str, name: str) -> Configuration:
 def _read(name: str, path: str) -> Configuration:
     if not _NAME.fullmatch(name):
         raise UsageError("This is no name for a configuration", found=repr(name), expected="letters, digits, . _ -")
-    given = _Section(path, "", _parse(path, read_private(path, "configuration")))
+    given = _Section(path, "", _object(path, _parse(path, read_private(path, "configuration"))))
     given.require_known(("connection", "store"), tuple(_FIELDS))
     connection = _connection(path, "connection", given.values["connection"], Settings())
     if not connection.database or not connection.user:
@@ -165,7 +169,7 @@ def _read(name: str, path: str) -> Configuration:
     )
 
 
-def _parse(path: str, text: str) -> Dict[str, Any]:
+def _parse(path: str, text: str) -> Any:
     def once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
         twice = sorted({key for key, _value in pairs if [other for other, _value in pairs].count(key) > 1})
         if twice:
@@ -173,9 +177,12 @@ def _parse(path: str, text: str) -> Dict[str, Any]:
         return dict(pairs)
 
     try:
-        value = json.loads(text, object_pairs_hook=once)
+        return json.loads(text, object_pairs_hook=once)
     except ValueError as error:
         raise UsageError("The configuration is not JSON", found="%s: %s" % (path, error)) from None
+
+
+def _object(path: str, value: Any) -> Dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError("The configuration is not a JSON object", found="%s: %s" % (path, type(value).__name__))
     return value
@@ -332,6 +339,31 @@ def _retention(section: _Section, key: str) -> Dict[str, Any]:
     return options
 
 
+def _poolers(section: _Section, key: str) -> Tuple[Pooler, ...]:
+    """From a private file, because the consoles have passwords."""
+    path = _place(section, key)
+    given = _parse(path, read_private(path, "file of the poolers"))
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        raise section.error(key, "no list of objects in " + path, "a list of objects with console, pools, wait, held")
+    return tuple(_pooler(_Section(path, "[%d]." % number, one)) for number, one in enumerate(given))
+
+
+def _pooler(section: _Section) -> Pooler:
+    section.require_known(("console",), ("pools", "wait", "held"))
+    one: Dict[str, Any] = {"pools": [], "wait": 10, "held": REFUSE, **section.values}
+    for name, right in (
+        ("console", isinstance(one["console"], dict)),
+        ("pools", isinstance(one["pools"], list)),
+        ("wait", re.fullmatch(r"[0-9.]+", str(one["wait"]))),
+        ("held", one["held"] in (REFUSE, END)),
+    ):
+        if not right:
+            raise section.error(
+                name, type(one[name]).__name__, "console: an object; pools: a list; wait: seconds; held: refuse or end"
+            )
+    return Pooler.from_mapping(one)
+
+
 def _recipients(section: _Section, key: str) -> Tuple[str, ...]:
     value = section.values[key]
     if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
@@ -359,4 +391,5 @@ _FIELDS: Dict[str, Callable[[_Section, str], Any]] = {
     "age_identity": _place,
     "offsite": _offsite,
     "application": _application,
+    "poolers": _poolers,
 }

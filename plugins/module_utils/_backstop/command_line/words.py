@@ -21,6 +21,7 @@ _KEYS: Dict[enum.Enum, str] = {
     Setting.CLIENT_BIN_DIR: "client_bin_dir in the configuration below %s",
     Setting.CONNECTION: "the section connection of the configuration below %s",
     Setting.PASSWORD: "a file that password_file or passfile in the configuration below %s names",
+    Setting.POOLERS: "the file that poolers in the configuration below %s names",
     Setting.RECIPIENTS: "age_recipients in the configuration below %s",
     Setting.SHARE_TO_DELETE: "max_delete_share in the configuration below %s",
     Setting.STORE: "store in the configuration below %s",

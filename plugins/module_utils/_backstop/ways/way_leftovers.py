@@ -37,6 +37,7 @@ class Leftovers:
     stops_application = True
 
     def prepare(self, run: Run, consent: Consent) -> Union[Ready, TakeInstead]:
+        self.programs.prisma()  # refused while the application runs, where it is missing
         if self._instead.settle(run) is None and not self._is_out(run):
             with run.connect() as session:
                 require_accepted(run, session, self.place, consent.policy)
