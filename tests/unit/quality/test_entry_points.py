@@ -106,3 +106,28 @@ def test_the_file_of_an_include_is_no_expression_with_an_equals_sign() -> None:
     line = re.compile(r"^\s*(?:- )?ansible\.builtin\.include_tasks: .*=.*$", re.MULTILINE)
     found = [(name_of(path), line.findall(path.read_text("utf-8"))) for path in ROOT.glob("roles/*/tasks/**/*.yml")]
     assert len(found) > 20 and not [one for one in found if one[1]]
+
+
+#: What the tasks of an included file inherit from a block around the include, and not from the include itself.
+INHERITED = {"become", "become_user", "delegate_to", "when"}
+
+
+def passed_on(tasks: Any, folder: pathlib.Path, inherited: Set[str]) -> Iterator[Tuple[str, List[str]]]:
+    """Each inclusion of a hook or a role, and what it inherits from the blocks around it."""
+    for task in tasks or []:
+        file = str(task.get("ansible.builtin.include_tasks", ""))
+        if "ansible.builtin.include_role" in task or "{{" in file:
+            yield task["name"], sorted(inherited)
+        elif file:
+            yield from passed_on(load(folder / file), folder, inherited)
+        for key in ("block", "rescue", "always"):
+            yield from passed_on(task.get(key), folder, inherited | (INHERITED & set(task)))
+
+
+@pytest.mark.parametrize("role", role_folders(), ids=lambda role: str(role.name))
+def test_hooks_and_other_roles_inherit_no_condition_and_no_user(role: pathlib.Path) -> None:
+    """A condition would be evaluated again before each of their tasks; a user or a host would be none of theirs."""
+    folder = role / "tasks"
+    found = [one for path in sorted(folder.glob("*.yml")) for one in passed_on(load(path), folder, set())]
+    assert found or role.name in ("application", "backup", "scheduled_backups")
+    assert not [one for one in found if one[1]]
