@@ -32,3 +32,11 @@ options:
       - Set by this collection's action plugin; do not set it.
     type: dict
 """
+
+    CONTROLLER = r"""
+options:
+  controller:
+    description:
+      - The process that runs the playbook. Set by this collection's action plugin; do not set it.
+    type: dict
+"""

@@ -276,7 +276,7 @@ def act(request: Request) -> Dict[str, Any]:
     operation = Operation.load(request.store, request.params["operation"])
     if request.params["state"] in ("wait", "settle") and not request.check_mode:
         _require_held(request, operation)
-        wait_for_job(operation, request.warn)
+        wait_for_job(operation, request.warn, request.progress)
     if request.params["state"] == "wait":
         return _described(operation, False)
     if request.params["state"] == "settle":
@@ -335,6 +335,7 @@ def _begin(request: Request) -> Dict[str, Any]:
         take_over=request.params["take_over"],
         facts=request.params["facts"],
         told=request.warn,
+        progress=request.progress,
     )
     return {**_described(operation, True), "adopted": adopted}
 

@@ -27,6 +27,7 @@ author:
 extends_documentation_fragment:
   - backstop.postgres.attributes
   - backstop.postgres.store
+  - backstop.postgres.store.controller
 attributes:
   check_mode:
     support: full
@@ -159,6 +160,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 
 def act(request: Request) -> Dict[str, Any]:
     row_days_of(request.params)
+    request.progress.phase("pruning backups")
     decisions = prune(
         request.store,
         policy_of(request.params),
@@ -166,6 +168,7 @@ def act(request: Request) -> Dict[str, Any]:
         by_hand=request.params["remove"],
         only_check=request.check_mode,
     )
+    request.progress.phase("pruning the rows that operations kept")
     rows = prune_row_files(request.store, row_days_of(request.params), only_check=request.check_mode)
     going = [decision for decision in decisions if not decision.keep]
     gone_rows = [one for one in rows if not one.keep]
@@ -201,6 +204,7 @@ def main() -> None:
             keep_row_days=dict(type="int", default=OPTIONS["keep_row_days"]),
             remove=dict(type="list", elements="str", default=[]),
             store=dict(type="path", required=True),
+            controller=dict(type="dict"),
         ),
         act,
     )

@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
   - backstop.postgres.store
+  - backstop.postgres.store.controller
 attributes:
   check_mode:
     support: full
@@ -114,6 +115,7 @@ def main() -> None:
             backup=dict(type="str", required=True),
             database=dict(type="str", required=True),
             store=dict(type="path", required=True),
+            controller=dict(type="dict"),
         ),
         act,
         connection=True,

@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
   - backstop.postgres.store
+  - backstop.postgres.store.controller
 attributes:
   check_mode:
     support: full
@@ -159,6 +160,7 @@ def main() -> None:
             level=dict(type="str", choices=list(DUMP_LEVELS), default="restored"),
             dump=dict(type="bool", default=False),
             store=dict(type="path", required=True),
+            controller=dict(type="dict"),
         ),
         act,
         connection=True,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from typing import Any, Callable, Dict, Iterator, List, Optional, Union, cast
 
 from ansible.module_utils.basic import AnsibleModule
@@ -20,6 +21,7 @@ from .application.service import MANAGERS, Service, service_of
 from .application.systemd import SCOPES
 from .base.errors import BackstopError, Refused
 from .base.processes import signals_as_errors
+from .base.progress import Progress, TaskProgress
 from .base.remedies import in_words_of
 from .postgres.connection import Settings, database_errors
 from .postgres.pgbouncer import END, REFUSE, Pooler
@@ -186,6 +188,8 @@ class Request:
     check_mode: bool
     diff: bool
     warn: Callable[[str], None]
+    #: read by the action plugin while the module runs
+    progress: Progress = dataclasses.field(default_factory=Progress)
     _connection: Optional[Settings] = None
     _administration: Optional[Settings] = None
     _acting: Optional[Run] = None
@@ -236,6 +240,7 @@ class Request:
             self.store,
             self.params.get("client_bin_dir") or None,
             poolers=[Pooler.from_mapping(one) for one in self.params.get("poolers") or []],
+            watched_by=self.progress,
             recipients=tuple(self.params.get("age_recipients") or ()),
             identity=self.params.get("age_identity") or None,
         )
@@ -275,6 +280,25 @@ def _settings(module: AnsibleModule) -> List[Settings]:
     return [connection, administration]
 
 
+@contextlib.contextmanager
+def _shown_progress(request: Request) -> Iterator[None]:
+    """Show the module's progress to the action plugin, which names the file in ``controller``."""
+    controller = dict(request.params.get("controller") or {})
+    task = controller.pop("task", None)
+    if task is None:
+        yield
+        return
+    request.params["controller"] = controller
+    if request.check_mode or not re.fullmatch("[0-9a-f]{16}", str(task)):
+        yield
+        return
+    request.progress = progress = TaskProgress(request.store.root, task)
+    try:
+        yield
+    finally:
+        progress.close()
+
+
 def run_module(
     argument_spec: Dict[str, Any],
     act: Callable[[Request], Dict[str, Any]],
@@ -301,7 +325,8 @@ def run_module(
         try:
             if connection and module.params["connection"] is not None:
                 request._connection, request._administration = _settings(module)
-            with signals_as_errors(), database_errors(), request.acting() if acts else contextlib.nullcontext():
+            step = request.acting if acts else contextlib.nullcontext
+            with signals_as_errors(), database_errors(), _shown_progress(request), step():
                 result = act(request)
         except BackstopError as error:
             failure = dict(error.details)

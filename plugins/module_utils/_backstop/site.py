@@ -48,7 +48,7 @@ class Site:
     client_bin_dir: Optional[str] = None
     #: poolers that the application's clients use
     poolers: Sequence[Pooler] = ()
-    #: receives the progress of work without an operation
+    #: also receives the progress; without an operation only this does
     watched_by: Optional[Progress] = None
     #: public keys for which every backup is encrypted; empty means without encryption
     recipients: Tuple[str, ...] = ()
@@ -65,6 +65,7 @@ class Site:
 
         :param controller: the process that runs the playbook; by default the operation's current one
         """
+        operation.progress.also(self.watched_by)
         run = Run(**{**self._fields(), "locks": (*self.locks, operation.lock)}, operation=operation)
         return dataclasses.replace(run, controller=controller or holder_of(operation))
 

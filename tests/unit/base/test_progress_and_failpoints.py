@@ -9,11 +9,23 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
+import threading
 
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import Progress, timestamp
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import progress as progress_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import (
+    Progress,
+    TaskProgress,
+    described,
+    estimate,
+    followed,
+    task_file,
+    timestamp,
+)
 
 SCRIPT = """
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.failpoints import reach
@@ -49,6 +61,120 @@ def test_progress(tmp_path):
     assert found["phase"] == "comparing" and found["table"] == 3 and found["pid"] == os.getpid()
     assert found["started"] <= found["since"]
     Progress().phase("silent")
+
+
+class Clock:
+    """In place of the module ``time``."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(progress_module, "time", made)
+    return made
+
+
+def test_work_is_written_at_most_once_a_second(tmp_path, clock) -> None:
+    progress = Progress(str(tmp_path))
+    progress.done(5)
+    assert progress.read() == {}, "there is no phase yet"
+    progress.phase("dumping", bytes_total=1000, tables_total=4)
+    clock.now += 0.5
+    progress.done(100, 1)
+    assert progress.read()["bytes"] == 0
+    clock.now += 0.5
+    progress.done(200, 2)
+    found = progress.read()
+    assert [found[key] for key in ("bytes", "tables", "rate", "left")] == [200, 2, 200, 4.0]
+    clock.now += 1
+    progress.done(150, 1)
+    assert progress.read()["bytes"] == 200, "work is never taken back"
+    clock.now += 1
+    progress.done(5000, 9)
+    found = progress.read()
+    assert [found[key] for key in ("bytes", "tables", "left")] == [1000, 4, 0.0], "sizes are estimates"
+    progress.phase("reading")
+    progress.done(7)
+    assert "bytes" not in progress.read()
+
+
+def test_others_see_it_too_and_a_full_disk_stops_nothing(tmp_path) -> None:
+    other = Progress(str(tmp_path))
+    progress = Progress("/dev/null/nowhere")
+    for _time in range(2):
+        progress.also(other)
+    progress.also(progress)
+    progress.also(None)
+    progress.phase("dumping")
+    assert other.read()["phase"] == "dumping" and progress.read() == {}
+    (tmp_path / "progress.json").write_text("")
+    assert other.read() == {}
+
+
+def test_the_progress_of_a_task(tmp_path) -> None:
+    progress = TaskProgress(str(tmp_path / "store"), "5" * 16)
+    progress.phase("checking")
+    assert not (tmp_path / "store").exists(), "it does not make the store"
+    (tmp_path / "store").mkdir()
+    progress.phase("dumping")
+    file = pathlib.Path(task_file(str(tmp_path / "store"), "5" * 16))
+    assert json.loads(file.read_text())["phase"] == "dumping"
+    assert file.stat().st_mode & 0o777 == 0o600 and file.parent.stat().st_mode & 0o777 == 0o700
+    killed, running = file.parent / "killed.json", file.parent / "running.json"
+    for other in (killed, running):
+        other.write_text("{}")
+    os.utime(killed, (1, 1))
+    progress.close()
+    assert list(file.parent.iterdir()) == [running]
+    running.unlink()
+    progress.close()
+    assert not file.parent.exists()
+    progress.close()
+
+
+@pytest.mark.parametrize(
+    "seconds, done, total, rate, left",
+    [(0, 0, 100, None, None), (10, 0, 100, None, None), (10, 4, 100, 0, None), (10, 10, 100, 1, 90.0)]
+    + [(10, 100, 100, 10, 0.0), (3, 300, 1200, 100, 9.0)],
+)
+def test_estimates(seconds, done, total, rate, left) -> None:
+    assert estimate(seconds, done, total) == {"rate": rate, "left": left}
+
+
+def test_as_a_line() -> None:
+    known = {"tables": 12, "tables_total": 48, "bytes": 310_000_000, "bytes_total": 1_200_000_000}
+    assert described({"phase": "rehearsing", "migrations": ["a"]}) == "rehearsing"
+    assert described({"phase": "dumping", **known, "rate": None, "left": None}) == (
+        "dumping, 12 of 48 tables, 310 MB of 1.2 GB"
+    )
+    assert described({"phase": "dumping", **known, "rate": 52_000_000, "left": 17.1}) == (
+        "dumping, 12 of 48 tables, 310 MB of 1.2 GB, 52 MB/s, 17 s left"
+    )
+
+
+def test_followed_work() -> None:
+    """The reports end with the block or with their first error, which is not raised."""
+    reported = threading.Event()
+    with followed(reported.set, after_seconds=0):
+        assert reported.wait(10)
+    calls = []
+
+    def fail() -> None:
+        calls.append(threading.current_thread())
+        raise OSError
+
+    with followed(fail, after_seconds=0):
+        while not calls:
+            pass
+        calls[0].join(10)
+    assert len(calls) == 1
+    with pytest.raises(KeyError), followed(reported.set):
+        raise KeyError
 
 
 def test_timestamps_are_utc_to_the_millisecond():

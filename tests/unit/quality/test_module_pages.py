@@ -77,8 +77,16 @@ def test_a_step_of_an_operation_says_what_an_interruption_does(path: pathlib.Pat
     assert len(notes) == acts(path)
 
 
+def takes_long(path: pathlib.Path) -> bool:
+    """A module that is no step of an operation, and whose progress is shown."""
+    return "backstop.postgres.store.controller" in fragments(path)
+
+
 def test_the_steps_of_operations_are_told_which_process_runs_the_playbook() -> None:
-    """The routing names an action plugin for this: without it a run that lost its operation would continue."""
+    """The routing names an action plugin for this: without it a run that lost its operation would continue.
+
+    It also shows the progress of these and other modules.
+    """
     routing = yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text("utf-8"))["plugin_routing"]["modules"]
     told = {"action_plugin": PREFIX + "operation"}
-    assert routing == {path.stem: told for path in module_files() if acts(path)}
+    assert routing == {path.stem: told for path in module_files() if acts(path) or takes_long(path)}

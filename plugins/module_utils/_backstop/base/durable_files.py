@@ -79,6 +79,18 @@ def write_file(path: str, content: bytes) -> None:
         raise file_error("A file could not be written", path, error) from error
 
 
+def write_volatile(path: str, content: bytes) -> None:
+    """Like write_file(), but what was written last may be lost in a crash of the host.
+
+    :raises OSError: it could not be written
+    """
+    partial = "%s.partial.%d" % (path, os.getpid())
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+    os.replace(partial, path)
+
+
 def write_json(path: str, value: Any) -> None:
     write_file(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 

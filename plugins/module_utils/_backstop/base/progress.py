@@ -2,15 +2,27 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Progress of a long task, in a file that can be read on the host while it runs."""
+"""Times; and the progress of a long task, in a file that can be read on the host while it runs."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import json
 import os
-from typing import Any, Dict, Optional
+import threading
+import time
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 
-from .durable_files import read_json, write_json
+from .amounts import human_size, human_time
+from .durable_files import PRIVATE_DIRECTORY, write_volatile
+
+#: How often progress is written, in seconds.
+SHOW_SECONDS = 1.0
+#: The part of a phase from which on the time left is estimated.
+FIRST_PART = 0.05
+#: Directory in a store for the progress of modules that run.
+TASKS = "progress"
 
 
 def utc_now() -> datetime.datetime:
@@ -32,22 +44,156 @@ def parse_timestamp(text: str) -> datetime.datetime:
 
 
 class Progress:
-    """Writes ``progress.json`` in a directory; without a directory it writes nothing."""
+    """How far a long task is: its phase and, where they are known, bytes and tables done.
 
-    def __init__(self, directory: Optional[str] = None) -> None:
-        self._path = os.path.join(directory, "progress.json") if directory else None
+    It is written to a file and passed on to other progresses. Without a file nothing is written. Nothing here fails the
+    work, not even a full disk. Its methods can be called by several threads.
+    """
+
+    def __init__(self, directory: Optional[str] = None, name: str = "progress.json") -> None:
+        self._path = os.path.join(directory, name) if directory else None
         self._started = timestamp()
+        self._also: List[Progress] = []
+        self._lock = threading.RLock()
+        self._state: Dict[str, Any] = {}
+        self._phase_began = self._shown = 0.0
+
+    def also(self, other: Optional["Progress"]) -> None:
+        """Show everything there too."""
+        if other is not None and other is not self and other not in self._also:
+            self._also.append(other)
 
     def read(self) -> Dict[str, Any]:
-        """The latest progress, of any process; empty without one."""
-        if self._path is None or not os.path.exists(self._path):
+        """The latest progress, of any process; empty without one, or when a crash of the host damaged it."""
+        try:
+            with open(str(self._path), encoding="utf-8") as stream:
+                return dict(json.load(stream))
+        except (OSError, ValueError, TypeError):
             return {}
-        return dict(read_json(self._path, "progress"))
 
-    def phase(self, name: str, **facts: Any) -> None:
-        """Enter a phase: "dumping", "comparing table 3 of 12"."""
+    def phase(
+        self, name: str, *, bytes_total: Optional[int] = None, tables_total: Optional[int] = None, **facts: Any
+    ) -> None:
+        """Enter a phase, such as "dumping".
+
+        :param bytes_total: the whole work of this phase, if it is known; see done()
+        """
+        with self._lock:
+            self._state = {"phase": name, "started": self._started, "since": timestamp(), "pid": os.getpid(), **facts}
+            if bytes_total:
+                self._state.update(bytes=0, bytes_total=int(bytes_total))
+            if tables_total:
+                self._state.update(tables=0, tables_total=tables_total)
+            self._phase_began = time.monotonic()
+            self._publish()
+
+    def done(self, bytes_done: float, tables_done: Optional[int] = None) -> None:
+        """How much of the phase is done. Written at most once a second, so that it may be called for every table."""
+        with self._lock:
+            total = self._state.get("bytes_total")
+            if total is None:
+                return
+            # The work may turn out larger than it was estimated, and a poll may see less than the one before.
+            now = time.monotonic()
+            self._state["bytes"] = max(self._state["bytes"], min(int(bytes_done), total))
+            if tables_done is not None and "tables" in self._state:
+                self._state["tables"] = max(self._state["tables"], min(tables_done, self._state["tables_total"]))
+            self._state.update(estimate(now - self._phase_began, self._state["bytes"], total))
+            if now >= self._shown + SHOW_SECONDS:
+                self._publish()
+
+    def copy(self, state: Dict[str, Any]) -> None:
+        """Show the progress of another process, such as one that is waited for; see read()."""
+        with self._lock:
+            if state and state != self._state:
+                self._state = dict(state)
+                self._publish()
+
+    def _publish(self) -> None:
+        self._shown = time.monotonic()
+        for one in (self, *self._also):
+            one.show(dict(self._state))
+
+    def show(self, state: Dict[str, Any]) -> None:
         if self._path:
-            write_json(
-                self._path,
-                {"phase": name, "started": self._started, "since": timestamp(), "pid": os.getpid(), **facts},
-            )
+            with contextlib.suppress(OSError):
+                write_volatile(self._path, (json.dumps(state, sort_keys=True, default=str) + "\n").encode())
+
+
+class TaskProgress(Progress):
+    """The progress of one module, in a file of the store that Ansible's action plugin reads while it runs.
+
+    The file is removed when the module ends, and after a day if it was killed.
+    """
+
+    def __init__(self, store: str, task: str) -> None:
+        self._store, self._directory = store, os.path.join(store, TASKS)
+        super().__init__(self._directory, task + ".json")
+
+    def show(self, state: Dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            # Whether the store may be created is not decided here.
+            if os.path.isdir(self._store):
+                os.makedirs(self._directory, PRIVATE_DIRECTORY, exist_ok=True)
+        super().show(state)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self._directory):
+                if entry.path == self._path or entry.stat().st_mtime < time.time() - 86400:
+                    os.unlink(entry.path)
+            # Fails while it is used by others.
+            os.rmdir(self._directory)
+
+
+def task_file(store: str, task: str) -> str:
+    """The file of a TaskProgress."""
+    return "%s/%s/%s.json" % (store.rstrip("/"), TASKS, task)
+
+
+def estimate(seconds: float, bytes_done: float, bytes_total: float) -> Dict[str, Any]:
+    """Rate in bytes per second and seconds left, by the average of the phase; left is None for its first twentieth."""
+    if seconds <= 0 or bytes_done <= 0:
+        return {"rate": None, "left": None}
+    rate = bytes_done / seconds
+    known = bytes_done >= bytes_total * FIRST_PART
+    return {"rate": int(rate), "left": round((bytes_total - bytes_done) / rate, 1) if known else None}
+
+
+@contextlib.contextmanager
+def followed(report: Callable[[], None], after_seconds: float = SHOW_SECONDS) -> Iterator[None]:
+    """Call ``report`` about once a second, by a thread, while the block runs; it gets at most one percent of the time.
+
+    Its first error ends it: progress is not worth one.
+    """
+    ended = threading.Event()
+
+    def follow() -> None:
+        pause = after_seconds
+        with contextlib.suppress(Exception):
+            while not ended.wait(pause):
+                began = time.monotonic()
+                report()
+                pause = max(SHOW_SECONDS, 100 * (time.monotonic() - began))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def described(state: Mapping[str, Any]) -> str:
+    """A progress as one line: "dumping, 12 of 48 tables, 310 MB of 1.2 GB, 52 MB/s, 17 s left"."""
+    parts = [str(state["phase"])]
+    if "tables_total" in state:
+        parts.append("%d of %d tables" % (state["tables"], state["tables_total"]))
+    if "bytes_total" in state:
+        parts.append("%s of %s" % (human_size(state["bytes"]), human_size(state["bytes_total"])))
+    if state.get("rate"):
+        parts.append(human_size(state["rate"]) + "/s")
+    if state.get("left") is not None:
+        parts.append(human_time(state["left"]) + " left")
+    return ", ".join(parts)

@@ -83,6 +83,7 @@ def _take_back(call: Any) -> int:
                 "backup": found.get("backup") or "",
             },
             told=call.output.warn,
+            progress=call.progress,
         )
         with exclusive(alone.run(operation, controller)) as run:
             run.require_current()

@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 from typing import Any, Dict, List, Optional, Sequence
 
+from ..base.amounts import human_size, human_time
 from ..base.errors import BackstopError, CouldNotVerify, NotCopied
 from ..base.progress import parse_timestamp, utc_now
 from ..store import manifest as manifests
@@ -217,18 +218,3 @@ def read_standing(configuration: Configuration, now: Optional[datetime.datetime]
     records = RunRecords(configuration.store, configuration.database)
     runs = {job: records.last(job) for job in JOBS}
     return Standing(configuration, now or utc_now(), backups, unreadable, runs, records)
-
-
-def human_time(seconds: float) -> str:
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return "%d %s" % (seconds // size, unit)
-    return "%d s" % seconds
-
-
-def human_size(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return "%.3g %s" % (size, unit)
-        size /= 1000
-    return "%.3g TB" % size

@@ -19,6 +19,7 @@ from ..backups.make import make_backup
 from ..backups.prune import prune
 from ..backups.restore import drop_left_restore, restore_beside
 from ..backups.row_files import prune_row_files
+from ..base.amounts import human_size, human_time
 from ..base.durable_files import write_json
 from ..base.encryption import find_age
 from ..base.errors import BackstopError, CouldNotVerify, Locked, NotCopied, Refused
@@ -38,7 +39,7 @@ from .jobs import alone_on_store, exclusive, refresh_metrics, watched
 from .notification import notify
 from .output import Output, TerminalProgress, table
 from .run_records import RunRecords
-from .standing import Backup, Standing, human_size, human_time, read_standing
+from .standing import Backup, Standing, read_standing
 
 
 @dataclasses.dataclass

@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 from ..base.durable_files import FileLock
 from ..base.errors import Locked, Refused
-from ..base.progress import parse_timestamp, utc_now
+from ..base.progress import Progress, parse_timestamp, utc_now
 from ..base.remedies import BY_SCENARIO, Action, Given, Setting, Start, remedy
 from .layout import Store
 from .operation import KINDS, Operation, open_operations
@@ -51,6 +51,7 @@ def begin(
     take_over: bool = False,
     facts: Optional[Dict[str, Any]] = None,
     told: Optional[Told] = None,
+    progress: Optional[Progress] = None,
 ) -> Tuple[Operation, bool]:
     """Begin an operation, or continue the open one with the same request.
 
@@ -59,6 +60,7 @@ def begin(
     :param facts: the state at the beginning; kept in the header
     :param take_over: continue although it is unknown whether the earlier run is still alive
     :param told: see wait_for_job()
+    :param progress: see wait_for_job()
     :returns: the operation, and whether it existed already
     :raises Locked: the earlier run is alive
     """
@@ -68,7 +70,7 @@ def begin(
     store.prepare()
     for operation in open_operations(store, database):
         _require_dead(operation, controller, take_over)
-        wait_for_job(operation, told)
+        wait_for_job(operation, told, progress)
     with FileLock(os.path.join(store.root, "operations", "lock")).held(10):
         _remove_debris(store)
         for operation in open_operations(store, database):
@@ -147,13 +149,14 @@ def work_on(operation: Operation) -> None:
     operation.lock.write(json.dumps(this_controller()))
 
 
-def wait_for_job(operation: Operation, told: Optional[Told] = None) -> None:
+def wait_for_job(operation: Operation, told: Optional[Told] = None, progress: Optional[Progress] = None) -> None:
     """Send SIGTERM to a process that works on an operation, and wait until it has ended: only then its journal is
     final.
 
     A process in uninterruptible work, such as a migration, ends afterwards, however long it takes.
 
     :param told: gets a sentence on what was waited for
+    :param progress: gets that process's progress
     :raises Locked: it cannot be seen from here, and holds its lock for longer than PREDECESSOR_SECONDS
     """
     lock = FileLock(operation.lock.path)
@@ -169,6 +172,8 @@ def wait_for_job(operation: Operation, told: Optional[Told] = None) -> None:
                 asked = job
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(int(job["pid"]), signal.SIGTERM)
+        if progress is not None:
+            progress.copy(_waiting(job, operation.progress.read()))
         if time.monotonic() > unseen_since + PREDECESSOR_SECONDS:
             lock.acquire()
             lock.release()
@@ -178,6 +183,11 @@ def wait_for_job(operation: Operation, told: Optional[Told] = None) -> None:
             "A module of the interrupted run was at work: process %s, last %s. It was told to end, which took %.0f s"
             % (asked["pid"], operation.progress.read().get("phase", "beginning"), time.monotonic() - began)
         )
+
+
+def _waiting(job: Dict[str, Any], state: Dict[str, Any]) -> Dict[str, Any]:
+    whom = "process %s" % job["pid"] if job else "another process"
+    return {**state, "phase": "waiting for %s to end: %s" % (whom, state.get("phase", "beginning"))}
 
 
 def _job(lock: FileLock) -> Dict[str, Any]:

@@ -44,6 +44,7 @@ class Operation:
         self.header = header
         self.path = store.operation_path(operation_id)
         self.lock = FileLock(self.file("lock"))
+        self.progress = Progress(self.path)
 
     @classmethod
     def create(cls, store: Store, kind: str, header: Dict[str, Any]) -> "Operation":
@@ -98,10 +99,6 @@ class Operation:
     def former_commit(self) -> Optional[str]:
         """The release that ran when it began; None or empty if unknown."""
         return (self.header.get("facts") or {}).get("former_commit")
-
-    @property
-    def progress(self) -> Progress:
-        return Progress(self.path)
 
     def file(self, name: str) -> str:
         return os.path.join(self.path, name)
