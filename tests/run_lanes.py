@@ -332,6 +332,22 @@ def docs() -> None:
         print("ansible-doc shows %d of type %s" % (len(full), kind))
     if (ROOT / "changelogs" / "config.yaml").is_file():
         run(["antsibull-changelog", "lint"], cwd=TREE)
+    build_site()
+
+
+def build_site() -> None:
+    """Build the pages of docs/docsite, and those of modules and roles, as a static site. A warning is an error."""
+    pages, site = WORK / "pages", WORK / "site"
+    for folder in (pages, site):
+        shutil.rmtree(folder, ignore_errors=True)
+    pages.mkdir(mode=0o755)
+    wanted = ["--use-current", "--squash-hierarchy", "--no-add-antsibull-docs-version", "--fail-on-error"]
+    write = ["antsibull-docs", "collection", *wanted, "--dest-dir", pages, "backstop.postgres"]
+    run(write, extra=in_tree())
+    # antsibull-docs copies the pages, not their pictures.
+    shutil.copytree(TREE / "docs" / "docsite" / "rst" / "images", pages / "docsite" / "images")
+    run(["sphinx-build", "-q", "-W", "--keep-going", "-b", "html", "-c", TREE / "docs" / "docsite", pages, site])
+    print("the site: %s" % (site / "index.html"))
 
 
 def collection() -> None:
@@ -504,7 +520,7 @@ LANES = [
     Lane("ordinary-user", "as root: unit and integration again, as an ordinary user", ordinary_user, "molecule"),
     Lane("ansible-lint", "profile production", ansible_lint, "serial"),
     Lane("sanity", "ansible-test sanity", sanity, "serial"),
-    Lane("docs", "antsibull-docs, ansible-doc on everything", docs, "serial"),
+    Lane("docs", "antsibull-docs, ansible-doc on everything, the site in .test/site", docs, "serial"),
     Lane("collection", "build, install, playbooks of the installed collection", collection, "serial"),
     Lane("demo", "the demo's whole life: begun, cut off, stopped, removed", demo, "serial"),
     Lane("molecule", "a scenario for each playbook, and one with four hosts: hosts in containers", molecule),

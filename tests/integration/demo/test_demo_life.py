@@ -22,10 +22,22 @@ from demo.places import CHECKOUT, Places
 from demo.postgres_server import Cluster, other_place
 from demo.programs import DemoError
 from demo.steps import wait_until
+from support import shown_output
 
 pytestmark = [pytest.mark.prisma, pytest.mark.serial]
-ROWS = 300
+#: as many as the demo makes unless it is asked for others
+ROWS = 3000
 LONGEST = 420
+#: The commands whose output README and tutorial show, in their order, by the names in the pages' marks.
+SHOWN = {
+    "deploy": "./demo.sh",
+    "again": "./demo.sh",
+    "plan": "./demo.sh run rollback_plan.yml",
+    "check": "./demo.sh run rollback_complete.yml --check",
+    "revert": "./demo.sh run rollback_complete.yml",
+    "databases": "./demo.sh status",
+    "undo": "./demo.sh run undo_rollback.yml",
+}
 
 
 class Demo:
@@ -151,6 +163,18 @@ def test_a_playbook_runs_on_it(demo: Demo, tmp_path: Path) -> None:
     out, _errors = program.communicate(timeout=LONGEST)
     assert program.returncode == 2
     assert "failed=1" in out
+
+
+def test_the_pages_show_what_it_prints(demo: Demo) -> None:
+    """With BACKSTOP_WRITE_PAGES in the environment the pages are written anew: look at the difference."""
+    outputs = {
+        name: demo.run(*command.split()[1:]).replace(str(demo.places.directory), ".demo")
+        for name, command in SHOWN.items()
+    }
+    if os.environ.get("BACKSTOP_WRITE_PAGES"):
+        shown_output.write(SHOWN, outputs)
+    differences = list(shown_output.differences(SHOWN, outputs))
+    assert not differences, "\n".join(differences)
 
 
 def test_what_cannot_be_done_is_refused_and_says_what_can(demo: Demo) -> None:
