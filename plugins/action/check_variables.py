@@ -20,8 +20,8 @@ from ansible_collections.backstop.postgres.plugins.plugin_utils.role_variables i
 ROLES = os.path.join(os.path.dirname(__file__), "..", "..", "roles")
 KNOWN = "backstop_known_variables"
 PREFIXES = (
-    "application_", "backstop_", "backup_", "deploy_", "migration_rehearsal_", "restore_drill_", "rollback_",
-    "scheduled_backups_",
+    "application_", "backstop_", "backup_", "deploy_", "migration_rehearsal_", "operation_report_",
+    "restore_drill_", "rollback_", "scheduled_backups_",
 )  # fmt: skip
 #: Options of earlier versions, and the options that replaced them.
 REPLACED = {

@@ -19,6 +19,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import task_file
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import this_controller
 from ansible_collections.backstop.postgres.plugins.plugin_utils.progress_display import ProgressDisplay
+from ansible_collections.backstop.postgres.plugins.plugin_utils.report_pages import add_report
 
 
 class ActionModule(ActionBase):
@@ -46,4 +47,4 @@ class ActionModule(ActionBase):
                 if not what:
                     raise
                 raise AnsibleConnectionFailure(what) from error
-        return result
+        return add_report(self, result, arguments["store"], task_vars)

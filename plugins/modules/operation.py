@@ -84,6 +84,7 @@ notes:
   - "How to undo: Nothing to undo; an operation is a record."
 seealso:
   - module: backstop.postgres.operation_info
+  - module: backstop.postgres.operation_report
 """
 
 EXAMPLES = r"""
@@ -191,7 +192,8 @@ next:
   returned: O(state=settle)
   type: str
 story:
-  description: Short lines to show, the downtime, the journal and the retired databases; of a deploy also its migrations, gates and ended sessions.
+  description:
+    - Short lines to show, the downtime, the journal, the retired databases and the report; of a deploy also its migrations, gates and ended sessions.
   returned: O(state=end)
   type: list
   elements: str
@@ -241,7 +243,7 @@ began_steps:
 """
 
 import dataclasses
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
@@ -254,6 +256,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
     require_before,
     standing_of,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.reports.operation_report import report_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import exclusive
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import (
     begin,
@@ -309,7 +312,20 @@ def _ended(request: Request, operation: Operation) -> Dict[str, Any]:
     ]
     if operation.kind == "deploy":
         story = standing_of(operation).story + story
-    return {"retired": kept, "story": story, "dropped": _drop_scratch(request, operation)}
+    dropped = _drop_scratch(request, operation)
+    return {"retired": kept, "story": story, "dropped": dropped, "report": _report(request, operation)}
+
+
+def _report(request: Request, operation: Operation) -> Optional[Dict[str, Any]]:
+    """For the action plugin, which renders it and writes it beside the journal; none must not keep the operation from
+    its end."""
+    if request.check_mode:
+        return None
+    try:
+        return report_of(operation).to_json()
+    except Exception as error:
+        request.warn("The report of operation %s could not be made: %r" % (operation.id, error))
+        return None
 
 
 def _drop_scratch(request: Request, operation: Operation) -> List[str]:

@@ -29,6 +29,7 @@ NAMES = frozenset(
         "application_under_systemd",
         "backup_drill_known",
         "backup_release",
+        "backup_report",
         "backup_result",
         "deploy_answer",
         "deploy_applications",

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
 SCENARIOS = sorted(path.parent for path in (ROOT / "molecule").glob("*/molecule.yml"))
 #: The scenarios that are not named after their playbook.
-ELSEWHERE = {"deploy_receiptdata": "default", "undo_rollback": "rollback_complete"}
+ELSEWHERE = {"deploy_receiptdata": "default", "operation_report": "deploy", "undo_rollback": "rollback_complete"}
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)

@@ -54,7 +54,7 @@ GIVEN = {
     "environment",
 }
 #: Variables whose prefix is the name of their playbook.
-OTHER_PREFIXES = {"backup": ("restore_drill_",)}
+OTHER_PREFIXES = {"backup": ("operation_report_", "restore_drill_")}
 EXPRESSIONS = Environment()  # used as a parser only: nothing is rendered
 
 

@@ -17,6 +17,8 @@ from ..base.errors import Refused
 
 #: Files that only Ansible imports.
 _LEFT_OUT = ("ansible_boundary.py", "ansible_words.py")
+#: Python, and what the page of a report is made from.
+_ENDINGS = (".py", ".j2", ".css")
 _PACKAGE = "_backstop"
 _MAIN = b"""\
 import sys
@@ -55,6 +57,6 @@ def _sources() -> Iterator[Tuple[str, bytes]]:
         for name in sorted(files):
             path = os.path.join(folder, name)
             inside = os.path.relpath(path, root)
-            if name.endswith(".py") and inside not in _LEFT_OUT:
+            if name.endswith(_ENDINGS) and inside not in _LEFT_OUT:
                 with open(path, "rb") as stream:
                     yield "/".join([_PACKAGE, *inside.split(os.sep)]), stream.read()
