@@ -205,13 +205,18 @@ def pytest_with(marks: Mapping[str, Callable[[], None]], *arguments: str, chosen
 
 
 def integration() -> None:
+    chosen = "not serial and not prisma"
+    marks = {"offsite": ensure_offsite, "pgbouncer": ensure_pgbouncer, "ssh": ensure_ssh}
+    shell = pwd.getpwuid(os.geteuid()).pw_shell
+    if pathlib.Path(shell).name in ("nologin", "false"):
+        del marks["ssh"]
+        chosen += " and not ssh"
+        print("left to a user with a shell, not %s: logging in over ssh" % shell, flush=True)
     left_out = []
     if AS_ROOT and "ordinary-user" in CHOSEN:
         left_out = ["--ignore-glob=" + path for path in SAME_FOR_EVERYBODY]
         print("left to the lane ordinary-user: " + ", ".join(SAME_FOR_EVERYBODY), flush=True)
-    marks = {"offsite": ensure_offsite, "pgbouncer": ensure_pgbouncer}
-    arguments = ["tests/integration", *left_out, "-n", "2", "--dist", "loadfile"]
-    pytest_with(marks, *arguments, chosen="not serial and not prisma")
+    pytest_with(marks, "tests/integration", *left_out, "-n", "2", "--dist", "loadfile", chosen=chosen)
 
 
 def serial() -> None:

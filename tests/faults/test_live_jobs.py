@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import operations
+from support.live_modules import is_told_to_end
 from support.prisma_database import until
 
 #: Operation, failpoint, and what the module does there when it receives SIGTERM or SIGINT.
@@ -84,13 +84,6 @@ def playbook() -> Iterator[Dict[str, Any]]:
 
 def journal(site: Any) -> List[Dict[str, Any]]:
     return operations(Store(str(site.store)))[-1].journal()
-
-
-def is_told_to_end(pid: int) -> bool:
-    """Whether SIGTERM is pending for a stopped process (proc(5), ShdPnd)."""
-    status = pathlib.Path("/proc/%d/status" % pid).read_text("ascii")
-    pending = int(re.findall(r"^ShdPnd:\s*(\w+)", status, re.M)[0], 16)
-    return bool(pending & 1 << signal.SIGTERM - 1)
 
 
 def holds(site: Any, place: str, how: str, pid: int) -> None:

@@ -8,6 +8,8 @@ with ssh_server() as server:
     playing = site.start("deploy.yml", **server.variables())      # the same host, now over ssh
     ...
     server.cut()                                                  # all connections end, the server continues
+    with server.unreachable():                                    # they end, and no new one is made
+        ...
 """
 
 from __future__ import annotations
@@ -46,11 +48,37 @@ Subsystem sftp internal-sftp
 
 @dataclasses.dataclass
 class SshServer:
-    """A running server."""
+    """A server that runs between start() and stop()."""
 
+    program: str
     folder: pathlib.Path
     port: int
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes]" = dataclasses.field(init=False)
+
+    def start(self) -> None:
+        argv = [self.program, "-D", "-f", str(self.folder / "sshd_config"), "-E", str(self.folder / "log")]
+        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 20
+        while self.process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            time.sleep(0.02)
+        raise AssertionError("sshd does not run: " + (self.folder / "log").read_text("utf-8"))
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)  # else a connection could be made meanwhile
+        self.cut()
+        self.process.kill()
+        self.process.wait()
+
+    @contextlib.contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """All connections end, and none can be made in the block."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
 
     def variables(self) -> Dict[str, object]:
         """The extra variables with which a playbook reaches its hosts through this server.
@@ -112,25 +140,12 @@ def ssh_server() -> Iterator[SshServer]:
         (folder / "sshd_config").write_text(_SETTINGS % given, "utf-8")
         public = (folder / "host_key.pub").read_text("utf-8")
         (folder / "known_hosts").write_text("[127.0.0.1]:%d %s" % (port, public), "utf-8")
-        argv = [program, "-D", "-f", str(folder / "sshd_config"), "-E", str(folder / "log")]
-        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True) as process:
-            made = SshServer(folder, port, process)
-            try:
-                _wait_until_listening(made)
-                yield made
-            finally:
-                # Ansible keeps its connections open for a minute.
-                made.cut()
-                process.terminate()
+        made = SshServer(program, folder, port)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
     finally:
         # The client may remove its socket at the same time.
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait_until_listening(server: SshServer) -> None:
-    deadline = time.monotonic() + 20
-    while server.process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 1):
-            return
-        time.sleep(0.02)
-    raise AssertionError("sshd does not run: " + (server.folder / "log").read_text("utf-8"))
