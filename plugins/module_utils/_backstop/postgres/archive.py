@@ -359,19 +359,13 @@ def restore(
         raise restore_failures.explain(done.stderr, settings, describe_failure(argv[0], done.status, done.stderr))
 
 
-def start_script(
-    tools: ClientTools, source: Source, *, data_of: Optional[str] = None, keep_open: Sequence[int] = ()
-) -> Running:
+def start_script(tools: ClientTools, source: Source, *, keep_open: Sequence[int] = ()) -> Running:
     """Start writing an archive as an SQL script to standard output; the caller reads it and checks the status.
 
     It has one BEGIN at the start and one COMMIT at the end: without ``--single-transaction`` large objects have their
     own BEGIN and COMMIT.
-
-    :param data_of: a file with entries of contents(): only their rows are written; default is everything
     """
     argv = [tools.pg_restore, "--single-transaction", "--no-subscriptions", "--file=-"]
-    if data_of:
-        argv += ["--data-only", "--use-list=" + data_of]
     return Running(**_read_by(argv, source, keep_open))
 
 

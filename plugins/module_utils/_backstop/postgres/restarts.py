@@ -58,6 +58,11 @@ def transaction_to_ask_for(site: Administered, session: Session) -> str:
     return number
 
 
+def was_committed(session: Session, transaction: str) -> bool:
+    """Whether a transaction with the id of transaction_to_ask_for() was committed, by the server."""
+    return bool(session.value("SELECT pg_xact_status(%s::text::xid8) = 'committed'", (transaction,)))
+
+
 def _answers_again(site: Administered) -> bool:
     deadline = time.monotonic() + RESTART_SECONDS
     while True:

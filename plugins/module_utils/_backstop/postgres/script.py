@@ -11,7 +11,7 @@ script has no COMMIT, and is refused.
 from __future__ import annotations
 
 import re
-from typing import IO, Callable, List, Optional
+from typing import IO, List, Optional
 
 from ..base.errors import BackstopError
 from .connection import Session, database_errors
@@ -68,20 +68,6 @@ def run_script(session: Session, script: IO[bytes]) -> None:
 
     :raises BackstopError: a statement failed, or the script is incomplete
     """
-
-    def copy(statement: bytes, data: CopyData) -> None:
-        with database_errors(), session.cursor() as cursor:
-            cursor.copy_expert(statement, data)
-
-    _read(script, lambda text: _execute(session, text), copy)
-
-
-def read_rows(script: IO[bytes], copy: Callable[[bytes, CopyData], None]) -> None:
-    """Pass the COPY statements of a script of start_script() with their rows to ``copy``; nothing else is run."""
-    _read(script, lambda _text: None, copy)
-
-
-def _read(script: IO[bytes], execute: Callable[[bytes], None], copy: Callable[[bytes, CopyData], None]) -> None:
     pending: List[bytes] = []
     size = 0
     is_data = False
@@ -97,22 +83,26 @@ def _read(script: IO[bytes], execute: Callable[[bytes], None], copy: Callable[[b
         if _DATA_COMMENT.match(line):
             is_data = True
         if is_data and _COPY.match(line):
-            execute(b"".join(pending))
+            _execute(session, b"".join(pending))
             pending, size, is_data = [], 0, False
-            data = CopyData(script)
-            copy(line.rstrip(), data)
-            _require_end(data)
+            _copy(session, line.rstrip(), CopyData(script))
             continue
         pending.append(line)
         size += len(line)
         if size > _FLUSH_BYTES and line.startswith(_LARGE_OBJECT[0]) and line.endswith(_LARGE_OBJECT[1]):
-            execute(b"".join(pending))
+            _execute(session, b"".join(pending))
             pending, size = [], 0
     text = b"".join(pending)
     end = _last_commit(text)
     if not started or end is None:
         raise BackstopError("The archive's script is not whole", found="no COMMIT at its end")
-    execute(text[:end])
+    _execute(session, text[:end])
+
+
+def _copy(session: Session, statement: bytes, data: CopyData) -> None:
+    with database_errors(), session.cursor() as cursor:
+        cursor.copy_expert(statement, data)
+    _require_end(data)
 
 
 def _require_end(data: CopyData) -> None:

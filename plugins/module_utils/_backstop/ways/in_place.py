@@ -12,12 +12,9 @@ has the transaction's id, with which the server reports the outcome.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import re
-import tempfile
 import time
-from typing import IO, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, cast
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, cast
 
 from ..backups.catalog_comparison import catalog_differences, compare_catalog, schema_of_database
 from ..backups.comparison import Comparison, compare_kept_tables, compare_tables, require_same_major
@@ -39,8 +36,8 @@ from ..postgres import archive, catalog, digests, dumped_definitions, locks, rep
 from ..postgres.connection import PINNED_SETTINGS, Session
 from ..postgres.damage import damaged_tables, is_damage
 from ..postgres.dropping import drop_each
-from ..postgres.restarts import transaction_to_ask_for, tried_again
-from ..postgres.script import CopyData, read_rows, run_script
+from ..postgres.restarts import transaction_to_ask_for, tried_again, was_committed
+from ..postgres.script import run_script
 from ..postgres.sequences import advance_sequences, sequence_values
 from ..site import Run, Site, exclusive, journaled_step
 from ..store import manifest as manifests
@@ -48,6 +45,7 @@ from ..store.layout import BackupPlace
 from ..store.manifest import Manifest, TableEntry
 from ..store.operation import Operation, operations_of
 from ..store.steps import EMERGENCY, IN_PLACE, IN_PLACE_COMMIT
+from .archived_rows import ArchivedRows
 from .handover import fence_writers
 from .pooled_clients import resume_left_behind, waiting
 
@@ -166,8 +164,7 @@ def _done(operation: Operation, admin: Session) -> Optional[Dict[str, Any]]:
     last = operation.last(IN_PLACE_COMMIT)
     if last is None:
         return None
-    status = admin.value("SELECT pg_xact_status(%s::text::xid8)", (last["transaction"],))
-    if status != "committed":
+    if not was_committed(admin, last["transaction"]):
         return None
     kept = {key: last[key] for key in ("backup", "emergency", "live_oid")}
     return {**kept, **_counted(operation), "finished_after_interruption": True}
@@ -435,13 +432,32 @@ def _losses(site: Site, session: Session, held: _Held, base: BackupPlace) -> Lis
     manifest = manifests.load(base)
     tables = [_without_generated(entry.table) for entry in manifest.tables]
     pairs = pair_up(catalog.tables(session), tables, known_by_oid(session, manifest))
-    pairs = [pair for pair in pairs if not _same_contents(session, pair, held, manifest)]
-    names = {(pair.base.schema, pair.base.name) for pair in pairs if pair.base is not None}
-    entries = [entry.table for entry in manifest.tables if (entry.schema, entry.name) in names]
-    with _staged(site, session, base, entries) as staged:
-        wanted = [dataclasses.replace(pair, staged=staged.get(_name_of(pair.base))) for pair in pairs]
-        losses = count_table_losses(session, wanted, session)
+    archived = ArchivedRows(site, session, base, manifest)
+    staged = [
+        _staged(session, archived, pair, number)
+        for number, pair in enumerate(pairs)
+        if not _same_contents(session, pair, held, manifest)
+    ]
+    losses = count_table_losses(session, staged, session)
+    for pair in staged:
+        if pair.staged is not None:
+            session.execute("DROP TABLE pg_temp." + pair.staged.name)
     return losses + _large_objects(held, session, manifest)
+
+
+def _staged(session: Session, archived: ArchivedRows, pair: Pair, number: int) -> Pair:
+    """The backup's rows of a table are in a temporary table, as texts."""
+    table = pair.base
+    if table is None:
+        return pair
+    name, columns = "%s%d" % (_STAGED, number), table.writable_columns
+    listed = ", ".join(quote_identifier(column) + " text" for column in columns)
+    session.execute("CREATE TEMPORARY TABLE %s (%s) ON COMMIT DROP" % (name, listed))
+    archived.copy(table, "%s.%s" % (_TEMPORARY, name), columns)
+    types = ("text",) * len(columns)
+    return dataclasses.replace(
+        pair, staged=Table(0, _TEMPORARY, name, 0, False, tuple(columns), types, (), table.key, 0)
+    )
 
 
 def _without_generated(table: Table) -> Table:
@@ -477,58 +493,3 @@ def _large_objects(held: _Held, session: Session, manifest: Manifest) -> List[Ta
     oids = [int(oid) for (oid,) in session.rows("SELECT oid::bigint FROM pg_largeobject_metadata")]
     gone = max(0, manifest.large_objects.rows - len(oids))
     return [TableLoss(*LARGE_OBJECTS, updated=len(oids), deleted=gone, keys=dict.fromkeys(oids, 1))]
-
-
-@contextlib.contextmanager
-def _staged(site: Site, session: Session, base: BackupPlace, tables: Sequence[Table]) -> Iterator[Dict[Name, Table]]:
-    """Rows of some of a backup's tables, as texts, in temporary tables; by the tables' names."""
-    manifest = manifests.load(base)
-    staged: Dict[Name, Table] = {}
-    for number, table in enumerate(tables):
-        name = "%s%d" % (_STAGED, number)
-        columns = table.writable_columns
-        session.execute(
-            "CREATE TEMPORARY TABLE %s (%s) ON COMMIT DROP"
-            % (name, ", ".join(quote_identifier(column) + " text" for column in columns))
-        )
-        staged[table.schema, table.name] = Table(
-            0, _TEMPORARY, name, 0, False, tuple(columns), ("text",) * len(columns), (), table.key, 0
-        )
-    if staged:
-        _load(site, session, site.archive(base, manifest), tables, staged)
-    yield staged
-    if staged:
-        session.execute("DROP TABLE " + ", ".join("pg_temp." + table.name for table in staged.values()))
-
-
-def _load(
-    site: Site, session: Session, source: archive.Source, tables: Sequence[Table], staged: Dict[Name, Table]
-) -> None:
-    """Fill the temporary tables. The archive's entries are read one by one, so the table of the rows is known."""
-    tools = site.tools(session)
-    contents = archive.contents(tools, source)
-    for table in tables:
-        # By oid: names in the list may contain anything.
-        mark = re.compile(r"\d+; 0 %d TABLE DATA " % table.oid)
-        lines = [found.line for found in contents if mark.match(found.line)]
-        if len(lines) != 1:
-            raise BackstopError(
-                "The rows of table %s are not to be found in the backup" % table.full_name,
-                found="%d entries" % len(lines),
-            )
-        with tempfile.NamedTemporaryFile("w", dir=site.store.root, prefix=".list-", encoding="utf-8") as chosen:
-            chosen.write(lines[0] + "\n")
-            chosen.flush()
-            with archive.start_script(tools, source, data_of=chosen.name, keep_open=site.keep_open) as program:
-                read_rows(program.stdout, _into(session, staged[table.schema, table.name]))
-                program.check("The archive could not be read", hint="nothing was changed")
-
-
-def _into(session: Session, table: Table) -> Callable[[bytes, CopyData], None]:
-    columns = " (%s)" % ", ".join(map(quote_identifier, table.columns)) if table.columns else ""
-    statement = "COPY %s.%s%s FROM STDIN" % (_TEMPORARY, table.name, columns)
-
-    def copy(_statement: bytes, data: CopyData) -> None:
-        session.copy_in(statement, cast(IO[bytes], data))
-
-    return copy

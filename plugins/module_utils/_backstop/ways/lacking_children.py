@@ -20,13 +20,10 @@ from ..base.sql_names import qualified, quote_identifier, typed_name
 from ..base.tables import Table
 from ..loss.kept_rows import referenced_first
 from ..postgres import catalog, digests, references
-from ..postgres.catalog import TableFamily
 from ..postgres.connection import Session
 from ..postgres.damage import is_damage
-from ..site import Site
-from ..store.layout import BackupPlace
-from ..store.manifest import Manifest
-from .table_comparison import Pair, compare, pair_up, stage
+from .archived_rows import ArchivedRows
+from .table_comparison import Pair, staged_alone
 
 #: Maximum number of foreign key values in a command; above it, the command selects all rows with existing parents.
 _MOST_VALUES = 200
@@ -57,15 +54,14 @@ class _Parent:
         )
 
 
-def lacking_children(
-    site: Site, session: Session, place: BackupPlace, manifest: Manifest, restored: Sequence[Pair]
-) -> List[Dict[str, Any]]:
+def lacking_children(archived: ArchivedRows, restored: Sequence[Pair]) -> List[Dict[str, Any]]:
     """For each table that lacks rows of the backup which refer to restored rows: how many, and how to restore them.
 
-    :param session: in a transaction in which the pairs are staged and compared; staging tables made here remain in it
+    :param archived: its session is in a transaction in which the pairs are staged and compared; staging tables made
+        here remain in it
     """
-    search = _Search(site, session, place, manifest, restored)
-    waiting = [_Parent(pair, _RESTORED) for pair in restored if _any(session, pair, _RESTORED)]
+    search = _Search(archived, restored)
+    waiting = [_Parent(pair, _RESTORED) for pair in restored if _any(archived.session, pair, _RESTORED)]
     while waiting:
         waiting += search.children_of(waiting.pop())
     return search.result()
@@ -76,17 +72,9 @@ def _any(session: Session, pair: Pair, condition: str) -> bool:
 
 
 class _Search:
-    def __init__(
-        self,
-        site: Site,
-        session: Session,
-        place: BackupPlace,
-        manifest: Manifest,
-        restored: Sequence[Pair],
-    ) -> None:
-        self._site, self._session = site, session
-        self._place, self._manifest = place, manifest
-        self._tables = {table.oid: table for table in catalog.tables(session)}
+    def __init__(self, archived: ArchivedRows, restored: Sequence[Pair]) -> None:
+        self._archived, self._session = archived, archived.session
+        self._tables = {table.oid: table for table in catalog.tables(archived.session)}
         self._restored = {pair.table.oid: pair for pair in restored}
         self._children: Dict[int, _Child] = {}
         #: tables for which it is unknown, with the reason
@@ -120,10 +108,7 @@ class _Search:
         return self._children.get(oid)
 
     def _staged(self, table: Table) -> Pair:
-        family = TableFamily(table.schema, table.name, table.oid, (table,), ((table.schema, table.name, table.oid),))
-        (pair,) = pair_up(family, self._manifest, "lacking%d_" % len(self._children))
-        stage(self._site, self._session, self._place, self._manifest, [pair])
-        compare(self._session, pair)
+        pair = staged_alone(self._archived, table, "lacking%d_" % len(self._children))
         own = self._restored.get(table.oid)
         if own is not None:
             # In a table that refers to itself, restored rows are not lacking.
@@ -181,10 +166,13 @@ class _Search:
         )
         where = " OR ".join(self._condition(child, *one) for one in child.keys.values())
         table = child.pair.table
-        command = str(Start(Action.CORRUPTED_TABLE, (
-            Given(Setting.TABLE, typed_name(table.schema, table.name)), Given(Setting.BACKUP, self._place.backup_id),
-            Given(Setting.MODE, "repair"), Given(Setting.WHERE, where),
-        )))  # fmt: skip
+        given = {
+            Setting.TABLE: typed_name(table.schema, table.name),
+            Setting.BACKUP: self._archived.place.backup_id,
+            Setting.MODE: "repair",
+            Setting.WHERE: where,
+        }
+        command = str(Start(Action.CORRUPTED_TABLE, tuple(Given(*one) for one in given.items())))
         missing, emptied = int(counts.get("missing", 0)), int(counts.get("changed", 0))
         what = ["%d rows are missing" % missing] * bool(missing)
         what += ["%d rows no longer refer to them" % emptied] * bool(emptied)

@@ -24,21 +24,20 @@ from ..base.failpoints import reach
 from ..base.remedies import Action, Given, Setting, Start, remedy
 from ..base.sql_names import qualified
 from ..base.tables import Digest
-from ..loss.acceptance import LossPolicy, Refusal
+from ..loss.acceptance import LossPolicy, Refusal, snapshot
 from ..loss.kept_rows import referenced_first
 from ..postgres import catalog, digests, impact, references, server
 from ..postgres.catalog import TableFamily
 from ..postgres.connection import Session
 from ..postgres.damage import is_damage
-from ..postgres.restarts import transaction_to_ask_for, tried_again
+from ..postgres.restarts import transaction_to_ask_for, tried_again, was_committed
 from ..postgres.table_summary import sentence, summary
 from ..prisma.sessions import end_backends
 from ..site import Site, journaled_step
 from ..store import manifest as manifests
-from ..store.layout import BackupPlace
-from ..store.manifest import Manifest
 from ..store.operation import Operation, operations_of
 from ..store.steps import RESTORE_TABLE
+from .archived_rows import ArchivedRows
 from .lacking_children import lacking_children
 from .table_changes import advance_sequences, apply
 from .table_comparison import (
@@ -46,11 +45,11 @@ from .table_comparison import (
     Difference,
     Pair,
     compare,
-    family_of,
     newest_backup_with,
     pair_up,
     selection,
     stage,
+    staged_alone,
 )
 
 REPLACE, REPAIR = "replace", "repair"
@@ -89,18 +88,22 @@ class _Work:
     """A restore within its transaction."""
 
     site: Site
-    session: Session
+    backup: ArchivedRows
     family: TableFamily
-    place: BackupPlace
-    manifest: Manifest
     wish: TableRestoreRequest
     pairs: List[Pair]
+    #: the operation that an undo reverts
+    undone: Optional[Operation] = None
     before: Dict[str, Digest] = dataclasses.field(default_factory=dict)
     found: List[Difference] = dataclasses.field(default_factory=list)
     #: schema and name of tables that refer to it, directly or indirectly
     referring: Dict[int, Tuple[str, str]] = dataclasses.field(default_factory=dict)
     #: tables in which a cascade deleted rows; an undo brings these back
     children: List[Pair] = dataclasses.field(default_factory=list)
+
+    @property
+    def session(self) -> Session:
+        return self.backup.session
 
     @property
     def total(self) -> int:
@@ -119,32 +122,45 @@ class _Work:
 
 
 def plan(
-    site: Site, wish: TableRestoreRequest, backup_id: Optional[str] = None, *, again: bool = False
+    site: Site,
+    wish: TableRestoreRequest,
+    backup_id: Optional[str] = None,
+    *,
+    again: bool = False,
+    undone: Optional[Operation] = None,
 ) -> Dict[str, Any]:
     """What a restore would do now; changes nothing.
 
     :param backup_id: the backup; default is the newest verified one that holds the table
     :param again: act even if an earlier operation did the same
+    :param undone: the operation that it undoes
     """
-    with site.connect() as session:
-        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        try:
-            work = _prepare(site, session, wish, backup_id)
-            facts = _request(work)
-            done = None if again else _done_before(site, session, facts)
-            report = _report(site, work)
-            report["lacking"] = [] if "damaged" in report else _lacking(work)
+    with snapshot(site, read_only=False) as session:
+        work = _prepare(site, session, wish, backup_id, undone)
+        facts = _request(work)
+        done = None if again or undone else _done_before(site, session, facts)
+        report = _report(work)
+        if undone is not None:
+            for pair in work.pairs:
+                work.before[pair.table.full_name] = digests.table_digest(session, pair.live, pair.columns)
+            report["lost_rows"] = _lost(work)
+        else:
+            report["lacking"] = [] if "damaged" in report else lacking_children(work.backup, work.pairs)
             report["report"] += [entry["told"] for entry in report["lacking"]]
-        finally:
-            session.execute("ROLLBACK")
     acts = bool(report["total"] or report.get("damaged")) and not wish.only_reports and done is None
     if acts:
         _consent(work, report["lost_rows"])
     return {"changed": acts, **facts, "done_before": done.id if done else None, **report}
 
 
-def _prepare(site: Site, session: Session, wish: TableRestoreRequest, backup_id: Optional[str]) -> _Work:
-    family = family_of(site, session, wish.table)
+def _prepare(
+    site: Site,
+    session: Session,
+    wish: TableRestoreRequest,
+    backup_id: Optional[str],
+    undone: Optional[Operation],
+) -> _Work:
+    family = catalog.find_family(session, wish.table, site.connection.schema)
     place = site.store.find_backup(backup_id) if backup_id else newest_backup_with(site, family)
     manifest = manifests.load(place)
     if manifest.database.name != site.database:
@@ -154,23 +170,22 @@ def _prepare(site: Site, session: Session, wish: TableRestoreRequest, backup_id:
             expected=site.database,
         )
     require_same_major(manifest, server.major_version(session))
-    site.archive(place, manifest)
-    return _Work(site, session, family, place, manifest, wish, pair_up(family, manifest))
+    archived = ArchivedRows(site, session, place, manifest)
+    return _Work(site, archived, family, wish, pair_up(family, manifest), undone)
 
 
 def _request(work: _Work) -> Dict[str, Any]:
     return {
         "table": work.family.full_name,
-        "backup": work.place.backup_id,
+        "backup": work.backup.place.backup_id,
         "mode": work.wish.mode,
         "where": work.wish.where,
         "keys": list(work.wish.keys),
     }
 
 
-def _report(site: Site, work: _Work) -> Dict[str, Any]:
-    manifests.check_files(work.place, work.manifest)
-    stage(site, work.session, work.place, work.manifest, work.pairs)
+def _report(work: _Work) -> Dict[str, Any]:
+    _stage(work)
     try:
         _compare(work)
     except BackstopError as error:
@@ -178,55 +193,50 @@ def _report(site: Site, work: _Work) -> Dict[str, Any]:
             raise
         if not work.wish.policy.unreadable or work.wish.mode != REPLACE:
             raise _damage(work, error) from error
-        return {
-            "damaged": error.found,
-            "total": None,
-            "lost_rows": 0,
-            "differences": [],
-            "effects": [],
-            "report": [_about_backup(work), "The table is damaged: %s" % error.found],
-            "backup_created": work.manifest.created,
-            "level": manifests.level_of(work.place),
-        }
-    return _told(work)
+        told = [_about_backup(work), "The table is damaged: %s" % error.found]
+        return {**_told(work), "damaged": error.found, "total": None, "report": told}
+    return {**_told(work), "in_backup": _in_backup(work)}
+
+
+def _in_backup(work: _Work) -> List[Dict[str, Any]]:
+    columns = [references.columns(work.session, pair.table.oid) for pair in work.pairs]
+    return [summary(work.session, pair.stage, of) for pair, of in zip(work.pairs, columns)]
+
+
+def _stage(work: _Work) -> None:
+    manifests.check_files(work.backup.place, work.backup.manifest)
+    stage(work.backup, work.pairs)
 
 
 def _told(work: _Work) -> Dict[str, Any]:
     return {
-        "backup_created": work.manifest.created,
-        "level": manifests.level_of(work.place),
+        "backup_created": work.backup.manifest.created,
+        "level": manifests.level_of(work.backup.place),
         "total": work.total,
         "lost_rows": sum(difference.newer for difference in work.found),
         "differences": [difference.to_json() for difference in work.found],
         "effects": work.effects,
         "report": [_about_backup(work), *map(str, work.found), *_effect_lines(work.effects)],
-        "in_backup": [
-            summary(work.session, pair.stage, references.columns(work.session, pair.table.oid)) for pair in work.pairs
-        ],
     }
 
 
 def _about_backup(work: _Work) -> str:
-    return "Backup %s of %s, verified to level %s." % (
-        work.place.backup_id, work.manifest.created, manifests.level_of(work.place) or "none",
-    )  # fmt: skip
+    place, created = work.backup.place, work.backup.manifest.created
+    level = manifests.level_of(place) or "none"
+    return "Backup %s of %s, verified to level %s." % (place.backup_id, created, level)
 
 
 def _effect_lines(effects: Sequence[Dict[str, Any]]) -> List[str]:
     return ["Other tables: " + _shown(effects)] if effects else []
 
 
-def _lacking(work: _Work) -> List[Dict[str, Any]]:
-    """Rows of other tables that were deleted with the restored rows, and that are not restored."""
-    return lacking_children(work.site, work.session, work.place, work.manifest, work.pairs)
-
-
 def _lacking_ahead(work: _Work) -> List[Dict[str, Any]]:
-    """The same before the lock, because it reads tables of the backup; its staging tables are removed again."""
+    """Rows of other tables that were deleted with the restored rows and are not restored. Before the lock, because it
+    reads tables of the backup; its staging tables are removed again."""
     work.session.execute("SAVEPOINT backstop_children")
     try:
         _compare(work)
-        return _lacking(work)
+        return lacking_children(work.backup, work.pairs)
     except BackstopError as error:
         if not is_damage(error):
             raise
@@ -303,19 +313,7 @@ def undo_table(site: Site, undone: Operation, policy: LossPolicy, accept_cascade
 def plan_undo_of(site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False) -> Dict[str, Any]:
     """What undo_table() would change; changes nothing."""
     wish, backup_id = _undoing(undone, policy, accept_cascade)
-    with site.connect() as session:
-        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        try:
-            work = _prepare(site, session, wish, backup_id)
-            report = _report(site, work)
-            for pair in work.pairs:
-                work.before[pair.table.full_name] = digests.table_digest(session, pair.live, pair.columns)
-            report["lost_rows"] = _lost(site, work, undone)
-        finally:
-            session.execute("ROLLBACK")
-    if report["total"]:
-        _consent(work, report["lost_rows"])
-    return {"changed": bool(report["total"]), **_request(work), "done_before": None, **report}
+    return plan(site, wish, backup_id, undone=undone)
 
 
 def _undoing(undone: Operation, policy: LossPolicy, accept_cascade: bool) -> Tuple[TableRestoreRequest, str]:
@@ -345,10 +343,10 @@ def _carry_out(
                     return {**facts, "changed": False}
             session.execute("BEGIN")
             try:
-                work = _prepare(site, session, wish, backup_id)
+                work = _prepare(site, session, wish, backup_id, undone)
                 facts.update(_request(work), name=qualified(work.family.schema, work.family.name))
                 done = None if again else _done_before(site, session, facts)
-                changed = done is None and _act(site, work, undone, facts)
+                changed = done is None and _act(work, facts)
             except BaseException:
                 with contextlib.suppress(BackstopError):  # the connection may have broken
                     session.execute("ROLLBACK")
@@ -359,51 +357,41 @@ def _carry_out(
     return dict(facts)
 
 
-def _act(site: Site, work: _Work, undone: Optional[Operation], facts: Dict[str, Any]) -> bool:
+def _act(work: _Work, facts: Dict[str, Any]) -> bool:
     """Stage, lock, compare, back up, change, prove; False if nothing differs. The caller commits."""
     # Before the lock: the larger the table, the longer this takes.
-    manifests.check_files(work.place, work.manifest)
-    stage(site, work.session, work.place, work.manifest, work.pairs)
+    _stage(work)
     # An undo restores these itself.
-    lacking = _lacking_ahead(work) if undone is None else []
-    _lock(site, work)
+    lacking = _lacking_ahead(work) if work.undone is None else []
+    _lock(work)
     reach("table.locked")
-    _look_for_damage(site, work, facts)
+    _look_for_damage(work, facts)
     _compare(work)
-    if undone is not None:
-        _pair_children(site, work)
+    if work.undone is not None:
+        _pair_children(work)
     if not work.total:
         return False
-    lost = _lost(site, work, undone)
-    facts.update(
-        _told(work),
-        lost_rows=lost,
-        lacking=lacking,
-        accepted={
-            "lost_rows": work.wish.policy.rows,
-            "cascade": work.wish.accept_cascade,
-            "unreadable": work.wish.policy.unreadable,
-        },
-    )
+    lost, policy = _lost(work), work.wish.policy
+    accepted = {"lost_rows": policy.rows, "cascade": work.wish.accept_cascade, "unreadable": policy.unreadable}
+    facts.update({**_told(work), "in_backup": _in_backup(work), "lost_rows": lost, "lacking": lacking})
+    facts["accepted"] = accepted
     _consent(work, lost)
-    reached = _reached(work)
-    facts["emergency"] = None if work.damaged else _back_up(site, work, reached)
+    facts["emergency"] = None if work.damaged else _back_up(work, _reached(work))
     reach("table.backed-up")
-    site.progress.phase("changing the table", table=work.family.full_name)
+    work.site.progress.phase("changing the table", table=work.family.full_name)
     expected = _expected(work)
     for pair in work.pairs + work.children:
         apply(work.session, pair)
-    facts["sequences"] = advance_sequences(
-        work.session, work.pairs, catalog.owned_sequences(work.session, [one[2] for one in work.family.relations])
-    )
+    owned = catalog.owned_sequences(work.session, [oid for _schema, _name, oid in work.family.relations])
+    facts["sequences"] = advance_sequences(work.session, work.pairs, owned)
     facts["cascaded"] = _touched(work)
     facts.update(_prove(work, expected))
-    _note_commit(site, work, facts)
+    _note_commit(work, facts)
     reach("table.before-commit")
     return True
 
 
-def _lock(site: Site, work: _Work) -> None:
+def _lock(work: _Work) -> None:
     """Block writes to the table, and to tables whose rows a foreign key action could change; reading stays possible."""
     relations = {one[2]: one[:2] for one in work.family.relations}
     own = set(relations)
@@ -416,7 +404,7 @@ def _lock(site: Site, work: _Work) -> None:
     work.referring = {oid: names for oid, names in relations.items() if oid not in own}
     # In the order of oids, to avoid deadlocks between two restores.
     listed = ", ".join("ONLY " + qualified(*relations[oid]) for oid in sorted(relations))
-    site.progress.phase("waiting for the lock", table=work.family.full_name)
+    work.site.progress.phase("waiting for the lock", table=work.family.full_name)
     try:
         work.session.execute("LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE" % listed)
     except BackstopError as error:
@@ -429,7 +417,7 @@ def _lock(site: Site, work: _Work) -> None:
         ) from error
 
 
-def _look_for_damage(site: Site, work: _Work, facts: Dict[str, Any]) -> None:
+def _look_for_damage(work: _Work, facts: Dict[str, Any]) -> None:
     """Digest the live table; if it is damaged, save the readable rows, and continue only with consent."""
     for pair in work.pairs:
         try:
@@ -438,14 +426,15 @@ def _look_for_damage(site: Site, work: _Work, facts: Dict[str, Any]) -> None:
         except BackstopError as error:
             if not is_damage(error):
                 raise
-            facts.setdefault("saved", []).append(_save(site, work, pair, error))
+            facts.setdefault("saved", []).append(_save(work, pair, error))
 
 
-def _save(site: Site, work: _Work, pair: Pair, error: BackstopError) -> Dict[str, Any]:
-    if site.operation is None or work.wish.mode != REPLACE:
+def _save(work: _Work, pair: Pair, error: BackstopError) -> Dict[str, Any]:
+    operation = work.site.operation
+    if operation is None or work.wish.mode != REPLACE:
         raise _damage(work, error)
-    with site.connect() as reader:
-        saved, pair.unreadable = save_table(reader, pair.table, site.operation.file(SAVED_ROWS), str(error.found))
+    with work.site.connect() as reader:
+        saved, pair.unreadable = save_table(reader, pair.table, operation.file(SAVED_ROWS), str(error.found))
     if not work.wish.policy.unreadable:
         raise Refused(
             "Table %s is damaged: %d of its rows cannot be read" % (pair.table.full_name, len(pair.unreadable)),
@@ -508,11 +497,11 @@ def _touched(work: _Work) -> Dict[str, int]:
     return found
 
 
-def _back_up(site: Site, work: _Work, reached: Sequence[str]) -> str:
+def _back_up(work: _Work, reached: Sequence[str]) -> str:
     """Back up the current table, with all tables that will be changed, under the lock."""
-    site.progress.phase("backing up the table as it is", table=work.family.full_name)
+    work.site.progress.phase("backing up the table as it is", table=work.family.full_name)
     names = [qualified(work.family.schema, work.family.name), *reached]
-    place = make_backup(site, "emergency", tables=names)
+    place = make_backup(work.site, "emergency", tables=names)
     saved = {entry.full_name: entry.digest for entry in manifests.load(place).tables}
     wrong = [name for name, digest in work.before.items() if saved[name] != digest]
     if wrong:
@@ -572,8 +561,9 @@ def _prove(work: _Work, expected: Dict[str, Digest]) -> Dict[str, Any]:
     return {"digests": now, "now": summaries, "report": ["Now " + sentence(one) for one in summaries]}
 
 
-def _note_commit(site: Site, work: _Work, facts: Dict[str, Any]) -> None:
+def _note_commit(work: _Work, facts: Dict[str, Any]) -> None:
     """Record the transaction's id, so that a later run can ask the server whether it was committed."""
+    site = work.site
     facts["database_oid"] = server.database_oid(work.session, site.database)
     if site.operation is not None:
         transaction = transaction_to_ask_for(site, work.session)
@@ -584,7 +574,7 @@ def _committed(session: Session, operation: Operation) -> Optional[Dict[str, Any
     """Facts of this operation's transaction if the server reports that it was committed."""
     for entry in reversed(operation.journal()):
         if entry["step"] == RESTORE_TABLE and entry["event"] == "committing":
-            if session.value("SELECT pg_xact_status(%s::text::xid8)", (entry["transaction"],)) != "committed":
+            if not was_committed(session, entry["transaction"]):
                 return None
             own = ("at", "step", "event", "pid", "transaction")
             return {key: value for key, value in entry.items() if key not in own}
@@ -594,23 +584,24 @@ def _committed(session: Session, operation: Operation) -> Optional[Dict[str, Any
 # Undo
 
 
-def _lost(site: Site, work: _Work, undone: Optional[Operation]) -> int:
+def _lost(work: _Work) -> int:
     """How many rows are lost unintentionally.
 
     For a restore: rows that the backup does not have. For an undo: rows written since the undone operation.
     """
+    undone = work.undone
     if undone is None:
         return sum(difference.newer for difference in work.found)
     facts = undone.result(RESTORE_TABLE)
     same = [name in work.before and work.before[name].to_json() == digest for name, digest in facts.digests.items()]
     if same and all(same):
         return 0
-    known = [place for place in site.store.backups() if place.backup_id == facts.backup]
+    known = [place for place in work.site.store.backups() if place.backup_id == facts.backup]
     if not known:
         return sum(difference.newer + difference.changed for difference in work.found)
-    manifest = manifests.load(known[0])
-    sources = pair_up(work.family, manifest, "source_")
-    stage(site, work.session, known[0], manifest, sources)
+    archived = ArchivedRows(work.site, work.session, known[0], manifests.load(known[0]))
+    sources = pair_up(work.family, archived.manifest, "source_")
+    stage(archived, sources)
     return sum(_written_since(work.session, *pairs) for pairs in zip(work.pairs, sources))
 
 
@@ -629,22 +620,16 @@ def _written_since(session: Session, pair: Pair, source: Pair) -> int:
     return int(written) + int(deleted)
 
 
-def _pair_children(site: Site, work: _Work) -> None:
+def _pair_children(work: _Work) -> None:
     """Tables in which the undone operation's cascade deleted rows: only their missing rows are restored."""
-    own = {(pair.table.schema, pair.table.name) for pair in work.pairs}
-    others = [entry for entry in work.manifest.tables if (entry.schema, entry.name) not in own]
+    own = {pair.table.full_name for pair in work.pairs}
     known = {table.full_name: table for table in catalog.tables(work.session)}
-    order = referenced_first(work.session, known)
-    names = {entry.full_name for entry in others}
-    for number, name in enumerate(name for name in order if name in names):
-        table = known[name]
-        family = TableFamily(table.schema, table.name, table.oid, (table,), ((table.schema, table.name, table.oid),))
-        pairs = pair_up(family, work.manifest, "child%d_" % number)
-        stage(site, work.session, work.place, work.manifest, pairs)
-        for pair in pairs:
-            compare(work.session, pair)
-            work.session.execute("DELETE FROM %s WHERE kind <> 'missing'" % pair.difference)
-        work.children += pairs
+    names = set(work.backup.manifest.table_names) - own
+    order = [name for name in referenced_first(work.session, known) if name in names]
+    for number, name in enumerate(order):
+        child = staged_alone(work.backup, known[name], "child%d_" % number)
+        work.session.execute("DELETE FROM %s WHERE kind <> 'missing'" % child.difference)
+        work.children.append(child)
 
 
 def table_operations(site: Site) -> List[Operation]:

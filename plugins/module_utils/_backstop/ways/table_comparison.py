@@ -20,7 +20,7 @@ from ..base.failpoints import reach
 from ..base.remedies import Action, Given, Setting, remedy
 from ..base.sql_names import qualified, quote_identifier, quote_literal
 from ..base.tables import Digest, Table
-from ..postgres import archive, catalog, digests, references
+from ..postgres import digests, references
 from ..postgres.catalog import TableFamily
 from ..postgres.connection import Session
 from ..prisma.sql_text import SIGN, tokens
@@ -28,6 +28,7 @@ from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest, TableEntry
+from .archived_rows import ArchivedRows
 
 #: Number of keys of differing rows in a report, for each kind.
 SAMPLES = 5
@@ -205,37 +206,18 @@ def _require_same_columns(table: Table, entry: TableEntry, backup: str) -> None:
 # Staging
 
 
-def stage(site: Site, session: Session, place: BackupPlace, manifest: Manifest, pairs: List[Pair]) -> None:
+def stage(archived: ArchivedRows, pairs: Sequence[Pair]) -> None:
     """Load the backup's rows into temporary tables and prove that they are those of the manifest."""
-    tools = site.tools(session)
-    source = site.archive(place, manifest)
-    entries = archive.contents(tools, source)
+    session = archived.session
     for pair in pairs:
         session.execute(
             "CREATE TEMPORARY TABLE %s (LIKE %s INCLUDING GENERATED) ON COMMIT DROP"
             % (pair.stage.split(".", 1)[1], qualified(pair.table.schema, pair.table.name))
         )
         if pair.entry is not None:
-            site.progress.phase("reading the backup", backup=place.backup_id, table=pair.table.full_name)
-            rows = archive.rows_of(entries, pair.entry.table.oid, pair.table.schema, pair.table.name)
-            with archive.rows_to_copy(tools, source, rows, site.keep_open) as block:
-                _copy(session, pair, block)
-        _prove_stage(session, pair, place)
+            archived.copy(pair.entry.table, pair.stage, pair.writable)
+        _prove_stage(session, pair, archived.place)
         reach("table.staged")
-
-
-def _copy(session: Session, pair: Pair, block: archive.CopyBlock) -> None:
-    columns = pair.writable
-    if block.columns != columns and (block.encoding == "UTF8" or len(block.columns) != len(columns)):
-        raise BackstopError(
-            "The archive has other columns of table %s than its manifest" % pair.table.full_name,
-            found=", ".join(block.columns) or "no rows of a table",
-            expected=", ".join(columns),
-            hint="use another backup",
-        )
-    listed = " (%s)" % ", ".join(map(quote_identifier, columns)) if columns else ""
-    sql = "COPY %s%s FROM STDIN WITH (ENCODING %s)" % (pair.stage, listed, quote_literal(block.encoding).strip())
-    session.copy_in(sql, block)
 
 
 def _prove_stage(session: Session, pair: Pair, place: BackupPlace) -> None:
@@ -295,6 +277,18 @@ def compare(session: Session, pair: Pair, condition: Optional[str] = None) -> Di
     found.samples = {kind: _samples(session, pair, kind) for kind in sorted(counts)} if pair.table.key else {}
     found.effects = effects(session, pair)
     return found
+
+
+def staged_alone(archived: ArchivedRows, table: Table, prefix: str) -> Pair:
+    """A single table, or partition, staged and compared.
+
+    :param prefix: as for pair_up()
+    """
+    names = (table.schema, table.name, table.oid)
+    (pair,) = pair_up(TableFamily(*names, (table,), (names,)), archived.manifest, prefix)
+    stage(archived, [pair])
+    compare(archived.session, pair)
+    return pair
 
 
 _KINDS = "CASE WHEN %s IS NULL THEN 'missing' WHEN %s IS NULL THEN 'newer' ELSE 'changed' END AS kind, 'update' AS how"
@@ -477,15 +471,6 @@ def _literal(value: Any) -> str:
     return quote_literal(str(value).lower() if isinstance(value, bool) else str(value)).strip()
 
 
-def family_of(site: Site, session: Session, name: str) -> TableFamily:
-    return catalog.find_family(session, name, site.connection.schema)
-
-
-def holds(manifest: Manifest, family: TableFamily) -> bool:
-    """Whether a backup has rows of this table (or of one of its partitions)."""
-    return any(manifest.table(table.schema, table.name) for table in family.leaves)
-
-
 def newest_backup_with(site: Site, family: TableFamily) -> BackupPlace:
     """The newest verified backup of this database that holds a table.
 
@@ -495,7 +480,8 @@ def newest_backup_with(site: Site, family: TableFamily) -> BackupPlace:
     for backup in manifests.readable(site.store.backups()):
         if backup.place.kind == "emergency" or backup.level in (None, "checksum"):
             continue
-        if backup.manifest.database.name == site.database and holds(backup.manifest, family):
+        held = any(backup.manifest.table(table.schema, table.name) for table in family.leaves)
+        if backup.manifest.database.name == site.database and held:
             found.append((backup.manifest.created, backup.place))
     if not found:
         raise Refused(
