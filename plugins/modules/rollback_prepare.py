@@ -105,7 +105,7 @@ def act(request: Request) -> Dict[str, Any]:
         "changed": ready.changed,
         "way": way.name,
         "stops_application": way.stops_application,
-        "story": [*reasons, *ready.story],
+        "story": reasons,
     }
 
 

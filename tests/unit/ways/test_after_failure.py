@@ -17,6 +17,9 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import report, rollback
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way import Outcome
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way_down_sql import TakeOut
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way_in_place import InPlace
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way_swap import Swap
 
 Journal = List[Tuple[str, str]]
 CLEAN = [("clean", "began"), ("clean", "done"), ("resolve", "began")]
@@ -42,8 +45,8 @@ class Told:
 
     def __init__(self, monkeypatch: Any, store: Store) -> None:
         self._store = store
-        for name, step in (("restore", "swap"), ("in_place", "in_place"), ("drop", "down")):
-            monkeypatch.setitem(rollback._SETTLED, name, self._settled(step))
+        for way, step in ((Swap, "swap"), (InPlace, "in_place"), (TakeOut, "down")):
+            monkeypatch.setattr(way, "settle", staticmethod(self._settled(step)))
 
     @staticmethod
     def _settled(step: str) -> Any:

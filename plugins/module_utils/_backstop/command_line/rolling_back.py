@@ -125,8 +125,8 @@ class _Rollback:
         operation = self._run.operation
         programs, consent = _programs(self._call.options), asked.consent
         try:
-            way, ready, reasons = prepare(self._run, programs, consent)
-            self._say([*reasons, *ready.story])
+            way, _ready, reasons = prepare(self._run, programs, consent)
+            self._say(reasons)
             if way.stops_application:
                 self._stop()
             way, outcome = apply(self._run, programs, consent)

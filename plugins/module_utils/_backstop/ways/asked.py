@@ -14,11 +14,12 @@ from ..loss.acceptance import LossPolicy
 from ..loss.reapply import Reapply
 from ..prisma.history import read_folder
 from ..site import Site
-from ..store.operation import Operation, operations_of
+from ..store.operation import Operation
 from .baseline import ReadFolder
 from .choose import DOWN_SQL, RELEASE
 from .diagnosis import APPLICATION_ERRORS, CORRUPTED_TABLE, FAILED_MIGRATION
 from .facts import gather
+from .in_force import newest
 from .plan import diagnose, plan_application_errors, plan_failed_migration, plan_revert
 from .report import Options, nothing_to_do, release_alone_lines, undo_lines
 from .request import is_open, request_of, require_carrying
@@ -172,10 +173,9 @@ def _diagnosis(site: Site, asked: Asked, plan: Dict[str, Any], runs: bool) -> Di
 
 def release_of(site: Site) -> Optional[str]:
     """The release that belongs to the last change of the database, from the journals; None if unknown."""
-    for operation in reversed(operations_of(site.store, site.database)):
-        if operation.outcome == "done":
-            request = operation.request
-            found = request.get("commit") if operation.kind == "deploy" else operation.first_facts.get("commit")
-            if found:
-                return str(found)
-    return None
+
+    def release(operation: Operation) -> Optional[str]:
+        return (operation.request if operation.kind == "deploy" else operation.first_facts).get("commit")
+
+    last = newest(site, lambda operation: operation.outcome == "done" and bool(release(operation)))
+    return release(last) if last else None

@@ -15,20 +15,16 @@ from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
-from ..store.operation import Operation, operations_of
+from ..store.operation import Operation
 from ..store.steps import BACKUP, CODE, MIGRATE, OLD_RELEASE
+from .in_force import newest
 
 ReadFolder = Callable[[], List[history.MigrationFile]]
 
 
 def last_deploy(site: Site) -> Optional[Operation]:
     """The newest deploy of this database that applied migrations."""
-    found = [
-        operation
-        for operation in operations_of(site.store, site.database)
-        if operation.kind == "deploy" and operation.last(MIGRATE)
-    ]
-    return found[-1] if found else None
+    return newest(site, lambda operation: operation.kind == "deploy" and operation.last(MIGRATE) is not None)
 
 
 def backup_to_revert_to(site: Site, backup_id: Optional[str]) -> BackupPlace:
@@ -58,10 +54,9 @@ def _is_of(site: Site, manifest: Manifest) -> bool:
 
 def release_before(site: Site) -> Optional[str]:
     """The release to go back to if the last change was a deploy without a migration, or its revert; else None."""
-    done = [one for one in operations_of(site.store, site.database) if one.outcome == "done"]
-    if not done:
+    last = newest(site, lambda operation: operation.outcome == "done")
+    if last is None:
         return None
-    last = done[-1]
     if last.kind == "deploy" and last.last(MIGRATE) is None:
         return last.former_commit or None
     request = last.request

@@ -47,8 +47,9 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation
-from ..store.steps import DOWN, DOWN_PROOF, EMERGENCY_BACKUP, DownSqlProved, TakenOut
+from ..store.steps import DOWN, DOWN_PROOF, EMERGENCY_BACKUP
 from .handover import fence_writers
+from .in_force import done_before, settled
 
 #: The file with down-SQL next to a migration.sql, and the file of an operation with the proved SQL.
 DOWN_FILE = "down.sql"
@@ -389,23 +390,26 @@ def take_out(run: Run, policy: LossPolicy) -> Dict[str, Any]:
 
     :raises Refused: more rows would be lost than accepted, or something differs from the proof; nothing was changed
     """
-    operation = run.operation
-    proof = operation.result(DOWN_PROOF)
+    before = _proved(run)
+    with exclusive(run) as run:
+        return done_before(run, DOWN, in_force) or _take_out(run, before, policy)
+
+
+def _proved(run: Run) -> BackupPlace:
+    """The backup of which the down-SQL was proved to give back the catalog."""
+    proof = run.operation.result(DOWN_PROOF)
     if not proof.proved:
         raise Refused("The down-SQL was not proved", hint=remedy("%s", Action.ALL_STEPS))
-    before = run.store.find_backup(proof.before)
-    done = operation.facts(DOWN)
-    if done and is_out(run, before):
-        return {"changed": False, **done}
+    return run.store.find_backup(proof.before)
+
+
+def _take_out(run: Run, before: BackupPlace, policy: LossPolicy) -> Dict[str, Any]:
+    operation, proof = run.operation, run.operation.result(DOWN_PROOF)
     with journaled_step(run, DOWN) as facts:
-        if is_out(run, before):
-            # By the run that this one waited for, or by one that was killed right after its COMMIT.
-            facts.update(operation.facts(DOWN) or _after_the_fact(run, operation, proof))
-            return {"changed": False, **facts}
         sql = DownSql(_read(operation.file(DOWN_FILE)), proof.source)
         if sql.sha256 != proof.sha256:
             raise Refused("The down-SQL is not the one that was proved", found=operation.file(DOWN_FILE))
-        facts.update(_take_out(run, sql, before, policy))
+        facts.update(_run_on_live(run, sql, before, policy))
         return {"changed": True, **facts}
 
 
@@ -414,12 +418,8 @@ def count_ahead(run: Run, policy: LossPolicy) -> Dict[str, Any]:
 
     :raises Refused: it exceeds what was accepted
     """
-    operation = run.operation
-    proof = operation.result(DOWN_PROOF)
-    if not proof.proved:
-        raise Refused("The down-SQL was not proved", hint=remedy("%s", Action.ALL_STEPS))
-    before = run.store.find_backup(proof.before)
-    acceptance = Acceptance(operation, policy, only_count=True)
+    before = _proved(run)
+    acceptance = Acceptance(run.operation, policy, only_count=True)
     if not is_out(run, before):
         with snapshot(run) as session:
             losses = losses_of_dropping(session, _tables_of(manifests.load(before)))
@@ -435,40 +435,30 @@ def is_out(site: Site, before: BackupPlace) -> bool:
     return not history.history_differences(backup_history(before), rows)
 
 
-def _after_the_fact(site: Site, operation: Operation, proof: DownSqlProved) -> Dict[str, Any]:
-    """Facts of a down-SQL that was committed but is not in the journal."""
-    return {
+def in_force(run: Run, _admin: Session) -> Optional[Dict[str, Any]]:
+    operation, proof = run.operation, run.operation.result(DOWN_PROOF)
+    before = run.store.find_backup(proof.before)
+    if not is_out(run, before):
+        return None
+    return operation.facts(DOWN) or {
         "migrations": proof.migrations,
         "dropped_tables": proof.dropped_tables,
         "dropped_columns": proof.dropped_columns,
         **counted(operation),
         "backup": operation.result(EMERGENCY_BACKUP).backup or None,
-        "differences": _unlike_before(site, manifests.load(site.store.find_backup(proof.before))),
+        "differences": _unlike_before(run, manifests.load(before)),
         "finished_after_interruption": True,
     }
 
 
 @tried_again
-def settle(run: Run) -> Dict[str, Any]:
-    """Find out from the database whether this operation reverted its migration, after its process has ended.
-
-    If it was killed right after its COMMIT, the journal is completed.
-    """
-    operation = run.operation
-    proof = operation.result(DOWN_PROOF)
-    if operation.last(DOWN) is None or not proof.before:
-        return {"changed": False, "taken_out": False}
-    with exclusive(run):
-        if not is_out(run, run.store.find_backup(proof.before)):
-            return {"changed": False, "taken_out": False}
-        known = operation.done(DOWN) is not None
-        if not known:
-            with operation.step(DOWN) as facts:
-                facts.update(operation.facts(DOWN) or _after_the_fact(run, operation, proof))
-    return {"changed": not known, "taken_out": True}
+def settle(run: Run) -> Optional[Dict[str, Any]]:
+    """The facts of this operation's down-SQL if it was committed, after its process has ended."""
+    began = run.operation.last(DOWN) is not None and run.operation.result(DOWN_PROOF).before
+    return settled(run, DOWN, in_force) if began else None
 
 
-def _take_out(run: Run, sql: DownSql, before: BackupPlace, policy: LossPolicy) -> Dict[str, Any]:
+def _run_on_live(run: Run, sql: DownSql, before: BackupPlace, policy: LossPolicy) -> Dict[str, Any]:
     manifest = manifests.load(before)
     with run.administer() as ending, run.connect() as session:
         wind_up_predecessor(run, session)
@@ -526,12 +516,17 @@ def _require_current_backup(run: Run, session: Session) -> str:
     return backup
 
 
-def how_to_undo(facts: TakenOut) -> List[str]:
-    """How to undo a drop, as sentences."""
+def not_by_itself(operation: Operation, more: str = "") -> Refused:
+    """Why a drop has no undo, and what to do instead."""
+    facts = operation.result(DOWN)
     lost = "Then put the lost rows back with the commands in lost-rows/README.txt of the operation."
-    return [
+    start = Start(Action.COMPLETE, (Given(Setting.BACKUP, str(facts.backup)),))
+    steps = [
         "Deploy the fixed release: it applies the migration again.",
         *([lost] if facts.losses else []),
-        "Or, to have the database exactly as it was: %s"
-        % Start(Action.COMPLETE, (Given(Setting.BACKUP, str(facts.backup)),)),
+        "Or, to have the database exactly as it was: %s" % start,
     ]
+    return Refused(
+        "Operation %s cannot be undone by itself: it took a migration out of the live database" % operation.id,
+        hint=" ".join([*steps, more]).strip(),
+    )

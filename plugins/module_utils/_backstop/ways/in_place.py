@@ -43,11 +43,12 @@ from ..site import Run, Site, exclusive, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest, TableEntry
-from ..store.operation import Operation, operations_of
+from ..store.operation import Operation
 from ..store.steps import EMERGENCY, IN_PLACE, IN_PLACE_COMMIT
 from .archived_rows import ArchivedRows
 from .handover import fence_writers
-from .pooled_clients import resume_left_behind, waiting
+from .in_force import done_before, settled
+from .pooled_clients import waiting
 
 _LOCK_TIMEOUT = "10s"
 
@@ -90,52 +91,39 @@ def undo_in_place(run: Run, undone: Operation, policy: LossPolicy, *, only_count
     return _restore(run, emergency, base, policy)
 
 
-def last_in_place(site: Site, oid: Optional[int]) -> Optional[Operation]:
-    """The newest operation that restored this database in place."""
-    found = [
-        operation
-        for operation in operations_of(site.store, site.database)
-        if operation.result(IN_PLACE).live_oid == oid
-    ]
-    return found[-1] if found else None
-
-
 def _restore(run: Run, place: BackupPlace, base: BackupPlace, policy: LossPolicy) -> Dict[str, Any]:
-    operation = run.operation
     manifest = manifests.load(place)
-    with run.administer() as admin:
-        done = _done(operation, admin)
+    with exclusive(run) as run, run.administer() as admin:
+        done = done_before(run, IN_PLACE, in_force)
         if done is not None:
-            _resume_pools(run)
-            return {"changed": False, **done}
+            return done
         require_same_major(manifest, server.major_version(admin))
         replication.require_confirming(admin)
-    run.progress.phase("checking the files", backup=place.backup_id)
-    manifests.check_files(place, manifest)
-    run.archive(place, manifest)
-    with run.connect() as session:
-        require_room_for_locks(session, manifest)
-    emergency = _emergency_backup(run, operation, policy.unreadable)
-    with journaled_step(run, IN_PLACE) as facts, run.administer() as admin:
-        found = _done(operation, admin)
-        if found is not None:
-            # By the run that this one waited for, or by one that was killed right after its COMMIT.
-            resume_left_behind(run)
-            facts.update(found)
-            return {"changed": False, **facts}
+        run.progress.phase("checking the files", backup=place.backup_id)
+        manifests.check_files(place, manifest)
+        run.archive(place, manifest)
+        with run.connect() as session:
+            require_room_for_locks(session, manifest)
+        emergency = _emergency_backup(run, policy.unreadable)
+        return _restore_from(run, admin, _Backups(place, base, emergency), policy)
+
+
+def _restore_from(run: Run, admin: Session, backups: _Backups, policy: LossPolicy) -> Dict[str, Any]:
+    place, emergency = backups.place, backups.emergency
+    with journaled_step(run, IN_PLACE) as facts:
         started = time.monotonic()
         facts.update(backup=place.backup_id, emergency=emergency.backup_id)
         facts["live_oid"] = server.database_oid(admin, run.database)
         with run.connect() as session:
-            with waiting(run, operation) as facts["pooled"]:
-                _transaction(run, admin, session, _Backups(place, base, emergency), policy, facts)
+            with waiting(run, run.operation) as facts["pooled"]:
+                _transaction(run, admin, session, backups, policy, facts)
             facts["seconds"] = round(time.monotonic() - started, 3)
-            facts.update(_counted(operation))
+            facts.update(_counted(run.operation))
             _pin(session)
             if not facts["confirmed"]:
                 session.execute("SET synchronous_commit = local")
             catalog.analyze(session)
-        _compare_committed(run, manifest, facts)
+        _compare_committed(run, manifests.load(place), facts)
         return {"changed": True, **facts}
 
 
@@ -151,37 +139,22 @@ def _compare_committed(site: Site, manifest: Manifest, facts: Dict[str, Any]) ->
         )
 
 
-def _resume_pools(run: Run) -> None:
-    with exclusive(run):
-        resume_left_behind(run)
-
-
-def _done(operation: Operation, admin: Session) -> Optional[Dict[str, Any]]:
-    """Facts of this operation's restore if it is done, even if the journal lacks them."""
+def in_force(run: Run, admin: Session) -> Optional[Dict[str, Any]]:
+    operation = run.operation
     facts = operation.facts(IN_PLACE)
     if facts is not None:
         return facts
     last = operation.last(IN_PLACE_COMMIT)
-    if last is None:
-        return None
-    if not was_committed(admin, last["transaction"]):
+    if last is None or not was_committed(admin, last["transaction"]):
         return None
     kept = {key: last[key] for key in ("backup", "emergency", "live_oid")}
     return {**kept, **_counted(operation), "finished_after_interruption": True}
 
 
 @tried_again
-def settle(run: Run) -> Dict[str, Any]:
-    """Find out from the server whether this operation's restore was committed, after its process has ended."""
-    operation = run.operation
-    with exclusive(run), run.administer() as admin:
-        resume_left_behind(run)
-        found = _done(operation, admin)
-        known = operation.done(IN_PLACE) is not None
-        if found is not None and not known:
-            with operation.step(IN_PLACE) as facts:
-                facts.update(found)
-    return {"changed": found is not None and not known, "restored": found is not None}
+def settle(run: Run) -> Optional[Dict[str, Any]]:
+    """The facts of this operation's restore if it was committed, after its process has ended."""
+    return settled(run, IN_PLACE, in_force)
 
 
 def _counted(operation: Operation) -> Dict[str, Any]:
@@ -191,15 +164,15 @@ def _counted(operation: Operation) -> Dict[str, Any]:
     return found
 
 
-def _emergency_backup(site: Site, operation: Operation, accept_unreadable: bool) -> BackupPlace:
+def _emergency_backup(run: Run, accept_unreadable: bool) -> BackupPlace:
     """A backup of what will be removed. Always a new one: the application may have written since the last."""
-    with journaled_step(site, EMERGENCY) as facts:
+    with journaled_step(run, EMERGENCY) as facts:
         try:
-            place = make_backup(site, "emergency")
+            place = make_backup(run, "emergency")
         except BackstopError as error:
             if not is_damage(error):
                 raise
-            place, saved = save_what_can_be_read(site, operation.file(SAVED_ROWS), accept_unreadable)
+            place, saved = save_what_can_be_read(run, run.operation.file(SAVED_ROWS), accept_unreadable)
             facts.update(saved=saved, accepted={"unreadable": accept_unreadable})
         facts["backup"] = place.backup_id
     return place
@@ -388,7 +361,7 @@ def _count_ahead(run: Run, base: BackupPlace, policy: LossPolicy) -> Dict[str, A
     :raises Refused: it exceeds what was accepted
     """
     with run.administer() as admin:
-        if _done(run.operation, admin) is not None:
+        if in_force(run, admin) is not None:
             return {"changed": False}
     acceptance = Acceptance(run.operation, policy, only_count=True)
     with snapshot(run, read_only=False) as session:

@@ -21,7 +21,6 @@ from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
-from ..store.operation import Operation
 from ..store.steps import IN_PLACE, SWAP
 from .baseline import ReadFolder, backup_to_revert_to, last_deploy, old_release_proved, release_before
 from .choose import ASKED, DOWN_SQL, PLAN, RELEASE, Situation, choose
@@ -29,9 +28,8 @@ from .choose import SWAP as RESTORE
 from .diagnosis import APPLICATION_ERRORS, COMPLETE, FAILED_MIGRATION, judge
 from .facts import Facts, compare_with_backup
 from .forecast import costs, losses_of_drop, losses_of_revert, objects_of_revert
-from .in_place import last_in_place
+from .in_force import last_in_place, last_swap, newest
 from .report import DEFAULTS, Options, evidence, next_step, report, shown_objects, steps_of, told_losses
-from .swap import built_by, last_swap
 
 
 def plan_revert(site: Site, backup_id: Optional[str]) -> Dict[str, Any]:
@@ -52,9 +50,9 @@ def plan_revert(site: Site, backup_id: Optional[str]) -> Dict[str, Any]:
     differences = history.history_differences(backup_history(place), rows)
     swap = last_swap(site)
     # The journal shows it even after several undos, and after the retired database was pruned.
-    built = built_by(site, oid)
+    built = newest(site, lambda one: one.kind != "undo" and one.result(SWAP).live_oid == oid)
     reverted = built is not None and built.result(SWAP).backup == place.backup_id
-    here = restored_in_place(site, oid, swap)
+    here = last_in_place(site, oid, swap)
     if here is not None:
         reverted = here.result(IN_PLACE).backup == place.backup_id
     return {
@@ -143,14 +141,6 @@ def plan_application_errors(site: Site, method: str, backup_id: Optional[str]) -
     if chosen == RESTORE:
         return {**facts, "needed": plan_revert(site, place.backup_id)["needed"]}
     return {**facts, "needed": bool(history.history_differences(backup_history(place), rows))}
-
-
-def restored_in_place(site: Site, oid: Optional[int], swap: Optional[Operation]) -> Optional[Operation]:
-    """The operation that restored the live database in place; None if there was a swap since."""
-    here = last_in_place(site, oid)
-    if here is None or swap is None:
-        return here
-    return here if (here.began, here.id) > (swap.began, swap.id) else None
 
 
 def diagnose(

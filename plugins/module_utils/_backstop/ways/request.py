@@ -20,8 +20,9 @@ from ..store.steps import BACKUP, DOWN_PROOF, MIGRATE, OLD_RELEASE, REHEARSAL
 from .baseline import backup_to_revert_to
 from .choose import AUTOMATIC, DOWN_SQL, IN_PLACE, LEFTOVERS, RELEASE, TABLE, Situation, choose
 from .diagnosis import APPLICATION_ERRORS, COMPLETE, CORRUPTED_TABLE, FAILED_MIGRATION
+from .in_force import SWAPPED
 from .table import TableRestoreRequest
-from .undo import SWAPPED, UNDO, change_of
+from .undo import UNDO, change_to_undo
 from .way import Programs, Way
 from .way_down_sql import TakeOut
 from .way_in_place import InPlace
@@ -115,7 +116,7 @@ def _made(run: Run, method: Optional[str], backup: Optional[str], commit: Option
     place = run.store.find_backup(backup)
     if method == IN_PLACE:
         return InPlace(place)
-    return TakeOut(place, programs) if method == DOWN_SQL else Swap(place, programs)
+    return TakeOut(place, programs) if method == DOWN_SQL else Swap(place)
 
 
 def _of_table(request: Mapping[str, Any], facts: Mapping[str, Any]) -> Way:
@@ -130,8 +131,7 @@ def _of_table(request: Mapping[str, Any], facts: Mapping[str, Any]) -> Way:
 
 
 def _reverse(run: Run, undone_id: str, programs: Programs) -> Way:
-    undone = Operation.load(run.store, undone_id)
-    change = change_of(run, undone)
+    change = change_to_undo(run, Operation.load(run.store, undone_id))
     reverse = _MADE_BY[change.method].reverse(change, programs)
     if isinstance(reverse, Refused):
         raise reverse
@@ -151,7 +151,7 @@ def _of_deploy(run: Run, operation: Operation, programs: Programs) -> Way:
     if name == DOWN_SQL:
         # The emergency backup has the format of the deploy's own backup.
         return TakeOut(place, dataclasses.replace(programs, backup=BackupOptions.of(manifests.load(place))))
-    return Swap(place, programs)
+    return Swap(place)
 
 
 def _after_deploy(run: Run, operation: Operation, programs: Programs) -> Situation:

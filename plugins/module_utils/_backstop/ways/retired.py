@@ -32,7 +32,7 @@ from ..store.layout import BackupPlace
 from ..store.operation import Operation, open_operations, operations
 from ..store.steps import KEEP, RETIRED_PRUNED, SWAP
 from .closed_database import allow_connections, connect_exclusively, opened
-from .swap import last_swap, undoes
+from .in_force import last_swap, undoes
 
 #: Levels of verification that can be required of a dump before its database is dropped.
 DUMP_LEVELS = ("readable", "restored")

@@ -9,25 +9,23 @@ The automatic rollback of a deploy, a rollback and an undo use the same calls: t
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Sequence, Tuple, Type
 
 from ..base.errors import BackstopError
 from ..postgres.database_properties import drop_scratch_database, scratch_databases
 from ..site import Run
 from ..store.steps import APPLIED
-from . import way_down_sql, way_in_place, way_leftovers, way_swap, way_table
-from .choose import DOWN_SQL, IN_PLACE, LEFTOVERS, SWAP, TABLE
+from .choose import LEFTOVERS
 from .request import way_of
 from .way import HALF_DONE, Consent, Outcome, Programs, Ready, Settled, TakeInstead, Way
+from .way_down_sql import TakeOut
+from .way_in_place import InPlace
+from .way_leftovers import Leftovers
+from .way_swap import Swap
+from .way_table import Table
 
-#: What an operation may have done, according to the server. A method that replaced another comes before it.
-_SETTLED: Dict[str, Callable[[Run], Optional[Outcome]]] = {
-    SWAP: way_swap.settled,
-    IN_PLACE: way_in_place.settled,
-    DOWN_SQL: way_down_sql.settled,
-    LEFTOVERS: way_leftovers.settled,
-    TABLE: way_table.settled,
-}
+#: How an operation may have changed the database. A method that replaced another comes before it.
+_MAY_HAVE_DONE: Sequence[Type[Way]] = (Swap, InPlace, TakeOut, Leftovers, Table)
 
 
 def prepare(run: Run, programs: Programs, consent: Consent) -> Tuple[Way, Ready, List[str]]:
@@ -61,11 +59,8 @@ def apply(run: Run, programs: Programs, consent: Consent) -> Tuple[Way, Outcome]
 
 def settle(run: Run) -> Settled:
     """Find out from the server what an operation did, after its process has ended."""
-    found: List[Tuple[str, Outcome]] = []
-    for name, settled in _SETTLED.items():
-        outcome = settled(run)
-        if outcome is not None:
-            found.append((name, outcome))
+    outcomes = [(way.name, way.settle(run)) for way in _MAY_HAVE_DONE]
+    found = [(name, outcome) for name, outcome in outcomes if outcome is not None]
     if not found:
         return Settled()
     name, outcome = found[0]

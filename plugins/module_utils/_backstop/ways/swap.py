@@ -39,11 +39,12 @@ from ..site import Run, Site, exclusive, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
-from ..store.operation import Operation, operations_of
+from ..store.operation import Operation
 from ..store.steps import BASE, BUILD, KEEP, SWAP
 from .closed_database import connect_exclusively
 from .handover import attempts
-from .pooled_clients import resume_left_behind, waiting
+from .in_force import done_before, last_swap, settled, swapped, undoes
+from .pooled_clients import waiting
 
 #: How long to wait until standbys have replayed it. Clients continue meanwhile.
 FOLLOW_SECONDS = 5
@@ -89,11 +90,6 @@ def _already_built(site: Site, admin: Session, operation: Operation, place: Back
     if (built.backup, built.oid) == (place.backup_id, there):
         return done
     return (done or {}) if swapped(site, admin, operation) else None
-
-
-def swapped(site: Site, admin: Session, operation: Operation) -> bool:
-    """Whether an operation's swap is in force, from the databases alone."""
-    return server.database_oid(admin, retired_name(operation.id, site.database)) is not None
 
 
 class _Successor(Protocol):
@@ -146,17 +142,13 @@ def _take_over(run: Run, successor: _Successor, policy: LossPolicy, *, only_coun
     acceptance = Acceptance(run.operation, policy, retires=True, only_count=only_count)
     if only_count:
         return _counted_ahead(run, successor, acceptance)
+    with signals_deferred(), exclusive(run) as run, run.administer() as admin:
+        return done_before(run, SWAP, in_force) or _swap(run, admin, successor, acceptance)
+
+
+def _swap(run: Run, admin: Session, successor: _Successor, acceptance: Acceptance) -> Dict[str, Any]:
     operation, retire_as = run.operation, retired_name(run.operation.id, run.database)
-    with run.administer() as admin:
-        done = operation.facts(SWAP)
-        if done and swapped(run, admin, operation):
-            return {"changed": False, **done}
-    with signals_deferred(), journaled_step(run, SWAP) as facts, run.administer() as admin:
-        if swapped(run, admin, operation):
-            # By the run that this one waited for, or by one that was killed right after its COMMIT.
-            resume_left_behind(run)
-            facts.update(operation.facts(SWAP) or _after_the_fact(run, admin, operation, retire_as))
-            return {"changed": False, **facts}
+    with journaled_step(run, SWAP) as facts:
         facts["former_oid"] = server.database_oid(admin, run.database)
         facts["live_oid"] = server.database_oid(admin, successor.name)
         facts["retired"] = retire_as
@@ -193,30 +185,20 @@ def _counted_ahead(run: Run, successor: _Successor, acceptance: Acceptance) -> D
 
 
 @tried_again
-def settle(run: Run) -> Dict[str, Any]:
-    """Find out from the databases whether this operation's swap is in force, after its process has ended.
+def settle(run: Run) -> Optional[Dict[str, Any]]:
+    """The facts of this operation's swap if it is in force, after its process has ended."""
+    return settled(run, SWAP, in_force)
 
-    If it was killed right after its COMMIT, the journal is completed.
-    """
+
+def in_force(run: Run, admin: Session) -> Optional[Dict[str, Any]]:
     operation = run.operation
-    with exclusive(run), run.administer() as admin:
-        resume_left_behind(run)
-        if not swapped(run, admin, operation):
-            return {"changed": False, "swapped": False}
-        known = operation.done(SWAP) is not None
-        if not known:
-            with operation.step(SWAP) as facts:
-                retire_as = retired_name(operation.id, run.database)
-                facts.update(operation.facts(SWAP) or _after_the_fact(run, admin, operation, retire_as))
-    return {"changed": not known, "swapped": True}
-
-
-def _after_the_fact(site: Site, admin: Session, operation: Operation, retire_as: str) -> Dict[str, Any]:
-    """Facts of a swap that is in force but not in the journal."""
-    return {
-        "former_oid": server.database_oid(admin, retire_as),
-        "live_oid": server.database_oid(admin, site.database),
-        "retired": retire_as,
+    if not swapped(run, admin, operation):
+        return None
+    retired = retired_name(operation.id, run.database)
+    return operation.facts(SWAP) or {
+        "former_oid": server.database_oid(admin, retired),
+        "live_oid": server.database_oid(admin, run.database),
+        "retired": retired,
         "backup": operation.result(BUILD).backup or operation.result(KEEP).backup or None,
         **counted(operation),
         "finished_after_interruption": True,
@@ -224,35 +206,6 @@ def _after_the_fact(site: Site, admin: Session, operation: Operation, retire_as:
 
 
 # Undo
-
-
-def undoes(operation: Operation) -> Optional[str]:
-    """The operation that an undo reverts; None if it is not an undo."""
-    found = operation.request.get("undoes")
-    return str(found) if operation.kind == "undo" and found else None
-
-
-def last_swap(site: Site) -> Optional[Operation]:
-    """The newest operation whose swap of this database is in force: its retired database exists.
-
-    The operation that made the current database live precedes newer ones, in case the clock was set back.
-    """
-    with site.administer() as admin:
-        live_oid = server.database_oid(admin, site.database)
-        found = [operation for operation in operations_of(site.store, site.database) if swapped(site, admin, operation)]
-    made_it_live = [operation for operation in found if operation.result(SWAP).live_oid == live_oid]
-    candidates = made_it_live or found
-    return candidates[-1] if candidates else None
-
-
-def built_by(site: Site, oid: Optional[int]) -> Optional[Operation]:
-    """The operation that built this database and made it live, by its journal; undos only give a name back."""
-    found = [
-        operation
-        for operation in operations_of(site.store, site.database)
-        if operation.kind != "undo" and operation.result(SWAP).live_oid == oid
-    ]
-    return found[-1] if found else None
 
 
 @tried_again
@@ -264,16 +217,12 @@ def undo(run: Run, undone: Operation, policy: LossPolicy, *, only_count: bool = 
 
     :param only_count: as for revert(); a base restored for it is kept for the undo itself
     """
-    with run.administer() as admin:
-        in_force = swapped(run, admin, run.operation)
-    if in_force:
-        settle(run)
-        return {"changed": False, **(run.operation.facts(SWAP) or {})}
-    newest = last_swap(run)
-    if newest and undoes(newest) == undone.id:
+    done, newest = settle(run), last_swap(run)
+    if done is None and newest is not None and undoes(newest) == undone.id:
         # By an undo that was abandoned after its swap, perhaps before it could record that.
-        settle(run.run(newest))
-        return {"changed": False, **(newest.facts(SWAP) or {})}
+        done = settle(dataclasses.replace(run.run(newest), guard=run.guard))
+    if done is not None:
+        return {**done, "changed": False}
     if run.connection.database != undone.database:
         raise Refused("That operation was about another database", found=str(undone.database))
     base = _Base(run, undone)

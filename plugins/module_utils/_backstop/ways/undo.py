@@ -13,37 +13,28 @@ from typing import Any, Dict, Optional, cast
 from ..base.errors import BackstopError, Refused
 from ..base.remedies import Action, Given, Setting, Start, remedy
 from ..base.sql_names import retired_name
-from ..postgres import server
 from ..site import Site
 from ..store.operation import Operation, operations_of
-from ..store.steps import CODE, DOWN, IN_PLACE, RESTORE_TABLE, RETIRED_PRUNED, SWAP
-from .down_sql import how_to_undo
-from .plan import losses_since, restored_in_place
+from ..store.steps import CODE, DOWN, RESTORE_TABLE, RETIRED_PRUNED, SWAP
+from ..store.steps import IN_PLACE as IN_PLACE_STEP
+from .choose import DOWN_SQL, IN_PLACE, RELEASE, TABLE
+from .down_sql import not_by_itself
+from .in_force import SWAPPED, Change, change_of, newest_change
+from .plan import losses_since
 from .report import DEFAULTS, Options
-from .swap import last_swap, manifest_at_swap, swapped
+from .swap import manifest_at_swap
 from .table import plan_table_undo, undoable_table_operations
-from .way import Change
 
 #: The scenario of an undo.
 UNDO = "undo"
-#: How an operation changed the database or the release.
-SWAPPED, IN_PLACE_METHOD, CODE_ONLY, DROP, TABLE = "swap", "in_place", "code_only", "drop", "table"
 
 
-def change_of(site: Site, operation: Operation) -> Change:
-    """How an operation changed the database or the release.
-
-    :raises Refused: it changed neither
-    """
-    by_step = ((SWAP, SWAPPED), (IN_PLACE, IN_PLACE_METHOD), (RESTORE_TABLE, TABLE), (DOWN, DROP), (CODE, CODE_ONLY))
-    for step, method in by_step:
-        if operation.facts(step) is not None:
-            return Change(operation, method)
-    with site.administer() as admin:
-        # If it was killed right after its COMMIT, the journal lacks it.
-        if swapped(site, admin, operation):
-            return Change(operation, SWAPPED)
-    raise _changed_nothing(site, operation)
+def change_to_undo(site: Site, operation: Operation) -> Change:
+    """:raises Refused: it changed neither the database nor the release"""
+    change = change_of(site, operation)
+    if change is None:
+        raise _changed_nothing(site, operation)
+    return change
 
 
 def plan_undo(site: Site, operation_id: Optional[str]) -> Dict[str, Any]:
@@ -62,16 +53,13 @@ def plan_undo(site: Site, operation_id: Optional[str]) -> Dict[str, Any]:
         if table is not None:
             return {**table, "method": TABLE, "commit": None, "retired": None}
     source = _source(site, named, newest)
-    if source.method == DROP:
-        raise Refused(
-            "Operation %s cannot be undone by itself: it took a migration out of the live database" % source.id,
-            hint=" ".join(how_to_undo(source.operation.result(DOWN))),
-        )
+    if source.method == DOWN_SQL:
+        raise not_by_itself(source.operation)
     _require_no_deploy_since(site, source)
     undone = newest is not None and newest.undoes == source.id
     return {
         # For the release alone, the hosts show whether it must change.
-        "needed": not undone and source.method != CODE_ONLY,
+        "needed": not undone and source.method != RELEASE,
         "method": source.method,
         "undoes": source.id,
         "undone_by": newest.id if newest is not None and undone else None,
@@ -86,10 +74,10 @@ def loss_of_undo(site: Site, plan: Dict[str, Any], options: Options = DEFAULTS) 
 
     :param plan: of plan_undo()
     """
-    if not plan["needed"] or plan["method"] not in (SWAPPED, IN_PLACE_METHOD):
+    if not plan["needed"] or plan["method"] not in (SWAPPED, IN_PLACE):
         return {"losses": [], "report": []}
     undone = Operation.load(site.store, plan["undoes"])
-    backup_id = (undone.facts(SWAP if plan["method"] == SWAPPED else IN_PLACE) or {}).get("backup")
+    backup_id = undone.result(SWAP).backup if plan["method"] == SWAPPED else undone.result(IN_PLACE_STEP).backup
     if not backup_id:
         return _not_known("operation %s has no backup to compare with" % undone.id)
     try:
@@ -102,39 +90,6 @@ def loss_of_undo(site: Site, plan: Dict[str, Any], options: Options = DEFAULTS) 
 
 def _not_known(why: str) -> Dict[str, Any]:
     return {"losses": [], "report": ["Note: what was written since is not known: " + why]}
-
-
-def newest_change(site: Site) -> Optional[Change]:
-    """The newest change of the database or the release that is in force."""
-    swap = last_swap(site)
-    with site.connect() as session:
-        oid = server.database_oid(session, site.database)
-    found = [
-        Change(operation, method)
-        for operation, method in (
-            (swap, SWAPPED),
-            (restored_in_place(site, oid, swap), IN_PLACE_METHOD),
-            (_last_code_change(site), CODE_ONLY),
-            (_last_drop(site), DROP),
-        )
-        if operation is not None
-    ]
-    return max(found, key=lambda change: (change.operation.began, change.id)) if found else None
-
-
-def _last_code_change(site: Site) -> Optional[Operation]:
-    """The newest rollback or undo that changed only the release, not the database."""
-    found = [
-        operation
-        for operation in operations_of(site.store, site.database)
-        if operation.kind != "deploy" and operation.done(CODE) and operation.outcome in (None, "done")
-    ]
-    return found[-1] if found else None
-
-
-def _last_drop(site: Site) -> Optional[Operation]:
-    found = [operation for operation in operations_of(site.store, site.database) if operation.facts(DOWN)]
-    return found[-1] if found else None
 
 
 def _load(site: Site, operation_id: str) -> Operation:
@@ -179,11 +134,8 @@ def _not_in_force(site: Site, named: Operation, newest: Optional[Change]) -> Ref
     """Why an operation that is not the newest change cannot be undone."""
     hint = what_can_be_undone(site)
     if named.facts(DOWN):
-        return Refused(
-            "Operation %s cannot be undone by itself: it took a migration out of the live database" % named.id,
-            hint=" ".join([*how_to_undo(named.result(DOWN)), hint]),
-        )
-    changed = [step for step in (SWAP, IN_PLACE, CODE) if named.facts(step) is not None]
+        return not_by_itself(named, hint)
+    changed = [step for step in (SWAP, IN_PLACE_STEP, CODE) if named.facts(step) is not None]
     if not changed:
         return _changed_nothing(site, named)
     pruned = named.result(RETIRED_PRUNED)
@@ -234,7 +186,7 @@ def _require_no_deploy_since(site: Site, source: Change) -> None:
 def what_can_be_undone(site: Site) -> str:
     """Everything that can be undone now, as a sentence for users."""
     newest = newest_change(site)
-    found = [] if newest is None or newest.method == DROP else [newest]
+    found = [] if newest is None or newest.method == DOWN_SQL else [newest]
     found += [Change(operation, TABLE) for operation in undoable_table_operations(site)]
     if not found:
         return "nothing can be undone now"

@@ -9,7 +9,7 @@ request, and rollback.py executes it.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Sequence, Union
+from typing import Any, Callable, Mapping, Optional, Protocol, Sequence, Union
 
 from ..backups.options import BackupOptions
 from ..base.errors import Refused
@@ -17,8 +17,7 @@ from ..loss.acceptance import LossPolicy
 from ..loss.reapply import Reapply
 from ..prisma.cli import Prisma
 from ..site import Run
-from ..store.operation import Operation
-from .swap import undoes
+from .in_force import Change
 
 #: The state of an operation after a failure.
 IN_FORCE, HALF_DONE, AS_BEFORE = "in_force", "half_done", "as_before"
@@ -90,8 +89,6 @@ class Ready:
 
     changed: bool
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    #: short lines for users
-    story: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +112,12 @@ class Outcome:
     #: IN_FORCE or HALF_DONE
     state: str = IN_FORCE
 
+    @classmethod
+    def of(cls, found: Mapping[str, Any], story: Sequence[str], database: str) -> "Outcome":
+        """From the facts of a step, and whether it was done now."""
+        facts = {key: value for key, value in found.items() if key != "changed"}
+        return cls(bool(found["changed"]), facts, story, database)
+
 
 @dataclasses.dataclass(frozen=True)
 class Settled:
@@ -126,32 +129,8 @@ class Settled:
     changed: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """An operation whose change is in force, and the name of its method."""
-
-    operation: Operation
-    method: str
-
-    @property
-    def id(self) -> str:
-        return self.operation.id
-
-    @property
-    def undoes(self) -> Optional[str]:
-        """The operation that it undid; None if it is not an undo."""
-        return undoes(self.operation)
-
-    @property
-    def what(self) -> str:
-        return "%s, %s" % ("undo of %s" % self.undoes if self.undoes else self.operation.kind, self.method)
-
-    def __str__(self) -> str:
-        return "%s (%s)" % (self.id, self.what)
-
-
-#: Why a change cannot be undone automatically, and what to do.
-Refusal = Refused
+Prepared = Union[Ready, TakeInstead]
+Applied = Union[Outcome, TakeInstead]
 
 
 class Way(Protocol):
@@ -161,20 +140,17 @@ class Way(Protocol):
     name: str
     stops_application: bool
 
-    def prepare(self, run: Run, consent: Consent) -> Union[Ready, TakeInstead]:
+    def prepare(self, run: Run, consent: Consent) -> Prepared:
         """Build and prove while the application runs; refuse a loss that is not accepted before anything stops."""
 
-    def apply(self, run: Run, consent: Consent) -> Union[Outcome, TakeInstead]:
+    def apply(self, run: Run, consent: Consent) -> Applied:
         """Change the database while no other session works in it. A second call finds that it is done."""
 
-    def settle(self, run: Run) -> Optional[Outcome]:
-        """The server's state after a killed run; completes the journal. None: nothing was changed."""
+    @staticmethod
+    def settle(run: Run) -> Optional[Outcome]:
+        """What the operation did by this method, by the server's state, after its process has ended; completes the
+        journal. None: nothing was changed."""
 
     @staticmethod
-    def reverse(change: Change, programs: Programs) -> Union["Way", Refusal]:
-        """Its undo."""
-
-
-def facts_without_own(facts: Mapping[str, Any]) -> Dict[str, Any]:
-    """The facts of a result, without the one that only shows whether it was done now."""
-    return {key: value for key, value in facts.items() if key != "changed"}
+    def reverse(change: Change, programs: Programs) -> Union["Way", Refused]:
+        """Its undo; or why a change cannot be undone automatically, and what to do."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any, Dict, Optional, Union
+from typing import Any, Dict, Mapping, Optional, Union
 
 from ..backups.make import make_backup
 from ..base.durable_files import read_tree
@@ -19,10 +19,11 @@ from ..base.remedies import Given, Setting, remedy
 from ..migrations.fence import fence
 from ..site import Run, journaled_step
 from ..store.layout import BackupPlace
-from ..store.steps import DOWN, DOWN_PROOF, EMERGENCY_BACKUP
+from ..store.steps import DOWN_PROOF, EMERGENCY_BACKUP
 from .choose import DOWN_SQL
-from .down_sql import count_ahead, how_to_undo, is_out, rehearse_down, settle, take_out
-from .way import Change, Consent, Outcome, Programs, Ready, Refusal, TakeInstead, Way, facts_without_own
+from .down_sql import count_ahead, is_out, not_by_itself, rehearse_down, settle, take_out
+from .in_force import Change
+from .way import Applied, Consent, Outcome, Prepared, Programs, Ready, TakeInstead, Way
 from .way_swap import Swap, lost_lines
 
 
@@ -37,33 +38,31 @@ class TakeOut:
     name = DOWN_SQL
     stops_application = True
 
-    def prepare(self, run: Run, consent: Consent) -> Union[Ready, TakeInstead]:
-        operation = run.operation
-        proof = operation.facts(DOWN_PROOF)
-        if proof is None:
-            now = _back_up(run, self.programs)
-            prisma, programs = self.programs.prisma(), self.programs
-            proof = rehearse_down(
-                run,
-                self.place,
-                now,
-                given=programs.down_sql,
-                file=programs.down_sql_file,
-                prisma=prisma,
-                old_release=programs.old_project,
-            )
+    def prepare(self, run: Run, consent: Consent) -> Prepared:
+        proof = run.operation.facts(DOWN_PROOF) or self._rehearse(run)
         if not proof["proved"]:
             why = "The down-SQL (%s) is not proved: %s." % (proof["source"], "; ".join(proof["reasons"]))
             if not consent.restore:
                 raise Refused(why.rstrip("."), hint=remedy("fix it, or use %s", Given(Setting.METHOD, "restore")))
-            return TakeInstead(Swap(self.place, self.programs), why + " The database is restored instead.")
-        return Ready(True, count_ahead(run, consent.policy), ())
+            return TakeInstead(Swap(self.place), why + " The database is restored instead.")
+        return Ready(True, count_ahead(run, consent.policy))
 
-    def apply(self, run: Run, consent: Consent) -> Union[Outcome, TakeInstead]:
-        operation = run.operation
-        proof = operation.facts(DOWN_PROOF)
+    def _rehearse(self, run: Run) -> Dict[str, Any]:
+        programs = self.programs
+        return rehearse_down(
+            run,
+            self.place,
+            _back_up(run, programs),
+            given=programs.down_sql,
+            file=programs.down_sql_file,
+            prisma=programs.prisma(),
+            old_release=programs.old_project,
+        )
+
+    def apply(self, run: Run, consent: Consent) -> Applied:
+        proof = run.operation.facts(DOWN_PROOF)
         if proof is not None and not proof["proved"]:
-            return TakeInstead(Swap(self.place, self.programs), "the down-SQL is not proved")
+            return TakeInstead(Swap(self.place), "the down-SQL is not proved")
         if not is_out(run, self.place):
             self._renew_backup(run)
         return _outcome(run, take_out(run, consent.policy))
@@ -76,22 +75,14 @@ class TakeOut:
         if known is None or not fence(run, run.store.find_backup(known["backup"]), self.programs.wait)["same"]:
             _back_up(run, self.programs)
 
-    def settle(self, run: Run) -> Optional[Outcome]:
-        return settled(run)
+    @staticmethod
+    def settle(run: Run) -> Optional[Outcome]:
+        found = settle(run)
+        return _outcome(run, found) if found else None
 
     @staticmethod
-    def reverse(change: Change, programs: Programs) -> Union[Way, Refusal]:
-        return Refused(
-            "Operation %s cannot be undone by itself: it took a migration out of the live database" % change.id,
-            hint=" ".join(how_to_undo(change.operation.result(DOWN))),
-        )
-
-
-def settled(run: Run) -> Optional[Outcome]:
-    found = settle(run)
-    if not found["taken_out"]:
-        return None
-    return _outcome(run, {**(run.operation.facts(DOWN) or {}), "changed": found["changed"]})
+    def reverse(change: Change, programs: Programs) -> Union[Way, Refused]:
+        return not_by_itself(change.operation)
 
 
 def _back_up(run: Run, programs: Programs) -> BackupPlace:
@@ -111,10 +102,9 @@ def _back_up(run: Run, programs: Programs) -> BackupPlace:
     return place
 
 
-def _outcome(run: Run, found: Dict[str, Any]) -> Outcome:
-    facts = facts_without_own(found)
+def _outcome(run: Run, facts: Mapping[str, Any]) -> Outcome:
     what = "Taken out: %s. Emergency backup: %s." % (
         ", ".join(facts.get("migrations", [])), facts.get("backup") or "see the journal",
     )  # fmt: skip
-    story = lost_lines(run, facts, what)
-    return Outcome(found["changed"], facts, story, "as before, the migration was taken out again by its down-SQL")
+    database = "as before, the migration was taken out again by its down-SQL"
+    return Outcome.of(facts, lost_lines(run, facts, what), database)

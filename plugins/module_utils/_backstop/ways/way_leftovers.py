@@ -20,7 +20,8 @@ from ..site import Run
 from ..store.layout import BackupPlace
 from ..store.steps import CLEAN, RESOLVE
 from .choose import LEFTOVERS
-from .way import HALF_DONE, Change, Consent, Outcome, Programs, Ready, Refusal, TakeInstead, Way
+from .in_force import Change
+from .way import HALF_DONE, Applied, Consent, Outcome, Prepared, Programs, Ready, TakeInstead, Way
 from .way_swap import Swap, objects_lines
 
 
@@ -36,7 +37,7 @@ class Leftovers:
     name = LEFTOVERS
     stops_application = True
 
-    def prepare(self, run: Run, consent: Consent) -> Union[Ready, TakeInstead]:
+    def prepare(self, run: Run, consent: Consent) -> Prepared:
         self.programs.prisma()  # refused while the application runs, where it is missing
         if self._instead.settle(run) is None and not self._is_out(run):
             with run.connect() as session:
@@ -45,9 +46,9 @@ class Leftovers:
 
     @property
     def _instead(self) -> Swap:
-        return Swap(self.place, self.programs, changes_in=self.migrated_tables)
+        return Swap(self.place, changes_in=self.migrated_tables)
 
-    def apply(self, run: Run, consent: Consent) -> Union[Outcome, TakeInstead]:
+    def apply(self, run: Run, consent: Consent) -> Applied:
         instead = self._instead
         if instead.settle(run) is not None:
             return TakeInstead(instead, "it took over already")
@@ -67,25 +68,22 @@ class Leftovers:
             rows = history.read_rows(session.cursor(), run.connection.schema)
         return not history.compare([], rows).failed and not applied_since(self.place, rows)
 
-    def settle(self, run: Run) -> Optional[Outcome]:
-        return settled(run)
+    @staticmethod
+    def settle(run: Run) -> Optional[Outcome]:
+        """A clean-up that began is half done until its result is in the journal."""
+        resolve, clean = run.operation.last(RESOLVE) or {}, run.operation.last(CLEAN) or {}
+        found = _outcome(run, False, _journalled(run))
+        if resolve.get("event") == "done":
+            return found
+        begun = clean.get("event") in ("began", "done") or resolve.get("event") in ("began", "failed")
+        return dataclasses.replace(found, state=HALF_DONE) if begun else None
 
     @staticmethod
-    def reverse(change: Change, programs: Programs) -> Union[Way, Refusal]:
+    def reverse(change: Change, programs: Programs) -> Union[Way, Refused]:
         return Refused(
             "Operation %s cannot be undone by itself: it took out what a failed migration left" % change.id,
             hint="deploy the fixed migration",
         )
-
-
-def settled(run: Run) -> Optional[Outcome]:
-    """A clean-up that began is half done until its result is in the journal."""
-    operation = run.operation
-    resolve, clean = operation.last(RESOLVE), operation.last(CLEAN)
-    if resolve is not None and resolve["event"] == "done":
-        return _outcome(run, False, _journalled(run))
-    begun = (clean or {}).get("event") in ("began", "done") or (resolve or {}).get("event") in ("began", "failed")
-    return dataclasses.replace(_outcome(run, False, _journalled(run)), state=HALF_DONE) if begun else None
 
 
 def _journalled(run: Run) -> Dict[str, Any]:

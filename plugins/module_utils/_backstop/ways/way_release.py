@@ -8,10 +8,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Optional, Union
 
+from ..base.errors import Refused
 from ..site import Run
 from ..store.steps import CODE
 from .choose import RELEASE
-from .way import Change, Consent, Outcome, Programs, Ready, Refusal, TakeInstead, Way
+from .in_force import Change
+from .way import Applied, Consent, Outcome, Prepared, Programs, Ready, Way
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,17 +28,18 @@ class ReleaseOnly:
     name = RELEASE
     stops_application = True
 
-    def prepare(self, run: Run, consent: Consent) -> Union[Ready, TakeInstead]:
+    def prepare(self, run: Run, consent: Consent) -> Prepared:
         return Ready(False)
 
-    def apply(self, run: Run, consent: Consent) -> Union[Outcome, TakeInstead]:
+    def apply(self, run: Run, consent: Consent) -> Applied:
         if self.commit is not None:
             run.operation.write(CODE, "done", commit=self.commit)
         return Outcome(self.commit is not None, {}, ["Nothing in the database was changed."], self.database)
 
-    def settle(self, run: Run) -> Optional[Outcome]:
+    @staticmethod
+    def settle(run: Run) -> Optional[Outcome]:
         return None
 
     @staticmethod
-    def reverse(change: Change, programs: Programs) -> Union[Way, Refusal]:
+    def reverse(change: Change, programs: Programs) -> Union[Way, Refused]:
         return ReleaseOnly(change.operation.former_commit)

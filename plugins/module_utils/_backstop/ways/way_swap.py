@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, List, Mapping, Optional, Sequence, Union
 
+from ..base.errors import Refused
+from ..loss.acceptance import LossPolicy
 from ..site import Run
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
 from ..store.steps import BUILD
-from ..store.steps import SWAP as SWAP_STEP
 from .choose import SWAP
+from .in_force import Change
 from .retired import back_up_retired
 from .swap import build_successor, revert, settle, undo
-from .way import Change, Consent, Outcome, Programs, Ready, Refusal, TakeInstead, Way, facts_without_own
+from .way import Applied, Consent, Outcome, Prepared, Programs, Ready, Way
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,31 +26,31 @@ class Swap:
     """A database built from a backup takes over; the former one is kept."""
 
     place: BackupPlace
-    programs: Programs
     #: tables whose differences come from a failed migration
     changes_in: Sequence[str] = ()
 
     name = SWAP
     stops_application = True
 
-    def prepare(self, run: Run, consent: Consent) -> Union[Ready, TakeInstead]:
+    def prepare(self, run: Run, consent: Consent) -> Prepared:
         built = build_successor(run, self.place)
-        return Ready(built["changed"], self._revert(run, consent, only_count=True), ())
+        return Ready(built["changed"], revert(run, self.place, self._policy(consent), only_count=True))
 
-    def apply(self, run: Run, consent: Consent) -> Union[Outcome, TakeInstead]:
+    def apply(self, run: Run, consent: Consent) -> Applied:
         build_successor(run, self.place)
-        return outcome_of_swap(run, self._revert(run, consent, only_count=False))
+        return outcome_of_swap(run, revert(run, self.place, self._policy(consent)))
 
-    def _revert(self, run: Run, consent: Consent, only_count: bool) -> Dict[str, Any]:
-        policy = dataclasses.replace(consent.policy, changes_in=self.changes_in)
-        return revert(run, self.place, policy, only_count=only_count)
-
-    def settle(self, run: Run) -> Optional[Outcome]:
-        return settled(run)
+    def _policy(self, consent: Consent) -> LossPolicy:
+        return dataclasses.replace(consent.policy, changes_in=self.changes_in)
 
     @staticmethod
-    def reverse(change: Change, programs: Programs) -> Union[Way, Refusal]:
-        return SwapBack(change.operation, programs)
+    def settle(run: Run) -> Optional[Outcome]:
+        found = settle(run)
+        return outcome_of_swap(run, found) if found else None
+
+    @staticmethod
+    def reverse(change: Change, programs: Programs) -> Union[Way, Refused]:
+        return SwapBack(change.operation, programs.keep_retired)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,45 +58,36 @@ class SwapBack:
     """The database that another operation retired gets the live name again."""
 
     undone: Operation
-    programs: Programs
+    #: back it up before, so that the undo can be undone
+    keep_retired: bool = True
 
     name = SWAP
     stops_application = True
 
-    def prepare(self, run: Run, consent: Consent) -> Union[Ready, TakeInstead]:
-        kept = back_up_retired(run, self.undone) if self.programs.keep_retired else {"changed": False}
-        return Ready(kept["changed"], self._undo(run, consent, only_count=True), ())
+    def prepare(self, run: Run, consent: Consent) -> Prepared:
+        kept = self.keep_retired and back_up_retired(run, self.undone)["changed"]
+        return Ready(kept, undo(run, self.undone, consent.policy, only_count=True))
 
-    def apply(self, run: Run, consent: Consent) -> Union[Outcome, TakeInstead]:
-        return outcome_of_swap(run, self._undo(run, consent, only_count=False))
-
-    def _undo(self, run: Run, consent: Consent, only_count: bool) -> Dict[str, Any]:
-        return undo(run, self.undone, consent.policy, only_count=only_count)
-
-    def settle(self, run: Run) -> Optional[Outcome]:
-        return settled(run)
+    def apply(self, run: Run, consent: Consent) -> Applied:
+        return outcome_of_swap(run, undo(run, self.undone, consent.policy))
 
     @staticmethod
-    def reverse(change: Change, programs: Programs) -> Union[Way, Refusal]:
-        return SwapBack(change.operation, programs)
+    def settle(run: Run) -> Optional[Outcome]:
+        return Swap.settle(run)
+
+    @staticmethod
+    def reverse(change: Change, programs: Programs) -> Union[Way, Refused]:
+        return Swap.reverse(change, programs)
 
 
-def settled(run: Run) -> Optional[Outcome]:
-    found = settle(run)
-    if not found["swapped"]:
-        return None
-    return outcome_of_swap(run, {**(run.operation.facts(SWAP_STEP) or {}), "changed": found["changed"]})
-
-
-def outcome_of_swap(run: Run, found: Mapping[str, Any]) -> Outcome:
-    facts = facts_without_own(found)
+def outcome_of_swap(run: Run, facts: Mapping[str, Any]) -> Outcome:
     what = "The former database is kept as %s; new connections were blocked for %s s. %s" % (
         facts.get("retired"), facts.get("seconds_closed", 0), facts.get("standbys_summary", ""),
     )  # fmt: skip
     database = "a database restored from %s took over, the migrated one is kept as %s" % (
         facts.get("backup"), facts.get("retired"),
     )  # fmt: skip
-    return Outcome(bool(found["changed"]), facts, lost_lines(run, facts, what.strip()), database)
+    return Outcome.of(facts, lost_lines(run, facts, what.strip()), database)
 
 
 def lost_lines(run: Run, facts: Mapping[str, Any], what: str) -> List[str]:

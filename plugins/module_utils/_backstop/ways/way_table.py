@@ -6,56 +6,50 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, List, Mapping, Optional, Union
 
+from ..base.errors import Refused
 from ..site import Run
 from ..store.operation import Operation
 from ..store.steps import RESTORE_TABLE
 from .choose import TABLE
+from .in_force import Change
 from .table import TableRestoreRequest, restore_table, undo_table
-from .way import HALF_DONE, Change, Consent, Outcome, Programs, Ready, Refusal, TakeInstead, Way, facts_without_own
+from .way import HALF_DONE, Applied, Consent, Outcome, Prepared, Programs, Ready, Way
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
     """Restore a table, or its contents before another operation did."""
 
-    #: exactly one of the two
-    wanted: Optional[TableRestoreRequest] = None
-    undone: Optional[Operation] = None
+    wanted: Union[TableRestoreRequest, Operation]
     #: of the requested table; default is the newest verified backup that contains it
     backup: Optional[str] = None
 
     name = TABLE
     stops_application = False
 
-    def prepare(self, run: Run, consent: Consent) -> Union[Ready, TakeInstead]:
+    def prepare(self, run: Run, consent: Consent) -> Prepared:
         return Ready(False)
 
-    def apply(self, run: Run, consent: Consent) -> Union[Outcome, TakeInstead]:
-        if self.undone is not None:
-            return _outcome(run, undo_table(run, self.undone, consent.policy, consent.cascade))
-        if self.wanted is None:
-            raise AssertionError("a table is wanted where nothing is undone")
+    def apply(self, run: Run, consent: Consent) -> Applied:
+        if isinstance(self.wanted, Operation):
+            return _outcome(run, undo_table(run, self.wanted, consent.policy, consent.cascade))
         wanted = dataclasses.replace(self.wanted, policy=consent.policy, accept_cascade=consent.cascade)
         return _outcome(run, restore_table(run, wanted, self.backup, again=consent.again))
 
-    def settle(self, run: Run) -> Optional[Outcome]:
-        return settled(run)
+    @staticmethod
+    def settle(run: Run) -> Optional[Outcome]:
+        """A transaction that may have been committed is settled by the next run, which asks the server."""
+        events = [entry["event"] for entry in run.operation.journal() if entry["step"] == RESTORE_TABLE]
+        return Outcome(False, state=HALF_DONE) if "committing" in events else None
 
     @staticmethod
-    def reverse(change: Change, programs: Programs) -> Union[Way, Refusal]:
-        return Table(undone=change.operation)
+    def reverse(change: Change, programs: Programs) -> Union[Way, Refused]:
+        return Table(change.operation)
 
 
-def settled(run: Run) -> Optional[Outcome]:
-    """A transaction that may have been committed is settled by the next run, which asks the server."""
-    events = [entry["event"] for entry in run.operation.journal() if entry["step"] == RESTORE_TABLE]
-    return Outcome(False, state=HALF_DONE) if "committing" in events else None
-
-
-def _outcome(run: Run, found: Dict[str, Any]) -> Outcome:
-    facts = facts_without_own(found)
+def _outcome(run: Run, facts: Mapping[str, Any]) -> Outcome:
     kept = facts.get("emergency") or "what could be read is in %s" % run.operation.file("saved-rows")
     story: List[str] = [
         "Table %s: %d rows were put right, from backup %s."
@@ -64,4 +58,4 @@ def _outcome(run: Run, found: Dict[str, Any]) -> Outcome:
         "As it was before: %s." % kept,
         *(entry["told"] for entry in facts.get("lacking") or []),
     ]
-    return Outcome(bool(found["changed"]), facts, story, "has table %s as in the backup" % facts.get("table"))
+    return Outcome.of(facts, story, "has table %s as in the backup" % facts.get("table"))
