@@ -297,10 +297,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import (
     MODES,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.asked import (
-    Asked,
-    plan_of,
-)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.asked import Asked
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_of
 
 
 def act(request: Request) -> Dict[str, Any]:

@@ -17,6 +17,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.history import read_folder
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.asked import Asked
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import gather
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import (
     diagnose,
@@ -24,7 +25,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.p
     plan_failed_migration,
     plan_revert,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.report import Options
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor
 from support.databases import APP, OWNER, SQL, session
 from support.prisma_database import until
@@ -425,7 +425,7 @@ def test_the_options_that_were_given(site):
     facts = gather(site.live.site, healthy=False)
 
     def told(runs=False, **options):
-        plan = diagnose(site.live.site, "complete", facts, None, Options(**options), runs=runs)
+        plan = diagnose(site.live.site, "complete", facts, None, Asked(**options), runs=runs)
         return plan, [line for line in plan["report"] if line.startswith("Loss: ")], plan["report"][-1]
 
     plan, lines, last = told()

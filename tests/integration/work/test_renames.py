@@ -135,7 +135,7 @@ def test_rows_are_carried_over_to_the_old_name(shop, how):
 def test_the_plan_and_a_restore_in_place_count_the_same(shop):
     place, lost = migrated(shop, "all at once")
     plan = {
-        loss["table"]: (loss["inserted"], loss["updated"], loss["deleted"])
+        loss.table: (loss.inserted, loss.updated, loss.deleted)
         for loss in losses_of_revert(shop.site, gather(shop.site, backup_id=place.backup_id))
     }
     # For a table with an added column, a plan without a copy knows an upper bound: no more rows than were written.

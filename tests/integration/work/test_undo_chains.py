@@ -14,11 +14,12 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.r
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired as retired_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.asked import Asked
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import (
     revert_in_place,
     undo_in_place,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import loss_of_undo, plan_revert
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import back_up_retired, prune
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
@@ -26,7 +27,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.t
     restore_table,
     undo_table,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import loss_of_undo, plan_undo
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
 from support.databases import OWNER
 
 EVERYTHING = 10**9
@@ -82,7 +83,7 @@ def undone(live, operation, accept=0, *, keep=True, reapply=None):
 
 def foretold(live, operation):
     """The loss that check mode shows."""
-    return loss_of_undo(live.site, plan_undo(live.site, operation.id))["report"]
+    return loss_of_undo(live.site, plan_undo(live.site, operation.id), Asked("undo"))["report"]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import types
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.asked import Asked
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.request import request_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import apply, prepare, settle
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
@@ -43,7 +44,7 @@ class Back:
 
     def undo(self, done):
         plan = plan_undo(self.live.site, done.operation.id)
-        return self.live.begun(*request_of(self.live.site, "undo", plan))
+        return self.live.begun(*request_of(self.live.site, Asked("undo"), plan))
 
     def deployed(self, **journal):
         """A deploy whose migration was completed, and which fails after it."""

@@ -22,9 +22,10 @@ from ..prisma.cli import Prisma
 from ..site import Run, exclusive
 from ..store.lifecycle import begin, this_controller
 from ..store.steps import STARTED, STOP
-from ..ways.asked import AUTO, Asked, plan_of, release_of
+from ..ways.asked import AUTO, Asked
 from ..ways.choose import METHODS
 from ..ways.diagnosis import APPLICATION_ERRORS, COMPLETE, CORRUPTED_TABLE, FAILED_MIGRATION
+from ..ways.plan import plan_of, release_of
 from ..ways.report import after_failure, what_next
 from ..ways.rollback import apply, drop_left, prepare, settle
 from ..ways.table import REPAIR, REPLACE

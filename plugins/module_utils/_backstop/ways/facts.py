@@ -97,6 +97,10 @@ class Facts:
     blind: bool = False
 
     @property
+    def backup(self) -> str:
+        return self.place.backup_id if self.place else "(none)"
+
+    @property
     def shrunk(self) -> List[TableFacts]:
         return [table for table in self.tables if table.rows_now is not None and table.rows_now < table.rows_then]
 

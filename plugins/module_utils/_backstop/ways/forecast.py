@@ -9,6 +9,7 @@ The rollback itself counts exactly, behind the fence.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Dict, List, Optional, Sequence, Set
 
 from ..base.progress import parse_timestamp
@@ -24,32 +25,51 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
 from ..store.steps import BUILD, MIGRATE, STARTED, STOP
-from .diagnosis import APPLICATION_ERRORS, COMPLETE, FAILED_MIGRATION
 from .facts import Facts, TableFacts, told
 from .swap import successor_name
 
 
-def losses_of_revert(site: Site, facts: Facts) -> List[Dict[str, Any]]:
-    """What going back to the backup would lose, for each table; ``exact`` distinguishes a count from a lower bound."""
+@dataclasses.dataclass(frozen=True)
+class ForeseenLoss:
+    """What would be lost of a table; if not exact, at least that."""
+
+    table: str
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    exact: bool = True
+    in_backup: bool = True
+
+    @property
+    def total(self) -> int:
+        return self.inserted + self.updated + self.deleted
+
+
+def losses_of_revert(site: Site, facts: Facts) -> List[ForeseenLoss]:
+    """What going back to the backup would lose, for each table."""
     copy = _restored_copy(site, facts)
     if copy is not None:
         with site.connect() as live, site.connect(copy) as base:
             losses = count_losses(live, base, known_by_oid(live, facts.manifest) if facts.manifest else {})
             return _exact(facts, _counting(site, facts, live, losses))
-    found = _bounds(site, facts)
     with site.connect() as live:
+        changed = [table.shown for table in facts.tables if table.same is False]
+        untouched = _as_migrated(site, facts, live, changed)
+        found = {
+            table.shown: ForeseenLoss(table.shown) if table.shown in untouched else _bound(table)
+            for table in facts.tables
+        }
         going = told(facts, "what new tables and columns hold", lambda: _losses_of_dropping(live, facts)) or []
-        going = _counting(site, facts, live, going)
-    by_name = {loss["table"]: loss for loss in found}
-    for loss in going:
-        if loss.whole_table:
-            found.append(_loss(loss.full_name, loss.inserted, 0, 0, exact=True, in_backup=False))
-        else:
-            known_loss = by_name[loss.full_name]
-            known_loss["updated"] = max(known_loss["updated"], loss.updated)
+        for loss in _counting(site, facts, live, going):
+            name = loss.full_name
+            if loss.whole_table:
+                found[name] = ForeseenLoss(name, loss.inserted, in_backup=False)
+                continue
+            known = found[name]
             # Rows with new values may be among those counted already.
-            known_loss["exact"] = known_loss["exact"] and not (known_loss["inserted"] or known_loss["deleted"])
-    return found
+            exact = known.exact and not (known.inserted or known.deleted)
+            found[name] = dataclasses.replace(known, updated=max(known.updated, loss.updated), exact=exact)
+    return list(found.values())
 
 
 def _losses_of_dropping(live: Session, facts: Facts) -> List[TableLoss]:
@@ -78,14 +98,6 @@ def _as_migrated(site: Site, facts: Facts, live: Session, names: Sequence[str]) 
     return told(facts, "what the migration did", lambda: as_migrated(live, names, site.store, place)) or set()
 
 
-def _bounds(site: Site, facts: Facts) -> List[Dict[str, Any]]:
-    with site.connect() as live:
-        untouched = _as_migrated(site, facts, live, [table.shown for table in facts.tables if table.same is False])
-    return [
-        _loss(table.shown, 0, 0, 0, exact=True) if table.shown in untouched else _bound(table) for table in facts.tables
-    ]
-
-
 def _compared_tables(facts: Facts) -> Dict[str, Table]:
     """The backup's tables that were compared, by name."""
     names = {table.name for table in facts.tables}
@@ -106,65 +118,55 @@ def _restored_copy(site: Site, facts: Facts) -> Optional[str]:
     return successor_name(operation) if there else None
 
 
-def _exact(facts: Facts, losses: Sequence[TableLoss]) -> List[Dict[str, Any]]:
-    counted = {loss.full_name: loss for loss in losses}
-    names = [table.shown for table in facts.tables] + list(counted)
-    return [
-        _loss(name, loss.inserted, loss.updated, loss.deleted, exact=True) if loss else _loss(name, 0, 0, 0, exact=True)
-        for name in dict.fromkeys(names)
-        for loss in (counted.get(name),)
-    ]
+def _exact(facts: Facts, losses: Sequence[TableLoss]) -> List[ForeseenLoss]:
+    found = {table.shown: ForeseenLoss(table.shown) for table in facts.tables}
+    found.update({loss.full_name: _counted(loss) for loss in losses})
+    return list(found.values())
 
 
-def _bound(table: TableFacts) -> Dict[str, Any]:
-    if table.same:
-        return _loss(table.shown, 0, 0, 0, exact=True)
-    if table.same is None:
-        return _loss(table.shown, 0, 0, 0, exact=False)
+def _counted(loss: TableLoss) -> ForeseenLoss:
+    return ForeseenLoss(loss.full_name, loss.inserted, loss.updated, loss.deleted)
+
+
+def _bound(table: TableFacts) -> ForeseenLoss:
+    if table.same is not False:
+        return ForeseenLoss(table.shown, exact=bool(table.same))
     now = table.rows_now or 0
     inserted, deleted = max(0, now - table.rows_then), max(0, table.rows_then - now)
     updated = max(0, (table.written or 0) - inserted)
     if not inserted + updated + deleted:
         updated = 1
-    return _loss(table.shown, inserted, updated, deleted, exact=table.gone)
+    return ForeseenLoss(table.shown, inserted, updated, deleted, exact=table.gone)
 
 
-def _loss(
-    table: str, inserted: int, updated: int, deleted: int, *, exact: bool, in_backup: bool = True
-) -> Dict[str, Any]:
-    counted = {"inserted": inserted, "updated": updated, "deleted": deleted}
-    return {"table": table, **counted, "exact": exact, "in_backup": in_backup}
-
-
-def losses_of_drop(site: Site, facts: Facts) -> List[Dict[str, Any]]:
+def losses_of_drop(site: Site, facts: Facts) -> List[ForeseenLoss]:
     """What is lost with the tables and columns that the migration added; exact."""
     known = _compared_tables(facts)
     with site.connect() as live:
         losses = told(facts, "what would be dropped", lambda: losses_of_dropping(live, known)) or []
-        losses = _counting(site, facts, live, losses)
-    return [_loss(loss.full_name, loss.inserted, loss.updated, loss.deleted, exact=True) for loss in losses]
+        return [_counted(loss) for loss in _counting(site, facts, live, losses)]
 
 
-def costs(site: Site, scenario: str, method: str, facts: Facts) -> Dict[str, Any]:
+def costs(site: Site, facts: Facts, *, copies: bool, keeps: bool) -> Dict[str, Any]:
+    """What it costs.
+
+    :param copies: a database is restored from the backup
+    :param keeps: an emergency backup is made
+    """
     place = facts.place
     if place is None or facts.manifest is None:
         return {"backup": None, "level": None, "recovery_seconds": None, "disk_needed": 0, "downtime_seconds": None}
     drilled = manifests.drilled(place)
-    if scenario == COMPLETE and facts.release_alone:
-        scenario, method = APPLICATION_ERRORS, "code_only"  # it costs the same
-    needs_copy = scenario in (COMPLETE, FAILED_MIGRATION) or scenario == APPLICATION_ERRORS and method != "code_only"
     with site.connect() as session:
         size = server.database_size(session, site.database)
-    archive = facts.manifest.archive.size
-    keeps = archive if scenario == APPLICATION_ERRORS and method == "drop" else 0
     restart = _restart_seconds(facts.deploy)
     # Everything is read twice behind the fence; the drill measured one pass.
-    reading = drilled.seconds.get("compare", 0.0) if needs_copy else 0.0
+    reading = drilled.seconds.get("compare", 0.0) if copies else 0.0
     return {
         "backup": place.backup_id,
         "level": manifests.level_of(place),
         "recovery_seconds": drilled.recovery_seconds,
-        "disk_needed": (size if needs_copy else 0) + keeps,
+        "disk_needed": (size if copies else 0) + (facts.manifest.archive.size if keeps else 0),
         "downtime_seconds": None if restart is None else round(restart + 2 * reading, 1),
     }
 

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Dict, List, Optional
 
-from ..base.errors import Refused
+from ..base.errors import BackstopError, Refused
 from ..base.remedies import Action, remedy
 from ..loss.lost_objects import LostObjects
 from ..migrations.deploy import applied_since, backup_history
@@ -21,15 +22,92 @@ from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
-from ..store.steps import IN_PLACE, SWAP
+from ..store.operation import Operation
+from ..store.steps import IN_PLACE as IN_PLACE_STEP
+from ..store.steps import SWAP
+from .asked import AUTO, Asked
 from .baseline import ReadFolder, backup_to_revert_to, last_deploy, old_release_proved, release_before
-from .choose import ASKED, DOWN_SQL, PLAN, RELEASE, Situation, choose
+from .choose import ASKED, PLAN, RELEASE, Situation, choose
 from .choose import SWAP as RESTORE
-from .diagnosis import APPLICATION_ERRORS, COMPLETE, FAILED_MIGRATION, judge
-from .facts import Facts, compare_with_backup
-from .forecast import costs, losses_of_drop, losses_of_revert, objects_of_revert
-from .in_force import last_in_place, last_swap, newest
-from .report import DEFAULTS, Options, evidence, next_step, report, shown_objects, steps_of, told_losses
+from .diagnosis import AMBIGUOUS, APPLICATION_ERRORS, COMPLETE, CORRUPTED_TABLE, FAILED_MIGRATION, NOTHING, judge
+from .facts import Facts, compare_with_backup, gather
+from .forecast import costs, losses_of_revert, objects_of_revert
+from .in_force import SWAPPED, last_in_place, last_swap, newest
+from .report import (
+    evidence,
+    next_step,
+    nothing_to_do,
+    release_alone_lines,
+    report,
+    shown_objects,
+    told_losses,
+    undo_lines,
+)
+from .request import WAYS, is_open, request_of, require_carrying
+from .swap import manifest_at_swap
+from .table import plan as plan_table
+from .table import plan_undo_of
+from .undo import UNDO, plan_undo
+from .way import Plan
+
+
+def plan_of(site: Site, asked: Asked, *, runs: bool) -> Dict[str, Any]:
+    """What would be done, what that would lose, and the request of the operation for it.
+
+    :param runs: it is done now, so no next command is shown
+    """
+    if asked.scenario == AUTO:
+        return _diagnosis(site, asked, {}, runs=False)
+    plan = _chosen(site, asked)
+    commit = asked.revision or plan.get("commit") or ""
+    require_carrying(asked, plan)
+    kind, wanted = request_of(site, asked, plan)
+    return {
+        "report": release_alone_lines(commit),
+        **plan,
+        **_foreseen(site, asked, plan, commit, runs),
+        "commit": commit,
+        "kind": kind,
+        "request": wanted,
+        "interrupted": is_open(site, kind, wanted),
+        "nothing_to_do": nothing_to_do(asked.scenario, {**plan, **wanted}, commit),
+    }
+
+
+def _chosen(site: Site, asked: Asked) -> Dict[str, Any]:
+    """Whether the database must change, by which method and from which backup."""
+    if asked.scenario == UNDO:
+        return plan_undo(site, asked.undo)
+    if asked.scenario == CORRUPTED_TABLE:
+        plan = plan_table(site, asked.table_request, asked.backup, again=asked.again)
+        return {**plan, "needed": plan["changed"], "only_reports": asked.table_request.only_reports}
+    if asked.scenario == FAILED_MIGRATION:
+        return {**plan_failed_migration(site, asked.backup, asked.folder), "commit": asked.running}
+    if asked.scenario == APPLICATION_ERRORS:
+        return plan_application_errors(site, asked.method, asked.backup)
+    return plan_revert(site, asked.backup)
+
+
+def _foreseen(site: Site, asked: Asked, plan: Dict[str, Any], commit: str, runs: bool) -> Dict[str, Any]:
+    """The expected loss and cost, also as lines for users."""
+    if asked.scenario == CORRUPTED_TABLE:
+        return {}
+    if asked.scenario == UNDO:
+        foreseen = loss_of_undo(site, plan, asked)
+        return {**foreseen, "report": [*undo_lines(plan, commit), *foreseen.get("report", [])]}
+    # If only the release changes in a migrated database, that method has its own facts.
+    needed = plan["needed"] or plan.get("method") == RELEASE
+    return _diagnosis(site, asked, plan, runs) if needed else {}
+
+
+def _diagnosis(site: Site, asked: Asked, plan: Dict[str, Any], runs: bool) -> Dict[str, Any]:
+    facts = gather(
+        site,
+        folder=asked.folder,
+        healthy=asked.healthy,
+        backup_id=plan.get("backup") or asked.backup,
+    )
+    return diagnose(site, asked.scenario, facts, plan, asked, runs=runs)
 
 
 def plan_revert(site: Site, backup_id: Optional[str]) -> Dict[str, Any]:
@@ -54,7 +132,7 @@ def plan_revert(site: Site, backup_id: Optional[str]) -> Dict[str, Any]:
     reverted = built is not None and built.result(SWAP).backup == place.backup_id
     here = last_in_place(site, oid, swap)
     if here is not None:
-        reverted = here.result(IN_PLACE).backup == place.backup_id
+        reverted = here.result(IN_PLACE_STEP).backup == place.backup_id
     return {
         "needed": not (reverted and not differences),
         "backup": place.backup_id,
@@ -148,7 +226,7 @@ def diagnose(
     scenario: str,
     facts: Facts,
     chosen: Optional[Dict[str, Any]] = None,
-    options: Options = DEFAULTS,
+    asked: Optional[Asked] = None,
     *,
     runs: bool = False,
 ) -> Dict[str, Any]:
@@ -157,40 +235,54 @@ def diagnose(
     :param chosen: the decisions of that scenario's entry point (method, backup, steps)
     :param runs: this scenario runs now, so no next command is shown
     """
-    verdict = judge(facts)
-    wanted = verdict.scenario if scenario == "auto" else scenario
-    details = chosen or {}
-    method = details.get("method") or choose(_situation(facts), PLAN)
+    asked, details, verdict = asked or Asked(), chosen or {}, judge(facts)
+    wanted = verdict.scenario if scenario == AUTO else scenario
+    known = [verdict.why] * bool(verdict.why) + evidence(facts)
+    plan, method = Plan(), None
+    if wanted not in (NOTHING, AMBIGUOUS):
+        method = choose(_situation(wanted, facts, asked), PLAN, details.get("method"))
+        plan = WAYS[method].plan(site, facts, _release(wanted, method, facts, asked))
     found = {
         "scenario": wanted,
         "found_scenario": verdict.scenario,
         "candidates": verdict.candidates,
-        "evidence": [verdict.why] * bool(verdict.why) + evidence(facts),
-        "steps": (details.get("steps") if wanted == FAILED_MIGRATION else None)
-        or steps_of(wanted, method, facts, options),
-        "next": next_step(wanted, verdict, facts, scenario == "auto", options),
-        "losses": [],
-        "objects": None,
+        "evidence": known,
+        "steps": (details.get("steps") if wanted == FAILED_MIGRATION else None) or list(plan.steps),
+        "next": next_step(wanted, verdict, facts, scenario == AUTO, asked),
         "notes": notes(site, wanted),
-        **costs(site, wanted, method, facts),
+        **costs(site, facts, copies=plan.copies, keeps=plan.keeps),
+        **_lost(plan),
+        **({"method": method} if wanted == APPLICATION_ERRORS else {}),
     }
-    if wanted == APPLICATION_ERRORS:
-        found["method"] = method
-    if wanted == COMPLETE and not facts.release_alone or wanted == APPLICATION_ERRORS and method == RESTORE:
-        found["losses"] = losses_of_revert(site, facts)
-        found["objects"] = objects_of_revert(site, facts.place, facts)
-    elif wanted == APPLICATION_ERRORS and method == DOWN_SQL:
-        found["losses"] = losses_of_drop(site, facts)
-    elif wanted == FAILED_MIGRATION:
-        found["objects"] = objects_of_revert(site, facts.place, facts)
-    found["report"] = report(found, options, runs)
-    objects = found.pop("objects") or LostObjects()
-    return {**found, **objects.to_json()}
+    return {**found, "report": report(found, plan, asked, runs)}
 
 
-def _situation(facts: Facts) -> Situation:
-    """The situation after a migration that succeeded, from the facts of a diagnosis."""
-    return Situation(old_release_works=old_release_proved(facts.deploy), only_added=facts.only_added)
+def _lost(plan: Plan) -> Dict[str, Any]:
+    return {"losses": list(map(dataclasses.asdict, plan.losses)), **(plan.objects or LostObjects()).to_json()}
+
+
+def _situation(scenario: str, facts: Facts, asked: Asked) -> Situation:
+    complete = scenario == COMPLETE
+    return Situation(
+        table=scenario == CORRUPTED_TABLE,
+        unfinished=scenario == FAILED_MIGRATION,
+        release_alone=complete and facts.release_alone,
+        completely=complete,
+        in_place=complete and asked.in_place,
+        # After a migration that succeeded:
+        old_release_works=old_release_proved(facts.deploy),
+        only_added=facts.only_added,
+    )
+
+
+def _release(scenario: str, method: str, facts: Facts, asked: Asked) -> str:
+    """The release that is to run afterwards, as the end of a sentence."""
+    if scenario == COMPLETE and method == RELEASE:
+        return asked.revision or str(facts.release_before)
+    recorded = facts.manifest.commit if facts.manifest is not None else None
+    before = facts.deploy.former_commit if facts.deploy and method == RELEASE else None
+    commit = asked.revision or before or recorded or "(not recorded)"
+    return commit + (" on the new schema" if method == RELEASE else "")
 
 
 def notes(site: Site, scenario: str) -> List[str]:
@@ -205,7 +297,7 @@ def notes(site: Site, scenario: str) -> List[str]:
     return found
 
 
-def losses_since(site: Site, manifest: Manifest, place: BackupPlace, options: Options) -> Dict[str, Any]:
+def losses_since(site: Site, manifest: Manifest, place: BackupPlace, asked: Asked) -> Dict[str, Any]:
     """What was written since the live database had the contents of a manifest: ``losses`` and ``report`` as in a plan.
 
     :param place: the backup of that manifest
@@ -213,8 +305,43 @@ def losses_since(site: Site, manifest: Manifest, place: BackupPlace, options: Op
     facts = Facts(manifest=manifest)
     with site.connect() as session:
         compare_with_backup(site, session, facts, manifest)
-    losses = losses_of_revert(site, facts)
-    objects = objects_of_revert(site, place, facts)
-    lines = ["Loss: " + text for text in told_losses(losses, objects, options)]
+    plan = Plan(losses=losses_of_revert(site, facts), objects=objects_of_revert(site, place, facts))
+    lines = ["Loss: " + text for text in told_losses(plan, asked)]
     lines += ["Note: not known: " + text for text in facts.unavailable]
-    return {"losses": losses, **(objects or LostObjects()).to_json(), "report": lines}
+    return {**_lost(plan), "report": lines}
+
+
+def loss_of_undo(site: Site, plan: Dict[str, Any], asked: Asked) -> Dict[str, Any]:
+    """What an undo would lose now: ``losses`` and ``report`` as in a plan. The undo itself counts exactly.
+
+    :param plan: of plan_undo()
+    """
+    if not plan["needed"]:
+        return {} if plan["table"] else {"losses": [], "report": []}
+    undone = Operation.load(site.store, plan["undoes"])
+    if plan["table"]:
+        found = plan_undo_of(site, undone, asked.policy_of_table, asked.accept_cascade)
+        return {key: found[key] for key in ("report", "total", "lost_rows", "effects", "differences")}
+    backup_id = undone.result(SWAP).backup if plan["method"] == SWAPPED else undone.result(IN_PLACE_STEP).backup
+    if not backup_id:
+        return _not_known("operation %s has no backup to compare with" % undone.id)
+    try:
+        place = site.store.find_backup(backup_id)
+        manifest = manifest_at_swap(undone, place)
+    except BackstopError as error:
+        return _not_known(str(error))
+    return losses_since(site, manifest, place, asked)
+
+
+def _not_known(why: str) -> Dict[str, Any]:
+    return {"losses": [], "report": ["Note: what was written since is not known: " + why]}
+
+
+def release_of(site: Site) -> Optional[str]:
+    """The release that belongs to the last change of the database, from the journals; None if unknown."""
+
+    def release(operation: Operation) -> Optional[str]:
+        return (operation.request if operation.kind == "deploy" else operation.first_facts).get("commit")
+
+    last = newest(site, lambda operation: operation.outcome == "done" and bool(release(operation)))
+    return release(last) if last else None

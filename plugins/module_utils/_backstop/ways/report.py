@@ -14,6 +14,7 @@ from ..loss.lost_objects import LostObjects
 from ..store.lifecycle import to_continue
 from ..store.operation import Operation
 from ..store.steps import CODE
+from .asked import Asked
 from .baseline import old_release_answer
 from .choose import DOWN_SQL, LEFTOVERS, TABLE
 from .diagnosis import (
@@ -26,7 +27,8 @@ from .diagnosis import (
     Verdict,
 )
 from .facts import Facts
-from .way import HALF_DONE, IN_FORCE, Settled
+from .forecast import ForeseenLoss
+from .way import HALF_DONE, IN_FORCE, Plan, Settled
 
 SCENARIOS = {
     FAILED_MIGRATION: "1, a migration failed",
@@ -36,48 +38,6 @@ SCENARIOS = {
     NOTHING: "there is nothing to roll back",
     AMBIGUOUS: "not clear: the facts fit more than one",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """The user's options for the rollback."""
-
-    accept_lost_rows: int = 0
-    accept_lost_objects: int = 0
-    #: one of reapply.MODES
-    reapply: str = "off"
-    reapply_deletes: bool = False
-    #: the named backup, release and method
-    backup: Optional[str] = None
-    revision: Optional[str] = None
-    method: Optional[str] = None
-    #: a complete revert without a second database
-    in_place: bool = False
-
-    def given(self, scenario: str) -> List[Given]:
-        """The options that differ from the defaults."""
-        given: Dict[Setting, Any] = {
-            Setting.BACKUP: self.backup,
-            Setting.RELEASE: self.revision,
-            Setting.ACCEPT_LOST_ROWS: self.accept_lost_rows,
-            Setting.ACCEPT_LOST_OBJECTS: self.accept_lost_objects,
-        }
-        if scenario == COMPLETE and self.reapply != "off":
-            given.update({Setting.REAPPLY: self.reapply, Setting.REAPPLY_DELETES: self.reapply_deletes})
-        if scenario == COMPLETE and self.in_place:
-            given[Setting.RESTORE_METHOD] = "in_place"
-        if scenario == APPLICATION_ERRORS:
-            given[Setting.METHOD] = self.method
-        return [Given(setting, value) for setting, value in given.items() if value]
-
-    def carried(self, loss: Dict[str, Any]) -> int:
-        """How many rows of a loss would be carried over to the database that takes over, before that is proved."""
-        if self.reapply == "off" or not loss["in_backup"]:
-            return 0
-        return int(loss["inserted"] + loss["updated"] + (loss["deleted"] if self.reapply_deletes else 0))
-
-
-DEFAULTS = Options()
 
 
 def evidence(facts: Facts) -> List[str]:
@@ -116,60 +76,7 @@ def evidence(facts: Facts) -> List[str]:
     return lines + ["not known: " + text for text in facts.unavailable]
 
 
-def steps_of(scenario: str, method: str, facts: Facts, options: Options) -> List[str]:
-    recorded = facts.manifest.commit if facts.manifest is not None else None
-    commit = options.revision or recorded or "(not recorded)"
-    before = facts.deploy.former_commit if facts.deploy else None
-    former = options.revision or before or commit
-    backup = facts.place.backup_id if facts.place else "(none)"
-    restore = [
-        "build a database from backup %s beside the live one and compare it with its manifest" % backup,
-        "stop the application",
-        "fence writers out, count what would be lost, refuse above the accepted number",
-        "give the live name to the new database; the former one is kept",
-        "start release %s and check its health" % commit,
-    ]
-    if scenario == COMPLETE and facts.release_alone:
-        release = options.revision or facts.release_before
-        return ["stop the application", "start release %s and check its health" % release]
-    if scenario == COMPLETE and options.in_place:
-        return [
-            "stop the application",
-            "make an emergency backup of the database as it is",
-            "fence everybody out, count what would be lost, refuse above the accepted number",
-            "empty the live database and restore backup %s in it, in one transaction that is proved before its COMMIT"
-            % backup,
-            restore[-1],
-        ]
-    if scenario == COMPLETE:
-        return restore
-    if scenario == FAILED_MIGRATION:
-        return [
-            "stop the application",
-            "prove that no session works on the migration any more",
-            "drop what it only added, in one transaction, or restore backup %s when it did more" % backup,
-            "take out of the history what was applied since: " + (", ".join(facts.applied_since) or "nothing"),
-            "mark as rolled back: " + (", ".join(facts.failed) or "nothing"),
-            "start the application and check its health",
-        ]
-    if scenario == APPLICATION_ERRORS:
-        code = ["stop the application", "start release %s on the new schema and check its health" % former]
-        drop = [
-            "make an emergency backup and prove the down-SQL on a copy restored from it",
-            "stop the application",
-            "run the down-SQL and take %s out of the history, in one transaction" % (", ".join(facts.applied_since)),
-            "start release %s and check its health" % commit,
-        ]
-        return {"code_only": code, "drop": drop, "restore": restore}[method]
-    if scenario == CORRUPTED_TABLE:
-        return [
-            "back the table up as it is",
-            "put its rows back from a backup, in one transaction that is proved before its COMMIT",
-        ]
-    return []
-
-
-def next_step(scenario: str, verdict: Verdict, facts: Facts, check: bool, options: Options) -> str:
+def next_step(scenario: str, verdict: Verdict, facts: Facts, check: bool, asked: Asked) -> str:
     """The command to run next; if the plan found its scenario by itself, first in check mode."""
     operation = facts.open_operation
     if facts.running:
@@ -177,9 +84,9 @@ def next_step(scenario: str, verdict: Verdict, facts: Facts, check: bool, option
     if operation is not None and operation.kind != "deploy":
         return str(to_continue(operation))
     if scenario == COMPLETE and facts.release_before and not facts.release_alone and facts.place:
-        options = dataclasses.replace(options, backup=facts.place.backup_id)
+        asked = dataclasses.replace(asked, backup=facts.place.backup_id)
     if scenario in (FAILED_MIGRATION, APPLICATION_ERRORS, COMPLETE):
-        return str(Start(BY_SCENARIO[scenario], tuple(options.given(scenario)), check))
+        return str(Start(BY_SCENARIO[scenario], tuple(asked.given(scenario)), check))
     if scenario == CORRUPTED_TABLE:
         table = [*facts.unreadable, *(table.typed_name for table in facts.shrunk), "NAME"][0]
         return str(Start(Action.CORRUPTED_TABLE, (Given(Setting.TABLE, table),), check))
@@ -191,70 +98,71 @@ def next_step(scenario: str, verdict: Verdict, facts: Facts, check: bool, option
     return "nothing is to be run"
 
 
-def report(plan: Dict[str, Any], options: Options, runs: bool) -> List[str]:
+def report(found: Dict[str, Any], plan: Plan, asked: Asked, runs: bool) -> List[str]:
     """The plan as lines for a user under stress."""
-    lines = ["SCENARIO: %s (%s)" % (plan["scenario"], SCENARIOS[plan["scenario"]])]
-    if plan["found_scenario"] != plan["scenario"]:
-        lines.append("BUT the facts point to: %s" % SCENARIOS[plan["found_scenario"]])
-    if plan["candidates"]:
-        lines.append("It may be: " + "; or ".join("%s (%s)" % (name, SCENARIOS[name]) for name in plan["candidates"]))
-    lines += ["Fact: " + fact for fact in plan["evidence"]]
-    lines += ["Step %d: %s" % pair for pair in enumerate(plan["steps"], 1)]
-    if plan["steps"]:
-        lines += _cost_lines(plan)
-    if plan["scenario"] in (COMPLETE, APPLICATION_ERRORS):
-        lines += ["Loss: " + text for text in told_losses(plan["losses"], plan["objects"], options)]
-    elif plan["scenario"] == FAILED_MIGRATION:
-        lines += ["Loss: " + text for text in _object_lines(plan["objects"], options)]
-    lines += ["Note: " + text for text in plan["notes"]]
-    return lines if runs else [*lines, "RUN NEXT: " + plan["next"]]
+    lines = ["SCENARIO: %s (%s)" % (found["scenario"], SCENARIOS[found["scenario"]])]
+    if found["found_scenario"] != found["scenario"]:
+        lines.append("BUT the facts point to: %s" % SCENARIOS[found["found_scenario"]])
+    if found["candidates"]:
+        lines.append("It may be: " + "; or ".join("%s (%s)" % (name, SCENARIOS[name]) for name in found["candidates"]))
+    lines += ["Fact: " + fact for fact in found["evidence"]]
+    lines += ["Step %d: %s" % pair for pair in enumerate(found["steps"], 1)]
+    if found["steps"]:
+        lines += _cost_lines(found)
+    if found["scenario"] in (COMPLETE, APPLICATION_ERRORS):
+        lines += ["Loss: " + text for text in told_losses(plan, asked)]
+    elif found["scenario"] == FAILED_MIGRATION:
+        lines += ["Loss: " + text for text in _object_lines(plan.objects, asked)]
+    lines += ["Note: " + text for text in found["notes"]]
+    return lines if runs else [*lines, "RUN NEXT: " + found["next"]]
 
 
-def _cost_lines(plan: Dict[str, Any]) -> List[str]:
+def _cost_lines(found: Dict[str, Any]) -> List[str]:
     def seconds(value: Optional[float]) -> str:
         return "not measured" if value is None else "%g s" % value
 
     return [
-        "Backup: %s, verified to level %s" % (plan["backup"] or "none", plan["level"] or "none"),
+        "Backup: %s, verified to level %s" % (found["backup"] or "none", found["level"] or "none"),
         "Measured recovery time: %s; expected downtime: %s; disk needed: %.1f MB"
-        % (seconds(plan["recovery_seconds"]), seconds(plan["downtime_seconds"]), plan["disk_needed"] / 1e6),
+        % (seconds(found["recovery_seconds"]), seconds(found["downtime_seconds"]), found["disk_needed"] / 1e6),
     ]
 
 
-def _counts(loss: Dict[str, Any]) -> str:
-    told = ", ".join("%d %s" % (loss[how], how) for how in ("inserted", "updated", "deleted") if loss[how])
-    return ("" if loss["exact"] else "at least ") + told if told else "not known"
+def _counts(loss: ForeseenLoss) -> str:
+    counts = {"inserted": loss.inserted, "updated": loss.updated, "deleted": loss.deleted}
+    told = ", ".join("%d %s" % (rows, how) for how, rows in counts.items() if rows)
+    return ("" if loss.exact else "at least ") + told if told else "not known"
 
 
-def told_losses(losses: Sequence[Dict[str, Any]], objects: Optional[LostObjects], options: Options) -> List[str]:
-    rows, told = _loss_lines(losses, options), _object_lines(objects, options)
+def told_losses(plan: Plan, asked: Asked) -> List[str]:
+    rows, told = _loss_lines(plan.losses, asked), _object_lines(plan.objects, asked)
     return told if told and rows == ["none"] else [*rows[:-1], *told, rows[-1]]
 
 
-def _object_lines(objects: Optional[LostObjects], options: Options) -> List[str]:
+def _object_lines(objects: Optional[LostObjects], asked: Asked) -> List[str]:
     """All of them: a list that ends in "and more" would hide losses."""
     if objects is None or not objects.names:
         return []
     if objects.unknown:
         return ["objects, made by hand or by migrations that no deploy rehearsed: " + ", ".join(objects.names)]
-    accepted = objects.total <= options.accept_lost_objects
+    accepted = objects.total <= asked.accept_lost_objects
     needed = Given(Setting.ACCEPT_LOST_OBJECTS, objects.total)
     consent = "accepted" if accepted else "refused unless %s allows it" % needed
     return ["objects that the migrations did not make: %s; %s" % (", ".join(objects.names), consent)]
 
 
-def _loss_lines(losses: Sequence[Dict[str, Any]], options: Options) -> List[str]:
-    lossy = [loss for loss in losses if _rows(loss) or not loss["exact"]]
+def _loss_lines(losses: Sequence[ForeseenLoss], asked: Asked) -> List[str]:
+    lossy = [loss for loss in losses if loss.total or not loss.exact]
     if not lossy:
         return ["none"]
-    lines = ["%s: %s%s" % (loss["table"], _counts(loss), _carrying(loss, options)) for loss in lossy]
-    exact = all(loss["exact"] for loss in lossy)
-    total = sum(map(_rows, lossy))
-    lost = total - (sum(map(options.carried, lossy)) if options.reapply == "apply" else 0)
+    lines = ["%s: %s%s" % (loss.table, _counts(loss), _carrying(loss, asked)) for loss in lossy]
+    exact = all(loss.exact for loss in lossy)
+    total = sum(loss.total for loss in lossy)
+    lost = total - (sum(map(asked.carried, lossy)) if asked.reapply == "apply" else 0)
     told = "%s%d rows in all" % ("" if exact else "at least ", total)
     if lost < total:
         told += ", of which %d cannot be carried over" % lost
-    accepted = options.accept_lost_rows
+    accepted = asked.accept_lost_rows
     if lost > accepted:
         told += ": refused unless %s allows it" % Given(Setting.ACCEPT_LOST_ROWS, lost if exact else "N")
     elif accepted:
@@ -262,23 +170,15 @@ def _loss_lines(losses: Sequence[Dict[str, Any]], options: Options) -> List[str]
     return [*lines, told + ". They are counted again when writers are out, and kept in files."]
 
 
-def _rows(loss: Dict[str, Any]) -> int:
-    return int(loss["inserted"] + loss["updated"] + loss["deleted"])
-
-
-def _carrying(loss: Dict[str, Any], options: Options) -> str:
+def _carrying(loss: ForeseenLoss, asked: Asked) -> str:
     """The effect of carrying rows over on a loss; whether a row can be carried is only proved then."""
-    if options.reapply == "off":
+    if asked.reapply == "off":
         return ""
-    going = options.carried(loss)
-    would = (
-        "would be carried over"
-        if options.reapply == "apply"
-        else "could be carried over with %s" % Given(Setting.REAPPLY, "apply")
-    )
-    if going == _rows(loss):
+    applies = Given(Setting.REAPPLY, "apply")
+    would = "would be carried over" if asked.reapply == "apply" else "could be carried over with %s" % applies
+    if asked.carried(loss) == loss.total:
         return "; all %s" % would
-    if not loss["in_backup"]:
+    if not loss.in_backup:
         return "; none %s: the backup does not have the table" % would
     return "; the inserted and updated ones %s" % would
 

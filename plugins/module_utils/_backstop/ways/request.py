@@ -17,8 +17,9 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, open_operations
 from ..store.steps import BACKUP, DOWN_PROOF, MIGRATE, OLD_RELEASE, REHEARSAL
+from .asked import Asked
 from .baseline import backup_to_revert_to
-from .choose import AUTOMATIC, DOWN_SQL, IN_PLACE, LEFTOVERS, RELEASE, TABLE, Situation, choose
+from .choose import AUTOMATIC, DOWN_SQL, IN_PLACE, LEFTOVERS, RELEASE, SWAP, TABLE, Situation, choose
 from .diagnosis import APPLICATION_ERRORS, COMPLETE, CORRUPTED_TABLE, FAILED_MIGRATION
 from .in_force import SWAPPED
 from .table import TableRestoreRequest
@@ -31,49 +32,47 @@ from .way_release import ReleaseOnly
 from .way_swap import Swap
 from .way_table import Table
 
-#: The class of the method by which a change was made, which knows its undo.
-_MADE_BY: Dict[str, Type[Way]] = {
-    SWAPPED: Swap, IN_PLACE: InPlace, TABLE: Table, RELEASE: ReleaseOnly, DOWN_SQL: TakeOut,
+#: Every method, by its name.
+WAYS: Dict[str, Type[Way]] = {
+    LEFTOVERS: Leftovers, RELEASE: ReleaseOnly, DOWN_SQL: TakeOut, SWAP: Swap, IN_PLACE: InPlace, TABLE: Table,
 }  # fmt: skip
 
 
-def request_of(
-    site: Site, scenario: str, plan: Mapping[str, Any], *, in_place: bool = False, table: Optional[Any] = None
-) -> Tuple[str, Dict[str, Any]]:
+def request_of(site: Site, asked: Asked, plan: Mapping[str, Any]) -> Tuple[str, Dict[str, Any]]:
     """Kind and request of the operation that executes a plan. Equal requests of a kind are the same operation.
 
     If the database already has the state after the rollback, and no run that should change it was interrupted, only the
     release changes.
-
-    :param table: for CORRUPTED_TABLE the user's parameters: table, backup, mode, where, keys
     """
+    scenario = asked.scenario
     if scenario == UNDO:
         return "undo", {"undoes": plan["undoes"]}
-    asked: Dict[str, Any] = {"scenario": scenario}
+    wanted: Dict[str, Any] = {"scenario": scenario}
     if scenario == CORRUPTED_TABLE:
-        asked.update(table or {})
+        wanted.update(table=asked.table, backup=asked.backup, mode=asked.mode, where=asked.where, keys=list(asked.keys))
     if scenario == APPLICATION_ERRORS:
-        asked["method"] = plan["method"]
+        wanted["method"] = plan["method"]
     if scenario in (APPLICATION_ERRORS, COMPLETE):
-        asked["backup"] = plan["backup"]
-        asked.update({"method": IN_PLACE} if scenario == COMPLETE and in_place else {})
-        if not plan["needed"] and not is_open(site, "rollback", asked):
-            asked["method"] = RELEASE
-    return "rollback", asked
+        wanted["backup"] = plan["backup"]
+        wanted.update({"method": IN_PLACE} if scenario == COMPLETE and asked.in_place else {})
+        if not plan["needed"] and not is_open(site, "rollback", wanted):
+            wanted["method"] = RELEASE
+    return "rollback", wanted
 
 
-def require_carrying(scenario: str, plan: Mapping[str, Any], reapply: str, in_place: bool) -> None:
+def require_carrying(asked: Asked, plan: Mapping[str, Any]) -> None:
     """:raises Refused: rows are to be carried over, but no other database takes over"""
+    reapply = asked.reapply
     if reapply == "off":
         return
-    if scenario == COMPLETE and in_place:
+    if asked.scenario == COMPLETE and asked.in_place:
         raise Refused(
             "%s=%s needs %s=swap" % (Setting.REAPPLY, reapply, Setting.RESTORE_METHOD),
             found="in place there is no other database that rows could be carried over to",
             hint="set one of them. Lost rows are written to files, with the command that puts them back."
             " Nothing was changed",
         )
-    if scenario == UNDO and plan["method"] != SWAPPED:
+    if asked.scenario == UNDO and plan["method"] != SWAPPED:
         raise Refused(
             "%s=%s is not possible" % (Setting.REAPPLY, reapply),
             found="operation %s swapped no databases, and its undo does not either" % plan["undoes"],
@@ -132,7 +131,7 @@ def _of_table(request: Mapping[str, Any], facts: Mapping[str, Any]) -> Way:
 
 def _reverse(run: Run, undone_id: str, programs: Programs) -> Way:
     change = change_to_undo(run, Operation.load(run.store, undone_id))
-    reverse = _MADE_BY[change.method].reverse(change, programs)
+    reverse = WAYS[SWAP if change.method == SWAPPED else change.method].reverse(change, programs)
     if isinstance(reverse, Refused):
         raise reverse
     return reverse

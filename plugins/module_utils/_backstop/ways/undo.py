@@ -10,19 +10,16 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional, cast
 
-from ..base.errors import BackstopError, Refused
+from ..base.errors import Refused
 from ..base.remedies import Action, Given, Setting, Start, remedy
 from ..base.sql_names import retired_name
 from ..site import Site
 from ..store.operation import Operation, operations_of
 from ..store.steps import CODE, DOWN, RESTORE_TABLE, RETIRED_PRUNED, SWAP
 from ..store.steps import IN_PLACE as IN_PLACE_STEP
-from .choose import DOWN_SQL, IN_PLACE, RELEASE, TABLE
+from .choose import DOWN_SQL, RELEASE, TABLE
 from .down_sql import not_by_itself
 from .in_force import SWAPPED, Change, change_of, newest_change
-from .plan import losses_since
-from .report import DEFAULTS, Options
-from .swap import manifest_at_swap
 from .table import plan_table_undo, undoable_table_operations
 
 #: The scenario of an undo.
@@ -67,29 +64,6 @@ def plan_undo(site: Site, operation_id: Optional[str]) -> Dict[str, Any]:
         "commit": source.operation.former_commit,
         "retired": retired_name(source.id, site.database) if source.method == SWAPPED else None,
     }
-
-
-def loss_of_undo(site: Site, plan: Dict[str, Any], options: Options = DEFAULTS) -> Dict[str, Any]:
-    """What an undo would lose now: ``losses`` and ``report`` as in a plan. The undo itself counts exactly.
-
-    :param plan: of plan_undo()
-    """
-    if not plan["needed"] or plan["method"] not in (SWAPPED, IN_PLACE):
-        return {"losses": [], "report": []}
-    undone = Operation.load(site.store, plan["undoes"])
-    backup_id = undone.result(SWAP).backup if plan["method"] == SWAPPED else undone.result(IN_PLACE_STEP).backup
-    if not backup_id:
-        return _not_known("operation %s has no backup to compare with" % undone.id)
-    try:
-        place = site.store.find_backup(backup_id)
-        manifest = manifest_at_swap(undone, place)
-    except BackstopError as error:
-        return _not_known(str(error))
-    return losses_since(site, manifest, place, options)
-
-
-def _not_known(why: str) -> Dict[str, Any]:
-    return {"losses": [], "report": ["Note: what was written since is not known: " + why]}
 
 
 def _load(site: Site, operation_id: str) -> Operation:

@@ -14,9 +14,12 @@ from typing import Any, Callable, Mapping, Optional, Protocol, Sequence, Union
 from ..backups.options import BackupOptions
 from ..base.errors import Refused
 from ..loss.acceptance import LossPolicy
+from ..loss.lost_objects import LostObjects
 from ..loss.reapply import Reapply
 from ..prisma.cli import Prisma
-from ..site import Run
+from ..site import Run, Site
+from .facts import Facts
+from .forecast import ForeseenLoss
 from .in_force import Change
 
 #: The state of an operation after a failure.
@@ -129,6 +132,25 @@ class Settled:
     changed: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a method would do, lose and cost. The rollback itself counts its loss exactly, behind the fence."""
+
+    steps: Sequence[str] = ()
+    losses: Sequence[ForeseenLoss] = ()
+    #: what is lost besides rows; None if unknown
+    objects: Optional[LostObjects] = None
+    #: a database is restored from the backup
+    copies: bool = False
+    #: an emergency backup is made
+    keeps: bool = False
+
+
+def then_start(release: str) -> str:
+    """The last step of most methods."""
+    return "start release %s and check its health" % release
+
+
 Prepared = Union[Ready, TakeInstead]
 Applied = Union[Outcome, TakeInstead]
 
@@ -139,6 +161,13 @@ class Way(Protocol):
     #: one of the names in choose.py
     name: str
     stops_application: bool
+
+    @staticmethod
+    def plan(site: Site, facts: Facts, release: str) -> Plan:
+        """What it would do now; reads only.
+
+        :param release: the one that is to run afterwards
+        """
 
     def prepare(self, run: Run, consent: Consent) -> Prepared:
         """Build and prove while the application runs; refuse a loss that is not accepted before anything stops."""

@@ -17,13 +17,15 @@ from ..base.durable_files import read_tree
 from ..base.errors import Refused
 from ..base.remedies import Given, Setting, remedy
 from ..migrations.fence import fence
-from ..site import Run, journaled_step
+from ..site import Run, Site, journaled_step
 from ..store.layout import BackupPlace
 from ..store.steps import DOWN_PROOF, EMERGENCY_BACKUP
 from .choose import DOWN_SQL
 from .down_sql import count_ahead, is_out, not_by_itself, rehearse_down, settle, take_out
+from .facts import Facts
+from .forecast import losses_of_drop
 from .in_force import Change
-from .way import Applied, Consent, Outcome, Prepared, Programs, Ready, TakeInstead, Way
+from .way import Applied, Consent, Outcome, Plan, Prepared, Programs, Ready, TakeInstead, Way, then_start
 from .way_swap import Swap, lost_lines
 
 
@@ -37,6 +39,20 @@ class TakeOut:
 
     name = DOWN_SQL
     stops_application = True
+
+    @staticmethod
+    def plan(site: Site, facts: Facts, release: str) -> Plan:
+        return Plan(
+            [
+                "make an emergency backup and prove the down-SQL on a copy restored from it",
+                "stop the application",
+                "run the down-SQL and take %s out of the history, in one transaction" % ", ".join(facts.applied_since),
+                then_start(release),
+            ],
+            losses_of_drop(site, facts),
+            copies=True,
+            keeps=True,
+        )
 
     def prepare(self, run: Run, consent: Consent) -> Prepared:
         proof = run.operation.facts(DOWN_PROOF) or self._rehearse(run)

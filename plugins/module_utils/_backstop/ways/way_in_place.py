@@ -9,13 +9,15 @@ import dataclasses
 from typing import Any, Dict, Mapping, Optional, Union
 
 from ..base.errors import Refused
-from ..site import Run
+from ..site import Run, Site
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
 from . import in_place
 from .choose import IN_PLACE
+from .facts import Facts
+from .forecast import losses_of_revert, objects_of_revert
 from .in_force import Change
-from .way import Applied, Consent, Outcome, Prepared, Programs, Ready, Way
+from .way import Applied, Consent, Outcome, Plan, Prepared, Programs, Ready, Way, then_start
 from .way_swap import lost_lines
 
 
@@ -27,6 +29,22 @@ class InPlace:
 
     name = IN_PLACE
     stops_application = True
+
+    @staticmethod
+    def plan(site: Site, facts: Facts, release: str) -> Plan:
+        return Plan(
+            [
+                "stop the application",
+                "make an emergency backup of the database as it is",
+                "fence everybody out, count what would be lost, refuse above the accepted number",
+                "empty the live database and restore backup %s in it,"
+                " in one transaction that is proved before its COMMIT" % facts.backup,
+                then_start(release),
+            ],
+            losses_of_revert(site, facts),
+            objects_of_revert(site, facts.place, facts),
+            copies=True,
+        )
 
     def prepare(self, run: Run, consent: Consent) -> Prepared:
         return Ready(False, self._restore(run, consent, only_count=True))

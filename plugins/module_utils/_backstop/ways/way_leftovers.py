@@ -16,12 +16,14 @@ from ..loss.lost_objects import OF_OBJECTS
 from ..migrations.deploy import applied_since
 from ..migrations.leftovers import clean_failed_migration, require_accepted
 from ..prisma import history
-from ..site import Run
+from ..site import Run, Site
 from ..store.layout import BackupPlace
 from ..store.steps import CLEAN, RESOLVE
 from .choose import LEFTOVERS
+from .facts import Facts
+from .forecast import objects_of_revert
 from .in_force import Change
-from .way import HALF_DONE, Applied, Consent, Outcome, Prepared, Programs, Ready, TakeInstead, Way
+from .way import HALF_DONE, Applied, Consent, Outcome, Plan, Prepared, Programs, Ready, TakeInstead, Way
 from .way_swap import Swap, objects_lines
 
 
@@ -36,6 +38,21 @@ class Leftovers:
 
     name = LEFTOVERS
     stops_application = True
+
+    @staticmethod
+    def plan(site: Site, facts: Facts, release: str) -> Plan:
+        return Plan(
+            [
+                "stop the application",
+                "prove that no session works on the migration any more",
+                "drop what it only added, in one transaction, or restore backup %s when it did more" % facts.backup,
+                "take out of the history what was applied since: " + (", ".join(facts.applied_since) or "nothing"),
+                "mark as rolled back: " + (", ".join(facts.failed) or "nothing"),
+                "start the application and check its health",
+            ],
+            objects=objects_of_revert(site, facts.place, facts),
+            copies=True,
+        )
 
     def prepare(self, run: Run, consent: Consent) -> Prepared:
         self.programs.prisma()  # refused while the application runs, where it is missing

@@ -9,11 +9,12 @@ import dataclasses
 from typing import Optional, Union
 
 from ..base.errors import Refused
-from ..site import Run
+from ..site import Run, Site
 from ..store.steps import CODE
 from .choose import RELEASE
+from .facts import Facts
 from .in_force import Change
-from .way import Applied, Consent, Outcome, Prepared, Programs, Ready, Way
+from .way import Applied, Consent, Outcome, Plan, Prepared, Programs, Ready, Way, then_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,10 @@ class ReleaseOnly:
 
     name = RELEASE
     stops_application = True
+
+    @staticmethod
+    def plan(site: Site, facts: Facts, release: str) -> Plan:
+        return Plan(["stop the application", then_start(release)])
 
     def prepare(self, run: Run, consent: Consent) -> Prepared:
         return Ready(False)

@@ -10,15 +10,17 @@ from typing import Any, List, Mapping, Optional, Sequence, Union
 
 from ..base.errors import Refused
 from ..loss.acceptance import LossPolicy
-from ..site import Run
+from ..site import Run, Site
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
 from ..store.steps import BUILD
 from .choose import SWAP
+from .facts import Facts
+from .forecast import losses_of_revert, objects_of_revert
 from .in_force import Change
 from .retired import back_up_retired
 from .swap import build_successor, revert, settle, undo
-from .way import Applied, Consent, Outcome, Prepared, Programs, Ready, Way
+from .way import Applied, Consent, Outcome, Plan, Prepared, Programs, Ready, Way, then_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,21 @@ class Swap:
 
     name = SWAP
     stops_application = True
+
+    @staticmethod
+    def plan(site: Site, facts: Facts, release: str) -> Plan:
+        return Plan(
+            [
+                "build a database from backup %s beside the live one and compare it with its manifest" % facts.backup,
+                "stop the application",
+                "fence writers out, count what would be lost, refuse above the accepted number",
+                "give the live name to the new database; the former one is kept",
+                then_start(release),
+            ],
+            losses_of_revert(site, facts),
+            objects_of_revert(site, facts.place, facts),
+            copies=True,
+        )
 
     def prepare(self, run: Run, consent: Consent) -> Prepared:
         built = build_successor(run, self.place)
@@ -63,6 +80,10 @@ class SwapBack:
 
     name = SWAP
     stops_application = True
+
+    @staticmethod
+    def plan(site: Site, facts: Facts, release: str) -> Plan:
+        return Swap.plan(site, facts, release)
 
     def prepare(self, run: Run, consent: Consent) -> Prepared:
         kept = self.keep_retired and back_up_retired(run, self.undone)["changed"]

@@ -9,13 +9,14 @@ import dataclasses
 from typing import Any, List, Mapping, Optional, Union
 
 from ..base.errors import Refused
-from ..site import Run
+from ..site import Run, Site
 from ..store.operation import Operation
 from ..store.steps import RESTORE_TABLE
 from .choose import TABLE
+from .facts import Facts
 from .in_force import Change
 from .table import TableRestoreRequest, restore_table, undo_table
-from .way import HALF_DONE, Applied, Consent, Outcome, Prepared, Programs, Ready, Way
+from .way import HALF_DONE, Applied, Consent, Outcome, Plan, Prepared, Programs, Ready, Way
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Table:
 
     name = TABLE
     stops_application = False
+
+    @staticmethod
+    def plan(site: Site, facts: Facts, release: str) -> Plan:
+        change = "put its rows back from a backup, in one transaction that is proved before its COMMIT"
+        return Plan(["back the table up as it is", change])
 
     def prepare(self, run: Run, consent: Consent) -> Prepared:
         return Ready(False)
