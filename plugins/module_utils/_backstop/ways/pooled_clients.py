@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple
 
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
@@ -26,8 +26,16 @@ from ..store.steps import PAUSE_POOLS
 
 #: Event of that step: the user was asked to resume the pools.
 TOLD = "told"
-#: Address of a PgBouncer and name of its pool.
-_Place = Tuple[str, str]
+
+
+class _Place(NamedTuple):
+    """A pool of a PgBouncer."""
+
+    address: str
+    name: str
+
+    def __str__(self) -> str:
+        return "%s at %s" % (self.name, self.address)
 
 
 @contextlib.contextmanager
@@ -44,7 +52,7 @@ def waiting(site: Site, operation: Operation) -> Iterator[Dict[str, Any]]:
         yield facts
         return
     places = _places(site)
-    facts["pools"] = ["%s at %s" % (name, address) for address, name in places]
+    facts["pools"] = list(map(str, places))
     operation.write(PAUSE_POOLS, "began", pools=places)
     started = time.monotonic()
     try:
@@ -62,7 +70,7 @@ def waiting(site: Site, operation: Operation) -> Iterator[Dict[str, Any]]:
     if left:
         raise BackstopError(
             "The work is done, but clients of PgBouncer still wait",
-            found="; ".join("%s at %s: %s" % (name, address, why) for (address, name), why in left.items()),
+            found="; ".join("%s: %s" % place for place in left.items()),
             hint=_command(left),
         )
 
@@ -87,7 +95,7 @@ def _places(site: Site) -> List[_Place]:
                         found="another client paused it",
                         hint=remedy("say RESUME in its console, or leave this PgBouncer out of %s", Setting.POOLERS),
                     )
-                found.append((pooler.address, pool.name))
+                found.append(_Place(pooler.address, pool.name))
     return found
 
 
@@ -121,14 +129,14 @@ def _resume(site: Site, operation: Operation, places: List[_Place]) -> Dict[_Pla
     """Resume pools; returns those that could not be resumed, with the reason."""
     left: Dict[_Place, str] = {}
     by_address = {pooler.address: pooler for pooler in site.poolers}
-    for address, name in places:
+    for place in places:
         try:
-            if address not in by_address:
+            if place.address not in by_address:
                 raise Refused("it is not in %s any more" % Setting.POOLERS)
-            with console(by_address[address]) as session:
-                session.resume(name)
+            with console(by_address[place.address]) as session:
+                session.resume(place.name)
         except BackstopError as error:
-            left[(address, name)] = error.found or error.message
+            left[place] = error.found or error.message
     if not left:
         operation.write(PAUSE_POOLS, "done", pools=places)
     return left
@@ -151,7 +159,7 @@ def resume_left_behind(site: Site) -> List[str]:
         last = operation.last(PAUSE_POOLS)
         if last is None or last["event"] == "done":
             continue
-        places = [(str(address), str(name)) for address, name in last["pools"]]
+        places = [_Place(*map(str, one)) for one in last["pools"]]
         left = _resume(site, operation, places)
         if left and not _is_known(site, left):
             if last["event"] == TOLD:
@@ -160,8 +168,8 @@ def resume_left_behind(site: Site) -> List[str]:
         if left:
             raise BackstopError(
                 "Clients of PgBouncer wait since operation %s was cut off" % operation.id,
-                found="; ".join("%s at %s: %s" % (name, address, why) for (address, name), why in left.items()),
+                found="; ".join("%s: %s" % place for place in left.items()),
                 hint=_command(left),
             )
-        resumed += ["%s at %s" % (name, address) for address, name in places]
+        resumed += map(str, places)
     return resumed

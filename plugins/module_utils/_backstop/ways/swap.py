@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from typing import Any, ContextManager, Dict, Iterator, List, Optional, Protocol
+from typing import Any, Dict, Iterator, List, Optional, Union
 
 from ..backups.comparison import compare_tables
 from ..backups.restore import build_database
@@ -20,7 +20,7 @@ from ..base.errors import BackstopError, Refused
 from ..base.processes import signals_deferred
 from ..base.remedies import Action, remedy
 from ..base.sql_names import retired_name, scratch_name
-from ..base.tables import Digest, Table
+from ..base.tables import Digest
 from ..loss.acceptance import Acceptance, Loss, LossPolicy, counted, snapshot
 from ..loss.count import TableLoss, count_losses, sum_up_base
 from ..loss.differences import BaseSums
@@ -92,18 +92,6 @@ def _already_built(site: Site, admin: Session, operation: Operation, place: Back
     return (done or {}) if swapped(site, admin, operation) else None
 
 
-class _Successor(Protocol):
-    """The database that is to take over."""
-
-    name: str
-    connection_limit: int
-    #: id of the backup with the same contents, before rows are carried there
-    backup: Optional[str]
-
-    def compared(self, live: Session) -> ContextManager[Loss]:
-        """What would be lost if it took over now."""
-
-
 class _Built:
     """The database that build_successor() made."""
 
@@ -111,10 +99,12 @@ class _Built:
         self._run, self._place, self._manifest = run, place, manifests.load(place)
         self.name = successor_name(run.operation)
         self.connection_limit = int(self._manifest.properties["connection_limit"])
+        #: the backup with the same contents, before rows are carried there
         self.backup: Optional[str] = place.backup_id
 
     @contextlib.contextmanager
     def compared(self, live: Session) -> Iterator[Loss]:
+        """What would be lost if it took over now."""
         run = self._run
         with run.connect(self.name) as base:
             objects = lost_objects(run, live, self._place)
@@ -138,7 +128,7 @@ def revert(run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool
     return _take_over(run, _Built(run, place), policy, only_count=only_count)
 
 
-def _take_over(run: Run, successor: _Successor, policy: LossPolicy, *, only_count: bool) -> Dict[str, Any]:
+def _take_over(run: Run, successor: Union[_Built, _Retired], policy: LossPolicy, *, only_count: bool) -> Dict[str, Any]:
     acceptance = Acceptance(run.operation, policy, retires=True, only_count=only_count)
     if only_count:
         return _counted_ahead(run, successor, acceptance)
@@ -146,7 +136,7 @@ def _take_over(run: Run, successor: _Successor, policy: LossPolicy, *, only_coun
         return done_before(run, SWAP, in_force) or _swap(run, admin, successor, acceptance)
 
 
-def _swap(run: Run, admin: Session, successor: _Successor, acceptance: Acceptance) -> Dict[str, Any]:
+def _swap(run: Run, admin: Session, successor: Union[_Built, _Retired], acceptance: Acceptance) -> Dict[str, Any]:
     operation, retire_as = run.operation, retired_name(run.operation.id, run.database)
     with journaled_step(run, SWAP) as facts:
         facts["former_oid"] = server.database_oid(admin, run.database)
@@ -171,7 +161,7 @@ def _swap(run: Run, admin: Session, successor: _Successor, acceptance: Acceptanc
         return {"changed": True, **facts}
 
 
-def _counted_ahead(run: Run, successor: _Successor, acceptance: Acceptance) -> Dict[str, Any]:
+def _counted_ahead(run: Run, successor: Union[_Built, _Retired], acceptance: Acceptance) -> Dict[str, Any]:
     """What would be lost at this moment.
 
     :raises Refused: it exceeds what was accepted
@@ -225,43 +215,13 @@ def undo(run: Run, undone: Operation, policy: LossPolicy, *, only_count: bool = 
         return {**done, "changed": False}
     if run.connection.database != undone.database:
         raise Refused("That operation was about another database", found=str(undone.database))
-    base = _Base(run, undone)
-    retired = _Retired(run, undone, base)
+    retired = _Retired(run, undone)
     try:
-        base.prepare()
+        retired.prepare()
         return _take_over(run, retired, policy, only_count=only_count)
     finally:
         if not only_count:
-            base.drop()
-
-
-class _Retired:
-    """The database that another operation retired."""
-
-    def __init__(self, run: Run, undone: Operation, base: _Base) -> None:
-        self._run, self._base = run, base
-        self.name = retired_name(undone.id, run.database)
-        self.backup: Optional[str] = run.operation.result(KEEP).backup or None
-        with run.administer() as admin:
-            limit = admin.value("SELECT datconnlimit FROM pg_database WHERE datname = %s", (self.name,))
-        if limit is None:
-            raise Refused(
-                "Operation %s cannot be undone" % undone.id,
-                found="no database %s" % self.name,
-                hint="it was undone already, or its retired database was dropped",
-            )
-        self.connection_limit = int(limit)
-
-    @contextlib.contextmanager
-    def compared(self, live: Session) -> Iterator[Loss]:
-        run, base = self._run, self._base
-        with contextlib.ExitStack() as stack:
-            admin = stack.enter_context(run.administer())
-            target = stack.enter_context(connect_exclusively(run, admin, self.name))
-            take_back(run.store, target)
-            there = stack.enter_context(base.session()) if base.built else None
-            objects = lost_objects(run, live, base.place) if base.place is not None else LostObjects()
-            yield Loss(base.losses(live, there), objects, Databases(live, there, target) if there else None)
+            retired.drop_base()
 
 
 def manifest_at_swap(undone: Operation, place: BackupPlace) -> Manifest:
@@ -278,70 +238,82 @@ def manifest_at_swap(undone: Operation, place: BackupPlace) -> Manifest:
     )
 
 
-class _Base:
-    """The contents of the live database when it took over: the backup and the rows carried over to it, restored again
-    only if digests differ."""
+class _Retired:
+    """The database that another operation retired.
+
+    The base of its comparison is the contents of the live database when that took over: a backup and the rows carried
+    over to it. They are restored again only if digests differ.
+    """
 
     def __init__(self, run: Run, undone: Operation) -> None:
-        self._run = run
-        operation = run.operation
-        self._name = scratch_name(operation.id, "base")
-        self.built = False
-        backup_id = undone.result(SWAP).backup
-        self.place = run.store.find_backup(backup_id) if backup_id else None
-        self._undone = undone
-        self._carried = carried_contents(undone)
-
-    def session(self) -> Session:
-        return self._run.connect(self._name)
+        self._run, self._undone = run, undone
+        made_from = undone.result(SWAP).backup
+        self._place = run.store.find_backup(made_from) if made_from else None
+        self._base = scratch_name(run.operation.id, "base")
+        self._built = False
+        self.name = retired_name(undone.id, run.database)
+        self.backup: Optional[str] = run.operation.result(KEEP).backup or None
+        with run.administer() as admin:
+            limit = admin.value("SELECT datconnlimit FROM pg_database WHERE datname = %s", (self.name,))
+        if limit is None:
+            raise Refused(
+                "Operation %s cannot be undone" % undone.id,
+                found="no database %s" % self.name,
+                hint="it was undone already, or its retired database was dropped",
+            )
+        self.connection_limit = int(limit)
 
     def prepare(self) -> None:
-        with self._run.connect() as live:
+        run, operation = self._run, self._run.operation
+        with run.connect() as live:
             if self._same(live):
                 return
-        if self.place is None:
+        if self._place is None:
             raise BackstopError(
                 "What was written since cannot be counted",
                 found="rows were written since operation %s, and it has no backup to compare with" % self._undone.id,
                 hint=remedy("make an emergency backup, compare by hand, or revert to a backup: %s", Action.COMPLETE),
             )
-        operation = self._run.operation
-        self.built = True
-        with self._run.administer() as admin:
-            there = server.database_oid(admin, self._name)
+        self._built = True
+        with run.administer() as admin:
+            there = server.database_oid(admin, self._base)
             if there is not None and operation.result(BASE).oid == there:
                 return
-        build_database(self._run, self.place, self._name)
-        if self._carried is not None:
-            with self.session() as session:
+        build_database(run, self._place, self._base)
+        if carried_contents(self._undone) is not None:
+            with run.connect(self._base) as session:
                 carry_again(self._undone, session)
-        with self._run.administer() as admin:
-            operation.write(BASE, "done", oid=server.database_oid(admin, self._name))
+        with run.administer() as admin:
+            operation.write(BASE, "done", oid=server.database_oid(admin, self._base))
 
     def _same(self, live: Session) -> bool:
-        if self.place is None:
+        if self._place is None:
             return False
-        manifest = manifest_at_swap(self._undone, self.place)
-        return not compare_tables(live, manifest, besides=[self._history()]).tables
+        besides = "%s.%s" % (self._run.connection.schema, history.TABLE)
+        return not compare_tables(live, manifest_at_swap(self._undone, self._place), besides=[besides]).tables
 
-    def _known(self, live: Session) -> Dict[int, Table]:
-        return known_by_oid(live, manifests.load(self.place)) if self.place is not None else {}
+    @contextlib.contextmanager
+    def compared(self, live: Session) -> Iterator[Loss]:
+        run, place = self._run, self._place
+        with contextlib.ExitStack() as stack:
+            admin = stack.enter_context(run.administer())
+            target = stack.enter_context(connect_exclusively(run, admin, self.name))
+            take_back(run.store, target)
+            base = stack.enter_context(run.connect(self._base)) if self._built else None
+            objects = lost_objects(run, live, place) if place is not None else LostObjects()
+            yield Loss(self._losses(live, base), objects, Databases(live, base, target) if base else None)
 
-    def _history(self) -> str:
-        return "%s.%s" % (self._run.connection.schema, history.TABLE)
-
-    def losses(self, live: Session, there: Optional[Session]) -> List[TableLoss]:
-        """:param there: a session in the base, if it was built"""
-        if there is not None:
-            operation = self._run.operation
-            return count_losses(live, there, self._known(live), kept_sums(operation, there))
+    def _losses(self, live: Session, base: Optional[Session]) -> List[TableLoss]:
+        if base is not None:
+            known = known_by_oid(live, manifests.load(self._place)) if self._place is not None else {}
+            return count_losses(live, base, known, kept_sums(self._run.operation, base))
         if self._same(live):
             return []
         raise BackstopError(
             "Rows were written while the undo was being prepared", hint="stop the writers and run the undo again"
         )
 
-    def drop(self) -> None:
-        if self.built:
+    def drop_base(self) -> None:
+        if self._built:
             with self._run.administer() as admin:
-                drop_scratch_database(admin, self._name)
+                drop_scratch_database(admin, self._base)
