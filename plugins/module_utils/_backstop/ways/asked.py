@@ -12,7 +12,6 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from ..base.remedies import Given, Setting
 from ..loss.acceptance import LossPolicy
-from ..loss.reapply import Reapply
 from ..prisma.history import read_folder
 from .baseline import ReadFolder
 from .choose import DOWN_SQL
@@ -68,14 +67,8 @@ class Asked:
 
     @property
     def consent(self) -> Consent:
-        policy = LossPolicy(
-            self.accept_lost_rows,
-            self.accept_lost_objects,
-            self.accept_unreadable,
-            reapply=Reapply(self.reapply, self.reapply_deletes),
-        )
         # A user who requests down-SQL by name does not want a restore instead.
-        return Consent(policy, self.accept_cascade, self.again, self.method != DOWN_SQL)
+        return Consent.of({**vars(self), "accept_restore": self.method != DOWN_SQL})
 
     @property
     def policy_of_table(self) -> LossPolicy:

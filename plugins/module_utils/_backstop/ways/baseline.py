@@ -14,7 +14,6 @@ from ..prisma import history
 from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
-from ..store.manifest import Manifest
 from ..store.operation import Operation
 from ..store.steps import BACKUP, CODE, MIGRATE, OLD_RELEASE
 from .in_force import newest
@@ -37,8 +36,11 @@ def backup_to_revert_to(site: Site, backup_id: Optional[str]) -> BackupPlace:
         place = site.store.find_backup(backup_id)
         manifests.load(place).require_whole()
         return place
-    known = manifests.readable(site.store.backups("pre-migration"))
-    usable = [backup for backup in known if _is_of(site, backup.manifest)]
+    usable = [
+        backup
+        for backup in manifests.readable(site.store.backups("pre-migration"))
+        if backup.manifest.database.name == site.database and backup.manifest.is_whole
+    ]
     if not usable:
         raise Refused(
             "There is no backup to revert to",
@@ -46,10 +48,6 @@ def backup_to_revert_to(site: Site, backup_id: Optional[str]) -> BackupPlace:
             hint=remedy("name one: %s; %s shows all", Given(Setting.BACKUP, "ID"), Action.LIST_BACKUPS),
         )
     return max(usable, key=lambda backup: backup.manifest.created).place
-
-
-def _is_of(site: Site, manifest: Manifest) -> bool:
-    return manifest.database.name == site.database and manifest.is_whole
 
 
 def release_before(site: Site) -> Optional[str]:

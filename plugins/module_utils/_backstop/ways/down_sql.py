@@ -160,7 +160,7 @@ def rehearse_down(
     """
     operation = run.operation
     with run.connect(scratch) as session:
-        rows = _rows_to_take_out(session, run.connection.schema, before)
+        rows = rows_to_take_out(session, before)
     with journaled_step(run, DOWN_PROOF) as facts:
         facts.update(proved=False, before=before.backup_id, source="none", sha256="")
         try:
@@ -244,7 +244,7 @@ class _Removal:
 
 def _removal(site: Site, session: Session, place: BackupPlace, manifest: Manifest) -> _Removal:
     """:raises Refused: no SQL could revert it"""
-    rows = _rows_to_take_out(session, site.connection.schema, place)
+    rows = rows_to_take_out(session, place)
     remaining = _tables_of(manifest)
     there = {table.full_name: table for table in catalog.tables(session)}
     _refuse_what_only_the_backup_has(there, manifest)
@@ -289,8 +289,12 @@ def _lead_back(site: Site, session: Session, sql: DownSql, removal: _Removal) ->
     }
 
 
-def _rows_to_take_out(session: Session, schema: str, place: BackupPlace) -> List[history.HistoryRow]:
-    rows = history.read_rows(session.cursor(), schema)
+def rows_to_take_out(session: Session, place: BackupPlace) -> List[history.HistoryRow]:
+    """The migrations that were applied since a backup.
+
+    :raises Refused: one of all is marked as failed
+    """
+    rows = history.read_rows(session.cursor(), session.settings.schema)
     failed = history.compare([], rows).failed
     if failed:
         raise Refused(

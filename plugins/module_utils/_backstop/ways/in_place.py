@@ -61,9 +61,7 @@ def revert_in_place(run: Run, place: BackupPlace, policy: LossPolicy, *, only_co
     :param only_count: make the same checks while the application still runs, and change nothing
     :raises Refused: more would be lost than accepted, or it cannot be done here; nothing was changed
     """
-    if only_count:
-        return _count_ahead(run, place, policy)
-    return _restore(run, place, place, policy)
+    return _count_ahead(run, place, policy) if only_count else _restore(run, place, place, policy)
 
 
 @tried_again
@@ -86,9 +84,7 @@ def undo_in_place(run: Run, undone: Operation, policy: LossPolicy, *, only_count
         )
     emergency = run.store.find_backup(facts["emergency"])
     base = run.store.find_backup(facts["backup"])
-    if only_count:
-        return _count_ahead(run, base, policy)
-    return _restore(run, emergency, base, policy)
+    return _count_ahead(run, base, policy) if only_count else _restore(run, emergency, base, policy)
 
 
 def _restore(run: Run, place: BackupPlace, base: BackupPlace, policy: LossPolicy) -> Dict[str, Any]:

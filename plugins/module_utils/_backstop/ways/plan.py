@@ -10,7 +10,6 @@ import dataclasses
 from typing import Any, Dict, List, Optional
 
 from ..base.errors import BackstopError, Refused
-from ..base.remedies import Action, remedy
 from ..loss.lost_objects import LostObjects
 from ..migrations.deploy import applied_since, backup_history
 from ..migrations.leftovers import leftovers
@@ -30,6 +29,7 @@ from .baseline import ReadFolder, backup_to_revert_to, last_deploy, old_release_
 from .choose import ASKED, PLAN, RELEASE, Situation, choose
 from .choose import SWAP as RESTORE
 from .diagnosis import AMBIGUOUS, APPLICATION_ERRORS, COMPLETE, CORRUPTED_TABLE, FAILED_MIGRATION, NOTHING, judge
+from .down_sql import rows_to_take_out
 from .facts import Facts, compare_with_backup, gather
 from .forecast import costs, losses_of_revert, objects_of_revert
 from .in_force import SWAPPED, last_in_place, last_swap, newest
@@ -199,18 +199,12 @@ def plan_application_errors(site: Site, method: str, backup_id: Optional[str]) -
     chosen = choose(situation, ASKED, None if method == "auto" else method)
     place = backup_to_revert_to(site, backup_id)
     with site.connect() as session:
+        applied = rows_to_take_out(session, place)
         rows = history.read_rows(session.cursor(), site.connection.schema)
-    failed = history.compare([], rows).failed
-    if failed:
-        raise Refused(
-            "A migration is marked as failed",
-            found=", ".join(failed),
-            hint=remedy("run %s, which puts that right", Action.FAILED_MIGRATION),
-        )
     facts = {
         "method": chosen,
         "backup": place.backup_id,
-        "migrations": [row.migration_name for row in applied_since(place, rows)],
+        "migrations": [row.migration_name for row in applied],
         "deployed_commit": deploy.request.get("commit") if deploy else None,
         "commit": manifests.load(place).commit,
     }

@@ -142,11 +142,6 @@ def _resume(site: Site, operation: Operation, places: List[_Place]) -> Dict[_Pla
     return left
 
 
-def _is_known(site: Site, left: Dict[_Place, str]) -> bool:
-    """Whether one of these PgBouncers is still configured."""
-    return bool({address for address, _name in left} & {pooler.address for pooler in site.poolers})
-
-
 def resume_left_behind(site: Site) -> List[str]:
     """Resume the pools that a killed run left paused. The database's lock must be held.
 
@@ -161,7 +156,8 @@ def resume_left_behind(site: Site) -> List[str]:
             continue
         places = [_Place(*map(str, one)) for one in last["pools"]]
         left = _resume(site, operation, places)
-        if left and not _is_known(site, left):
+        configured = {pooler.address for pooler in site.poolers}
+        if left and configured.isdisjoint(place.address for place in left):
             if last["event"] == TOLD:
                 continue
             operation.write(PAUSE_POOLS, TOLD, pools=places)

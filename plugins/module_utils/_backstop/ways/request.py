@@ -14,7 +14,6 @@ from ..base.remedies import Setting
 from ..migrations.deploy import read_state
 from ..site import Run, Site
 from ..store import manifest as manifests
-from ..store.layout import BackupPlace
 from ..store.operation import Operation, open_operations
 from ..store.steps import BACKUP, DOWN_PROOF, MIGRATE, OLD_RELEASE, REHEARSAL
 from .asked import Asked
@@ -144,7 +143,8 @@ def _of_deploy(run: Run, operation: Operation, programs: Programs) -> Way:
     if name == RELEASE:
         proved = "keeps the new schema, on which the former release was proved in the rehearsal"
         return ReleaseOnly(database="was not changed" if situation.release_alone else proved)
-    place = _backup_of_deploy(run, operation)
+    operation.require([BACKUP], "The database cannot be put back: the deploy made no backup", once=True)
+    place = run.store.find_backup(operation.result(BACKUP).backup)
     if name == LEFTOVERS:
         return Leftovers(place, programs, _rehearsed_tables(operation))
     if name == DOWN_SQL:
@@ -165,11 +165,6 @@ def _after_deploy(run: Run, operation: Operation, programs: Programs) -> Situati
         old_release_works=bool((operation.last(OLD_RELEASE) or {}).get("works")),
         down_proved=bool(proof["proved"]) if proof else None,
     )
-
-
-def _backup_of_deploy(run: Run, operation: Operation) -> BackupPlace:
-    operation.require([BACKUP], "The database cannot be put back: the deploy made no backup", once=True)
-    return run.store.find_backup(operation.result(BACKUP).backup)
 
 
 def _rehearsed_tables(operation: Operation) -> List[str]:

@@ -52,9 +52,13 @@ class Retired:
     retired_at: Optional[datetime.datetime]
     dump: Optional[BackupPlace]
 
+    @property
+    def age_days(self) -> Optional[float]:
+        return (utc_now() - self.retired_at).total_seconds() / 86400 if self.retired_at else None
+
     def to_json(self, window_days: float) -> Dict[str, Any]:
         ends = self.retired_at + datetime.timedelta(days=window_days) if self.retired_at else None
-        age = (utc_now() - self.retired_at).total_seconds() / 86400 if self.retired_at else None
+        age = self.age_days
         return {
             "name": self.name,
             "operation": self.operation.id if self.operation else None,
@@ -96,11 +100,10 @@ def summary(site: Site) -> str:
         return "not counted (%s)" % error.message
     if not found:
         return "none"
-    ages = [(utc_now() - one.retired_at).total_seconds() / 86400 for one in found if one.retired_at]
+    ages = [one.age_days for one in found if one.age_days is not None]
     oldest = "the oldest %.1f days old; " % max(ages) if ages else ""
     size = sum(one.size for one in found) / 1e6
-    told = (len(found), size, oldest, Action.DROP_RETIRED)
-    return "%d, %.0f MB, %s%s drops those that are not needed" % told
+    return "%d, %.0f MB, %s%s drops those that are not needed" % (len(found), size, oldest, Action.DROP_RETIRED)
 
 
 def _when(operation: Optional[Operation]) -> Optional[datetime.datetime]:
@@ -198,7 +201,8 @@ def _told_of_standbys(admin: Session) -> str:
 def _why_keep(site: Site, admin: Session, one: Retired, window_days: float) -> Optional[str]:
     if one.operation is None or one.retired_at is None:
         return "no operation of this store retired it"
-    busy = [operation for operation in open_operations(site.store) if operation.id != _own_id(site)]
+    own = site.operation.id if site.operation else None
+    busy = [operation for operation in open_operations(site.store) if operation.id != own]
     if busy:
         return "operation %s is open" % busy[0].id
     ends = one.retired_at + datetime.timedelta(days=window_days)
@@ -208,10 +212,6 @@ def _why_keep(site: Site, admin: Session, one: Retired, window_days: float) -> O
     if obstacles:
         return "it has a " + ", ".join(obstacles)
     return None
-
-
-def _own_id(site: Site) -> Optional[str]:
-    return site.operation.id if site.operation else None
 
 
 def _reaches(place: Optional[BackupPlace], level: str) -> bool:
@@ -262,16 +262,18 @@ def back_up_retired(run: Run, undone: Operation) -> Dict[str, Any]:
         # By this operation, or by one that was abandoned after its swap.
         return {"changed": False, **done}
     with run.administer() as admin:
-        if done and _holds(run, admin, undone, done["backup"]):
+        known = [place for place in run.store.backups() if place.backup_id == done.get("backup")]
+        if known and not _differences(run, admin, _retired_by(run, admin, undone), known[0]):
             return {"changed": False, **done}
     with journaled_step(run, KEEP) as facts, run.administer() as admin:
         one = _retired_by(run, admin, undone)
         if one.accepts_connections:
             # An interrupted run left it open.
             allow_connections(admin, one.name, False)
-        known = one.dump if one.dump is not None and not _differences(run, admin, one, one.dump) else None
-        place = known or _dump(run, admin, one, "readable")
-        different = [] if known else _differences(run, admin, one, place)
+        place, different = one.dump, []
+        if place is None or _differences(run, admin, one, place):
+            place = _dump(run, admin, one, "readable")
+            different = _differences(run, admin, one, place)
         if different:
             raise BackstopError(
                 "Database %s changed while it was backed up" % one.name,
@@ -280,12 +282,6 @@ def back_up_retired(run: Run, undone: Operation) -> Dict[str, Any]:
             )
         facts.update(backup=place.backup_id, retired=one.name)
         return {"changed": True, **facts}
-
-
-def _holds(site: Site, admin: Session, undone: Operation, backup_id: str) -> bool:
-    one = _retired_by(site, admin, undone)
-    known = [place for place in site.store.backups() if place.backup_id == backup_id]
-    return bool(known) and not _differences(site, admin, one, known[0])
 
 
 def _retired_by(site: Site, admin: Session, operation: Operation) -> Retired:

@@ -209,6 +209,7 @@ def _stage(work: _Work) -> None:
 
 
 def _told(work: _Work) -> Dict[str, Any]:
+    others = ["Other tables: " + _shown(work.effects)] if work.effects else []
     return {
         "backup_created": work.backup.manifest.created,
         "level": manifests.level_of(work.backup.place),
@@ -216,7 +217,7 @@ def _told(work: _Work) -> Dict[str, Any]:
         "lost_rows": sum(difference.newer for difference in work.found),
         "differences": [difference.to_json() for difference in work.found],
         "effects": work.effects,
-        "report": [_about_backup(work), *map(str, work.found), *_effect_lines(work.effects)],
+        "report": [_about_backup(work), *map(str, work.found), *others],
     }
 
 
@@ -224,10 +225,6 @@ def _about_backup(work: _Work) -> str:
     place, created = work.backup.place, work.backup.manifest.created
     level = manifests.level_of(place) or "none"
     return "Backup %s of %s, verified to level %s." % (place.backup_id, created, level)
-
-
-def _effect_lines(effects: Sequence[Dict[str, Any]]) -> List[str]:
-    return ["Other tables: " + _shown(effects)] if effects else []
 
 
 def _lacking_ahead(work: _Work) -> List[Dict[str, Any]]:

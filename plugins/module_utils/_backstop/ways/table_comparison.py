@@ -476,13 +476,14 @@ def newest_backup_with(site: Site, family: TableFamily) -> BackupPlace:
 
     Emergency backups are excluded: they contain data that was considered bad.
     """
-    found: List[Tuple[str, BackupPlace]] = []
-    for backup in manifests.readable(site.store.backups()):
-        if backup.place.kind == "emergency" or backup.level in (None, "checksum"):
-            continue
-        held = any(backup.manifest.table(table.schema, table.name) for table in family.leaves)
-        if backup.manifest.database.name == site.database and held:
-            found.append((backup.manifest.created, backup.place))
+    found = [
+        backup
+        for backup in manifests.readable(site.store.backups())
+        if backup.place.kind != "emergency"
+        and backup.level not in (None, "checksum")
+        and backup.manifest.database.name == site.database
+        and any(backup.manifest.table(table.schema, table.name) for table in family.leaves)
+    ]
     if not found:
         raise Refused(
             "There is no verified backup that holds table %s" % family.full_name,
@@ -491,4 +492,4 @@ def newest_backup_with(site: Site, family: TableFamily) -> BackupPlace:
                 "name one: %s; %s shows them all and what they hold", Given(Setting.BACKUP, "ID"), Action.LIST_BACKUPS
             ),
         )
-    return max(found, key=lambda pair: (pair[0], pair[1].backup_id))[1]
+    return max(found, key=lambda backup: (backup.manifest.created, backup.place.backup_id)).place
