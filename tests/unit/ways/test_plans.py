@@ -14,6 +14,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways i
     choose,
     way_down_sql,
     way_in_place,
+    way_leftovers,
     way_swap,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import Facts
@@ -25,8 +26,8 @@ LOST = [ForeseenLoss("public.a", inserted=2)]
 
 @pytest.fixture
 def plan(monkeypatch: Any) -> Any:
-    for module in (way_swap, way_in_place):
-        monkeypatch.setattr(module, "losses_of_revert", lambda _site, _facts: LOST)
+    for module in (way_swap, way_in_place, way_leftovers):
+        monkeypatch.setattr(module, "losses_of_revert", lambda _site, _facts: LOST, raising=False)
         monkeypatch.setattr(module, "objects_of_revert", lambda *_: None)
     monkeypatch.setattr(way_down_sql, "losses_of_drop", lambda _site, _facts: LOST)
     place: Any = types.SimpleNamespace(backup_id="b1")
