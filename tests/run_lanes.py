@@ -445,6 +445,9 @@ def scenario(name: str, site: concurrent.futures.Future[bool] | None = None) -> 
         (pathlib.Path(places) / "s").mkdir(mode=stat.S_IRWXU)
         extra = {
             **in_tree(),
+            # As support/bytecode.py has it.
+            "ANSIBLE_CALLBACK_PLUGINS": str(TREE / "tests" / "support" / "kept_payloads"),
+            "BACKSTOP_TEST_PAYLOADS": str(WORK / "cache" / "payloads"),
             "ANSIBLE_SSH_CONTROL_PATH_DIR": places + "/s",
             "MOLECULE_EPHEMERAL_DIRECTORY": places + "/m",
         }

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Ansible's modules start sooner if their compiled code is kept; see kept_bytecode."""
+"""Ansible's modules start sooner if their compiled code and payloads are kept; see kept_bytecode and kept_payloads."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from .prisma_project import cache_directory
 
 def environment() -> Dict[str, str]:
     """The environment variables for a program that runs Ansible."""
-    code = pathlib.Path(__file__).with_name("kept_bytecode")
     return {
-        "PYTHONPATH": str(code),
+        "PYTHONPATH": str(pathlib.Path(__file__).with_name("kept_bytecode")),
         "BACKSTOP_TEST_BYTECODE": str(cache_directory() / "bytecode"),
-        # What is sent through a pipe on one machine need not be small.
-        "ANSIBLE_MODULE_COMPRESSION": "ZIP_STORED",
+        "ANSIBLE_CALLBACK_PLUGINS": str(pathlib.Path(__file__).with_name("kept_payloads")),
+        "BACKSTOP_TEST_PAYLOADS": str(cache_directory() / "payloads"),
     }
