@@ -5,6 +5,8 @@
 """The boundary between Ansible and the library: arguments, results and errors. The only file that imports Ansible.
 
 This module utility is private to the collection; it can change in any release.
+
+A module compiles all that it imports in each call, so what only some modules need is imported where they ask for it.
 """
 
 from __future__ import annotations
@@ -12,24 +14,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from typing import Any, Callable, Dict, Iterator, List, Optional, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Union, cast
 
 from ansible.module_utils.basic import AnsibleModule
 
 from .ansible_words import AnsibleWords
-from .application.service import MANAGERS, Service, service_of
-from .application.systemd import SCOPES
 from .base.errors import BackstopError, Refused
 from .base.processes import signals_as_errors
 from .base.progress import Progress, TaskProgress
 from .base.remedies import in_words_of
 from .postgres.connection import Settings, database_errors
 from .postgres.pgbouncer import END, REFUSE, Pooler
-from .postgres.relay import relayed
-from .prisma.cli import Prisma
 from .site import Run, Site, exclusive
 from .store.layout import Store
 from .store.operation import Operation
+
+if TYPE_CHECKING:
+    from .application.service import Service
+    from .prisma.cli import Prisma
 
 
 def _connection_fields() -> Dict[str, Any]:
@@ -100,6 +102,9 @@ def prisma_argument_spec() -> Dict[str, Any]:
 
 def service_argument_spec() -> Dict[str, Any]:
     """The options of modules that check, start or stop the application; documented in the fragment ``service``."""
+    from .application.service import MANAGERS
+    from .application.systemd import SCOPES
+
     pm2 = dict(
         name=dict(type="str", required=True),
         executable=dict(type="str", default="pm2"),
@@ -215,6 +220,9 @@ class Request:
     @property
     def prisma(self) -> Prisma:
         """The Prisma CLI of the release."""
+        from .postgres.relay import relayed
+        from .prisma.cli import Prisma
+
         return Prisma(
             self.params["project"],
             node_bin_dir=self.params["node_bin_dir"],
@@ -227,6 +235,8 @@ class Request:
     @property
     def service(self) -> Service:
         """The application under its process manager."""
+        from .application.service import MANAGERS, service_of
+
         return service_of(self.params["manager"], {name: self.params[name] for name in MANAGERS})
 
     @property
