@@ -266,11 +266,9 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import STARTED, STOP
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.choose import DOWN_SQL, IN_PLACE, SWAP
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.report import after_failure
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import drop_left, settle
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way import Settled
+
+# The ways back are most of the library, and Python compiles what a module imports in each call: most calls of this one
+# need none of them.
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -303,6 +301,8 @@ def act(request: Request) -> Dict[str, Any]:
 
 
 def _ended(request: Request, operation: Operation) -> Dict[str, Any]:
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired
+
     kept = retired.summary(request.site)
     story = [
         "Downtime: %s."
@@ -330,6 +330,8 @@ def _report(request: Request, operation: Operation) -> Optional[Dict[str, Any]]:
 
 def _drop_scratch(request: Request, operation: Operation) -> List[str]:
     """Drop what proofs and restores left; an unreachable server does not keep the operation open."""
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import drop_left
+
     if request.check_mode:
         return []
     try:
@@ -357,6 +359,15 @@ def _begin(request: Request) -> Dict[str, Any]:
 
 
 def _settle(request: Request, operation: Operation) -> Dict[str, Any]:
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.choose import (
+        DOWN_SQL,
+        IN_PLACE,
+        SWAP,
+    )
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.report import after_failure
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import settle
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way import Settled
+
     if request.check_mode:
         return _described(operation, False)
     # Before its migration a deploy does nothing to the database, so the server is not asked.

@@ -136,10 +136,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.marks import mark_of
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import (
-    DEFAULT_WINDOW_DAYS,
-    retired_databases,
-)
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -158,6 +154,9 @@ def act(request: Request) -> Dict[str, Any]:
         ],
     }
     if request.has_connection:
+        # Only here: Python compiles what a module imports in each call, and this is most of the library.
+        from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import retired_databases
+
         with request.site.administer() as admin:
             found = retired_databases(request.site, admin)
         facts["retired"] = [one.to_json(request.params["undo_window"]) for one in found]
@@ -190,7 +189,7 @@ def main() -> None:
         dict(
             kind=dict(type="str", choices=["daily", "weekly", "pre-migration", "post-migration", "emergency"]),
             backup=dict(type="str"),
-            undo_window=dict(type="float", default=DEFAULT_WINDOW_DAYS),
+            undo_window=dict(type="float", default=7),
             store=dict(type="path", required=True),
         ),
         act,
