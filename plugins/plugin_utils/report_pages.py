@@ -63,8 +63,12 @@ def add_report(
 ) -> Dict[str, Any]:
     """Write the report of an operation that the module ``operation`` just ended. A failure is a warning: the operation
     has ended as its result says."""
-    report = result.pop("report", None)
-    if not report or result.get("failed") or action._task.check_mode:
+    report = result.get("report")
+    # Other modules of operations return lines of text under this name.
+    if not isinstance(report, dict):
+        return result
+    del result["report"]
+    if result.get("failed") or action._task.check_mode:
         return result
     try:
         arguments = {"store": store, "operation": report["id"], "page": page_of(report)}
