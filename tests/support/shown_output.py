@@ -115,15 +115,19 @@ def write(commands: Mapping[str, str], outputs: Mapping[str, str]) -> None:
         path.write_text(text, "utf-8")
 
 
-def commands_on(path: pathlib.Path) -> Iterator[str]:
-    """Each command of a page's blocks of such; continued lines are joined, comments are left out."""
+def blocks_on(path: pathlib.Path, language: str) -> List[str]:
+    """The blocks of code of a page in a language, given as a regular expression, without their indentation."""
     text = path.read_text("utf-8")
     if path.suffix == ".rst":
-        found = re.findall(r"(?m)^ *\.\. code-block:: (?:console|shell)\n\n((?: {3}.*\n|\n)+)", text)
-        blocks = [textwrap.dedent(block) for block in found]
+        found = re.findall(r"(?m)^ *\.\. code-block:: (?:%s)\n\n((?: {3}.*\n|\n)+)" % language, text)
     else:
-        blocks = re.findall(r"(?ms)^```(?:console|shell)\n(.*?)^```$", text)
-    for block in blocks:
+        found = re.findall(r"(?ms)^```(?:%s)\n(.*?)^```$" % language, text)
+    return [textwrap.dedent(block) for block in found]
+
+
+def commands_on(path: pathlib.Path) -> Iterator[str]:
+    """Each command of a page's blocks of such; continued lines are joined, comments are left out."""
+    for block in blocks_on(path, "console|shell"):
         lines = block.replace("\\\n", " ").splitlines()
         prompted = [line[2:] for line in lines if line.startswith("$ ")]
         for line in prompted or lines:

@@ -16,6 +16,7 @@ from typing import Any, Dict, Iterator, List, Set, Tuple
 import pytest
 import yaml
 from support.collection_files import ROLES, ROOT, name_of, role_folders
+from support.shown_output import blocks_on, pages
 
 PREFIX = "backstop.postgres."
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
@@ -44,9 +45,8 @@ def used(found: Any) -> Iterator[Tuple[str, str]]:
 def inclusions() -> List[Tuple[pathlib.Path, str, str]]:
     files = [*PLAYBOOKS, *ROOT.glob("roles/*/tasks/**/*.yml"), *ROOT.glob("molecule/*/*.yml")]
     lists = [(path, load(path)) for path in sorted(files)]
-    for path in [*ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md"), ROOT / "README.md"]:
-        blocks = re.findall(r"(?ms)^```ya?ml\n(.*?)^```", path.read_text("utf-8"))
-        lists += [(path, yaml.safe_load(block)) for block in blocks]
+    for path in pages():
+        lists += [(path, yaml.safe_load(block)) for block in blocks_on(path, "ya?ml")]
     return [(path, *one) for path, found in lists if isinstance(found, list) for one in used(found)]
 
 

@@ -182,6 +182,10 @@ def test_the_page_of_the_command_lists_all_there_is() -> None:
 def test_the_page_of_the_gates_lists_all_of_them() -> None:
     gates = gate_names()
     assert first_cells("reference_gates") - {"gate"} == gates
+    numbers = [
+        number for path in PAGES for number in re.findall(r"(\d+) (?:gates|conditions)", path.read_text("utf-8"))
+    ]
+    assert numbers and set(numbers) == {str(len(gates))}
 
 
 def test_the_pages_are_in_the_table_of_contents() -> None:
