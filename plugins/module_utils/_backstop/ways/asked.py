@@ -11,7 +11,6 @@ import functools
 from typing import Any, Dict, List, Optional, Sequence
 
 from ..base.remedies import Given, Setting
-from ..loss.acceptance import LossPolicy
 from ..prisma.history import read_folder
 from .baseline import ReadFolder
 from .choose import DOWN_SQL
@@ -71,14 +70,9 @@ class Asked:
         return Consent.of({**vars(self), "accept_restore": self.method != DOWN_SQL})
 
     @property
-    def policy_of_table(self) -> LossPolicy:
-        return LossPolicy(self.accept_lost_rows, unreadable=self.accept_unreadable)
-
-    @property
     def table_request(self) -> TableRestoreRequest:
-        return TableRestoreRequest(
-            str(self.table), self.mode, self.where, self.keys, self.policy_of_table, self.accept_cascade
-        )
+        consent = self.consent
+        return TableRestoreRequest(str(self.table), self.mode, self.where, self.keys, consent.policy, consent.cascade)
 
     def given(self, scenario: str) -> List[Given]:
         """The settings that differ from the defaults."""

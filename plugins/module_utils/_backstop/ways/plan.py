@@ -314,7 +314,7 @@ def loss_of_undo(site: Site, plan: Dict[str, Any], asked: Asked) -> Dict[str, An
         return {} if plan["table"] else {"losses": [], "report": []}
     undone = Operation.load(site.store, plan["undoes"])
     if plan["table"]:
-        found = plan_undo_of(site, undone, asked.policy_of_table, asked.accept_cascade)
+        found = plan_undo_of(site, undone, asked.consent.policy, asked.accept_cascade)
         return {key: found[key] for key in ("report", "total", "lost_rows", "effects", "differences")}
     backup_id = undone.result(SWAP).backup if plan["method"] == SWAPPED else undone.result(IN_PLACE_STEP).backup
     if not backup_id:

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from ..base.errors import Refused
-from ..loss.acceptance import LossPolicy
 from ..site import Run, Site
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
@@ -25,11 +24,14 @@ from .way import Applied, Consent, Outcome, Plan, Prepared, Programs, Ready, Way
 
 @dataclasses.dataclass(frozen=True)
 class Swap:
-    """A database built from a backup takes over; the former one is kept."""
+    """Another database takes over; the former one is kept."""
 
-    place: BackupPlace
+    #: the backup that it is built from, or the operation that retired it
+    source: Union[BackupPlace, Operation]
     #: tables whose differences come from a failed migration
     changes_in: Sequence[str] = ()
+    #: back up a retired database before, so that the undo can be undone
+    keep_retired: bool = True
 
     name = SWAP
     stops_application = True
@@ -50,15 +52,22 @@ class Swap:
         )
 
     def prepare(self, run: Run, consent: Consent) -> Prepared:
-        built = build_successor(run, self.place)
-        return Ready(built["changed"], revert(run, self.place, self._policy(consent), only_count=True))
+        if isinstance(self.source, Operation):
+            changed = self.keep_retired and back_up_retired(run, self.source)["changed"]
+        else:
+            changed = build_successor(run, self.source)["changed"]
+        return Ready(changed, self._take_over(run, consent, only_count=True))
 
     def apply(self, run: Run, consent: Consent) -> Applied:
-        build_successor(run, self.place)
-        return outcome_of_swap(run, revert(run, self.place, self._policy(consent)))
+        if isinstance(self.source, BackupPlace):
+            build_successor(run, self.source)
+        return outcome_of_swap(run, self._take_over(run, consent, only_count=False))
 
-    def _policy(self, consent: Consent) -> LossPolicy:
-        return dataclasses.replace(consent.policy, changes_in=self.changes_in)
+    def _take_over(self, run: Run, consent: Consent, only_count: bool) -> Dict[str, Any]:
+        policy = dataclasses.replace(consent.policy, changes_in=self.changes_in)
+        if isinstance(self.source, Operation):
+            return undo(run, self.source, policy, only_count=only_count)
+        return revert(run, self.source, policy, only_count=only_count)
 
     @staticmethod
     def settle(run: Run) -> Optional[Outcome]:
@@ -67,38 +76,7 @@ class Swap:
 
     @staticmethod
     def reverse(change: Change, programs: Programs) -> Union[Way, Refused]:
-        return SwapBack(change.operation, programs.keep_retired)
-
-
-@dataclasses.dataclass(frozen=True)
-class SwapBack:
-    """The database that another operation retired gets the live name again."""
-
-    undone: Operation
-    #: back it up before, so that the undo can be undone
-    keep_retired: bool = True
-
-    name = SWAP
-    stops_application = True
-
-    @staticmethod
-    def plan(site: Site, facts: Facts, release: str) -> Plan:
-        return Swap.plan(site, facts, release)
-
-    def prepare(self, run: Run, consent: Consent) -> Prepared:
-        kept = self.keep_retired and back_up_retired(run, self.undone)["changed"]
-        return Ready(kept, undo(run, self.undone, consent.policy, only_count=True))
-
-    def apply(self, run: Run, consent: Consent) -> Applied:
-        return outcome_of_swap(run, undo(run, self.undone, consent.policy))
-
-    @staticmethod
-    def settle(run: Run) -> Optional[Outcome]:
-        return Swap.settle(run)
-
-    @staticmethod
-    def reverse(change: Change, programs: Programs) -> Union[Way, Refused]:
-        return Swap.reverse(change, programs)
+        return Swap(change.operation, keep_retired=programs.keep_retired)
 
 
 def outcome_of_swap(run: Run, facts: Mapping[str, Any]) -> Outcome:
