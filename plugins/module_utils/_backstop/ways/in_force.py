@@ -5,9 +5,9 @@
 """Which changes are in force. The server decides, not the journal.
 
 A change of the database is in force while the live database descends from it: a swap, while the database that it
-retired exists; a restore in place, while the same database is live and no swap came after it; down-SQL, while the
-history is that of its backup. Restored tables have a rule of their own (table.py). A change of the release alone is
-seen on the hosts; here the newest one is known from the journals.
+retired exists; a restore in place, while the same database is live and no swap came after it; down-SQL, since its
+COMMIT gave the history of its backup back. Restored tables have a rule of their own (table.py). A change of the release
+alone is seen on the hosts; here the newest one is known from the journals.
 """
 
 from __future__ import annotations
