@@ -17,7 +17,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import leftovers
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.asked import Asked, plan_of
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.asked import Asked
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import plan_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way import Consent, Programs
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way_leftovers import Leftovers
 from support.databases import OWNER, REALISTIC, SQL
