@@ -242,6 +242,18 @@ def playbooks() -> None:
     pytest_with({"ssh": ensure_ssh}, *places, "-n", "2", "--dist", "loadfile")
 
 
+def reports() -> None:
+    """Pages of reports in a browser; alerts and dashboard of the metrics."""
+    programs = {"chromium": "chromium", "promtool": "prometheus"}
+    cost = "the pages of reports in a browser, the alerts and the dashboard"
+    try:
+        ensure_packages(programs, [], cost)
+    except LaneFailed as error:
+        # Ubuntu has Chromium only as a snap.
+        raise NotPossible("%s cannot be installed (%s); untested: %s" % (", ".join(programs), error, cost)) from error
+    pytest("tests/reports")
+
+
 def ordinary_user() -> None:
     """Run as a user without root: a copy of the checkout, a new home, no access to ours."""
     if not AS_ROOT:
@@ -525,6 +537,7 @@ LANES = [
     Lane("prisma", "tests with real Prisma", prisma),
     Lane("faults", "killed, full, locked, unreachable", faults),
     Lane("playbooks", "playbooks on a real site: bad input, failures, kills; every example", playbooks),
+    Lane("reports", "pages of reports in Chromium, alerts and dashboard with promtool", reports, "serial"),
     Lane("ordinary-user", "as root: unit and integration again, as an ordinary user", ordinary_user, "molecule"),
     Lane("ansible-lint", "profile production", ansible_lint, "serial"),
     Lane("sanity", "ansible-test sanity", sanity, "serial"),

@@ -31,13 +31,19 @@ def made_backup(
     server: str = "7300000000000000001",
     level: Optional[str] = "readable",
     operation: Optional[str] = None,
+    size: int = 0,
+    recovery: Optional[float] = None,
 ) -> BackupPlace:
-    """A committed backup of that time, verified to a level."""
+    """A committed backup of that time, verified to a level.
+
+    :param size: of its archive, at least
+    :param recovery: seconds of a drill, half an hour later
+    """
     store.prepare()
     backup_id = store.new_backup_id(database)
     place = BackupPlace(kind, backup_id, store.backup_path(kind, backup_id))
     pathlib.Path(place.path).mkdir(mode=0o700)
-    pathlib.Path(place.file("archive.dump")).write_bytes(b"archive of " + backup_id.encode())
+    pathlib.Path(place.file("archive.dump")).write_bytes((b"archive of " + backup_id.encode()).ljust(size, b"."))
     files = manifests.describe_files(place.path, ["archive.dump"])
     manifest = {
         "format": manifests.FORMAT,
@@ -55,4 +61,8 @@ def made_backup(
     write_json(place.file("manifest.json"), manifest)
     if level:
         manifests.record_verification(place, level, {"passed": True})
+    if recovery is not None:
+        drilled = timestamp(created + datetime.timedelta(minutes=30))
+        facts = {"passed": True, "at": drilled, "recovery_seconds": recovery, "role": "backup", "server": "15.0"}
+        manifests.record_verification(place, "restored", facts)
     return place

@@ -298,7 +298,7 @@ def _store_figures(report: StoreReport) -> List[Tuple[str, str, str]]:
     restore = figures.duration(drills[-1].recovery_seconds) if drills else "none"
     drilled = "drill of " + figures.moment(drills[-1].drilled).split(",")[0] if drills else "no drill yet"
     return [
-        ("Newest verified backup", age, "old, %s" % newest.level if newest else ""),
+        ("Newest verified", age, "old, %s" % newest.level if newest else ""),
         ("Last measured restore", restore, drilled),
         ("Verified", "%d of %d" % (verified, len(report.backups)), "backups"),
         ("On disk", figures.size(sum(report.sizes.values())), "%s free" % figures.size(report.free_bytes)),
