@@ -2,50 +2,44 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How long the work on the database takes beside the runbook's own commands, on a server of this machine.
-
-    PYTHONPATH=playbooks/collections:examples python benchmarks/database_work.py [--rows 1000000] [--runs 3]
-
-Needs the test environment (.test/venv). Prints a table in Markdown: the shortest of the runs, in seconds.
-"""
+"""The work on a database, beside the runbook's own commands."""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import os
 import pathlib
-import resource
+import shutil
 import subprocess
-import tempfile
 import threading
 import time
-from typing import Callable, Dict, List
+from typing import Callable, Dict, Iterator, List, Optional, Sequence
 
 import psycopg2
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import run_drill
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, digests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Run, Site
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace, Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
+    TableRestoreRequest,
+    restore_table,
+)
 from demo.postgres_server import Cluster
 
-DATABASE = "electricity_tokens"
-SCHEMA = """
-CREATE TABLE "User" (id text PRIMARY KEY, email text NOT NULL UNIQUE, name text);
-CREATE TABLE "TokenPurchase" (id text PRIMARY KEY, "userId" text NOT NULL REFERENCES "User"(id) ON DELETE CASCADE,
-  "totalTokens" float8 NOT NULL, "totalPayment" float8 NOT NULL, "purchaseDate" timestamp(3) NOT NULL, note text);
-CREATE INDEX ON "TokenPurchase" ("purchaseDate");
-CREATE TABLE "UserContribution" (id text PRIMARY KEY, "purchaseId" text NOT NULL UNIQUE
-  REFERENCES "TokenPurchase"(id) ON DELETE CASCADE, "contributionAmount" float8 NOT NULL);
-INSERT INTO "User" SELECT 'u' || g, g || '@example.org', 'User ' || g FROM generate_series(1, 1000) g;
-INSERT INTO "TokenPurchase" SELECT 'p' || g, 'u' || (1 + g % 1000), g * 0.1, g * 1.1,
-  timestamp '2025-01-01' + g * interval '1 minute', md5(g::text) FROM generate_series(1, {rows}) g;
-INSERT INTO "UserContribution" SELECT 'c' || g, 'p' || g, g * 0.3 FROM generate_series(1, {rows}, 2) g;
-ANALYZE;
-"""
+from benchmarks.measuring import Comparison
+
+DATABASE, TEST_DATABASE = "electricity_tokens", "electricity_tokens_test"
+#: What limits a figure, for the page.
+DUMP = "gzip of the client and the server's COPY; beside them the text of every row, which is hashed"
+RESTORE = "the server's COPY and index builds; then one pass over every row"
+#: A change of scattered rows: one in this many.
+ONE_IN = {"loss": 1000, "repair": 100}
 
 
 class Clients:
@@ -96,106 +90,257 @@ class Clients:
             connection.close()
 
 
-class Bench:
-    """The server and the measurements on it."""
+class Database:
+    """A database, its store, and both sides of each comparison."""
 
-    def __init__(self, folder: pathlib.Path, rows: int, runs: int) -> None:
-        self.folder, self.runs = folder, runs
-        self.cluster = Cluster.create(folder / "postgres")
-        self.cluster.start()
-        self.cluster.create_database(DATABASE)
-        self.cluster.sql(SCHEMA.format(rows=rows), DATABASE)
-        connection = Settings.from_url(self.cluster.url(DATABASE))
-        self.site = Site(
-            connection, connection.with_database("postgres"), Store(str(folder / "store")), str(self.cluster.bin_dir)
+    def __init__(self, cluster: Cluster, folder: pathlib.Path, statements: str, name: str) -> None:
+        self.cluster, self.folder, self.name = cluster, folder, name
+        folder.mkdir()
+        cluster.create_database(self.name)
+        cluster.sql(statements, self.name)
+        connection = Settings.from_url(cluster.url(self.name))
+        store = Store(str(folder / "store"))
+        self.site = Site(connection, connection.with_database("postgres"), store, str(cluster.bin_dir))
+        self.size = int(cluster.sql("SELECT pg_database_size('%s')" % self.name))
+        self._place: Optional[BackupPlace] = None
+
+    def remove(self) -> None:
+        self.drop_others()
+        self.cluster.sql("DROP DATABASE %s WITH (FORCE)" % self.name)
+        shutil.rmtree(self.folder)
+
+    def drop_others(self) -> None:
+        """Databases that a comparison left: retired, scratch and test databases."""
+        query = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname NOT IN ('postgres', '%s')"
+        for name in self.cluster.sql(query % self.name).split():
+            if name.startswith(("backstop_", self.name)):
+                self.cluster.sql('DROP DATABASE "%s" WITH (FORCE)' % name)
+
+    def program(self, name: str, *arguments: str, database: Optional[str] = None) -> None:
+        argv = [str(self.cluster.bin_dir / name), *arguments]
+        environment = {**os.environ, **self.cluster.environment(database or self.name)}
+        subprocess.run(argv, env=environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    @property
+    def dump(self) -> pathlib.Path:
+        return self.folder / "runbook.dump"
+
+    def runbook_dump(self) -> Dict[str, float]:
+        self.program("pg_dump", "--format=custom", "--file=%s" % self.dump, "-d", self.name)
+        return {"size": self.dump.stat().st_size}
+
+    def backup(self) -> Dict[str, float]:
+        made = make_backup(self.site, "pre-migration")
+        size = manifests.load(made).archive.size
+        shutil.rmtree(made.path)
+        return {"size": size}
+
+    @property
+    def place(self) -> BackupPlace:
+        """A backup that stays."""
+        if self._place is None:
+            self._place = make_backup(self.site, "pre-migration")
+            self.runbook_dump()
+        return self._place
+
+    def backups(self) -> Comparison:
+        return Comparison(
+            "backup",
+            "verified backup: dump, digest of every table, archive decoded, sha256, fsync",
+            "`pg_dump --format=custom`",
+            self.backup,
+            self.runbook_dump,
+            {"wall": 0.45, "cpu": 0.75, "size": 1.15},
+            DUMP,
         )
 
-    def program(self, name: str, *arguments: str, database: str = DATABASE) -> None:
-        argv = [str(self.cluster.bin_dir / name), *arguments]
-        environment = {**os.environ, **self.cluster.environment(database)}
-        subprocess.run(argv, env=environment, check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Restores
 
-    def best(self, work: Callable[[], object]) -> float:
-        times: List[float] = []
-        for _run in range(self.runs):
-            started = time.monotonic()
-            work()
-            times.append(time.monotonic() - started)
-        return min(times)
-
-    def runbook_dump(self) -> None:
-        self.program("pg_dump", "-Fc", "-f", str(self.folder / "runbook.dump"), "-d", DATABASE)
+    def new_test_database(self) -> None:
+        self.drop_others()
+        self.cluster.sql("CREATE DATABASE %s" % TEST_DATABASE)
 
     def runbook_restore(self) -> None:
-        self.cluster.sql("DROP DATABASE IF EXISTS electricity_tokens_test")
-        self.cluster.sql("CREATE DATABASE electricity_tokens_test")
-        self.program("pg_restore", "-d", "electricity_tokens_test", str(self.folder / "runbook.dump"))
+        self.program("pg_restore", "-d", TEST_DATABASE, str(self.dump), database=TEST_DATABASE)
 
-    def backup(self) -> BackupPlace:
-        return make_backup(self.site, "pre-migration")
-
-    def revert(self, place: BackupPlace, changed: int) -> Dict[str, float]:
-        self.cluster.sql(
-            "UPDATE \"TokenPurchase\" SET note = 'x' WHERE id IN (SELECT 'p' || generate_series(1, %d))" % changed,
-            DATABASE,
+    def drills(self) -> Comparison:
+        place = self.place
+        return Comparison(
+            "drill",
+            "drill: restore, ANALYZE, every table and definition compared",
+            "`pg_restore` into a test database",
+            lambda: run_drill(self.site, place) and None,
+            self.runbook_restore,
+            {"wall": 1.25},
+            RESTORE,
+            self.drop_others,
+            self.new_test_database,
+            self.drop_others,
         )
-        run = self.site.run(Operation.create(self.site.store, "rollback", {"database": DATABASE}))
-        started = time.monotonic()
-        build_successor(run, place)
-        built = time.monotonic()
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        facts = revert(run, place, LossPolicy(changed))
-        ended = time.monotonic()
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
-        assert facts["lost_rows"] == changed, facts
+
+    # A complete revert
+
+    def new_run(self) -> Run:
+        return self.site.run(Operation.create(self.site.store, "rollback", {"database": self.name}))
+
+    def reverted(self) -> float:
+        """Revert completely; the seconds for which new connections were blocked."""
+        run = self.new_run()
+        build_successor(run, self.place)
+        facts = revert(run, self.place, LossPolicy(0))
         run.operation.close("done")
-        return {
-            "build": built - started,
-            "swap": ended - built,
-            "closed": facts["seconds_closed"],
-            "megabytes": grown,
-        }
+        return float(facts["seconds_closed"])
+
+    def gap(self, work: Callable[[], object]) -> Dict[str, float]:
+        with Clients(self.cluster.url(self.name)) as clients:
+            work()
+        return {"gap": clients.longest_gap}
+
+    def restore_in_place(self) -> None:
+        self.program("pg_restore", "-d", self.name, "--clean", "--if-exists", str(self.dump))
+
+    def gaps(self) -> Comparison:
+        assert self.place
+        return Comparison(
+            "gap",
+            "complete revert: longest time without an answer for 20 clients that reconnect",
+            "`pg_restore --clean --if-exists` in place",
+            lambda: self.gap(self.reverted),
+            lambda: self.gap(self.restore_in_place),
+            {"gap": 0.02},
+            "the rename, for which no session may be connected",
+            self.drop_others,
+            self.drop_others,
+            self.drop_others,
+        )
+
+    def digest_pass(self, database: Optional[str] = None) -> None:
+        with self.site.connect(database) as session:
+            for table in catalog.tables(session):
+                digests.table_digest(session, table.source, table.columns)
+
+    def timed_pass(self) -> Dict[str, float]:
+        started = time.monotonic()
+        self.digest_pass()
+        return {"seconds": time.monotonic() - started}
+
+    def fences(self) -> Comparison:
+        assert self.place
+        return Comparison(
+            "fence",
+            "complete revert, nothing written since: time behind the fence",
+            "one digest pass over all tables",
+            lambda: {"seconds": self.reverted()},
+            self.timed_pass,
+            {"seconds": 1.2},
+            "one pass over every row of the live database",
+            self.drop_others,
+            self.drop_others,
+            self.drop_others,
+        )
+
+    def losses(self) -> Comparison:
+        """The count of a revert after one row in a thousand changed: each time, for the copy takes over."""
+        place, changed = self.place, "UPDATE \"TokenPurchase\" SET note = 'x' WHERE hashtext(id) %% %d = 0 OR id = 'p1'"
+
+        def lossy() -> Dict[str, float]:
+            run = self.new_run()
+            build_successor(run, place)
+            self.cluster.sql(changed % ONE_IN["loss"], self.name)
+            facts = revert(run, place, LossPolicy(1 << 40))
+            run.operation.close("done")
+            assert facts["lost_rows"]
+            return {"seconds": float(facts["seconds_closed"])}
+
+        return Comparison(
+            "loss",
+            "complete revert after one row in 1,000 changed, scattered: time behind the fence, losses counted and kept",
+            "one digest pass over all tables",
+            lossy,
+            self.timed_pass,
+            {"seconds": 2.0},
+            "one pass over every row, then one over the tables that differ",
+            self.drop_others,
+            self.drop_others,
+            self.drop_others,
+        )
+
+    # One table
+
+    def corrupt(self) -> None:
+        update = 'UPDATE "ReceiptData" SET "totalAmount" = -1 WHERE hashtext(id) %% %d = 0 OR id = \'r1\''
+        self.cluster.sql(update % ONE_IN["repair"], self.name)
+
+    def repair(self) -> None:
+        run = self.new_run()
+        found = restore_table(run, TableRestoreRequest("ReceiptData"), self.place.backup_id, again=True)
+        assert found["changed"], found
+        run.operation.close("done")
+
+    def repairs(self) -> Comparison:
+        assert self.place
+        rows = self.folder / "receipts.sql"
+        self.program("pg_dump", "-d", self.name, "--data-only", '--table="ReceiptData"', "--file=%s" % rows)
+
+        def reload() -> None:
+            quietly = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.name]
+            self.program("psql", *quietly, "-c", 'TRUNCATE TABLE "ReceiptData" CASCADE')
+            self.program("psql", *quietly, "-f", str(rows))
+
+        return Comparison(
+            "repair",
+            "one table restored after one row in 100 was corrupted; saved before and proved, readers are not blocked",
+            "`TRUNCATE` and `psql` with the table's rows",
+            self.repair,
+            reload,
+            {"wall": 0.5},
+            "the backup of what is replaced, and three passes over the table",
+            self.corrupt,
+            self.corrupt,
+        )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--runs", type=int, default=3)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="backstop-bench-") as folder:
-        os.chmod(folder, 0o755)
-        bench = Bench(pathlib.Path(folder), given.rows, given.runs)
-        try:
-            report(bench, given.rows)
-        finally:
-            bench.cluster.destroy()
+def each(work: Callable[[], object], count: int) -> Dict[str, float]:
+    """Seconds of some work for each of its tables."""
+    started = time.monotonic()
+    work()
+    return {"each": (time.monotonic() - started) / count}
 
 
-def report(bench: Bench, rows: int) -> None:
-    runbook_dump, runbook_restore = bench.best(bench.runbook_dump), bench.best(bench.runbook_restore)
-    backup = bench.best(bench.backup)
-    place = bench.backup()
-    drill = bench.best(lambda: run_drill(bench.site, place))
-    unchanged, changed = bench.revert(place, 0), bench.revert(place, 1000)
-    with Clients(bench.cluster.url(DATABASE)) as clients:
-        bench.revert(place, 0)
-    size = bench.cluster.sql("SELECT pg_size_pretty(pg_database_size('%s'))" % DATABASE).strip()
-    print("%d purchases, %s, PostgreSQL %d, best of %d runs\n" % (rows, size, bench.cluster.major, bench.runs))
-    print("| work | seconds |\n|---|---|")
-    for what, seconds in (
-        ("runbook: `pg_dump -Fc`, nothing verified", runbook_dump),
-        ("backup: dump, digests of every table, whole archive read back, sha256, fsync", backup),
-        ("runbook: `pg_restore` into a test database, nothing compared", runbook_restore),
-        ("drill: restore, ANALYZE, every table and definition compared", drill),
-        ("complete revert: new database built and compared, application running", unchanged["build"]),
-        ("complete revert: loss counted and swapped, nothing written since", unchanged["swap"]),
-        ("complete revert: loss counted, kept and swapped, 1000 rows changed since", changed["swap"]),
-        ("of which newcomers wait", changed["closed"]),
-        ("20 clients that connect again, nothing written since: longest time without an answer", clients.longest_gap),
-    ):
-        print("| %s | %.2f |" % (what, seconds))
-    print("\nMemory that the swap with 1000 rows changed took beyond the one before: %.1f MB" % changed["megabytes"])
+def tables(many: Database, few: Database, counts: Sequence[int]) -> List[Comparison]:
+    """Work on a database of many tables beside the same on one of few tables of the same size, for each table."""
+    assert many.place and few.place
+    kinds: Dict[str, Callable[[Database], object]] = {
+        "backup": Database.backup,
+        "drill": lambda database: run_drill(database.site, database.place),
+        "revert": Database.reverted,
+    }
+
+    def drop() -> None:
+        many.drop_others()
+        few.drop_others()
+
+    def beside(kind: str, work: Callable[[Database], object]) -> Comparison:
+        return Comparison(
+            "tables-" + kind,
+            "%s of %d tables, for each table" % (kind, counts[0]),
+            "the same of %d tables" % counts[1],
+            lambda: each(lambda: work(many), counts[0]),
+            lambda: each(lambda: work(few), counts[1]),
+            {"each": 1.2},
+            "the questions for each table",
+            drop,
+            drop,
+            drop,
+        )
+
+    return [beside(kind, work) for kind, work in kinds.items()]
 
 
-if __name__ == "__main__":
-    main()
+@contextlib.contextmanager
+def database(cluster: Cluster, folder: pathlib.Path, statements: str, name: str = DATABASE) -> Iterator[Database]:
+    made = Database(cluster, folder / name, statements, name)
+    try:
+        yield made
+    finally:
+        made.remove()

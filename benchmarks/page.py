@@ -1,0 +1,137 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The results as JSON, and the page and the plot that are made of them alone."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any, Dict, List
+from xml.sax.saxutils import escape
+
+JSON, MARKDOWN, PLOT = "performance.json", "performance.md", "performance.svg"
+#: What the ratio of each fact compares, and how its values are printed.
+FACTS = {
+    "wall": ("time", "%.2f s"),
+    "cpu": ("CPU time, with the server's", "%.2f s"),
+    "size": ("size", "%.0f MB"),
+    "gap": ("longest gap", "%.3f s"),
+    "seconds": ("time", "%.3f s"),
+    "each": ("time of each", "%.4f s"),
+    "call": ("time of a call", "%.3f s"),
+}
+MEGABYTE = 1_000_000
+#: The peak memory that no process of ours may exceed.
+MOST_MEMORY = 80 * MEGABYTE
+Results = List[Dict[str, Any]]
+
+
+def load(folder: pathlib.Path) -> Results:
+    path = folder / JSON
+    return json.loads(path.read_text("utf-8"))["results"] if path.is_file() else []
+
+
+def merged(old: Results, new: Results) -> Results:
+    """Old results, with the new ones in the place of those of the same comparison, data and server."""
+
+    def key(result: Dict[str, Any]) -> Any:
+        return result["name"], result["data"], result["server"]
+
+    replaced = {key(result) for result in new}
+    return sorted([result for result in old if key(result) not in replaced] + new, key=key)
+
+
+def write(folder: pathlib.Path, results: Results) -> None:
+    (folder / JSON).write_text(json.dumps({"format": 1, "results": results}, indent=1) + "\n", "utf-8")
+    (folder / MARKDOWN).write_text(markdown(results), "utf-8")
+    (folder / PLOT).write_text(plot(results), "utf-8")
+
+
+def shown(fact: str, value: float) -> str:
+    return FACTS[fact][1] % (value / MEGABYTE if fact == "size" else value)
+
+
+def markdown(results: Results) -> str:
+    """The page."""
+    parts = [HEAD % (PLOT, JSON)]
+    parts += ["| what | beside | data | fact | ours | beside it | ratio | goal |", "|---|---|---|---|---|---|---|---|"]
+    for one in results:
+        for fact, goal in one["goals"].items():
+            ours, theirs = (shown(fact, one[side][fact]) for side in ("ours", "theirs"))
+            ratio = one["ratios"][fact]
+            said = "too short to measure" if ratio is None else "%.2f" % ratio
+            met = "" if ratio is None or ratio <= goal else " (missed)"
+            cells = (one["what"], one["against"], one["data"], FACTS[fact][0], ours, theirs, said, "%g%s" % (goal, met))
+            parts.append("| %s |" % " | ".join(cells))
+    parts += ["", "## CPU time and memory", "", "Medians. CPU time includes the server's.", ""]
+    parts += ["| what | data | server | wall | CPU | beside it | CPU beside it | memory | limited by | load |"]
+    parts += ["|---|---|---|---|---|---|---|---|---|---|"]
+    for one in results:
+        peak = max(run["peak"] for run in one["runs"]["ours"])
+        memory = "%.0f MB%s" % (peak / MEGABYTE, " (more than %d)" % (80) if peak > MOST_MEMORY else "")
+        seconds = [shown("wall", one[side][fact]) for side in ("ours", "theirs") for fact in ("wall", "cpu")]
+        load = "%s, %d cores" % (" to ".join("%.1f" % part for part in one["load"]), one["cores"])
+        parts.append(
+            "| %s |" % " | ".join([one["what"], one["data"], one["server"], *seconds, memory, one["limit"], load])
+        )
+    return "\n".join(parts) + "\n"
+
+
+HEAD = """\
+# Performance
+
+Everything here is made by `benchmarks/run` and written by it, with public tools and data that it makes itself. Each
+figure is the median of several runs, ours and the other's in turn, after one of each that does not count. A ratio
+below 1 means that ours is faster, smaller or shorter. The load of the machine before and after is in the last column:
+figures of a machine that did other work at the same time (a load above its number of cores) are no measurements of
+speed, only their ratios say something.
+
+![Ratios beside their goals](%s)
+
+All runs are in [%s](performance.json).
+"""
+LEFT, WIDTH, BAR, STEP, TOP = 520, 380, 12, 20, 40
+#: The plot ends here; a larger ratio is written at its bar.
+MOST = 2.5
+
+
+def plot(results: Results) -> str:
+    """A bar for each ratio, with a mark at its goal and a line at 1."""
+    rows = [
+        ("%s, %s: %s" % (one["name"], one["data"], FACTS[fact][0]), one["ratios"][fact], goal)
+        for one in results
+        for fact, goal in one["goals"].items()
+        if one["ratios"][fact] is not None
+    ]
+    height = TOP + STEP * len(rows) + 10
+    lines = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">'
+        % (LEFT + WIDTH + 60, height),
+        '<rect width="100%" height="100%" fill="#fff"/>',
+        text(LEFT, 16, "ratio to the other (bar), goal (mark), equal (line at 1)", "start"),
+    ]
+    for number, (label, ratio, goal) in enumerate(rows):
+        y = TOP + STEP * number
+        colour = "#2a7f4f" if ratio <= goal else "#b5541c"
+        lines += [
+            text(LEFT - 8, y + 10, label, "end"),
+            box(LEFT, y, scaled(ratio), BAR, colour),
+            box(LEFT + scaled(goal) - 1, y - 3, 2, BAR + 6, "#222"),
+            text(LEFT + scaled(max(ratio, goal)) + 6, y + 10, "%.2f" % ratio, "start"),
+        ]
+    lines += [box(LEFT + scaled(1), TOP - 8, 1, height - TOP, "#888"), "</svg>"]
+    return "\n".join(lines) + "\n"
+
+
+def scaled(ratio: float) -> float:
+    return round(WIDTH * min(ratio, MOST) / MOST, 1)
+
+
+def box(x: float, y: float, width: float, height: float, colour: str) -> str:
+    return '<rect x="%s" y="%s" width="%s" height="%s" fill="%s"/>' % (x, y, width, height, colour)
+
+
+def text(x: float, y: float, content: str, anchor: str) -> str:
+    return '<text x="%s" y="%s" text-anchor="%s">%s</text>' % (x, y, anchor, escape(content))
