@@ -237,9 +237,9 @@ def faults() -> None:
 
 
 def playbooks() -> None:
-    """Each of the two workers has its own site; one of them runs the long files."""
-    places = ["tests/faults/playbooks", "tests/integration/playbooks"]
-    pytest_with({"ssh": ensure_ssh}, *places, "-n", "2", "--dist", "loadfile")
+    """Each of the two workers has its own site, and begins with half of the tests; who is done takes over others."""
+    places = ["tests/integration/playbooks", "tests/faults/playbooks"]
+    pytest_with({"ssh": ensure_ssh}, *places, "-n", "2", "--dist", "worksteal")
 
 
 def reports() -> None:
