@@ -35,12 +35,17 @@ COLLECTIONS = WORK / "tree"
 TREE = COLLECTIONS / "ansible_collections" / "backstop" / "postgres"
 IN_CI = os.environ.get("CI") == "true"
 AS_ROOT = os.geteuid() == 0
-#: Tests of effects on databases, stores and releases: these are the same for every user.
+#: Tests of effects on databases, stores and releases, and of what is computed: these are the same for every user.
 SAME_FOR_EVERYBODY = [
     *("tests/integration/%s/*" % folder for folder in ("work", "postgres", "runbook", "store", "windows")),
     "tests/integration/command_line/test_[co]*.py",
     "tests/integration/application/test_releases.py",
     "tests/integration/application/test_service_commands.py",
+    # Without servers: texts, rules and properties of data.
+    *("tests/unit/%s/*" % folder for folder in ("prisma", "roles", "windows")),
+    "tests/unit/application/test_smoke_steps.py",
+    "tests/unit/command_line/test_schedule.py",
+    "tests/unit/store/test_retention*.py",
 ]
 #: How galaxy-importer's lines about problems begin.
 BAD_NEWS = ("WARNING", "ERROR", "CRITICAL")
@@ -172,7 +177,15 @@ def quality() -> None:
 
 
 def unit() -> None:
-    pytest("tests/unit", "--ignore=tests/unit/quality", "-m", "not prisma", "-n", "2")
+    pytest("tests/unit", "--ignore=tests/unit/quality", *left_to_ordinary_user(), "-m", "not prisma", "-n", "2")
+
+
+def left_to_ordinary_user() -> list[str]:
+    """Options of pytest that leave tests to the lane ordinary-user, which runs them all, if this run has it."""
+    if not (AS_ROOT and "ordinary-user" in CHOSEN):
+        return []
+    print("left to the lane ordinary-user: " + ", ".join(SAME_FOR_EVERYBODY), flush=True)
+    return ["--ignore-glob=" + path for path in SAME_FOR_EVERYBODY]
 
 
 def ensure_offsite() -> None:
@@ -212,11 +225,7 @@ def integration() -> None:
         del marks["ssh"]
         chosen += " and not ssh"
         print("left to a user with a shell, not %s: logging in over ssh" % shell, flush=True)
-    left_out = []
-    if AS_ROOT and "ordinary-user" in CHOSEN:
-        left_out = ["--ignore-glob=" + path for path in SAME_FOR_EVERYBODY]
-        print("left to the lane ordinary-user: " + ", ".join(SAME_FOR_EVERYBODY), flush=True)
-    pytest_with(marks, "tests/integration", *left_out, "-n", "2", "--dist", "loadfile", chosen=chosen)
+    pytest_with(marks, "tests/integration", *left_to_ordinary_user(), "-n", "2", "--dist", "loadfile", chosen=chosen)
 
 
 def serial() -> None:
