@@ -23,6 +23,10 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 Work = Callable[[], Optional[Mapping[str, float]]]
 
 
+def nothing() -> None:
+    """What a comparison does before and after its runs, unless it says otherwise."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Comparison:
     """What we do beside what the runbook, or a plain tool, does for the same purpose."""
@@ -37,10 +41,10 @@ class Comparison:
     #: what limits ours
     limit: str = ""
     #: run before each, not timed
-    before_ours: Callable[[], object] = lambda: None
-    before_theirs: Callable[[], object] = lambda: None
+    before_ours: Callable[[], object] = nothing
+    before_theirs: Callable[[], object] = nothing
     #: run after both of the last run
-    afterwards: Callable[[], object] = lambda: None
+    afterwards: Callable[[], object] = nothing
 
 
 def cost_of(work: Work, cluster: Optional[Cluster] = None) -> Dict[str, float]:
@@ -80,7 +84,9 @@ def server_seconds(cluster: Optional[Cluster]) -> float:
     postmaster = (cluster.data / "postmaster.pid").read_text("utf-8").split("\n", 1)[0]
     total = sum(_times(postmaster))
     for task in pathlib.Path("/proc", postmaster, "task").iterdir():
-        for child in (task / "children").read_text("utf-8").split():
+        # Some kernels have no such list: then the sessions that are left out are those that have not ended.
+        children = task / "children"
+        for child in children.read_text("utf-8").split() if children.exists() else []:
             with contextlib.suppress(OSError):
                 total += sum(_times(child))
     return total / _TICKS
