@@ -135,6 +135,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.change import change_database
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import (
+    Limits,
     read_state,
     refuse_problems,
 )
@@ -150,20 +151,20 @@ def act(request: Request) -> Dict[str, Any]:
             state = read_state(session, prisma, request.connection.schema)
         refuse_problems(state, request.params["expected"])
         return {"changed": bool(state.pending), "applied": state.pending, "seconds": 0.0, "lock_retries": 0}
-    how = dict(
-        lock_retries=request.params["lock_retries"],
+    limits = Limits(
         expected=request.params["expected"],
         lock_timeout_ms=int(request.params["lock_timeout"] * 1000),
         statement_timeout_ms=_milliseconds(request.params["statement_timeout"]),
         timeout=request.params["timeout"],
+        lock_retries=request.params["lock_retries"],
     )
     tables = request.params["tables"]
     if site.operation is None:
-        done = apply_patiently(site, prisma, **how)
+        done = apply_patiently(site, prisma, limits)
         with site.connect() as session:
             check_tables(session, tables, request.connection.schema)
         return done
-    return change_database(request.run, prisma, wait_seconds=request.params["fence_wait"], tables=tables, **how)
+    return change_database(request.run, prisma, limits, wait_seconds=request.params["fence_wait"], tables=tables)
 
 
 def _milliseconds(seconds: Any) -> Any:

@@ -217,6 +217,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
     table_checks_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import Limits
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.proofs import prove
 
 
@@ -231,12 +232,10 @@ def act(request: Request) -> Dict[str, Any]:
     return prove(
         request.run,
         request.prisma,
+        Limits(params["expected"], int(params["lock_timeout"] * 1000), timeout=params["timeout"]),
         tables=params["tables"],
         down=down,
         keep=params["keep_scratch"],
-        expected=params["expected"],
-        lock_timeout_ms=int(params["lock_timeout"] * 1000),
-        timeout=params["timeout"],
     )
 
 

@@ -173,6 +173,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.applic
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.environment_file import RULES
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.old_release import (
+    OldRelease,
     try_old_release,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
@@ -193,19 +194,22 @@ def act(request: Request) -> Dict[str, Any]:
         report = smoke.run("http://127.0.0.1:%d" % port, steps, timeout=params["timeout"], headers=headers)
         return report.require_passed()
 
+    release = OldRelease(
+        params["release"],
+        Project(params["project"] or params["release"], params["schema_path"], params["config_path"]),
+        params["command"],
+        environment_files=[params["environment_file"]] if params["environment_file"] else [],
+        environment_rules=params["environment_rules"],
+        health_path=params["health_path"],
+    )
     with journaled_step(request.run, OLD_RELEASE) as facts:
         found = try_old_release(
             request.run,
             params["database"],
-            params["release"],
+            release,
             test,
-            command=params["command"],
-            project=Project(params["project"] or params["release"], params["schema_path"], params["config_path"]),
-            environment_files=[params["environment_file"]] if params["environment_file"] else [],
-            environment_rules=params["environment_rules"],
             port_variable=params["port_variable"],
             node_bin_dir=params["node_bin_dir"],
-            health_path=params["health_path"],
             expect=params["health_expect"],
             health_timeout=params["health_timeout"],
         )

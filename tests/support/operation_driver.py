@@ -23,7 +23,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.r
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.change import change_database
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import read_state
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import Limits, read_state
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.evaluation import evaluate
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.inputs import GateInputs
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.leftovers import (
@@ -113,21 +113,14 @@ class Driver:
         operation.write("gates", "done")
         if not operation.done("rehearsal"):
             self._back_up(operation)
-        prove(self.site, self.prisma, down=self.down, expected=self.expected, lock_timeout_ms=LOCK_TIMEOUT_MS)
+        prove(self.site, self.prisma, Limits(self.expected, LOCK_TIMEOUT_MS), down=self.down)
 
     def _back_up(self, operation: Operation) -> None:
         with journaled_step(self.site, "backup") as facts:
             facts["backup"] = make_backup(self.site, "pre-migration").backup_id
 
     def _change(self) -> None:
-        change_database(
-            self.site,
-            self.prisma,
-            wait_seconds=5,
-            lock_retries=0,
-            expected=self.expected,
-            lock_timeout_ms=LOCK_TIMEOUT_MS,
-        )
+        change_database(self.site, self.prisma, Limits(self.expected, LOCK_TIMEOUT_MS), wait_seconds=5)
 
     def _clean(self, operation: Operation) -> Dict[str, Any]:
         place = self.site.store.find_backup((operation.facts("backup") or {})["backup"])

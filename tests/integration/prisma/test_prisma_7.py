@@ -12,6 +12,7 @@ import threading
 from urllib.parse import quote
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import Limits
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import rehearse
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import sessions
@@ -134,7 +135,7 @@ def test_rehearsed_on_a_scratch_database(make, database, cluster, tmp_path):
         connection = Settings.from_url(database.url)
         store = Store(str(tmp_path / "store"))
         site = Site(connection, connection, store, str(cluster.bin_dir), None)
-        found = rehearse(site, scratch, project.prisma(), expected=[INIT, SECOND], lock_timeout_ms=5000)
+        found = rehearse(site, scratch, project.prisma(), Limits([INIT, SECOND], 5000))
     finally:
         cluster.sql('DROP DATABASE "%s" WITH (FORCE)' % scratch)
     assert [one["name"] for one in found["migrations"]] == [INIT, SECOND]

@@ -16,6 +16,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
     CannotBeClosed,
     closed_copy,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import Limits
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import rehearse_closed
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Deployed
@@ -87,7 +88,7 @@ def rehearsed(site, scratch, tmp_path, sql, place=None):
         return Deployed([MIGRATION], 0.1, "")
 
     prisma = SimpleNamespace(project=SimpleNamespace(migrations=lambda: str(migrations)), migrate_deploy=migrate)
-    return rehearse_closed(site, scratch, prisma, place, expected=[MIGRATION], lock_timeout_ms=5000)
+    return rehearse_closed(site, scratch, prisma, place, Limits([MIGRATION], 5000))
 
 
 def test_a_foreign_table_gets_no_row_from_a_rehearsal(live, elsewhere, tmp_path):

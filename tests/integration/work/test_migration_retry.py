@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import Limits
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.retry import apply_patiently
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.failures import PrismaError
@@ -37,14 +38,8 @@ def deploy(plain, tmp_path):
 
     def run(sql, lock_retries, site=site):
         project = PrismaProject.create(tmp_path / "release", {INIT: MADE, NEXT: sql})
-        return apply_patiently(
-            site,
-            project.prisma(),
-            lock_retries=lock_retries,
-            expected=[NEXT],
-            lock_timeout_ms=LOCK_TIMEOUT_MS,
-            required_steps=(),
-        )
+        limits = Limits([NEXT], LOCK_TIMEOUT_MS, lock_retries=lock_retries)
+        return apply_patiently(site, project.prisma(), limits, required_steps=())
 
     return run
 

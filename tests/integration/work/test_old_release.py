@@ -18,6 +18,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import closed_program
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.old_release import (
+    OldRelease,
     pointed_to_copy,
     try_old_release,
 )
@@ -101,10 +102,8 @@ def tried(plain, tmp_path):
         plain.execute("TRUNCATE tried", copy)
         command = release(folder, plain, way, socket)
         # The demo's psql comes first, and every user who runs the tests must find it.
-        facts = try_old_release(
-            site, copy, str(folder), post, command=command, project=Project(str(folder)),
-            node_bin_dir=str(plain.cluster.bin_dir), health_timeout=20,
-        )  # fmt: skip
+        old = OldRelease(str(folder), Project(str(folder)), command)
+        facts = try_old_release(site, copy, old, post, node_bin_dir=str(plain.cluster.bin_dir), health_timeout=20)
         rows = [plain.value("SELECT count(*) FROM tried", name) for name in (copy, plain.name)]
         return SimpleNamespace(facts=facts, copy=rows[0], live=rows[1])
 

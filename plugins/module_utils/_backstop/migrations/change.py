@@ -18,7 +18,7 @@ from ..prisma import history
 from ..prisma.cli import Prisma
 from ..site import Run, exclusive, journaled_step
 from ..store.steps import BACKUP, CHECK, FENCE, MIGRATE
-from .deploy import applied_since, read_state
+from .deploy import Limits, applied_since, read_state
 from .fence import fence, require_proofs
 from .rehearse import check_against_rehearsal
 from .retry import apply_patiently
@@ -26,18 +26,12 @@ from .table_checks import check_tables
 
 
 def change_database(
-    run: Run,
-    prisma: Prisma,
-    *,
-    wait_seconds: float,
-    tables: Sequence[Mapping[str, Any]] = (),
-    **migrate: Any,
+    run: Run, prisma: Prisma, limits: Limits, *, wait_seconds: float, tables: Sequence[Mapping[str, Any]] = ()
 ) -> Dict[str, Any]:
     """Migrate a deploy's database, or continue an interrupted run of this operation.
 
     :param wait_seconds: how long the fence waits for active sessions
     :param tables: expectations of tables afterwards; see check_tables()
-    :param migrate: arguments of :func:`.retry.apply_patiently`
     :returns: the journal's facts of fence, backup and migration, from whichever run; ``checks``
     """
     operation = run.operation
@@ -46,7 +40,7 @@ def change_database(
     migrated: Dict[str, Any] = {"lock_retries": 0}
     if pending:
         _fence(run, wait_seconds)
-        migrated = apply_patiently(run, prisma, **migrate)
+        migrated = apply_patiently(run, prisma, limits)
     elif operation.done(MIGRATE) is None:
         _note_applied(run)
     if operation.done(CHECK) is None:

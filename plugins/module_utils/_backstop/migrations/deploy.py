@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -23,6 +24,20 @@ from ..prisma.sessions import end_backends, lock_holders
 from ..site import Site, journaled_step
 from ..store.layout import BackupPlace
 from ..store.steps import BEFORE_MIGRATING, MIGRATE
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What ``prisma migrate deploy`` may apply, and how long it may take."""
+
+    #: the only migrations that may be pending
+    expected: Sequence[str]
+    lock_timeout_ms: int
+    statement_timeout_ms: Optional[int] = None
+    #: seconds for all
+    timeout: Optional[float] = None
+    #: how often a migration that only waited too long for a lock is tried again
+    lock_retries: int = 0
 
 
 def read_state(session: Session, prisma: Prisma, schema: str) -> history.MigrationState:
@@ -55,18 +70,10 @@ def prisma_session_name(site: Site) -> str:
 
 
 def apply_migrations(
-    site: Site,
-    prisma: Prisma,
-    *,
-    expected: Sequence[str],
-    lock_timeout_ms: int,
-    statement_timeout_ms: Optional[int] = None,
-    timeout: Optional[float] = None,
-    required_steps: Sequence[str] = BEFORE_MIGRATING,
+    site: Site, prisma: Prisma, limits: Limits, required_steps: Sequence[str] = BEFORE_MIGRATING
 ) -> Dict[str, Any]:
     """Run ``prisma migrate deploy`` on the live database and verify the history afterwards.
 
-    :param expected: the only migrations that may be pending
     :param required_steps: steps that the operation's journal must have before anything is migrated
     """
     with site.connect() as session:
@@ -78,7 +85,7 @@ def apply_migrations(
     with signals_deferred(), journaled_step(site, MIGRATE) as facts, site.connect() as session:
         wind_up_predecessor(site, session)
         state = read_state(session, prisma, site.connection.schema)
-        refuse_problems(state, expected)
+        refuse_problems(state, limits.expected)
         before = {table.full_name: table.filenode for table in catalog.tables(session)}
         site.progress.phase("migrating", migrations=state.pending)
         reach("migrate.before")
@@ -86,9 +93,9 @@ def apply_migrations(
             deployed = prisma.migrate_deploy(
                 site.connection.url(),
                 cursor=session.cursor(),
-                lock_timeout_ms=lock_timeout_ms,
-                statement_timeout_ms=statement_timeout_ms,
-                timeout=timeout,
+                lock_timeout_ms=limits.lock_timeout_ms,
+                statement_timeout_ms=limits.statement_timeout_ms,
+                timeout=limits.timeout,
                 application_name=prisma_session_name(site),
                 keep_open=site.keep_open,
             )

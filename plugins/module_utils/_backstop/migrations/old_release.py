@@ -40,38 +40,40 @@ _WAY = (
 )  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class OldRelease:
+    """A release, and how it is started."""
+
+    #: its directory, whose ``.env`` files are read too
+    path: str
+    #: its Prisma project, whose schema and configuration name the variables
+    project: Project
+    command: Sequence[str]
+    #: further settings for it, and how those and its ``.env`` are read
+    environment_files: Sequence[str] = ()
+    environment_rules: str = "dotenv"
+    health_path: str = ""
+
+
 def try_old_release(
-    site: Site,
-    scratch: str,
-    release: str,
-    callback: Callable[[int], Dict[str, Any]],
-    *,
-    command: Sequence[str],
-    project: Project,
-    environment_files: Iterable[str] = (),
-    environment_rules: str = "dotenv",
-    health_path: str = "",
-    **keywords: Any,
+    site: Site, scratch: str, release: OldRelease, callback: Callable[[int], Dict[str, Any]], **keywords: Any
 ) -> Dict[str, Any]:
     """Start the release on a scratch copy and test it.
 
-    :param release: its directory, whose ``.env`` files are read too
     :param callback: tests the release on that port; raises if it does not work
-    :param project: its Prisma project, whose schema and configuration name the variables
-    :param environment_files: further settings for it
-    :param environment_rules: how those and its ``.env`` are read
     :param keywords: arguments of :func:`..application.trial.run`
     :returns: ``tried``, ``works``, and ``reason`` if it does not work or was not tried; this is not an error
     """
     live = site.connection
     # Its process manager may load ``.env``; a release that loads it itself does not override variables that are set.
     given: Dict[str, str] = {}
-    for file in (os.path.join(release, ".env"), *environment_files):
-        given.update(environment_file.read(file, environment_rules))
+    for file in (os.path.join(release.path, ".env"), *release.environment_files):
+        given.update(environment_file.read(file, release.environment_rules))
     # The release inherits this process's environment anyway; only its database URLs matter here.
     inherited = {name: value for name, value in os.environ.items() if _URL.match(value)}
-    found = {**inherited, **_own_settings({release, project.path}), **given}
-    copy = _login(site.connection.with_database(scratch), live.database, map(found.get, _names(project)))
+    found = {**inherited, **_own_settings({release.path, release.project.path}), **given}
+    names = _names(release.project)
+    copy = _login(site.connection.with_database(scratch), live.database, map(found.get, names))
     port = trial.free_port(other_than=live.port)
     asked_elsewhere: List[str] = []
 
@@ -83,14 +85,14 @@ def try_old_release(
         with closed_copy(site, scratch):
             try:
                 outcome: Outcome[Dict[str, Any]] = trial.run(
-                    command,
+                    release.command,
                     lambda: callback(port),
-                    cwd=release,
+                    cwd=release.path,
                     port=port,
-                    environment={**given, **pointed_to_copy(found, _names(project), live, copy)},
+                    environment={**given, **pointed_to_copy(found, names, live, copy)},
                     database_port=live.port,
                     serve_database=serve,
-                    health_url="http://127.0.0.1:%d%s" % (port, health_path) if health_path else "",
+                    health_url="http://127.0.0.1:%d%s" % (port, release.health_path) if release.health_path else "",
                     **keywords,
                 )
             except Refused:

@@ -11,6 +11,7 @@ catalog, with which the live one is compared after the real migration.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
@@ -20,6 +21,7 @@ from ..base.durable_files import read_json, write_json
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.sql_names import is_scratch, typed_name
+from ..base.tables import Digest, Table
 from ..loss.migration_changes import note_objects, note_rehearsed
 from ..postgres import catalog, definitions, digests, dumped_definitions, server
 from ..postgres.connection import Session
@@ -37,7 +39,7 @@ from ..store.layout import BackupPlace
 from ..store.operation import Operation
 from ..store.steps import BACKUP, GATES
 from .closed_copy import CannotBeClosed, closed_copy, refuse_openings
-from .deploy import refuse_problems
+from .deploy import Limits, refuse_problems
 from .destruction import Watch
 from .foresight import locks_told, noted_foresight
 
@@ -46,19 +48,11 @@ EXPECTED_DEFINITIONS = "rehearsed-definitions.json"
 
 
 def rehearse(
-    site: Site,
-    scratch: str,
-    prisma: Prisma,
-    *,
-    expected: Sequence[str],
-    lock_timeout_ms: int,
-    timeout: Optional[float] = None,
-    in_closed_server: bool = False,
+    site: Site, scratch: str, prisma: Prisma, limits: Limits, *, in_closed_server: bool = False
 ) -> Dict[str, Any]:
     """Run the pending migrations on a scratch database that a drill left.
 
     :param in_closed_server: the scratch database's server can reach nothing
-
     :raises BackstopError: the migration fails there; the live database was not touched
     """
     if not is_scratch(scratch):
@@ -66,33 +60,33 @@ def rehearse(
     files = history.read_folder(prisma.project.migrations())
     with site.connect(scratch) as session:
         state = history.compare(files, history.read_rows(session.cursor(), site.connection.schema))
-        refuse_problems(state, expected)
+        refuse_problems(state, limits.expected)
         pending = [file for file in files if file.name in state.pending]
         _refuse_cluster_statements(pending)
         if not in_closed_server:
             refuse_openings((file.name, file.sql) for file in pending)
         roles, foresight = noted_foresight(site.operation, pending)
-        before = _facts(session)
+        before = _Contents.of(session)
         watch = Watch(session, foresight.gone if foresight else None, site.connection.schema)
         rights = {role: rights_of(session, role) for role in roles}
         untouched, objects = _entries(site, session), definitions.definitions(session)
         site.progress.phase("rehearsing", database=scratch, migrations=state.pending)
-        watched = {t.oid: t.full_name for t in before["tables"]}
+        watched = {table.oid: name for name, table in before.tables.items()}
         closed = contextlib.nullcontext() if in_closed_server else closed_copy(site, scratch)
         with closed, _LockWatcher(site, scratch, watched) as watcher:
-            deployed = _deploy(site, prisma, session, scratch, lock_timeout_ms, timeout)
+            deployed = _deploy(site, prisma, session, scratch, limits)
         reach("rehearsal.migrated")
-        after = _facts(session)
+        after = _Contents.of(session)
         rows = history.read_rows(session.cursor(), site.connection.schema) or []
-        destroys = watch.destroyed(before["digests"], after["digests"])
+        destroys = watch.destroyed(before.digests, after.digests)
         _require_rights(site, session, rights)
         if site.operation is not None:
             note_objects(site.operation, objects, definitions.definitions(session))
     changes = _changes(before, after, "%s.%s" % (site.connection.schema, history.TABLE))
     if site.operation is not None:
         names = changes["added_tables"] + changes["changed_rows"] + changes["changed_columns"]
-        written = [table for table in after["tables"] if table.full_name in names]
-        note_rehearsed(site.operation, written, after["digests"], changes["dropped_tables"])
+        written = [table for name, table in after.tables.items() if name in names]
+        note_rehearsed(site.operation, written, after.digests, changes["dropped_tables"])
         write_json(site.operation.file(EXPECTED_DEFINITIONS), _expected(site, scratch, untouched))
     locked = dict(foresight.locks) if foresight else {}
     for name, mode in watcher.locked.items():
@@ -105,7 +99,7 @@ def rehearse(
         ],
         "seconds": round(deployed, 3),
         "locked": locked,
-        "new_tables": [typed_name(t.schema, t.name) for t in after["tables"] if t.full_name in changes["added_tables"]],
+        "new_tables": [typed_name(t.schema, t.name) for t in after.tables.values() if t.full_name not in before.tables],
         "every_lock": foresight is not None and not own_transactions,
         "destroys": destroys,
         **changes,
@@ -143,14 +137,7 @@ def _require_rights(site: Site, session: Session, before: Mapping[str, Rights]) 
 
 
 def rehearse_closed(
-    site: Site,
-    scratch: str,
-    prisma: Prisma,
-    place: Optional[BackupPlace],
-    *,
-    expected: Sequence[str],
-    lock_timeout_ms: int,
-    timeout: Optional[float] = None,
+    site: Site, scratch: str, prisma: Prisma, place: Optional[BackupPlace], limits: Limits
 ) -> Dict[str, Any]:
     """Rehearse on the scratch database; if this role cannot close its ways out, in an isolated server.
 
@@ -158,26 +145,14 @@ def rehearse_closed(
     :returns: its facts, and ``closed_server``: the reason for the isolated server, else None. In that case the scratch
         database, which was not migrated, is dropped
     """
-
-    def run(where: Site, database: str, in_closed_server: bool) -> Dict[str, Any]:
-        return rehearse(
-            where,
-            database,
-            prisma,
-            expected=expected,
-            lock_timeout_ms=lock_timeout_ms,
-            timeout=timeout,
-            in_closed_server=in_closed_server,
-        )
-
     try:
-        return {**run(site, scratch, False), "closed_server": None}
+        return {**rehearse(site, scratch, prisma, limits), "closed_server": None}
     except CannotBeClosed as open_ways:
         if place is None:
             raise
         try:
             with closed_copy_in_cluster(site, place) as there:
-                facts = run(there, there.database, True)
+                facts = rehearse(there, there.database, prisma, limits, in_closed_server=True)
         except Refused as error:
             raise Refused(
                 open_ways.message,
@@ -189,15 +164,13 @@ def rehearse_closed(
         return {**facts, "database": scratch, "closed_server": open_ways.found}
 
 
-def _deploy(
-    site: Site, prisma: Prisma, session: Session, scratch: str, lock_timeout_ms: int, timeout: Optional[float]
-) -> float:
+def _deploy(site: Site, prisma: Prisma, session: Session, scratch: str, limits: Limits) -> float:
     try:
         return prisma.migrate_deploy(
             site.connection.url(scratch),
             cursor=session.cursor(),
-            lock_timeout_ms=lock_timeout_ms,
-            timeout=timeout,
+            lock_timeout_ms=limits.lock_timeout_ms,
+            timeout=limits.timeout,
             keep_open=site.keep_open,
         ).seconds
     except BackstopError as error:
@@ -229,18 +202,23 @@ def _refuse_cluster_statements(files: Sequence[history.MigrationFile]) -> None:
         )
 
 
-def _facts(session: Session) -> Dict[str, Any]:
-    tables = catalog.tables(session)
-    return {
-        "tables": tables,
-        "digests": {t.full_name: digests.table_digest(session, t.source, t.columns) for t in tables},
-        "size": server.database_size(session, session.settings.database),
-    }
+@dataclasses.dataclass(frozen=True)
+class _Contents:
+    """The tables of a database, the digest of each, and the size of all in bytes."""
+
+    tables: Mapping[str, Table]
+    digests: Mapping[str, Digest]
+    size: int
+
+    @classmethod
+    def of(cls, session: Session) -> "_Contents":
+        tables = {table.full_name: table for table in catalog.tables(session)}
+        found = {name: digests.table_digest(session, table.source, table.columns) for name, table in tables.items()}
+        return cls(tables, found, server.database_size(session, session.settings.database))
 
 
-def _changes(before: Dict[str, Any], after: Dict[str, Any], history_table: str) -> Dict[str, Any]:
-    now = {table.full_name: table for table in after["tables"]}
-    was = {table.full_name: table for table in before["tables"]}
+def _changes(before: _Contents, after: _Contents, history_table: str) -> Dict[str, Any]:
+    now, was = after.tables, before.tables
     return {
         "added_tables": sorted(set(now) - set(was)),
         "dropped_tables": sorted(set(was) - set(now)),
@@ -250,10 +228,10 @@ def _changes(before: Dict[str, Any], after: Dict[str, Any], history_table: str) 
             for name in set(was) & set(now)
             if name != history_table
             and was[name].columns == now[name].columns
-            and before["digests"][name] != after["digests"][name]
+            and before.digests[name] != after.digests[name]
         ),
         "changed_columns": sorted(name for name in set(was) & set(now) if was[name].columns != now[name].columns),
-        "added_bytes": after["size"] - before["size"],
+        "added_bytes": after.size - before.size,
     }
 
 

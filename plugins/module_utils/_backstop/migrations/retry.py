@@ -20,19 +20,13 @@ from ..loss.acceptance import LossPolicy
 from ..prisma.cli import Prisma
 from ..prisma.failures import PrismaError
 from ..site import Site
-from ..store.steps import BACKUP
-from .deploy import apply_migrations, wind_up_predecessor
+from ..store.steps import BACKUP, BEFORE_MIGRATING
+from .deploy import Limits, apply_migrations, wind_up_predecessor
 from .leftovers import clean_failed_migration, leftovers
 
 
 def apply_patiently(
-    site: Site,
-    prisma: Prisma,
-    *,
-    lock_retries: int,
-    expected: Sequence[str],
-    lock_timeout_ms: int,
-    **keywords: Any,
+    site: Site, prisma: Prisma, limits: Limits, required_steps: Sequence[str] = BEFORE_MIGRATING
 ) -> Dict[str, Any]:
     """Like apply_migrations(), retried up to ``lock_retries`` times.
 
@@ -41,10 +35,9 @@ def apply_patiently(
     attempt = 0
     while True:
         try:
-            done = apply_migrations(site, prisma, expected=expected, lock_timeout_ms=lock_timeout_ms, **keywords)
-            return {**done, "lock_retries": attempt}
+            return {**apply_migrations(site, prisma, limits, required_steps), "lock_retries": attempt}
         except PrismaError as error:
-            if attempt >= lock_retries or not _only_waited(error) or not _put_right(site, prisma):
+            if attempt >= limits.lock_retries or not _only_waited(error) or not _put_right(site, prisma):
                 raise
         attempt += 1
         reach("migrate.again")

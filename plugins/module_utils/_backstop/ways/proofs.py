@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..backups.drill import verify
 from ..base.sql_names import scratch_name
-from ..migrations.deploy import read_state
+from ..migrations.deploy import Limits, read_state
 from ..migrations.rehearse import rehearse_closed
 from ..migrations.table_checks import check_tables
 from ..postgres import server
@@ -31,11 +31,11 @@ from .down_sql import rehearse_down
 def prove(
     run: Run,
     prisma: Prisma,
+    limits: Limits,
     *,
     tables: Sequence[Mapping[str, Any]] = (),
     down: Optional[Mapping[str, Any]] = None,
     keep: bool = False,
-    **how: Any,
 ) -> Dict[str, Any]:
     """Drill the operation's backup, rehearse the pending migrations on the restored copy, and prove the down-SQL.
 
@@ -43,7 +43,6 @@ def prove(
     :param down: arguments of find_down_sql(), if down-SQL is wanted
     :param keep: keep the copy for the trial of the old release; the down-SQL, which changes it, is left to the next
         call
-    :param how: arguments of :func:`..migrations.rehearse.rehearse_closed`
     :returns: the journal's facts of each proof, ``told``, and ``database``, the copy if it was kept
     """
     operation = run.operation
@@ -52,7 +51,7 @@ def prove(
     if missing:
         place = run.store.find_backup(operation.result(BACKUP).backup)
         if REHEARSAL in missing or not _is_migrated(run, prisma, copy):
-            _rehearse(run, prisma, place, copy, tables, how)
+            _rehearse(run, prisma, place, copy, tables, limits)
         if DOWN_PROOF in missing and _is_there(run, copy):
             rehearse_down(run, place, scratch=copy, prisma=prisma, **(down or {}))
     if not keep:
@@ -88,7 +87,7 @@ def _rehearse(
     place: BackupPlace,
     copy: str,
     tables: Sequence[Mapping[str, Any]],
-    how: Mapping[str, Any],
+    limits: Limits,
 ) -> None:
     """Leave a copy on which the migrations ran, unless an isolated server was needed.
 
@@ -97,7 +96,7 @@ def _rehearse(
     with journaled_step(run, DRILL) as facts:
         facts.update(verify(run, place, "restored", keep=True))
     with journaled_step(run, REHEARSAL) as facts:
-        facts.update(rehearse_closed(run, copy, prisma, place, **how))
+        facts.update(rehearse_closed(run, copy, prisma, place, limits))
         if not facts["closed_server"]:
             with run.connect(copy) as session:
                 check_tables(session, tables, run.connection.schema)
