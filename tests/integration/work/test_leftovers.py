@@ -77,7 +77,7 @@ FAILS = """INSERT INTO _prisma_migrations VALUES
   ('m3', repeat('d', 64), NULL, '20251109000000_half', NULL, NULL, '2025-11-09', 0)"""
 
 
-NOTHING = {"added": [], "applied": [], "statements": [], "reasons": []}
+NOTHING = module.Left([], [], [], [])
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +108,8 @@ def apply(live, sql):
 def clean(live, place):
     with looked_at(live) as session:
         found = leftovers(live.site, session, place)
-        assert found["added"] and not found["reasons"], found["reasons"]
-        return module._drop_added(live.site, session, place, found["statements"])[0]
+        assert found.added and not found.reasons, found.reasons
+        return module._drop_added(live.site, session, place, found.statements)[0]
 
 
 @pytest.mark.parametrize("what", list(ADDITIONS))
@@ -160,8 +160,8 @@ def test_a_change_needs_a_restore_and_nothing_is_dropped(left, change, reason):
     with looked_at(live) as session:
         before = definitions.definitions(session)
         found = leftovers(live.site, session, place)
-        assert any(reason in told for told in found["reasons"]), found["reasons"]
-        assert "relation public.added" in found["added"]
+        assert any(reason in told for told in found.reasons), found.reasons
+        assert "relation public.added" in found.added
         assert definitions.definitions(session) == before
 
 
@@ -170,7 +170,7 @@ def test_privileges_that_no_dump_carries_need_a_restore(left):
     live, place = left
     live.execute("GRANT SELECT ON information_schema.sql_parts TO shop_app")
     with looked_at(live) as session:
-        reasons = leftovers(live.site, session, place)["reasons"]
+        reasons = leftovers(live.site, session, place).reasons
     assert reasons == ["privileges on table information_schema.sql_parts are added"]
 
 
@@ -202,7 +202,7 @@ def test_rows_written_between_the_look_and_the_drop(left):
     live, place = left
     apply(live, "CREATE TABLE added ()")
     with looked_at(live) as session:
-        assert leftovers(live.site, session, place)["reasons"] == []
+        assert leftovers(live.site, session, place).reasons == []
         apply(live, 'UPDATE "User" SET "name" = \'x\' WHERE "id" = \'u1\'')
         with pytest.raises(BackstopError, match="not as it was before the migration"):
             module._drop_added(live.site, session, place, ["DROP TABLE added"])
@@ -231,7 +231,7 @@ def test_a_migration_that_left_nothing_goes_from_the_history(left):
         " FROM _prisma_migrations; " + FAILS,
     )
     with looked_at(live) as session:
-        assert leftovers(live.site, session, place) == {**NOTHING, "applied": ["nothing"]}
+        assert leftovers(live.site, session, place) == dataclasses.replace(NOTHING, applied=["nothing"])
         assert module._drop_added(live.site, session, place, []) == ([], 0)
     assert live.rows("SELECT id FROM _prisma_migrations ORDER BY 1") == [("m1",), ("m3",)]
 
@@ -251,7 +251,7 @@ def test_what_else_the_database_is_not_as_before_in(left, change, reason):
     live.run("receipts.sql")
     apply(live, FAILS + "; " + change)
     with looked_at(live) as session:
-        reasons = leftovers(live.site, session, place)["reasons"]
+        reasons = leftovers(live.site, session, place).reasons
     assert len(reasons) == 1 and reason in reasons[0], reasons
 
 
@@ -260,7 +260,7 @@ def test_rows_that_were_written_into_what_an_applied_migration_made_are_for_the_
     live, place = left
     apply(live, "CREATE TABLE half (a int); INSERT INTO half VALUES (1); " + FAILS)
     with looked_at(live) as session:
-        assert leftovers(live.site, session, place)["reasons"] == []
+        assert leftovers(live.site, session, place).reasons == []
 
 
 def test_a_backup_from_after_the_failure_is_none_to_go_back_to(plain):

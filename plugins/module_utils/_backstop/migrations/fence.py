@@ -75,12 +75,12 @@ def _partly_migrated(site: Site, live: Session, place: BackupPlace) -> bool:
     if site.operation is None or site.operation.last(MIGRATE) is None:
         return False
     found = leftovers(site, live, place)
-    if found["applied"] and found["reasons"]:
+    if found.applied and found.reasons:
         raise Refused(
             "This deploy was cut off after some of its migrations, and the database holds more than these added",
-            found="applied: %s; %s" % (", ".join(found["applied"]), "; ".join(found["reasons"])),
+            found="applied: %s; %s" % (", ".join(found.applied), "; ".join(found.reasons)),
         )
-    return bool(found["applied"])
+    return bool(found.applied)
 
 
 def _drop_debris(site: Site, admin: Session) -> None:

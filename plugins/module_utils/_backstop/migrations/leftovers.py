@@ -16,6 +16,7 @@ scratch copy of the live definitions, which pg_dump can read, and again after th
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any, Dict, List, Sequence, Tuple
 
 from ..backups.catalog_comparison import catalog_differences, is_about, loaded, schema_of_database
@@ -53,6 +54,24 @@ _NOT_ASKED = (
 )  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class Left:
+    """What the migrations since a backup left."""
+
+    #: objects
+    added: List[str]
+    #: migrations
+    applied: List[str]
+    #: what drops the objects
+    statements: List[str]
+    #: why that would not be enough
+    reasons: List[str]
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.added or self.applied or self.statements or self.reasons)
+
+
 @tried_again
 def clean_failed_migration(site: Site, place: BackupPlace, prisma: Prisma, policy: LossPolicy) -> Dict[str, Any]:
     """Drop what the migrations since a backup added, delete the applied ones from the history, and mark the failed ones
@@ -66,21 +85,21 @@ def clean_failed_migration(site: Site, place: BackupPlace, prisma: Prisma, polic
         wind_up_predecessor(site, session)
         found = leftovers(site, session, place)
         failed = read_state(session, prisma, site.connection.schema).failed
-        if not found["reasons"]:
-            objects = require_accepted(site, session, place, policy) if found["added"] else LostObjects()
-    if found["reasons"]:
+        if not found.reasons:
+            objects = require_accepted(site, session, place, policy) if found.added else LostObjects()
+    if found.reasons:
         nothing = {"dropped": [], "taken_out": [], "kept_rows": 0, "resolved": []}
-        return {"changed": False, "outcome": "restore_needed", **nothing, "reasons": found["reasons"]}
-    left, kept = bool(found["statements"] or found["applied"]), 0
+        return {"changed": False, "outcome": "restore_needed", **nothing, "reasons": found.reasons}
+    left, kept = bool(found.statements or found.applied), 0
     if left:
         with journaled_step(site, CLEAN) as facts, site.connect() as session:
-            facts["dropped"], kept = _drop_added(site, session, place, found["statements"])
-            facts.update(kept_rows=kept, taken_out=found["applied"], **objects.to_json())
+            facts["dropped"], kept = _drop_added(site, session, place, found.statements)
+            facts.update(kept_rows=kept, taken_out=found.applied, **objects.to_json())
     if left or failed:
         with journaled_step(site, RESOLVE) as facts, site.connect() as session:
             facts["resolved"] = _resolve(site, session, prisma, failed)
             _prove(site, session, place)
-    done = {"dropped": found["added"], "taken_out": found["applied"], "kept_rows": kept, "resolved": failed}
+    done = {"dropped": found.added, "taken_out": found.applied, "kept_rows": kept, "resolved": failed}
     done.update(objects.to_json())
     return {"changed": left or bool(failed), "outcome": "dropped" if left else "clean", **done, "reasons": []}
 
@@ -96,11 +115,9 @@ def require_accepted(site: Site, session: Session, place: BackupPlace, policy: L
     return objects
 
 
-def leftovers(site: Site, session: Session, place: BackupPlace) -> Dict[str, List[str]]:
+def leftovers(site: Site, session: Session, place: BackupPlace) -> Left:
     """What the migrations since a backup left.
 
-    :returns: objects that they ``added``, migrations ``applied`` since, the ``statements`` that drop the objects, and
-        the ``reasons`` why that would not be enough
     :raises Refused: the backup was made after the migration had failed
     """
     manifest = manifests.load(place)
@@ -111,8 +128,7 @@ def leftovers(site: Site, session: Session, place: BackupPlace) -> Dict[str, Lis
     reasons += wrong + _rows_since(site, session, manifest)
     if applied and added and not reasons:
         reasons = _written_since(site, session, place, manifest)
-    names = [row.migration_name for row in applied]
-    return {"added": added, "applied": names, "statements": statements, "reasons": reasons}
+    return Left(added, [row.migration_name for row in applied], statements, reasons)
 
 
 def _rows_since(site: Site, session: Session, manifest: Manifest) -> List[str]:
@@ -199,8 +215,8 @@ def _written_since(site: Site, session: Session, place: BackupPlace, manifest: M
 
 def _prove(site: Site, session: Session, place: BackupPlace) -> None:
     found = leftovers(site, session, place)
-    left = ["%s is left" % key for key in found["added"]] + ["%s is applied" % name for name in found["applied"]]
-    _require_none(found["reasons"] + left)
+    left = ["%s is left" % key for key in found.added] + ["%s is applied" % name for name in found.applied]
+    _require_none(found.reasons + left)
 
 
 def _prove_inside(site: Site, session: Session, place: BackupPlace, manifest: Manifest) -> None:

@@ -60,7 +60,7 @@ def _put_right(site: Site, prisma: Prisma) -> bool:
             found = leftovers(site, session, place)
     except BackstopError:  # the holder of the lock may block reading, too
         return False
-    if any(found.values()):  # also where an earlier one was applied: run again, it might repeat its work
+    if not found.nothing:  # also where an earlier one was applied: run again, it might repeat its work
         return False
     clean_failed_migration(site, place, prisma, LossPolicy())
     return True

@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional
 from ..base.errors import BackstopError, Refused
 from ..loss.lost_objects import LostObjects
 from ..migrations.deploy import applied_since, backup_history
-from ..migrations.leftovers import leftovers
+from ..migrations.leftovers import Left, leftovers
 from ..migrations.replay import missing_objects
 from ..postgres import collations, replication, server
 from ..postgres.connection import Session
@@ -160,15 +160,21 @@ def plan_failed_migration(site: Site, backup_id: Optional[str], folder: Optional
         if place is None or found is None or not (failed or _without_trace(site, session, found, folder)):
             return {"needed": False, "failed_migrations": [], "backup": None, "steps": []}
     how = (
-        "restore backup %s into a new database and swap: %s" % (place.backup_id, "; ".join(found["reasons"][:5]))
-        if found["reasons"]
-        else "drop in one transaction: " + (", ".join(shown_objects(found["added"])) or "nothing is left of it")
+        "restore backup %s into a new database and swap: %s" % (place.backup_id, "; ".join(found.reasons[:5]))
+        if found.reasons
+        else "drop in one transaction: " + (", ".join(shown_objects(found.added)) or "nothing is left of it")
     )
-    out = ["take out of the history, so that the next deploy applies them: " + ", ".join(found["applied"])]
-    steps = ["stop the application", how, *(out if found["applied"] and not found["reasons"] else [])]
+    out = ["take out of the history, so that the next deploy applies them: " + ", ".join(found.applied)]
+    steps = ["stop the application", how, *(out if found.applied and not found.reasons else [])]
     steps += ["mark as rolled back: " + ", ".join(failed)] if failed else []
     steps += ["start the application"]
-    return {"needed": True, "failed_migrations": failed, "backup": place.backup_id, "steps": steps, **found}
+    return {
+        "needed": True,
+        "failed_migrations": failed,
+        "backup": place.backup_id,
+        "steps": steps,
+        **dataclasses.asdict(found),
+    }
 
 
 def _last_backup(site: Site, backup_id: Optional[str]) -> Optional[BackupPlace]:
@@ -179,14 +185,14 @@ def _last_backup(site: Site, backup_id: Optional[str]) -> Optional[BackupPlace]:
         return None
 
 
-def _without_trace(site: Site, session: Session, found: Dict[str, List[str]], folder: Optional[ReadFolder]) -> bool:
+def _without_trace(site: Site, session: Session, found: Left, folder: Optional[ReadFolder]) -> bool:
     """Whether only the history is ahead of the backup, with migrations that the release does not know or whose objects
     are missing. A known one may have had nothing to do."""
-    if not found["applied"] or found["added"] or found["reasons"] or folder is None:
+    if not found.applied or found.added or found.reasons or folder is None:
         return False
     files = folder()
     known = {file.name for file in files}
-    return not known & set(found["applied"]) or bool(missing_objects(site, session, files))
+    return not known & set(found.applied) or bool(missing_objects(site, session, files))
 
 
 def plan_application_errors(site: Site, method: str, backup_id: Optional[str]) -> Dict[str, Any]:
