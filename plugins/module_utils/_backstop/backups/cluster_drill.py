@@ -13,7 +13,6 @@ from typing import Any, Dict, Iterator, Optional
 
 from ..base.encryption import SUFFIX, Encrypted, decrypt
 from ..base.errors import BackstopError, Refused
-from ..base.failpoints import reach
 from ..base.sql_names import scratch_name
 from ..postgres import server
 from ..postgres.client_tools import find_client_tools
@@ -23,7 +22,7 @@ from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import ROLES, BackupPlace, new_id
 from ..store.manifest import Manifest
-from .drill import kept_facts, recorded
+from .drill import record_passed, recorded
 from .restore import build_database
 
 METHOD = "restored into a scratch cluster, with its roles, and compared"
@@ -50,11 +49,7 @@ def run_cluster_drill(site: Site, place: BackupPlace, directory: Optional[str] =
             with recorded(place, "restored", **who):
                 _make_roles(admin, roles)
                 facts = build_database(there, place, name)
-    facts["recovery_seconds"] = round(time.monotonic() - started, 3)
-    reach("drill.compared")
-    result = {"passed": True, "method": METHOD, **who, **kept_facts(facts)}
-    manifests.record_verification(place, "restored", result)
-    return {**facts, **who, "backup": place.backup_id, "method": METHOD}
+    return record_passed(place, {**facts, **who, "method": METHOD}, started)
 
 
 @contextlib.contextmanager

@@ -95,13 +95,19 @@ def run_drill(
         who = {"role": server.rights(admin, site.database).role, "server": server.version_text(admin)}
         with recorded(place, "restored", **who):
             facts = build_database(site, place, name)
-        facts["recovery_seconds"] = round(time.monotonic() - started, 3)
-        reach("drill.compared")
-        manifests.record_verification(place, "restored", {"passed": True, "method": METHOD, **who, **kept_facts(facts)})
+        passed = record_passed(place, {**facts, **who, "method": METHOD}, started)
         if not keep:
             drop_scratch_database(admin, name)
-    return {**facts, **who, "backup": place.backup_id, "method": METHOD}
+    return passed
 
 
-def kept_facts(facts: Dict[str, Any]) -> Dict[str, Any]:
-    return {key: facts[key] for key in ("recovery_seconds", "seconds", "tables", "rows", "tolerated")}
+def record_passed(place: BackupPlace, facts: Dict[str, Any], started: float) -> Dict[str, Any]:
+    """Record with the backup that it passed its drill, and what of the facts shows that; all of them.
+
+    :param started: by time.monotonic()
+    """
+    facts = {**facts, "recovery_seconds": round(time.monotonic() - started, 3), "backup": place.backup_id}
+    reach("drill.compared")
+    kept = ("method", "role", "server", "recovery_seconds", "seconds", "tables", "rows", "tolerated")
+    manifests.record_verification(place, "restored", {"passed": True, **{key: facts[key] for key in kept}})
+    return facts

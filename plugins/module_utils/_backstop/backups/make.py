@@ -29,7 +29,6 @@ from ..base.durable_files import (
 )
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
-from ..base.processes import Running
 from ..base.progress import timestamp
 from ..base.sql_names import qualified
 from ..base.tables import Digest
@@ -295,7 +294,20 @@ def _dump(
     # Not during the dump, because each holds a lock for every table; not after it, when other sessions may wait.
     dumped = None if chosen is not None else _definitions(site, session, tools, snapshot)
     with contextlib.ExitStack() as stack:
-        dump = stack.enter_context(_started(site, tools, path, compression, snapshot, form, chosen))
+        dump = stack.enter_context(
+            archive.start_dump(
+                tools,
+                site.connection,
+                None if site.recipients else path,
+                snapshot=snapshot,
+                compression=compression,
+                schema_only=form.schema_only,
+                jobs=form.jobs if form.format == "directory" else 0,
+                relations=None if chosen is None else [relation[:2] for relation in chosen],
+                lock_wait_seconds=_DUMP_LOCK_SECONDS,
+                keep_open=site.keep_open,
+            )
+        )
         secret = None
         if site.recipients:
             secret = stack.enter_context(archive.EncryptedDump(tools, dump, path, site.recipients, site.keep_open))
@@ -337,29 +349,6 @@ def _definitions(site: Site, session: Session, tools: ClientTools, snapshot: str
             raise locked_table(session, str(error.found), _LockTaken) from None
         raise
     return dumped_definitions.to_json(found)
-
-
-def _started(
-    site: Site,
-    tools: ClientTools,
-    path: str,
-    compression: str,
-    snapshot: str,
-    form: BackupOptions,
-    chosen: Optional[List[catalog.Relation]],
-) -> Running:
-    return archive.start_dump(
-        tools,
-        site.connection,
-        None if site.recipients else path,
-        snapshot=snapshot,
-        compression=compression,
-        schema_only=form.schema_only,
-        jobs=form.jobs if form.format == "directory" else 0,
-        relations=None if chosen is None else [relation[:2] for relation in chosen],
-        lock_wait_seconds=_DUMP_LOCK_SECONDS,
-        keep_open=site.keep_open,
-    )
 
 
 def _finish(site: Site, partial: str, final: str, manifest: Manifest, written: Mapping[str, str]) -> None:
