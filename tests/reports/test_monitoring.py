@@ -6,14 +6,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import http.server
 import json
 import pathlib
 import re
 import shutil
 import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
 
 import yaml
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import timestamp, utc_now
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line import metrics
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.configuration import (
+    Configuration,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.run_records import RunRecords
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.standing import read_standing
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
+from demo import ports
+from support.made_backups import made_backup
 from support.prisma_project import ROOT
 
 FOLDER = ROOT / "docs" / "monitoring"
@@ -65,3 +82,111 @@ def test_the_dashboard_shows_the_metrics(tmp_path):
     path = tmp_path / "expressions.yml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": records}]}), "utf-8")
     promtool("check", "rules", str(path))
+
+
+# A real Prometheus
+
+
+def metrics_of_host(folder, age_hours):
+    """What the command writes on a host whose newest backup is that old; backups may be 26 hours old there."""
+    store = Store(str(folder))
+    newest = made_backup(store, "daily", utc_now() - datetime.timedelta(hours=age_hours), recovery=4.5)
+    settings = Settings(database="shop", user="backup")
+    configuration = Configuration("shop", "/etc/backstop/shop.conf", settings, settings, store, max_age=26 * 3600)
+    records = RunRecords(store, "shop")
+    for job, passed in (("backup", True), ("drill", age_hours < 26)):
+        facts = {"at": timestamp(), "passed": passed, "seconds": 2.0, "backup": newest.backup_id}
+        records.write(job, {**facts, "recovery_seconds": 4.5})
+    return metrics.render(read_standing(configuration), 1)
+
+
+@contextlib.contextmanager
+def served(text):
+    """A host's exporter; yields its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = text.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_arguments):
+            """Not on the terminal."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield "127.0.0.1:%d" % server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def prometheus(folder, targets):
+    """A Prometheus that scrapes these hosts with our alerts; yields a function that asks its API."""
+    settings = {
+        "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "250ms"},
+        "rule_files": [str(FOLDER / "alerts.yml")],
+        "scrape_configs": [{"job_name": "node", "static_configs": [{"targets": targets}]}],
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(settings), "utf-8")
+    port = ports.choose()
+    program = shutil.which("prometheus")
+    assert program, "no prometheus (Debian: apt install prometheus)"
+    argv = [program, "--config.file=%s" % (folder / "prometheus.yml"), "--storage.tsdb.path=%s" % (folder / "data")]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([*argv, "--web.listen-address=127.0.0.1:%d" % port], stdout=log, stderr=log)
+
+    def ask(what, **parameters):
+        query = urllib.parse.urlencode(parameters)
+        with urllib.request.urlopen("http://127.0.0.1:%d/api/v1/%s?%s" % (port, what, query), timeout=10) as answer:
+            return json.load(answer)["data"]
+
+    try:
+        yield ask
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def until(told, seconds=60):
+    """Ask again until there is an answer."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            found = told()
+            if found:
+                return found
+        threading.Event().wait(0.2)
+    raise AssertionError("Prometheus did not answer as expected")
+
+
+def test_a_real_prometheus_scrapes_two_hosts(tmp_path):
+    """The metrics as the command writes them: the alerts find the host that is not in order, the panels have data."""
+    hosts = {"fresh": metrics_of_host(tmp_path / "fresh", 2), "old": metrics_of_host(tmp_path / "old", 40)}
+    with served(hosts["fresh"]) as fresh, served(hosts["old"]) as old, prometheus(tmp_path, [fresh, old]) as ask:
+
+        def alerts():
+            found = {(a["labels"]["alertname"], a["labels"]["instance"]) for a in ask("alerts")["alerts"]}
+            return found if ("BackstopRunFailed", old) in found else None
+
+        assert until(alerts) == {
+            ("BackstopBackupTooOld", old),
+            ("BackstopRunFailed", old),
+            ("BackstopRetiredDatabasesLeft", old),
+            ("BackstopRetiredDatabasesLeft", fresh),
+        }
+        dashboard = json.loads((FOLDER / "grafana-dashboard.json").read_text("utf-8"))
+        empty = []
+        for panel in dashboard["panels"]:
+            plain = panel["targets"][0]["expr"].replace("$instance", ".*").replace("$database", ".*")
+            if not ask("query", query=plain)["result"]:
+                empty.append(panel["title"])
+        # These hosts have no remote for second copies.
+        assert empty == ["Second copies", "Age of the newest copied backup"]

@@ -34,7 +34,7 @@ def test_the_same_bytes_each_time():
     assert program.startswith(b"#!/usr/bin/python3 -I\n")
     names = zipfile.ZipFile(io.BytesIO(program)).namelist()
     assert "__main__.py" in names and "_backstop/backups/make.py" in names
-    library = {str(path.relative_to(LIBRARY)) for path in LIBRARY.rglob("*.py")}
+    library = {str(path.relative_to(LIBRARY)) for path in LIBRARY.rglob("*.*") if path.suffix in (".py", ".j2", ".css")}
     of_ansible = {"ansible_boundary.py", "ansible_words.py"}
     assert {name.replace("_backstop/", "", 1) for name in names} == library - of_ansible | {"__main__.py"}
 
@@ -56,6 +56,10 @@ def test_a_life_in_the_environment_of_cron(backstop):
         ended = backstop.run(*arguments)
         assert (ended.status, ended.stderr) == (0, ""), arguments
     assert json.loads(backstop.run("status", "--json").stdout)[0]["newest"]["level"] == "restored"
+    asked = ("report", "shop", "--whole-store")
+    assert json.loads(backstop.run(*asked, "--json").stdout)["backups"][0]["drill_passed"] is True
+    ended = backstop.run(*asked, "--html", str(backstop.folder / "page.html"))
+    assert ended.status == 1 and "without Jinja2" in ended.stderr and "python3-jinja2" in ended.stderr
 
 
 def test_statuses_of_the_program(backstop):

@@ -79,6 +79,18 @@ def test_a_rollback_and_its_undo(backed_up):
     undone = backed_up("undo", "shop", STOPPED)
     assert undone.status == OK and users(backed_up) == 3, undone.stderr
     assert [one.outcome for one in operations_of(backed_up.live.store, "shop")] == ["failed", "done", "done"]
+    page, junit = backed_up.folder / "page.html", backed_up.folder / "junit.xml"
+    told = backed_up("report", "shop", "--html", str(page), "--junit", str(junit))
+    assert told.status == OK and told.stdout.startswith("Undo of ") and "backstop undo shop --check" in told.stdout
+    assert "<h1>Undo of " in page.read_text("utf-8") and "<testsuites" in junit.read_text("utf-8")
+    assert backed_up("report", "shop", "--json").json["kind"] == "undo"
+    whole = backed_up("report", "shop", "--whole-store", "--html", str(page))
+    assert (
+        whole.status == OK
+        and "3 operations, 1 without success." in whole.stdout
+        and "Store report" in page.read_text("utf-8")
+    )
+    assert backed_up("report", "shop", "--whole-store", "--junit", str(junit)).status == USAGE
 
 
 @pytest.mark.parametrize("answer", ["stopped", "not yet", None])

@@ -31,7 +31,7 @@ from ..store import manifest as manifests
 from ..store.layout import KINDS, BackupPlace
 from ..store.manifest import Manifest
 from ..store.retention import policy_of, row_days_of
-from . import rolling_back
+from . import reporting, rolling_back
 from .configuration import Configuration, duration, load, names
 from .copying import copy_and_prune, remote_of, require_offsite
 from .exit_statuses import COULD_NOT_VERIFY, FAILED, NAGIOS, NAGIOS_WORDS, NOT_COPIED, OK, TOO_OLD, UsageError
@@ -629,6 +629,12 @@ SUBCOMMANDS = (
         "undo a rollback, an undo or the restore of a table",
         rolling_back.undo,
         (_one, rolling_back.which_operation, rolling_back.what_to_lose, rolling_back.acting, _identity, _patience),
+    ),
+    Subcommand(
+        "report",
+        "report an operation, or the whole store: questions and answers, as JSON, JUnit XML or HTML",
+        reporting.report,
+        (_one, reporting.arguments),
     ),
     Subcommand("ready", "try whether the jobs can run here, as this user", _ready, (_one, _answer)),
     Subcommand("status", "tell whether the backups are as they should be", _status, (_one_or_all, _judging)),
