@@ -18,5 +18,7 @@ def environment() -> Dict[str, str]:
         "PYTHONPATH": str(pathlib.Path(__file__).with_name("kept_bytecode")),
         "BACKSTOP_TEST_BYTECODE": str(cache_directory() / "bytecode"),
         "ANSIBLE_CALLBACK_PLUGINS": str(pathlib.Path(__file__).with_name("kept_payloads")),
+        # Else only playbooks load them.
+        "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
         "BACKSTOP_TEST_PAYLOADS": str(cache_directory() / "payloads"),
     }

@@ -23,12 +23,13 @@ def test_a_module_is_packed_once(tmp_path, monkeypatch) -> None:
     ]
     playbook = tmp_path / "ping.yml"
     playbook.write_text(json.dumps(play), "utf-8")
-    argv = [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", str(playbook)]
+    ansible = pathlib.Path(sys.executable).with_name("ansible")
     folder, packed = tmp_path / "payloads", []
-    for _run in range(2):
+    adhoc = [str(ansible), "localhost", "-c", "local", "-m", "ping"]
+    for argv in (adhoc, [str(ansible) + "-playbook", str(playbook)]):
         settings = {**os.environ, **bytecode.environment(), "ANSIBLE_PYTHON_INTERPRETER": sys.executable}
-        done = subprocess.run(argv, env=settings, stdout=subprocess.PIPE, text=True, check=True)
-        assert "ok=1" in done.stdout
+        done = subprocess.run([*argv, "-i", "localhost,"], env=settings, stdout=subprocess.PIPE, text=True, check=True)
+        assert ("pong" if argv is adhoc else "ok=1") in done.stdout
         packed.append([(path.name, path.stat().st_mtime_ns) for path in folder.glob("*/*.ping-*-none")])
     assert len(packed[0]) == 1 and packed[0] == packed[1]
 
