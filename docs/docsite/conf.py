@@ -55,7 +55,7 @@ def arrange_index(_application, page, source):
     if page == "index":
         text = re.sub(r"\.\. contents::\n( .*\n)+", "", source[0])
         text = re.sub(r"(?m)^(.+)(\n-+\n\n\.\. toctree::\n)", r"\1\2    :caption: \1\n", text)
-        for kind, caption in {"module": "Modules", "role": "Roles"}.items():
+        for kind, caption in {"module": "Modules", "callback": "Output", "role": "Roles"}.items():
             text = re.sub(r"(?m)^ {4}(\w+)_%s$" % kind, r"    \1 <\1_%s>" % kind, text)
             first = r"(\.\. toctree::\n)((?: {4}:.*\n)+\n {4}\w+ <\w+_%s>)" % kind
             text = re.sub(first, r"\1    :caption: %s\n\2" % caption, text, count=1)

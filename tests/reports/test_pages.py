@@ -7,8 +7,7 @@
 from __future__ import annotations
 
 import pytest
-from support.browser import DESKTOP, PHONE, SCREENSHOTS, check, write_pages
-from support.prisma_project import ROOT
+from support.browser import DESKTOP, PHONE, PICTURES, SCREENSHOTS, check, write_pages
 
 #: How each page is opened.
 VIEWS = {"light": {"width": DESKTOP}, "dark": {"width": DESKTOP, "dark": True}, "phone": {"width": PHONE}}
@@ -51,4 +50,4 @@ def test_it_prints(opened):
 
 
 def test_the_documentation_has_the_screenshots():
-    assert {path.stem for path in (ROOT / "docs").glob("report-*.png")} == set(SCREENSHOTS)
+    assert {path.stem for path in PICTURES.glob("report-*.png")} == set(SCREENSHOTS)

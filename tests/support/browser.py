@@ -37,7 +37,8 @@ from .recorded_store import recorded_store
 PACKAGE = pathlib.Path(__file__).with_name("browser_package")
 #: Widths in pixels: a desktop, a phone.
 DESKTOP, PHONE = 1100, 390
-#: Page, window and colours of each screenshot in docs/.
+PICTURES = ROOT / "docs" / "docsite" / "rst" / "images"
+#: Page, window and colours of each screenshot in PICTURES.
 SCREENSHOTS = {
     "report-deploy": {"page": "deploy-1", "width": DESKTOP, "height": 1500},
     "report-deploy-dark": {"page": "deploy-1", "width": DESKTOP, "height": 1500, "dark": True},
@@ -105,7 +106,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = write_pages(pathlib.Path(folder))
         wanted = [
-            {**one, "page": str(paths[str(one["page"])]), "screenshot": str(ROOT / "docs" / (name + ".png"))}
+            {**one, "page": str(paths[str(one["page"])]), "screenshot": str(PICTURES / (name + ".png"))}
             for name, one in SCREENSHOTS.items()
         ]
         check(wanted)

@@ -168,7 +168,7 @@ def test_a_playbook_runs_on_it(demo: Demo, tmp_path: Path) -> None:
 def test_the_pages_show_what_it_prints(demo: Demo) -> None:
     """With BACKSTOP_WRITE_PAGES in the environment the pages are written anew: look at the difference."""
     outputs = {
-        name: demo.run(*command.split()[1:]).replace(str(demo.places.directory), ".demo")
+        name: shown_output.in_directory(demo.places.directory, ".demo", demo.run(*command.split()[1:]))
         for name, command in SHOWN.items()
     }
     if os.environ.get("BACKSTOP_WRITE_PAGES"):
