@@ -228,7 +228,7 @@ def _warn_of_other_commands(request: Request, releases: Releases, commit: str) -
     if wanted and ran != wanted:
         request.warn(
             "The release %s was made by other commands than are given now. It is used as it is; to have it made again, "
-            "see that nothing runs in it and remove its directory." % releases.path(commit)
+            "make sure that nothing runs in it and remove its directory." % releases.path(commit)
         )
 
 

@@ -131,7 +131,7 @@ def test_a_failed_migration_in_the_history(site: DemoSite) -> None:
         insert = "INSERT INTO _prisma_migrations (id, checksum, migration_name, logs) VALUES ('1', 'x', %s, 'ERROR')"
         cursor.execute(insert, (MIGRATION,))
     said = refused(site)
-    assert "failed or were cut off: " + MIGRATION in said, said
+    assert "failed or were interrupted: " + MIGRATION in said, said
     assert "rollback_failed_migration" in said, said
 
 

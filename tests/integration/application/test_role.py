@@ -218,7 +218,7 @@ def test_nothing_is_there_yet(host: Host) -> None:
 BAD_INPUT: List[Any] = [
     ({"application_revision": "onne"}, "did you mean one"),
     ({"application_revision": ""}, "not a revision"),
-    ({"application_repository": ""}, "No repository is named"),
+    ({"application_repository": ""}, "No repository is given"),
     ({"application_repository": "/nowhere"}, "could not be read"),
     ({"application_environment_file": "/nowhere/.env"}, "shared file is missing"),
     ({"application_build_environment": {"BUILD": "fail"}}, "error TS2304"),

@@ -161,7 +161,7 @@ def test_a_wrong_configuration(backstop):
 def test_a_password_that_others_can_read(backstop):
     backstop.password_file.chmod(0o644)
     ended = backstop("backup", "shop")
-    assert ended.status == USAGE and "Others can read the password file" in ended.stderr
+    assert ended.status == USAGE and "Other users can read the password file" in ended.stderr
     assert PASSWORD not in ended.stderr
 
 
@@ -389,7 +389,7 @@ def test_ready(backstop):
     assert said["ready"] and said["uid"] == os.geteuid() and said["found"].startswith("server ")
     os.chmod(backstop.live.store.root, 0o755)
     assert backstop("ready", "shop", "--answer", answer).status == FAILED
-    assert "entered by other users" in json.loads(answer.read_text("utf-8"))["message"]
+    assert "accessible to other users" in json.loads(answer.read_text("utf-8"))["message"]
     os.chmod(backstop.live.store.root, 0o700)
     backstop.configure(client_bin_dir="/nowhere")
     assert backstop("ready", "shop", "--answer", answer).status != OK

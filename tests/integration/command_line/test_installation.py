@@ -41,7 +41,7 @@ def test_installed_once(tmp_path):
 @pytest.mark.parametrize(
     "arguments, told",
     [
-        ({"path": "/usr/local/bin/backstop", "python": "python3"}, "This is no path of a Python"),
+        ({"path": "/usr/local/bin/backstop", "python": "python3"}, "Invalid path of a Python interpreter"),
         ({"paht": "/usr/local/bin/backstop"}, "paht"),
     ],
 )

@@ -152,7 +152,7 @@ def test_what_cannot_be_meant(host, arguments, retention, told):
 def test_another_run_is_at_work_on_a_database_of_the_store(host, database):
     with FileLock(RunRecords(host.store, database).lock_path).held():
         ended = host.prune("shop")
-        assert ended.status == LOCKED and "at work on the backups of %s" % database in ended.stderr
+        assert ended.status == LOCKED and "working on the backups of %s" % database in ended.stderr
         assert sorted(host.listed) == sorted(before_ids(host)) and host.last_run == {}
         assert host.prune("shop", "--check").status == OK
     assert host.prune("shop").status == OK

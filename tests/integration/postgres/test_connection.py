@@ -45,7 +45,7 @@ def test_wrong_password(plain):
 
 def test_no_password(plain):
     settings = Settings(host="127.0.0.1", port=plain.cluster.port, user=OWNER, database=plain.name)
-    with pytest.raises(Refused, match="wants a password"):
+    with pytest.raises(Refused, match="requires a password"):
         connect(settings)
 
 

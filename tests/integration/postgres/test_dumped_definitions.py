@@ -71,8 +71,8 @@ def test_drops_are_those_of_pg_restore_in_its_order_and_never_of_the_database(cl
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda content: content[:4000], "cut short"),
-        (lambda content: b"PGDMQ" + content[5:], "does not begin as one"),
+        (lambda content: content[:4000], "truncated"),
+        (lambda content: b"PGDMQ" + content[5:], "not an archive"),
         (lambda content: content[:6] + b"\x63" + content[7:], "does not know. Found: version 1.99"),
     ],
 )

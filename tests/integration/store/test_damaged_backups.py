@@ -142,7 +142,7 @@ def test_a_manifest_that_is_none(backup, text):
 def test_a_manifest_that_lacks_a_part(backup, key):
     _live, place = backup
     edit(place, lambda manifest: manifest.pop(key))
-    with pytest.raises(BackstopError, match="is not whole") as caught:
+    with pytest.raises(BackstopError, match="is incomplete") as caught:
         manifests.load(place)
     assert key in caught.value.found
 

@@ -213,7 +213,7 @@ def test_store_that_cannot_be_written(plain, tmp_path):
     folder.chmod(0o500)
     plain.site = dataclasses.replace(plain.site, store=Store(path))
     try:
-        with pytest.raises(BackstopError, match="A directory could not be made") as caught:
+        with pytest.raises(BackstopError, match="A directory could not be created") as caught:
             plain.backup()
     finally:
         folder.chmod(0o700)
@@ -232,7 +232,7 @@ def test_store_that_others_can_enter(plain, mode):
     """The runbook's chmod comes after the dump, which every user could read until then."""
     plain.backup()
     os.chmod(plain.store.root, mode)
-    with fails_and_touches_nothing(plain, "The store can be entered by other users") as caught:
+    with fails_and_touches_nothing(plain, "The store is accessible to other users") as caught:
         plain.backup()
     assert "%04o" % mode in caught.value.found and caught.value.hint == "chmod 700 " + plain.store.root
 

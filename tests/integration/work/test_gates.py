@@ -475,7 +475,7 @@ def test_only_the_expected_migrations_may_be_pending(live):
     edited = {**FILES, INIT: FILES[INIT] + b"-- tidy"}
     only_closed(ask(live, files=edited), "migrations", "edited", INIT)
     live.execute("INSERT INTO _prisma_migrations (id, checksum, migration_name) VALUES ('x', 'x', '%s')" % NEXT)
-    only_closed(ask(live), "migrations", "failed or were cut off", NEXT)
+    only_closed(ask(live), "migrations", "failed or were interrupted", NEXT)
 
 
 def test_tables_without_a_history(live):
@@ -597,7 +597,7 @@ def test_encrypted_backups_must_be_readable_here(live, tmp_path):
     told = "backup_encryption"
     assert ask(live)[told].found == "backups are not encrypted"
     only_closed(ask(live, secret), told, "cannot drill what it cannot read", "backstop_age_identity")
-    only_closed(ask(live, dataclasses.replace(secret, identity=other.identity)), told, "none of the recipients")
+    only_closed(ask(live, dataclasses.replace(secret, identity=other.identity)), told, "is not a recipient")
     only_closed(ask(live, dataclasses.replace(secret, identity=str(tmp_path / "none"))), told, "No such file")
     assert ask(live, dataclasses.replace(secret, identity=key.identity))[told].passed
     assert live.store.backups() == []

@@ -138,7 +138,7 @@ def test_a_dead_deploy_that_stopped_the_application_does_not(store):
     """Half done: its own playbook finishes it, or a rollback replaces it."""
     first, _adopted = deploy(store, dead_controller())
     first.write("stop", "began")
-    with pytest.raises(Refused, match="was interrupted and asked for something else") as caught:
+    with pytest.raises(Refused, match="was interrupted and has another request") as caught:
         deploy(store, request={"revision": "other"})
     assert first.id in str(caught.value) and "revision=et-100" in caught.value.found
     assert caught.value.remedy == remedy("%s", Start(Action.DEPLOY, as_before=True))

@@ -133,7 +133,7 @@ def test_not_tried_where_nothing_keeps_it_in_the_copy(tried, monkeypatch):
     source = inspect.getsource(closed_program).replace("_LIBC.unshare(flags) != 0", "True")
     monkeypatch.setattr(inspect, "getsource", lambda _module: source)
     open_room = tried.run(way)
-    for found, reason in ((program, "pg_execute_server_program"), (open_room, "cannot be closed off from the network")):
+    for found, reason in ((program, "pg_execute_server_program"), (open_room, "cannot be isolated from the network")):
         assert not found.facts["tried"] and not found.facts["works"]
         assert reason in found.facts["reason"]
         assert (found.copy, found.live) == (0, 0)

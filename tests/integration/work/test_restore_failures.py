@@ -223,12 +223,12 @@ def test_what_the_server_lacked_says_nothing_against_the_backup(plain):
         "HINT:  Check free disk space.\n"
     )
     error = restore_failures.explain(said, plain.site.connection, "pg_restore ended with status 1")
-    assert isinstance(error, CouldNotVerify) and "no fault of the backup" in error.found
+    assert isinstance(error, CouldNotVerify) and "the backup is not the cause" in error.found
     error = restore_failures.explain("pg_restore: Absturz", plain.site.connection, "pg_restore ended with status 1")
     assert error.found == "pg_restore ended with status 1" and not isinstance(error, CouldNotVerify)
     said = "pg_restore: error: could not execute query: FEHLER:  Relation fehlt\nCommand was: CREATE VIEW v;\n"
     error = restore_failures.explain(said, plain.site.connection, "pg_restore ended with status 1")
-    assert error.found == "CREATE VIEW v: Relation fehlt" and "would fail alike" in error.hint
+    assert error.found == "CREATE VIEW v: Relation fehlt" and "would fail in the same way" in error.hint
 
 
 def test_a_value_that_its_domain_does_not_allow(plain):

@@ -52,7 +52,7 @@ def test_a_wrong_address(port, path, expect, back):
     with pytest.raises(NotHealthy) as caught:
         wait_healthy("http://127.0.0.1:%d%s" % (port, path), expect, timeout=0.1)
     assert "GET http://127.0.0.1:%d%s: " % (port, path) in caught.value.found
-    assert back in caught.value.found and "correct the address" in caught.value.hint
+    assert back in caught.value.found and "correct the URL" in caught.value.hint
 
 
 def test_nobody_answers():

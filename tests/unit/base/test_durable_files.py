@@ -156,7 +156,7 @@ def holder(tmp_path):
 def test_a_lock_that_another_process_holds(tmp_path, holder):
     path = str(tmp_path / "lock")
     assert not FileLock.is_free(path)
-    with pytest.raises(Locked, match="Another process is at work") as caught:
+    with pytest.raises(Locked, match="Another process holds") as caught:
         FileLock(path).acquire()
     assert path in caught.value.found
     with pytest.raises(Locked):

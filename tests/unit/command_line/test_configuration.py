@@ -176,7 +176,7 @@ def test_what_is_wrong_is_named(write, case):
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
 def test_others_must_not_read_it(write, mode):
-    with pytest.raises(UsageError, match="Others can read the configuration") as caught:
+    with pytest.raises(UsageError, match="Other users can read the configuration") as caught:
         configuration.load(write(GOOD, mode=mode), "shop")
     assert "%04o" % mode in caught.value.found and "chmod 600" in caught.value.hint
 
@@ -231,7 +231,7 @@ def test_a_file_without_one_password(tmp_path, content):
 
 @pytest.mark.parametrize("key", ["password_file", "passfile"])
 def test_others_must_not_read_the_password(tmp_path, key):
-    with pytest.raises(UsageError, match="Others can read the password file"):
+    with pytest.raises(UsageError, match="Other users can read the password file"):
         source(tmp_path, key, b"*:*:*:*:x", mode=0o644).password(SETTINGS)
 
 

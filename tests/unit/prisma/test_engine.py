@@ -135,5 +135,5 @@ def test_the_exit_status_is_the_engines(tmp_path):
 
 @pytest.mark.parametrize("name", ["A;id", "A B", "", "1A", "A$(id)"])
 def test_a_variable_that_a_shell_would_not_take(name):
-    with pytest.raises(Refused, match="strange name"), guarded("/bin/true", URL, ["DATABASE_URL", name], SHOWN):
+    with pytest.raises(Refused, match="invalid name"), guarded("/bin/true", URL, ["DATABASE_URL", name], SHOWN):
         raise AssertionError("not reached")

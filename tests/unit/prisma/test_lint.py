@@ -48,7 +48,7 @@ def test_a_program_that_says_something_else_is_an_error(tmp_path) -> None:
     program = tmp_path / "squawk"
     program.write_text("#!/bin/sh\ncat > /dev/null\necho 'unknown flag' >&2\nexit 1\n", encoding="utf-8")
     program.chmod(0o755)
-    with pytest.raises(BackstopError, match="did not say what it found in migration 1_first") as error:
+    with pytest.raises(BackstopError, match="returned no findings for migration 1_first") as error:
         lint(SCRIPTS, program=str(program))
     assert "unknown flag" in error.value.found
 

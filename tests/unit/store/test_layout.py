@@ -45,7 +45,7 @@ def test_ids():
     assert len(made) == 50 and all(map(is_operation_id, made))
     for text in ("", "x", "../20251108T020000Z-3fa9c1", "20251108T020000Z-3fa9c1/..", "20251108T020000Z-3FA9C1\n"):
         assert not is_operation_id(text)
-        with pytest.raises(Refused, match="not the id of an operation"):
+        with pytest.raises(Refused, match="Invalid id of an operation"):
             Store("/nowhere").operation_path(text)
 
 

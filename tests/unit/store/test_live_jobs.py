@@ -124,7 +124,7 @@ def test_another_request_waits_too(store, dead):
 def test_a_holder_that_cannot_be_told_is_waited_for_until_it_is_too_long(store, dead, monkeypatch):
     first, _adopted = begin(store, "deploy", "shop", REQUEST, dead)
     monkeypatch.setattr(lifecycle, "PREDECESSOR_SECONDS", 0.3)
-    with module(first, "unnamed") as job, pytest.raises(Locked, match="Another process is at work here"):
+    with module(first, "unnamed") as job, pytest.raises(Locked, match="Another process holds this lock"):
         begin(store, "deploy", "shop", REQUEST, this_controller())
     assert job.returncode == -signal.SIGKILL and first.journal() == []
 

@@ -136,7 +136,7 @@ def test_the_only_backup_is_an_emergency_one():
         ({"level": None}, "it was not verified to level readable"),
         ({"level": "checksum"}, "it was not verified to level readable"),
         ({"problem": "it lacks the file archive.dump"}, "it lacks the file archive.dump"),
-        ({"created": "2026-01-15T12:01"}, "it is dated after now"),
+        ({"created": "2026-01-15T12:01"}, "it is dated in the future"),
         ({"created": None}, "its time is not known"),
     ],
 )

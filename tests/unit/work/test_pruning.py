@@ -90,7 +90,7 @@ def test_a_store_that_is_not_there(tmp_path):
 def test_a_store_of_somebody_else(store):
     nightly(store)
     os.chmod(store.root, 0o755)
-    with pytest.raises(Refused, match="can be entered by other users"):
+    with pytest.raises(Refused, match="is accessible to other users"):
         pruned(store)
 
 

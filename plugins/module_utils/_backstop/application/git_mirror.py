@@ -49,7 +49,7 @@ _LOCAL_SECONDS = 120
 def check_repository(url: str) -> None:
     """Refuse an address that git would misread, or that would show a password in the process list."""
     if not url:
-        raise Refused("No repository is named", expected="the address or path of the application's git repository")
+        raise Refused("No repository is given", expected="the address or path of the application's git repository")
     if url.startswith("-"):
         raise Refused("This is not the address of a repository", found=repr(url))
     try:
@@ -108,7 +108,7 @@ class GitMirror:
         check_repository(self.url)
         self._remove_stale_locks()
         # Harmless on an existing repository, and completes an interrupted init.
-        self._run("init", "--quiet", "--bare", "--template=", check="The mirror of the repository could not be made")
+        self._run("init", "--quiet", "--bare", "--template=", check="The mirror of the repository could not be created")
         self._run(
             "-c",
             "gc.autoDetach=false",
@@ -247,9 +247,9 @@ class GitMirror:
         submodules = [path for mode, _name, path in self._entries(commit) if mode == "160000"]
         if submodules:
             raise Refused(
-                "The commit has submodules, which a release cannot carry",
+                "The commit has submodules, which a release cannot contain",
                 found=", ".join(submodules[:5]),
-                hint="put their files into the repository, or install them as packages",
+                hint="add their files to the repository, or install them as packages",
             )
         # A separate index: the mirror has none, and two releases would share it.
         index = directory + ".index"
@@ -296,10 +296,10 @@ def _choose(revision: str, names: Dict[str, str]) -> Optional[str]:
     commits = sorted({names[name] for name in candidates})
     if len(commits) > 1:
         raise Refused(
-            "The revision means two commits",
+            "The revision is ambiguous",
             found=", ".join("%s is %s" % (name, names[name]) for name in candidates),
             expected="one commit",
-            hint="write it out: " + " or ".join(candidates),
+            hint="write it in full: " + " or ".join(candidates),
         )
     return commits[0] if commits else None
 
@@ -314,7 +314,7 @@ def _unknown(revision: str, names: Dict[str, str]) -> BackstopError:
     elif short:
         hint = "it has " + ", ".join(sorted(short)[:10])
     else:
-        hint = "push something to the repository first"
+        hint = "push a commit to the repository first"
     return Refused(
         "The repository does not have this revision",
         found="no tag, branch or commit named %s" % revision,

@@ -120,7 +120,7 @@ class Pm2:
             raise Refused("PM2_HOME must be an absolute path", found=repr(home))
         if _MISREAD_IN_HOME.search(home):
             raise Refused(
-                "PM2_HOME holds a sign with which pm2's daemon spins for ever instead of listening",
+                "PM2_HOME contains a character with which pm2's daemon never starts to listen",
                 found=repr(home),
                 expected="a path without spaces, # and ?",
             )
@@ -256,7 +256,7 @@ class Pm2:
                 "pm2 started the application in another directory",
                 found=elsewhere[0],
                 expected=cwd,
-                hint="take `cwd` out of " + os.path.join(cwd, path),
+                hint="remove `cwd` from " + os.path.join(cwd, path),
             )
         return Outcome(True, self._wait_stable(name, found, wait, stable, before))
 
@@ -317,8 +317,9 @@ class Pm2:
             if time.monotonic() > deadline:
                 raise BackstopError(
                     "The application did not stop",
-                    found="process %s of %s runs on" % (", ".join(str(pid) for pid in pids if alive(pid)), name),
-                    hint="look at it, then run this again",
+                    found="process %s of %s is still running"
+                    % (", ".join(str(pid) for pid in pids if alive(pid)), name),
+                    hint="check why, then run this again",
                 )
             time.sleep(POLL_SECONDS)
         # Children that the application left running belong to it: they would continue to write to the database.
@@ -392,7 +393,7 @@ class Pm2:
             found="%s is %s after %d restarts%s"
             % (name, status_of(found), restarts, ": " + " | ".join(_said_last(lines)) if lines else ""),
             expected="online without a restart",
-            hint="see pm2's log of it, " + found[0].logs[0] if found and found[0].logs else None,
+            hint="see its log in pm2, " + found[0].logs[0] if found and found[0].logs else None,
             details={"log": lines},
         )
 
@@ -440,14 +441,14 @@ def _real_cwd(recorded: str, pid: int) -> str:
 def _check_name(name: str) -> None:
     # pm2 reads these as all processes, a process id, a pattern, an option or several names.
     if not name or name == "all" or name.isdigit() or name[0] in "-/" or "," in name or "\0" in name:
-        raise Refused("This cannot be the name of a process of pm2", found=repr(name))
+        raise Refused("Invalid name of a pm2 process", found=repr(name))
 
 
 def _check_ecosystem(cwd: str, ecosystem_file: str) -> str:
     path = os.path.join(cwd, ecosystem_file)
     if not path.endswith(_ECOSYSTEM_ENDINGS):
         raise Refused(
-            "pm2 would take this file for a program",
+            "pm2 would run this file as a program",
             found=repr(ecosystem_file),
             expected="a name that ends in " + ", ".join(_ECOSYSTEM_ENDINGS),
         )

@@ -120,9 +120,9 @@ class Releases:
         content = read_json(path, "marker of the release")
         if not isinstance(content, dict) or content.get("commit") != commit:
             raise BackstopError(
-                "The marker of a release does not fit it",
+                "The marker of a release does not match it",
                 found=path + " does not name " + commit,
-                hint="remove the directory %s; the release is then made again" % self.path(commit),
+                hint="remove the directory %s; the release is then built again" % self.path(commit),
             )
         return content
 
@@ -193,7 +193,7 @@ class Releases:
                 raise Refused(
                     "The release's path is an existing directory",
                     found="%s has no %s" % (self.path(commit), MARKER),
-                    hint="see that nothing runs in it, then remove it",
+                    hint="make sure that nothing runs in it, then remove it",
                 )
             self._remove_debris()
             partial = os.path.join(self.folder, _PARTIAL + commit)
@@ -330,7 +330,7 @@ def _make_directory(path: str) -> None:
             os.makedirs(path)
             os.chmod(path, 0o755)
     except OSError as error:
-        raise file_error("A directory could not be made", path, error) from error
+        raise file_error("A directory could not be created", path, error) from error
 
 
 def _check_links(links: Mapping[str, str]) -> None:
@@ -354,7 +354,7 @@ def _link(directory: str, name: str, target: str) -> None:
         raise Refused(
             "The commit has a file where a shared file is to be linked",
             found="%s is in the repository" % name,
-            hint="take it out of the repository, or link no shared file of this name",
+            hint="remove it from the repository, or link no shared file of this name",
         )
     os.makedirs(os.path.dirname(path), exist_ok=True)
     os.symlink(target, path)

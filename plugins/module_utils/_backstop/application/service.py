@@ -169,7 +169,7 @@ class _UnderPm2:
 
     def errors_since(self, log_start: Any, pattern: Pattern[str], release: str) -> List[str]:
         if not isinstance(log_start, dict):
-            raise Refused("This is no place in pm2's logs", found=repr(log_start), expected="sizes of files by path")
+            raise Refused("Invalid position in pm2's logs", found=repr(log_start), expected="sizes of files by path")
         return errors_in_logs({str(path): int(size) for path, size in log_start.items()}, pattern, release)
 
 

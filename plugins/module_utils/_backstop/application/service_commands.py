@@ -131,8 +131,8 @@ class ServiceCommands:
             if time.monotonic() > deadline:
                 raise BackstopError(
                     message,
-                    found="the status command says %s after %g seconds" % (found.status, wait),
-                    hint="look at it, then run this again",
+                    found="the status command reports %s after %g seconds" % (found.status, wait),
+                    hint="check why, then run this again",
                 )
             time.sleep(POLL_SECONDS)
             found = self.state()

@@ -145,7 +145,7 @@ class _Runner:
         if step.expect is None and not step.save:
             return None
         if not answer.whole:
-            return "status %d, an answer that is too long to be read" % answer.status
+            return "status %d, a response that is too long to be read" % answer.status
         try:
             content = answer.json
         except ValueError:

@@ -61,7 +61,7 @@ def parse(steps: Any) -> List[Step]:
 
 def _wrong(step: str, found: str, near: Sequence[str] = (), expected: Optional[str] = None) -> Refused:
     return Refused(
-        "A smoke test cannot be understood",
+        "Invalid smoke test",
         found="%s: %s" % (step, found),
         expected=expected,
         hint="did you mean %s?" % " or ".join(near) if near else None,

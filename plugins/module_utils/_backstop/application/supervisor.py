@@ -48,7 +48,7 @@ def check_command(
         raise Refused("A command is empty", expected="a list such as [npm, run, build]")
     if any(gives_away(part, secret) for part in command for secret in secrets):
         raise Refused(
-            "A command holds a secret of the environment file",
+            "A command contains a secret of the environment file",
             found=command[0] + " with a secret among its arguments, which everybody on the host can read",
             hint="let the command read it from the environment",
         )
@@ -58,4 +58,4 @@ def check_command(
     else:
         known = find_program(program, environment.get("PATH", "").split(os.pathsep)) is not None
     if not known:
-        raise Refused("A program could not be started", found="%s is no program that can be found" % program)
+        raise Refused("A program could not be started", found="program %s is not found" % program)

@@ -86,9 +86,9 @@ class Unit:
     def __init__(self, name: str, scope: str = "system", run: Runner = processes.run) -> None:
         self.name = name if name.endswith(".service") else name + ".service"
         if not _UNIT.fullmatch(self.name) or self.name.startswith("-"):
-            raise Refused("This cannot be the name of a service unit", found=repr(name))
+            raise Refused("Invalid name of a service unit", found=repr(name))
         if scope not in SCOPES:
-            raise Refused("There is no such scope of systemd", found=repr(scope), expected=" or ".join(SCOPES))
+            raise Refused("Unknown scope of systemd", found=repr(scope), expected=" or ".join(SCOPES))
         self._user = scope == "user"
         self._run = run
 
@@ -97,7 +97,10 @@ class Unit:
     def state(self) -> UnitState:
         """The current state; ``absent`` for a unit that systemd does not know. Starts nothing."""
         finished = self._systemctl(
-            "show", "--property=" + ",".join(_PROPERTIES), self.name, check="systemd does not tell about the unit"
+            "show",
+            "--property=" + ",".join(_PROPERTIES),
+            self.name,
+            check="systemd does not report the unit's properties",
         )
         said = dict(line.split("=", 1) for line in finished.stdout.splitlines() if "=" in line)
         if said.get("LoadState") in ("not-found", None):
@@ -131,7 +134,7 @@ class Unit:
             return ""  # it has just ended
         except PermissionError as error:
             raise CouldNotVerify(
-                "It cannot be seen in which release the application runs",
+                "The release in which the application runs cannot be determined",
                 found="process %d of %s belongs to another user" % (pid, self.name),
                 hint=remedy("run this as root or as the user of the unit (%s)", Setting.SYSTEMD_USER),
             ) from error
@@ -201,7 +204,7 @@ class Unit:
                     "The application did not stop",
                     found="%s is %s after %g seconds, processes: %s"
                     % (self.name, self.state().status, wait, ", ".join(map(str, filter(alive, pids))) or "none"),
-                    hint="look at it, then run this again",
+                    hint="check why, then run this again",
                 )
             time.sleep(POLL_SECONDS)
         self._end_left(pids)
@@ -216,7 +219,7 @@ class Unit:
         while any(map(alive, pids)):
             if time.monotonic() > patience:
                 raise BackstopError(
-                    "Processes of the application are left",
+                    "Processes of the application are still running",
                     found="process %s of %s" % (", ".join(map(str, filter(alive, pids))), self.name),
                     hint="end them, then run this again",
                 )

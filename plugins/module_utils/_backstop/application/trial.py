@@ -122,7 +122,7 @@ class Trial:
                 raise BackstopError(
                     "The release does not listen on its port",
                     found="no connection to 127.0.0.1:%d in %g seconds" % (self._port, timeout),
-                    hint="see that it takes its port from the environment",
+                    hint="make sure that it reads its port from the environment",
                 )
             time.sleep(POLL_SECONDS)
 

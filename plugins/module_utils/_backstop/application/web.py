@@ -232,7 +232,7 @@ def wait_healthy(
                 "The application did not become healthy in %g seconds" % timeout,
                 found=last.found,
                 expected=last.expected or "an answer",
-                hint="look at the application's log, or correct the address of its health",
+                hint="look at the application's log, or correct the URL of its health check",
                 details={"attempts": attempts},
             )
         time.sleep(interval)

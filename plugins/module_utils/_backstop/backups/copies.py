@@ -111,7 +111,7 @@ def copy_missing(site: Site, offsite: Offsite, policy: Policy, now: Optional[dat
         raise BackstopError(
             "A backup was damaged since it was verified and was not copied",
             found="; ".join(damaged),
-            hint="make another: backstop backup",
+            hint="make a new one: backstop backup",
         )
     return [item.backup_id for item in missing]
 

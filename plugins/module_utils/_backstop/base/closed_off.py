@@ -74,8 +74,8 @@ class ClosedOff:
             text, found = str(error).encode(), []
         if not text.startswith(b"R"):
             raise NotClosedOff(
-                "A program cannot be closed off from the network on this host",
-                found=text[1:].decode(errors="replace") or "it ended without a word",
+                "A program cannot be isolated from the network on this host",
+                found=text[1:].decode(errors="replace") or "it ended without output",
                 hint="allow user namespaces (user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0)",
             )
         return found

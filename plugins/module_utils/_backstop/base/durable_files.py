@@ -58,7 +58,7 @@ def make_private_directory(path: str) -> None:
                 os.chmod(path, PRIVATE_DIRECTORY)
                 fsync_directory(parent)
     except OSError as error:
-        raise file_error("A directory could not be made", path, error) from error
+        raise file_error("A directory could not be created", path, error) from error
 
 
 def write_file(path: str, content: bytes) -> None:
@@ -192,7 +192,7 @@ class FileLock:
                 if time.monotonic() >= deadline:
                     os.close(descriptor)
                     raise Locked(
-                        "Another process is at work here",
+                        "Another process holds this lock",
                         found="%s is locked" % self.path,
                         hint="wait for it to end, then run this again",
                     ) from None

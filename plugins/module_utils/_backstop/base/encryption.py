@@ -44,10 +44,10 @@ def require_recipients(recipients: Sequence[str]) -> None:
         if not _RECIPIENT.fullmatch(recipient):
             private = recipient.strip().upper().startswith("AGE-SECRET-KEY")
             raise Refused(
-                "A recipient is no public key of age",
+                "A recipient is not a public key of age",
                 found="number %d is %s" % (number, "a private key" if private else "something else"),
                 expected="age1..., as age-keygen prints it, or a public key of ssh",
-                hint="take the private key away from here, and use a new one" if private else None,
+                hint="remove the private key here, and create a new one" if private else None,
             )
 
 
@@ -87,10 +87,10 @@ def require_identity(path: str) -> str:
         ) from None
     if stat.S_IMODE(state.st_mode) & 0o077:
         raise Refused(
-            "Others can read the identity of age",
+            "Other users can read the identity of age",
             found="%s has mode %04o" % (path, stat.S_IMODE(state.st_mode)),
             expected="0600",
-            hint="make a new identity and encrypt for that; who saw this one can read every backup that was for it",
+            hint="create a new identity; anyone who saw this one can read every backup encrypted to it",
         )
     return path
 
@@ -109,8 +109,8 @@ class Decrypting(Running):
         if _NOT_FOR_THIS_IDENTITY in said:
             return CouldNotVerify(
                 "The identity does not open this backup",
-                found="%s is none of the recipients of %s" % (self._source.identity, self._source.path),
-                hint="give the identity of one of the recipients that the manifest names",
+                found="%s is not a recipient of %s" % (self._source.identity, self._source.path),
+                hint="give the identity of a recipient that the manifest names",
             )
         if any(mark in said for mark in _BAD_IDENTITY):
             return CouldNotVerify(
@@ -119,7 +119,7 @@ class Decrypting(Running):
                 expected="a file of age-keygen, or a private ssh key, without a passphrase",
             )
         return BackstopError(
-            "The encrypted file cannot be decrypted to its end",
+            "The encrypted file cannot be decrypted completely",
             found=describe_failure(self.argv[0], status, _without_advertising(said)),
             hint="use another backup",
         )
@@ -142,7 +142,7 @@ class Encrypting:
 
     def __init__(self, path: str, recipients: Sequence[str], keep_open: Sequence[int] = ()) -> None:
         if not recipients:
-            raise AssertionError("nobody to encrypt for")
+            raise AssertionError("no recipient")
         require_recipients(recipients)
         self.path = path
         argv = [find_age(), "--encrypt"]

@@ -143,7 +143,7 @@ def load(directory: str, name: str) -> Configuration:
 
 def _read(name: str, path: str) -> Configuration:
     if not _NAME.fullmatch(name):
-        raise UsageError("This is no name for a configuration", found=repr(name), expected="letters, digits, . _ -")
+        raise UsageError("Invalid name of a configuration", found=repr(name), expected="letters, digits, . _ -")
     given = _Section(path, "", _object(path, _parse(path, read_private(path, "configuration"))))
     given.require_known(("connection", "store"), tuple(_FIELDS))
     connection = _connection(path, "connection", given.values["connection"], Settings())
@@ -173,7 +173,7 @@ def _parse(path: str, text: str) -> Any:
     def once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
         twice = sorted({key for key, _value in pairs if [other for other, _value in pairs].count(key) > 1})
         if twice:
-            raise UsageError("The configuration says something twice", found="%s in %s" % (twice[0], path))
+            raise UsageError("The configuration has a key twice", found="%s in %s" % (twice[0], path))
         return dict(pairs)
 
     try:
@@ -198,7 +198,7 @@ class _Section:
 
     def error(self, key: str, found: str, expected: str, hint: Optional[str] = None) -> UsageError:
         return UsageError(
-            "The configuration %s is wrong at %s" % (self.path, self.place + key),
+            "The configuration %s is invalid at %s" % (self.path, self.place + key),
             found=found,
             expected=expected,
             hint=hint,
@@ -209,7 +209,7 @@ class _Section:
         for key in self.values:
             if key in ("password", "url") and key not in known:
                 raise self.error(
-                    key, "a secret may stand here", "no password in this file", "use " + ", ".join(_PASSWORD_KEYS)
+                    key, "a key that may hold a secret", "no password in this file", "use " + ", ".join(_PASSWORD_KEYS)
                 )
             if key not in known:
                 near = near_names(key, known)
@@ -269,7 +269,7 @@ def duration(text: Any) -> int:
     """The seconds of ``90m``, ``26h``, ``8d`` or of a number of seconds."""
     match = re.fullmatch(r"([0-9]+)([smhd]?)", str(text))
     if not match or not int(match.group(1)):
-        raise UsageError("This is no duration", found=repr(text), expected="a number with s, m, h or d, such as 26h")
+        raise UsageError("Invalid duration", found=repr(text), expected="a number with s, m, h or d, such as 26h")
     return int(match.group(1)) * _UNITS[match.group(2) or "s"]
 
 

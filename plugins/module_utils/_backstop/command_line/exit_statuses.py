@@ -20,10 +20,10 @@ NOT_COPIED = NotCopied.exit_status
 MEANINGS = {
     OK: "done, and as it should be",
     FAILED: "it failed, or the last run did; nothing half done is listed",
-    USAGE: "the command line or the configuration is wrong; nothing was begun",
+    USAGE: "the command line or the configuration is invalid; nothing was started",
     COULD_NOT_VERIFY: "a check could not be evaluated (no server, no programs, no right): not known to be good",
     TOO_OLD: "the newest verified backup is older than allowed, or there is none",
-    LOCKED: "another run or an operation is at work on this database; nothing was begun",
+    LOCKED: "another run or an operation is working on this database; nothing was started",
     NOT_COPIED: "the backups are as they should be, their second copies are not",
 }
 #: The corresponding Nagios statuses: OK, WARNING, CRITICAL, UNKNOWN.

@@ -70,7 +70,7 @@ def _run_lock(store: Store, database: str, wait_seconds: float) -> Iterator[File
         lock.acquire(wait_seconds)
     except Locked as error:
         raise Locked(
-            "Another run is at work on the backups of %s" % database, found=error.found, hint=error.hint
+            "Another run is working on the backups of %s" % database, found=error.found, hint=error.hint
         ) from None
     try:
         yield lock

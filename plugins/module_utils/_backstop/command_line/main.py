@@ -38,8 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
         for add in subcommand.arguments:
             add(sub)
         sub.add_argument("--json", action="store_true", help="the result as JSON")
-        sub.add_argument("--quiet", action="store_true", help="say nothing when all is well")
-        sub.add_argument("--syslog", action="store_true", help="write to syslog, for cron; the exit status stays")
+        sub.add_argument("--quiet", action="store_true", help="print nothing on success")
+        sub.add_argument("--syslog", action="store_true", help="write to syslog, for cron; the exit status is the same")
         sub.add_argument("--config-directory", metavar="PATH", default=DIRECTORY, help="default: " + DIRECTORY)
         sub.set_defaults(act=subcommand.act, nagios=False)
     return parser

@@ -80,10 +80,10 @@ def render(standing: Standing, retired: Optional[int]) -> str:
     )
     text.add(
         "last_success_level",
-        "How far the newest verified backup is verified: 0 there is none, 1 checksum, 2 readable, 3 restored.",
+        "Level to which the newest verified backup is verified: 0 no such backup, 1 checksum, 2 readable, 3 restored.",
         (none, level),
     )
-    text.add("max_age_seconds", "Age that is too old.", (none, configuration.max_age))
+    text.add("max_age_seconds", "Maximum age of the newest verified backup.", (none, configuration.max_age))
     text.add("backups", "Number of backups.", *[({"kind": kind}, standing.count(kind)) for kind in KINDS])
     text.add("backups_bytes", "Size of the archives.", *[({"kind": kind}, standing.size(kind)) for kind in KINDS])
     text.add("unreadable_backups", "Backups whose manifest cannot be read.", (none, len(standing.unreadable)))
@@ -112,7 +112,7 @@ def render(standing: Standing, retired: Optional[int]) -> str:
             "Time of the snapshot of the newest backup that has a second copy.",
             (none, copied.timestamp() if copied else None),
         )
-        text.add("copy_max_age_seconds", "Age of that backup that is too old.", (none, configuration.offsite.max_age))
+        text.add("copy_max_age_seconds", "Maximum age of that backup.", (none, configuration.offsite.max_age))
     drill = standing.runs.get("drill") or {}
     text.add("recovery_seconds", "Measured recovery time of the last drill.", (none, drill.get("recovery_seconds")))
     text.add("server_up", "Whether the database server answered.", (none, int(retired is not None)))

@@ -63,7 +63,7 @@ def read_private(path: str, what: str, *, check: bool = True) -> str:
     mode = stat.S_IMODE(state.st_mode)
     if check and mode & 0o077:
         raise UsageError(
-            "Others can read the %s" % what,
+            "Other users can read the %s" % what,
             found="%s has mode %04o" % (path, mode),
             expected="0600",
             hint="chmod 600 %s; if it held a secret, change that too" % path,

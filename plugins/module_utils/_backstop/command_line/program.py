@@ -37,7 +37,7 @@ def build_program(python: str) -> bytes:
     :param python: the host's Python, for the first line; it runs isolated from its caller's environment
     """
     if not re.fullmatch(r"/[^\s]{1,100}", python):
-        raise Refused("This is no path of a Python", found=repr(python), expected="such as /usr/bin/python3")
+        raise Refused("Invalid path of a Python interpreter", found=repr(python), expected="such as /usr/bin/python3")
     content = io.BytesIO()
     content.write(b"#!" + python.encode() + b" -I\n")
     with zipfile.ZipFile(content, "a", zipfile.ZIP_DEFLATED) as archive:

@@ -36,7 +36,7 @@ from .configuration import Configuration
 from .exit_statuses import OK, UsageError
 from .output import say
 
-_TOLD = "the application is stopped and started by somebody else: "
+_TOLD = "this command does not stop or start the application: "
 _START = _TOLD + "start release %s"
 
 
@@ -108,7 +108,7 @@ def _require_way_to_stop(configuration: Configuration, options: argparse.Namespa
     if configuration.application is None and not options.application_stopped and not sys.stdin.isatty():
         raise UsageError(
             "The application must be stopped while the database changes",
-            found="no commands for that in the configuration, and nobody to ask",
+            found="no commands for that in the configuration, and no terminal",
             hint="stop it, then run this again with --application-stopped. Nothing was changed",
         )
 
@@ -259,9 +259,15 @@ def _json_list(text: str) -> List[Any]:
 def what_to_lose(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--accept-lost-rows", metavar="N", type=_whole_number, default=0, help="rows that may be lost (default: 0)")
-    add("--accept-lost-objects", metavar="N", type=_whole_number, default=0, help="objects that may go (default: 0)")
+    add(
+        "--accept-lost-objects",
+        metavar="N",
+        type=_whole_number,
+        default=0,
+        help="objects that may be lost (default: 0)",
+    )
     add("--accept-cascade", action="store_true", help="foreign keys may change rows of other tables")
-    add("--accept-unreadable", action="store_true", help="give up rows that the server cannot read any more")
+    add("--accept-unreadable", action="store_true", help="discard rows that the server can no longer read")
     add("--reapply", choices=MODES, default="off", help="carry rows written since over (default: off)")
     add("--reapply-deletes", action="store_true", help="carry deletions over too")
 
@@ -272,15 +278,15 @@ def which_scenario(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenario", choices=known, help=default)
     _common(parser)
     add = parser.add_argument
-    add("--table", help="the table that is to be put right")
+    add("--table", help="the table to repair")
     add("--mode", choices=(REPLACE, REPAIR), default=REPLACE, help="all of its rows, or some (default: replace)")
     add("--where", metavar="CONDITION", help="which rows of the table")
     add("--keys", metavar="JSON", type=_json_list, default=[], help="the rows with these primary keys, as a JSON list")
-    add("--again", action="store_true", help="put the table right once more")
+    add("--again", action="store_true", help="repair the table again")
     add("--project", metavar="PATH", help="the release whose migrations are in the database, where Prisma is needed")
     add("--old-project", metavar="PATH", help="the release from before them, to make down-SQL")
-    add("--node-bin-dir", metavar="PATH", help="where node is")
-    add("--down-sql-file", metavar="FILE", help="SQL that takes the migrations out again")
+    add("--node-bin-dir", metavar="PATH", help="directory of the program node")
+    add("--down-sql-file", metavar="FILE", help="SQL that reverts the migrations")
 
 
 def any_scenario(parser: argparse.ArgumentParser) -> None:

@@ -138,7 +138,7 @@ class Standing:
             raise CouldNotVerify(
                 "None of the backups is verified",
                 found="%d backups in %s" % (len(self.backups), self.configuration.store.root),
-                hint="backstop verify, or make another: backstop backup",
+                hint="backstop verify, or make a new one: backstop backup",
             )
         if newest is None:
             raise TooOld("There is no backup", found=self._remarks() or None, hint="make one: backstop backup")
@@ -170,7 +170,7 @@ class Standing:
             raise NotCopied(
                 "The second copies are not as they should be",
                 found="; ".join(filter(None, [failures, what, self.describe()])),
-                hint="see the remote, then: backstop copy",
+                hint="check the remote, then run: backstop copy",
             )
 
     def _failures(self, jobs: Sequence[str] = ("backup", "drill", "prune")) -> str:

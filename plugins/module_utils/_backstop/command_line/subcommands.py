@@ -422,7 +422,7 @@ def _tried(configuration: Configuration, call: Call) -> str:
         # systemd passes a credential only to units that are configured for it.
         if configuration.password is None or configuration.password.key != "password_credential":
             raise
-        return "a store that can be written; the server was not tried, for its password is a credential of the jobs"
+        return "the store is writable; the server was not tested, because its password is a credential of the jobs"
     with site.connect() as session:
         tools = site.tools(session)
         found = "server %s, client programs %s" % (server.major_version(session), tools.version)
@@ -541,7 +541,7 @@ def _where(parser: _Parser) -> None:
 
 def _level(parser: _Parser) -> None:
     parser.add_argument(
-        "--level", choices=("checksum", "readable"), default="readable", help="how far (drill goes further)"
+        "--level", choices=("checksum", "readable"), default="readable", help="level (the drill verifies more)"
     )
 
 
@@ -567,9 +567,9 @@ def _answer(parser: _Parser) -> None:
 
 def _judging(parser: _Parser) -> None:
     parser.add_argument("--max-age", metavar="AGE", type=_duration, help="such as 26h; default: the configuration's")
-    parser.add_argument("--nagios", action="store_true", help="end with 0, 2 or 3 as such programs want it")
-    parser.add_argument("--metrics", action="store_true", help="renew the file for node_exporter")
-    parser.add_argument("--notify", action="store_true", help="tell the webhook of a missing backup, once a day")
+    parser.add_argument("--nagios", action="store_true", help="exit with 0, 2 or 3, as Nagios expects")
+    parser.add_argument("--metrics", action="store_true", help="update the file for node_exporter")
+    parser.add_argument("--notify", action="store_true", help="notify the webhook of a missing backup, once a day")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -620,7 +620,7 @@ SUBCOMMANDS = (
     ),
     Subcommand(
         "rollback",
-        "take the database back; what would be lost is counted, shown, and refused unless it is accepted",
+        "roll the database back; what would be lost is counted, shown, and refused unless it is accepted",
         rolling_back.rollback,
         (_one, rolling_back.which_scenario, rolling_back.what_to_lose, rolling_back.acting, _identity, _patience),
     ),

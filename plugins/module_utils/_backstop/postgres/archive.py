@@ -156,7 +156,7 @@ class EncryptedDump:
         """The sha256 of the encrypted file and the table of contents, once all is on disk and decoded."""
         self._tee.wait()
         digest = self._target.finish()
-        self._decoding.check("The archive cannot be read to its end")
+        self._decoding.check("The archive cannot be read completely")
         self._reader.join()
         self._listing.check("The archive's table of contents cannot be read")
         return digest, _entries(b"".join(self._listed).decode(errors="replace"))
@@ -190,7 +190,7 @@ def decode(tools: ClientTools, source: Source, keep_open: Sequence[int] = (), ta
     """
     run(
         **_read_by([tools.pg_restore, "--file=" + target], source, keep_open),
-        check="The archive cannot be read to its end",
+        check="The archive cannot be read completely",
     )
     if target != os.devnull and not _ends_with(target, _END_OF_SQL):
         raise BackstopError("pg_restore did not write the plain SQL to its end", found=target)

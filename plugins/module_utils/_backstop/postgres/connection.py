@@ -277,7 +277,7 @@ class Session:
         """The first row of a query that always has one."""
         found = self.row(sql, parameters)
         if found is None:
-            raise BackstopError("The server gave no answer to a question that has one", found=sql[:200])
+            raise BackstopError("A query returned no row", found=sql[:200])
         return found
 
     def value(self, sql: str, parameters: Optional[Sequence[Any]] = None) -> Any:
@@ -428,7 +428,7 @@ def _connect_error(text: str, settings: Settings) -> Refused:
         ),
         (
             "no password supplied",
-            "The server wants a password and none was given",
+            "The server requires a password and none was given",
             remedy("put it into %s", Setting.PASSWORD),
         ),
         (
@@ -449,7 +449,7 @@ def _connect_error(text: str, settings: Settings) -> Refused:
         ),
         (
             "no pg_hba.conf entry",
-            "The server does not let this user in from here",
+            "The server rejects connections of this user from this host",
             "add a line to pg_hba.conf for this user, database and address",
         ),
         (
@@ -519,11 +519,11 @@ _STATE_HINTS = {
     sqlstates.INSUFFICIENT_PRIVILEGE: "give this role the right, or use a role that has it",
     sqlstates.LOCK_NOT_AVAILABLE: "another session holds a lock: see pg_stat_activity, end it or wait, then run this"
     " again",
-    sqlstates.QUERY_CANCELED: "a timeout or a person cancelled the statement: see statement_timeout and lock_timeout of"
+    sqlstates.QUERY_CANCELED: "a timeout or a user cancelled the statement: see statement_timeout and lock_timeout of"
     " this role",
     sqlstates.DISK_FULL: "the server's disk is full: free space there",
     sqlstates.OUT_OF_MEMORY: "raise max_locks_per_transaction on the server (a restart), or its memory",
-    sqlstates.ADMIN_SHUTDOWN: "the session was terminated on the server: look who did, then run this again",
+    sqlstates.ADMIN_SHUTDOWN: "the session was terminated on the server: find out why, then run this again",
     sqlstates.OBJECT_IN_USE: "other sessions use the database: see pg_stat_activity",
 }
 
@@ -535,7 +535,7 @@ def _statement_error(error: Any) -> BackstopError:
     detail = diagnosis.message_detail if diagnosis and diagnosis.message_detail else ""
     lost = state is None and not _has_text(diagnosis)
     if lost:
-        message = "The connection to the database broke"
+        message = "The connection to the database was lost"
     else:
         message = "The database refused a statement"
     broken = lost or state in _ENDED_STATES or (state or "").startswith(sqlstates.CONNECTION_EXCEPTION)

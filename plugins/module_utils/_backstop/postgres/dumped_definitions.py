@@ -192,7 +192,7 @@ class _Contents:
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         if self._bytes(5) != b"PGDMP":
-            raise BackstopError("An archive does not begin as one", expected="PGDMP")
+            raise BackstopError("The file is not an archive of pg_dump", expected="PGDMP")
         major, minor, _revision, self._integer_size, self._offset_size, self._format = self._bytes(6)
         self._version = (major, minor)
         if not _OLDEST <= self._version <= _NEWEST or self._format not in (_CUSTOM, _DIRECTORY):
@@ -245,7 +245,7 @@ class _Contents:
     def _bytes(self, size: int) -> bytes:
         found = self._stream.read(size)
         if len(found) != size:
-            raise BackstopError("An archive's table of contents is cut short", hint="use another backup")
+            raise BackstopError("An archive's table of contents is truncated", hint="use another backup")
         return found
 
     def _integer(self) -> int:

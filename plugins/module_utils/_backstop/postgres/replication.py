@@ -18,7 +18,7 @@ from .connection import Session
 CONFIRM_SECONDS = 5
 #: Effects on a standby, as measured: a RENAME conflicts with nothing there, a DROP ends the sessions at once.
 SESSIONS_THERE = (
-    "sessions that are open on a standby go on in the former database until they are ended there; new ones reach the"
+    "sessions that are open on a standby stay in the former database until they are ended there; new ones reach the"
     " new database when the standby has replayed the swap"
 )
 

@@ -25,7 +25,7 @@ _FIELD = re.compile(r"^(DETAIL|HINT|CONTEXT): (.*)", re.M)
 _COMMAND = re.compile(r"^Command was: (.*)", re.M | re.S)
 #: Messages must not contain rows of a table, but they may contain a key, which is needed to find the row.
 _NO_ROWS = re.compile(r"Failing row contains.*")
-_AGAIN = "a new backup would fail alike. In the source: "
+_AGAIN = "a new backup would fail in the same way. In the source: "
 
 
 class Failure:
@@ -110,7 +110,7 @@ def _schemas_of(session: Session, name: str, functions: Sequence[str]) -> str:
 def _orphans(failure: Failure, said: Match[str]) -> _Advice:
     table, key = said.groups()
     return (
-        "rows of table %s refer to others that are not there, which constraint %s did not keep off: its checks were off"
+        "rows of table %s refer to others that are not there, which constraint %s did not prevent: its checks were off"
         " (session_replication_role, DISABLE TRIGGER) when they were written" % (table, key),
         _AGAIN + "delete or correct these rows, or drop the constraint and add it NOT VALID, as it is then restored",
     )
@@ -194,7 +194,7 @@ def _locks(_failure: Failure, _said: Match[str]) -> _Advice:
 
 
 def _passing(_failure: Failure, _said: Match[str]) -> _Advice:
-    return "this is no fault of the backup", "put that right on the server, then run this again"
+    return "the backup is not the cause", "fix that on the server, then run this again"
 
 
 #: The server's message, its meaning, and the class of the error. A failure of the server is not one of the backup.
@@ -242,6 +242,6 @@ def explain(stderr: str, settings: Settings, otherwise: str) -> BackstopError:
             return kind(message, found="%s; %s" % (failure.text() or otherwise, cause), hint=hint)
     if failure.said:
         found = failure.text() + (" (%s)" % failure.hint if failure.hint else "")
-        hint = "a new backup would fail alike: put this object right in the source, or restore as another role"
+        hint = "a new backup would fail in the same way: fix this object in the source, or restore as another role"
         return BackstopError(message, found=found, hint=hint)
     return BackstopError(message, found=otherwise)

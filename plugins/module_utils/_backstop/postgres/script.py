@@ -95,7 +95,7 @@ def run_script(session: Session, script: IO[bytes]) -> None:
     text = b"".join(pending)
     end = _last_commit(text)
     if not started or end is None:
-        raise BackstopError("The archive's script is not whole", found="no COMMIT at its end")
+        raise BackstopError("The archive's script is incomplete", found="no COMMIT at its end")
     _execute(session, text[:end])
 
 

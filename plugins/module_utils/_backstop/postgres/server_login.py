@@ -56,7 +56,7 @@ def read_message(connection: socket.socket) -> Message:
     size = struct.unpack("!i", head[1:])[0] - 4 if len(head) == 5 else -1
     content = read_exactly(connection, size) if 0 <= size <= _LONGEST_MESSAGE else b""
     if len(content) != size or (head[:1] == b"R" and size < 4):
-        raise BackstopError("The server ended the connection before it let anybody in")
+        raise BackstopError("The server closed the connection before authentication")
     return head[:1], content
 
 
@@ -88,7 +88,9 @@ def _with_tls(plain: socket.socket, settings: Settings) -> socket.socket:
     if read_exactly(plain, 1) == b"S":
         return _tls_context(settings).wrap_socket(plain, server_hostname=settings.host)
     if settings.sslmode in _TLS_NEEDED:
-        raise BackstopError("The server offers no TLS, and the connection wants it (sslmode=%s)" % settings.sslmode)
+        raise BackstopError(
+            "The server does not support TLS, and the connection requires it (sslmode=%s)" % settings.sslmode
+        )
     return plain
 
 
@@ -161,7 +163,7 @@ def _answer(asked: int, content: bytes, settings: Settings, scram: Optional["Scr
 
 def _not_known(asked: int) -> Refused:
     return Refused(
-        "The server asks for another proof than a password",
+        "The server requires another authentication method than a password",
         found="authentication request %d" % asked,
         expected="scram-sha-256, md5 or password in pg_hba.conf",
     )
@@ -198,9 +200,9 @@ class Scram:
         try:
             nonce, salt, rounds = given["r"], base64.b64decode(given["s"]), int(given["i"])
         except (KeyError, ValueError):
-            raise BackstopError("The server's question for the password cannot be read") from None
+            raise BackstopError("The server's authentication request cannot be read") from None
         if not nonce.startswith(self._nonce) or nonce == self._nonce or rounds < 1:
-            raise BackstopError("The server's question for the password is not an answer to ours")
+            raise BackstopError("The server's authentication request does not match ours")
         salted = hashlib.pbkdf2_hmac("sha256", self._password, salt, rounds)
         without_proof = b"c=biws,r=" + nonce.encode()
         signed = b",".join((self._bare(), challenge, without_proof))

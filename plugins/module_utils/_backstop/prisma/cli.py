@@ -354,7 +354,7 @@ def _require_same_database(cursor: Any, url: str) -> None:
     connected = cursor.fetchone()[0]
     if connected != database_of(url):
         raise Refused(
-            "Prisma would work on another database than the one that was checked",
+            "Prisma would use another database than the one that was checked",
             found="the URL names %s" % database_of(url),
             expected=connected,
         )
@@ -364,7 +364,7 @@ def _not_done(what: str, said: CommandResult, found: str) -> PrismaError:
     """Prisma also exits with status 0 when its engine dies early: its promises are then never settled."""
     return PrismaError(
         "%s reported success without doing its work" % what,
-        found=found + "; Prisma said: " + " ".join((said.stderr.strip() or said.stdout).split())[-500:],
+        found=found + "; Prisma's output: " + " ".join((said.stderr.strip() or said.stdout).split())[-500:],
         hint="see whether Prisma's engine can run on this host (`npx prisma version`)",
         started=started_migrations(said.stdout),
     )
@@ -379,7 +379,8 @@ def _raise_late(what: str, late: _TookTooLong, left: Sequence[Backend]) -> NoRet
         "%s took too long and was ended" % what,
         found="it ran longer than %g seconds; %s" % (late.seconds, on_server),
         hint=remedy(
-            "see what state the migrations are in (%s): one that was cut off counts as failed", Action.MIGRATION_STATE
+            "see what state the migrations are in (%s): one that was interrupted counts as failed",
+            Action.MIGRATION_STATE,
         ),
         migration=started[-1] if started else None,
         started=started,

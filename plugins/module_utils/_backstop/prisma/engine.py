@@ -131,7 +131,7 @@ def guarded(engine: str, url: str, names: Sequence[str], shown_url: str) -> Iter
     for name in names:
         if not _NAME.fullmatch(name):
             raise Refused(
-                "The Prisma schema takes its URL from a variable of a strange name",
+                "The Prisma schema reads its URL from a variable with an invalid name",
                 found=repr(name),
                 expected="letters, digits and underscores",
             )

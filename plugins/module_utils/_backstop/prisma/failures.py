@@ -62,15 +62,15 @@ class _Known(NamedTuple):
 
 
 _FAILED = remedy(
-    "run %s, which puts the database right and marks the migration as rolled back (without a backup: %s), then deploy a"
+    "run %s, which repairs the database and marks the migration as rolled back (without a backup: %s), then deploy a"
     " corrected one",
     Action.FAILED_MIGRATION,
     Action.MARK_MIGRATION,
 )
-_READ = remedy("read what Prisma said; see what state the migrations are in (%s)", Action.MIGRATION_STATE)
+_READ = remedy("read Prisma's message; see what state the migrations are in (%s)", Action.MIGRATION_STATE)
 _KNOWN: Dict[str, _Known] = {
     "P1000": _Known(
-        "The database does not let Prisma in",
+        "The database rejects Prisma's login",
         "check user and password of the connection; a password in a URL must be percent-encoded",
     ),
     "P1001": _Known("Prisma cannot reach the database server", "check host and port, and that the server runs"),
@@ -104,9 +104,7 @@ _KNOWN: Dict[str, _Known] = {
     ),
     "P3012": _Known(
         "The migration succeeded, so Prisma does not mark it as rolled back",
-        remedy(
-            "to take a migration out again use %s: it puts tables and history back together", Action.APPLICATION_ERRORS
-        ),
+        remedy("to revert a migration use %s: it restores tables and history together", Action.APPLICATION_ERRORS),
     ),
     "P3015": _Known(
         "A migration has no SQL",
@@ -123,10 +121,10 @@ _LOCKED = remedy(
 _STATES = {
     sqlstates.LOCK_NOT_AVAILABLE: "another session holds a lock on the table: end it (pg_stat_activity) or raise the"
     " lock timeout.",
-    sqlstates.QUERY_CANCELED: "the statement was cancelled, by a statement_timeout or by a person.",
+    sqlstates.QUERY_CANCELED: "the statement was cancelled, by a statement_timeout or by a user.",
     sqlstates.ADMIN_SHUTDOWN: "the session was ended on the server.",
     sqlstates.INSUFFICIENT_PRIVILEGE: "the migration's role lacks a right.",
-    sqlstates.DUPLICATE_TABLE: "what it creates exists already: was it made by hand, or by a run that was cut off?",
+    sqlstates.DUPLICATE_TABLE: "what it creates exists already: was it created by hand, or by an interrupted run?",
     sqlstates.ACTIVE_SQL_TRANSACTION: "such a statement needs a migration file of its own.",
     sqlstates.IN_FAILED_SQL_TRANSACTION: "the migration has a BEGIN of its own, which hides the first error: see the"
     " server's log.",

@@ -298,7 +298,7 @@ class MigrationState:
         found = [
             Problem(kind, names, message, hint)
             for kind, names, message, hint in (
-                ("failed", self.failed, "Migrations failed or were cut off", _FAILED_HINT),
+                ("failed", self.failed, "Migrations failed or were interrupted", _FAILED_HINT),
                 ("edited", self.edited, "Migrations that ran were edited afterwards", _EDITED_HINT),
                 ("unknown", self.unknown, "The database has migrations that this release does not know", _UNKNOWN_HINT),
                 ("duplicate", self.duplicates, "Migrations are in force twice in the history", _DUPLICATE_HINT),
@@ -323,7 +323,7 @@ class MigrationState:
 
 
 _FAILED_HINT = remedy(
-    "see that no deploy is running, then run %s, which puts the database right and marks the migration as rolled back"
+    "see that no deploy is running, then run %s, which repairs the database and marks the migration as rolled back"
     " (without a backup: %s)",
     Action.FAILED_MIGRATION,
     Action.MARK_MIGRATION,

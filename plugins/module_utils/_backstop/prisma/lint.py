@@ -34,7 +34,7 @@ def lint(
     path = shutil.which(program)
     if path is None:
         raise Refused(
-            "squawk is not installed, so the migrations were not looked at",
+            "squawk is not installed, so the migrations were not checked",
             found="no program %s" % program,
             hint="install it (pip install squawk-cli) and give its path, or switch the lint off",
         )
@@ -62,7 +62,7 @@ def _lint_one(argv: Sequence[str], name: str, sql: str) -> List[Dict[str, Any]]:
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise BackstopError(
-            "squawk did not say what it found in migration %s" % name,
+            "squawk returned no findings for migration %s" % name,
             found="status %d: %s" % (done.status, (done.stderr or done.stdout).strip()[-300:] or "nothing"),
             hint="run it by hand; squawk 2 is expected",
         ) from error

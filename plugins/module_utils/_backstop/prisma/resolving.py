@@ -76,9 +76,7 @@ def _require_failed(name: str, states: Sequence[str], rows: Sequence[HistoryRow]
         raise Refused(
             "The migration succeeded; only a failed one can be marked as rolled back (Prisma calls this P3012)",
             found="%s is applied" % name,
-            hint=remedy(
-                "to take it out again run %s: it puts tables and history back together", Action.APPLICATION_ERRORS
-            ),
+            hint=remedy("to revert it run %s: it restores tables and history together", Action.APPLICATION_ERRORS),
         )
 
 

@@ -99,7 +99,7 @@ class Store:
             )
         if stat.S_IMODE(state.st_mode) & 0o077:
             raise Refused(
-                "The store can be entered by other users",
+                "The store is accessible to other users",
                 found="%s has mode %04o" % (self.root, stat.S_IMODE(state.st_mode)),
                 expected="0700",
                 hint="chmod 700 " + self.root,
@@ -193,7 +193,7 @@ class Store:
             os.rename(place.path, target)
             fsync_directory(os.path.dirname(target))
         except OSError as error:
-            raise file_error("A backup could not be given up", place.path, error) from error
+            raise file_error("A backup could not be marked as deleted", place.path, error) from error
 
     def remove_debris(self) -> List[str]:
         """Remove pruned backups, and partial ones on which no process works any more; returns their paths.
@@ -220,9 +220,7 @@ class Store:
 
     def operation_path(self, operation_id: str) -> str:
         if not is_operation_id(operation_id):
-            raise Refused(
-                "This is not the id of an operation", found=repr(operation_id), expected="such as " + new_id()
-            )
+            raise Refused("Invalid id of an operation", found=repr(operation_id), expected="such as " + new_id())
         return os.path.join(self.root, "operations", operation_id)
 
     def operation_ids(self) -> List[str]:

@@ -97,7 +97,7 @@ def _set_aside(operation: Operation, kind: str) -> None:
         operation.close("abandoned", reason="another operation began")
         return
     raise Refused(
-        "Operation %s was interrupted and asked for something else" % operation.id,
+        "Operation %s was interrupted and has another request" % operation.id,
         found="%s of %s: %s" % (operation.kind, operation.database, _shown(operation.request)),
         hint=remedy("%s", to_continue(operation)),
     )
@@ -139,7 +139,7 @@ def require_held(operation: Operation, controller: Dict[str, Any]) -> None:
         return
     raise Locked(
         "Operation %s belongs to another run" % operation.id,
-        found="process %s on %s took it up" % (holders[-1].get("pid"), holders[-1].get("host")),
+        found="process %s on %s continues it" % (holders[-1].get("pid"), holders[-1].get("host")),
         hint="nothing was changed here; its progress is in " + operation.file("progress.json"),
     )
 
@@ -180,7 +180,7 @@ def wait_for_job(operation: Operation, told: Optional[Told] = None, progress: Op
         time.sleep(0.1)
     if asked and told:
         told(
-            "A module of the interrupted run was at work: process %s, last %s. It was told to end, which took %.0f s"
+            "A module of the interrupted run was still running: process %s, last %s. Ending it took %.0f s"
             % (asked["pid"], operation.progress.read().get("phase", "beginning"), time.monotonic() - began)
         )
 

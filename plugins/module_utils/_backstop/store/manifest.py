@@ -325,18 +325,16 @@ def load(place: BackupPlace) -> Manifest:
     missing = [key for key in _REQUIRED if key not in value]
     if missing:
         raise BackstopError(
-            "The manifest of backup %s is not whole" % place.backup_id, found="without " + ", ".join(missing)
+            "The manifest of backup %s is incomplete" % place.backup_id, found="without " + ", ".join(missing)
         )
     wrong = [key for key, kind in _TYPES.items() if not isinstance(value[key], kind)]
     if wrong:
         found = "%s is %s" % (wrong[0], type(value[wrong[0]]).__name__)
-        raise BackstopError("The manifest of backup %s is not as it should be" % place.backup_id, found=found)
+        raise BackstopError("The manifest of backup %s is invalid" % place.backup_id, found=found)
     try:
         return Manifest.from_json(value)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BackstopError(
-            "The manifest of backup %s is not as it should be" % place.backup_id, found=repr(error)
-        ) from None
+        raise BackstopError("The manifest of backup %s is invalid" % place.backup_id, found=repr(error)) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -368,7 +366,7 @@ def read_each(places: Iterable[BackupPlace]) -> Tuple[List[Readable], List[Unrea
         except BackstopError as error:
             bad.append(Unreadable(place, str(error)))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            bad.append(Unreadable(place, "its manifest or verification is not as it should be: %r" % error))
+            bad.append(Unreadable(place, "its manifest or verification is invalid: %r" % error))
     return good, bad
 
 

@@ -34,13 +34,15 @@ def mark_of(place: BackupPlace) -> Optional[Dict[str, Any]]:
     except BackstopError as error:
         return {"reason": str(error), "at": None}
     known = found if isinstance(found, dict) else {}
-    return {"reason": str(known.get("reason") or "no reason is written in " + path), "at": known.get("at")}
+    return {"reason": str(known.get("reason") or "no reason in " + path), "at": known.get("at")}
 
 
 def set_mark(store: Store, place: BackupPlace, reason: str) -> None:
     """Mark a backup, or change the reason of its mark."""
     if not reason.strip():
-        raise Refused("A mark needs a reason", found=repr(reason), hint="say why, for who finds it in a year")
+        raise Refused(
+            "A mark needs a reason", found=repr(reason), hint="give the reason, for those who read it in a year"
+        )
     with store.lock.held(60):
         _require_there(place)
         write_json(place.file(_FILE), {"reason": reason.strip(), "at": timestamp()})
@@ -62,4 +64,4 @@ def remove_mark(store: Store, place: BackupPlace) -> None:
 def _require_there(place: BackupPlace) -> None:
     """Retention may have pruned the backup while we waited for the lock."""
     if not os.path.isfile(place.file("manifest.json")):
-        raise Refused("There is no backup %s any more" % place.backup_id, found="retention gave it up meanwhile")
+        raise Refused("There is no backup %s any more" % place.backup_id, found="retention removed it meanwhile")

@@ -39,12 +39,12 @@ def require_remote(remote: str) -> None:
     head, separator, _path = remote[1:].partition(":")
     if separator and "," in head:
         raise Refused(
-            "A remote of rclone names no parameters here: its arguments can be seen by others",
+            "A remote of rclone must not contain parameters here: other users can see its arguments",
             found="parameters after a comma",
             expected="name:path, with the rest in rclone's configuration file",
         )
     if remote.startswith("-") or not (separator or os.path.isabs(remote)):
-        raise Refused("This is no remote of rclone", found=repr(remote), expected="name:path, or an absolute path")
+        raise Refused("Invalid remote of rclone", found=repr(remote), expected="name:path, or an absolute path")
 
 
 class Offsite:
@@ -105,7 +105,7 @@ class Offsite:
     def hashes(self) -> List[str]:
         """The hashes that the remote supports; without any, files are compared by downloading them."""
         if self._hashes is None:
-            said = self.call("backend", "features", self.remote, check="The remote cannot be asked what it can do")
+            said = self.call("backend", "features", self.remote, check="The features of the remote cannot be queried")
             self._hashes = list(json.loads(said.stdout).get("Hashes") or [])
         return self._hashes
 

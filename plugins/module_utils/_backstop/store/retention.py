@@ -120,8 +120,11 @@ def row_days_of(options: Mapping[str, Any]) -> int:
     """How long rows that rollbacks kept as files stay after the end of their operation."""
     days = int(options["keep_row_days"])
     if days < LEAST_ROW_DAYS:
-        found, expected = "keep_row_days: %d" % days, "%d or more: so long an undo is promised" % LEAST_ROW_DAYS
-        raise Refused("Rows that rollbacks kept would be given up too soon", found=found, expected=expected)
+        found, expected = (
+            "keep_row_days: %d" % days,
+            "%d or more, because an undo is promised for so long" % LEAST_ROW_DAYS,
+        )
+        raise Refused("Rows that rollbacks kept would be removed too soon", found=found, expected=expected)
     return days
 
 
@@ -219,7 +222,7 @@ def why_not_counted(item: Item, now: datetime.datetime) -> Optional[str]:
     if item.level not in _VERIFIED:
         return "it was not verified to level %s" % _VERIFIED[0]
     if item.created > now:
-        return "it is dated after now"
+        return "it is dated in the future"
     return None
 
 
@@ -404,7 +407,7 @@ def read_item(place: BackupPlace, damage: Optional[Callable[[Manifest], Optional
     except BackstopError as error:
         return dataclasses.replace(item, problem=str(error))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        return dataclasses.replace(item, problem="its manifest or verification is not as it should be: %r" % error)
+        return dataclasses.replace(item, problem="its manifest or verification is invalid: %r" % error)
 
 
 def _scope(manifest: Manifest) -> str:
