@@ -286,7 +286,7 @@ def act(request: Request) -> Dict[str, Any]:
     changed = operation.is_open
     if changed:
         _require_held(request, operation)
-        why = "This is not done: something before it was left out"
+        why = "This was not done: an earlier step was left out"
         operation.require(request.params["required_steps"], why, once=True)
         before = request.params["outcome"] if state == "end" else state
         if operation.kind == "deploy" and before in (STOP, STARTED, "done"):

@@ -139,7 +139,11 @@ def test_what_runs_is_no_release(site: DemoSite) -> None:
     """As before the first deploy by the collection: a failed deploy could not restart it, and no backup names it."""
     site.run_by_hand()
     said = refused(site)
-    for words in ("What runs is no release", str(site.by_hand), "deploy the revision that runs now first"):
+    for words in (
+        "The running application is not a release",
+        str(site.by_hand),
+        "deploy the revision that runs now first",
+    ):
         assert words in said, said
     backup = site.play("pre_migration_backup.yml")
     assert backup.status == 0, backup.output

@@ -101,7 +101,7 @@ def test_a_migration_that_leaves_objects(site: DemoSite) -> None:
 def test_a_migration_that_changes_rows(site: DemoSite) -> None:
     """Existing rows and columns were changed: a database restored from the backup takes over."""
     before = site.condition()
-    failed(site, "changes-rows", MIGRATION, ON_LIVE, "took over", "is kept as backstop_retired_")
+    failed(site, "changes-rows", MIGRATION, ON_LIVE, "became live", "is kept as backstop_retired_")
     after = site.condition()
     assert same(after, before, "databases", "live_oid")
     assert len(set(after.databases) - set(before.databases)) == 1
@@ -114,7 +114,9 @@ def test_a_migration_that_changes_rows(site: DemoSite) -> None:
 def test_a_release_that_crashes(site: DemoSite) -> None:
     """The former release was not tested on the new schema, so the database is reverted too, and nothing is lost."""
     before = site.condition()
-    failed(site, "crashes", "does not stay up", "this release cannot start", "took over", deploy_smoke_tests_before=[])
+    failed(
+        site, "crashes", "does not stay up", "this release cannot start", "became live", deploy_smoke_tests_before=[]
+    )
     assert same(site.condition(), before, "databases", "live_oid")
     would_deploy(site)
 
@@ -137,7 +139,9 @@ def test_a_first_deploy(site: DemoSite) -> None:
     before = site.contents()
     site.forget_releases()
     run = site.play(DEPLOY, deploy_revision="never-healthy", **SHORT)
-    run.must_say("was rolled back", "did not become healthy", "No release was there before, so none runs", "took over")
+    run.must_say(
+        "was rolled back", "did not become healthy", "No release was there before, so none runs", "became live"
+    )
     assert site.contents() == before
     assert not site.places.current.is_symlink()
     would_deploy(site)

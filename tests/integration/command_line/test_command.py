@@ -79,7 +79,11 @@ def test_a_drill_in_a_server_of_its_own(backstop):
 
 def test_a_restore_overwrites_nothing(backstop):
     backstop("backup", "shop")
-    for name, told in (("shop", "exists already"), ("backstop_scratch_x", "cannot be called"), ("ä" * 32, "1 to 63")):
+    for name, told in (
+        ("shop", "exists already"),
+        ("backstop_scratch_x", "Invalid name for a restored database"),
+        ("ä" * 32, "1 to 63"),
+    ):
         ended = backstop("restore", "shop", "--into", name)
         assert ended.status == FAILED and told in ended.stderr
     assert backstop.live.names() == ["shop"]

@@ -121,7 +121,7 @@ def test_data_whose_parent_is_gone(receipts, shell):
     shell.run(CLEAN)
     owner(receipts, 'DELETE FROM "TokenPurchase" WHERE "id" = \'p000009\'; ' + SPOIL)
     before = digest(receipts)
-    with pytest.raises(Refused, match="cannot be put right"):
+    with pytest.raises(Refused, match="cannot be repaired"):
         restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert digest(receipts) == before
     # Our restore can leave that one out.

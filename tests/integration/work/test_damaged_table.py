@@ -141,7 +141,7 @@ def test_in_place_what_can_be_read_is_saved_first(damaged):
     place = damaged.store.backups()[0]
     damaged.execute('UPDATE "User" SET "name" = \'x\' WHERE "id" = \'u1\'')
     run = damaged.begun("rollback", {"backup": place.backup_id})
-    with pytest.raises(Refused, match="No whole backup can be made of the database as it is") as caught:
+    with pytest.raises(Refused, match="The database cannot be backed up completely") as caught:
         revert_in_place(run, place, LossPolicy(1))
     assert "public.documents (2 rows cannot be read: missing chunk" in caught.value.found
     assert "rollback_accept_unreadable=true" in caught.value.hint and "that cannot be undone" in caught.value.hint

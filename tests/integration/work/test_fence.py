@@ -32,7 +32,7 @@ def test_without_the_gates_nobody_is_cut_off(plain, left_out):
     for step in set(module.PROOFS["deploy"]) - {left_out}:
         site.operation.write(step, "done")
     with plain.session(user=OWNER) as idle:
-        with pytest.raises(Refused, match="something was left out") as caught:
+        with pytest.raises(Refused, match="an earlier step was left out") as caught:
             fence(site, place, 0)
         assert "has not done: " + left_out in caught.value.found
         idle.execute("SELECT 1")
@@ -159,6 +159,6 @@ def test_a_deploy_that_was_cut_off_between_two_migrations_keeps_the_backup_from_
     site.operation.write("migrate", "began")
     assert fence(site, place, 0)["same"]
     live.execute('UPDATE "User" SET "name" = NULL WHERE "id" = \'u1\'')
-    with pytest.raises(Refused, match="cut off after some of its migrations") as caught:
+    with pytest.raises(Refused, match="interrupted after some of its migrations") as caught:
         fence(site, place, 0)
     assert "table public.User has 20 rows with other contents" in caught.value.found

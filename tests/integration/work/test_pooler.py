@@ -186,7 +186,9 @@ def test_without_the_pooler_a_re_run_tells_the_command(plain, bouncer):
     place = plain.backup()
     site = prepared(plain, place, bouncer.pooler(pools=("shop",)))
     killed_at("swap.committed", lambda: revert(site, place, LossPolicy(0)))
-    with pytest.raises(BackstopError, match="wait since operation %s was cut off" % site.operation.id) as caught:
+    with pytest.raises(
+        BackstopError, match="have been waiting since operation %s was interrupted" % site.operation.id
+    ) as caught:
         revert(dataclasses.replace(site, poolers=()), place, LossPolicy(0))
     assert 'RESUME "shop"' in caught.value.hint and str(bouncer.port) in caught.value.hint
     # It was reported once, and does not block later runs.

@@ -565,7 +565,7 @@ def test_what_cannot_be_proved_is_not_committed(plain):
     )
     run = begun(plain, place)
     names = plain.names()
-    with pytest.raises(BackstopError, match="does not hold what was backed up") as caught:
+    with pytest.raises(BackstopError, match="does not hold exactly what was backed up") as caught:
         revert(run, place, LossPolicy(EVERYTHING, reapply=APPLY))
     assert caught.value.found == "other rows in public.refers" and plain.names() == names
     assert revert(run, place, LossPolicy(1, reapply=Reapply()))["lost_rows"] == 1
@@ -577,7 +577,7 @@ def test_a_successor_that_somebody_changed_is_not_proved(plain):
     run = begun(plain, place)
     successor = [name for name in plain.names() if name != plain.name][0]
     plain.execute('DELETE FROM "UserContribution" WHERE "id" = \'c7\'', successor)
-    with pytest.raises(BackstopError, match="does not hold what was backed up") as caught:
+    with pytest.raises(BackstopError, match="does not hold exactly what was backed up") as caught:
         revert(run, place, LossPolicy(EVERYTHING, reapply=APPLY))
     assert "public.UserContribution" in caught.value.found
 

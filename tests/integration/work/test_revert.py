@@ -377,7 +377,7 @@ def test_a_half_built_database_never_takes_over(plain):
     place = plain.backup()
     site = prepared(plain, place)
     site.operation.write("build", "began")
-    with pytest.raises(Refused, match="not built to its end") as caught:
+    with pytest.raises(Refused, match="not built completely") as caught:
         revert(site, place, LossPolicy(EVERYTHING))
     assert "has not done: build" in caught.value.found
     assert plan_revert(plain.site, place.backup_id)["needed"] is True

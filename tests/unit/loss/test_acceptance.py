@@ -37,7 +37,7 @@ def test_accepted(policy, rows, objects):
          ["accept_lost_rows=3"]),
         (LossPolicy(2, 2), TWO, "3 rows would be lost, more than the accepted 2", "User: 3 updated",
          "at most 2 rows, 2 objects", ["accept_lost_rows=3"]),
-        (LossPolicy(3, 1), TWO, "2 objects that the migrations did not make would go, more than the accepted 1",
+        (LossPolicy(3, 1), TWO, "2 objects that the migrations did not create would be lost, more than the accepted 1",
          "User: 3 updated; view public.report, index public.by_name", "at most 3 rows, 1 objects",
          ["accept_lost_objects=2"]),
         (LossPolicy(), TWO, ("3 rows would be lost, more than the accepted 0 and 2 objects that the migrations did not"

@@ -96,7 +96,7 @@ def test_a_store_of_somebody_else(store):
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_shares_that_are_none(store, share):
-    with pytest.raises(Refused, match="no such share"):
+    with pytest.raises(Refused, match="Invalid share"):
         prune(store, POLICY, max_share=share)
 
 

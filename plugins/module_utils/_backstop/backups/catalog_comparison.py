@@ -201,7 +201,7 @@ class _Judge:
             self._result.beside.append("%s is changed (%s, now %s)" % (key, before, now))
         objects += self._result.beside
         if objects and self._unsettled:
-            objects.append("whether they only read differently could not be proved: " + self._unsettled)
+            objects.append("whether only their text differs could not be determined: " + self._unsettled)
 
 
 #: Why a dump does not carry these kinds; a restore gives them their default.
@@ -210,9 +210,9 @@ _NOT_CARRIED = {
     "internal trigger": "a dump does not carry that the check is disabled; ALTER TABLE ... ENABLE TRIGGER ALL in the"
     " source",
     "privileges on": "a dump does not carry them; a restored database has those of a new one: grant and revoke again",
-    "materialized view": "cannot be filled by a restore, for it reads one without rows; REFRESH both in the source",
+    "materialized view": "cannot be filled by a restore, because it reads one without rows; REFRESH both in the source",
 }
-_MADE_ANEW = "a restore makes it anew: in the server's default version, with its own owners and comments"
+_MADE_ANEW = "a restore creates it again: in the server's default version, with its own owners and comments"
 
 
 def _made_by_a_load(key: str) -> bool:

@@ -96,4 +96,4 @@ def _make_roles(admin: Session, roles: str) -> None:
     try:
         admin.execute(roles)
     except BackstopError as error:
-        raise BackstopError("The roles of the backup could not be made", found=error.found) from None
+        raise BackstopError("The roles of the backup could not be created", found=error.found) from None

@@ -35,7 +35,7 @@ from ..store.retention import Decision, Item, Policy
 from .make import begun
 
 _VERIFICATION = "verification.json"
-_METHOD = "sha256 of every file, after it was brought back"
+_METHOD = "sha256 of every file, after it was fetched"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,13 +156,13 @@ def _copy_one(site: Site, offsite: Offsite, place: BackupPlace) -> None:
     reach("copy.copied")
     offsite.require_same(place.path, partial)
     reach("copy.compared")
-    offsite.call("moveto", partial, final, check="A copy could not be given its name")
+    offsite.call("moveto", partial, final, check="A copy could not be renamed to its final name")
     reach("copy.moved")
     # Some remotes cannot rename: there a move is another copy.
     found = offsite.files(final)
     differing = [name for name, entry in manifest.files.items() if found.get(name) != entry.size]
     if differing:
-        raise BackstopError("A copy is not whole after it got its name", found="%s: %s" % (final, differing[0]))
+        raise BackstopError("A copy is incomplete after it was renamed", found="%s: %s" % (final, differing[0]))
     if manifests.verification(place) is not None:
         offsite.write(place.kind, place.backup_id, _VERIFICATION, _content(place, _VERIFICATION))
     reach("copy.before-manifest")
@@ -248,7 +248,7 @@ def _unharmed(site: Site, item: Item) -> Optional[BackupPlace]:
 def _give_up(offsite: Offsite, item: Item) -> None:
     """Delete the manifest first: without it the copy no longer exists, whatever happens."""
     path = offsite.place(item.kind, item.backup_id)
-    offsite.call("deletefile", path + "/" + MANIFEST, check="A copy could not be given up")
+    offsite.call("deletefile", path + "/" + MANIFEST, check="A copy could not be deleted")
     reach("copy.given-up")
     offsite.remove(path)
 

@@ -317,7 +317,7 @@ def _dump(
             secret.wait_for_target()
         if dump.wait() != 0 and waits_for_lock(dump.stderr_text):
             raise locked_table(session, dump.stderr_text, _LockTaken)
-        dump.check("pg_dump could not write the archive", hint="see what pg_dump said; nothing was kept of this backup")
+        dump.check("pg_dump could not write the archive", hint="see pg_dump's message; nothing was kept of this backup")
         entries = None
         if secret is not None:
             read.written[os.path.basename(path)], entries = secret.finish()
@@ -453,7 +453,7 @@ def locked_table(session: Session, said: str, kind: Type[Refused] = Refused) -> 
     found = "table %s is %s by backend %d (%s %s, %s: %s)" % row if row else "it is free now"
     return kind(
         "A table is locked by another session",
-        found="%s; PostgreSQL said: %s" % (found, " ".join(said.split())),
+        found="%s; PostgreSQL reported: %s" % (found, " ".join(said.split())),
         expected="all tables readable within %d seconds" % archive.LOCK_WAIT_SECONDS,
         hint="let that session finish or end it with pg_terminate_backend, then run this again",
     )

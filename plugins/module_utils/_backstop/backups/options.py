@@ -54,12 +54,12 @@ class BackupOptions:
                 "An encrypted backup is one file",
                 found="plain SQL beside it" if self.plain else "format " + self.format,
                 expected="format custom, without plain SQL",
-                hint="leave encryption, or plain and jobs, out",
+                hint="leave out encryption, or plain and jobs",
             )
         if self.schema_only and self.tables is not None:
             raise Refused("A backup is of the schema or of single tables, not of both")
         if self.format not in ARCHIVES:
-            raise Refused("There is no such format of an archive", found=self.format, expected=", ".join(ARCHIVES))
+            raise Refused("Unknown archive format", found=self.format, expected=", ".join(ARCHIVES))
         if self.jobs < 1 or (self.jobs > 1 and self.format != "directory"):
             raise Refused(
                 "An archive of one file is written by one job",

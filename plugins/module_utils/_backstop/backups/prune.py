@@ -48,7 +48,7 @@ def prune(
     :raises Refused: too many would be removed, or a named backup is needed; nothing was changed
     """
     if not 0 <= max_share <= 1:
-        raise Refused("There is no such share of a store", found=str(max_share), expected="between 0 and 1")
+        raise Refused("Invalid share of the store", found=str(max_share), expected="between 0 and 1")
     store.check()
     decisions = _decide_on_proof(store, policy, by_hand, now or utc_now(), record=not only_check)
     _refuse_what_is_needed(decisions, by_hand)

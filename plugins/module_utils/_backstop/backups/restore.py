@@ -28,7 +28,7 @@ _RESTORE = "restore"
 _HINT = "keep this backup for inspection and make a new one; where that differs too, look at these tables in the source"
 #: Where only definitions differ, every later backup would fail in the same way.
 _HINT_OF_DEFINITIONS = (
-    "a dump and restore does not give these objects back as they are, in any backup: make them anew in the source, or"
+    "a dump and restore does not give these objects back as they are, in any backup: recreate them in the source, or"
     " change there what is named"
 )
 
@@ -95,7 +95,7 @@ def require_new_database(admin: Session, name: str) -> None:
     """:raises Refused: a restored database cannot have this name, or another one has it"""
     if is_scratch(name) or name.startswith(RETIRED_PREFIX) or not 0 < len(name.encode()) <= MAX_NAME_BYTES:
         raise Refused(
-            "A restored database cannot be called so",
+            "Invalid name for a restored database",
             found=repr(name),
             expected="1 to %d bytes, not starting with backstop_scratch_ or backstop_retired_" % MAX_NAME_BYTES,
         )

@@ -112,7 +112,7 @@ def _remove(one: RowFiles) -> None:
             os.rename(one.operation.file(name), os.path.join(path, DELETED_PREFIX + name))
         fsync_directory(path)
     except OSError as error:
-        raise file_error("Rows that an operation kept could not be given up", path, error) from error
+        raise file_error("Rows that an operation kept could not be marked as deleted", path, error) from error
     reach("row-files.renamed")
     one.operation.write(ROW_FILES, "done", removed=list(one.folders), size=one.size, reason=one.reason)
 

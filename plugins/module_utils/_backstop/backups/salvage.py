@@ -75,12 +75,12 @@ def save_what_can_be_read(site: Site, folder: str, accept_unreadable: bool) -> T
     if not accept_unreadable:
         names = ", ".join("%(table)s (%(unreadable)d rows cannot be read: %(said)s)" % one for one in saved)
         raise Refused(
-            "No whole backup can be made of the database as it is: a table is damaged",
+            "The database cannot be backed up completely: a table is damaged",
             found=names,
             expected="a backup of what will be removed",
             hint=remedy(
                 "nothing was changed. Copy the server's files first if you can. What can be read is in %s, and in the"
-                " backups %s (the other tables) and %s (the schema). Give the rest up with %s; that cannot be undone."
+                " backups %s (the other tables) and %s (the schema). Discard the rest with %s; that cannot be undone."
                 " Or use %s, which needs no backup: it keeps this database",
                 folder,
                 place.backup_id,

@@ -66,7 +66,7 @@ class LossPolicy:
             options.append(Given(Setting.ACCEPT_LOST_ROWS, rows))
         if objects is not None and objects.total > self.objects:
             too_many.append(
-                "%d objects that the migrations did not make would go, more than the accepted %d"
+                "%d objects that the migrations did not create would be lost, more than the accepted %d"
                 % (objects.total, self.objects)
             )
             options.append(Given(Setting.ACCEPT_LOST_OBJECTS, objects.total))
@@ -164,7 +164,7 @@ class Acceptance:
             "What would be lost cannot be counted: a table is damaged",
             found="; ".join(map(str, damaged)),
             hint=remedy(
-                "nothing was changed. Copy the server's files first if you can. Go on without that count with %s; %s",
+                "nothing was changed. Copy the server's files first if you can. To continue without the count: %s; %s",
                 Given(Setting.ACCEPT_UNREADABLE, True),
                 kept,
             ),
@@ -177,7 +177,7 @@ class Acceptance:
         found = [str(loss) for loss in counted] * (lost > self._policy.rows)
         found += ["not carried over in %(table)s: %(rows)d rows, %(reason)s" % entry for entry in conflicts]
         could_carry = self._retires and self._policy.reapply.mode != "apply"
-        carry = remedy(", carry over what goes with %s", Given(Setting.REAPPLY, "apply")) if could_carry else ""
+        carry = remedy(", carry over what is possible with %s", Given(Setting.REAPPLY, "apply")) if could_carry else ""
         where = "the retired database" if self._retires else "the emergency backup"
         return Refusal(
             found=found,

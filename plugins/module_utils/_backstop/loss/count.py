@@ -98,7 +98,7 @@ class TableLoss:
             return "%s: cannot be counted, the table is damaged (%s)" % (name, self.unreadable)
         parts = [(self.inserted, "inserted"), (self.updated, "updated"), (self.deleted, "deleted")]
         said = ", ".join("%d %s" % part for part in parts if part[0])
-        where = " (the whole table goes)" if self.whole_table else " (columns go)" if self.columns_only else ""
+        where = " (the table is dropped)" if self.whole_table else " (columns are dropped)" if self.columns_only else ""
         whose = " by the migration itself" if self.by_migration else ""
         return "%s: %s%s%s" % (name, said, whose, where)
 
@@ -191,7 +191,7 @@ def _loss_of_columns(live: Session, table: Table, pair: Pair, to_be_put_back: bo
     _add_new_columns(live, table, pair, loss)
     if loss.total and not loss.keys and to_be_put_back:
         raise Refused(
-            "Values could not be put back into table %s once its column is gone" % table.full_name,
+            "Values of table %s could not be put back after its column is dropped" % table.full_name,
             found="no key by which its rows are known; %d rows hold a value in %s" % (loss.total, ", ".join(going)),
             hint=remedy("restore instead (%s): the former database keeps everything", Given(Setting.METHOD, "restore")),
         )

@@ -169,7 +169,7 @@ class _Carry:
         for number, entry in enumerate(contents["tables"]):
             name = (entry["schema"], entry["name"])
             if name not in self._tables:
-                raise BackstopError("A table that rows were carried to is gone", found=".".join(name))
+                raise BackstopError("A table that rows were carried to no longer exists", found=".".join(name))
             changes = _changes_of(self._target, self._tables[name], entry["columns"], number)
             with open(os.path.join(folder, entry["file"]), "rb") as stream:
                 changes.load(stream)
@@ -308,7 +308,7 @@ class _Carry:
             wrong.append("large objects")
         if wrong:
             raise BackstopError(
-                "The database that is to take over does not hold what was backed up and carried over, and only that",
+                "The database that is to become live does not hold exactly what was backed up and carried over",
                 found="other rows in " + ", ".join(wrong[:10]),
                 hint=remedy(
                     "nothing was changed. A rule, a foreign key's ON UPDATE action or another session changed them: "
@@ -544,6 +544,6 @@ def _replay(operation: Operation, target: Session, inverse: bool) -> None:
                 "What operation %s carried into database %s cannot be %s"
                 % (operation.id, target.settings.database, "taken back" if inverse else "made again"),
                 found="; ".join("%d rows: %s" % (rows, reason) for reason, rows in conflicts),
-                hint="somebody wrote to that database meanwhile: compare it with the changes in "
+                hint="that database was written to meanwhile: compare it with the changes in "
                 + operation.file(_FOLDER),
             )

@@ -60,7 +60,7 @@ def refuse_openings(named: Iterable[Tuple[str, str]]) -> None:
     found = ["%s %s" % (name, opening) for name, sql in named for opening in openings(sql, REACHING)]
     if found:
         raise CannotBeClosed(
-            "SQL that is to be tried on the copy opens a way to other servers",
+            "SQL that is to be tried on the copy gives access to other servers",
             found="; ".join(found),
-            hint="do that part by hand, or in a migration of its own deployed with prisma",
+            hint="do that part manually, or in a migration of its own deployed with prisma",
         )

@@ -61,7 +61,7 @@ def take_out_of_history(session: Session, schema: str, rows: Sequence[history.Hi
     table = qualified(schema, history.TABLE).replace("%", "%%")
     deleted = session.execute("DELETE FROM " + table + " WHERE id = ANY(%s)", ([row.id for row in rows],))
     if deleted != len(rows):
-        raise Refused("The history of migrations is not as it was", found="%d rows of %d" % (deleted, len(rows)))
+        raise Refused("The history of migrations has changed", found="%d rows of %d" % (deleted, len(rows)))
 
 
 def prisma_session_name(site: Site) -> str:
@@ -147,7 +147,7 @@ def wind_up_predecessor(site: Site, session: Session, wait_seconds: float = 30) 
         left = end_backends(session.cursor(), prisma_session_name(site), wait_seconds)
         if left:
             raise Locked(
-                "A migration of an interrupted run is still at work on the server",
+                "A migration of an interrupted run is still running on the server",
                 found="backend %d: %s" % (left[0].pid, left[0].query[:100]),
                 hint="wait for it to end, then run this again",
             )

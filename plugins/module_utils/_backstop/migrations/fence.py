@@ -44,14 +44,14 @@ def fence(site: Site, place: BackupPlace, wait_seconds: float) -> Dict[str, Any]
             differences = [] if _partly_migrated(site, live, place) else _differences(live, manifest)
             back = server.other_sessions(admin, site.database, besides=(live.backend,))
         if back:
-            raise _others(back, "none that comes back after it was ended")
+            raise _others(back, "none that reconnects after it was ended")
         facts.update(backup=place.backup_id, same=not differences, differences=differences)
     return {"changed": bool(facts["ended_sessions"]), **facts}
 
 
 def require_proofs(operation: Operation) -> None:
     """:raises Refused: gates were skipped"""
-    why = "The database is not cleared of other sessions: something was left out"
+    why = "Other sessions were not ended: an earlier step was left out"
     # A final backup behind an earlier fence may have been interrupted; the backup that it replaced was proved.
     operation.require(list(PROOFS.get(operation.kind, ())), why, once=True)
 

@@ -189,7 +189,7 @@ def noted_foresight(
     """The roles, and the gates' prediction for exactly these migrations."""
     if operation is None or not os.path.exists(operation.file(FORESIGHT)):
         return [], None
-    value = read_json(operation.file(FORESIGHT), "file of what the gates foresaw")
+    value = read_json(operation.file(FORESIGHT), "forecast of the gates")
     found = Foresight.from_json(value["foresight"]) if value["foresight"] else None
     return list(value["roles"]), found if found and found.migrations == _checksums(files) else None
 
@@ -199,6 +199,6 @@ def locks_told(locks: Mapping[str, str], own_transactions: Sequence[str], forese
     order = sorted(locks, key=lambda name: (locks[name] not in BLOCKING, name))
     told = "locks " + ", ".join("%s: %s" % (name, locks[name]) for name in order) if order else ""
     if foreseen and not own_transactions:
-        return told or "locks no table that is there now"
+        return told or "locks no existing table"
     seen = "no %slock was seen longer than 10 ms" % ("other " if order else "")
     return "; ".join(part for part in (told, seen) if part)

@@ -210,7 +210,9 @@ def _written_since(site: Site, session: Session, place: BackupPlace, manifest: M
     known = {entry.full_name: entry.table for entry in manifest.tables}
     losses = losses_of_dropping(session, known, to_be_put_back=False)
     mark(session, losses, site.store, place)
-    return ["%s, since an applied migration made room for them" % loss for loss in losses if not loss.by_migration]
+    return [
+        "%s, written since an applied migration added their columns" % loss for loss in losses if not loss.by_migration
+    ]
 
 
 def _prove(site: Site, session: Session, place: BackupPlace) -> None:

@@ -62,7 +62,7 @@ def _run_again(site: Site, session: Session, files: Sequence[history.MigrationFi
     state = history.compare(files, history.read_rows(session.cursor(), site.connection.schema))
     if state.unknown or state.edited or state.failed:
         raise CouldNotVerify(
-            "the history is not that of this release", hint="see the gate migrations, which tells what is wrong"
+            "the history is not that of this release", hint="see the gate migrations, which shows what is wrong"
         )
     in_force = [file for file in files if file.name in state.applied]
     if any(cluster_statements(file.sql) or openings(file.sql, REACHING) for file in in_force):

@@ -99,7 +99,7 @@ def require_before(deploy: Operation, state: str) -> None:
         STARTED: (STOP, MIGRATE) if migrates else (STOP,),
         "done": (STARTED,),
     }
-    deploy.require(list(needed[state]), "This is not done: something before it was left out", once=True)
+    deploy.require(list(needed[state]), "This was not done: an earlier step was left out", once=True)
 
 
 def forecast(store: Store) -> Dict[str, str]:

@@ -34,7 +34,7 @@ class DamagedTable(Refused):
             expected=needed_for,
             hint=remedy(
                 "copy the server's files first if you can. Then restore the table from a backup (%s), or go back to a"
-                " whole backup, which keeps this database (%s). With %s both give up what cannot be read",
+                " whole backup, which keeps this database (%s). With %s both discard what cannot be read",
                 Action.CORRUPTED_TABLE,
                 Action.COMPLETE,
                 Given(Setting.ACCEPT_UNREADABLE, True),

@@ -138,7 +138,7 @@ def terminate(session: Session, others: List[OtherSession]) -> None:
                 raise
             raise Refused(
                 "This role may not end a session of another one",
-                found="%s; PostgreSQL said: %s" % (other, error.found),
+                found="%s; PostgreSQL reported: %s" % (other, error.found),
                 hint="end that session yourself, or GRANT pg_signal_backend (sessions of a superuser only end by one)",
             ) from None
 

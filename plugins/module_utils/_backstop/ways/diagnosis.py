@@ -37,7 +37,7 @@ def judge(facts: Facts) -> Verdict:
     if facts.failed:
         return Verdict(FAILED_MIGRATION, why="A migration is marked as failed.")
     if facts.without_trace:
-        why = "The history says that migrations are applied of which nothing is in the database."
+        why = "The history lists migrations as applied of which nothing is in the database."
         return Verdict(FAILED_MIGRATION, why=why)
     if facts.unreadable:
         return Verdict(CORRUPTED_TABLE, why="A table cannot be read.")
@@ -45,7 +45,7 @@ def judge(facts: Facts) -> Verdict:
         return _judge_without_backup(facts)
     if facts.healthy is None and (facts.applied_since or facts.shrunk):
         candidates = [NOTHING, APPLICATION_ERRORS] + ([CORRUPTED_TABLE] if facts.shrunk else [])
-        return Verdict(AMBIGUOUS, candidates, "Nobody looked whether the application is healthy.")
+        return Verdict(AMBIGUOUS, candidates, "The health of the application was not checked.")
     return _judge_healthy(facts) if facts.healthy is not False else _judge_unhealthy(facts)
 
 
@@ -69,18 +69,18 @@ def _judge_healthy(facts: Facts) -> Verdict:
     if drift or any(table.gone for table in facts.tables):
         candidates.append(COMPLETE)
     if len(candidates) > 1:
-        return Verdict(AMBIGUOUS, candidates, "The application is healthy, but something that should be there is gone.")
+        return Verdict(AMBIGUOUS, candidates, "The application is healthy, but something is missing.")
     return Verdict(NOTHING, why="The application is healthy and no migration is marked as failed.")
 
 
 def _judge_unhealthy(facts: Facts) -> Verdict:
     if facts.gone:
-        return Verdict(COMPLETE, why="The history says that migrations are applied, but what they made is not there.")
+        return Verdict(COMPLETE, why="The history lists migrations as applied, but what they created is missing.")
     if facts.release_alone:
         return Verdict(COMPLETE, why=_RELEASE_ALONE)
     if not facts.applied_since:
         if facts.missing or facts.changed or facts.history_differences:
-            return Verdict(COMPLETE, why="The schema was changed by something else than a migration.")
+            return Verdict(COMPLETE, why="The schema was changed by something other than a migration.")
         if facts.shrunk:
             return Verdict(CORRUPTED_TABLE, why="A table has fewer rows than the backup; no migration ran since.")
         return Verdict(NOTHING, why="The database lost nothing that the backup has: look at the application.")

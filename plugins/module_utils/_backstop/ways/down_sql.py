@@ -136,7 +136,7 @@ def refuse_unfit(sql: DownSql) -> None:
             raise Refused(
                 "The down-SQL cannot run in one transaction",
                 found="line %d: %s" % (line, " ".join(token.text for token in statement)[:100]),
-                hint="take that statement out: all of the SQL runs in one transaction, which is begun and ended here",
+                hint="remove that statement: all of the SQL runs in one transaction, which is begun and ended here",
             )
     reaching = ["line %d: %s (%s)" % (one.line, one.text, one.why) for one in cluster_statements(sql.text)]
     if reaching:
@@ -300,7 +300,7 @@ def rows_to_take_out(session: Session, place: BackupPlace) -> List[history.Histo
         raise Refused(
             "A migration is marked as failed",
             found=", ".join(failed),
-            hint=remedy("run %s, which puts that right", Action.FAILED_MIGRATION),
+            hint=remedy("run %s, which repairs that", Action.FAILED_MIGRATION),
         )
     return applied_since(place, rows)
 
@@ -367,7 +367,7 @@ def _run(session: Session, sql: DownSql, schema: str) -> None:
             hint = "another session holds a lock: end it, then run this again" if locked else None
             raise Refused("The down-SQL failed", found=error.found, hint=hint, details={"sqlstate": state}) from error
     if session.value("SELECT pg_catalog.txid_current()") != ours:
-        raise Refused("The down-SQL ended the transaction that it ran in", hint="take COMMIT and ROLLBACK out of it")
+        raise Refused("The down-SQL ended the transaction that it ran in", hint="remove COMMIT and ROLLBACK from it")
     for name, value in PINNED_SETTINGS:
         session.execute("SET LOCAL %s = '%s'" % (name, value))
 

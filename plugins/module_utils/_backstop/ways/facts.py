@@ -151,7 +151,7 @@ def gather(
     with site.connect() as session:
         files = told(facts, "the migrations folder", folder) if folder is not None else None
         _read_history(site, session, facts, files)
-        facts.running = told(facts, "who migrates now", lambda: _running(session)) or []
+        facts.running = told(facts, "running migrations", lambda: _running(session)) or []
         found = told(facts, "invalid indexes", lambda: session.rows(_INVALID_INDEXES)) or []
         facts.invalid_indexes = [str(name) for (name,) in found]
         if facts.manifest is not None:

@@ -131,7 +131,7 @@ def _compare_committed(site: Site, manifest: Manifest, facts: Dict[str, Any]) ->
         raise BackstopError(
             "The database was restored, but its definitions are not all those of the backup",
             found="; ".join(found.objects[:10]),
-            hint=remedy("look whether the application can live with that, or undo it: %s", Action.UNDO),
+            hint=remedy("check whether the application works with that, or undo it: %s", Action.UNDO),
         )
 
 
@@ -287,7 +287,7 @@ def _lock_out_readers(site: Site, admin: Session, session: Session) -> None:
         raise Refused(
             "Other sessions keep tables in use",
             found="; ".join(str(other) for other in others) or str(error.found),
-            expected="nobody who reads or writes for %s" % _LOCK_TIMEOUT,
+            expected="no session that reads or writes for %s" % _LOCK_TIMEOUT,
             hint="nothing was changed. End these sessions (pg_terminate_backend), then run this again",
         ) from None
 

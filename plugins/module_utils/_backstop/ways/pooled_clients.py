@@ -77,7 +77,7 @@ def waiting(site: Site, operation: Operation) -> Iterator[Dict[str, Any]]:
 
 def _command(left: Dict[_Place, str]) -> str:
     commands = ["at %s: RESUME %s;" % (address, quote_identifier(name)) for address, name in left]
-    return "run this again, which resumes the pools, or say in the console of PgBouncer " + " ".join(commands)
+    return "run this again, which resumes the pools, or run in the console of PgBouncer " + " ".join(commands)
 
 
 def _places(site: Site) -> List[_Place]:
@@ -93,7 +93,7 @@ def _places(site: Site) -> List[_Place]:
                     raise Refused(
                         "The pool %s of PgBouncer at %s is paused already" % (pool.name, pooler.address),
                         found="another client paused it",
-                        hint=remedy("say RESUME in its console, or leave this PgBouncer out of %s", Setting.POOLERS),
+                        hint=remedy("run RESUME in its console, or leave this PgBouncer out of %s", Setting.POOLERS),
                     )
                 found.append(_Place(pooler.address, pool.name))
     return found
@@ -112,7 +112,7 @@ def _pause(site: Site, pooler: Pooler) -> List[str]:
                 raise Refused(
                     "Clients of PgBouncer keep their sessions in the database",
                     found="pool %s at %s (%s pooling): %s"
-                    % (pool.name, pooler.address, pool.mode, "; ".join(holders) or "they just went"),
+                    % (pool.name, pooler.address, pool.mode, "; ".join(holders) or "they just disconnected"),
                     expected="every session given back within %g seconds" % pooler.wait_seconds,
                     hint=remedy(
                         "nothing was changed, the pool continues. Stop these clients (with session pooling one keeps"

@@ -34,7 +34,7 @@ SCENARIOS = {
     FAILED_MIGRATION: "1, a migration failed",
     APPLICATION_ERRORS: "2, the migration succeeded but the application has errors",
     CORRUPTED_TABLE: "3, the data of a table is corrupted",
-    COMPLETE: "4, all has to go back to before the migration",
+    COMPLETE: "4, everything has to be reverted to before the migration",
     NOTHING: "there is nothing to roll back",
     AMBIGUOUS: "not clear: the facts fit more than one",
 }
@@ -56,7 +56,7 @@ def evidence(facts: Facts) -> List[str]:
     say("made by applied migrations but missing", shown_objects(facts.gone))
     say("in the release but not applied", facts.pending)
     say("applied but not in the release that runs", facts.unknown)
-    say("otherwise than the history of the backup", [] if facts.applied_since else facts.history_differences)
+    say("differently from the history of the backup", [] if facts.applied_since else facts.history_differences)
     say("objects added since the backup", shown_objects(facts.added))
     say("objects of the backup that are missing", shown_objects(facts.missing))
     say("objects changed since the backup", facts.changed)
@@ -167,7 +167,7 @@ def _loss_lines(losses: Sequence[ForeseenLoss], asked: Asked) -> List[str]:
         told += ": refused unless %s allows it" % Given(Setting.ACCEPT_LOST_ROWS, lost if exact else "N")
     elif accepted:
         told += ": accepted%s, %d may be lost" % ("" if exact else " if there are no more than that", accepted)
-    return [*lines, told + ". They are counted again when writers are out, and kept in files."]
+    return [*lines, told + ". They are counted again when writers are blocked, and kept in files."]
 
 
 def _carrying(loss: ForeseenLoss, asked: Asked) -> str:

@@ -278,7 +278,7 @@ def back_up_retired(run: Run, undone: Operation) -> Dict[str, Any]:
             raise BackstopError(
                 "Database %s changed while it was backed up" % one.name,
                 found=different[0],
-                hint="somebody wrote to the retired database; end these sessions and run this again",
+                hint="the retired database was written to; end these sessions and run this again",
             )
         facts.update(backup=place.backup_id, retired=one.name)
         return {"changed": True, **facts}
@@ -302,7 +302,7 @@ def _drop(admin: Session, one: Retired, place: BackupPlace, level: str) -> None:
         raise AssertionError("only a database that an operation retired is ever dropped here")
     reach("prune.before-drop")
     if server.database_oid(admin, one.name) != one.oid:
-        raise Refused("Database %s is not the one that was looked at" % one.name, hint="run this again")
+        raise Refused("Database %s is not the one that was checked" % one.name, hint="run this again")
     try:
         admin.execute("DROP DATABASE %s" % quote_identifier(one.name))
     except BackstopError as error:

@@ -124,7 +124,7 @@ def revert(run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool
     :raises Refused: more would be lost than accepted; reports the count for each table, nothing was changed
     """
     # An interrupted build leaves an incomplete database with this name.
-    run.operation.require([BUILD], "The database is not swapped: the one to take over was not built to its end")
+    run.operation.require([BUILD], "The database is not swapped: the new one was not built completely")
     return _take_over(run, _Built(run, place), policy, only_count=only_count)
 
 

@@ -437,8 +437,8 @@ def _save(work: _Work, pair: Pair, error: BackstopError) -> Dict[str, Any]:
             "Table %s is damaged: %d of its rows cannot be read" % (pair.table.full_name, len(pair.unreadable)),
             found="%s; all other rows were saved to %s" % (error.found, saved["file"]),
             hint=remedy(
-                "copy the server's files first if you can. Then give the unreadable rows up with %s; the backup's take"
-                " their places",
+                "copy the server's files first if you can. Then discard the unreadable rows with %s; those of the"
+                " backup replace them",
                 Given(Setting.ACCEPT_UNREADABLE, True),
             ),
             details=saved,
@@ -547,7 +547,7 @@ def _prove(work: _Work, expected: Dict[str, Digest]) -> Dict[str, Any]:
         same = work.wish.mode != REPLACE or live == summary(work.session, pair.stage, columns)
         if found != expected[name] or not same:
             raise BackstopError(
-                "Table %s would not be as it should; nothing was changed" % name,
+                "Table %s would not have the expected rows; nothing was changed" % name,
                 found="%d rows, digest %s" % (found.rows, found.hash),
                 expected="%d rows, digest %s" % (expected[name].rows, expected[name].hash),
                 hint=_REVERT,
@@ -683,7 +683,7 @@ def plan_table_undo(site: Site, operation_id: Optional[str], since: Optional[str
     with site.connect() as session:
         if facts.database_oid != server.database_oid(session, site.database):
             raise Refused(
-                "Operation %s was about a database that is not live any more" % named.id,
+                "Operation %s was about a database that is no longer live" % named.id,
                 found="another database has the name %s" % site.database,
                 hint="undo what made it live first",
             )

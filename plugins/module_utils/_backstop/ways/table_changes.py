@@ -199,7 +199,7 @@ def _execute(session: Session, sql: str) -> int:
         if state not in hints:
             raise
         raise Refused(
-            "The table cannot be put right; nothing was changed",
+            "The table cannot be repaired; nothing was changed",
             found=error.found,
             hint=hints[state],
             details=error.details,

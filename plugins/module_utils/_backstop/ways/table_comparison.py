@@ -148,7 +148,7 @@ def pair_up(family: TableFamily, manifest: Manifest, prefix: str = "") -> List[P
     if not any(pair.entry for pair in pairs) or gone:
         what = "partition %s of it is not there" % ", ".join(sorted(gone)) if gone else "nothing of this table"
         raise Refused(
-            "Backup %s cannot give table %s back" % (manifest.id, family.full_name),
+            "Backup %s cannot restore table %s" % (manifest.id, family.full_name),
             found=what if gone else "%s among its %d tables" % (what, len(manifest.tables)),
             hint="make the partition first"
             if gone
@@ -421,7 +421,7 @@ def _condition_errors(table: Table) -> Iterator[None]:
         raise Refused(
             "The condition on the rows cannot be used",
             found=error.found,
-            expected="what may stand after WHERE, on %s" % ", ".join(map(quote_identifier, table.columns)),
+            expected="what may follow WHERE, on %s" % ", ".join(map(quote_identifier, table.columns)),
             hint=remedy("nothing was changed. Correct %s or %s", Setting.WHERE, Setting.KEYS),
         ) from error
 
@@ -437,7 +437,7 @@ def _condition(where: str) -> str:
         raise Refused(
             "The condition on the rows is not one condition",
             found=where[:200],
-            expected="what may stand after WHERE, nothing else",
+            expected="what may follow WHERE, nothing else",
         )
     return where
 

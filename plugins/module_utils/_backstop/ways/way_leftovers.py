@@ -68,7 +68,7 @@ class Leftovers:
     def apply(self, run: Run, consent: Consent) -> Applied:
         instead = self._instead
         if instead.settle(run) is not None:
-            return TakeInstead(instead, "it took over already")
+            return TakeInstead(instead, "it is live already")
         if self._is_out(run):
             return _outcome(run, False, _journalled(run))
         facts = clean_failed_migration(run, self.place, self.programs.prisma(), consent.policy)

@@ -83,7 +83,7 @@ def outcome_of_swap(run: Run, facts: Mapping[str, Any]) -> Outcome:
     what = "The former database is kept as %s; new connections were blocked for %s s. %s" % (
         facts.get("retired"), facts.get("seconds_closed", 0), facts.get("standbys_summary", ""),
     )  # fmt: skip
-    database = "a database restored from %s took over, the migrated one is kept as %s" % (
+    database = "a database restored from %s became live, the migrated one is kept as %s" % (
         facts.get("backup"), facts.get("retired"),
     )  # fmt: skip
     return Outcome.of(facts, lost_lines(run, facts, what.strip()), database)

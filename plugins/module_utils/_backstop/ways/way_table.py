@@ -58,7 +58,7 @@ class Table:
 def _outcome(run: Run, facts: Mapping[str, Any]) -> Outcome:
     kept = facts.get("emergency") or "what could be read is in %s" % run.operation.file("saved-rows")
     story: List[str] = [
-        "Table %s: %d rows were put right, from backup %s."
+        "Table %s: %d rows were repaired from backup %s."
         % (facts.get("table"), facts.get("total") or 0, facts.get("backup")),
         *facts.get("report", []),
         "As it was before: %s." % kept,

@@ -30,7 +30,7 @@ def _refuse_pooler(session: Session, setting: Setting) -> None:
     if session.backend != session.value("SELECT pg_backend_pid()"):
         raise Refused(
             "The connection goes through a pooler",
-            found="%s answers for another process than its own" % session.settings.masked,
+            found="%s does not report the process that serves this session" % session.settings.masked,
             hint=remedy("give the direct address of the server in %s", setting),
         )
 
@@ -109,7 +109,7 @@ def poolers(site: Site, _session: Session, _question: GateInputs) -> str:
                     raise Refused(
                         "The pool %s of PgBouncer at %s is paused" % (pool.name, pooler.address),
                         found="its clients wait",
-                        hint="if nobody wants it so, say RESUME in its console",
+                        hint="if that is not intended, run RESUME in its console",
                     )
                 most = " for %s seconds at most" % wait if wait not in ("", "0") else ""
                 found.append("%s at %s (%s pooling; its clients wait%s)" % (pool.name, pooler.address, pool.mode, most))

@@ -41,7 +41,7 @@ def drift(site: Site, session: Session, question: GateInputs) -> str:
 def _refuse_missing(gone: Sequence[str]) -> None:
     if gone:
         raise Refused(
-            "The history says that migrations are applied, but what they made is not there",
+            "The history lists migrations as applied, but what they created is missing",
             found=", ".join(gone),
             hint=remedy(
                 "run %s, which shows the way back; or take the migration out of %s, so that the next deploy applies it"

@@ -52,7 +52,7 @@ def application_rights(site: Site, session: Session, question: GateInputs) -> st
         return "the release's user is not known here: see the gate release_connection"
     owners = sorted({one.owner for user in users for one in role_rights.rights_of(session, user).values()})
     who = "tables belong to %s, migrations run as %s, the release connects as %s" % (
-        ", ".join(owners) or "nobody yet",
+        ", ".join(owners) or "no role yet",
         site.connection.user,
         " and ".join(users),
     )
@@ -60,7 +60,7 @@ def application_rights(site: Site, session: Session, question: GateInputs) -> st
         return "%s; what is new is tried in the rehearsal (%s)" % (who, foresight)
     if foresight.lacking:
         raise Refused(
-            "The release's user could not use what the migrations make",
+            "The release's user could not use what the migrations create",
             found="; ".join(["%s would lack %s" % each for each in sorted(foresight.lacking.items())] + [who]),
             hint=foresight.remedy + "; or waive the gate application_rights with a reason",
         )

@@ -36,5 +36,5 @@ def backup_encryption(site: Site, _session: Session, _question: GateInputs) -> s
         path = os.path.join(folder, "probe.age")
         encrypt(_PROBE, path, site.recipients)
         if decrypt(Encrypted(path, identity)) != _PROBE:
-            raise Refused("age does not give back what was encrypted", found="other bytes")
+            raise Refused("age does not decrypt what it encrypted", found="other bytes")
     return "for %d recipients, and the identity opens it" % len(site.recipients)

@@ -119,7 +119,7 @@ GATES: Sequence["tuple[str, str, Check]"] = (
         connections.administration_connection,
     ),
     ("release_connection", "the release's own URL reaches this database", connections.release_connection),
-    ("poolers", "each PgBouncer's console answers, its pools lead to this database", connections.poolers),
+    ("poolers", "each PgBouncer's console answers, its pools point to this database", connections.poolers),
     (
         "client_tools",
         "pg_dump, pg_restore and pg_dumpall of the server's major version",
@@ -127,7 +127,7 @@ GATES: Sequence["tuple[str, str, Check]"] = (
     ),
     ("server_programs", "the server's programs on disk are those that run", programs.server_programs),
     ("store", "a private, writable directory with room for the backup", disk.store),
-    ("backup_encryption", "what is encrypted can be read here, for the drill", encryption.backup_encryption),
+    ("backup_encryption", "what is encrypted can be decrypted here, for the drill", encryption.backup_encryption),
     ("database_disk", "room for two copies of the database on the server", disk.database_disk),
     ("standbys", "for information; synchronous ones answer", surroundings.standbys),
     ("collations", "for information", surroundings.collations),
@@ -151,5 +151,5 @@ GATES: Sequence["tuple[str, str, Check]"] = (
     ("application_rights", "the release's user may use every table, old and new", effects.application_rights),
     ("isolation", "what is tried on the copy acts on nothing else", isolation.isolation),
     ("drift", "the live schema is that of the migrations in force", drift.drift),
-    ("prisma_lock", "nobody is migrating", connections.prisma_lock),
+    ("prisma_lock", "no other migration is running", connections.prisma_lock),
 )

@@ -33,7 +33,7 @@ def isolation(site: Site, session: Session, question: GateInputs) -> str:
                 hint="%s. Then it runs in a server of its own. Or drop what is not needed" % (error.hint or error),
             ) from error
         said.insert(0, "the rehearsal runs in a server of its own, because of: " + "; ".join(ways))
-    return "; ".join(said) or "nothing leads out of the copy; the migrations send nothing"
+    return "; ".join(said) or "nothing on the copy reaches other databases or servers; the migrations send nothing"
 
 
 def _refuse_foreign_rows(session: Session, files: List[MigrationFile]) -> None:
@@ -47,7 +47,7 @@ def _refuse_foreign_rows(session: Session, files: List[MigrationFile]) -> None:
         raise Refused(
             "A migration works on rows of another server, which a rehearsal must not reach",
             found="; ".join(found),
-            hint="do that part by hand, outside of the migration",
+            hint="do that part manually, outside of the migration",
         )
 
 

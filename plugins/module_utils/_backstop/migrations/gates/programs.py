@@ -59,7 +59,7 @@ def _declared(text: str) -> str:
     match = re.search(r"\d+(?:\.\d+|[a-z]+\d+)*", text)
     if match is None:
         raise Refused(
-            "The declared version of the server's programs is none",
+            "The declared version of the server's programs is invalid",
             found=text,
             expected="such as 15.18",
             hint=remedy("correct %s", Setting.SERVER_PROGRAMS_VERSION),

@@ -53,7 +53,7 @@ def application(site: Site, session: Session, question: GateInputs) -> str:
     """Checked before a migration, to know later whether it caused a problem. A deploy without one may be the fix."""
     if question.applications is None:
         raise CouldNotVerify(
-            "Nobody looked whether the application is healthy",
+            "The health of the application was not checked",
             hint="give the state of every application host, or waive the gate with a reason",
         )
     if not history.compare(question.files, history.read_rows(session.cursor(), site.connection.schema)).pending:
@@ -68,7 +68,7 @@ def application(site: Site, session: Session, question: GateInputs) -> str:
     ]
     if elsewhere:
         raise Refused(
-            "What runs is no release, so a deploy that fails could not bring it back",
+            "The running application is not a release, so a failed deploy could not bring it back",
             found="; ".join(elsewhere),
             hint=remedy(
                 "deploy the revision that runs now first (%s): with it no migration is pending, it only becomes a"
@@ -85,7 +85,7 @@ def application(site: Site, session: Session, question: GateInputs) -> str:
         raise Refused(
             "The application is not healthy before the deploy",
             found="; ".join(sick),
-            hint="fix it first, or waive the gate application with a reason: what is broken now must not be taken for"
+            hint="fix it first, or waive the gate application with a reason: today's errors must not be mistaken for"
             " an effect of the migration",
         )
     installed = [host for host, state in sorted(question.applications.items()) if state.get("commit")]
