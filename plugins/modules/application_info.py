@@ -52,7 +52,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: See what runs
+- name: Check what runs
   backstop.postgres.application_info:
     root: /srv/electricity-tokens
     manager: pm2

@@ -72,7 +72,7 @@ EXAMPLES = r"""
         dump: true
       register: pruned
 
-    - name: Say what was kept, and why
+    - name: Show what was kept, and why
       ansible.builtin.debug:
         msg: "{{ pruned.retired | map(attribute='reason') }}"
 """

@@ -114,7 +114,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Try the old release on the new schema
+- name: Test the old release on the new schema
   backstop.postgres.release_trial:
     database: "{{ rehearsed.database }}"
     release: /srv/electricity-tokens/releases/9f8e7d

@@ -59,7 +59,7 @@ EXAMPLES = r"""
     store: /var/backups/backstop
   register: rolled_back
 
-- name: Say what happened
+- name: Show what happened
   ansible.builtin.debug:
     msg: "{{ rolled_back.story }}"
 """

@@ -86,7 +86,7 @@ def test_a_migration_that_breaks_a_rule(site: DemoSite) -> None:
     chosen: Variables = {"deploy_lint": True, "deploy_lint_program": squawk, "deploy_lint_stop": [rule]}
     with site.unchanged():
         run = site.play(DEPLOY, "--check", **chosen)
-    run.must_say("breaks a rule of deploy_lint_stop", MIGRATION + " line 14 (%s)" % rule, "Mend the migration")
+    run.must_say("breaks a rule of deploy_lint_stop", MIGRATION + " line 14 (%s)" % rule, "Fix the migration")
     assert site.operations() == []
 
 

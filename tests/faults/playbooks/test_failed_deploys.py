@@ -174,7 +174,7 @@ def test_cut_off_on_the_way_back(site: DemoSite) -> None:
     assert run.status != 0, run.output
     assert site.outcomes() == [None]
     again = site.play(DEPLOY, **options)
-    again.must_say("was interrupted on its way back", "rollback_complete")
+    again.must_say("was interrupted in its rollback", "rollback_complete")
     back = site.play("rollback_complete.yml")
     assert back.status == 0, back.output
     assert "Nothing in the database was changed." in back.text

@@ -47,5 +47,5 @@ def test_the_same_text_and_no_password(tmp_path):
     assert done.returncode == 0, done.stdout
     for name in names:
         assert (tmp_path / name).read_text("utf-8") == render(name, **values).text
-    assert "x: the script for Windows takes a password from a passfile only." in done.stdout
+    assert "x: the script for Windows reads a password from a passfile only." in done.stdout
     assert "ignored=%d " % len(options) in done.stdout and "s3cr3t" not in done.stdout

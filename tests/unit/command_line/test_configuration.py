@@ -88,7 +88,7 @@ def test_poolers(write, tmp_path):
     ]  # fmt: skip
     assert found.poolers[0].console.password == "hunter2" and "hunter2" not in repr(found)
     path.chmod(0o640)
-    with pytest.raises(UsageError, match="Others can read the file of the poolers"):
+    with pytest.raises(UsageError, match="Other users can read the file of the poolers"):
         configuration.load(write(changed(poolers=str(path))), "shop")
 
 

@@ -54,7 +54,7 @@ def test_a_deploy_whose_database_was_put_back_is_not_gone_on_with(settled, goes_
     known = variables("deploy")
     hosts = {"one": {"deploy_settled": settled, "deploy_begun": {"operation": "x"}}}
     known.update(ansible_play_hosts_all=["one"], hostvars=hosts)
-    found = task("deploy", "act.yml", "Refuse to continue a deploy whose database was put back")
+    found = task("deploy", "act.yml", "Refuse to continue a deploy whose database was rolled back")
     known.update(found["vars"])
     assert holds(found["ansible.builtin.assert"]["that"], known) is goes_on
     said = told(found["ansible.builtin.assert"]["fail_msg"], known)
@@ -72,7 +72,7 @@ def test_a_hook_without_its_file(tmp_path) -> None:
     known = variables("deploy")
     known.update(playbook_dir=str(tmp_path), role_path=str(tmp_path / "role"))
     assert len(known["deploy_hooks"]) == 12 and set(known["deploy_hooks"]) <= set(known)
-    refuse = task("deploy", "decide.yml", "The file of every hook must be there")
+    refuse = task("deploy", "decide.yml", "Require the file of every hook")
     assert not holds(refuse["when"], known)
     known.update(deploy_before_prepare=str(tmp_path / "there.yml"), deploy_after_start="there.yml")
     known.update(deploy_before_migrate="below.yml")
@@ -80,5 +80,5 @@ def test_a_hook_without_its_file(tmp_path) -> None:
     known.update(deploy_before_start=str(tmp_path), deploy_after_downtime="gone.yml")
     assert holds(refuse["when"], known)
     assert told(refuse["ansible.builtin.fail"]["msg"], known).startswith(
-        "A hook names a file that is not there: deploy_before_start=%s deploy_after_downtime=gone.yml." % tmp_path
+        "A hook names a file that does not exist: deploy_before_start=%s deploy_after_downtime=gone.yml." % tmp_path
     )

@@ -120,5 +120,5 @@ def require_same_major(manifest: Manifest, major: int) -> None:
             "The backup is of another major version than this server",
             found="version %d" % manifest.server.major,
             expected="version %d" % major,
-            hint="restore it manually, or on a server of its version",
+            hint="restore it by hand, or on a server of its version",
         )

@@ -62,5 +62,5 @@ def refuse_openings(named: Iterable[Tuple[str, str]]) -> None:
         raise CannotBeClosed(
             "SQL that is to be tried on the copy gives access to other servers",
             found="; ".join(found),
-            hint="do that part manually, or in a migration of its own deployed with prisma",
+            hint="do that part by hand, or in a migration of its own deployed with prisma",
         )

@@ -178,7 +178,7 @@ def _deploy(site: Site, prisma: Prisma, session: Session, scratch: str, limits: 
         if isinstance(error, PrismaError) and error.started:
             hint = (error.cause + " " if error.cause else "") + "fix the migration"
         if NOWHERE in str(error):
-            hint = "it reaches a foreign server, which is disabled on the copy: do that part manually"
+            hint = "it reaches a foreign server, which is disabled on the copy: do that part by hand"
         raise BackstopError(
             "%s on a copy of the database; the live one was not touched" % error.message,
             found=error.found,
@@ -198,7 +198,7 @@ def _refuse_cluster_statements(files: Sequence[history.MigrationFile]) -> None:
         raise Refused(
             "A migration changes the whole server, so it cannot be rehearsed in a scratch database",
             found="; ".join(found[:5]),
-            hint="do that part manually, or in a migration of its own deployed with prisma",
+            hint="do that part by hand, or in a migration of its own deployed with prisma",
         )
 
 

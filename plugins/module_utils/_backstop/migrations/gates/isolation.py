@@ -47,7 +47,7 @@ def _refuse_foreign_rows(session: Session, files: List[MigrationFile]) -> None:
         raise Refused(
             "A migration works on rows of another server, which a rehearsal must not reach",
             found="; ".join(found),
-            hint="do that part manually, outside of the migration",
+            hint="do that part by hand, outside of the migration",
         )
 
 

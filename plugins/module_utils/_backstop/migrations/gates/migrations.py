@@ -50,7 +50,7 @@ def within_database(_site: Site, _session: Session, question: GateInputs) -> str
         raise Refused(
             "A migration changes the whole server",
             found="; ".join(found[:5]),
-            hint="that cannot be rehearsed in a scratch database nor rolled back: do it manually, outside of the"
+            hint="that cannot be rehearsed in a scratch database nor rolled back: do it by hand, outside of the"
             " migration",
         )
     return "the migrations stay within the database"
