@@ -41,7 +41,8 @@ def test_accepted(policy, rows, objects):
          "User: 3 updated; view public.report, index public.by_name", "at most 3 rows, 1 objects",
          ["accept_lost_objects=2"]),
         (LossPolicy(), TWO, ("3 rows would be lost, more than the accepted 0 and 2 objects that the migrations did not"
-         " create would be lost, more than the accepted 0"), "User: 3 updated; view public.report, index public.by_name",
+         " create would be lost, more than the accepted 0"),
+         "User: 3 updated; view public.report, index public.by_name",
          "at most 0 rows, 0 objects", ["accept_lost_rows=3", "accept_lost_objects=2"]),
     ],
 )  # fmt: skip
