@@ -37,7 +37,8 @@ IN_CI = os.environ.get("CI") == "true"
 AS_ROOT = os.geteuid() == 0
 #: Tests of effects on databases, stores and releases, and of what is computed: these are the same for every user.
 SAME_FOR_EVERYBODY = [
-    *("tests/integration/%s/*" % folder for folder in ("work", "postgres", "runbook", "store", "windows")),
+    *("tests/integration/%s/*" % folder for folder in ("postgres", "store", "backups", "loss", "migrations", "ways")),
+    *("tests/integration/%s/*" % folder for folder in ("runbook", "windows")),
     "tests/integration/command_line/test_[co]*.py",
     "tests/integration/application/test_releases.py",
     "tests/integration/application/test_service_commands.py",

@@ -7,5 +7,6 @@
 from __future__ import annotations
 
 from support.databases import cluster, databases, plain, realistic, seed, shared_databases
+from support.hints import words_of_ansible
 
-__all__ = ["cluster", "databases", "plain", "realistic", "seed", "shared_databases"]
+__all__ = ["cluster", "databases", "plain", "realistic", "seed", "shared_databases", "words_of_ansible"]

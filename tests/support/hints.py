@@ -2,20 +2,16 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A real server, and a separate database for each test."""
+"""Hints as users of the playbooks read them: import the fixture into a conftest.py."""
 
 from __future__ import annotations
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_words import AnsibleWords
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.remedies import in_words_of
-from support.databases import cluster, databases, plain, realistic, seed, shared_databases
-
-__all__ = ["cluster", "databases", "plain", "realistic", "seed", "shared_databases"]
 
 
 @pytest.fixture(autouse=True)
 def words_of_ansible():
-    """Hints are worded for users of the playbooks."""
     with in_words_of(AnsibleWords()):
         yield
