@@ -252,7 +252,7 @@ def test_another_run_is_at_work(backstop, subcommand):
     arguments = [subcommand, "shop", *(["--into", "new"] if subcommand == "restore" else [])]
     with FileLock(RunRecords(backstop.live.store, "shop").lock_path).held(), elapsed_below(10):
         ended = backstop(*arguments)
-        assert ended.status == LOCKED and "Another run is at work" in ended.stderr
+        assert ended.status == LOCKED and "Another run is working on the backups" in ended.stderr
         assert backstop("status", "shop").status == OK, "a refused run is no failed one"
         assert backstop("list").status == OK
     assert backstop(*arguments).status == OK
