@@ -422,5 +422,5 @@ def test_the_root_must_be_absolute() -> None:
 
 def test_a_root_that_cannot_be_written(site: Site, tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BackstopError, match="directory could not be made"):
+    with pytest.raises(BackstopError, match="directory could not be created"):
         Releases(str(tmp_path / "file" / "root"), str(site.repository.path)).resolve("one")

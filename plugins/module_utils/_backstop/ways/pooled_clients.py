@@ -132,7 +132,7 @@ def _resume(site: Site, operation: Operation, places: List[_Place]) -> Dict[_Pla
     for place in places:
         try:
             if place.address not in by_address:
-                raise Refused("it is not in %s any more" % Setting.POOLERS)
+                raise Refused("it is no longer in %s" % Setting.POOLERS)
             with console(by_address[place.address]) as session:
                 session.resume(place.name)
         except BackstopError as error:
@@ -163,7 +163,7 @@ def resume_left_behind(site: Site) -> List[str]:
             operation.write(PAUSE_POOLS, TOLD, pools=places)
         if left:
             raise BackstopError(
-                "Clients of PgBouncer wait since operation %s was cut off" % operation.id,
+                "Clients of PgBouncer have been waiting since operation %s was interrupted" % operation.id,
                 found="; ".join("%s: %s" % place for place in left.items()),
                 hint=_command(left),
             )

@@ -36,7 +36,7 @@ class InPlace:
             [
                 "stop the application",
                 "make an emergency backup of the database as it is",
-                "fence everybody out, count what would be lost, refuse above the accepted number",
+                "fence all sessions out, count what would be lost, refuse above the accepted number",
                 "empty the live database and restore backup %s in it,"
                 " in one transaction that is proved before its COMMIT" % facts.backup,
                 then_start(release),

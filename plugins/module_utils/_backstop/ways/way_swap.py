@@ -42,7 +42,7 @@ class Swap:
             [
                 "build a database from backup %s beside the live one and compare it with its manifest" % facts.backup,
                 "stop the application",
-                "fence writers out, count what would be lost, refuse above the accepted number",
+                "block writers, count what would be lost, refuse above the accepted number",
                 "give the live name to the new database; the former one is kept",
                 then_start(release),
             ],
