@@ -636,6 +636,6 @@ SUBCOMMANDS = (
         reporting.report,
         (_one, reporting.arguments),
     ),
-    Subcommand("ready", "try whether the jobs can run here, as this user", _ready, (_one, _answer)),
-    Subcommand("status", "tell whether the backups are as they should be", _status, (_one_or_all, _judging)),
+    Subcommand("ready", "check whether the jobs can run here, as this user", _ready, (_one, _answer)),
+    Subcommand("status", "check whether the backups are as they should be", _status, (_one_or_all, _judging)),
 )

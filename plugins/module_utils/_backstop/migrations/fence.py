@@ -77,7 +77,7 @@ def _partly_migrated(site: Site, live: Session, place: BackupPlace) -> bool:
     found = leftovers(site, live, place)
     if found.applied and found.reasons:
         raise Refused(
-            "This deploy was cut off after some of its migrations, and the database holds more than these added",
+            "This deploy was interrupted after some of its migrations, and the database holds more than they added",
             found="applied: %s; %s" % (", ".join(found.applied), "; ".join(found.reasons)),
         )
     return bool(found.applied)
