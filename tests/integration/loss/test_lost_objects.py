@@ -12,6 +12,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.migration_changes import note_objects
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.down_sql import (
+    count_ahead,
+    rehearse_down,
+    take_out,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.facts import gather
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import diagnose
@@ -121,6 +126,27 @@ def test_changed_objects_and_a_restore_in_place(deployed):
     assert not [one for one in run.store.backups("emergency") if ahead] or not ahead
     result = revert_in_place(run, place, LossPolicy(0, objects=3))
     assert result["changed"] and sorted(result["lost_objects"]) == named
+
+
+def test_what_down_sql_takes_along(deployed):
+    """The proof compares with the backup, so it expects a view made by hand to be gone too."""
+    live, place = deployed
+    as_owner(live, 'CREATE VIEW receipts AS SELECT "id" FROM "ReceiptData"')
+    facts = gather(live.site, backup_id=place.backup_id, healthy=False)
+    plan = diagnose(live.site, "application_errors", facts, {"method": "drop"})
+    assert plan["lost_objects"] == ["view public.receipts"]
+    run = live.begun("rollback", {"scenario": "application_errors", "method": "drop", "backup": place.backup_id})
+    now = live.backup("emergency")
+    run.operation.write("emergency_backup", "done", backup=now.backup_id)
+    proof = rehearse_down(run, place, now, given='DROP TABLE "ReceiptData" CASCADE')
+    assert proof["proved"], proof["reasons"]
+    for act in (count_ahead, take_out):
+        with pytest.raises(Refused, match="1 objects that the migrations did not make") as caught:
+            act(run, LossPolicy(0))
+        assert caught.value.found == "view public.receipts"
+    assert live.value("SELECT to_regclass('receipts') IS NOT NULL")
+    assert take_out(run, LossPolicy(0, objects=1))["lost_objects"] == ["view public.receipts"]
+    assert live.value("SELECT to_regclass('receipts') IS NULL")
 
 
 def test_migrations_that_no_deploy_rehearsed(plain):

@@ -29,6 +29,7 @@ from ..base.sql_names import is_scratch, quote_identifier, scratch_name
 from ..base.tables import Digest, Table
 from ..loss.acceptance import Acceptance, Loss, LossPolicy, counted, snapshot
 from ..loss.count import TableLoss, losses_of_dropping
+from ..loss.lost_objects import lost_objects
 from ..loss.migration_changes import mark
 from ..loss.pairing import is_history
 from ..migrations.closed_copy import closed_copy, refuse_openings
@@ -428,7 +429,7 @@ def count_ahead(run: Run, policy: LossPolicy) -> Dict[str, Any]:
         with snapshot(run) as session:
             losses = losses_of_dropping(session, _tables_of(manifests.load(before)))
             mark(session, losses, run.store, before)
-            acceptance.accept(session, Loss(losses))
+            acceptance.accept(session, Loss(losses, lost_objects(run, session, before)))
     return {"changed": False, **acceptance.facts}
 
 
@@ -471,7 +472,9 @@ def _run_on_live(run: Run, sql: DownSql, before: BackupPlace, policy: LossPolicy
         emergency = _require_current_backup(run, session)
         removal = _removal(run, session, before, manifest)
         mark(session, removal.losses, run.store, before)
-        losses = Acceptance(run.operation, policy).accept(session, Loss(removal.losses))
+        # A DROP ... CASCADE takes objects along that the migration did not create, and the proof expects them gone.
+        objects = lost_objects(run, session, before)
+        losses = Acceptance(run.operation, policy).accept(session, Loss(removal.losses, objects))
         facts = _lead_back(run, session, sql, removal)
         wrong = definitions.compare(manifest.definitions, definitions.definitions(session))
         reasons = ["%s would be %s" % (key, how) for how, keys in sorted(wrong.items()) for key in keys]
@@ -485,6 +488,7 @@ def _run_on_live(run: Run, sql: DownSql, before: BackupPlace, policy: LossPolicy
         **facts,
         "losses": [loss.to_json() for loss in losses],
         "lost_rows": sum(loss.total for loss in losses),
+        **objects.to_json(),
         "ended_sessions": ended,
         "backup": emergency,
         "differences": differences,

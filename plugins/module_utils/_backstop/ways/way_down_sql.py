@@ -23,7 +23,7 @@ from ..store.steps import DOWN_PROOF, EMERGENCY_BACKUP
 from .choose import DOWN_SQL
 from .down_sql import count_ahead, is_out, not_by_itself, rehearse_down, settle, take_out
 from .facts import Facts
-from .forecast import losses_of_drop
+from .forecast import losses_of_drop, objects_of_revert
 from .in_force import Change
 from .way import Applied, Consent, Outcome, Plan, Prepared, Programs, Ready, TakeInstead, Way, then_start
 from .way_swap import Swap, lost_lines
@@ -50,6 +50,7 @@ class TakeOut:
                 then_start(release),
             ],
             losses_of_drop(site, facts),
+            objects_of_revert(site, facts.place, facts),
             copies=True,
             keeps=True,
         )
