@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from ..base.errors import BackstopError, Refused
+from ..base.progress import Progress, followed
 from ..base.tables import Table
-from ..postgres import catalog, digests
+from ..postgres import catalog, copy_progress, digests
 from ..postgres.connection import Session
 from ..postgres.damage import is_damage
 from ..store.manifest import Manifest, TableEntry
@@ -47,21 +49,30 @@ class Comparison:
 
 
 def compare_tables(
-    session: Session, manifest: Manifest, besides: Sequence[str] = (), *, new_columns: bool = False
+    session: Session,
+    manifest: Manifest,
+    besides: Sequence[str] = (),
+    *,
+    new_columns: bool = False,
+    progress: Optional[Progress] = None,
 ) -> Comparison:
     """Digest every table of the manifest in this database.
 
     :param besides: full names of tables that are not compared
     :param new_columns: a table may have more columns than in the manifest; they are not compared
+    :param progress: gets a phase for it
     """
     manifest.require_whole()
     # By schema and name separately: names may contain dots.
     present = {(table.schema, table.name): table for table in catalog.tables(session)}
+    reading = copy_progress.Reading(copy_progress.table_sizes(session, list(present.values())) if progress else {})
     result = Comparison([], [])
-    for entry in manifest.tables:
-        table = present.pop((entry.schema, entry.name), None)
-        if entry.full_name not in besides:
-            _compare_table(session, entry, table, new_columns, result)
+    with _followed(progress, reading, len(manifest.tables), session.settings.database):
+        for entry in manifest.tables:
+            table = present.pop((entry.schema, entry.name), None)
+            if entry.full_name not in besides:
+                with reading.table(table.oid if table else 0):
+                    _compare_table(session, entry, table, new_columns, result)
     result.tables += [
         "table %s was not there" % table.full_name
         for table in present.values()
@@ -71,6 +82,18 @@ def compare_tables(
     if digests.large_objects_digest(session) != manifest.large_objects:
         result.tables.append("the large objects differ")
     return result
+
+
+@contextlib.contextmanager
+def _followed(
+    progress: Optional[Progress], reading: copy_progress.Reading, tables: int, database: Optional[str]
+) -> Iterator[None]:
+    if progress is None:
+        yield
+        return
+    progress.phase("comparing", database=database, bytes_total=reading.total, tables_total=tables)
+    with followed(lambda: progress.done(*reading.done())):
+        yield
 
 
 def compare_kept_tables(session: Session, manifest: Manifest) -> List[str]:

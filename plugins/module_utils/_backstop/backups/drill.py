@@ -39,7 +39,7 @@ def verify(
         # A partial backup cannot be drilled; that is no damage, so it is not recorded.
         manifest.require_whole()
     with recorded(place, "checksum"):
-        manifests.check_files(place, manifest)
+        manifests.check_files(place, manifest, site.progress)
     if level == "restored":
         return {"level": level, **run_drill(site, place, keep=keep, scratch_id=scratch_id)}
     method = "sha256 of every file"
@@ -48,7 +48,7 @@ def verify(
         with site.administer() as admin:
             tools = site.tools(admin)
         with recorded(place, level):
-            archive.decode(tools, site.archive(place, manifest), site.keep_open)
+            archive.decode(tools, site.archive(place, manifest), site.keep_open, progress=site.progress)
     manifests.record_verification(place, level, {"passed": True, "method": method})
     return {"level": level, "backup": place.backup_id, "method": method}
 

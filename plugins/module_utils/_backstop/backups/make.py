@@ -29,10 +29,11 @@ from ..base.durable_files import (
 )
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
-from ..base.progress import timestamp
+from ..base.processes import Running
+from ..base.progress import followed, timestamp
 from ..base.sql_names import qualified
-from ..base.tables import Digest
-from ..postgres import archive, catalog, definitions, digests, dumped_definitions, locks, server
+from ..base.tables import Digest, Table
+from ..postgres import archive, catalog, copy_progress, definitions, digests, dumped_definitions, locks, server
 from ..postgres.client_tools import ClientTools
 from ..postgres.connection import Session
 from ..postgres.damage import DamagedTable, is_damage
@@ -229,10 +230,9 @@ def _write_beside(
 ) -> None:
     """Decode the archive, and write roles and history. With encryption the roles are encrypted too, because their
     settings may hold anything, and the history omits the logs of failed migrations, which may quote rows."""
-    site.progress.phase("reading the archive back", archive=path)
     with ThreadPoolExecutor(1) as pool:
         target = os.path.join(partial, PLAIN) if form.plain else os.devnull
-        decoding = None if written else pool.submit(archive.decode, tools, path, site.keep_open, target)
+        decoding = None if written else pool.submit(archive.decode, tools, path, site.keep_open, target, site.progress)
         roles = archive.dump_roles(tools, site.connection, site.keep_open)
         if written:
             secret = os.path.join(partial, ROLES + encryption.SUFFIX)
@@ -288,11 +288,12 @@ def _dump(
     chosen: Optional[List[catalog.Relation]],
 ) -> _Read:
     """:param chosen: the relations of a partial backup"""
-    site.progress.phase("dumping", database=site.database)
     # Before pg_dump reads them: the values in the dump may then be higher, never lower.
     sequences = catalog.sequences(session)
     # Not during the dump, because each holds a lock for every table; not after it, when other sessions may wait.
     dumped = None if chosen is not None else _definitions(site, session, tools, snapshot)
+    tables = _tables(session, form, chosen)
+    reading = copy_progress.Reading(copy_progress.table_sizes(session, tables))
     with contextlib.ExitStack() as stack:
         dump = stack.enter_context(
             archive.start_dump(
@@ -308,10 +309,11 @@ def _dump(
                 keep_open=site.keep_open,
             )
         )
+        stack.enter_context(_followed_dump(site, form, dump, tables, reading))
         secret = None
         if site.recipients:
             secret = stack.enter_context(archive.EncryptedDump(tools, dump, path, site.recipients, site.keep_open))
-        read = _read_contents(session, site, form, chosen)
+        read = _read_contents(session, site, form, chosen, _digests(session, tables, reading))
         reach("backup.dumping")
         if secret is not None:
             secret.wait_for_target()
@@ -336,6 +338,7 @@ def _dump(
 
 def _definitions(site: Site, session: Session, tools: ClientTools, snapshot: str) -> Any:
     """The definitions as pg_dump writes them, in the same snapshot; they cannot be read from an encrypted archive."""
+    site.progress.phase("dumping the definitions", database=site.database)
     try:
         found = dumped_definitions.of_database(
             tools,
@@ -459,25 +462,62 @@ def locked_table(session: Session, said: str, kind: Type[Refused] = Refused) -> 
     )
 
 
+def _tables(session: Session, form: BackupOptions, chosen: Optional[List[catalog.Relation]]) -> List[Table]:
+    """The tables whose rows are dumped."""
+    if form.schema_only:
+        return []
+    oids = None if chosen is None else {relation[2] for relation in chosen}
+    return [table for table in catalog.tables(session) if oids is None or table.oid in oids]
+
+
+@contextlib.contextmanager
+def _followed_dump(
+    site: Site, form: BackupOptions, dump: Running, tables: List[Table], reading: copy_progress.Reading
+) -> Iterator[None]:
+    """Report the progress of the slower one of pg_dump and the digests, which read the same tables."""
+    site.progress.phase("dumping", database=site.database, bytes_total=reading.total, tables_total=len(tables))
+    dumping = copy_progress.Dumping(tables, reading.sizes, form.jobs if form.format == "directory" else 1)
+    with contextlib.ExitStack() as stack:
+        sessions: List[Session] = []
+
+        def report() -> None:
+            if not sessions:
+                sessions.append(stack.enter_context(site.connect()))
+                copy_progress.poll_gently(sessions[0])
+            done = [reading.done()]
+            if dump.process.poll() is None and copy_progress.shows_copies(sessions[0]):
+                done.append(dumping.poll(sessions[0]))
+            site.progress.done(*min(done))
+
+        with followed(report):
+            yield
+
+
+def _digests(session: Session, tables: List[Table], reading: copy_progress.Reading) -> Tuple[TableEntry, ...]:
+    entries = []
+    for table in tables:
+        try:
+            with reading.table(table.oid):
+                digest = digests.table_digest(session, table.source, table.columns)
+        except BackstopError as error:
+            if is_damage(error):
+                raise DamagedTable(table.full_name, error, "a table of which a backup can be made") from error
+            raise
+        entries.append(TableEntry(table, digest))
+    return tuple(entries)
+
+
 def _read_contents(
-    session: Session, site: Site, form: BackupOptions, chosen: Optional[List[catalog.Relation]]
+    session: Session,
+    site: Site,
+    form: BackupOptions,
+    chosen: Optional[List[catalog.Relation]],
+    tables: Tuple[TableEntry, ...],
 ) -> _Read:
     """The manifest's facts of the database, read in the open snapshot while pg_dump runs.
 
     :param chosen: the relations of a partial backup
     """
-    oids = None if chosen is None else {relation[2] for relation in chosen}
-    tables = []
-    for table in [] if form.schema_only else catalog.tables(session):
-        if oids is not None and table.oid not in oids:
-            continue
-        try:
-            digest = digests.table_digest(session, table.source, table.columns)
-        except BackstopError as error:
-            if is_damage(error):
-                raise DamagedTable(table.full_name, error, "a table of which a backup can be made") from error
-            raise
-        tables.append(TableEntry(table, digest))
     rows = history.read_rows(session.cursor(), site.connection.schema)
     oid = server.database_oid(session, site.database)
     size, properties = server.database_size(session, site.database), read_properties(session, site.database)
@@ -485,7 +525,7 @@ def _read_contents(
     return _Read(
         database=manifests.Database(site.database, oid or 0, size, properties),
         version=server.version_text(session),
-        tables=tuple(tables),
+        tables=tables,
         contents=contents,
         not_covered=not_covered,
         history=None if rows is None else [row.to_json() for row in rows],

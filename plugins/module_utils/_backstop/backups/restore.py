@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from typing import Any, Dict
+from typing import Any, Dict, Iterator, List
 
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
+from ..base.progress import followed
 from ..base.sql_names import MAX_NAME_BYTES, RETIRED_PREFIX, is_scratch, quote_identifier, scratch_name
-from ..postgres import archive, catalog, server
+from ..postgres import archive, catalog, copy_progress, server
 from ..postgres.connection import Session
 from ..postgres.database_properties import copy_properties, create_database, drop_scratch_database
 from ..postgres.sequences import sequences_behind
@@ -46,8 +48,7 @@ def build_database(site: Site, place: BackupPlace, name: str) -> Dict[str, Any]:
         require_same_major(manifest, server.major_version(admin))
         manifest.require_contents()
         site.archive(place, manifest)
-        site.progress.phase("checking the files", backup=place.backup_id)
-        manifests.check_files(place, manifest)
+        manifests.check_files(place, manifest, site.progress)
         drop_scratch_database(admin, name)
         try:
             return _build(site, admin, place, manifest, name)
@@ -60,22 +61,22 @@ def _build(site: Site, admin: Session, place: BackupPlace, manifest: Manifest, n
     clock = _Clock()
     create_database(admin, name, manifest.properties)
     reach("restore.created")
-    site.progress.phase("restoring", backup=place.backup_id, database=name)
     tools = site.tools(admin)
     settings = site.connection.with_database(name)
-    archive.restore(
-        tools,
-        settings,
-        site.archive(place, manifest),
-        jobs=max(2, manifest.archive.jobs),
-        keep_open=site.keep_open,
-    )
+    with _followed_restore(site, place, manifest, name):
+        archive.restore(
+            tools,
+            settings,
+            site.archive(place, manifest),
+            jobs=max(2, manifest.archive.jobs),
+            keep_open=site.keep_open,
+        )
     reach("restore.restored")
     clock.lap("restore")
     with site.connect(name) as session:
+        site.progress.phase("analyzing", database=name)
         catalog.analyze(session)
         clock.lap("analyze")
-        site.progress.phase("comparing", backup=place.backup_id, database=name)
         result = compare(site, session, manifest)
         manifests.record_reprinted(place, result.reprinted)
         clock.lap("compare")
@@ -89,6 +90,41 @@ def _build(site: Site, admin: Session, place: BackupPlace, manifest: Manifest, n
         "rows": result.compared_rows,
         "tolerated": result.tolerated,
     }
+
+
+@contextlib.contextmanager
+def _followed_restore(site: Site, place: BackupPlace, manifest: Manifest, name: str) -> Iterator[None]:
+    """Report the progress of a restore: the rows, then the indexes."""
+    restoring = copy_progress.Restoring(
+        {(entry.schema, entry.name): (entry.table.size, entry.digest.rows) for entry in manifest.tables}
+    )
+    progress = site.progress
+    progress.phase(
+        "restoring",
+        backup=manifest.id,
+        database=name,
+        bytes_total=restoring.total,
+        tables_total=len(manifest.tables),
+    )
+    with contextlib.ExitStack() as stack:
+        sessions: List[Session] = []
+
+        def report() -> None:
+            if not sessions:
+                sessions.append(stack.enter_context(site.connect(name)))
+                copy_progress.poll_gently(sessions[0])
+            if progress.name != "restoring":
+                progress.done(0, copy_progress.indexes_made(sessions[0]))
+                return
+            bytes_done, tables_done = restoring.poll(sessions[0])
+            progress.done(bytes_done, tables_done)
+            if tables_done == len(manifest.tables):
+                entries = archive.contents(site.tools(sessions[0]), site.archive(place, manifest))
+                number = copy_progress.indexes_in(entries)
+                progress.phase("building indexes", database=name, tables_total=number, unit="indexes and constraints")
+
+        with followed(report):
+            yield
 
 
 def require_new_database(admin: Session, name: str) -> None:
@@ -133,7 +169,7 @@ def compare(site: Site, session: Session, manifest: Manifest) -> Comparison:
 
     :raises BackstopError: names the differences
     """
-    result = compare_tables(session, manifest)
+    result = compare_tables(session, manifest, progress=site.progress)
     compare_catalog(site, session, manifest, result)
     hint = _HINT if result.tables else _HINT_OF_DEFINITIONS
     result.require_equal("The restored backup differs from its source", hint)

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from typing import Any, Dict, Iterator, Mapping, Optional, Type
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Type
 
 from .errors import BackstopError, Locked, Refused
 
@@ -144,11 +144,14 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def sha256_of(path: str) -> str:
+def sha256_of(path: str, told: Optional[Callable[[int], None]] = None) -> str:
+    """:param told: gets the number of bytes so far, every megabyte"""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
+            if told is not None:
+                told(stream.tell())
     return digest.hexdigest()
 
 

@@ -16,9 +16,10 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
-from typing import IO, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, cast
+from typing import IO, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, cast
 
 from .errors import BackstopError, Refused
+from .progress import followed
 from .secret_texts import passwords_of_url
 
 #: Length of a program's error output in an error, in characters from its end.
@@ -180,6 +181,15 @@ class Running:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
+    def bytes_read(self, path: str) -> int:
+        """How far this program, or the one that feeds it, has read a file; 0 when it has not opened it."""
+        pid = self._fed_by.process.pid if self._fed_by is not None else self.process.pid
+        for name in os.listdir("/proc/%d/fd" % pid):
+            if os.readlink("/proc/%d/fd/%s" % (pid, name)) == path:
+                with open("/proc/%d/fdinfo/%s" % (pid, name), encoding="ascii") as stream:
+                    return int(stream.readline().split()[1])
+        return 0
+
     def wait(self, timeout: Optional[float] = None) -> int:
         """Exit status of the program; the caller checks it."""
         try:
@@ -240,6 +250,7 @@ def run(
     keep_open: Sequence[int] = (),
     check: Optional[str] = None,
     fed_by: Optional[Running] = None,
+    watch: Optional[Callable[[Running], None]] = None,
 ) -> Finished:
     """Run a program to its end.
 
@@ -248,6 +259,7 @@ def run(
     :param secrets: texts to hide in its output and in errors
     :param check: the error's message if the status is not 0; None leaves the check to the caller
     :param fed_by: a program whose output it reads on standard input; it ends with it, and its failure is an error
+    :param watch: called about once a second while it runs; see followed()
     """
     secrets = list(secrets)
     with Running(
@@ -267,7 +279,8 @@ def run(
                 program.stdin.write(data)
             with contextlib.suppress(BrokenPipeError):
                 program.stdin.close()
-        status = program.wait(timeout)
+        with followed(lambda: watch(program)) if watch else contextlib.nullcontext():
+            status = program.wait(timeout)
         reader.join(_DRAIN_SECONDS)
         written = b"".join(output)
         stdout = redact(written.decode(errors="replace"), secrets)

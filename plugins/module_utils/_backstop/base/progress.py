@@ -71,12 +71,18 @@ class Progress:
         except (OSError, ValueError, TypeError):
             return {}
 
+    @property
+    def name(self) -> str:
+        """The phase; empty before the first."""
+        return str(self._state.get("phase", ""))
+
     def phase(
         self, name: str, *, bytes_total: Optional[int] = None, tables_total: Optional[int] = None, **facts: Any
     ) -> None:
         """Enter a phase, such as "dumping".
 
         :param bytes_total: the whole work of this phase, if it is known; see done()
+        :param tables_total: the same in tables, or in what the fact ``unit`` names
         """
         with self._lock:
             self._state = {"phase": name, "started": self._started, "since": timestamp(), "pid": os.getpid(), **facts}
@@ -90,16 +96,15 @@ class Progress:
     def done(self, bytes_done: float, tables_done: Optional[int] = None) -> None:
         """How much of the phase is done. Written at most once a second, so that it may be called for every table."""
         with self._lock:
-            total = self._state.get("bytes_total")
-            if total is None:
-                return
-            # The work may turn out larger than it was estimated, and a poll may see less than the one before.
             now = time.monotonic()
-            self._state["bytes"] = max(self._state["bytes"], min(int(bytes_done), total))
-            if tables_done is not None and "tables" in self._state:
-                self._state["tables"] = max(self._state["tables"], min(tables_done, self._state["tables_total"]))
-            self._state.update(estimate(now - self._phase_began, self._state["bytes"], total))
-            if now >= self._shown + SHOW_SECONDS:
+            for unit, amount in (("bytes", int(bytes_done)), ("tables", tables_done)):
+                if amount is not None and unit in self._state:
+                    # Sizes are estimates, and a poll may see less than the one before.
+                    self._state[unit] = max(self._state[unit], min(amount, self._state[unit + "_total"]))
+            if "bytes" in self._state:
+                seconds = now - self._phase_began
+                self._state.update(estimate(seconds, self._state["bytes"], self._state["bytes_total"]))
+            if self._state and now >= self._shown + SHOW_SECONDS:
                 self._publish()
 
     def copy(self, state: Dict[str, Any]) -> None:
@@ -161,20 +166,20 @@ def estimate(seconds: float, bytes_done: float, bytes_total: float) -> Dict[str,
 
 
 @contextlib.contextmanager
-def followed(report: Callable[[], None], after_seconds: float = SHOW_SECONDS) -> Iterator[None]:
-    """Call ``report`` about once a second, by a thread, while the block runs; it gets at most one percent of the time.
+def followed(report: Callable[[], None], after_seconds: Optional[float] = None) -> Iterator[None]:
+    """Call ``report`` by a thread while the block runs: once a second, less often if it takes long.
 
     Its first error ends it: progress is not worth one.
     """
     ended = threading.Event()
 
     def follow() -> None:
-        pause = after_seconds
+        pause = SHOW_SECONDS if after_seconds is None else after_seconds
         with contextlib.suppress(Exception):
             while not ended.wait(pause):
                 began = time.monotonic()
                 report()
-                pause = max(SHOW_SECONDS, 100 * (time.monotonic() - began))
+                pause = max(SHOW_SECONDS, min(5 * SHOW_SECONDS, 100 * (time.monotonic() - began)))
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -189,7 +194,7 @@ def described(state: Mapping[str, Any]) -> str:
     """A progress as one line: "dumping, 12 of 48 tables, 310 MB of 1.2 GB, 52 MB/s, 17 s left"."""
     parts = [str(state["phase"])]
     if "tables_total" in state:
-        parts.append("%d of %d tables" % (state["tables"], state["tables_total"]))
+        parts.append("%d of %d %s" % (state["tables"], state["tables_total"], state.get("unit", "tables")))
     if "bytes_total" in state:
         parts.append("%s of %s" % (human_size(state["bytes"]), human_size(state["bytes_total"])))
     if state.get("rate"):

@@ -16,7 +16,7 @@ from ..base.remedies import in_words_of
 from ..postgres.connection import database_errors
 from .configuration import DIRECTORY
 from .exit_statuses import MEANINGS, NAGIOS, NAGIOS_WORDS
-from .output import Output, say
+from .output import Output, clear_progress, progress_for, say
 from .subcommands import SUBCOMMANDS, Call
 from .words import CommandWords
 
@@ -39,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
             add(sub)
         sub.add_argument("--json", action="store_true", help="the result as JSON")
         sub.add_argument("--quiet", action="store_true", help="print nothing on success")
+        sub.add_argument("--progress", action="store_true", help="show the progress where there is no terminal too")
         sub.add_argument("--syslog", action="store_true", help="write to syslog, for cron; the exit status is the same")
         sub.add_argument("--config-directory", metavar="PATH", default=DIRECTORY, help="default: " + DIRECTORY)
         sub.set_defaults(act=subcommand.act, nagios=False)
@@ -64,7 +65,11 @@ def main(arguments: Optional[List[str]] = None) -> int:
 def _run(options: argparse.Namespace, output: Output) -> int:
     try:
         with signals_as_errors(), database_errors():
-            return int(options.act(Call(options, output)))
+            progress = progress_for(asked=options.progress, quiet=options.quiet or options.syslog)
+            try:
+                return int(options.act(Call(options, output, progress)))
+            finally:
+                clear_progress()
     except BackstopError as error:
         if options.nagios:
             say("%s: %s" % (NAGIOS_WORDS[NAGIOS[error.exit_status]], " ".join(str(error).split())))

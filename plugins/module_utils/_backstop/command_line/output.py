@@ -8,29 +8,85 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 import syslog
-from typing import Any, Dict, List, Sequence
+import threading
+import time
+from typing import Any, Dict, List, Sequence, TextIO
 
+from ..base.amounts import human_time
 from ..base.errors import BackstopError
-from ..base.progress import Progress
+from ..base.progress import Progress, described
+
+#: Seconds between lines of progress without a terminal; later a tenth of the time so far.
+LINES_SECONDS = 5.0
 
 
-def say(text: str, *, error: bool = False) -> None:
-    """Write a line at once; a closed pipe does not interrupt the work."""
-    stream = sys.stderr if error else sys.stdout
+class _Line:
+    """The last line of a terminal, which is written over."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shown = False
+
+    def show(self, text: str) -> None:
+        with self._lock:
+            self._shown = True
+            _write(sys.stderr, "\r\x1b[K" + text[: max(20, shutil.get_terminal_size().columns - 1)])
+
+    def clear(self) -> None:
+        with self._lock:
+            if self._shown:
+                self._shown = False
+                _write(sys.stderr, "\r\x1b[K")
+
+
+_LINE = _Line()
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write at once; a closed pipe does not interrupt the work."""
     with contextlib.suppress(BrokenPipeError):
-        stream.write(text + "\n")
+        stream.write(text)
         stream.flush()
 
 
-class TerminalProgress(Progress):
-    """Prints each phase on a terminal; prints nothing elsewhere."""
+def say(text: str, *, error: bool = False) -> None:
+    """Write a line, in place of one of progress."""
+    clear_progress()
+    _write(sys.stderr if error else sys.stdout, text + "\n")
 
-    def phase(self, name: str, **facts: Any) -> None:
-        if sys.stderr.isatty():
-            told = " ".join(str(value) for value in facts.values())
-            say("... %s %s" % (name, told), error=True)
+
+def clear_progress() -> None:
+    _LINE.clear()
+
+
+class ShownProgress(Progress):
+    """Shows progress on standard error: on a terminal as one line that changes, else as lines now and then."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+        self._began = time.monotonic()
+        self._next = 0.0
+
+    def show(self, state: Dict[str, Any]) -> None:
+        now = time.monotonic()
+        if self._terminal:
+            _LINE.show(described(state))
+        elif now >= self._next:
+            say("%s: %s" % (human_time(now - self._began), described(state)), error=True)
+            self._next = now + max(LINES_SECONDS, (now - self._began) / 10)
+
+
+def progress_for(*, asked: bool, quiet: bool) -> Progress:
+    """What shows the progress of one call.
+
+    :param asked: show it without a terminal too
+    """
+    terminal = sys.stderr.isatty()
+    return ShownProgress(terminal=terminal) if asked or (terminal and not quiet) else Progress()
 
 
 class Output:

@@ -37,7 +37,7 @@ from .copying import copy_and_prune, remote_of, require_offsite
 from .exit_statuses import COULD_NOT_VERIFY, FAILED, NAGIOS, NAGIOS_WORDS, NOT_COPIED, OK, TOO_OLD, UsageError
 from .jobs import alone_on_store, exclusive, refresh_metrics, watched
 from .notification import notify
-from .output import Output, TerminalProgress, table
+from .output import Output, table
 from .run_records import RunRecords
 from .standing import Backup, Standing, read_standing
 
@@ -48,10 +48,7 @@ class Call:
 
     options: argparse.Namespace
     output: Output
-
-    @property
-    def progress(self) -> Progress:
-        return TerminalProgress()
+    progress: Progress = dataclasses.field(default_factory=Progress)
 
     def configuration(self) -> Configuration:
         found = load(self.options.config_directory, self.options.name)

@@ -18,6 +18,7 @@ from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Uni
 from ..base.encryption import Decrypting, Encrypted, Encrypting, Tee
 from ..base.errors import BackstopError
 from ..base.processes import Running, describe_failure, run
+from ..base.progress import Progress
 from ..base.sql_names import qualified
 from . import restore_failures
 from .client_tools import ClientTools
@@ -183,14 +184,27 @@ def _read_by(argv: List[str], source: Source, keep_open: Sequence[int]) -> Dict[
     return {"argv": [*argv, source], "keep_open": keep_open}
 
 
-def decode(tools: ClientTools, source: Source, keep_open: Sequence[int] = (), target: str = os.devnull) -> None:
+def decode(
+    tools: ClientTools,
+    source: Source,
+    keep_open: Sequence[int] = (),
+    target: str = os.devnull,
+    progress: Optional[Progress] = None,
+) -> None:
     """Read and decompress the whole archive, because ``pg_restore --list`` would accept a truncated one.
 
     :param target: where to write it as plain SQL
+    :param progress: gets a phase for it
     """
+    path = os.path.realpath(source.path if isinstance(source, Encrypted) else source)
+    progress = progress or Progress()
+    # Of a directory it is not known which files were read.
+    size = size_of(path) if os.path.isfile(path) else None
+    progress.phase("reading the archive back", archive=path, bytes_total=size)
     run(
         **_read_by([tools.pg_restore, "--file=" + target], source, keep_open),
         check="The archive cannot be read completely",
+        watch=lambda program: progress.done(program.bytes_read(path)),
     )
     if target != os.devnull and not _ends_with(target, _END_OF_SQL):
         raise BackstopError("pg_restore did not write the plain SQL to its end", found=target)

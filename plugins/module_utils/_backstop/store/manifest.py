@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, TypeVar
 
 from ..base.durable_files import known_fields, read_json, sha256_of, write_json
 from ..base.errors import BackstopError, CouldNotVerify, Refused
-from ..base.progress import parse_timestamp, timestamp, utc_now
+from ..base.progress import Progress, parse_timestamp, timestamp, utc_now
 from ..base.remedies import Action, remedy
 from ..base.tables import Digest, Table
 from .layout import BackupPlace
@@ -375,11 +375,15 @@ def readable(places: Iterable[BackupPlace]) -> List[Readable]:
     return read_each(places)[0]
 
 
-def check_files(place: BackupPlace, manifest: Manifest) -> None:
+def check_files(place: BackupPlace, manifest: Manifest, progress: Optional[Progress] = None) -> None:
     """Level ``checksum``: every file exists, with the size and sha256 of the manifest.
 
+    :param progress: gets a phase for it
     :raises BackstopError: names the file
     """
+    progress, before = progress or Progress(), 0
+    total = sum(entry.size for entry in manifest.files.values())
+    progress.phase("checking the files", backup=place.backup_id, bytes_total=total)
     for name, entry in sorted(manifest.files.items()):
         path = place.file(name)
         if not os.path.isfile(path):
@@ -392,7 +396,8 @@ def check_files(place: BackupPlace, manifest: Manifest) -> None:
                 expected="%d bytes" % entry.size,
                 hint=remedy("use another backup; %s shows their levels", Action.LIST_BACKUPS),
             )
-        found = sha256_of(path)
+        found = sha256_of(path, lambda read, before=before: progress.done(before + read))  # type: ignore[misc]
+        before += size
         if found != entry.sha256:
             raise BackstopError(
                 "A file of backup %s was changed" % place.backup_id,

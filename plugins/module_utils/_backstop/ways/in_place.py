@@ -95,8 +95,7 @@ def _restore(run: Run, place: BackupPlace, base: BackupPlace, policy: LossPolicy
             return done
         require_same_major(manifest, server.major_version(admin))
         replication.require_confirming(admin)
-        run.progress.phase("checking the files", backup=place.backup_id)
-        manifests.check_files(place, manifest)
+        manifests.check_files(place, manifest, run.progress)
         run.archive(place, manifest)
         with run.connect() as session:
             require_room_for_locks(session, manifest)

@@ -1,0 +1,90 @@
+# Copyright: the backstop.postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a dump, a restore and a comparison report of themselves, on a real server."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, List
+
+import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import run_drill
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.options import BackupOptions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import progress as progress_module
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import Progress
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import archive, copy_progress
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
+from support.databases import OWNER
+
+ROWS = """
+CREATE TABLE early AS SELECT g AS id, repeat(md5(g::text), 4) AS text FROM generate_series(1, 60000) g;
+CREATE TABLE late AS SELECT * FROM early;
+CREATE INDEX ON early (text); CREATE INDEX ON late (text); ALTER TABLE late ADD PRIMARY KEY (id);
+ANALYZE;
+"""
+
+
+class Seen(Progress):
+    """Keeps everything that is reported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states: List[Dict[str, Any]] = []
+
+    def show(self, state: Dict[str, Any]) -> None:
+        self.states.append(state)
+
+    def of(self, phase: str) -> List[Dict[str, Any]]:
+        return [state for state in self.states if state["phase"] == phase]
+
+
+@pytest.mark.parametrize("form", ["custom", "directory"])
+def test_bytes_and_tables_are_reported_while_they_are_worked_on(plain, monkeypatch, form) -> None:
+    monkeypatch.setattr(progress_module, "SHOW_SECONDS", 0.005)
+    with plain.session(user=OWNER) as cursor:
+        cursor.execute(ROWS)
+    seen = Seen()
+    site = dataclasses.replace(plain.site, watched_by=seen)
+    options = BackupOptions(format=form, jobs=2 if form == "directory" else 1)
+    place = make_backup(site, "pre-migration", form=options)
+    run_drill(site, place)
+    for phase in ("dumping", "restoring"):
+        found = seen.of(phase)
+        amounts = [state["bytes"] for state in found]
+        assert amounts == sorted(amounts) and amounts[0] == 0, phase
+        assert [amount for amount in amounts if 0 < amount < found[0]["bytes_total"]], (phase, amounts)
+        assert found[0]["tables_total"] == len(manifests.load(place).tables)
+    assert seen.of("dumping")[0]["bytes_total"] > 2 * 60000 * 128
+    assert any(state["left"] for state in seen.of("dumping") if state["bytes"])
+    with site.connect() as session:
+        entries = archive.contents(site.tools(session), site.archive(place, manifests.load(place)))
+        assert 0 < copy_progress.indexes_in(entries) == copy_progress.indexes_made(session)
+    compared = seen.of("comparing")
+    assert compared[-1]["bytes_total"] and compared[0]["tables"] == 0
+    assert seen.of("checking the files")[-1]["bytes_total"] == place_size(place)
+
+
+def place_size(place: Any) -> int:
+    return sum(entry.size for entry in manifests.load(place).files.values())
+
+
+def test_a_server_that_cannot_be_asked_again_fails_nothing(plain, monkeypatch) -> None:
+    """As with a limit of connections that is reached."""
+    monkeypatch.setattr(progress_module, "SHOW_SECONDS", 0.0)
+    seen = Seen()
+    site = dataclasses.replace(plain.site, watched_by=seen)
+    connect, number = type(site).connect, []
+
+    def second_fails(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        number.append(1)
+        if len(number) > 1:
+            raise Refused("too many connections")
+        return connect(self, *arguments, **keywords)
+
+    monkeypatch.setattr(type(site), "connect", second_fails)
+    assert make_backup(site, "pre-migration")
+    assert seen.of("dumping")
