@@ -29,7 +29,8 @@ options:
   controller:
     description:
       - The process that runs the playbook. Once another one has adopted the operation, this one's modules are refused.
-      - Set by this collection's action plugin; do not set it.
+      - Set by this collection's action plugin, which also shows the module's progress, one line every few seconds from the fifth second on.
+      - Do not set it.
     type: dict
 """
 
@@ -37,6 +38,8 @@ options:
 options:
   controller:
     description:
-      - The process that runs the playbook. Set by this collection's action plugin; do not set it.
+      - The process that runs the playbook.
+      - Set by this collection's action plugin, which also shows the module's progress, one line every few seconds from the fifth second on.
+      - Do not set it.
     type: dict
 """

@@ -77,7 +77,8 @@ options:
   controller:
     description:
       - The process that runs the playbook. Once another one has adopted the operation, this one is refused.
-      - Set by this collection's action plugin; do not set it.
+      - Set by this collection's action plugin, which also shows the module's progress, one line every few seconds from the fifth second on.
+      - Do not set it.
     type: dict
 notes:
   - "On failure: V(begin) is refused while another run is alive, and names it; the others name the missing steps. Nothing was changed."

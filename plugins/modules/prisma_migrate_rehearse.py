@@ -72,7 +72,8 @@ options:
   controller:
     description:
       - The process that runs the playbook. Once another one has adopted the operation, this one's modules are refused.
-      - Set by this collection's action plugin; do not set it.
+      - Set by this collection's action plugin, which also shows the module's progress, one line every few seconds from the fifth second on.
+      - Do not set it.
     type: dict
 notes:
   - "On failure: the message names what differs from the backup, or the migration that fails on the copy. The live database was only read. Fix

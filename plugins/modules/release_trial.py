@@ -101,7 +101,8 @@ options:
   controller:
     description:
       - The process that runs the playbook. Once another one has adopted the operation, this one's modules are refused.
-      - Set by this collection's action plugin; do not set it.
+      - Set by this collection's action plugin, which also shows the module's progress, one line every few seconds from the fifth second on.
+      - Do not set it.
     type: dict
 notes:
   - "On failure: a release that does not work, or cannot be tried, is a result, not a failure: see RV(works) and RV(reason)."

@@ -146,6 +146,23 @@ def test_estimates(seconds, done, total, rate, left) -> None:
     assert estimate(seconds, done, total) == {"rate": rate, "left": left}
 
 
+def test_the_second_half_so_far_counts(tmp_path, clock) -> None:
+    """Rates change: a restore builds indexes beside the rows after a while."""
+    progress = Progress(str(tmp_path))
+    progress.phase("restoring", bytes_total=1000)
+    for _second in range(4):
+        clock.now += 1
+        progress.done(progress.read()["bytes"] + 100)
+    assert progress.read()["left"] == 6.0
+    for _second in range(4):
+        clock.now += 1
+        progress.done(progress.read()["bytes"] + 25)
+    assert [progress.read()[key] for key in ("bytes", "rate", "left")] == [500, 25, 20.0]
+    clock.now += 8
+    progress.done(500)
+    assert [progress.read()[key] for key in ("rate", "left")] == [None, None]
+
+
 def test_as_a_line() -> None:
     known = {"tables": 12, "tables_total": 48, "bytes": 310_000_000, "bytes_total": 1_200_000_000}
     assert described({"phase": "rehearsing", "migrations": ["a"]}) == "rehearsing"

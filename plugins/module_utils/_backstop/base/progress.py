@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from .amounts import human_size, human_time
 from .durable_files import PRIVATE_DIRECTORY, write_volatile
@@ -57,6 +57,8 @@ class Progress:
         self._lock = threading.RLock()
         self._state: Dict[str, Any] = {}
         self._phase_began = self._shown = 0.0
+        #: seconds since the phase began, and bytes done then
+        self._samples: List[Tuple[float, int]] = [(0.0, 0)]
 
     def also(self, other: Optional["Progress"]) -> None:
         """Show everything there too."""
@@ -91,6 +93,7 @@ class Progress:
             if tables_total:
                 self._state.update(tables=0, tables_total=tables_total)
             self._phase_began = time.monotonic()
+            self._samples = [(0.0, 0)]
             self._publish()
 
     def done(self, bytes_done: float, tables_done: Optional[int] = None) -> None:
@@ -101,11 +104,14 @@ class Progress:
                 if amount is not None and unit in self._state:
                     # Sizes are estimates, and a poll may see less than the one before.
                     self._state[unit] = max(self._state[unit], min(amount, self._state[unit + "_total"]))
+            if not self._state or now < self._shown + SHOW_SECONDS:
+                return
             if "bytes" in self._state:
                 seconds = now - self._phase_began
-                self._state.update(estimate(seconds, self._state["bytes"], self._state["bytes_total"]))
-            if self._state and now >= self._shown + SHOW_SECONDS:
-                self._publish()
+                since = [one for one in self._samples if one[0] <= seconds / 2][-1]
+                self._samples.append((seconds, self._state["bytes"]))
+                self._state.update(estimate(seconds, self._state["bytes"], self._state["bytes_total"], since))
+            self._publish()
 
     def copy(self, state: Dict[str, Any]) -> None:
         """Show the progress of another process, such as one that is waited for; see read()."""
@@ -156,11 +162,18 @@ def task_file(store: str, task: str) -> str:
     return "%s/%s/%s.json" % (store.rstrip("/"), TASKS, task)
 
 
-def estimate(seconds: float, bytes_done: float, bytes_total: float) -> Dict[str, Any]:
-    """Rate in bytes per second and seconds left, by the average of the phase; left is None for its first twentieth."""
-    if seconds <= 0 or bytes_done <= 0:
+def estimate(
+    seconds: float, bytes_done: float, bytes_total: float, since: Tuple[float, float] = (0.0, 0.0)
+) -> Dict[str, Any]:
+    """Rate in bytes per second and seconds left; left is None in the first twentieth of a phase.
+
+    :param since: an earlier moment of the phase and what was done then: a rate may change, for instance when a restore
+        begins to build indexes beside the rows
+    """
+    elapsed, recent = seconds - since[0], bytes_done - since[1]
+    if elapsed <= 0 or recent <= 0:
         return {"rate": None, "left": None}
-    rate = bytes_done / seconds
+    rate = recent / elapsed
     known = bytes_done >= bytes_total * FIRST_PART
     return {"rate": int(rate), "left": round((bytes_total - bytes_done) / rate, 1) if known else None}
 
