@@ -37,7 +37,8 @@ _INSERTED = (
 #: What a restore makes after the rows: entries of the archive, and their number in the database (keys are indexes).
 _AFTER_ROWS = re.compile(r"\d+; \d+ \d+ (INDEX|CONSTRAINT|FK CONSTRAINT) ")
 _MADE_AFTER_ROWS = (
-    "SELECT (SELECT count(*) FROM pg_index WHERE indrelid >= 16384)"
+    "SELECT (SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid"
+    " WHERE c.oid >= 16384 AND c.relkind <> 't')"
     " + (SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND conparentid = 0)"
 )
 
