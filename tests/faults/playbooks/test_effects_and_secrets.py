@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from typing import List, Set
 
@@ -74,6 +75,12 @@ def files_with(site: DemoSite, text: str) -> List[str]:
     return found
 
 
+def as_base64(text: str) -> List[str]:
+    """What base64 makes of a text within another one, for each of its three alignments."""
+    whole = [base64.b64encode(b"." * before + text.encode() + b"..").decode() for before in range(3)]
+    return [one[4:-8] for one in whole]
+
+
 def test_deploy_revert_and_undo(site: DemoSite) -> None:
     before = site.condition()
     checked(site, "deploy_receiptdata.yml", "would rehearse and then apply: " + MIGRATION)
@@ -89,7 +96,9 @@ def test_deploy_revert_and_undo(site: DemoSite) -> None:
     assert (site.contents(), site.applied(), site.running()) == (deployed.contents, deployed.applied, deployed.running)
 
     assert site.outcomes() == ["done", "done", "done"]
-    assert files_with(site, MARK) == []
+    assert [files_with(site, secret) for secret in (MARK, *as_base64(MARK))] == [[]] * 4
+    pages = sorted(path.name for path in site.places.store.glob("operations/*/report.*"))
+    assert pages == sorted(["report.html", "report.json", "report.xml"] * 3)
     for playbook in ("undo_rollback.yml", "deploy_receiptdata.yml"):
         again = site.play(playbook)
         assert (again.status, again.changed) == (0, 0), again.output
