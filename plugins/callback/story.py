@@ -31,13 +31,14 @@ seealso:
     plugin_type: callback
 """
 
+import collections
 import dataclasses
 import os
 import re
 import shutil
 import textwrap
 import time
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Set
+from typing import Any, Counter, Dict, Iterator, List, Optional, Sequence, Set
 
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as DefaultCallback
@@ -97,7 +98,7 @@ class CallbackModule(DefaultCallback):
     def __init__(self) -> None:
         super().__init__()
         self._steps: Dict[str, _Step] = {}
-        self._stories: List[List[str]] = []  # shown, and not yet repeated by a debug
+        self._told: Counter[str] = collections.Counter()  # shown, and not yet repeated by a debug
         self._held: List[str] = []  # the last text, until it is known whether another follows
         self._failures: List[_Failure] = []
         self._apart = False  # a task of somebody else came last
@@ -199,10 +200,10 @@ class CallbackModule(DefaultCallback):
     def _debug(self, result: Any) -> None:
         message = result.result.get("msg", "")
         lines = [str(line) for line in message] if isinstance(message, (list, tuple)) else str(message).splitlines()
-        if lines in self._stories:
-            self._stories.remove(lines)
-        else:
-            self._say(lines)
+        repeated = collections.Counter(lines) & self._told
+        self._told -= repeated
+        if any(line not in repeated for line in lines):
+            self._say([line for line in lines if line not in repeated])
 
     # Results
 
@@ -215,13 +216,13 @@ class CallbackModule(DefaultCallback):
         if action == "debug" and "msg" in result.result:
             self._debug(result)
             return
-        if action not in INTERNAL and not result.is_skipped():
+        if not _is_internal(result.task) and not result.is_skipped():
             self._note(result, "changed" if result.result.get("changed") else "ok")
         self._show_warnings(result)
         story = result.result.get("story")
         if isinstance(story, (list, tuple)) and story:
-            self._stories.append([str(line) for line in story])
-            self._say(self._stories[-1])
+            self._told.update(map(str, story))
+            self._say([str(line) for line in story])
 
     def _show_warnings(self, result: Any) -> None:
         if result.result.get("warnings") or result.result.get("deprecations"):
@@ -377,6 +378,12 @@ def _action(task: Any) -> str:
         if action.startswith(own):
             return action[len(own) :]
     return action
+
+
+def _is_internal(task: Any) -> bool:
+    """Also what only writes the journal: the steps are shown by those that do them."""
+    action = _action(task)
+    return action in INTERNAL or (action == PREFIX + "operation" and task.args.get("state") not in ("settle", "wait"))
 
 
 def _within(path: str, folder: str) -> bool:

@@ -87,6 +87,32 @@ options:
     type: str
     choices: [show, refuse]
     default: show
+  plan:
+    description: What RV(plan) describes besides the gates, for check mode.
+    type: dict
+    suboptions:
+      commit:
+        description: The release that is wanted.
+        type: str
+        required: true
+      former:
+        description: The release that runs; empty where there is none.
+        type: str
+        default: ""
+      pending:
+        description: The pending migrations.
+        type: list
+        elements: str
+        required: true
+      hosts:
+        description: Hosts of the application.
+        type: list
+        elements: str
+        required: true
+      confirm:
+        description: Whether the operator is asked before the application is stopped.
+        type: bool
+        default: false
   waivers:
     description:
       - Gates to waive, name to reason. The reason must not be empty; it is kept in RV(gates) and in the journal.
@@ -147,6 +173,16 @@ closed:
   returned: success
   type: list
   elements: str
+story:
+  description: The gates as a table of short lines, the closed and the waived ones first.
+  returned: success
+  type: list
+  elements: str
+plan:
+  description: What a deploy would do, as short lines to show.
+  returned: when O(plan) is given and no gate is closed
+  type: list
+  elements: str
 """
 
 import functools
@@ -160,6 +196,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import environment_file
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import story
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.connections import (
     release_connections,
 )
@@ -168,6 +205,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
     rollback_way,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.inputs import GateInputs
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.standing import forecast
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
@@ -193,7 +231,11 @@ def act(request: Request) -> Dict[str, Any]:
         "closed": closed,
         "waived": waived,
         "rollback": rollback,
+        "story": story.table(gates),
     }
+    if passed and request.params["plan"]:
+        wanted = story.Wanted(**request.params["plan"])
+        result["plan"] = story.would_do(gates, rollback, forecast(request.store), wanted)
     if site.operation is not None and not request.check_mode:
         site.operation.write(
             GATES, "done" if passed else "failed", gates=result["gates"], waived=waived, rollback=rollback
@@ -246,6 +288,16 @@ def main() -> None:
             server_programs_version=dict(type="str"),
             applications=dict(type="dict"),
             drift=dict(type="str", choices=["show", "refuse"], default="show"),
+            plan=dict(
+                type="dict",
+                options=dict(
+                    commit=dict(type="str", required=True),
+                    former=dict(type="str", default=""),
+                    pending=dict(type="list", elements="str", required=True),
+                    hosts=dict(type="list", elements="str", required=True),
+                    confirm=dict(type="bool", default=False),
+                ),
+            ),
             waivers=dict(type="dict", default={}),
             **pooler_argument_spec(),
             **store_argument_spec(),

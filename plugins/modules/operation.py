@@ -70,6 +70,23 @@ options:
     description: How the operation ended, for O(state=end).
     type: str
     choices: [done, failed, rolled_back, abandoned]
+  summary:
+    description: What RV(story) shows besides the journal, for O(state=end).
+    type: dict
+    suboptions:
+      release:
+        description: The release that runs on all O(summary.hosts) and is healthy.
+        type: str
+      hosts:
+        description: Hosts of the application.
+        type: list
+        elements: str
+      not_restarted:
+        description: Programs that still run the release that they were started with, names by host.
+        type: dict
+      next:
+        description: What can be done next. For a deploy with a O(summary.release) it is known.
+        type: str
   take_over:
     description: Continue although it cannot be checked from here whether the earlier run is alive.
     type: bool
@@ -194,7 +211,9 @@ next:
   type: str
 story:
   description:
-    - Short lines to show, the downtime, the journal, the retired databases and the report; of a deploy also its migrations, gates and ended sessions.
+    - Short lines to show, with O(summary). The journal, the report, the retired databases and the downtime; of a deploy also its migrations, gates and ended
+      sessions.
+    - What runs and what can be done next stand last.
   returned: O(state=end)
   type: list
   elements: str
@@ -202,7 +221,7 @@ retired:
   description: How many retired databases there are, how much disk they occupy and since when, and how to drop them.
   returned: O(state=end)
   type: str
-  sample: 2, 310 MB, the oldest 9.2 days old; the module pg_retired_prune drops those that are not needed
+  sample: "2, 310 MB, the oldest 9.2 days old; to prune: the module pg_retired_prune"
 standing:
   description:
     - How far a deploy came; null for other kinds.
@@ -302,19 +321,12 @@ def act(request: Request) -> Dict[str, Any]:
 
 
 def _ended(request: Request, operation: Operation) -> Dict[str, Any]:
-    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired, story
 
     kept = retired.summary(request.site)
-    story = [
-        "Downtime: %s."
-        % ("%s s" % operation.downtime() if operation.last(STOP) else "none, the application was not stopped"),
-        "Operation %s, journal in %s." % (operation.id, operation.path),
-        "Retired databases: %s." % kept,
-    ]
-    if operation.kind == "deploy":
-        story = standing_of(operation).story + story
+    told = story.ended(operation, kept, story.Summary.of(request.params["summary"]))
     dropped = _drop_scratch(request, operation)
-    return {"retired": kept, "story": story, "dropped": dropped, "report": _report(request, operation)}
+    return {"retired": kept, "story": told, "dropped": dropped, "report": _report(request, operation)}
 
 
 def _report(request: Request, operation: Operation) -> Optional[Dict[str, Any]]:
@@ -421,6 +433,15 @@ def main() -> None:
             step=dict(type="str"),
             facts=dict(type="dict", default={}),
             required_steps=dict(type="list", elements="str", default=[]),
+            summary=dict(
+                type="dict",
+                options=dict(
+                    release=dict(type="str"),
+                    hosts=dict(type="list", elements="str"),
+                    not_restarted=dict(type="dict"),
+                    next=dict(type="str"),
+                ),
+            ),
             outcome=dict(type="str", choices=["done", "failed", "rolled_back", "abandoned"]),
             take_over=dict(type="bool", default=False),
             **pooler_argument_spec(),

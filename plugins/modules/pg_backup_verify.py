@@ -144,6 +144,11 @@ tolerated:
   returned: O(level=restored)
   type: list
   elements: str
+story:
+  description: Short lines to show, the same facts.
+  returned: success
+  type: list
+  elements: str
 """
 
 from typing import Any, Dict
@@ -153,6 +158,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups import story
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.cluster_drill import run_cluster_drill
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verified_before, verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
@@ -172,11 +178,13 @@ def act(request: Request) -> Dict[str, Any]:
     if params["max_age"] > 0 and not params["keep_scratch"]:
         earlier = verified_before(place, params["level"], params["max_age"])
     if request.check_mode:
-        return {"changed": earlier is None, "level": params["level"], "backup": place.backup_id}
+        told = story.would_verify(place.backup_id, params["level"], params["where"], earlier is not None)
+        return {"changed": earlier is None, "level": params["level"], "backup": place.backup_id, "story": told}
     with journaled_step(site, DRILL) as facts:
         result = earlier or _verify(request, place)
         facts.update(result)
-    return {"changed": earlier is None, "reused": earlier is not None, **result}
+    done = {"changed": earlier is None, "reused": earlier is not None, **result}
+    return {**done, "story": story.verified({"backup": place.backup_id, **done}, params["where"])}
 
 
 def _verify(request: Request, place: BackupPlace) -> Dict[str, Any]:

@@ -217,6 +217,11 @@ level:
   description: How far the backup is verified.
   returned: success
   type: str
+story:
+  description: Short lines to show, the same facts.
+  returned: success
+  type: list
+  elements: str
 """
 
 import os
@@ -227,6 +232,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups import story
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import (
     described,
     make_backup,
@@ -274,7 +280,7 @@ def act(request: Request) -> Dict[str, Any]:
         )
         result = {**described(place), "reused": found is not None}
         facts.update(result)
-    return {"changed": found is None, **result}
+    return {"changed": found is None, **result, "story": story.backed_up(result)}
 
 
 def _migrations(request: Request) -> Optional[Dict[str, bytes]]:
@@ -301,7 +307,8 @@ def _prisma_schema(wanted: Optional[Dict[str, Any]], url: str) -> Optional[bytes
 
 def predicted_result(request: Request, form: BackupOptions, found: Optional[BackupPlace]) -> Dict[str, Any]:
     if found is not None:
-        return {"changed": False, **described(found), "reused": True}
+        result = {**described(found), "reused": True}
+        return {"changed": False, **result, "story": story.backed_up(result)}
     require_recipients(request.site.recipients)
     if request.site.recipients:
         find_age()
@@ -311,7 +318,10 @@ def predicted_result(request: Request, form: BackupOptions, found: Optional[Back
             find_family(session, name, request.connection.schema)
         size = server.database_size(session, request.site.database)
     source = {"source": request.connection.masked, "database_bytes": size}
-    return {"changed": True, "backup": None, "scope": form.scope, "reused": False, **source}
+    told = story.would_back_up(
+        source, form.tables or [], form.schema_only, request.params["kind"], request.params["store"]
+    )
+    return {"changed": True, "backup": None, "scope": form.scope, "reused": False, **source, "story": told}
 
 
 def main() -> None:

@@ -71,8 +71,8 @@ impact:
     - action: DELETE
       table: public.TokenPurchase
       effects: {public.TokenPurchase: rows deleted, public.ReceiptData: deletes rows}
-impact_text:
-  description: The same as a table in text.
+story:
+  description: The same as short lines to show, one for each effect.
   returned: success
   type: list
   elements: str
@@ -101,7 +101,7 @@ def act(request: Request) -> Dict[str, Any]:
         "changed": False,
         "tables": described,
         "impact": reached,
-        "impact_text": impact.as_text(reached, schema),
+        "story": impact.story(reached, schema),
     }
 
 

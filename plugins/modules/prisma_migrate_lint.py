@@ -88,7 +88,7 @@ findings:
       level: warning
       message: Dropping a table may break existing clients.
       help: ""
-summary:
+story:
   description: The same as lines of text.
   returned: success
   type: list
@@ -129,7 +129,7 @@ def act(request: Request) -> Dict[str, Any]:
     return {
         "changed": False,
         "findings": findings,
-        "summary": [_line(finding) for finding in findings],
+        "story": [_line(finding) for finding in findings],
         "passed": not stopping,
         "stopping": stopping,
     }

@@ -116,8 +116,8 @@ database:
   description: The copy with the migrations, if the old release must still be tried on it.
   returned: O(keep_scratch=true)
   type: str
-told:
-  description: What was proved, one sentence each; empty while the old release must still be tried on RV(database).
+story:
+  description: What was proved, as short lines to show; empty while the old release must still be tried on RV(database).
   returned: success
   type: list
   elements: str
@@ -225,7 +225,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.p
 def act(request: Request) -> Dict[str, Any]:
     params = request.params
     if request.check_mode:
-        return {"changed": True, "database": None, "told": []}
+        return {"changed": True, "database": None, "story": []}
     down = None
     if params["down_sql"]:
         given = None if params["down_sql"] == "auto" else params["down_sql"]

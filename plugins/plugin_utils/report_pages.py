@@ -75,7 +75,8 @@ def add_report(
         written = action._execute_module(MODULE, module_args=arguments, task_vars=task_vars)
         if written.get("failed"):
             raise OSError(written.get("msg", "the module failed"))
-        result["story"] = [*result.get("story", []), "Report: %s." % written["files"][-1]]
+        # What runs and what can be done next stand last.
+        result["story"] = ["Report: %s" % written["files"][-1], *result.get("story", [])]
     except Exception as error:
         Display().warning("The report of operation %s could not be written: %s" % (report.get("id"), error))
     return result

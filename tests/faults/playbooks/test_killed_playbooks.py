@@ -85,7 +85,7 @@ TASKS: Dict[str, List[str]] = {
         "Prove the down-SQL if requested, and drop the copy",
         "Record the beginning of the downtime",
         "Stop every process of the application",
-        "Migrate behind a fence, after a final backup where the first one is no longer exact",
+        "Fence writers out, back up again where needed, and migrate",
         "Make the release the current one",
         "Run the current release and wait for its health",
         "Test the running application",

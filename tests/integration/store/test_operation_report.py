@@ -48,7 +48,7 @@ def test_the_end_of_an_operation_writes_its_report(tmp_path, shared_databases):
     end["connection"], end["facts"] = {"url": live.site.connection.url()}, {"reason": "the copy differs"}
     answer = run_module(tmp_path, "operation", end)
     page = pathlib.Path(operation.path, "report.html")
-    assert not answer.failed and answer.result["story"][-1] == "Report: %s." % page, answer.printed
+    assert not answer.failed and answer.result["story"][0] == "Report: %s" % page, answer.printed
     assert "report" not in answer.result and "the copy differs" in page.read_text("utf-8")
     spellings = [password, urllib.parse.quote(password, safe=""), base64.b64encode(password.encode()).decode()]
     for path in pathlib.Path(operation.path).glob("report.*"):

@@ -60,9 +60,9 @@ def test_the_module_tells_what_stops(tmp_path) -> None:
         return run_module(tmp_path, "prisma_migrate_lint", {**given, **changed})
 
     result = asked().result
-    assert not result["passed"] and len(result["summary"]) == 2
+    assert not result["passed"] and len(result["story"]) == 2
     assert result["stopping"] == ["2_second line 2 (ban-drop-table)"]
-    assert result["summary"][1] == "2_second line 2 (ban-drop-table): Dropping a table may break existing clients."
+    assert result["story"][1] == "2_second line 2 (ban-drop-table): Dropping a table may break existing clients."
     assert asked(stop=[]).result["passed"]
     refused = asked(names=["3_third"])
     assert refused.failed and "There is no such migration" in refused.result["msg"]

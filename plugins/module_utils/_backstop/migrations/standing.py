@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Dict, List, Optional, Sequence
 
+from ..base.short_lines import packed
 from ..store import manifest as manifests
 from ..store.layout import Store
 from ..store.operation import Operation, operations
@@ -60,10 +61,10 @@ class DeployStanding:
         waived = "; ".join("%s: %s" % gate for gate in sorted(self.waived.items())) or "none"
         lines = ["Migrations applied: %s." % (", ".join(self.applied) or "none")]
         if self.rehearsed:
-            lines.append("What they did, as rehearsed: %s." % self.rehearsed)
+            lines += packed("What they did, as rehearsed:", (self.rehearsed + ".").split("; "), "; ")
         lines.append("Gates waived: %s. A complete rollback would be: %s." % (waived, self.rollback or "not known"))
         if self.ended_sessions:
-            lines.append("Sessions that were ended: %s." % "; ".join(self.ended_sessions))
+            lines += packed("Sessions that were ended:", ("; ".join(self.ended_sessions) + ".").split("; "), "; ")
         return lines
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any, DefaultDict, Dict, List, Sequence, Set, Tuple
 
+from ..base.short_lines import packed
 from ..base.tables import Table
 from .connection import Session
 
@@ -24,6 +25,14 @@ _ACTIONS = {
     _CASCADE: "deletes rows",
     "n": "sets columns to NULL",
     "d": "sets columns to their default",
+}
+#: Each effect in front of the tables that it is on.
+_PHRASES = {
+    "refuses": "refused by rows of",
+    "deletes rows": "deletes rows of",
+    "sets columns to NULL": "sets columns to NULL in",
+    "sets columns to their default": "sets columns to their default in",
+    "emptied": "empties",
 }
 
 
@@ -83,18 +92,27 @@ def impact_of(graph: ForeignKeyGraph, tables: Sequence[Table]) -> List[Dict[str,
     return found
 
 
-def as_text(impact: Sequence[Dict[str, Any]], default_schema: str = "public") -> List[str]:
-    """Lines of a table for users; names in the default schema without it."""
-    if not impact:
-        return []
+def story(impact: Sequence[Dict[str, Any]], default_schema: str = "public") -> List[str]:
+    """Short lines for users, one for each effect; names in the default schema without it."""
 
     def short(name: str) -> str:
         return name[len(default_schema) + 1 :] if name.startswith(default_schema + ".") else name
 
-    lines = [("Action", "Effect")]
+    lines: List[str] = []
+    alone: List[str] = []
     for row in impact:
-        effects = ("%s: %s" % (short(name), effect) for name, effect in row["effects"].items())
-        lines.append(("%s %s" % (row["action"], short(row["table"])), ", ".join(effects)))
-    width = max(len(action) for action, _effects in lines)
-    lines.insert(1, ("-" * width, "------"))
-    return ["%s | %s" % (action.ljust(width), effects) for action, effects in lines]
+        names: Dict[str, List[str]] = {}
+        for name, effect in row["effects"].items():
+            # Of the table itself, only what happens to further rows that refer to the deleted ones.
+            for one in effect.split(", ")[name == row["table"] :]:
+                names.setdefault(one, []).append(short(name))
+        action = "%s %s:" % (row["action"], short(row["table"]))
+        for effect, found in names.items():
+            lines += packed("%s %s" % (action, _PHRASES[effect]), found)
+        if not names:
+            alone.append(short(row["table"]))
+    return (
+        lines + packed("DELETE and TRUNCATE CASCADE reach no other table from:", dict.fromkeys(alone))
+        if alone
+        else lines
+    )

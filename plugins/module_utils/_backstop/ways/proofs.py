@@ -14,6 +14,8 @@ from __future__ import annotations
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..backups.drill import verify
+from ..backups.story import restored
+from ..base.short_lines import packed
 from ..base.sql_names import scratch_name
 from ..migrations.deploy import Limits, read_state
 from ..migrations.rehearse import rehearse_closed
@@ -43,7 +45,7 @@ def prove(
     :param down: arguments of find_down_sql(), if down-SQL is wanted
     :param keep: keep the copy for the trial of the old release; the down-SQL, which changes it, is left to the next
         call
-    :returns: the journal's facts of each proof, ``told``, and ``database``, the copy if it was kept
+    :returns: the journal's facts of each proof, ``story``, and ``database``, the copy if it was kept
     """
     operation = run.operation
     copy = scratch_name(operation.id, "drill")
@@ -65,7 +67,7 @@ def prove(
         "changed": bool(missing),
         **found,
         "database": copy if to_try else None,
-        "told": [] if to_try else told(found),
+        "story": [] if to_try else story(found),
     }
 
 
@@ -116,30 +118,26 @@ def _is_migrated(run: Run, prisma: Prisma, name: str) -> bool:
     return not state.pending and not state.failed
 
 
-def told(found: Mapping[str, Mapping[str, Any]]) -> List[str]:
-    """The proofs, as texts for users."""
+def story(found: Mapping[str, Mapping[str, Any]]) -> List[str]:
+    """The proofs, as short lines for users."""
     drill, rehearsal = found[DRILL], found[REHEARSAL]
-    lines = []
-    if drill:
-        restored = "%s was restored into a scratch database in %s s" % (drill["backup"], drill["recovery_seconds"])
-        same = "%d rows of %d tables, all definitions" % (drill["rows"], drill["tables"])
-        lines.append("%s and equals its source: %s." % (restored, same))
+    lines = restored(drill) if drill else []
     if rehearsal:
-        names = ", ".join(migration["name"] for migration in rehearsal["migrations"])
-        why = rehearsal["closed_server"]
-        where = " in a server of its own, because of: %s" % why if why else ""
-        parts = ["%s: %s s on a copy%s" % (names, rehearsal["seconds"], where), rehearsal["summary"]]
-        parts.append("the old release on the new schema: " + _trial_told(found[OLD_RELEASE]))
+        names = [migration["name"] for migration in rehearsal["migrations"]]
+        lines += packed("Rehearsed on the copy in %s s:" % rehearsal["seconds"], names)
+        if rehearsal["closed_server"]:
+            lines.append("  in a server of its own, because of: %s" % rehearsal["closed_server"])
+        lines += ["  " + line.strip() for line in packed("", rehearsal["summary"].split("; "), "; ")]
+        lines.append("The old release on the new schema: %s." % _trial(found[OLD_RELEASE]))
         if found[DOWN_PROOF]:
-            parts.append("taking them out again by SQL: " + _down_told(found[DOWN_PROOF]))
-        lines.append("; ".join(parts) + ".")
+            lines += packed("Taking them out again by SQL:", [_down(found[DOWN_PROOF]) + "."])
     return lines
 
 
-def _trial_told(trial: Mapping[str, Any]) -> str:
+def _trial(trial: Mapping[str, Any]) -> str:
     how = "works" if trial.get("works") else "does not work" if trial.get("tried") else "not tried"
     return ", ".join([how, *([str(trial["reason"])] if trial.get("reason") else [])])
 
 
-def _down_told(proof: Mapping[str, Any]) -> str:
+def _down(proof: Mapping[str, Any]) -> str:
     return "proved" if proof["proved"] else ", ".join(["not proved", *proof["reasons"]])

@@ -39,6 +39,8 @@ SCENARIOS = {
     AMBIGUOUS: "not clear: the facts fit more than one",
 }
 
+UNKNOWN = "not known: "
+
 
 def evidence(facts: Facts) -> List[str]:
     """The facts, as texts."""
@@ -73,7 +75,7 @@ def evidence(facts: Facts) -> List[str]:
             lines.append(
                 "%s %s %s" % (operation.kind, operation.id, word or "ended: %s" % (operation.outcome or "still open"))
             )
-    return lines + ["not known: " + text for text in facts.unavailable]
+    return lines + [UNKNOWN + text for text in facts.unavailable]
 
 
 def next_step(scenario: str, verdict: Verdict, facts: Facts, check: bool, asked: Asked) -> str:
@@ -99,14 +101,18 @@ def next_step(scenario: str, verdict: Verdict, facts: Facts, check: bool, asked:
 
 
 def report(found: Dict[str, Any], plan: Plan, asked: Asked, runs: bool) -> List[str]:
-    """The plan as lines for a user under stress."""
+    """The plan as lines for a user under stress.
+
+    :param runs: it is done now: its steps follow anyway, and of the facts only what is not known still matters
+    """
     lines = ["SCENARIO: %s (%s)" % (found["scenario"], SCENARIOS[found["scenario"]])]
     if found["found_scenario"] != found["scenario"]:
         lines.append("BUT the facts point to: %s" % SCENARIOS[found["found_scenario"]])
     if found["candidates"]:
         lines.append("It may be: " + "; or ".join("%s (%s)" % (name, SCENARIOS[name]) for name in found["candidates"]))
-    lines += ["Fact: " + fact for fact in found["evidence"]]
-    lines += ["Step %d: %s" % pair for pair in enumerate(found["steps"], 1)]
+    lines += ["Fact: " + fact for fact in found["evidence"] if not runs or fact.startswith(UNKNOWN)]
+    if not runs:
+        lines += ["Step %d: %s" % pair for pair in enumerate(found["steps"], 1)]
     if found["steps"]:
         lines += _cost_lines(found)
     if found["scenario"] in (COMPLETE, APPLICATION_ERRORS):

@@ -103,7 +103,7 @@ def summary(site: Site) -> str:
     ages = [one.age_days for one in found if one.age_days is not None]
     oldest = "the oldest %.1f days old; " % max(ages) if ages else ""
     size = sum(one.size for one in found) / 1e6
-    return "%d, %.0f MB, %s%s drops those that are not needed" % (len(found), size, oldest, Action.DROP_RETIRED)
+    return "%d, %.0f MB, %sto prune: %s" % (len(found), size, oldest, Action.DROP_RETIRED)
 
 
 def _when(operation: Optional[Operation]) -> Optional[datetime.datetime]:
