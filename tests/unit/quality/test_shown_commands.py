@@ -21,7 +21,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.comman
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import evaluation
 from demo import command as demo_command
 from support.collection_files import ROOT, module_files, name_of, role_folders
-from support.shown_output import Shown, in_directory, lasting, pages, used_commands
+from support.shown_output import Shown, in_directory, lasting, pages, shown_on, used_commands
 
 PREFIX = "backstop.postgres."
 LIFE = "tests/integration/demo/test_demo_life.py"
@@ -202,9 +202,10 @@ def test_links_between_files_lead_to_files() -> None:
                     assert (path.parent / target).exists(), "%s: %s" % (name_of(path), target)
 
 
-def test_the_readme_fits_one_screen_and_a_half() -> None:
+def test_the_readme_fits_one_screen_and_a_half_and_shows_output() -> None:
     readme = ROOT / "README.md"
     assert len(readme.read_text("utf-8").splitlines()) <= 105
+    assert [shown for shown in shown_on(readme) if len(shown.text.splitlines()) >= 5]
 
 
 def test_what_differs_from_run_to_run_is_not_compared() -> None:
