@@ -70,7 +70,7 @@ def _judge_healthy(facts: Facts) -> Verdict:
         candidates.append(COMPLETE)
     if len(candidates) > 1:
         return Verdict(AMBIGUOUS, candidates, "The application is healthy, but something is missing.")
-    return Verdict(NOTHING, why="The application is healthy and no migration is marked as failed.")
+    return Verdict(NOTHING, why="No migration is marked as failed.")
 
 
 def _judge_unhealthy(facts: Facts) -> Verdict:

@@ -53,12 +53,12 @@ def evidence(facts: Facts) -> List[str]:
     health = {True: "is healthy", False: "is NOT healthy", None: "was not asked for its health"}
     lines.append("the application %s" % health[facts.healthy])
     say("migrating right now", facts.running)
-    say("marked as failed", facts.failed)
-    say("applied since the backup", facts.applied_since)
+    say("migrations marked as failed", facts.failed)
+    say("migrations applied since the backup", facts.applied_since)
     say("made by applied migrations but missing", shown_objects(facts.gone))
-    say("in the release but not applied", facts.pending)
-    say("applied but not in the release that runs", facts.unknown)
-    say("differently from the history of the backup", [] if facts.applied_since else facts.history_differences)
+    say("migrations in the release but not applied", facts.pending)
+    say("migrations applied but not in the release that runs", facts.unknown)
+    say("differences from the history of the backup", [] if facts.applied_since else facts.history_differences)
     say("objects added since the backup", shown_objects(facts.added))
     say("objects of the backup that are missing", shown_objects(facts.missing))
     say("objects changed since the backup", facts.changed)
@@ -97,7 +97,7 @@ def next_step(scenario: str, verdict: Verdict, facts: Facts, check: bool, asked:
         return "decide, then %s" % Start(BY_SCENARIO[shown[0]], check=check)
     if operation is not None:
         return str(to_continue(operation))
-    return "nothing is to be run"
+    return "nothing"
 
 
 def report(found: Dict[str, Any], plan: Plan, asked: Asked, runs: bool) -> List[str]:
@@ -107,7 +107,8 @@ def report(found: Dict[str, Any], plan: Plan, asked: Asked, runs: bool) -> List[
     """
     lines = ["SCENARIO: %s (%s)" % (found["scenario"], SCENARIOS[found["scenario"]])]
     if found["found_scenario"] != found["scenario"]:
-        lines.append("BUT the facts point to: %s" % SCENARIOS[found["found_scenario"]])
+        suggested = found["found_scenario"]
+        lines.append("The facts suggest another scenario: %s (%s)" % (suggested, SCENARIOS[suggested]))
     if found["candidates"]:
         lines.append("It may be: " + "; or ".join("%s (%s)" % (name, SCENARIOS[name]) for name in found["candidates"]))
     lines += ["Fact: " + fact for fact in found["evidence"] if not runs or fact.startswith(UNKNOWN)]
