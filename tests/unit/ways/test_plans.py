@@ -26,7 +26,7 @@ LOST = [ForeseenLoss("public.a", inserted=2)]
 
 @pytest.fixture
 def plan(monkeypatch: Any) -> Any:
-    for module in (way_swap, way_in_place, way_leftovers):
+    for module in (way_swap, way_in_place, way_leftovers, way_down_sql):
         monkeypatch.setattr(module, "losses_of_revert", lambda _site, _facts: LOST, raising=False)
         monkeypatch.setattr(module, "objects_of_revert", lambda *_: None)
     monkeypatch.setattr(way_down_sql, "losses_of_drop", lambda _site, _facts: LOST)
