@@ -375,7 +375,7 @@ def only_one(places: Places, reporter: Reporter) -> Iterator[None]:
             break
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise DemoError("Another run of the demo is at work", found=f"{places.lock} is locked") from None
+                raise DemoError("Another run of the demo is active", found=f"{places.lock} is locked") from None
             if not told:
                 reporter.say("Waiting for another run of the demo, or what is left of one, to end ...")
             told = True

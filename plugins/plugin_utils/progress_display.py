@@ -85,7 +85,7 @@ class ProgressDisplay:
     def __init__(self, action: Any, host: str, path: str) -> None:
         self._action, self._path = action, path
         delegate = action._task.delegate_to
-        self._where = "%s -> %s" % (host, delegate) if delegate else host
+        self._where = "%s -> %s" % (host, delegate) if delegate not in (None, host) else host
         self._name = str(action._task.action).rsplit(".", 1)[-1]
         self._ended = threading.Event()
         self._began = time.monotonic()
@@ -142,12 +142,12 @@ class ProgressDisplay:
                 now = line_of(connection.read(self._path) or "")
             finally:
                 connection.close()
-            state = "it has ended since" if now is None else "it is still at work: %s" % now
+            state = "it has ended since" if now is None else "it is still running: %s" % now
         except Exception:
             state = "whether it still runs is not known"
         if now is None and self.last is None:
             return ""
-        return "The connection was cut while %s was at work; %s. %s." % (
+        return "The connection was cut while %s was running; %s. %s." % (
             self._name,
             state,
             _AGAIN_WITH_OPERATION if operation else _AGAIN,

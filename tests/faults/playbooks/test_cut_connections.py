@@ -51,7 +51,7 @@ def test_a_host_is_unreachable_while_it_migrates(site: DemoSite) -> None:
         os.kill(pid, signal.SIGCONT)
         run = following.end()
     assert run.status == 0, run.output
-    assert "A module of the interrupted run was at work: process %d" % pid in run.text
+    assert "A module of the interrupted run was still running: process %d" % pid in run.text
     assert site.outcomes() == ["done"] and site.running() == site.commits["et-100"]
     events = [(entry["step"], entry["event"]) for entry in journal(site)]
     assert events.index(("migrate", "done")) < events.index(("operation", "adopted"))

@@ -161,7 +161,7 @@ def test_the_connection_is_cut(plain, tmp_path) -> None:
             server.cut()
             output, errors = playing.communicate(timeout=60)
         assert playing.returncode == 4, output + errors
-        assert "The connection was cut while pg_dump was at work; it is still at work: dumping" in output + errors
+        assert "The connection was cut while pg_dump was running; it is still running: dumping" in output + errors
         assert "Run the same playbook again" in output + errors
         with start(tmp_path, {"one": host}, tasks) as again:
             lines = shown_for(again, 1)
