@@ -98,7 +98,7 @@ class CallbackModule(DefaultCallback):
     def __init__(self) -> None:
         super().__init__()
         self._steps: Dict[str, _Step] = {}
-        self._told: Counter[str] = collections.Counter()  # shown, and not yet repeated by a debug
+        self._unrepeated: Counter[str] = collections.Counter()  # shown, and not yet repeated by a debug
         self._held: List[str] = []  # the last text, until it is known whether another follows
         self._failures: List[_Failure] = []
         self._apart = False  # a task of somebody else came last
@@ -169,9 +169,9 @@ class CallbackModule(DefaultCallback):
             step.hosts.clear()
 
     def _line(self, step: _Step, state: str, where: str) -> None:
-        told = "%7.1f s  %-7s  %s%s" % (step.ended - step.began, state, step.name, where)
+        text = "%7.1f s  %-7s  %s%s" % (step.ended - step.began, state, step.name, where)
         colour = {"changed": C.COLOR_CHANGED, "ok": C.COLOR_OK}.get(state, C.COLOR_ERROR)
-        for line in _fitted(told, _width(), ""):
+        for line in _fitted(text, _width(), ""):
             self._display.display(line, color=colour)
 
     def _keep_apart(self) -> None:
@@ -200,8 +200,8 @@ class CallbackModule(DefaultCallback):
     def _debug(self, result: Any) -> None:
         message = result.result.get("msg", "")
         lines = [str(line) for line in message] if isinstance(message, (list, tuple)) else str(message).splitlines()
-        repeated = collections.Counter(lines) & self._told
-        self._told -= repeated
+        repeated = collections.Counter(lines) & self._unrepeated
+        self._unrepeated -= repeated
         if any(line not in repeated for line in lines):
             self._say([line for line in lines if line not in repeated])
 
@@ -221,7 +221,7 @@ class CallbackModule(DefaultCallback):
         self._show_warnings(result)
         story = result.result.get("story")
         if isinstance(story, (list, tuple)) and story:
-            self._told.update(map(str, story))
+            self._unrepeated.update(map(str, story))
             self._say([str(line) for line in story])
 
     def _show_warnings(self, result: Any) -> None:
@@ -292,8 +292,8 @@ class CallbackModule(DefaultCallback):
 
     def _is_expected(self, result: Any) -> bool:
         """Whether the message says it all: an error of this collection, or a check of its roles."""
-        told = result.result
-        return "msg" in told and (_action(result.task) in ("assert", "fail") or "hint" in told or "roles" in told)
+        found = result.result
+        return "msg" in found and (_action(result.task) in ("assert", "fail") or "hint" in found or "roles" in found)
 
     def _fail(self, result: Any, message: str, ignored: bool, word: str = "FAILED") -> None:
         rescued = _has_rescue(result.task)
@@ -313,9 +313,9 @@ class CallbackModule(DefaultCallback):
         """One line of the message, because what follows may take long; return whether that is all of it."""
         first = " ".join(message.split())
         room = max(_width() - len(INDENT), NARROWEST)
-        told = first if len(first) <= room else first[: room - 4].rpartition(" ")[0] + " ..."
-        self._display.display(INDENT + told, color=C.COLOR_ERROR, stderr=self.get_option("display_failed_stderr"))
-        return told == first
+        text = first if len(first) <= room else first[: room - 4].rpartition(" ")[0] + " ..."
+        self._display.display(INDENT + text, color=C.COLOR_ERROR, stderr=self.get_option("display_failed_stderr"))
+        return text == first
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         if not self._is_ours(result.task):

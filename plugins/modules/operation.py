@@ -197,11 +197,11 @@ attempt:
   returned: O(state=settle)
   type: list
   elements: str
-told:
+before_error:
   description: Text to show before the failure.
   returned: O(state=settle)
   type: str
-stands:
+after_error:
   description: Text to show after the failure, the state once the hosts run that release.
   returned: O(state=settle)
   type: str
@@ -324,9 +324,9 @@ def _ended(request: Request, operation: Operation) -> Dict[str, Any]:
     from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired, story
 
     kept = retired.summary(request.site)
-    told = story.ended(operation, kept, story.Summary.of(request.params["summary"]))
+    text = story.ended(operation, kept, story.Summary.of(request.params["summary"]))
     dropped = _drop_scratch(request, operation)
-    return {"retired": kept, "story": told, "dropped": dropped, "report": _report(request, operation)}
+    return {"retired": kept, "story": text, "dropped": dropped, "report": _report(request, operation)}
 
 
 def _report(request: Request, operation: Operation) -> Optional[Dict[str, Any]]:
@@ -365,7 +365,7 @@ def _begin(request: Request) -> Dict[str, Any]:
         request.params["controller"] or this_controller(),
         take_over=request.params["take_over"],
         facts=request.params["facts"],
-        told=request.warn,
+        notify=request.warn,
         progress=request.progress,
     )
     return {**_described(operation, True), "adopted": adopted}

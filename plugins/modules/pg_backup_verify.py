@@ -178,8 +178,8 @@ def act(request: Request) -> Dict[str, Any]:
     if params["max_age"] > 0 and not params["keep_scratch"]:
         earlier = verified_before(place, params["level"], params["max_age"])
     if request.check_mode:
-        told = story.would_verify(place.backup_id, params["level"], params["where"], earlier is not None)
-        return {"changed": earlier is None, "level": params["level"], "backup": place.backup_id, "story": told}
+        text = story.would_verify(place.backup_id, params["level"], params["where"], earlier is not None)
+        return {"changed": earlier is None, "level": params["level"], "backup": place.backup_id, "story": text}
     with journaled_step(site, DRILL) as facts:
         result = earlier or _verify(request, place)
         facts.update(result)

@@ -318,10 +318,10 @@ def predicted_result(request: Request, form: BackupOptions, found: Optional[Back
             find_family(session, name, request.connection.schema)
         size = server.database_size(session, request.site.database)
     source = {"source": request.connection.masked, "database_bytes": size}
-    told = story.would_back_up(
+    text = story.would_back_up(
         source, form.tables or [], form.schema_only, request.params["kind"], request.params["store"]
     )
-    return {"changed": True, "backup": None, "scope": form.scope, "reused": False, **source, "story": told}
+    return {"changed": True, "backup": None, "scope": form.scope, "reused": False, **source, "story": text}
 
 
 def main() -> None:

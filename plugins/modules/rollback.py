@@ -222,7 +222,7 @@ effects:
 lacking:
   description:
     - Each table that refers to restored rows and lacks rows of the backup that were deleted with them, parents first.
-    - C(missing) counts the missing rows, C(emptied) those that no longer refer to them, C(command) restores them, C(told) is all this as text.
+    - C(missing) counts the missing rows, C(emptied) those that no longer refer to them, C(command) restores them, C(message) is all this as text.
   returned: RV(way) is V(table), except for an undo, which restores them itself
   type: list
   elements: dict

@@ -27,6 +27,9 @@ _MARKDOWN = re.compile(r"(?ms)^<!-- %s -->\n\n```console\n(?P<block>.*?)^```$" %
 _ANY = re.compile(r"(?m)^(?:\.\. |<!-- )shown: ")
 #: What differs from run to run, and what stands for it in a comparison.
 _VARYING = [
+    # Where the account of the server cannot reach the demo's directory, and where that has a long path.
+    (re.compile(r"/var/tmp/backstop-pm2-[0-9a-f]+|\.demo/pm2-home"), "PM2_HOME"),
+    (re.compile(r"/var/tmp/backstop-[0-9a-f]+|\.demo/postgres"), "SERVER"),
     (re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}|\d{8}t\d{6}z_[0-9a-f]{6}"), "ID"),
     (re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?)?(?: UTC)?"), "TIME"),
     (re.compile(r"\b\d+:\d\d:\d\d(?:\.\d+)?\b"), "TIME"),

@@ -77,10 +77,10 @@ def test_saved_and_restored_with_consent(damaged):
     assert json.loads(saved.with_suffix(".json").read_text("utf-8"))["unreadable"] == 2
     assert oct(saved.stat().st_mode)[-3:] == "600"
 
-    wish = TableRestoreRequest("documents", policy=LossPolicy(unreadable=True))
-    planned = plan(damaged.site, wish)
+    wanted = TableRestoreRequest("documents", policy=LossPolicy(unreadable=True))
+    planned = plan(damaged.site, wanted)
     assert planned["changed"] and "missing chunk" in planned["damaged"]
-    result = restore_table(run, wish)
+    result = restore_table(run, wanted)
     assert result["changed"] and result["emergency"] is None and result["accepted"]["unreadable"]
     assert damaged.value("SELECT count(*) FROM documents WHERE length(body) = 6400") == 40
     with damaged.site.connect() as session:

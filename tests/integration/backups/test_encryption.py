@@ -152,15 +152,15 @@ def changed(live):
 def test_a_table_is_restored(secret, key):
     place = make_backup(secret.site, "daily")
     changed(secret)
-    wish = TableRestoreRequest("User", policy=LossPolicy(10**9))
+    wanted = TableRestoreRequest("User", policy=LossPolicy(10**9))
     refused = secret.begun("rollback", {"scenario": "corrupted_table"})
     with pytest.raises(CouldNotVerify, match="no identity"):
-        restore_table(refused, wish, place.backup_id)
+        restore_table(refused, wanted, place.backup_id)
     refused.operation.close("abandoned")
     site = dataclasses.replace(
         secret.begun("rollback", {"scenario": "corrupted_table", "again": True}), identity=key.identity
     )
-    assert restore_table(site, wish, place.backup_id)["changed"]
+    assert restore_table(site, wanted, place.backup_id)["changed"]
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") == 0
 
 

@@ -353,7 +353,7 @@ def test_rows_without_a_key_that_were_changed(keyless):
     """Adding the new row without deleting the old one would double it; with deletes both are carried over."""
     place = keyless.backup()
     as_owner(keyless, "UPDATE log SET n = 5 WHERE what = 'b'; DELETE FROM log WHERE ctid = '(0,1)'")
-    why = "it has no key, so rows that were deleted and rows that were changed cannot be told apart"
+    why = "it has no key, so deleted and changed rows cannot be distinguished"
     run = begun(keyless, place)
     with pytest.raises(Refused, match="3 rows would be lost") as caught:
         revert(run, place, LossPolicy(0, reapply=APPLY))

@@ -66,8 +66,8 @@ def follow(live, told):
     """Run the suggested commands, in their order."""
     for entry in told:
         options = options_of(entry["command"])
-        wish = TableRestoreRequest(options["rollback_table"], options["rollback_mode"], options["rollback_where"])
-        restore_table(live.begun("rollback"), wish, options["rollback_backup"])
+        wanted = TableRestoreRequest(options["rollback_table"], options["rollback_mode"], options["rollback_where"])
+        restore_table(live.begun("rollback"), wanted, options["rollback_backup"])
         for operation in live.store.operation_ids():
             _close(live, operation)
 
@@ -97,9 +97,9 @@ def test_children_and_grandchildren_are_named_and_brought_back(site, mode, many,
     # An order is deleted whose shop still exists: this is not part of the restore.
     owner(live, 'DELETE FROM line WHERE "order" = (SELECT min(id) FROM "Order")')
     gone = {name: len(before[name]) - len(rows) for name, rows in contents(live).items()}
-    wish = TableRestoreRequest("shop", mode, "region IN ('north', 'so uth')" if mode == "repair" else None)
-    told = plan(live.site, wish, place.backup_id)["lacking"]
-    result = restore_table(live.begun("rollback"), wish, place.backup_id)
+    wanted = TableRestoreRequest("shop", mode, "region IN ('north', 'so uth')" if mode == "repair" else None)
+    told = plan(live.site, wanted, place.backup_id)["lacking"]
+    result = restore_table(live.begun("rollback"), wanted, place.backup_id)
     for operation in live.store.operation_ids():
         _close(live, operation)
     assert result["lacking"] == told and contents(live)["shop"] == before["shop"]

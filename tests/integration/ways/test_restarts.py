@@ -130,8 +130,8 @@ def test_one_table(plain: Any, restarting: Restarts) -> None:
     plain.execute("""UPDATE "UserContribution" SET "id" = "id" || 'x'""")
     run = plain.begun("rollback", {"backup": backup.backup_id})
     restarting.at(table_restore, "table.before-commit")
-    wish = table_restore.TableRestoreRequest("UserContribution", policy=LossPolicy(10**6))
-    result = table_restore.restore_table(run, wish, backup.backup_id)
+    wanted = table_restore.TableRestoreRequest("UserContribution", policy=LossPolicy(10**6))
+    result = table_restore.restore_table(run, wanted, backup.backup_id)
     restarting.over()
     assert result["changed"] and result["total"]
     assert equals(plain, backup)

@@ -78,27 +78,27 @@ def tables_of(session):
     )
 
 
-def restore(live, table="ReceiptData", place=None, **wish):
+def restore(live, table="ReceiptData", place=None, **wanted):
     """Restore in a separate operation."""
-    run = live.begun("rollback", {"scenario": "corrupted_table", "table": table, **wish_json(wish)})
-    result = restore_table(run, TableRestoreRequest(table, **wish), place.backup_id if place else None)
+    run = live.begun("rollback", {"scenario": "corrupted_table", "table": table, **request_json(wanted)})
+    result = restore_table(run, TableRestoreRequest(table, **wanted), place.backup_id if place else None)
     run.operation.close("done")
     return result
 
 
-def wish_json(wish):
-    return json.loads(json.dumps(wish, default=dataclasses.asdict))
+def request_json(wanted):
+    return json.loads(json.dumps(wanted, default=dataclasses.asdict))
 
 
 def test_ctrl_c(receipts):
     place = receipts.backup()
     owner(receipts, 'DELETE FROM "ReceiptLine" WHERE id < 5')
-    wish = TableRestoreRequest("ReceiptLine")
+    wanted = TableRestoreRequest("ReceiptLine")
     run = receipts.begun("rollback", {"scenario": "corrupted_table", "table": "ReceiptLine"})
     with interrupted_at("table.before-commit"):
-        restore_table(run, wish, place.backup_id)
+        restore_table(run, wanted, place.backup_id)
     assert receipts.value('SELECT count(*) FROM "ReceiptLine"') == 56
-    assert restore_table(run, wish, place.backup_id)["changed"]
+    assert restore_table(run, wanted, place.backup_id)["changed"]
     assert receipts.value('SELECT count(*) FROM "ReceiptLine"') == 60
 
 
@@ -230,7 +230,7 @@ def test_a_repair_leaves_the_other_rows(receipts):
 
 
 @pytest.mark.parametrize(
-    "wish, said",
+    "wanted, said",
     [
         ({"mode": "replace", "where": "true"}, "whole table is to be replaced"),
         ({"mode": "repair", "where": "true; DROP TABLE traces"}, "condition on the rows is not one"),
@@ -242,12 +242,12 @@ def test_a_repair_leaves_the_other_rows(receipts):
         ({"mode": "repair", "keys": [None]}, "not the key of a row"),
     ],
 )
-def test_bad_wishes(receipts, wish, said):
+def test_bad_requests(receipts, wanted, said):
     receipts.backup()
     owner(receipts, CORRUPT)
     before = state(receipts)
     with pytest.raises(BackstopError, match=said):
-        restore(receipts, **wish)
+        restore(receipts, **wanted)
     assert state(receipts) == before
 
 

@@ -97,7 +97,7 @@ def test_beginning_waits_for_a_module_that_outlived_its_run(store, dead):
     with module(first) as job:
 
         def follow():
-            adoptions.append(begin(store, "deploy", "shop", REQUEST, this_controller(), told=told.append))
+            adoptions.append(begin(store, "deploy", "shop", REQUEST, this_controller(), notify=told.append))
 
         following = threading.Thread(target=follow)
         following.start()

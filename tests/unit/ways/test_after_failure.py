@@ -64,7 +64,7 @@ class Told:
 
 
 def said(after: report.AfterFailure) -> str:
-    return " ".join((after.told + "it is ill " + after.stands + " " + after.next).split())
+    return " ".join((after.before_error + "it is ill " + after.after_error + " " + after.next).split())
 
 
 @pytest.fixture

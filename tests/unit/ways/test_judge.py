@@ -48,7 +48,7 @@ ROWS: List[Any] = [
     ({}, (True, None), "nothing", []),
     ({}, (False,), "ambiguous", ["nothing", "application_errors", "complete"]),
     ({"release_before": "r"}, (False,), "complete", []),
-    ({**BACKUP, "blind": True}, (False,), "ambiguous", ["nothing", "application_errors", "complete"]),
+    ({**BACKUP, "history_unreadable": True}, (False,), "ambiguous", ["nothing", "application_errors", "complete"]),
     # The application's health is unknown.
     ({**SINCE, "added": ["x"]}, (None,), "ambiguous", ["nothing", "application_errors"]),
     ({**SINCE, "tables": FEWER}, (None,), "ambiguous", ["nothing", "application_errors", "corrupted_table"]),

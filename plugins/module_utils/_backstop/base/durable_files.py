@@ -144,14 +144,14 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def sha256_of(path: str, told: Optional[Callable[[int], None]] = None) -> str:
-    """:param told: gets the number of bytes so far, every megabyte"""
+def sha256_of(path: str, progress: Optional[Callable[[int], None]] = None) -> str:
+    """:param progress: gets the number of bytes so far, every megabyte"""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
-            if told is not None:
-                told(stream.tell())
+            if progress is not None:
+                progress(stream.tell())
     return digest.hexdigest()
 
 

@@ -152,8 +152,8 @@ class Words:
         return "%s=%s" % (given.setting, shown(given.value))
 
     def start(self, start: Start) -> str:
-        told = ", ".join([*["check"] * start.check, *map(str, start.given)])
-        return str(start.action) + (" (%s)" % told if told else "")
+        text = ", ".join([*["check"] * start.check, *map(str, start.given)])
+        return str(start.action) + (" (%s)" % text if text else "")
 
 
 def shown(value: Any) -> str:

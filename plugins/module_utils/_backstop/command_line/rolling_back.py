@@ -36,8 +36,8 @@ from .configuration import Configuration
 from .exit_statuses import OK, UsageError
 from .output import say
 
-_TOLD = "this command does not stop or start the application: "
-_START = _TOLD + "start release %s"
+_BY_OPERATOR = "this command does not stop or start the application: "
+_START = _BY_OPERATOR + "start release %s"
 
 
 def plan(call: Any) -> int:
@@ -83,7 +83,7 @@ def _take_back(call: Any) -> int:
                 "commit": found["commit"],
                 "backup": found.get("backup") or "",
             },
-            told=call.output.warn,
+            notify=call.output.warn,
             progress=call.progress,
         )
         with exclusive(alone.run(operation, controller)) as run:
@@ -171,7 +171,7 @@ class _Rollback:
             )
             return
         after = after_failure(operation, settled)
-        error.message = after.told + error.message
+        error.message = after.before_error + error.message
         more: List[Any] = [part for part in (error.remedy, after.next.rstrip(".")) if part]
         if self._stopped:
             more.append(self._brought_back(after.release))

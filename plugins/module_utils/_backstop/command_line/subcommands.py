@@ -98,8 +98,8 @@ def _list(call: Call) -> int:
             found.append({"configuration": configuration.name, **facts, "copied": copied})
             age = human_time(max(0.0, (standing.now - backup.created).total_seconds()))
             size, count = human_size(facts["size"]), str(facts["rows"])
-            told = {None: "", True: "yes", False: "no"}[copied]
-            rows.append((facts["backup"], facts["kind"], age, size, count, str(backup.level), told))
+            text = {None: "", True: "yes", False: "no"}[copied]
+            rows.append((facts["backup"], facts["kind"], age, size, count, str(backup.level), text))
         for backup_id, reason in standing.unreadable.items():
             call.output.warn("%s cannot be used: %s" % (backup_id, reason))
     call.output.result(found, table(rows) if found else ["no backups"])
@@ -312,8 +312,8 @@ def _fetch(call: Call) -> int:
         place = fetch(site, offsite, call.options.backup)
     facts = Backup(place, manifests.load(place), manifests.level_of(place)).to_json()
     _refresh(call, configuration)
-    told = "%s (%s) is back in the store, every file as it was; prove it with: backstop drill"
-    call.output.result(facts, [told % (place.backup_id, place.kind)])
+    text = "%s (%s) is back in the store, every file as it was; prove it with: backstop drill"
+    call.output.result(facts, [text % (place.backup_id, place.kind)])
     return OK
 
 
@@ -359,8 +359,8 @@ def _prune(call: Call) -> int:
     )
     lines = [_item_line(item, gone) for item in facts["items"]]
     for one in facts["row_files"]:
-        told = "kept" if one["decision"] == "keep" else gone
-        lines.append("rows of operation %s (%s) %s: %s" % (one["operation"], one["kind"], told, one["reason"]))
+        text = "kept" if one["decision"] == "keep" else gone
+        lines.append("rows of operation %s (%s) %s: %s" % (one["operation"], one["kind"], text, one["reason"]))
     call.output.result(facts, [*lines, summary])
     return OK
 
@@ -432,14 +432,14 @@ def _status(call: Call) -> int:
     found, lines, statuses = [], [], []
     for configuration in call.configurations():
         standing = read_standing(configuration)
-        status, told = _judged(call, standing)
+        status, text = _judged(call, standing)
         statuses.append(status)
-        lines.append("%s: %s: %s" % (NAGIOS_WORDS[NAGIOS[status]], configuration.name, told))
-        found.append({**standing.to_json(), "exit_status": status, "message": told})
+        lines.append("%s: %s: %s" % (NAGIOS_WORDS[NAGIOS[status]], configuration.name, text))
+        found.append({**standing.to_json(), "exit_status": status, "message": text})
         if call.options.metrics:
             _refresh(call, configuration)
         if call.options.notify and status == TOO_OLD:
-            _tell_missing(call, standing, told)
+            _tell_missing(call, standing, text)
     if not found:
         raise UsageError("There is no configuration", found="none in " + call.options.config_directory)
     worst = min(statuses, key=_WORST_FIRST.index)
@@ -459,12 +459,12 @@ def _judged(call: Call, standing: Standing) -> Tuple[int, str]:
     try:
         standing.judge(max_age)
     except BackstopError as error:
-        told = error.message + (": " + error.found if error.found else "")
-        return error.exit_status, " ".join(told.split())
+        text = error.message + (": " + error.found if error.found else "")
+        return error.exit_status, " ".join(text.split())
     return OK, standing.describe()
 
 
-def _tell_missing(call: Call, standing: Standing, told: str) -> None:
+def _tell_missing(call: Call, standing: Standing, message: str) -> None:
     configuration = standing.configuration
     configuration.store.prepare()
     records = RunRecords(configuration.store, configuration.database)
@@ -472,7 +472,7 @@ def _tell_missing(call: Call, standing: Standing, told: str) -> None:
     if last and abs((standing.now - parse_timestamp(last["at"])).total_seconds()) < _REMIND_SECONDS:
         return
     try:
-        if notify(configuration, "missing", job="status", message=told, exit_status=TOO_OLD):
+        if notify(configuration, "missing", job="status", message=message, exit_status=TOO_OLD):
             records.write("missing", {"at": timestamp(standing.now)})
     except BackstopError as error:
         call.output.warn(str(error))

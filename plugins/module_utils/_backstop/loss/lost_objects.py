@@ -98,7 +98,7 @@ def lost_objects(site: Site, live: Session, place: BackupPlace) -> LostObjects:
             made |= objects
     left = [key for key in since if key not in made]
     granted = {key for key in changed if definitions.only_granted(then[key], now[key])}
-    return LostObjects(_told(live, left, set(found["added"]), granted), sorted(unknown))
+    return LostObjects(_as_shown(live, left, set(found["added"]), granted), sorted(unknown))
 
 
 def _counts(site: Site, key: str) -> bool:
@@ -115,7 +115,7 @@ def _rehearsed(operation: Operation) -> Set[str]:
     return set(operation.result(REHEARSAL).names)
 
 
-def _told(live: Session, keys: Sequence[str], added: Set[str], granted: Set[str]) -> List[str]:
+def _as_shown(live: Session, keys: Sequence[str], added: Set[str], granted: Set[str]) -> List[str]:
     """Objects as shown to users, without those that are part of another one in the list.
 
     :param granted: those of which only the privileges changed
@@ -128,7 +128,7 @@ def _told(live: Session, keys: Sequence[str], added: Set[str], granted: Set[str]
             of_constraint.add(str(name))
     new = {key.split(" ", 1)[1] for key in keys if key.startswith("relation ") and key in added}
     starts = tuple(name + "." for name in new)
-    told = []
+    lines = []
     for key in keys:
         kind = definitions.kind_of(key)
         name = key[len(kind) + 1 :]
@@ -140,5 +140,5 @@ def _told(live: Session, keys: Sequence[str], added: Set[str], granted: Set[str]
         shown = "%s %s" % (kinds.get(name, kind) if kind == "relation" else kind, name)
         if key not in added:
             shown = "privileges of " + shown if key in granted else shown + " (changed)"
-        told.append(shown)
-    return told
+        lines.append(shown)
+    return lines

@@ -420,7 +420,7 @@ def _why_not(
     if not (live.key or base.key or target.key):
         return _why_not_without_key(loss, live, target, deletes)
     if not live.key or loss.hashed != list(live.key) or set(loss.in_base(live.key)) != set(target.key):
-        return "without a key that both databases have, rows cannot be told from each other"
+        return "without a key that both databases have, rows cannot be distinguished"
     if not set(live.key) <= set(loss.columns):
         return "a column of its key is generated"
     return None
@@ -434,7 +434,7 @@ def _why_not_without_key(loss: TableLoss, live: Table, target: Table, deletes: b
         return "it has no key, and columns that the other database does not have"
     if loss.deleted and not deletes:
         # An update is one row less and one more: adding without removing would duplicate the row.
-        return "it has no key, so rows that were deleted and rows that were changed cannot be told apart"
+        return "it has no key, so deleted and changed rows cannot be distinguished"
     return None
 
 

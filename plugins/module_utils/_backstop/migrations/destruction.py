@@ -93,14 +93,15 @@ def dropped(gone: Gone, counts: Counts, schema: str) -> List[str]:
     """
     return [
         *(
-            "drops the table %s (%s)" % (found.shown(schema), _told(counts.rows.get((found.schema, found.name)), "row"))
+            "drops the table %s (%s)"
+            % (found.shown(schema), _amount(counts.rows.get((found.schema, found.name)), "row"))
             for found in gone.tables.values()
         ),
         *(
             "drops %s%s"
             % (
                 column.shown(schema),
-                " (%s)" % _told(counts.values.get(column.path), "value") if column.holds_rows else "",
+                " (%s)" % _amount(counts.values.get(column.path), "value") if column.holds_rows else "",
             )
             for column in gone.columns
         ),
@@ -110,8 +111,8 @@ def dropped(gone: Gone, counts: Counts, schema: str) -> List[str]:
 
 
 def retyped(was: Column, now: Column, counts: Counts, schema: str, changed: str = "") -> str:
-    told = "changes the type of %s from %s to %s" % (now.shown(schema), was.type, now.type)
-    return told + " (%s%s)" % (_told(counts.values.get(was.path), "value"), changed) if was.holds_rows else told
+    text = "changes the type of %s from %s to %s" % (now.shown(schema), was.type, now.type)
+    return text + " (%s%s)" % (_amount(counts.values.get(was.path), "value"), changed) if was.holds_rows else text
 
 
 class Watch:
@@ -205,7 +206,7 @@ class Watch:
         tables = [table for table in catalog.tables(self._session) if table.oid in self._counters]
         counters = _counters(self._session, [table.oid for table in tables])
         counting = server.settings(self._session, ["track_counts"])["track_counts"] == "on"
-        told = []
+        lines = []
         for table in tables:
             was, now = digests_before.get(names.get(table.oid, "")), digests_after.get(table.full_name)
             if table.name == history.TABLE or was is None or now is None or table.oid not in counters:
@@ -215,11 +216,11 @@ class Watch:
             )
             deleted = max(deleted, was.rows + inserted - now.rows)  # TRUNCATE is not counted
             shown = _short(self._schema, table.schema, table.name)
-            told += ["deletes %s of %s" % (_plural(deleted, "row"), shown)] if deleted > 0 else []
-            told += ["updates %s of %s" % (_plural(updated, "row"), shown)] if updated > 0 else []
+            lines += ["deletes %s of %s" % (_plural(deleted, "row"), shown)] if deleted > 0 else []
+            lines += ["updates %s of %s" % (_plural(updated, "row"), shown)] if updated > 0 else []
             if not counting and was != now and _columns(self._before, table.oid) == _columns(after, table.oid):
-                told.append("changes rows of %s" % shown)
-        return told
+                lines.append("changes rows of %s" % shown)
+        return lines
 
     def _wait_for_counters(self) -> None:
         """A session reports its counters when it ends; before version 15 they arrive up to half a second later."""
@@ -280,5 +281,5 @@ def _plural(count: int, what: str) -> str:
     return "%d %s%s" % (count, what, "" if count == 1 else "s")
 
 
-def _told(count: Optional[int], what: str) -> str:
+def _amount(count: Optional[int], what: str) -> str:
     return "%ss not counted" % what if count is None else _plural(count, what)

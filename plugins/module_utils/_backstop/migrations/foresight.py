@@ -194,11 +194,11 @@ def noted_foresight(
     return list(value["roles"]), found if found and found.migrations == _checksums(files) else None
 
 
-def locks_told(locks: Mapping[str, str], own_transactions: Sequence[str], foreseen: bool) -> str:
+def describe_locks(locks: Mapping[str, str], own_transactions: Sequence[str], foreseen: bool) -> str:
     """A clause for users: all locks, those that block writes first."""
     order = sorted(locks, key=lambda name: (locks[name] not in BLOCKING, name))
-    told = "locks " + ", ".join("%s: %s" % (name, locks[name]) for name in order) if order else ""
+    text = "locks " + ", ".join("%s: %s" % (name, locks[name]) for name in order) if order else ""
     if foreseen and not own_transactions:
-        return told or "locks no existing table"
+        return text or "locks no existing table"
     seen = "no %slock was seen longer than 10 ms" % ("other " if order else "")
-    return "; ".join(part for part in (told, seen) if part)
+    return "; ".join(part for part in (text, seen) if part)

@@ -41,7 +41,7 @@ from ..store.steps import BACKUP, GATES
 from .closed_copy import CannotBeClosed, closed_copy, refuse_openings
 from .deploy import Limits, refuse_problems
 from .destruction import Watch
-from .foresight import locks_told, noted_foresight
+from .foresight import describe_locks, noted_foresight
 
 #: File of an operation with the definitions after the rehearsal.
 EXPECTED_DEFINITIONS = "rehearsed-definitions.json"
@@ -104,10 +104,10 @@ def rehearse(
         "destroys": destroys,
         **changes,
     }
-    return {**result, "summary": _told(result, locks_told(locked, own_transactions, foresight is not None))}
+    return {**result, "summary": _summary(result, describe_locks(locked, own_transactions, foresight is not None))}
 
 
-def _told(result: Dict[str, Any], locks: str) -> str:
+def _summary(result: Dict[str, Any], locks: str) -> str:
     """A sentence for users."""
     return "; ".join(
         [
@@ -274,10 +274,10 @@ def check_against_rehearsal(site: Site, session: Session) -> List[str]:
         for entries in (expected["after"], expected["loaded"]):
             differing = _differing(entries, again)
             left = [key for key in left if key in differing]
-    told = {"missing": "missing", "added": "not expected", "changed": "changed"}
+    words = {"missing": "missing", "added": "not expected", "changed": "changed"}
     found = dumped_definitions.compare(expected["after"], live)
     return [
-        dumped_definitions.describe(key, told[how], expected["after"], live)
+        dumped_definitions.describe(key, words[how], expected["after"], live)
         for how, keys in found.items()
         for key in keys
         if key in left

@@ -51,8 +51,8 @@ def compare(site: Site, session: Session, files: Sequence[history.MigrationFile]
             found = _without_reprinted(site, name, properties, found, made, live)
     return [
         dumped_definitions.describe(key, how, made, live)
-        for told, how in (("added", "only in the database"), ("missing", "only in the migrations"), ("changed",) * 2)
-        for key in found[told]
+        for kind, how in (("added", "only in the database"), ("missing", "only in the migrations"), ("changed",) * 2)
+        for key in found[kind]
     ], gone
 
 

@@ -104,7 +104,7 @@ def _check_extremes(
     wrong: List[str] = []
     for word, which in (("earliest", "min"), ("latest", "max")):
         for column, expected in sorted((wanted.get(word) or {}).items()):
-            with _told(wrong):
+            with _noting_errors(wrong):
                 found = measures.extreme(session, family, column, which)
                 measured.setdefault(word, {})[column] = found
                 if expected is not None and not _is_same(session, family, column, found, str(expected)):
@@ -121,7 +121,7 @@ def _check_sums(
 ) -> List[str]:
     wrong: List[str] = []
     for column, expected in sorted((wanted.get("sums") or {}).items()):
-        with _told(wrong):
+        with _noting_errors(wrong):
             found = measures.sum_of(session, family, column)
             measured.setdefault("sums", {})[column] = found.to_json()
             exact = not found.not_a_number and not found.infinite and _equal(found.sum, expected)
@@ -142,7 +142,7 @@ def _equal(found: str, expected: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _told(wrong: List[str]) -> Iterator[None]:
+def _noting_errors(wrong: List[str]) -> Iterator[None]:
     """A check that PostgreSQL refuses (a type without an order, a text invalid for the type) fails."""
     try:
         yield

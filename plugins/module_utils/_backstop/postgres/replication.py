@@ -83,13 +83,13 @@ def follow(session: Session, seconds: float) -> List[Standby]:
 
 def summary(found: List[Standby], confirmed: bool) -> str:
     """What a user must know of the standbys after a swap, in one line."""
-    told = [] if confirmed else ["No synchronous standby has confirmed it: a failover now would lose it."]
+    lines = [] if confirmed else ["No synchronous standby has confirmed it: a failover now would lose it."]
     for standby in found:
         how = "has replayed it" if standby.lag == 0 else "is %s bytes behind" % standby.lag
-        told.append("Standby %s %s." % (standby.name, "hides how far it is" if standby.lag is None else how))
+        lines.append("Standby %s %s." % (standby.name, "hides how far it is" if standby.lag is None else how))
     if found:
-        told.append(SESSIONS_THERE[0].upper() + SESSIONS_THERE[1:] + ".")
-    return " ".join(told)
+        lines.append(SESSIONS_THERE[0].upper() + SESSIONS_THERE[1:] + ".")
+    return " ".join(lines)
 
 
 def commit(session: Session) -> bool:

@@ -83,7 +83,7 @@ def lacking(before: Rights, after: Rights, besides: str) -> List[Lacking]:
     :param besides: name of a table that the application does not use: Prisma's history
     """
     usual = _usual([found for found in before.values() if found.kind in ("r", "p") and found.name != besides])
-    told = []
+    lacking_rights = []
     for oid, found in after.items():
         if found.name == besides:
             continue
@@ -98,8 +98,8 @@ def lacking(before: Rights, after: Rights, besides: str) -> List[Lacking]:
         if usage and not found.schema_usage:
             missing.append("USAGE on schema " + found.schema)
         if missing:
-            told.append(Lacking(found, missing, known is None))
-    return told
+            lacking_rights.append(Lacking(found, missing, known is None))
+    return lacking_rights
 
 
 def _usual(tables: List[RelationRights]) -> FrozenSet[str]:

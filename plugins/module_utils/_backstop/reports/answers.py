@@ -80,8 +80,8 @@ def _changed(report: OperationReport) -> Answer:
             lines.append("No migration was applied.")
     if change.way:
         undone = report.kind == "undo" and change.way == "restore"
-        told = "The retired database got its name back" if undone else WAYS.get(change.way, change.way)
-        lines.append(told + (": %s." % change.table if change.table else "."))
+        line = "The retired database got its name back" if undone else WAYS.get(change.way, change.way)
+        lines.append(line + (": %s." % change.table if change.table else "."))
     if change.retired:
         lines.append("The former database is kept as %s." % change.retired)
     if change.release_after and change.release_after != change.release_before:
@@ -134,9 +134,9 @@ def _verified(report: OperationReport) -> Answer:
     one = _main(report)
     lines, state = [], GOOD
     if one is not None and one.level:
-        told = {"checksum": "its files match their checksums", "readable": "its whole archive was decoded"}
-        told["restored"] = "it was restored and compared with its source"
-        lines.append("Verified to level %s: %s." % (one.level, told[one.level]))
+        words = {"checksum": "its files match their checksums", "readable": "its whole archive was decoded"}
+        words["restored"] = "it was restored and compared with its source"
+        lines.append("Verified to level %s: %s." % (one.level, words[one.level]))
     elif one is not None and not one.problem:
         lines, state = ["It was not verified."], BAD
     for drill in drilled:
@@ -174,8 +174,8 @@ def _compared(report: OperationReport) -> Answer:
 def _gates(report: OperationReport) -> Answer:
     question = "What did the gates say?"
     if not report.gates:
-        told = "They were not evaluated." if report.kind == "deploy" else "A rollback has no gates: it counts its loss."
-        return Answer(question, NONE, [told])
+        text = "They were not evaluated." if report.kind == "deploy" else "A rollback has no gates: it counts its loss."
+        return Answer(question, NONE, [text])
     closed = [one for one in report.gates if one.result == FAILED]
     waived = [one for one in report.gates if one.result == WAIVED]
     passed = len(report.gates) - len(closed) - len(waived)
@@ -258,7 +258,7 @@ def store_story(report: StoreReport) -> List[str]:
         lines.append("%s not verified." % counted(unverified, "backup is", "backups are"))
     lines.append("On disk: %s, %s free." % (size(sum(report.sizes.values())), size(report.free_bytes)))
     ended = [one for one in report.operations if one.outcome != "done"]
-    told = "%s without success" % len(ended) if ended else "all done"
-    lines.append("%s%s." % (counted(len(report.operations), "operation"), ", " + told if report.operations else ""))
+    text = "%s without success" % len(ended) if ended else "all done"
+    lines.append("%s%s." % (counted(len(report.operations), "operation"), ", " + text if report.operations else ""))
     lines += ["Retired database %s, since %s." % (one.name, moment(one.since)) for one in report.retired]
     return lines

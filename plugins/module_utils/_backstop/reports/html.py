@@ -180,8 +180,8 @@ def _figures(report: OperationReport) -> List[Tuple[str, str, str]]:
     if report.gates:
         open_gates = [gate for gate in report.gates if gate.result == "passed"]
         waived = sum(gate.result == WAIVED for gate in report.gates)
-        told = "%d waived" % waived if waived else "none waived"
-        found.append(("Gates passed", "%d of %d" % (len(open_gates), len(report.gates)), told))
+        text = "%d waived" % waived if waived else "none waived"
+        found.append(("Gates passed", "%d of %d" % (len(open_gates), len(report.gates)), text))
     if report.loss.counted or report.kind == "deploy":
         lost = figures.number(report.loss.rows) if report.loss.rows else "none"
         found.append(("Rows lost", lost, "counted exactly" if report.loss.counted else "no rollback"))
@@ -251,7 +251,7 @@ def _fact(key: str, value: Any) -> str:
 class _Chart:
     title: str
     #: what it shows, for those who do not see it
-    told: str
+    caption: str
     top: str
     first: str
     last: str
@@ -263,9 +263,9 @@ def store_page(report: StoreReport) -> str:
     """:raises BackstopError: this Python has no Jinja2"""
     newest_first = list(reversed(report.backups))
     unfit = [one for one in report.backups if one.problem or one.drill_passed is False]
-    state, told = (GOOD, "In order") if report.newest else (BAD, "No verified backup")
+    state, line = (GOOD, "In order") if report.newest else (BAD, "No verified backup")
     if unfit:
-        state, told = NOTE, "%s not in order" % figures.counted(len(unfit), "backup")
+        state, line = NOTE, "%s not in order" % figures.counted(len(unfit), "backup")
     sections = [
         ("trends", "Over time", True),
         ("backups", "Backups", report.backups),
@@ -277,7 +277,7 @@ def store_page(report: StoreReport) -> str:
         "store.html.j2",
         report=report,
         state=state,
-        told=told,
+        summary=line,
         figures=_store_figures(report),
         sections=[(name, text) for name, text, there in sections if there],
         charts=_charts(report),
@@ -334,9 +334,9 @@ def _chart(
         )
         for at, value in points
     ]
-    told = "%s, from %s to %s" % (
+    text = "%s, from %s to %s" % (
         figures.counted(len(points), "point"),
         *(shown(f([v for _a, v in points])) for f in (min, max)),
     )
     days = [figures.moment(at).split(",")[0] for at in (first, last)]
-    return _Chart(title, told, shown(most), days[0], days[1], dots)
+    return _Chart(title, text, shown(most), days[0], days[1], dots)

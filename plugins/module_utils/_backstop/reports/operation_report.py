@@ -402,8 +402,8 @@ def _next(operation: Operation) -> Next:
     since = [one for one in operations_of(operation.store, operation.database or "") if _order(one) > _order(operation)]
     changed = [one for one in since if one.outcome == "done"]
     if changed:
-        told = "Operation %s changed the database later. To see which way back applies now" % changed[-1].id
-        return Next(told, str(Start(Action.PLAN)))
+        text = "Operation %s changed the database later. To see which way back applies now" % changed[-1].id
+        return Next(text, str(Start(Action.PLAN)))
     if operation.outcome != "done":
         if operation.kind == "deploy":
             return Next(

@@ -24,7 +24,7 @@ from .layout import Store
 from .operation import KINDS, Operation, open_operations
 from .steps import STOP
 
-Told = Callable[[str], None]
+Notify = Callable[[str], None]
 #: How long to wait for an earlier run that cannot be seen and still holds its lock, in seconds.
 PREDECESSOR_SECONDS = 60
 #: Maximum age of a running operation's last journal line, if its controller cannot be seen.
@@ -50,7 +50,7 @@ def begin(
     *,
     take_over: bool = False,
     facts: Optional[Dict[str, Any]] = None,
-    told: Optional[Told] = None,
+    notify: Optional[Notify] = None,
     progress: Optional[Progress] = None,
 ) -> Tuple[Operation, bool]:
     """Begin an operation, or continue the open one with the same request.
@@ -59,7 +59,7 @@ def begin(
     :param controller: process that runs the playbook: host, boot_id, pid, start
     :param facts: the state at the beginning; kept in the header
     :param take_over: continue although it is unknown whether the earlier run is still alive
-    :param told: see wait_for_job()
+    :param notify: see wait_for_job()
     :param progress: see wait_for_job()
     :returns: the operation, and whether it existed already
     :raises Locked: the earlier run is alive
@@ -70,7 +70,7 @@ def begin(
     store.prepare()
     for operation in open_operations(store, database):
         _require_dead(operation, controller, take_over)
-        wait_for_job(operation, told, progress)
+        wait_for_job(operation, notify, progress)
     with FileLock(os.path.join(store.root, "operations", "lock")).held(10):
         _remove_debris(store)
         for operation in open_operations(store, database):
@@ -149,13 +149,13 @@ def work_on(operation: Operation) -> None:
     operation.lock.write(json.dumps(this_controller()))
 
 
-def wait_for_job(operation: Operation, told: Optional[Told] = None, progress: Optional[Progress] = None) -> None:
+def wait_for_job(operation: Operation, notify: Optional[Notify] = None, progress: Optional[Progress] = None) -> None:
     """Send SIGTERM to a process that works on an operation, and wait until it has ended: only then its journal is
     final.
 
     A process in uninterruptible work, such as a migration, ends afterwards, however long it takes.
 
-    :param told: gets a sentence on what was waited for
+    :param notify: gets a sentence on what was waited for
     :param progress: gets that process's progress
     :raises Locked: it cannot be seen from here, and holds its lock for longer than PREDECESSOR_SECONDS
     """
@@ -178,8 +178,8 @@ def wait_for_job(operation: Operation, told: Optional[Told] = None, progress: Op
             lock.acquire()
             lock.release()
         time.sleep(0.1)
-    if asked and told:
-        told(
+    if asked and notify:
+        notify(
             "A module of the interrupted run was still running: process %s, last %s. Ending it took %.0f s"
             % (asked["pid"], operation.progress.read().get("phase", "beginning"), time.monotonic() - began)
         )

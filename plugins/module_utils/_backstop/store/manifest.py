@@ -188,21 +188,21 @@ class Manifest:
 
     @property
     def definitions(self) -> Dict[str, str]:
-        return self._told(self.contents.definitions)
+        return self._available(self.contents.definitions)
 
     @property
     def sequences(self) -> Dict[str, Optional[int]]:
-        return self._told(self.contents.sequences)
+        return self._available(self.contents.sequences)
 
     @property
     def large_objects(self) -> Digest:
-        return self._told(self.contents.large_objects)
+        return self._available(self.contents.large_objects)
 
     @property
     def properties(self) -> Dict[str, Any]:
-        return self._told(self.database.properties)
+        return self._available(self.database.properties)
 
-    def _told(self, part: Optional[_T]) -> _T:
+    def _available(self, part: Optional[_T]) -> _T:
         if part is None:
             raise self._incomparable()
         return part

@@ -41,7 +41,7 @@ def judge(facts: Facts) -> Verdict:
         return Verdict(FAILED_MIGRATION, why=why)
     if facts.unreadable:
         return Verdict(CORRUPTED_TABLE, why="A table cannot be read.")
-    if facts.blind or facts.place is None:
+    if facts.history_unreadable or facts.place is None:
         return _judge_without_backup(facts)
     if facts.healthy is None and (facts.applied_since or facts.shrunk):
         candidates = [NOTHING, APPLICATION_ERRORS] + ([CORRUPTED_TABLE] if facts.shrunk else [])

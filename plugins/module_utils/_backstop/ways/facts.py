@@ -94,7 +94,7 @@ class Facts:
     #: facts that could not be read, with the reason
     unavailable: List[str] = dataclasses.field(default_factory=list)
     #: parts of the database could not be read, so missing facts prove nothing
-    blind: bool = False
+    history_unreadable: bool = False
 
     @property
     def backup(self) -> str:
@@ -149,20 +149,20 @@ def gather(
         facts.place = None
         facts.unavailable.append(str(error))
     with site.connect() as session:
-        files = told(facts, "the migrations folder", folder) if folder is not None else None
+        files = ask_for(facts, "the migrations folder", folder) if folder is not None else None
         _read_history(site, session, facts, files)
-        facts.running = told(facts, "running migrations", lambda: _running(session)) or []
-        found = told(facts, "invalid indexes", lambda: session.rows(_INVALID_INDEXES)) or []
+        facts.running = ask_for(facts, "running migrations", lambda: _running(session)) or []
+        found = ask_for(facts, "invalid indexes", lambda: session.rows(_INVALID_INDEXES)) or []
         facts.invalid_indexes = [str(name) for (name,) in found]
         if facts.manifest is not None:
             compare_with_backup(site, session, facts, facts.manifest)
         if files is not None and (facts.applied_since or facts.missing) and not (facts.failed or facts.unknown):
             look = functools.partial(missing_objects, site, session, files)
-            facts.gone = told(facts, "whether what the applied migrations made is there", look) or []
+            facts.gone = ask_for(facts, "whether what the applied migrations made is there", look) or []
     return facts
 
 
-def told(facts: Facts, what: str, read: Callable[[], Read]) -> Optional[Read]:
+def ask_for(facts: Facts, what: str, read: Callable[[], Read]) -> Optional[Read]:
     try:
         return read()
     except BackstopError as error:
@@ -196,7 +196,7 @@ def _read_history(
     try:
         rows = history.read_rows(session.cursor(), site.connection.schema)
     except DRIVER_ERRORS as error:
-        facts.blind = True
+        facts.history_unreadable = True
         facts.unavailable.append("the history of migrations could not be read: %s" % " ".join(str(error).split()))
         return
     facts.failed = history.compare([], rows).failed
@@ -209,7 +209,7 @@ def _read_history(
 
 
 def compare_with_backup(site: Site, session: Session, facts: Facts, manifest: Manifest) -> None:
-    now = told(facts, "the catalog", lambda: definitions.definitions(session))
+    now = ask_for(facts, "the catalog", lambda: definitions.definitions(session))
     if now is not None:
         found = definitions.compare(manifest.definitions, now)
         ours = site.connection.schema + "." + history.TABLE
@@ -233,7 +233,7 @@ def _correct_by_dump(site: Site, facts: Facts, manifest: Manifest) -> None:
     """Our queries show what differs; pg_dump decides whether anything does."""
     ours = "%s.%s" % (site.connection.schema, history.TABLE)
     look = functools.partial(catalog_differences, site, manifest, settle=False, ignore=[ours])
-    found = told(facts, "what pg_dump writes of the catalog", look)
+    found = ask_for(facts, "what pg_dump writes of the catalog", look)
     if found is not None and found.equal:
         facts.added, facts.missing, facts.changed = [], [], []
     elif found is not None and not (facts.added or facts.missing or facts.changed):
@@ -247,7 +247,7 @@ def _table(session: Session, facts: Facts, then: Table, pair: Pair, wanted: Dige
     here = {there: column for column, there in pair.columns.items()}
     if now is None or not set(then.columns) <= set(here):
         table.same = False
-        table.rows_now = None if now is None else told(facts, then.full_name, lambda: _count(session, now))
+        table.rows_now = None if now is None else ask_for(facts, then.full_name, lambda: _count(session, now))
         return table
     try:
         found = digests.table_digest(session, now.source, [here[column] for column in then.columns])
@@ -258,7 +258,7 @@ def _table(session: Session, facts: Facts, then: Table, pair: Pair, wanted: Dige
     table.rows_now, table.same = found.rows, found == wanted
     rewritten = (now.oid, now.filenode) != (then.oid, then.filenode)
     if not table.same and first is not None and not rewritten:
-        table.written = told(facts, then.full_name, lambda: _written_since(session, now, first))
+        table.written = ask_for(facts, then.full_name, lambda: _written_since(session, now, first))
     return table
 
 

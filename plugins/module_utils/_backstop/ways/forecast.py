@@ -25,7 +25,7 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
 from ..store.steps import BUILD, MIGRATE, STARTED, STOP
-from .facts import Facts, TableFacts, told
+from .facts import Facts, TableFacts, ask_for
 from .swap import successor_name
 
 
@@ -59,7 +59,7 @@ def losses_of_revert(site: Site, facts: Facts) -> List[ForeseenLoss]:
             table.shown: ForeseenLoss(table.shown) if table.shown in untouched else _bound(table)
             for table in facts.tables
         }
-        going = told(facts, "what new tables and columns hold", lambda: _losses_of_dropping(live, facts)) or []
+        going = ask_for(facts, "what new tables and columns hold", lambda: _losses_of_dropping(live, facts)) or []
         for loss in _counting(site, facts, live, going):
             name = loss.full_name
             if loss.whole_table:
@@ -82,7 +82,7 @@ def objects_of_revert(site: Site, place: Optional[BackupPlace], facts: Facts) ->
     if place is None:
         return None
     with site.connect() as live:
-        return told(facts, "what was made since", lambda: lost_objects(site, live, place))
+        return ask_for(facts, "what was made since", lambda: lost_objects(site, live, place))
 
 
 def _counting(site: Site, facts: Facts, live: Session, losses: Sequence[TableLoss]) -> List[TableLoss]:
@@ -95,7 +95,7 @@ def _as_migrated(site: Site, facts: Facts, live: Session, names: Sequence[str]) 
     place = facts.place
     if place is None:
         return set()
-    return told(facts, "what the migration did", lambda: as_migrated(live, names, site.store, place)) or set()
+    return ask_for(facts, "what the migration did", lambda: as_migrated(live, names, site.store, place)) or set()
 
 
 def _compared_tables(facts: Facts) -> Dict[str, Table]:
@@ -143,7 +143,7 @@ def losses_of_drop(site: Site, facts: Facts) -> List[ForeseenLoss]:
     """What is lost with the tables and columns that the migration added; exact."""
     known = _compared_tables(facts)
     with site.connect() as live:
-        losses = told(facts, "what would be dropped", lambda: losses_of_dropping(live, known)) or []
+        losses = ask_for(facts, "what would be dropped", lambda: losses_of_dropping(live, known)) or []
         return [_counted(loss) for loss in _counting(site, facts, live, losses)]
 
 

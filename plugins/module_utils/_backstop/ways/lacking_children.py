@@ -149,18 +149,18 @@ class _Search:
         order = referenced_first(self._session, known)
         lacking = [child for child in self._children.values() if child.keys]
         lacking.sort(key=lambda child: order.index(child.pair.table.full_name))
-        return [self._told(child) for child in lacking] + [
+        return [self._described(child) for child in lacking] + [
             {
                 "table": name,
                 "missing": None,
                 "emptied": None,
                 "command": "",
-                "told": "%s refers to restored rows; what it lacks is not known: %s" % (name, why),
+                "message": "%s refers to restored rows; what it lacks is not known: %s" % (name, why),
             }
             for name, why in sorted(self._unknown.items())
         ]
 
-    def _told(self, child: _Child) -> Dict[str, Any]:
+    def _described(self, child: _Child) -> Dict[str, Any]:
         counts = dict(
             self._session.rows("SELECT kind, count(*) FROM %s WHERE how = 'lacking' GROUP BY 1" % child.pair.difference)
         )
@@ -176,8 +176,8 @@ class _Search:
         missing, emptied = int(counts.get("missing", 0)), int(counts.get("changed", 0))
         what = ["%d rows are missing" % missing] * bool(missing)
         what += ["%d rows no longer refer to them" % emptied] * bool(emptied)
-        told = "%s refers to restored rows: %s. Bring them back with: %s" % (table.full_name, ", ".join(what), command)
-        return {"table": table.full_name, "missing": missing, "emptied": emptied, "command": command, "told": told}
+        text = "%s refers to restored rows: %s. Bring them back with: %s" % (table.full_name, ", ".join(what), command)
+        return {"table": table.full_name, "missing": missing, "emptied": emptied, "command": command, "message": text}
 
     def _condition(self, child: _Child, key: references.ForeignKey, parent: _Parent) -> str:
         """Condition for rows of the child: they refer to one of the restored rows."""

@@ -35,12 +35,12 @@ from .forecast import costs, losses_of_revert, objects_of_revert
 from .in_force import SWAPPED, last_in_place, last_swap, newest
 from .report import (
     evidence,
+    loss_lines,
     next_step,
     nothing_to_do,
     release_alone_lines,
     report,
     shown_objects,
-    told_losses,
     undo_lines,
 )
 from .request import WAYS, is_open, request_of, require_carrying
@@ -306,7 +306,7 @@ def losses_since(site: Site, manifest: Manifest, place: BackupPlace, asked: Aske
     with site.connect() as session:
         compare_with_backup(site, session, facts, manifest)
     plan = Plan(losses=losses_of_revert(site, facts), objects=objects_of_revert(site, place, facts))
-    lines = ["Loss: " + text for text in told_losses(plan, asked)]
+    lines = ["Loss: " + text for text in loss_lines(plan, asked)]
     lines += ["Note: not known: " + text for text in facts.unavailable]
     return {**_lost(plan), "report": lines}
 

@@ -25,7 +25,7 @@ from ..store.operation import Operation, operations_of
 from ..store.steps import PAUSE_POOLS
 
 #: Event of that step: the user was asked to resume the pools.
-TOLD = "told"
+TOLD = "reported"
 
 
 class _Place(NamedTuple):

@@ -117,7 +117,7 @@ def report(found: Dict[str, Any], plan: Plan, asked: Asked, runs: bool) -> List[
     if found["steps"]:
         lines += _cost_lines(found)
     if found["scenario"] in (COMPLETE, APPLICATION_ERRORS):
-        lines += ["Loss: " + text for text in told_losses(plan, asked)]
+        lines += ["Loss: " + text for text in loss_lines(plan, asked)]
     elif found["scenario"] == FAILED_MIGRATION:
         lines += ["Loss: " + text for text in _object_lines(plan.objects, asked)]
     lines += ["Note: " + text for text in found["notes"]]
@@ -137,13 +137,13 @@ def _cost_lines(found: Dict[str, Any]) -> List[str]:
 
 def _counts(loss: ForeseenLoss) -> str:
     counts = {"inserted": loss.inserted, "updated": loss.updated, "deleted": loss.deleted}
-    told = ", ".join("%d %s" % (rows, how) for how, rows in counts.items() if rows)
-    return ("" if loss.exact else "at least ") + told if told else "not known"
+    text = ", ".join("%d %s" % (rows, how) for how, rows in counts.items() if rows)
+    return ("" if loss.exact else "at least ") + text if text else "not known"
 
 
-def told_losses(plan: Plan, asked: Asked) -> List[str]:
-    rows, told = _loss_lines(plan.losses, asked), _object_lines(plan.objects, asked)
-    return told if told and rows == ["none"] else [*rows[:-1], *told, rows[-1]]
+def loss_lines(plan: Plan, asked: Asked) -> List[str]:
+    rows, text = _row_lines(plan.losses, asked), _object_lines(plan.objects, asked)
+    return text if text and rows == ["none"] else [*rows[:-1], *text, rows[-1]]
 
 
 def _object_lines(objects: Optional[LostObjects], asked: Asked) -> List[str]:
@@ -158,7 +158,7 @@ def _object_lines(objects: Optional[LostObjects], asked: Asked) -> List[str]:
     return ["objects that the migrations did not make: %s; %s" % (", ".join(objects.names), consent)]
 
 
-def _loss_lines(losses: Sequence[ForeseenLoss], asked: Asked) -> List[str]:
+def _row_lines(losses: Sequence[ForeseenLoss], asked: Asked) -> List[str]:
     lossy = [loss for loss in losses if loss.total or not loss.exact]
     if not lossy:
         return ["none"]
@@ -166,15 +166,15 @@ def _loss_lines(losses: Sequence[ForeseenLoss], asked: Asked) -> List[str]:
     exact = all(loss.exact for loss in lossy)
     total = sum(loss.total for loss in lossy)
     lost = total - (sum(map(asked.carried, lossy)) if asked.reapply == "apply" else 0)
-    told = "%s%d rows in all" % ("" if exact else "at least ", total)
+    text = "%s%d rows in all" % ("" if exact else "at least ", total)
     if lost < total:
-        told += ", of which %d cannot be carried over" % lost
+        text += ", of which %d cannot be carried over" % lost
     accepted = asked.accept_lost_rows
     if lost > accepted:
-        told += ": refused unless %s allows it" % Given(Setting.ACCEPT_LOST_ROWS, lost if exact else "N")
+        text += ": refused unless %s allows it" % Given(Setting.ACCEPT_LOST_ROWS, lost if exact else "N")
     elif accepted:
-        told += ": accepted%s, %d may be lost" % ("" if exact else " if there are no more than that", accepted)
-    return [*lines, told + ". They are counted again when writers are blocked, and kept in files."]
+        text += ": accepted%s, %d may be lost" % ("" if exact else " if there are no more than that", accepted)
+    return [*lines, text + ". They are counted again when writers are blocked, and kept in files."]
 
 
 def _carrying(loss: ForeseenLoss, asked: Asked) -> str:
@@ -265,11 +265,11 @@ class AfterFailure:
     """What to do after a failed run of an operation, and the texts for it."""
 
     #: precedes the error message
-    told: str
+    before_error: str
     #: a second run completes the operation, so it is not closed
     keep_open: bool = False
     #: the current state, and what to do, after the error message
-    stands: str = ""
+    after_error: str = ""
     next: str = ""
     #: the release that the database needs, and the actions to start it on each host
     release: str = ""
@@ -288,7 +288,7 @@ def after_failure(operation: Operation, settled: Settled) -> AfterFailure:
         return AfterFailure(
             "What the failed migration left is gone and it is marked as rolled back,"
             " but the application is unhealthy: ",
-            stands="The database is as it was before the migration and release %s runs." % former,
+            after_error="The database is as it was before the migration and release %s runs." % former,
             next="Next: fix the release and deploy it.",
             release=former,
         )
@@ -296,8 +296,8 @@ def after_failure(operation: Operation, settled: Settled) -> AfterFailure:
         return _in_force(operation, settled, former)
     if operation.facts(CODE) is not None:
         return _release_changed(operation, former)
-    stands = "The database is as it was and the application runs again as before."
-    return AfterFailure("Nothing was rolled back: ", stands=stands, release=former)
+    after = "The database is as it was and the application runs again as before."
+    return AfterFailure("Nothing was rolled back: ", after_error=after, release=former)
 
 
 def _half_done(operation: Operation, settled: Settled, former: str) -> AfterFailure:
@@ -312,8 +312,8 @@ def _in_force(operation: Operation, settled: Settled, former: str) -> AfterFailu
     done = "The migration was taken out of the database" if settled.way == DOWN_SQL else "The database was swapped"
     then = "Fix the application, then: %s. Journal: %s" % (to_continue(operation), operation.path)
     release = operation.first_facts.get("commit") or former
-    told = done + ", but the application is unhealthy: "
-    return AfterFailure(told, True, next=then, release=release, attempt=("activate", "start"))
+    text = done + ", but the application is unhealthy: "
+    return AfterFailure(text, True, next=then, release=release, attempt=("activate", "start"))
 
 
 def _release_changed(operation: Operation, former: str) -> AfterFailure:
@@ -321,7 +321,7 @@ def _release_changed(operation: Operation, former: str) -> AfterFailure:
     restore = Start(Action.APPLICATION_ERRORS, (Given(Setting.METHOD, "restore"),))
     return AfterFailure(
         "Release %s is unhealthy on the current schema: " % wanted,
-        stands="The database was not touched and release %s runs again." % former,
+        after_error="The database was not touched and release %s runs again." % former,
         next="To change the database too: %s" % restore if operation.kind == "rollback" else "",
         release=former,
         attempt=("stop", "activate", "start") if former else ("start",),

@@ -173,7 +173,7 @@ def _decide(site: Site, admin: Session, one: Retired, level: str, dump: bool, ch
     if check:
         what = "a dump of it would be made and verified" if place is None else "backup %s has it" % place.backup_id
         what += ", to level %s; that nothing differs is compared first" % level
-        return {"action": "dropped", "reason": what + _told_of_standbys(admin)}
+        return {"action": "dropped", "reason": what + _about_standbys(admin)}
     different = _differences(site, admin, one, place) if place is not None else ["not dumped yet"]
     if different and dump:
         # There is none, or an older one, or something was written meanwhile.
@@ -186,13 +186,13 @@ def _decide(site: Site, admin: Session, one: Retired, level: str, dump: bool, ch
     return {
         "action": "dropped",
         "reason": "backup %s holds the same, verified to level %s%s"
-        % (place.backup_id, manifests.level_of(place), _told_of_standbys(admin)),
+        % (place.backup_id, manifests.level_of(place), _about_standbys(admin)),
         "dump": place.backup_id,
         "dump_level": manifests.level_of(place),
     }
 
 
-def _told_of_standbys(admin: Session) -> str:
+def _about_standbys(admin: Session) -> str:
     """Sessions on standbys stay in a database that lost the live name, until the drop."""
     names = ", ".join(standby.name for standby in replication.standbys(admin))
     return "; sessions in it on standbys (%s) end when they replay the drop" % names if names else ""

@@ -90,7 +90,7 @@ class _Work:
     site: Site
     backup: ArchivedRows
     family: TableFamily
-    wish: TableRestoreRequest
+    request: TableRestoreRequest
     pairs: List[Pair]
     #: the operation that an undo reverts
     undone: Optional[Operation] = None
@@ -123,7 +123,7 @@ class _Work:
 
 def plan(
     site: Site,
-    wish: TableRestoreRequest,
+    request: TableRestoreRequest,
     backup_id: Optional[str] = None,
     *,
     again: bool = False,
@@ -136,7 +136,7 @@ def plan(
     :param undone: the operation that it undoes
     """
     with snapshot(site, read_only=False) as session:
-        work = _prepare(site, session, wish, backup_id, undone)
+        work = _prepare(site, session, request, backup_id, undone)
         facts = _request(work)
         done = None if again or undone else _done_before(site, session, facts)
         report = _report(work)
@@ -146,8 +146,8 @@ def plan(
             report["lost_rows"] = _lost(work)
         else:
             report["lacking"] = [] if "damaged" in report else lacking_children(work.backup, work.pairs)
-            report["report"] += [entry["told"] for entry in report["lacking"]]
-    acts = bool(report["total"] or report.get("damaged")) and not wish.only_reports and done is None
+            report["report"] += [entry["message"] for entry in report["lacking"]]
+    acts = bool(report["total"] or report.get("damaged")) and not request.only_reports and done is None
     if acts:
         _consent(work, report["lost_rows"])
     return {"changed": acts, **facts, "done_before": done.id if done else None, **report}
@@ -156,11 +156,11 @@ def plan(
 def _prepare(
     site: Site,
     session: Session,
-    wish: TableRestoreRequest,
+    request: TableRestoreRequest,
     backup_id: Optional[str],
     undone: Optional[Operation],
 ) -> _Work:
-    family = catalog.find_family(session, wish.table, site.connection.schema)
+    family = catalog.find_family(session, request.table, site.connection.schema)
     place = site.store.find_backup(backup_id) if backup_id else newest_backup_with(site, family)
     manifest = manifests.load(place)
     if manifest.database.name != site.database:
@@ -171,16 +171,16 @@ def _prepare(
         )
     require_same_major(manifest, server.major_version(session))
     archived = ArchivedRows(site, session, place, manifest)
-    return _Work(site, archived, family, wish, pair_up(family, manifest), undone)
+    return _Work(site, archived, family, request, pair_up(family, manifest), undone)
 
 
 def _request(work: _Work) -> Dict[str, Any]:
     return {
         "table": work.family.full_name,
         "backup": work.backup.place.backup_id,
-        "mode": work.wish.mode,
-        "where": work.wish.where,
-        "keys": list(work.wish.keys),
+        "mode": work.request.mode,
+        "where": work.request.where,
+        "keys": list(work.request.keys),
     }
 
 
@@ -191,11 +191,11 @@ def _report(work: _Work) -> Dict[str, Any]:
     except BackstopError as error:
         if not is_damage(error):
             raise
-        if not work.wish.policy.unreadable or work.wish.mode != REPLACE:
+        if not work.request.policy.unreadable or work.request.mode != REPLACE:
             raise _damage(work, error) from error
-        told = [_about_backup(work), "The table is damaged: %s" % error.found]
-        return {**_told(work), "damaged": error.found, "total": None, "report": told}
-    return {**_told(work), "in_backup": _in_backup(work)}
+        lines = [_about_backup(work), "The table is damaged: %s" % error.found]
+        return {**_facts_of(work), "damaged": error.found, "total": None, "report": lines}
+    return {**_facts_of(work), "in_backup": _in_backup(work)}
 
 
 def _in_backup(work: _Work) -> List[Dict[str, Any]]:
@@ -208,7 +208,7 @@ def _stage(work: _Work) -> None:
     stage(work.backup, work.pairs)
 
 
-def _told(work: _Work) -> Dict[str, Any]:
+def _facts_of(work: _Work) -> Dict[str, Any]:
     others = ["Other tables: " + _shown(work.effects)] if work.effects else []
     return {
         "backup_created": work.backup.manifest.created,
@@ -243,8 +243,10 @@ def _lacking_ahead(work: _Work) -> List[Dict[str, Any]]:
 
 
 def _compare(work: _Work) -> None:
-    wish = work.wish
-    work.found = [compare(work.session, pair, selection(pair.table, wish.where, wish.keys)) for pair in work.pairs]
+    request = work.request
+    work.found = [
+        compare(work.session, pair, selection(pair.table, request.where, request.keys)) for pair in work.pairs
+    ]
 
 
 def _consent(work: _Work, lost: int) -> None:
@@ -258,7 +260,7 @@ def _consent(work: _Work, lost: int) -> None:
             hint="delete or change these rows first, or repair only some rows of %s" % work.family.full_name,
             details={"effects": effects},
         )
-    if effects and not work.wish.accept_cascade:
+    if effects and not work.request.accept_cascade:
         raise Refused(
             "Rows of other tables would be touched",
             found=_shown(effects),
@@ -275,7 +277,7 @@ def _consent(work: _Work, lost: int) -> None:
         kept="an emergency backup keeps them",
         details={"differences": [difference.to_json() for difference in work.found], "lost_rows": lost},
     )
-    work.wish.policy.require(lost, refusal)
+    work.request.policy.require(lost, refusal)
 
 
 def _shown(effects: Sequence[Dict[str, Any]]) -> str:
@@ -289,28 +291,28 @@ def _shown(effects: Sequence[Dict[str, Any]]) -> str:
 
 @tried_again
 def restore_table(
-    site: Site, wish: TableRestoreRequest, backup_id: Optional[str] = None, *, again: bool = False
+    site: Site, request: TableRestoreRequest, backup_id: Optional[str] = None, *, again: bool = False
 ) -> Dict[str, Any]:
     """Restore the table. A second run finds nothing to do.
 
     :raises Refused: more would be affected than was accepted; nothing was changed
     """
-    if wish.only_reports:
-        return plan(site, wish, backup_id)
-    return _carry_out(site, wish, backup_id, None, again)
+    if request.only_reports:
+        return plan(site, request, backup_id)
+    return _carry_out(site, request, backup_id, None, again)
 
 
 @tried_again
 def undo_table(site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False) -> Dict[str, Any]:
     """Give a table its contents before another operation restored it again: from the backup made then."""
-    wish, backup_id = _undoing(undone, policy, accept_cascade)
-    return _carry_out(site, wish, backup_id, undone, True)
+    request, backup_id = _undoing(undone, policy, accept_cascade)
+    return _carry_out(site, request, backup_id, undone, True)
 
 
 def plan_undo_of(site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False) -> Dict[str, Any]:
     """What undo_table() would change; changes nothing."""
-    wish, backup_id = _undoing(undone, policy, accept_cascade)
-    return plan(site, wish, backup_id, undone=undone)
+    request, backup_id = _undoing(undone, policy, accept_cascade)
+    return plan(site, request, backup_id, undone=undone)
 
 
 def _undoing(undone: Operation, policy: LossPolicy, accept_cascade: bool) -> Tuple[TableRestoreRequest, str]:
@@ -322,12 +324,12 @@ def _undoing(undone: Operation, policy: LossPolicy, accept_cascade: bool) -> Tup
             found="no backup of table %s as it was before" % (facts.table or "(none)"),
             hint="what could be read of a damaged table is in %s" % undone.file(SAVED_ROWS),
         )
-    wish = TableRestoreRequest(facts.name, policy=policy, accept_cascade=accept_cascade)
-    return wish, facts.emergency
+    request = TableRestoreRequest(facts.name, policy=policy, accept_cascade=accept_cascade)
+    return request, facts.emergency
 
 
 def _carry_out(
-    site: Site, wish: TableRestoreRequest, backup_id: Optional[str], undone: Optional[Operation], again: bool
+    site: Site, request: TableRestoreRequest, backup_id: Optional[str], undone: Optional[Operation], again: bool
 ) -> Dict[str, Any]:
     with journaled_step(site, RESTORE_TABLE) as facts:
         with site.connect() as session:
@@ -340,7 +342,7 @@ def _carry_out(
                     return {**facts, "changed": False}
             session.execute("BEGIN")
             try:
-                work = _prepare(site, session, wish, backup_id, undone)
+                work = _prepare(site, session, request, backup_id, undone)
                 facts.update(_request(work), name=qualified(work.family.schema, work.family.name))
                 done = None if again else _done_before(site, session, facts)
                 changed = done is None and _act(work, facts)
@@ -368,9 +370,9 @@ def _act(work: _Work, facts: Dict[str, Any]) -> bool:
         _pair_children(work)
     if not work.total:
         return False
-    lost, policy = _lost(work), work.wish.policy
-    accepted = {"lost_rows": policy.rows, "cascade": work.wish.accept_cascade, "unreadable": policy.unreadable}
-    facts.update({**_told(work), "in_backup": _in_backup(work), "lost_rows": lost, "lacking": lacking})
+    lost, policy = _lost(work), work.request.policy
+    accepted = {"lost_rows": policy.rows, "cascade": work.request.accept_cascade, "unreadable": policy.unreadable}
+    facts.update({**_facts_of(work), "in_backup": _in_backup(work), "lost_rows": lost, "lacking": lacking})
     facts["accepted"] = accepted
     _consent(work, lost)
     facts["emergency"] = None if work.damaged else _back_up(work, _reached(work))
@@ -428,11 +430,11 @@ def _look_for_damage(work: _Work, facts: Dict[str, Any]) -> None:
 
 def _save(work: _Work, pair: Pair, error: BackstopError) -> Dict[str, Any]:
     operation = work.site.operation
-    if operation is None or work.wish.mode != REPLACE:
+    if operation is None or work.request.mode != REPLACE:
         raise _damage(work, error)
     with work.site.connect() as reader:
         saved, pair.unreadable = save_table(reader, pair.table, operation.file(SAVED_ROWS), str(error.found))
-    if not work.wish.policy.unreadable:
+    if not work.request.policy.unreadable:
         raise Refused(
             "Table %s is damaged: %d of its rows cannot be read" % (pair.table.full_name, len(pair.unreadable)),
             found="%s; all other rows were saved to %s" % (error.found, saved["file"]),
@@ -515,7 +517,7 @@ def _back_up(work: _Work, reached: Sequence[str]) -> str:
 
 def _expected(work: _Work) -> Dict[str, Digest]:
     """The expected contents of each table: the backup's rows, or the live ones with the chosen ones replaced."""
-    if work.wish.mode == REPLACE:
+    if work.request.mode == REPLACE:
         return {pair.table.full_name: pair.wanted for pair in work.pairs}
     expected = {}
     for pair in work.pairs:
@@ -544,7 +546,7 @@ def _prove(work: _Work, expected: Dict[str, Digest]) -> Dict[str, Any]:
         found = digests.table_digest(work.session, pair.live, pair.columns)
         columns = references.columns(work.session, pair.table.oid)
         live = summary(work.session, pair.live, columns)
-        same = work.wish.mode != REPLACE or live == summary(work.session, pair.stage, columns)
+        same = work.request.mode != REPLACE or live == summary(work.session, pair.stage, columns)
         if found != expected[name] or not same:
             raise BackstopError(
                 "Table %s would not have the expected rows; nothing was changed" % name,

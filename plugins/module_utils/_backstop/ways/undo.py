@@ -164,8 +164,8 @@ def what_can_be_undone(site: Site) -> str:
     found += [Change(operation, TABLE) for operation in undoable_table_operations(site)]
     if not found:
         return "nothing can be undone now"
-    return "what can be undone now: " + "; ".join(map(_told, found))
+    return "what can be undone now: " + "; ".join(map(_described, found))
 
 
-def _told(change: Change) -> str:
+def _described(change: Change) -> str:
     return "%s (%s)" % (Given(Setting.OPERATION, change.id), change.what)

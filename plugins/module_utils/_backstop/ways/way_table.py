@@ -62,6 +62,6 @@ def _outcome(run: Run, facts: Mapping[str, Any]) -> Outcome:
         % (facts.get("table"), facts.get("total") or 0, facts.get("backup")),
         *facts.get("report", []),
         "As it was before: %s." % kept,
-        *(entry["told"] for entry in facts.get("lacking") or []),
+        *(entry["message"] for entry in facts.get("lacking") or []),
     ]
     return Outcome.of(facts, story, "has table %s as in the backup" % facts.get("table"))

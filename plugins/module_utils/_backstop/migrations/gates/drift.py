@@ -25,17 +25,17 @@ _HINT = (
 def drift(site: Site, session: Session, question: GateInputs) -> str:
     """Reports drift; fails only if that was requested, or if an object of an applied migration is missing."""
     try:
-        told, gone = compare(site, session, question.files)
+        differences, gone = compare(site, session, question.files)
     except BackstopError as error:
         _refuse_missing(missing_since_backup(site, session, question.files))
         if question.refuse_drift:
             raise
         return "not compared: " + error.message
     _refuse_missing(gone)
-    if told and question.refuse_drift:
-        raise Refused("The live schema is not the one of its migrations", found="; ".join(told[:10]), hint=_HINT)
-    more = "; and %d more" % (len(told) - 10) if len(told) > 10 else ""
-    return "; ".join(told[:10]) + more if told else "the live schema is that of the migrations in force"
+    if differences and question.refuse_drift:
+        raise Refused("The live schema is not the one of its migrations", found="; ".join(differences[:10]), hint=_HINT)
+    more = "; and %d more" % (len(differences) - 10) if len(differences) > 10 else ""
+    return "; ".join(differences[:10]) + more if differences else "the live schema is that of the migrations in force"
 
 
 def _refuse_missing(gone: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from ...postgres import role_rights
 from ...postgres.connection import Session
 from ...prisma import history
 from ...site import Site
-from ..foresight import Foresight, foresee, locks_told, note_foresight
+from ..foresight import Foresight, describe_locks, foresee, note_foresight
 from .inputs import GateInputs
 
 
@@ -40,8 +40,8 @@ def destruction(_site: Site, _session: Session, question: GateInputs) -> str:
         return "not known before the rehearsal: " + foresight
     if not foresight.migrations:
         return "no migration is pending"
-    told = foresight.destroys or ["drops nothing"]
-    return "; ".join([*told, locks_told(foresight.locks, foresight.own_transactions, True)])
+    lines = foresight.destroys or ["drops nothing"]
+    return "; ".join([*lines, describe_locks(foresight.locks, foresight.own_transactions, True)])
 
 
 def application_rights(site: Site, session: Session, question: GateInputs) -> str:

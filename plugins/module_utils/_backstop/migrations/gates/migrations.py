@@ -32,10 +32,10 @@ def migrations(site: Site, session: Session, question: GateInputs) -> str:
     state = history.compare(question.files, rows)
     problems = state.problems(question.expected)
     if problems:
-        told = ["%s: %s" % (problem.message, ", ".join(problem.names)) for problem in problems]
+        lines = ["%s: %s" % (problem.message, ", ".join(problem.names)) for problem in problems]
         # List each only once: an edited migration often makes the next one unknown for the same reason.
         hints = list(dict.fromkeys(problem.hint for problem in problems))
-        raise Refused("; ".join(told), hint=remedy("; ".join(["%s"] * len(hints)), *hints))
+        raise Refused("; ".join(lines), hint=remedy("; ".join(["%s"] * len(hints)), *hints))
     return "pending: %s" % (", ".join(state.pending) or "none")
 
 

@@ -113,10 +113,10 @@ def other_programs(site: Site, session: Session, question: GateInputs) -> str:
         for other in server.other_sessions(session, site.database)
         if not other.application.startswith("backstop")
     )
-    told = ["not restarted by a deploy: " + ", ".join(programs)] if programs else []
+    lines = ["not restarted by a deploy: " + ", ".join(programs)] if programs else []
     if sessions:
-        told.append("in the database now: " + ", ".join("%s: %d" % pair for pair in sorted(sessions.items())))
-    return "; ".join(told) or "none"
+        lines.append("in the database now: " + ", ".join("%s: %d" % pair for pair in sorted(sessions.items())))
+    return "; ".join(lines) or "none"
 
 
 def standbys(site: Site, _session: Session, _question: GateInputs) -> str:
