@@ -141,15 +141,15 @@ def variables_table(specs: Dict[str, Dict[str, Any]]) -> str:
             takers = [entry for entry, other in specs.items() if name in (other.get("options") or {})]
             only = "" if len(takers) == len(specs) else " Only for `%s`." % "`, `".join(takers)
             description = option["description"]
-            told = " ".join([description] if isinstance(description, str) else description)
+            text = " ".join([description] if isinstance(description, str) else description)
             if "choices" in option:
-                told += " One of V(%s)." % "), V(".join(map(str, option["choices"]))
+                text += " One of V(%s)." % "), V(".join(map(str, option["choices"]))
             default = "required" if option.get("required") else in_code(option.get("default", ""))
             rows[name] = "| `%s` | %s | %s | %s%s |\n" % (
                 name,
                 option["type"],
                 default,
-                MARKUP.sub(r"`\1`", told).replace("|", "\\|"),
+                MARKUP.sub(r"`\1`", text).replace("|", "\\|"),
                 only,
             )
     return "| variable | type | default | what it is |\n|---|---|---|---|\n" + "".join(rows.values()) if rows else ""

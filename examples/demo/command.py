@@ -368,7 +368,7 @@ def only_one(places: Places, reporter: Reporter) -> Iterator[None]:
     """Allow one run at a time. The lock is held until every program that a killed run started has ended installing."""
     places.directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(places.lock, os.O_RDWR | os.O_CREAT, 0o600)
-    deadline, told = time.monotonic() + LOCK_SECONDS, False
+    deadline, warned = time.monotonic() + LOCK_SECONDS, False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -376,9 +376,9 @@ def only_one(places: Places, reporter: Reporter) -> Iterator[None]:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise DemoError("Another run of the demo is active", found=f"{places.lock} is locked") from None
-            if not told:
+            if not warned:
                 reporter.say("Waiting for another run of the demo, or what is left of one, to end ...")
-            told = True
+            warned = True
             time.sleep(0.2)
     programs.keep_open(descriptor)
     try:
@@ -435,7 +435,7 @@ def bring_up(demo: Demo, options: argparse.Namespace) -> int:
         demo.reporter.say(f"Running {DEPLOY}\n")
         status = demo.playbook(DEPLOY, [])
         if status:
-            demo.reporter.say(f"{DEPLOY} ended with status {status}: what it said above tells what to do")
+            demo.reporter.say(f"{DEPLOY} ended with status {status}: see its messages above")
     demo.say_where_things_are()
     return status
 

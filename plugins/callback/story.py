@@ -101,7 +101,7 @@ class CallbackModule(DefaultCallback):
         self._unrepeated: Counter[str] = collections.Counter()  # shown, and not yet repeated by a debug
         self._held: List[str] = []  # the last text, until it is known whether another follows
         self._failures: List[_Failure] = []
-        self._apart = False  # a task of somebody else came last
+        self._apart = False  # a task of another role or playbook came last
 
     # Whose task it is
 
@@ -280,7 +280,7 @@ class CallbackModule(DefaultCallback):
         elif self._is_expected(result):
             self._show_warnings(result)
             self._fail(result, str(result.result["msg"]), ignore_errors)
-        else:  # a crash, or a module of somebody else: all that is known
+        else:  # a crash, or another collection's module: all that is known
             self._note(result, "FAILED")
             self._show_steps()
             self._last_task_banner = result.task._uuid

@@ -99,7 +99,7 @@ EXAMPLES = r"""
     release: /srv/electricity-tokens/current
   become: true
 
-- name: Run the current release by a program that tells which commit runs
+- name: Run the current release by a program that returns the commit that runs
   backstop.postgres.application_service:
     manager: commands
     commands:

@@ -105,7 +105,7 @@ async function prepare(adapter, schema, applying, print) {
   return adapter
 }
 
-/** A shadow database that somebody keeps for us: emptied, then used. */
+/** A shadow database that is kept for us: emptied, then used. */
 async function givenShadow(url, applying, print) {
   const settings = settingsOf(url)
   const adapter = await new PrismaPg(settings.config, { schema: settings.schema }).connect()

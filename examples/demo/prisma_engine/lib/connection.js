@@ -72,7 +72,7 @@ function connectionError(error, settings) {
 /** Connects, runs an action and disconnects. */
 async function withClient(config, action) {
   const client = new pg.Client(config)
-  client.on('error', () => {}) // a connection that breaks is told by the query that needs it
+  client.on('error', () => {}) // a connection that breaks is reported by the query that needs it
   try {
     await client.connect()
     return await action(client)

@@ -74,7 +74,7 @@ def find(store: Store, backup_id: str) -> Optional[BackupPlace]:
 
 
 def read_manifest(place: Optional[BackupPlace]) -> Optional[Manifest]:
-    """None where it cannot be read: a report tells of the rest."""
+    """None where it cannot be read: the report has the rest."""
     try:
         return manifests.load(place) if place else None
     except BackstopError:

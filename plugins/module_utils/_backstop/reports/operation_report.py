@@ -159,7 +159,7 @@ class TableContents:
 
 @dataclasses.dataclass(frozen=True)
 class Next:
-    """How to go back, or to go on."""
+    """How to go back, or to continue."""
 
     text: str
     command: str

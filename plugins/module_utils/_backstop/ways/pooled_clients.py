@@ -25,7 +25,7 @@ from ..store.operation import Operation, operations_of
 from ..store.steps import PAUSE_POOLS
 
 #: Event of that step: the user was asked to resume the pools.
-TOLD = "reported"
+REPORTED = "reported"
 
 
 class _Place(NamedTuple):
@@ -158,9 +158,9 @@ def resume_left_behind(site: Site) -> List[str]:
         left = _resume(site, operation, places)
         configured = {pooler.address for pooler in site.poolers}
         if left and configured.isdisjoint(place.address for place in left):
-            if last["event"] == TOLD:
+            if last["event"] == REPORTED:
                 continue
-            operation.write(PAUSE_POOLS, TOLD, pools=places)
+            operation.write(PAUSE_POOLS, REPORTED, pools=places)
         if left:
             raise BackstopError(
                 "Clients of PgBouncer have been waiting since operation %s was interrupted" % operation.id,
