@@ -549,11 +549,11 @@ LANES = [
     Lane("playbooks", "playbooks on a real site: bad input, failures, kills; every example", playbooks),
     Lane("reports", "pages of reports in Chromium, alerts and dashboard with promtool", reports, "serial"),
     Lane("ordinary-user", "as root: unit and integration again, as an ordinary user", ordinary_user, "molecule"),
-    Lane("ansible-lint", "profile production", ansible_lint, "serial"),
+    Lane("ansible-lint", "profile production", ansible_lint, "demo"),
     Lane("sanity", "ansible-test sanity", sanity, "serial"),
-    Lane("docs", "antsibull-docs, ansible-doc on everything, the site in .test/site", docs, "serial"),
-    Lane("collection", "build, install, playbooks of the installed collection", collection, "serial"),
-    Lane("demo", "the demo's whole life: begun, cut off, stopped, removed", demo, "serial"),
+    Lane("docs", "antsibull-docs, ansible-doc on everything, the site in .test/site", docs, "demo"),
+    Lane("collection", "build, install, playbooks of the installed collection", collection, "demo"),
+    Lane("demo", "the demo's whole life: begun, cut off, stopped, removed", demo),
     Lane("molecule", "a scenario for each playbook, and one with four hosts: hosts in containers", molecule),
 ]
 
