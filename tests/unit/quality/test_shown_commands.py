@@ -208,6 +208,15 @@ def test_the_readme_fits_one_screen_and_a_half_and_shows_output() -> None:
     assert [shown for shown in shown_on(readme) if len(shown.text.splitlines()) >= 5]
 
 
+@pytest.mark.parametrize(("name", "most"), [("deploy", 60), ("again", 15), ("revert", 30), ("undo", 30)])
+def test_a_run_prints_few_lines(name: str, most: int) -> None:
+    """Of the playbook, as the tutorial shows it, which is what the demo prints."""
+    (shown,) = [one for one in shown_on(ROOT / "docs" / "docsite" / "rst" / "tutorial.rst") if one.name == name]
+    _before, _play, run = shown.text.partition("\nPLAY [")
+    lines = run.partition("\nApplication  ")[0].splitlines()
+    assert 5 < len([line for line in lines if line.strip()]) <= most
+
+
 def test_what_differs_from_run_to_run_is_not_compared() -> None:
     one = "Downtime: 33.6 s, backup x-20261130T175544Z-3f95f1, 9.2 MB, 127.0.0.1:5432, release 82da1c8a52, 3000 rows"
     other = "Downtime: 7 s,  backup x-20270101T000000Z-000000, 10 kB, 127.0.0.1:20000, release 0123abc456, 3000 rows"
