@@ -52,7 +52,7 @@ EXAMPLES = r"""
 
 - name: Show the impact table
   ansible.builtin.debug:
-    msg: "{{ known.impact_text }}"
+    msg: "{{ known.story }}"
 """
 
 RETURN = r"""

@@ -72,7 +72,7 @@ EXAMPLES = r"""
 
 - name: Show what was found
   ansible.builtin.debug:
-    msg: "{{ lint.summary }}"
+    msg: "{{ lint.story }}"
 """
 
 RETURN = r"""

@@ -118,6 +118,7 @@ STORY: List[Union[str, Task]] = [
     "rollback_prepare",
     "rollback",
     end("done"),
+    "operation_report",
     "pg_retired_prune",
     REVIEWED,
     LATER,
@@ -187,6 +188,8 @@ def defaults(path: pathlib.Path) -> Dict[str, str]:
         "database_directory": "{{ backstop_database_directory }}",
         "operation": "{{ begun.operation | default(omit) }}",
     }
+    if "whole_store" in options:
+        del machine["operation"]  # without one it reports the newest, or all
     return {name: value for name, value in machine.items() if name in options and name != path.stem}
 
 
@@ -214,11 +217,14 @@ def test_every_example_runs(site: DemoSite, tmp_path: pathlib.Path, drill_direct
         "/var/lib/electricity-tokens/.pm2": str(site.places.pm2_home),
         "/var/backups/backstop": str(site.places.store),
         "electricity_tokens-20251108T020000Z-3fa9c1": "{{ backup.backup }}",
+        "20251108T020000Z-3fa9c1": "{{ begun.operation }}",
         "electricity_tokens-20251231T020000Z-3fa9c1": "{{ backup.backup }}",
         "electricity_tokens-20251109T020000Z-c04d5e": "{{ after.backup }}",
         "electricity_tokens-20251101T120000Z-5b1c0d": "{{ reviewed.backup }}",
         "/usr/local/bin/backstop": str(tmp_path / "backstop"),
         "/srv/drill": drill_directory,
+        "/tmp/report.html": str(tmp_path / "report.html"),
+        "/tmp/store.html": str(tmp_path / "store.html"),
         "http://127.0.0.1:3000": "http://127.0.0.1:%d" % site.port,
     }
     play = {
