@@ -61,7 +61,7 @@ def test_the_first_host_is_gone_after_the_migration(hosts: Hosts) -> None:
             APP1 + " could not be reached",
             "runs again and is healthy on %s." % APP2,
             "Needs manual action: %s (cannot be reached" % APP1,
-            "took over",
+            "became live",
             gone=APP1,
             deploy_after_migrate=str(SCENARIO / "hooks" / "vanish.yml"),
             deploy_smoke_tests_before=[],
