@@ -36,6 +36,7 @@ import dataclasses
 import os
 import re
 import shutil
+import sys
 import textwrap
 import time
 from typing import Any, Counter, Dict, Iterator, List, Optional, Sequence, Set
@@ -227,6 +228,7 @@ class CallbackModule(DefaultCallback):
     def _show_warnings(self, result: Any) -> None:
         if result.result.get("warnings") or result.result.get("deprecations"):
             self._show_steps()
+            sys.stdout.flush()  # warnings go to standard error, and both may be the same pipe
             self._handle_warnings(result.result)
 
     def _foreign(self, task: Any) -> None:

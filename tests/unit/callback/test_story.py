@@ -128,6 +128,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, str]:
             "ANSIBLE_COLLECTIONS_PATH": str(folder),
             "ANSIBLE_HOME": str(folder / "home"),
             "ANSIBLE_NOCOLOR": "",
+            "PYTHONUNBUFFERED": "",  # as users run it: standard output is buffered
             **environment,
         }
         output = pty.openpty() if name == "terminal" else None
