@@ -94,7 +94,7 @@ def test_every_object_that_the_migration_did_not_make_is_named(deployed):
     # An undo would drop objects that are made now.
     as_owner(live, "CREATE VIEW later AS SELECT 1")
     back = begun(live, place, "undo", undoes=run.operation.id)
-    with pytest.raises(Refused, match="1 objects that the migrations did not make") as caught:
+    with pytest.raises(Refused, match="1 objects that the migrations did not create") as caught:
         undo(back, run.operation, LossPolicy(0), only_count=True)
     assert caught.value.found == "view public.later"
     assert undo(back, run.operation, LossPolicy(0, objects=1))["changed"]
@@ -141,7 +141,7 @@ def test_what_down_sql_takes_along(deployed):
     proof = rehearse_down(run, place, now, given='DROP TABLE "ReceiptData" CASCADE')
     assert proof["proved"], proof["reasons"]
     for act in (count_ahead, take_out):
-        with pytest.raises(Refused, match="1 objects that the migrations did not make") as caught:
+        with pytest.raises(Refused, match="1 objects that the migrations did not create") as caught:
             act(run, LossPolicy(0))
         assert caught.value.found == "view public.receipts"
     assert live.value("SELECT to_regclass('receipts') IS NOT NULL")

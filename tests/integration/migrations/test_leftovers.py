@@ -326,7 +326,7 @@ def test_what_was_made_by_hand_goes_only_with_consent(failed, tmp_path):
     run = live.begun("rollback", {"scenario": "failed_migration"})
     way = Leftovers(place, Programs(lambda: MarkedByHand(tmp_path)))
     for act in (way.prepare, way.apply):
-        with pytest.raises(Refused, match="2 objects that the migrations did not make") as caught:
+        with pytest.raises(Refused, match="2 objects that the migrations did not create") as caught:
             act(run, Consent(LossPolicy(objects=1)))
         assert sorted(caught.value.found.split(", ")) == named
         assert "-e rollback_accept_lost_objects=2" in caught.value.hint
@@ -355,7 +355,7 @@ def test_the_way_back_of_a_deploy_drops_nothing_made_by_hand(failed, tmp_path):
     live, place = failed
     apply(live, "CREATE VIEW report AS SELECT 1 AS one")
     run = live.begun("deploy")
-    with pytest.raises(Refused, match="1 objects that the migrations did not make"):
+    with pytest.raises(Refused, match="1 objects that the migrations did not create"):
         Leftovers(place, Programs(lambda: MarkedByHand(tmp_path)), ["public.half"]).apply(run, Consent())
     assert live.value("SELECT to_regclass('half') IS NOT NULL AND to_regclass('report') IS NOT NULL")
 

@@ -155,7 +155,7 @@ def _object_lines(objects: Optional[LostObjects], asked: Asked) -> List[str]:
     accepted = objects.total <= asked.accept_lost_objects
     needed = Given(Setting.ACCEPT_LOST_OBJECTS, objects.total)
     consent = "accepted" if accepted else "refused unless %s allows it" % needed
-    return ["objects that the migrations did not make: %s; %s" % (", ".join(objects.names), consent)]
+    return ["objects that the migrations did not create: %s; %s" % (", ".join(objects.names), consent)]
 
 
 def _row_lines(losses: Sequence[ForeseenLoss], asked: Asked) -> List[str]:
