@@ -39,7 +39,7 @@ def read_command(path: str) -> str:
 
 
 def line_of(text: str) -> Optional[str]:
-    """A progress file as one line; None if it is none."""
+    """The content of a progress file as one line; None if it cannot be read as progress."""
     try:
         line = described(json.loads(text[:_LONGEST_FILE]))
     except (ValueError, TypeError, KeyError, AttributeError):

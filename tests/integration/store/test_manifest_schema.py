@@ -17,23 +17,9 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from support.age_keys import make_key
 from support.databases import REALISTIC
+from support.json_schemas import closed
 
 SCHEMA = json.loads((pathlib.Path(__file__).resolve().parents[3] / "docs" / "manifest.schema.json").read_text("utf-8"))
-
-
-def closed(schema):
-    """The schema, changed to allow no fields that it does not describe."""
-    schema = copy.deepcopy(schema)
-    waiting = [schema]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            if "properties" in part:
-                part["additionalProperties"] = False
-            waiting.extend(part.values())
-        elif isinstance(part, list):
-            waiting.extend(part)
-    return schema
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 import json
 import pathlib
 import re
@@ -36,6 +35,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.report
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.reports.typed_json import from_json
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation, operations
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import Policy
+from support.json_schemas import closed
 from support.recorded_store import recorded_store
 
 SCHEMA = json.loads((pathlib.Path(__file__).parents[3] / "docs" / "operation-report.schema.json").read_text("utf-8"))
@@ -140,21 +140,6 @@ def test_backups_that_were_pruned_are_named(tmp_path):
 
 
 # Data
-
-
-def closed(schema):
-    """The schema, changed to allow no fields that it does not describe."""
-    schema = copy.deepcopy(schema)
-    waiting = [schema]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            if "properties" in part:
-                part["additionalProperties"] = False
-            waiting.extend(part.values())
-        elif isinstance(part, list):
-            waiting.extend(part)
-    return schema
 
 
 def test_the_schema_describes_every_field(store, reports):
