@@ -16,6 +16,8 @@ from __future__ import annotations
 import os
 import pathlib
 
+pytest_plugins = ["pytester", "support.reliability"]
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 COLLECTIONS = ROOT / "playbooks" / "collections"
 

@@ -252,6 +252,25 @@ def playbooks() -> None:
     pytest_with({"ssh": ensure_ssh}, *places, "-n", "2", "--dist", "worksteal")
 
 
+def faults_full() -> None:
+    """Everything that tries to lose data, as often as the page shows it; writes docs/reliability.json and its page."""
+    for ensure in (ensure_offsite, ensure_pgbouncer, ensure_ssh):
+        ensure()
+    os.environ["BACKSTOP_FAULTS"] = "full"
+    playbooks_alone = ["tests/integration/playbooks", "tests/faults/playbooks"]
+    others = ["tests", *("--ignore=" + place for place in playbooks_alone)]
+    two = ["-n", "2", "--dist"]
+    parts = {
+        "together": [*others, "-m", "fault and not serial", *two, "loadfile"],
+        "serial": [*others, "-m", "fault and serial"],
+        "playbooks": [*playbooks_alone, "-m", "fault", *two, "worksteal"],
+    }
+    written = [WORK / ("faults-%s.json" % name) for name in parts]
+    for path, arguments in zip(written, parts.values()):
+        pytest(*arguments, "--fault-results", str(path))
+    run([sys.executable, "-m", "support.reliability", *written], extra={"PYTHONPATH": str(ROOT / "tests")})
+
+
 def reports() -> None:
     """Pages of reports in a browser; alerts and dashboard of the metrics."""
     programs = {"chromium": "chromium", "promtool": "prometheus"}
@@ -497,6 +516,8 @@ class Lane:
     act: Callable[[], None]
     #: Runs at the same time as this lane, which leaves half of a small machine idle.
     beside: str = ""
+    #: Runs only if it is named.
+    on_request: bool = False
     result: str = ""
     said: str = ""
     seconds: float = 0
@@ -554,6 +575,12 @@ LANES = [
     Lane("docs", "antsibull-docs, ansible-doc on everything, the site in .test/site", docs, "demo"),
     Lane("collection", "build, install, playbooks of the installed collection", collection, "demo"),
     Lane("demo", "the demo's whole life: begun, cut off, stopped, removed", demo),
+    Lane(
+        "faults-full",
+        "everything that tries to lose data, often; writes docs/reliability.md",
+        faults_full,
+        on_request=True,
+    ),
     Lane("molecule", "a scenario for each playbook, and one with four hosts: hosts in containers", molecule),
 ]
 
@@ -575,7 +602,7 @@ def main() -> int:
         epilog="lanes:\n" + table,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("lanes", nargs="*", metavar="LANE", help="default: all")
+    parser.add_argument("lanes", nargs="*", metavar="LANE", help="default: all but faults-full")
     parser.add_argument("--results", type=pathlib.Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     chosen = arguments.lanes
@@ -585,7 +612,7 @@ def main() -> int:
     WORK.mkdir(exist_ok=True)
     # If it is set, every process compiles the library, and pytest rewrites the tests' asserts, again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    lanes = [lane for lane in LANES if not chosen or lane.name in chosen]
+    lanes = [lane for lane in LANES if lane.name in chosen or not (chosen or lane.on_request)]
     CHOSEN.update(lane.name for lane in lanes)
     go(lanes)
     if arguments.results:

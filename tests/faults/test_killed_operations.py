@@ -139,6 +139,7 @@ def kill_and_finish(site, what: str, failpoint: str) -> None:
     assert site.databases("backstop_scratch_") == []
 
 
+@pytest.mark.fault("deploy", "deploy killed at each of its failpoints", by="the next run finishes it")
 @pytest.mark.parametrize("failpoint", occurrences(DEPLOY))
 def test_a_killed_deploy_is_finished(site, failpoint: str) -> None:
     before = site.contents()
@@ -168,6 +169,7 @@ def test_a_proof_that_was_killed_is_repeated_alone(site, failpoint: str) -> None
     assert site.databases("backstop_scratch_") == []
 
 
+@pytest.mark.fault("deploy", "deploy killed behind its final backup", by="the next run finishes it")
 @pytest.mark.parametrize("failpoint", ["backup.dumped", "step.backup.done", "step.migrate.began"])
 def test_a_deploy_killed_behind_its_final_backup_is_finished(site, failpoint: str) -> None:
     """Rows written before the fence are in the final backup, which is not repeated once it is exact."""
@@ -185,6 +187,7 @@ def test_a_deploy_killed_behind_its_final_backup_is_finished(site, failpoint: st
     assert [steps.count(step) for step in ("drill", "rehearsal", "migrate", "check")] == [1, 1, 1, 1]
 
 
+@pytest.mark.fault("deploy", "complete revert killed at each of its failpoints", by="the next run finishes it")
 @pytest.mark.parametrize("failpoint", occurrences(REVERT))
 def test_a_killed_revert_is_finished(deployed, original, failpoint: str) -> None:
     kill_and_finish(deployed, "revert", failpoint)
@@ -197,6 +200,7 @@ def test_a_killed_revert_is_finished(deployed, original, failpoint: str) -> None
 UNDO_ALONE = [name for name in UNDO if not name.startswith("backup.")]
 
 
+@pytest.mark.fault("deploy", "undo killed at each of its failpoints", by="the next run finishes it")
 @pytest.mark.parametrize("failpoint", occurrences(UNDO_ALONE))
 def test_a_killed_undo_is_finished(reverted, original, failpoint: str) -> None:
     kill_and_finish(reverted, "undo", failpoint)
@@ -226,6 +230,9 @@ def kill_write_and_finish(site, what: str, failpoint: str) -> None:
     )
 
 
+@pytest.mark.fault(
+    "deploy", "revert that carries rows killed at each of its failpoints", by="the next run finishes it, with the rows"
+)
 @pytest.mark.parametrize("failpoint", ["step.build.done", *CARRY, "swap.renaming", "swap.before-commit"])
 def test_a_killed_revert_carries_what_was_written_since(deployed, failpoint: str) -> None:
     deployed.sql(WRITE)
@@ -233,6 +240,9 @@ def test_a_killed_revert_carries_what_was_written_since(deployed, failpoint: str
     assert deployed.succeed("revert_and_carry") == {"outcome": "nothing"}
 
 
+@pytest.mark.fault(
+    "deploy", "undo that carries rows killed at each of its failpoints", by="the next run finishes it, with the rows"
+)
 @pytest.mark.parametrize("failpoint", [*CARRY, "swap.renaming", "swap.before-commit"])
 def test_a_killed_undo_carries_what_was_written_since(reverted, failpoint: str) -> None:
     reverted.sql(WRITE)

@@ -93,6 +93,9 @@ def holds(site: Any, place: str, how: str, pid: int) -> None:
     assert last == ("done" if how == FINISHES else "failed"), lines
 
 
+@pytest.mark.fault(
+    "deploy", "connection of Ansible cut while a module works", by="the next run waits for the module, or ends it"
+)
 @pytest.mark.parametrize("what, place, how", CUT)
 def test_the_connection_is_cut(at, what, place, how) -> None:
     """The playbook is killed, and no process reads the module's result."""
@@ -114,6 +117,7 @@ def test_the_connection_is_cut(at, what, place, how) -> None:
     assert at.databases("backstop_scratch_") == []
 
 
+@pytest.mark.fault("deploy", "Ctrl-C while a module works", by="the next run finishes it")
 @pytest.mark.parametrize("what, place, how", INTERRUPTED)
 def test_ctrl_c(at, what, place, how) -> None:
     with start(at, what, **failpoint(place, signal.SIGINT)) as job:

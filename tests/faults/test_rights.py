@@ -33,6 +33,7 @@ def owned(site):
     site.cluster.sql("DROP ROLE %s" % OWNER)
 
 
+@pytest.mark.fault("deploy", "an owner who may not create databases", by="a gate")
 def test_an_owner_who_may_not_make_databases_is_refused_before_anything(owned):
     before = owned.cluster.sql('SELECT count(*) FROM "TokenPurchase"', owned.name)
     refused = owned.run("deploy")

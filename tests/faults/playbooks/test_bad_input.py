@@ -45,6 +45,7 @@ BEFORE: Dict[str, Tuple[Callable[[DemoSite], Variables], List[str]]] = {
 }
 
 
+@pytest.mark.fault("input", "wrong variables of the playbooks", by="refused before anything begins")
 @pytest.mark.parametrize("case", BEFORE)
 def test_refused_before_anything_begins(site: DemoSite, case: str) -> None:
     variables, words = BEFORE[case]
@@ -170,6 +171,7 @@ def test_a_folder_where_the_link_goes(site: DemoSite) -> None:
         site.places.current.rename(site.by_hand)
 
 
+@pytest.mark.fault("deploy", "a full store, or no client programs", by="gates")
 def test_a_full_store_and_missing_client_programs(site: DemoSite) -> None:
     """A database that is larger than the free space; the message also shows everything else that is wrong."""
     with sparse_file(site.database_directory(), site.places.directory):
@@ -199,6 +201,7 @@ def test_an_unknown_table(site: DemoSite) -> None:
     assert "perhaps ReceiptData" in said, said
 
 
+@pytest.mark.fault("deploy", "a locked table before a deploy", by="a gate")
 def test_a_locked_table(site: DemoSite) -> None:
     with site.session() as cursor:
         cursor.execute('BEGIN; LOCK TABLE "TokenPurchase" IN ACCESS EXCLUSIVE MODE')
@@ -212,6 +215,7 @@ def test_a_locked_table(site: DemoSite) -> None:
     assert site.condition() == site.before
 
 
+@pytest.mark.fault("deploy", "two deployers", by="the lock of the operation")
 def test_a_second_deploy_while_one_runs(site: DemoSite) -> None:
     hook = site.hook_that_waits()
     first = site.start(DEPLOY, deploy_before_downtime=str(hook.tasks))

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import pytest
 from support.demo_site import DemoSite
 from support.receipts import CORRUPT, RECEIPTS, with_receipts
 
 PLAYBOOK = "rollback_corrupted_table.yml"
 
 
+@pytest.mark.fault("deploy", "a table corrupted, restored, and that undone", by="digests of every table")
 def test_corrupted_and_put_right_and_undone(site: DemoSite) -> None:
     site.deploy()
     site.sql(RECEIPTS)

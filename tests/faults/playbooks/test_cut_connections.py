@@ -33,6 +33,7 @@ def stopped(site: DemoSite) -> bool:
     return bool(stat and stat.exists() and stat.read_text("ascii").rpartition(")")[2].split()[0] == "T")
 
 
+@pytest.mark.fault("deploy", "ssh connection cut in the migration, and back", by="the next run finishes it")
 def test_a_host_is_unreachable_while_it_migrates(site: DemoSite) -> None:
     """The migration is finished by the module that began it, and the deploy by the same playbook."""
     halted = {"BACKSTOP_FAILPOINT": "migrate.before", "BACKSTOP_FAILPOINT_SIGNAL": str(int(signal.SIGSTOP))}

@@ -10,6 +10,7 @@ import base64
 import threading
 from typing import List, Set
 
+import pytest
 from support.broken_releases import MIGRATION
 from support.demo_site import MARK, DemoSite, Run, processes
 
@@ -81,6 +82,11 @@ def as_base64(text: str) -> List[str]:
     return [one[4:-8] for one in whole]
 
 
+@pytest.mark.fault(
+    "secrets",
+    "playbooks of deploy, revert and undo with -vvv: output, processes, files",
+    by="searched for the password and its base64: not there",
+)
 def test_deploy_revert_and_undo(site: DemoSite) -> None:
     before = site.condition()
     checked(site, "deploy_receiptdata.yml", "would rehearse and then apply: " + MIGRATION)

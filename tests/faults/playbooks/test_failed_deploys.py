@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Dict
 
+import pytest
 from support.broken_releases import FIRST, MIGRATION, SURPRISE
 from support.demo_site import Condition, DemoSite, Run
 
@@ -71,6 +72,7 @@ def would_deploy(site: DemoSite) -> None:
 # The migration fails
 
 
+@pytest.mark.fault("deploy", "a migration that fails in the rehearsal", by="the rehearsal, without downtime")
 def test_a_migration_that_fails_everywhere(site: DemoSite) -> None:
     """The rehearsal finds it: the application is not even stopped."""
     with site.unchanged():
@@ -81,6 +83,7 @@ def test_a_migration_that_fails_everywhere(site: DemoSite) -> None:
     assert site.databases("backstop_") == []
 
 
+@pytest.mark.fault("deploy", "a migration that fails and leaves nothing", by="resolved; the old release runs")
 def test_a_migration_that_leaves_nothing(site: DemoSite) -> None:
     """Its statements are one transaction, so only the history has to be fixed."""
     before = site.condition()
@@ -89,6 +92,7 @@ def test_a_migration_that_leaves_nothing(site: DemoSite) -> None:
     would_deploy(site)
 
 
+@pytest.mark.fault("deploy", "a migration that fails and leaves objects", by="leftovers dropped, digests equal")
 def test_a_migration_that_leaves_objects(site: DemoSite) -> None:
     """It has a COMMIT and follows another migration: what both added is removed in place, and from the history."""
     before = site.condition()
@@ -98,6 +102,7 @@ def test_a_migration_that_leaves_objects(site: DemoSite) -> None:
     would_deploy(site)
 
 
+@pytest.mark.fault("deploy", "a migration that fails and changed rows", by="complete revert")
 def test_a_migration_that_changes_rows(site: DemoSite) -> None:
     """Existing rows and columns were changed: a database restored from the backup takes over."""
     before = site.condition()
@@ -111,6 +116,7 @@ def test_a_migration_that_changes_rows(site: DemoSite) -> None:
 # The release fails after its migration
 
 
+@pytest.mark.fault("deploy", "an application that crash-loops", by="health check; rolled back")
 def test_a_release_that_crashes(site: DemoSite) -> None:
     """The former release was not tested on the new schema, so the database is reverted too, and nothing is lost."""
     before = site.condition()
@@ -130,6 +136,7 @@ def test_a_release_that_crashes_and_its_down_sql_was_proved(site: DemoSite) -> N
     would_deploy(site)
 
 
+@pytest.mark.fault("deploy", "an application whose smoke tests fail", by="smoke tests; rolled back")
 def test_a_release_whose_smoke_tests_fail(site: DemoSite) -> None:
     failed(site, "lacks-receipts", "smoke tests failed", "create its receipt: status 404", "keeps the new schema")
 
@@ -147,6 +154,7 @@ def test_a_first_deploy(site: DemoSite) -> None:
     would_deploy(site)
 
 
+@pytest.mark.fault("deploy", "a way back that would lose rows", by="not taken without consent")
 def test_a_loss_is_not_taken_for_granted(site: DemoSite) -> None:
     """The rollback would lose a row that the new release wrote: the run stops and shows the one command to run."""
     before = site.condition()
@@ -166,6 +174,7 @@ def test_a_loss_is_not_taken_for_granted(site: DemoSite) -> None:
     assert site.databases("backstop_scratch_") == []
 
 
+@pytest.mark.fault("deploy", "deploy killed on its way back", by="the next run finishes it")
 def test_cut_off_on_the_way_back(site: DemoSite) -> None:
     """Killed right after the swap: the same deploy does not continue, and the command that it names finishes."""
     before = site.condition()

@@ -195,6 +195,7 @@ def watched(site: DemoSite) -> Iterator[None]:
     assert not watcher.wrong
 
 
+@pytest.mark.fault("deploy", "playbooks of deploy, revert and undo killed at random", by="the next run finishes it")
 def test_deploy_revert_and_undo(site: DemoSite, chance: random.Random) -> None:
     # A separate release, so that it has to be prepared.
     revision = "killed"
@@ -214,6 +215,7 @@ def test_deploy_revert_and_undo(site: DemoSite, chance: random.Random) -> None:
     assert (again.status, again.changed) == (0, 0), again.output
 
 
+@pytest.mark.fault("deploy", "playbook after a failed migration killed at random", by="the next run finishes it")
 def test_a_failed_migration(site: DemoSite, chance: random.Random) -> None:
     before = site.condition()
     succeeds(site, "pre_migration_backup.yml")
@@ -224,6 +226,7 @@ def test_a_failed_migration(site: DemoSite, chance: random.Random) -> None:
     assert site.condition() == before
 
 
+@pytest.mark.fault("deploy", "playbooks of table and release rollback killed at random", by="the next run finishes it")
 def test_a_corrupted_table_and_application_errors(site: DemoSite, chance: random.Random) -> None:
     before = site.condition()
     site.deploy()
@@ -241,6 +244,7 @@ def test_a_corrupted_table_and_application_errors(site: DemoSite, chance: random
     assert dataclasses.replace(now, live_oid=before.live_oid) == before
 
 
+@pytest.mark.fault("deploy", "playbook of the release's rollback killed at random", by="the next run finishes it")
 def test_a_rollback_of_the_release_alone(site: DemoSite, chance: random.Random) -> None:
     """After a deploy that changed nothing in the database, which stays unchanged, also by the run that finishes."""
     site.deploy()

@@ -55,6 +55,11 @@ def rows_written(live):
     return live.value('SELECT count(*) FROM "TokenPurchase" WHERE "id" LIKE \'w%\'')
 
 
+@pytest.mark.fault(
+    "backup",
+    "two sessions insert, update and delete",
+    by="the archive restored: digests equal to those of its snapshot",
+)
 def test_backup_under_writers_is_one_moment(plain, seed):
     """The archive restores exactly what the manifest says although rows change while pg_dump runs."""
     # Enough rows that the writers work while they are dumped.
@@ -79,6 +84,7 @@ def truncate_and_refill(live, cursor):
     cursor.execute('BEGIN; TRUNCATE "UserContribution"; %s; COMMIT' % REFILL)
 
 
+@pytest.mark.fault("backup", "TRUNCATE by another session", by="locks that are taken before the snapshot")
 def test_truncate_during_a_backup_is_never_in_it(plain):
     """TRUNCATE does not respect snapshots: without locks first, pg_dump writes an empty table and ends with 0."""
     done = []
@@ -105,6 +111,7 @@ def locks_of_a_backup(cursor):
     return cursor.fetchone()[0]
 
 
+@pytest.mark.fault("backup", "TRUNCATE without a pause", by="refused, the session named")
 def test_truncate_that_leaves_no_room_for_a_backup(plain):
     """A session that truncates without a pause is named; the application waits no longer than one attempt takes."""
     rounds = []
@@ -128,6 +135,7 @@ def tree(folder):
     return [os.path.join(where, name) for where, folders, files in os.walk(folder) for name in folders + files]
 
 
+@pytest.mark.fault("backup", "umask 000", by="modes set by us: 0700 and 0600")
 def test_files_are_private_whatever_the_umask(plain):
     old = os.umask(0)
     try:
@@ -193,6 +201,9 @@ def arguments_and_environment_of_all():
     return seen
 
 
+@pytest.mark.fault(
+    "secrets", "backup and drill: arguments of all processes, all files", by="searched for the password: not there"
+)
 def test_no_password_where_others_can_see_it(plain):
     seen, programs = [], set()
 
@@ -219,6 +230,7 @@ def test_no_password_where_others_can_see_it(plain):
                 assert form.encode() not in content, path
 
 
+@pytest.mark.fault("backup", "two backups at once", by="own directories and locks; both verified")
 def test_two_backups_at_once(plain):
     made = []
     barrier = threading.Barrier(2)
@@ -244,6 +256,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.fault("input", "backup of databases with quotes, spaces, dashes, slashes, URLs as names", by="quoted")
 @pytest.mark.parametrize("name", NAMES)
 def test_databases_of_any_name(databases, name):
     live = databases.make(name)
@@ -263,6 +276,9 @@ def test_an_empty_database(databases):
     assert json.loads(text_of(place, "history.json")) is None
 
 
+@pytest.mark.fault(
+    "backup", "tables made and dropped by another session", by="the list of tables read again behind the locks"
+)
 def test_a_table_that_disappears_while_it_is_being_locked(plain):
     """Listed, then dropped before the lock: the list is read again."""
 

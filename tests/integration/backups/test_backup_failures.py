@@ -87,6 +87,7 @@ def fails_and_touches_nothing(live, message):
     assert caught.value.hint and PASSWORD not in str(caught.value)
 
 
+@pytest.mark.fault("backup", "a table locked by another session", by="refused, the session named")
 def test_locked_table_is_named(plain):
     """The runbook's pg_dump waits until the lock is released."""
     plain.backup()
@@ -118,6 +119,7 @@ def writing(live):
     return pid if pid and any(size > 10000 for size in sizes) else None
 
 
+@pytest.mark.fault("backup", "pg_dump killed while it writes", by="its exit status")
 @pytest.mark.parametrize(
     "number, told", [(signal.SIGKILL, "killed by signal 9"), (signal.SIGTERM, "terminated by user")]
 )
@@ -134,6 +136,7 @@ def test_pg_dump_is_killed(large, number, told):
     assert not glob.glob(large.store.root + "/*/.partial-*")
 
 
+@pytest.mark.fault("backup", "backend of pg_dump terminated", by="pg_dump's exit status")
 def test_the_servers_side_of_pg_dump_is_ended(large):
     large.backup()
 
@@ -152,6 +155,9 @@ def test_the_servers_side_of_pg_dump_is_ended(large):
         large.backup()
 
 
+@pytest.mark.fault(
+    "backup", "module killed at each of its failpoints", by="a partial directory is no backup; the next one removes it"
+)
 @pytest.mark.parametrize(
     "failpoint",
     ["backup.snapshot", "backup.dumping", "backup.dumped", "backup.before-manifest", "backup.before-rename"],
@@ -169,6 +175,7 @@ def test_killed_in_the_middle(plain, failpoint):
     assert fingerprint(good.path) == before
 
 
+@pytest.mark.fault("backup", "module killed right after the rename", by="the backup is complete: restored and compared")
 def test_killed_right_after_the_rename(plain):
     """Then the backup exists, is complete, and can be verified."""
     assert in_another_process(plain, failpoint="backup.committed").returncode == -signal.SIGKILL
@@ -195,6 +202,7 @@ def test_full_disk(large, tmp_path):
             subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.fault("backup", "no room for the manifest", by="the write's error")
 def test_full_disk_at_the_manifest(plain):
     """The archive fits, the manifest does not: no backup."""
     plain.backup()
@@ -205,6 +213,7 @@ def test_full_disk_at_the_manifest(plain):
     assert len(plain.store.backups()) == 1
 
 
+@pytest.mark.fault("backup", "a store that cannot be written", by="refused before the dump")
 def test_store_that_cannot_be_written(plain, tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o700)
@@ -220,6 +229,7 @@ def test_store_that_cannot_be_written(plain, tmp_path):
     assert path in caught.value.found
 
 
+@pytest.mark.fault("backup", "a file where the store should be", by="refused before the dump")
 def test_store_that_is_a_file(plain, tmp_path):
     (tmp_path / "file").write_text("x")
     plain.site = dataclasses.replace(plain.site, store=Store(str(tmp_path / "file")))
@@ -227,6 +237,7 @@ def test_store_that_is_a_file(plain, tmp_path):
         plain.backup()
 
 
+@pytest.mark.fault("backup", "a store that other users can enter", by="refused before the dump")
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
 def test_store_that_others_can_enter(plain, mode):
     """The runbook's chmod comes after the dump, which every user could read until then."""
@@ -245,6 +256,7 @@ def other_version(cluster):
     return next((path for path, major in majors.items() if major not in (None, cluster.major)), None)
 
 
+@pytest.mark.fault("backup", "client programs of another major version", by="refused before the dump")
 def test_wrong_client_version(plain, tmp_path):
     """The runbook's pg_dump of another version leaves an empty file under the final name."""
     plain.backup()
@@ -257,6 +269,7 @@ def test_wrong_client_version(plain, tmp_path):
     assert "postgresql-client-%d" % plain.cluster.major in caught.value.hint
 
 
+@pytest.mark.fault("backup", "a role that may not read a table", by="the server's error")
 def test_role_without_rights(databases):
     """A dump without some of the rows is not a backup."""
     live = databases.make("shop")
@@ -267,6 +280,7 @@ def test_role_without_rights(databases):
     assert "permission denied" in caught.value.found
 
 
+@pytest.mark.fault("backup", "rows hidden by row level security", by="row_security = off: the server's error")
 def test_rows_hidden_by_row_security(databases):
     """The runbook's dump as the application's role has 40 of 2000 rows, or fails; ours fails."""
     live = databases.make("shop")

@@ -54,6 +54,9 @@ def test_a_directory_comes_back_as_a_file_does(realistic):
     assert manifests.level_of(place) == "restored"
 
 
+@pytest.mark.fault(
+    "archive", "directory format: a file cut by one byte, or gone", by="size and list of files in the manifest"
+)
 def test_a_file_of_a_directory_that_was_damaged_or_lost(plain):
     place = plain.backup(form=DIRECTORY)
     largest = max(pathlib.Path(place.file("archive")).glob("*.dat*"), key=lambda path: path.stat().st_size)

@@ -91,6 +91,7 @@ def test_without_the_store(site):
     assert site.prune() == set(site.nights[:2])
 
 
+@pytest.mark.fault("archive", "a copy that was changed, when old ones are pruned", by="kept for it")
 @pytest.mark.parametrize("store_is_there", [True, False])
 def test_none_is_given_up_for_one_that_was_changed(site, store_is_there):
     path = site.folder / "daily" / site.nights[3] / "archive.dump"
@@ -152,6 +153,7 @@ def test_given_up_and_killed(site, monkeypatch):
     assert not (site.folder / "daily" / site.nights[0]).exists()
 
 
+@pytest.mark.fault("archive", "a damaged backup is to be copied", by="sha256 before the copy")
 def test_a_damaged_backup_is_not_copied(tmp_path):
     """It does not keep others from being copied, is reported once, and is no longer a candidate."""
     site = Copies(tmp_path)

@@ -59,6 +59,11 @@ def damaged(plain):
     return plain
 
 
+@pytest.mark.fault(
+    "backup",
+    "a table's file damaged on the server's disk",
+    by="the server's checksum; readable rows saved after consent",
+)
 def test_saved_and_restored_with_consent(damaged):
     run = damaged.begun("rollback", {"scenario": "corrupted_table"})
     accepting = TableRestoreRequest("documents", policy=LossPolicy(unreadable=True))

@@ -266,6 +266,7 @@ def test_age_is_missing(secret, monkeypatch, tmp_path):
         make_backup(secret.site, "daily")
 
 
+@pytest.mark.fault("backup", "age ends while it encrypts", by="its exit status")
 def test_age_dies(secret, monkeypatch, tmp_path):
     """pg_dump ends too, instead of waiting forever for a reader."""
     broken = tmp_path / "bin" / "age"
@@ -278,6 +279,7 @@ def test_age_dies(secret, monkeypatch, tmp_path):
     assert secret.store.backups() == [] and list(pathlib.Path(secret.store.root, "daily").iterdir()) == []
 
 
+@pytest.mark.fault("backup", "disk full while age encrypts", by="its exit status")
 def test_a_full_disk(secret, monkeypatch):
     """age's own output can no longer be written."""
     original = encryption.os.open
@@ -291,6 +293,7 @@ def test_a_full_disk(secret, monkeypatch):
     assert secret.store.backups() == []
 
 
+@pytest.mark.fault("backup", "pg_dump fails while age encrypts", by="its exit status")
 def test_pg_dump_fails(secret, monkeypatch):
     tools = shutil.which("false")
 

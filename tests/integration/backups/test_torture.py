@@ -51,6 +51,7 @@ def there_and_back(live) -> None:
     assert not [name for name in live.names() if name.startswith("backstop_scratch_")]
 
 
+@pytest.mark.fault("databases", "a database with odd objects of every kind", by="restored and compared, entry by entry")
 def test_every_odd_object(databases):
     live = databases.make(NAME, REALISTIC, user=None)
     live.execute((SQL / "objects.sql").read_text("utf-8"))
@@ -98,6 +99,7 @@ LOCALES = {
 }
 
 
+@pytest.mark.fault("databases", "databases of other encodings and locales", by="restored and compared")
 @pytest.mark.parametrize("locale", LOCALES)
 def test_encodings_and_locales(databases, locale):
     # PostgreSQL stores database names without an encoding. Letters beyond ASCII are the same in both only where the

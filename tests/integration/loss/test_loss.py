@@ -143,6 +143,7 @@ def random_change(chance, number):
     )
 
 
+@pytest.mark.fault("deploy", "random changes before a revert", by="counted exactly")
 def test_random_changes_are_counted_exactly(pair, seed, monkeypatch):
     live, base = pair
     chance = random.Random(seed)

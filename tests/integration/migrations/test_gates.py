@@ -359,6 +359,7 @@ def test_rows_that_row_security_hides(live):
     assert not gates["row_security"].passed and "public.User" in gates["row_security"].found
 
 
+@pytest.mark.fault("deploy", "an index left invalid by CREATE INDEX CONCURRENTLY", by="a gate")
 def test_indexes_left_invalid(live):
     """Each with the right statement: an attached one cannot be dropped, a copy left by REINDEX needs no REINDEX."""
     live.execute(

@@ -69,6 +69,7 @@ def is_locked(live):
     )
 
 
+@pytest.mark.fault("deploy", "lock timeout of a migration, then free", by="retried after a proof that nothing was left")
 def test_it_is_tried_again_until_the_lock_is_free(plain, deploy):
     with Workers(reader(plain, lambda: "rolled_back" in states(plain))):
         until(lambda: is_locked(plain), "the table is locked")
@@ -87,6 +88,7 @@ def test_it_is_not_tried_for_ever(plain, deploy, retries, failed):
     assert caught.value.sqlstate == "55P03" and states(plain) == failed
 
 
+@pytest.mark.fault("deploy", "lock timeout of a migration that left something", by="not retried")
 @pytest.mark.parametrize(
     "first",
     [

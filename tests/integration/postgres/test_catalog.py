@@ -90,6 +90,7 @@ def test_near_names_are_told(session, text, near):
     assert near in caught.value.expected
 
 
+@pytest.mark.fault("input", "names that are none, or SQL", by="refused")
 @pytest.mark.parametrize("text", ["", ".", "a.b.c", '"', "a b", "x; DROP TABLE y", "a."])
 def test_names_that_are_none(session, text):
     with pytest.raises(Refused):

@@ -139,6 +139,7 @@ def test_an_inherited_lock_lives_as_long_as_prisma(project, database, tmp_path):
 # How it fails
 
 
+@pytest.mark.fault("deploy", "SQL error in mid-file without own transaction", by="Prisma's history and exit status")
 def test_a_failing_statement(project, database):
     project.add(SECOND, TABLE_B + TABLE_A + TABLE_C)
     error = fails(project, database)
@@ -173,6 +174,7 @@ def test_a_syntax_error(project, database):
     assert not database.has("A")
 
 
+@pytest.mark.fault("deploy", "SQL error in mid-file within its own transaction", by="Prisma's history and exit status")
 def test_own_transaction_that_fails_inside(project, database):
     project.add(INIT, "BEGIN;\n" + TABLE_A + "SELECT 1/0;\nCOMMIT;\n")
     error = fails(project, database)
@@ -181,6 +183,7 @@ def test_own_transaction_that_fails_inside(project, database):
     assert database.state(project).failed == [INIT] and not database.has("A")
 
 
+@pytest.mark.fault("deploy", "SQL error behind an own transaction", by="Prisma's history and exit status")
 def test_own_transaction_and_a_failure_after_it(project, database):
     project.add(INIT, "BEGIN;\n" + TABLE_A + "COMMIT;\n" + TABLE_B + "SELECT 1/0;\n")
     error = fails(project, database)
@@ -196,6 +199,7 @@ def test_index_concurrently_beside_another_statement(project, database):
     assert "file of its own" in error.hint
 
 
+@pytest.mark.fault("deploy", "lock timeout in a migration", by="the server's error")
 def test_lock_timeout_on_a_table(project, database):
     deploy(project, database)
     project.add(SECOND, 'ALTER TABLE "A" ADD COLUMN more int;')
@@ -386,6 +390,7 @@ def test_schema_with_a_fixed_url(tmp_path, database):
 # Two at once, and cut off
 
 
+@pytest.mark.fault("deploy", "two Prisma at once", by="Prisma's advisory lock")
 def test_waits_for_another_migration(project, database):
     done = []
     with database.migration_lock():
@@ -410,6 +415,7 @@ def test_another_migration_takes_too_long_for_prisma(project, database):
     assert database.rows() is None
 
 
+@pytest.mark.fault("deploy", "Prisma's advisory lock held by another session", by="refused, the session named")
 def test_another_migration_takes_longer_than_the_lock_timeout(project, database):
     with database.migration_lock():
         error = fails(project, database, lock_timeout_ms=300)
@@ -418,6 +424,9 @@ def test_another_migration_takes_longer_than_the_lock_timeout(project, database)
     assert database.rows() is None
 
 
+@pytest.mark.fault(
+    "deploy", "Prisma killed in a slow statement, by our timeout", by="its backend ended and history read"
+)
 def test_cut_off_by_the_timeout(project, database):
     """If its session were not ended, the server would continue and commit."""
     usual = deploy(project, database).seconds
@@ -430,6 +439,7 @@ def test_cut_off_by_the_timeout(project, database):
     assert database.state(project).failed == [SECOND] and not database.has("B")
 
 
+@pytest.mark.fault("deploy", "Prisma interrupted in a slow statement", by="its backend ended and history read")
 def test_cut_off_by_an_interruption(project, database):
     """Whatever exception occurs while Prisma works: neither its process nor its session is left behind."""
     project.add(INIT, TABLE_A + "SELECT pg_sleep(60);")
@@ -490,6 +500,7 @@ def test_no_engine(project, program):
         )
 
 
+@pytest.mark.fault("deploy", "Prisma's engine dies", by="its exit status")
 def test_an_engine_that_dies(project, database):
     """Prisma then ends with status 0 or 1, depending on what it notices first: its engine's end or the broken pipe."""
     prisma = Prisma(

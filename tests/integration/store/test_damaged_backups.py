@@ -58,7 +58,8 @@ def found_at_every_level(live, place, told):
     assert manifests.level_of(place) is None
 
 
-def test_bit_flips_in_the_archive(backup, seed):
+@pytest.mark.fault("archive", "custom format, gzip: one bit changed", by="sha256")
+def test_bit_flips_in_the_archive(backup, seed, tried):
     """Only a checksum finds all of them: pg_restore --list finds few, and a full read misses some."""
     live, place = backup
     chance = random.Random(seed)
@@ -72,6 +73,7 @@ def test_bit_flips_in_the_archive(backup, seed):
         path.write_bytes(bytes(bad))
         with pytest.raises(BackstopError, match="was changed"):
             manifests.check_files(place, manifest)
+        tried()
     with found_at_every_level(live, place, "archive.dump has sha256"):
         pass
     path.write_bytes(good)
@@ -88,6 +90,7 @@ def test_truncated_archive(backup, cut):
         os.truncate(path_of(place), kept)
 
 
+@pytest.mark.fault("archive", "a file of a backup longer, or gone", by="size and list of files in the manifest")
 @pytest.mark.parametrize(
     "name", ["archive.dump", "roles.sql", "history.json", "migrations/20251001000000_init/migration.sql"]
 )
@@ -109,6 +112,9 @@ def edit(place, change):
     path.write_text(json.dumps(manifest), "utf-8")
 
 
+@pytest.mark.fault(
+    "archive", "a digest edited in the manifest", by="sha256 of the manifest in the verification, then the drill"
+)
 def test_an_edited_manifest_voids_the_verification(backup):
     """The verification applies to the manifest at that time."""
     live, place = backup
@@ -121,6 +127,7 @@ def test_an_edited_manifest_voids_the_verification(backup):
     assert live.names() == [live.name]
 
 
+@pytest.mark.fault("archive", "a manifest of an unknown format", by="the manifest's format")
 @pytest.mark.parametrize("version", [2, 0, "1", None, 1.5])
 def test_a_format_that_is_not_known(backup, version):
     _live, place = backup
@@ -130,6 +137,7 @@ def test_a_format_that_is_not_known(backup, version):
     assert caught.value.found == repr(version) and caught.value.expected == "1"
 
 
+@pytest.mark.fault("archive", "a manifest that is empty, torn or no JSON", by="reading the manifest")
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 1}', "\0", "\udcff"])
 def test_a_manifest_that_is_none(backup, text):
     _live, place = backup
@@ -138,6 +146,7 @@ def test_a_manifest_that_is_none(backup, text):
         manifests.load(place)
 
 
+@pytest.mark.fault("archive", "a manifest that lacks a part", by="reading the manifest")
 @pytest.mark.parametrize("key", ["id", "created", "database", "server", "archive", "files", "tables", "snapshot"])
 def test_a_manifest_that_lacks_a_part(backup, key):
     _live, place = backup
@@ -147,6 +156,7 @@ def test_a_manifest_that_lacks_a_part(backup, key):
     assert key in caught.value.found
 
 
+@pytest.mark.fault("archive", "a manifest of another major version", by="refused before the restore")
 def test_a_backup_of_another_major_version(backup):
     live, place = backup
     edit(place, lambda manifest: manifest["server"].update(major=12))
@@ -155,6 +165,7 @@ def test_a_backup_of_another_major_version(backup):
     assert live.names() == [live.name]
 
 
+@pytest.mark.fault("archive", "a verification that is torn", by="reading the verification")
 def test_a_verification_that_cannot_be_read(backup):
     _live, place = backup
     path_of(place, "verification.json").write_text("{")

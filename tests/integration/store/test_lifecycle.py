@@ -68,6 +68,7 @@ def dead_controller():
     return controller
 
 
+@pytest.mark.fault("deploy", "a second deploy while one runs", by="the lock of the operation")
 def test_a_second_deploy_while_one_runs(store, other):
     first, adopted = deploy(store, this_controller(other.pid))
     assert not adopted
@@ -98,6 +99,7 @@ def test_a_dead_run_is_adopted(store):
         begin(store, "deploy", "shop", REQUEST, {**this_controller(), "pid": 1, "start": "0"})
 
 
+@pytest.mark.fault("deploy", "a dead run whose process number was given again", by="the process's start time")
 def test_a_process_number_that_was_given_again(store):
     """A pid alone does not identify a process: it may have been reused, or be from before a reboot."""
     controller = this_controller()
@@ -202,6 +204,7 @@ def test_unknown_kind(store):
 # Acting
 
 
+@pytest.mark.fault("deploy", "two operations on one database", by="an advisory lock")
 def test_two_operations_do_not_act_on_one_database(plain):
     """The lock is in the server: it works across hosts and stores, and is released when the session ends."""
     run = plain.begun("deploy")

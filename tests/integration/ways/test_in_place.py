@@ -145,6 +145,7 @@ def damaged(place, change):
     manifests.write_json(place.file("manifest.json"), manifest)
 
 
+@pytest.mark.fault("archive", "restore in place of a cut archive", by="sha256 and size before anything is emptied")
 @pytest.mark.parametrize("cut", [1, 50, 3000])
 def test_a_truncated_archive_changes_nothing(plain, cut):
     place = plain.backup()
@@ -156,6 +157,7 @@ def test_a_truncated_archive_changes_nothing(plain, cut):
     assert equals(plain, now) and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
 
 
+@pytest.mark.fault("deploy", "restore in place: pg_restore fails", by="one transaction, rolled back")
 @pytest.mark.parametrize(
     "ending", ["| head -n 400; kill -9 $$", "; exit 1"], ids=["killed in the middle of a table", "fails after its end"]
 )
@@ -177,6 +179,7 @@ def test_a_pg_restore_that_fails_changes_nothing(plain, tmp_path, ending):
     assert equals(plain, now) and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
 
 
+@pytest.mark.fault("deploy", "restore in place: rows other than the manifest says", by="digests before COMMIT")
 def test_a_backup_that_does_not_give_back_what_it_says(plain):
     place = plain.backup()
     now = plain.backup("daily")
@@ -206,6 +209,7 @@ def test_a_reader_in_the_way_is_named(plain, monkeypatch):
     assert equals(plain, now)
 
 
+@pytest.mark.fault("deploy", "restore in place: rows written after its backup", by="the digests behind the fence")
 def test_rows_written_after_the_emergency_backup(plain, monkeypatch):
     """The emergency backup must contain every row that is removed."""
     place = plain.backup()
@@ -232,6 +236,9 @@ FAILPOINTS = [
 ]
 
 
+@pytest.mark.fault(
+    "deploy", "restore in place killed at each of its failpoints", by="one transaction: as before, or done"
+)
 @pytest.mark.parametrize("failpoint", FAILPOINTS)
 def test_killed_anywhere_it_is_as_before_or_done(plain, failpoint):
     place = plain.backup()
@@ -254,6 +261,7 @@ def test_killed_anywhere_it_is_as_before_or_done(plain, failpoint):
     assert equals(plain, place) and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
 
 
+@pytest.mark.fault("deploy", "restore in place interrupted by Ctrl-C", by="one transaction: as before, or done")
 @pytest.mark.parametrize("failpoint", ["in-place.emptied", "in-place.committed"])
 def test_ctrl_c(plain, failpoint):
     place = plain.backup()

@@ -99,6 +99,7 @@ def killed_and_finished(spoiled, what, failpoint, after):
     assert digest(live) == after, failpoint
 
 
+@pytest.mark.fault("deploy", "restore of a table killed at each of its failpoints", by="the next run finishes it")
 @pytest.mark.parametrize("half", [0, 1])
 def test_a_killed_restore_is_finished(spoiled, half):
     live, right, run = spoiled
@@ -111,6 +112,7 @@ def test_a_killed_restore_is_finished(spoiled, half):
     assert not [name for name in os.listdir(live.store.root + "/emergency") if name.startswith(".")]
 
 
+@pytest.mark.fault("deploy", "undo of a table's restore killed", by="the next run finishes it")
 def test_a_killed_undo_is_finished(spoiled):
     live, right, run = spoiled
     wrong = digest(live)

@@ -71,6 +71,9 @@ def equals(live: Any, place: Any) -> bool:
         return not compare_tables(session, load(place)).tables
 
 
+@pytest.mark.fault(
+    "deploy", "server restarted during the swap", by="the transaction's outcome is asked from the server"
+)
 @pytest.mark.parametrize("place", ["swap.renaming", "swap.before-commit", "swap.committed"])
 def test_during_a_swap(plain: Any, restarting: Restarts, place: str) -> None:
     backup = plain.backup()
@@ -86,6 +89,9 @@ def test_during_a_swap(plain: Any, restarting: Restarts, place: str) -> None:
     assert run.operation.done(revert.SWAP)
 
 
+@pytest.mark.fault(
+    "deploy", "server restarted twice during the swap", by="the transaction's outcome is asked from the server"
+)
 def test_twice(plain: Any, restarting: Restarts) -> None:
     """The second restart is reported; nothing is done, and settle() finds that out once the server runs again."""
     backup = plain.backup()
@@ -100,6 +106,7 @@ def test_twice(plain: Any, restarting: Restarts) -> None:
     assert revert.revert(run, backup, LossPolicy(0))["changed"] and equals(plain, backup)
 
 
+@pytest.mark.fault("deploy", "server that stays down during the swap", by="a stated end; the next run settles it")
 def test_a_server_that_stays_away(plain: Any, restarting: Restarts, monkeypatch: pytest.MonkeyPatch) -> None:
     backup = plain.backup()
     run = plain.begun("rollback", {"backup": backup.backup_id})
@@ -113,6 +120,9 @@ def test_a_server_that_stays_away(plain: Any, restarting: Restarts, monkeypatch:
     assert plain.names() == ["backstop_scratch_%s_new" % run.operation.id.lower().replace("-", "_"), plain.name]
 
 
+@pytest.mark.fault(
+    "deploy", "server restarted during a restore in place", by="the transaction's outcome is asked from the server"
+)
 @pytest.mark.parametrize("place", ["in-place.before-commit", "in-place.committed"])
 def test_in_place(plain: Any, restarting: Restarts, place: str) -> None:
     backup = plain.backup()
@@ -125,6 +135,9 @@ def test_in_place(plain: Any, restarting: Restarts, place: str) -> None:
     assert equals(plain, backup)
 
 
+@pytest.mark.fault(
+    "deploy", "server restarted while a table is restored", by="the transaction's outcome is asked from the server"
+)
 def test_one_table(plain: Any, restarting: Restarts) -> None:
     backup = plain.backup()
     plain.execute("""UPDATE "UserContribution" SET "id" = "id" || 'x'""")

@@ -144,6 +144,7 @@ def test_a_backup_that_was_drilled_before_the_migration(databases):
     assert equals_backup(live, undrilled) and live.value("SELECT to_regclass('unseen') IS NOT NULL")
 
 
+@pytest.mark.fault("deploy", "complete revert that would lose more than accepted", by="refused, nothing changed")
 def test_more_loss_than_accepted_changes_nothing(plain):
     place = plain.backup()
     with plain.session(user=OWNER) as writer:
@@ -227,6 +228,7 @@ def watch(live, seen):
     return work
 
 
+@pytest.mark.fault("deploy", "complete revert and undo under 20 clients", by="every acknowledged row counted")
 def test_twenty_clients_through_a_swap_and_its_undo(plain):
     """Each write that a client saw committed is in the live database or was counted and kept, and a client sees the
     complete database before or after, and never both in one session."""
@@ -348,6 +350,7 @@ def test_writers_that_lock_in_another_order(plain):
 # What cannot be swapped
 
 
+@pytest.mark.fault("deploy", "complete revert with something in its way", by="refused, nothing changed")
 @pytest.mark.parametrize(
     "obstacle, told",
     [
@@ -372,6 +375,7 @@ def test_obstacles_are_named_and_nothing_changes(plain, obstacle, told):
     plain.execute("DROP SUBSCRIPTION IF EXISTS sub")
 
 
+@pytest.mark.fault("deploy", "a restored copy that is not complete", by="it gets no live name")
 def test_a_half_built_database_never_takes_over(plain):
     """As when the restore was killed and the swap is started alone, with --start-at-task."""
     place = plain.backup()
@@ -407,6 +411,7 @@ def test_sessions_of_others_that_may_not_be_ended(plain):
 NAMES = ['it\'s "a" \\ 电', "x" * 63, "é" * 31, "with space"]
 
 
+@pytest.mark.fault("input", "complete revert of databases with such names", by="quoted")
 @pytest.mark.parametrize("name", NAMES)
 def test_databases_of_any_name(databases, name):
     live = databases.make(name)
@@ -496,6 +501,7 @@ def test_an_undo_that_was_given_up_after_its_swap(plain):
     assert plain.names() == before and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
 
 
+@pytest.mark.fault("deploy", "two rollbacks at once", by="an advisory lock")
 def test_a_revert_while_another_runs(plain):
     """Two at once: one waits for the other's lock, then finds it done."""
     place = plain.backup()
