@@ -160,7 +160,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups import story
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.cluster_drill import run_cluster_drill
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verified_before, verify
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import (
+    Verified,
+    verified_before,
+    verify,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
@@ -182,19 +186,19 @@ def act(request: Request) -> Dict[str, Any]:
         return {"changed": earlier is None, "level": params["level"], "backup": place.backup_id, "story": text}
     with journaled_step(site, DRILL) as facts:
         result = earlier or _verify(request, place)
-        facts.update(result)
-    done = {"changed": earlier is None, "reused": earlier is not None, **result}
-    return {**done, "story": story.verified({"backup": place.backup_id, **done}, params["where"])}
+        facts.update(result.to_json())
+    text = story.verified(result, params["where"])
+    return {"changed": earlier is None, "reused": earlier is not None, **result.to_json(), "story": text}
 
 
-def _verify(request: Request, place: BackupPlace) -> Dict[str, Any]:
+def _verify(request: Request, place: BackupPlace) -> Verified:
     params = request.params
     site = request.site
     if params["level"] != "restored" or params["where"] == "database":
         return verify(site, place, params["level"], keep=params["keep_scratch"])
     if params["keep_scratch"]:
         raise Refused("A scratch cluster is always removed", found="keep_scratch", hint="drill in a scratch database")
-    return {"level": "restored", **run_cluster_drill(site, place, params["scratch_directory"])}
+    return run_cluster_drill(site, place, params["scratch_directory"])
 
 
 def main() -> None:

@@ -224,6 +224,7 @@ story:
   elements: str
 """
 
+import dataclasses
 import os
 from typing import Any, Dict, Optional
 
@@ -234,7 +235,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups import story
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import (
-    described,
+    BackupSummary,
     make_backup,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.options import BackupOptions
@@ -274,13 +275,17 @@ def act(request: Request) -> Dict[str, Any]:
             params["kind"],
             migrations=_migrations(request),
             commit=params["commit"],
-            tables=params["tables"],
             form=form,
             prisma_schema=_prisma_schema(params["prisma"], request.connection.url()),
         )
-        result = {**described(place), "reused": found is not None}
-        facts.update(result)
-    return {"changed": found is None, **result, "story": story.backed_up(result)}
+        backup, reused = BackupSummary.of(place), found is not None
+        facts.update(dataclasses.asdict(backup), reused=reused)
+    return _result(backup, reused)
+
+
+def _result(backup: BackupSummary, reused: bool) -> Dict[str, Any]:
+    text = story.backed_up(backup, reused)
+    return {"changed": not reused, **dataclasses.asdict(backup), "reused": reused, "story": text}
 
 
 def _migrations(request: Request) -> Optional[Dict[str, bytes]]:
@@ -307,8 +312,7 @@ def _prisma_schema(wanted: Optional[Dict[str, Any]], url: str) -> Optional[bytes
 
 def predicted_result(request: Request, form: BackupOptions, found: Optional[BackupPlace]) -> Dict[str, Any]:
     if found is not None:
-        result = {**described(found), "reused": True}
-        return {"changed": False, **result, "story": story.backed_up(result)}
+        return _result(BackupSummary.of(found), reused=True)
     require_recipients(request.site.recipients)
     if request.site.recipients:
         find_age()
@@ -317,11 +321,10 @@ def predicted_result(request: Request, form: BackupOptions, found: Optional[Back
         for name in form.tables or []:
             find_family(session, name, request.connection.schema)
         size = server.database_size(session, request.site.database)
-    source = {"source": request.connection.masked, "database_bytes": size}
-    text = story.would_back_up(
-        source, form.tables or [], form.schema_only, request.params["kind"], request.params["store"]
-    )
-    return {"changed": True, "backup": None, "scope": form.scope, "reused": False, **source, "story": text}
+    source = request.connection.masked
+    text = story.would_back_up(form, source, size, request.params["kind"], request.params["store"])
+    result = {"backup": None, "scope": form.scope, "reused": False, "source": source, "database_bytes": size}
+    return {"changed": True, **result, "story": text}
 
 
 def main() -> None:

@@ -81,6 +81,7 @@ tolerated:
   elements: str
 """
 
+import dataclasses
 from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
@@ -100,7 +101,7 @@ def act(request: Request) -> Dict[str, Any]:
     place = request.store.find_backup(request.params["backup"])
     name = request.params["database"]
     if not request.check_mode:
-        return {"changed": True, **restore_beside(site, place, name, new_id())}
+        return {"changed": True, **dataclasses.asdict(restore_beside(site, place, name, new_id()))}
     manifest = manifests.load(place)
     manifest.require_whole()
     site.archive(place, manifest)

@@ -20,11 +20,12 @@ import os
 import pathlib
 import random
 import threading
-from typing import Any, ContextManager, Dict, Iterator, List, Optional, Set
+from typing import Any, ContextManager, Dict, Iterator, List, Optional, Sequence, Set
 
 import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.options import BackupOptions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import quote_identifier
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Run, Site
@@ -104,7 +105,12 @@ class Live:
         with self.session(user=OWNER) as cursor:
             cursor.execute((SQL / script).read_text("utf-8"))
 
-    def backup(self, kind: str = "pre-migration", **keywords: Any) -> BackupPlace:
+    def backup(
+        self, kind: str = "pre-migration", *, tables: Optional[Sequence[str]] = None, **keywords: Any
+    ) -> BackupPlace:
+        """:param tables: back up only these"""
+        if tables is not None:
+            keywords["form"] = BackupOptions(tables=tables)
         return make_backup(self.site, kind, **keywords)
 
     def begun(self, kind: str, request: Optional[Dict[str, Any]] = None, *, dead: bool = False) -> Run:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -48,9 +49,9 @@ def test_a_directory_comes_back_as_a_file_does(realistic):
     assert {"archive/" + name for name in files} <= set(manifest.files)
     assert stat.S_IMODE(os.stat(place.file("archive")).st_mode) == 0o700
     assert {stat.S_IMODE(os.stat(place.file("archive/" + name)).st_mode) for name in files} == {0o600}
-    assert verify(realistic.site, place, "readable")["level"] == "readable"
+    assert verify(realistic.site, place, "readable").level == "readable"
     facts = verify(realistic.site, place, "restored")
-    assert facts["rows"] == manifest.rows
+    assert facts.rows == manifest.rows
     assert manifests.level_of(place) == "restored"
 
 
@@ -75,7 +76,7 @@ def test_jobs_need_a_directory(plain):
         with pytest.raises(Refused):
             plain.backup(form=form)
     with pytest.raises(Refused, match="not of both"):
-        plain.backup(form=BackupOptions(schema_only=True), tables=["User"])
+        plain.backup(form=BackupOptions(schema_only=True, tables=["User"]))
     assert not os.path.exists(plain.store.root)
 
 
@@ -142,7 +143,7 @@ def test_the_schema_alone_has_every_definition_and_no_row(plain, schema):
     text = pathlib.Path(schema.file("plain.sql")).read_text("utf-8")
     assert 'CREATE TABLE public."TokenPurchase"' in text and "COPY " not in text and "p000001" not in text
     assert manifests.level_of(schema) == "readable"
-    assert verify(plain.site, schema, "readable")["level"] == "readable"
+    assert verify(plain.site, schema, "readable").level == "readable"
 
 
 def test_the_schema_alone_is_never_taken_for_a_full_backup(plain, schema):
@@ -221,12 +222,10 @@ def test_a_damaged_backup_is_not_used(plain):
 def test_a_drill_is_believed_while_it_is_young_and_no_file_changed(plain):
     place = plain.backup()
     assert verified_before(place, "restored", 3600) is None
-    facts = verify(plain.site, place, "restored")
+    drilled = verify(plain.site, place, "restored")
     found = verified_before(place, "restored", 3600)
-    assert {key: found[key] for key in ("rows", "role", "server", "method", "recovery_seconds")} == {
-        key: facts[key] for key in ("rows", "role", "server", "method", "recovery_seconds")
-    }
-    assert found["role"] == OWNER and "scratch database" in found["method"]
+    assert found.verified_at and found.role == OWNER and "scratch database" in found.method
+    assert found == dataclasses.replace(drilled, verified_at=found.verified_at, database=None, oid=None)
     assert verified_before(place, "restored", 0) is None
     with open(place.file("roles.sql"), "ab") as stream:
         stream.write(b"x")

@@ -73,11 +73,11 @@ def test_a_realistic_database_comes_back_with_its_roles(realistic, folder):
     place = realistic.backup(form=BackupOptions(format="directory", jobs=2))
     facts = run_cluster_drill(realistic.site, place, folder)
     manifest = manifests.load(place)
-    assert facts["rows"] == manifest.rows
-    assert (facts["role"], facts["backup"]) == (SUPERUSER, place.backup_id) and "scratch cluster" in facts["method"]
+    assert facts.rows == manifest.rows
+    assert (facts.role, facts.backup) == (SUPERUSER, place.backup_id) and "scratch cluster" in facts.method
     assert manifests.level_of(place) == "restored"
     kept = manifests.verification(place)["levels"]["restored"]
-    assert kept["method"] == facts["method"] and kept["recovery_seconds"] == facts["recovery_seconds"]
+    assert kept["method"] == facts.method and kept["recovery_seconds"] == facts.recovery_seconds
     assert gone(folder)
     assert [name for name in realistic.names() if name.startswith("backstop_")] == []
 
@@ -86,7 +86,7 @@ def test_it_needs_no_live_server(plain, folder):
     place = plain.backup()
     nowhere = dataclasses.replace(plain.site.connection, port=1)
     site = dataclasses.replace(plain.site, connection=nowhere, administration=nowhere)
-    assert run_cluster_drill(site, place, folder)["rows"] > 900
+    assert run_cluster_drill(site, place, folder).rows > 900
 
 
 def test_a_role_that_the_backup_lacks(plain, folder):

@@ -37,8 +37,8 @@ def restored(shared_databases):
 
 def test_realistic_database_comes_back_equal(restored):
     live, manifest, name, facts = restored
-    assert facts["tables"] == len(manifest.tables) >= 18
-    assert facts["rows"] == manifest.rows > 500
+    assert facts.tables == len(manifest.tables) >= 18
+    assert facts.rows == manifest.rows > 500
     with live.site.connect() as here, live.site.connect(name) as there:
         found = definitions.compare(definitions.definitions(here), definitions.definitions(there))
     assert not found["missing"] and not found["added"]

@@ -111,7 +111,7 @@ def test_level_without_an_identity(secret):
     place = make_backup(secret.site, "daily")
     verified = manifests.verification(place)["levels"]
     assert manifests.level_of(place) == "readable" and "while it was encrypted" in verified["readable"]["method"]
-    assert verify(secret.site, place, "checksum")["level"] == "checksum"
+    assert verify(secret.site, place, "checksum").level == "checksum"
     for level in ("readable", "restored"):
         with pytest.raises(CouldNotVerify, match="no identity"):
             verify(secret.site, place, level)
@@ -121,10 +121,10 @@ def test_level_without_an_identity(secret):
 def test_everything_with_an_identity(secret, key):
     place = make_backup(secret.site, "pre-migration")
     site = with_identity(secret, key.identity)
-    assert verify(site, place, "readable")["level"] == "readable"
-    assert verify(site, place, "restored")["level"] == "restored"
+    assert verify(site, place, "readable").level == "readable"
+    assert verify(site, place, "restored").level == "restored"
     assert manifests.level_of(place) == "restored"
-    restored = restore_beside(site, place, "brought_back", new_id())["database"]
+    restored = restore_beside(site, place, "brought_back", new_id()).database
     with site.connect(restored) as session:
         assert compare_tables(session, manifests.load(place)).tables == []
 
@@ -133,7 +133,7 @@ def test_a_realistic_database_with_large_objects(databases, key):
     live = databases.make("shop", REALISTIC, user=None)
     site = dataclasses.replace(live.site, recipients=(key.recipient,), identity=key.identity)
     place = make_backup(site, "daily")
-    assert verify(site, place, "restored")["level"] == "restored"
+    assert verify(site, place, "restored").level == "restored"
 
 
 def test_the_drill_in_a_scratch_cluster_reads_the_roles(secret, key):
@@ -142,7 +142,7 @@ def test_the_drill_in_a_scratch_cluster_reads_the_roles(secret, key):
         os.chmod(folder, 0o711)
         with pytest.raises(CouldNotVerify, match="no identity"):
             run_cluster_drill(secret.site, place, folder)
-        assert run_cluster_drill(with_identity(secret, key.identity), place, folder)["tables"] > 1
+        assert run_cluster_drill(with_identity(secret, key.identity), place, folder).tables > 1
 
 
 def changed(live):
@@ -187,7 +187,7 @@ def test_a_revert(secret, key, act):
 
 def test_single_tables(secret, key):
     """Its table of contents is read from the stream."""
-    place = make_backup(secret.site, "daily", tables=["User"])
+    place = make_backup(secret.site, "daily", form=BackupOptions(tables=["User"]))
     manifest = manifests.load(place)
     assert manifest.scope == "tables" and manifest.table_names == ["public.User"]
     assert verify(with_identity(secret, key.identity), place, "readable")

@@ -80,7 +80,7 @@ def test_they_are_backed_up_and_drilled(live):
     reasons = {one.name: one.reason for one in manifest.not_covered if one.name.startswith("jobs.")}
     assert set(reasons) >= {"jobs.cache", "jobs.tariff"} and "WHERE tariff.own" in reasons["jobs.tariff"]
     name = scratch_name(new_id(), "new")
-    assert build_database(live.site, place, name)["rows"] == manifest.rows
+    assert build_database(live.site, place, name).rows == manifest.rows
     assert live.rows("SELECT name FROM jobs.tariff WHERE code IN (1, 101) ORDER BY code", name) == [
         ("standard 1",),
         ("ours",),
@@ -96,7 +96,7 @@ def test_they_are_backed_up_and_drilled(live):
     assert caught.value.details["differences"] == told
     with tempfile.TemporaryDirectory(prefix="backstop-test-", dir="/var/tmp") as folder:
         os.chmod(folder, 0o711)
-        assert run_cluster_drill(live.site, place, folder)["rows"] > 5
+        assert run_cluster_drill(live.site, place, folder).rows > 5
 
 
 def written(live):

@@ -157,7 +157,7 @@ def restored(live, settings, tmp_path):
     with live.site.connect() as session:
         tools = live.site.tools(session)
     superuser = live.site.connection
-    with archive.start_dump(tools, superuser, str(path)) as dump:
+    with archive.start_dump(tools, superuser, str(path), archive.DumpOptions()) as dump:
         dump.check("no dump")
     live.execute('CREATE DATABASE "%s" OWNER %s' % (name, OWNER), "postgres")
     try:

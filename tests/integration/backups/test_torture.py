@@ -32,7 +32,7 @@ def at_ease(live, statement: str):
 def there_and_back(live) -> None:
     """A backup, its drill, a change, the revert and its undo: nothing is lost, nothing is different afterwards."""
     place = live.backup()
-    assert verify(live.site, place, "restored")["level"] == "restored"
+    assert verify(live.site, place, "restored").level == "restored"
     with live.site.connect() as session:
         before = definitions.definitions(session)
     at_ease(live, "CREATE TABLE public.newer (id integer PRIMARY KEY)")
@@ -121,7 +121,7 @@ def test_temporary_tables_of_other_sessions(plain):
     with plain.session() as cursor:
         cursor.execute("CREATE TEMPORARY TABLE passing AS SELECT 1 AS a")
         place = plain.backup()
-        assert verify(plain.site, place, "restored")["level"] == "restored"
+        assert verify(plain.site, place, "restored").level == "restored"
 
 
 def test_an_event_trigger_that_forbids(databases):
@@ -134,7 +134,7 @@ def test_an_event_trigger_that_forbids(databases):
         "CREATE EVENT TRIGGER forbids ON ddl_command_start EXECUTE FUNCTION public.forbid()"
     )
     place = live.backup()
-    assert verify(live.site, place, "restored")["level"] == "restored"
+    assert verify(live.site, place, "restored").level == "restored"
     run = live.begun("rollback", {"scenario": "complete", "backup": place.backup_id})
     build_successor(run, place)
     assert revert(run, place, LossPolicy(0, objects=1))["changed"]

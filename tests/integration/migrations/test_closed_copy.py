@@ -55,7 +55,7 @@ def elsewhere(databases, live):
 
 def copy_of(live):
     run, place = live.begun("deploy"), live.backup()
-    return run, verify(run, place, "restored", keep=True)["database"], place
+    return run, verify(run, place, "restored", keep=True).database, place
 
 
 def rehearsed(site, scratch, tmp_path, sql, place=None):

@@ -42,20 +42,20 @@ def test_a_backup_that_was_cut_off_behind_an_earlier_fence(fenced):
     """The run before was killed in its final backup: the fence runs again, and reports that the backup is needed."""
     _live, site, place = fenced
     site.operation.write("backup", "began")
-    assert fence(site, place, 0)["same"]
+    assert fence(site, place, 0).same
 
 
 def test_nobody_there_and_nothing_changed(fenced):
     _live, site, place = fenced
     result = fence(site, place, 0)
-    assert result["same"] and result["differences"] == [] and result["ended_sessions"] == [] and not result["changed"]
+    assert result.same and result.differences == [] and result.ended_sessions == []
 
 
 def test_an_index_that_was_made_since_the_backup_is_told(fenced):
     """Objects that the backup lacks count as a failed migration's leftovers, so a backup must contain the index."""
     live, site, place = fenced
     live.execute('CREATE INDEX by_name ON "User" ("name")')
-    assert fence(site, place, 0)["differences"] == ["index public.by_name is added"]
+    assert fence(site, place, 0).differences == ["index public.by_name is added"]
 
 
 @pytest.mark.fault("deploy", "rows written after the backup", by="digests behind the fence")
@@ -63,8 +63,8 @@ def test_what_was_written_since_the_backup_is_told(fenced):
     live, site, place = fenced
     live.execute('UPDATE "User" SET "name" = NULL WHERE "id" = \'u1\'; CREATE TABLE new ()')
     result = fence(site, place, 0)
-    assert not result["same"]
-    assert result["differences"] == [
+    assert not result.same
+    assert result.differences == [
         "table public.User has 20 rows with other contents",
         "table public.new was not there",
     ]
@@ -74,7 +74,7 @@ def test_idle_sessions_are_ended(fenced):
     live, site, place = fenced
     with live.session(user=OWNER) as idle:
         result = fence(site, place, 0)
-        assert result["changed"] and len(result["ended_sessions"]) == 1 and OWNER in result["ended_sessions"][0]
+        assert len(result.ended_sessions) == 1 and OWNER in result.ended_sessions[0]
         with pytest.raises(psycopg2.Error):
             idle.execute("SELECT 1")
 
@@ -89,7 +89,7 @@ def test_a_session_in_a_transaction_is_waited_for_and_named(fenced):
         assert "nightly job" in caught.value.found and OWNER in caught.value.found
         busy.execute("COMMIT")
     result = fence(site, place, 0)
-    assert result["differences"] == ["table public.UserContribution has 0 rows, not 400"]
+    assert result.differences == ["table public.UserContribution has 0 rows, not 400"]
 
 
 def test_a_session_that_finishes_in_time(fenced):
@@ -111,7 +111,7 @@ def test_a_session_that_finishes_in_time(fenced):
     with Workers(finish):
         until(lambda: began, "the session is busy")
         result = fence(site, place, 20)
-    assert result["differences"] == ["table public.User has 20 rows with other contents"]
+    assert result.differences == ["table public.User has 20 rows with other contents"]
 
 
 @pytest.mark.fault("deploy", "clients that connect again behind the fence", by="ended until the fence is closed")
@@ -157,9 +157,9 @@ def test_a_deploy_that_was_cut_off_between_two_migrations_keeps_the_backup_from_
     """A new one would contain the first migration, and a rollback to it would leave that in."""
     live, site, place = fenced
     live.run("receipts.sql")
-    assert not fence(site, place, 0)["same"]
+    assert not fence(site, place, 0).same
     site.operation.write("migrate", "began")
-    assert fence(site, place, 0)["same"]
+    assert fence(site, place, 0).same
     live.execute('UPDATE "User" SET "name" = NULL WHERE "id" = \'u1\'')
     with pytest.raises(Refused, match="interrupted after some of its migrations") as caught:
         fence(site, place, 0)

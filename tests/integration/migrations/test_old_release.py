@@ -88,7 +88,7 @@ def tried(plain, tmp_path):
     with plain.session(user=OWNER) as cursor:
         cursor.execute("CREATE TABLE tried (id int)")
     site = plain.begun("deploy")
-    copy = verify(site, plain.backup(), "restored", keep=True)["database"]
+    copy = verify(site, plain.backup(), "restored", keep=True).database
 
     def post(port):
         answer = web.request("http://127.0.0.1:%d/" % port, "POST")

@@ -88,7 +88,7 @@ def test_nobody_who_does_not_need_them_is_stopped(among_broken):
     with live.site.administer() as admin:
         assert retired_databases(live.site, admin) == []
     # Another one, made, restored and compared.
-    assert verify(live.site, live.backup("daily"), "restored")["level"] == "restored"
+    assert verify(live.site, live.backup("daily"), "restored").level == "restored"
 
 
 @pytest.mark.fault("archive", "unreadable backups when old ones are pruned", by="kept")

@@ -54,7 +54,7 @@ def test_they_are_told(aged):
 def test_a_revert_builds_with_todays_and_an_undo_brings_back_what_was(aged):
     """template0 records no version, so creating a database from it never fails because of one."""
     place = aged.backup()
-    assert verify(aged.site, place, "restored")["level"] == "restored"
+    assert verify(aged.site, place, "restored").level == "restored"
     run = aged.begun("rollback")
     build_successor(run, place)
     revert(run, place, LossPolicy(0))

@@ -327,7 +327,7 @@ def test_on_the_copy_of_a_rehearsal(plain):
     drop = Drop.__new__(Drop)
     drop.live, drop.before = plain, plain.backup()
     run = plain.begun("deploy", {"commit": "new"})
-    name = verify(run, drop.before, "restored", keep=True)["database"]
+    name = verify(run, drop.before, "restored", keep=True).database
     elsewhere = dataclasses.replace(run, connection=run.connection.with_database(name))
     dataclasses.replace(plain, site=elsewhere).run("receipts.sql")
     facts = rehearse_down(run, drop.before, scratch=name, given=DOWN)

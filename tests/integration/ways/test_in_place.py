@@ -316,8 +316,8 @@ def test_an_owner_who_may_make_no_database(plain):
     plain.execute("ALTER ROLE %s NOCREATEDB" % OWNER, "postgres")
     try:
         place = plain.backup()
-        assert run_cluster_drill(plain.site, place)["method"].startswith("restored into a scratch cluster")
-        assert fence(plain.site, place, 5)["same"]
+        assert run_cluster_drill(plain.site, place).method.startswith("restored into a scratch cluster")
+        assert fence(plain.site, place, 5).same
         plain.run("receipts.sql")
         site, _result = reverted(plain, place)
         assert equals(plain, place)

@@ -76,8 +76,8 @@ def test_what_fits_works_throughout(make):
         assert ROOM - 30 < locks.to_read_everything(session) + 200 <= ROOM
         assert "too small for a restore in place" in probe.lock_table(live.site, session, None)
     place = live.backup()
-    assert verify(live.site, place, "restored")["level"] == "restored"
-    assert fence(live.site, place, 5)["same"]
+    assert verify(live.site, place, "restored").level == "restored"
+    assert fence(live.site, place, 5).same
     facts = gather(live.site)
     assert diagnose(live.site, "complete", facts)["scenario"] == "complete"
     run = live.begun("rollback")

@@ -184,7 +184,7 @@ def test_it_counts_for_retention(made):
 
 def test_it_is_verified_as_far_as_it_can_be(made):
     live, place = made
-    assert verify(live.site, place, "readable")["level"] == "readable"
+    assert verify(live.site, place, "readable").level == "readable"
     before = live.names()
     with pytest.raises(CouldNotVerify, match="cannot be compared with its source") as caught:
         verify(live.site, place, "restored")

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import List
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_words import AnsibleWords
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups import story as of_backups
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import METHOD, Verified
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import BackupSummary
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.options import BackupOptions
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.remedies import in_words_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.short_lines import LONGEST, packed
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import story as of_gates
@@ -19,14 +22,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.story import Summary, ended
 
 GO_BACK = "ansible-playbook backstop.postgres.rollback_complete"
-MADE = {
-    "backup": "shop-1",
-    "rows": 5,
-    "tables": 2,
-    "size": 100,
-    "level": "readable",
-    "directory": "/store/daily/shop-1",
-}
+MADE = BackupSummary("shop-1", "database", "/store/daily/shop-1", None, False, 100, 2, 5, {}, "readable")
 
 
 def gates(**closed: str) -> List[Gate]:
@@ -67,18 +63,20 @@ def test_the_plan_of_a_deploy_ends_with_the_way_back() -> None:
 
 
 def test_a_backup_and_its_verification() -> None:
-    assert of_backups.backed_up({**MADE, "reused": True})[0].startswith("Backup shop-1 was there already, verified")
-    drilled: Any = {**MADE, "recovery_seconds": 1.5, "tolerated": ["a comment"]}
+    assert of_backups.backed_up(MADE, True)[0].startswith("Backup shop-1 was there already, verified")
+    drilled = Verified("restored", "shop-1", METHOD, rows=5, tables=2, recovery_seconds=1.5, tolerated=["a comment"])
     assert of_backups.verified(drilled, "cluster") == [
         "Restored shop-1 into a scratch cluster in 1.5 s.",
         "It equals its source: 5 rows of 2 tables, all definitions.",
         "Not brought back by a restore: a comment",
     ]
-    assert of_backups.verified(MADE, "database")[0].endswith("verified to level readable; it was not restored.")
+    assert of_backups.verified(Verified("readable", "shop-1", METHOD), "database")[0].endswith(
+        "verified to level readable; it was not restored."
+    )
     assert "nothing would be done" in of_backups.would_verify("shop-1", "restored", "database", True)[0]
     assert len(of_backups.would_verify("shop-1", "restored", "database", False)) == 2
-    source = {"source": "postgresql://x@db/shop", "database_bytes": 45_000_000}
-    assert of_backups.would_back_up(source, ["User"], True, "daily", "/store") == [
+    form = BackupOptions(tables=["User"], schema_only=True)
+    assert of_backups.would_back_up(form, "postgresql://x@db/shop", 45_000_000, "daily", "/store") == [
         "would back up table User of postgresql://x@db/shop (45.0 MB, definitions only)",
         "as daily into /store",
     ]

@@ -270,9 +270,8 @@ def schema_of_database(site: Site, database: str) -> Iterator[archive.Source]:
     with tempfile.TemporaryDirectory(prefix="backstop-schema-") as folder, site.connect(database) as session:
         path = os.path.join(folder, "schema.dump")
         settings = site.connection.with_database(database)
-        with archive.start_dump(
-            site.tools(session), settings, path, schema_only=True, comparable=True, keep_open=site.keep_open
-        ) as dump:
+        options = archive.DumpOptions(schema_only=True, comparable=True)
+        with archive.start_dump(site.tools(session), settings, path, options, site.keep_open) as dump:
             dump.check("pg_dump could not write the schema of %s" % database)
         yield path
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from typing import Any, Dict, Iterator, Optional
+from typing import Iterator, Optional
 
 from ..base.encryption import SUFFIX, Encrypted, decrypt
 from ..base.errors import BackstopError, Refused
 from ..base.sql_names import scratch_name
-from ..postgres import server
 from ..postgres.client_tools import find_client_tools
 from ..postgres.connection import Session
 from ..postgres.scratch_server import scratch_server
@@ -22,13 +21,13 @@ from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import ROLES, BackupPlace, new_id
 from ..store.manifest import Manifest
-from .drill import record_passed, recorded
+from .drill import Verified, prover, record_passed, recorded
 from .restore import build_database
 
 METHOD = "restored into a scratch cluster, with its roles, and compared"
 
 
-def run_cluster_drill(site: Site, place: BackupPlace, directory: Optional[str] = None) -> Dict[str, Any]:
+def run_cluster_drill(site: Site, place: BackupPlace, directory: Optional[str] = None) -> Verified:
     """Verify a backup to level ``restored`` in a temporary server, which is removed afterwards.
 
     The live server is not used.
@@ -45,11 +44,11 @@ def run_cluster_drill(site: Site, place: BackupPlace, directory: Optional[str] =
     with scratch_server(tools, directory) as settings:
         there = dataclasses.replace(site, connection=settings, administration=settings)
         with there.administer() as admin:
-            who = {"role": server.rights(admin, "postgres").role, "server": server.version_text(admin)}
+            who = prover(admin, "postgres")
             with recorded(place, "restored", **who):
                 _make_roles(admin, roles)
-                facts = build_database(there, place, name)
-    return record_passed(place, {**facts, **who, "method": METHOD}, started)
+                built = build_database(there, place, name)
+    return record_passed(place, built, who, METHOD, started)
 
 
 @contextlib.contextmanager

@@ -8,26 +8,59 @@ recovery time."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Union
 
+from ..base.durable_files import known_fields
 from ..base.errors import BackstopError, CouldNotVerify, Locked, Refused
 from ..base.failpoints import reach
 from ..base.sql_names import scratch_name
 from ..postgres import archive, server
+from ..postgres.connection import Session
 from ..postgres.database_properties import drop_scratch_database
 from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace, new_id
-from .restore import build_database
+from .restore import RestoredDatabase, build_database
 
 #: How a backup is verified to level ``restored``.
 METHOD = "restored into a scratch database and compared"
 
 
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """A passed verification."""
+
+    level: str
+    backup: str
+    method: str
+    #: when it passed, if that was before
+    verified_at: Optional[str] = None
+    # With level restored: the scratch database, if it was now, and the facts of RestoredDatabase.
+    database: Optional[str] = None
+    oid: Optional[int] = None
+    #: of each phase; of a backup verified while it was made, of all
+    seconds: Union[Dict[str, float], float, None] = None
+    tables: Optional[int] = None
+    rows: Optional[int] = None
+    tolerated: Optional[List[str]] = None
+    role: Optional[str] = None
+    server: Optional[str] = None
+    #: how long the restore took, with the comparison
+    recovery_seconds: Optional[float] = None
+
+    def to_json(self) -> Dict[str, Any]:
+        return {key: fact for key, fact in dataclasses.asdict(self).items() if fact is not None}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> "Verified":
+        return cls(**known_fields(cls, facts))
+
+
 def verify(
     site: Site, place: BackupPlace, level: str, *, keep: bool = False, scratch_id: Optional[str] = None
-) -> Dict[str, Any]:
+) -> Verified:
     """Verify a backup to a level and record the result.
 
     :param level: one of :data:`..store.manifest.LEVELS`
@@ -41,7 +74,7 @@ def verify(
     with recorded(place, "checksum"):
         manifests.check_files(place, manifest, site.progress)
     if level == "restored":
-        return {"level": level, **run_drill(site, place, keep=keep, scratch_id=scratch_id)}
+        return run_drill(site, place, keep=keep, scratch_id=scratch_id)
     method = "sha256 of every file"
     if level == "readable":
         method = "the whole archive was decoded"
@@ -50,10 +83,10 @@ def verify(
         with recorded(place, level):
             archive.decode(tools, site.archive(place, manifest), site.keep_open, progress=site.progress)
     manifests.record_verification(place, level, {"passed": True, "method": method})
-    return {"level": level, "backup": place.backup_id, "method": method}
+    return Verified(level, place.backup_id, method)
 
 
-def verified_before(place: BackupPlace, level: str, max_age: float) -> Optional[Dict[str, Any]]:
+def verified_before(place: BackupPlace, level: str, max_age: float) -> Optional[Verified]:
     """The result of an earlier verification to this level, if it is recent enough and no file has changed since.
 
     :param max_age: maximum age of that verification in seconds
@@ -63,8 +96,8 @@ def verified_before(place: BackupPlace, level: str, max_age: float) -> Optional[
         return None
     with recorded(place, "checksum"):
         manifests.check_files(place, manifests.load(place))
-    found = {key: value for key, value in known.items() if key not in ("at", "passed")}
-    return {"level": level, "backup": place.backup_id, "verified_at": known["at"], **found}
+    facts = {"level": level, "backup": place.backup_id, "verified_at": known["at"], **known}
+    return Verified.from_json(facts)
 
 
 @contextlib.contextmanager
@@ -79,35 +112,40 @@ def recorded(place: BackupPlace, level: str, **facts: Any) -> Iterator[None]:
         raise
 
 
-def run_drill(
-    site: Site, place: BackupPlace, *, keep: bool = False, scratch_id: Optional[str] = None
-) -> Dict[str, Any]:
+def run_drill(site: Site, place: BackupPlace, *, keep: bool = False, scratch_id: Optional[str] = None) -> Verified:
     """Verify a backup to level ``restored`` and record the result with the backup.
 
     :param keep: keep the scratch database for a rehearsal; else it is dropped
     :param scratch_id: id in its name if there is no operation
-    :returns: facts of build_database(), ``recovery_seconds``, role and server
     """
     manifests.load(place).require_whole()
     name = scratch_name(site.operation.id if site.operation else scratch_id or new_id(), "drill")
     started = time.monotonic()
     with site.administer() as admin:
-        who = {"role": server.rights(admin, site.database).role, "server": server.version_text(admin)}
+        who = prover(admin, site.database)
         with recorded(place, "restored", **who):
-            facts = build_database(site, place, name)
-        passed = record_passed(place, {**facts, **who, "method": METHOD}, started)
+            built = build_database(site, place, name)
+        passed = record_passed(place, built, who, METHOD, started)
         if not keep:
             drop_scratch_database(admin, name)
     return passed
 
 
-def record_passed(place: BackupPlace, facts: Dict[str, Any], started: float) -> Dict[str, Any]:
-    """Record with the backup that it passed its drill, and what of the facts shows that; all of them.
+def prover(admin: Session, database: str) -> Dict[str, str]:
+    """The role and the server that a drill's record names."""
+    return {"role": server.rights(admin, database).role, "server": server.version_text(admin)}
+
+
+def record_passed(
+    place: BackupPlace, built: RestoredDatabase, who: Dict[str, str], method: str, started: float
+) -> Verified:
+    """Record with the backup that it passed its drill.
 
     :param started: by time.monotonic()
     """
-    facts = {**facts, "recovery_seconds": round(time.monotonic() - started, 3), "backup": place.backup_id}
+    facts = {**dataclasses.asdict(built), **who, "recovery_seconds": round(time.monotonic() - started, 3)}
+    passed = Verified("restored", place.backup_id, method, **facts)
     reach("drill.compared")
-    kept = ("method", "role", "server", "recovery_seconds", "seconds", "tables", "rows", "tolerated")
-    manifests.record_verification(place, "restored", {"passed": True, **{key: facts[key] for key in kept}})
-    return facts
+    kept = {key: fact for key, fact in passed.to_json().items() if key not in ("level", "backup", "database", "oid")}
+    manifests.record_verification(place, "restored", {"passed": True, **kept})
+    return passed

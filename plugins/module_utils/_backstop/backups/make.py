@@ -58,7 +58,6 @@ def make_backup(
     *,
     migrations: Optional[Mapping[str, bytes]] = None,
     commit: Optional[str] = None,
-    tables: Optional[Sequence[str]] = None,
     form: Optional[BackupOptions] = None,
     prisma_schema: Optional[bytes] = None,
 ) -> BackupPlace:
@@ -66,13 +65,11 @@ def make_backup(
 
     :param migrations: files of the running release's migrations folder by relative path, kept in the backup
     :param commit: the running release
-    :param tables: names of the only tables to back up, as a user types them; the result is a partial backup, from which
-        only these tables can be restored
-    :param form: the format options
+    :param form: of single tables, the result is a partial backup, from which only these can be restored
     :param prisma_schema: SQL that creates the running release's Prisma schema, kept in the backup
     :raises BackstopError: only a partial directory is left, which the next backup removes
     """
-    form = dataclasses.replace(form or BackupOptions(), tables=tables)
+    form = form or BackupOptions()
     form.require_possible(bool(site.recipients))
     encryption.require_recipients(site.recipients)
     site.store.prepare()
@@ -82,7 +79,7 @@ def make_backup(
     try:
         # Inside the try block: a signal may come as soon as the directory exists.
         with begun(site, kind, backup_id) as site:
-            manifest, written = _fill(site, partial, kind, backup_id, form)
+            manifest, written = _fill(site, BackupPlace(kind, backup_id, partial), form)
             manifest = dataclasses.replace(manifest, commit=commit)
             for path, content in (migrations or {}).items():
                 _write_below(partial, os.path.join("migrations", path), content)
@@ -120,22 +117,40 @@ def make_again(site: Site, place: BackupPlace) -> BackupPlace:
     )
 
 
-def described(place: BackupPlace) -> Dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class BackupSummary:
     """The facts of a backup for results and the journal."""
-    manifest = manifests.load(place)
-    plain = manifest.archive.plain
-    return {
-        "backup": place.backup_id,
-        "scope": manifest.scope,
-        "directory": place.path,
-        "plain": place.file(plain) if plain else None,
-        "encrypted": manifest.is_encrypted,
-        "size": manifest.archive.size,
-        "tables": len(manifest.tables),
-        "rows": manifest.rows,
-        "seconds": manifest.seconds,
-        "level": manifests.level_of(place),
-    }
+
+    backup: str
+    scope: str
+    directory: str
+    #: path of the same backup as plain SQL
+    plain: Optional[str]
+    encrypted: bool
+    #: of the archive, in bytes
+    size: int
+    tables: int
+    rows: int
+    #: duration of each phase
+    seconds: Dict[str, float]
+    level: Optional[str]
+
+    @classmethod
+    def of(cls, place: BackupPlace) -> "BackupSummary":
+        manifest = manifests.load(place)
+        plain = manifest.archive.plain
+        return cls(
+            backup=place.backup_id,
+            scope=manifest.scope,
+            directory=place.path,
+            plain=place.file(plain) if plain else None,
+            encrypted=manifest.is_encrypted,
+            size=manifest.archive.size,
+            tables=len(manifest.tables),
+            rows=manifest.rows,
+            seconds=manifest.seconds,
+            level=manifests.level_of(place),
+        )
 
 
 @contextlib.contextmanager
@@ -157,25 +172,39 @@ def _write_below(folder: str, path: str, content: bytes) -> None:
     write_file(target, content)
 
 
-def _fill(site: Site, partial: str, kind: str, backup_id: str, form: BackupOptions) -> Tuple[Manifest, Dict[str, str]]:
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """Where and how the database is dumped."""
+
+    site: Site
+    session: Session
+    tools: ClientTools
+    #: of the archive
+    path: str
+    compression: str
+    form: BackupOptions
+
+
+def _fill(site: Site, partial: BackupPlace, form: BackupOptions) -> Tuple[Manifest, Dict[str, str]]:
     """Dump and digest in one snapshot; the manifest without its list of files, and the sha256 of age's output."""
     started = time.monotonic()
     file_name = ARCHIVES[form.format] + (encryption.SUFFIX if site.recipients else "")
-    path = os.path.join(partial, file_name)
+    path = partial.file(file_name)
     with site.connect() as session:
         if form.tables is None:
             locks.require_room(session, locks.to_read_everything(session), "to back the whole database up")
         tools = site.tools(session)
         compression = archive.choose_compression(tools)
-        snapshot, read = _dump_with_locks(site, session, tools, path, compression, form)
+        work = _Work(site, session, tools, path, compression, form)
+        snapshot, read = _dump_with_locks(work)
         dumped = time.monotonic()
         major = server.major_version(session)
         identity = server.identity(session)
     reach("backup.dumped")
-    _write_beside(site, partial, tools, path, form, read.history, read.written)
+    _write_beside(work, read)
     manifest = Manifest(
-        id=backup_id,
-        kind=kind,
+        id=partial.backup_id,
+        kind=partial.kind,
         scope=form.scope,
         created=snapshot.pop("at"),
         operation=site.operation.id if site.operation else None,
@@ -219,19 +248,13 @@ class _Read:
     written: Dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def _write_beside(
-    site: Site,
-    partial: str,
-    tools: ClientTools,
-    path: str,
-    form: BackupOptions,
-    rows: Optional[List[Dict[str, Any]]],
-    written: Dict[str, str],
-) -> None:
+def _write_beside(work: _Work, read: _Read) -> None:
     """Decode the archive, and write roles and history. With encryption the roles are encrypted too, because their
     settings may hold anything, and the history omits the logs of failed migrations, which may quote rows."""
+    site, tools, path, rows, written = work.site, work.tools, work.path, read.history, read.written
+    partial = os.path.dirname(path)
     with ThreadPoolExecutor(1) as pool:
-        target = os.path.join(partial, PLAIN) if form.plain else os.devnull
+        target = os.path.join(partial, PLAIN) if work.form.plain else os.devnull
         decoding = None if written else pool.submit(archive.decode, tools, path, site.keep_open, target, site.progress)
         roles = archive.dump_roles(tools, site.connection, site.keep_open)
         if written:
@@ -245,14 +268,7 @@ def _write_beside(
             decoding.result()
 
 
-def _dump_with_locks(
-    site: Site,
-    session: Session,
-    tools: ClientTools,
-    path: str,
-    compression: str,
-    form: BackupOptions,
-) -> Tuple[Dict[str, str], _Read]:
+def _dump_with_locks(work: _Work) -> Tuple[Dict[str, str], _Read]:
     """Dump and digest in one snapshot; repeated when pg_dump could not get its locks. The snapshot and what was read.
 
     We hold our locks already, but pg_dump queues behind any session that waits for them (a TRUNCATE), which waits for
@@ -262,13 +278,12 @@ def _dump_with_locks(
     while True:
         attempts -= 1
         try:
-            with _snapshot(site, session, form.tables) as (facts, relations):
+            with _snapshot(work.site, work.session, work.form.tables) as (facts, relations):
                 reach("backup.snapshot")
-                chosen = None if form.tables is None else relations
-                return facts, _dump(site, session, tools, path, compression, facts["exported"], form, chosen)
+                return facts, _dump(work, facts["exported"], None if work.form.tables is None else relations)
         except _LockTaken as error:
             # pg_dump refuses a directory that is not empty.
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(work.path, ignore_errors=True)
             if not attempts:
                 raise Refused(error.message, found=error.found, expected=error.expected, hint=error.hint) from None
 
@@ -277,42 +292,30 @@ class _LockTaken(Refused):
     """pg_dump waited for a lock."""
 
 
-def _dump(
-    site: Site,
-    session: Session,
-    tools: ClientTools,
-    path: str,
-    compression: str,
-    snapshot: str,
-    form: BackupOptions,
-    chosen: Optional[List[catalog.Relation]],
-) -> _Read:
+def _dump(work: _Work, snapshot: str, chosen: Optional[List[catalog.Relation]]) -> _Read:
     """:param chosen: the relations of a partial backup"""
+    site, session, tools, form = work.site, work.session, work.tools, work.form
     # Before pg_dump reads them: the values in the dump may then be higher, never lower.
     sequences = catalog.sequences(session)
     # Not during the dump, because each holds a lock for every table; not after it, when other sessions may wait.
-    dumped = None if chosen is not None else _definitions(site, session, tools, snapshot)
+    dumped = None if chosen is not None else _definitions(work, snapshot)
     tables = _tables(session, form, chosen)
     reading = copy_progress.Reading(copy_progress.table_sizes(session, tables))
+    options = archive.DumpOptions(
+        snapshot=snapshot,
+        compression=work.compression,
+        schema_only=form.schema_only,
+        jobs=form.jobs if form.format == "directory" else 0,
+        relations=None if chosen is None else [relation[:2] for relation in chosen],
+        lock_wait_seconds=_DUMP_LOCK_SECONDS,
+    )
+    path = None if site.recipients else work.path
     with contextlib.ExitStack() as stack:
-        dump = stack.enter_context(
-            archive.start_dump(
-                tools,
-                site.connection,
-                None if site.recipients else path,
-                snapshot=snapshot,
-                compression=compression,
-                schema_only=form.schema_only,
-                jobs=form.jobs if form.format == "directory" else 0,
-                relations=None if chosen is None else [relation[:2] for relation in chosen],
-                lock_wait_seconds=_DUMP_LOCK_SECONDS,
-                keep_open=site.keep_open,
-            )
-        )
+        dump = stack.enter_context(archive.start_dump(tools, site.connection, path, options, site.keep_open))
         stack.enter_context(_followed_dump(site, form, dump, tables, reading))
         secret = None
         if site.recipients:
-            secret = stack.enter_context(archive.EncryptedDump(tools, dump, path, site.recipients, site.keep_open))
+            secret = stack.enter_context(archive.EncryptedDump(tools, dump, work.path, site.recipients, site.keep_open))
         read = _read_contents(session, site, form, chosen, _digests(session, tables, reading))
         reach("backup.dumping")
         if secret is not None:
@@ -322,12 +325,12 @@ def _dump(
         dump.check("pg_dump could not write the archive", hint="see pg_dump's message; nothing was kept of this backup")
         entries = None
         if secret is not None:
-            read.written[os.path.basename(path)], entries = secret.finish()
+            read.written[os.path.basename(work.path)], entries = secret.finish()
     read.dumped = dumped
     if form.schema_only:
         sequences = {}
     elif chosen is not None:
-        entries = archive.contents(tools, path) if entries is None else entries
+        entries = archive.contents(tools, work.path) if entries is None else entries
         for entry in read.tables:
             archive.rows_of(entries, entry.table.oid, entry.schema, entry.name)
         owned = catalog.owned_sequences(session, [relation[2] for relation in chosen])
@@ -336,12 +339,13 @@ def _dump(
     return read
 
 
-def _definitions(site: Site, session: Session, tools: ClientTools, snapshot: str) -> Any:
+def _definitions(work: _Work, snapshot: str) -> dumped_definitions.Entries:
     """The definitions as pg_dump writes them, in the same snapshot; they cannot be read from an encrypted archive."""
+    site = work.site
     site.progress.phase("dumping the definitions", database=site.database)
     try:
         found = dumped_definitions.of_database(
-            tools,
+            work.tools,
             site.connection,
             snapshot=snapshot,
             lock_wait_seconds=_DUMP_LOCK_SECONDS,
@@ -349,7 +353,7 @@ def _definitions(site: Site, session: Session, tools: ClientTools, snapshot: str
         )
     except BackstopError as error:
         if waits_for_lock(str(error.found)):
-            raise locked_table(session, str(error.found), _LockTaken) from None
+            raise locked_table(work.session, str(error.found), _LockTaken) from None
         raise
     return dumped_definitions.to_json(found)
 

@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
-from typing import Any, Dict, Iterator, List
+from typing import Dict, Iterator, List, Optional
 
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
@@ -35,12 +36,25 @@ _HINT_OF_DEFINITIONS = (
 )
 
 
-def build_database(site: Site, place: BackupPlace, name: str) -> Dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class RestoredDatabase:
+    """A database that was built from a backup and equals it."""
+
+    database: str
+    oid: Optional[int]
+    #: duration of each phase
+    seconds: Dict[str, float]
+    #: how many were compared
+    tables: int
+    rows: int
+    #: what a restore does not bring back, listed and accepted
+    tolerated: List[str]
+
+
+def build_database(site: Site, place: BackupPlace, name: str) -> RestoredDatabase:
     """Build a scratch database from a backup: restored, analysed, equal to the manifest, with the source's properties.
 
     An existing database of that name is dropped first. After an error nothing is left of it.
-
-    :returns: seconds of each phase, number of tables and rows compared, oid of the database
     """
     manifest = manifests.load(place)
     manifest.require_whole()
@@ -57,7 +71,7 @@ def build_database(site: Site, place: BackupPlace, name: str) -> Dict[str, Any]:
             raise
 
 
-def _build(site: Site, admin: Session, place: BackupPlace, manifest: Manifest, name: str) -> Dict[str, Any]:
+def _build(site: Site, admin: Session, place: BackupPlace, manifest: Manifest, name: str) -> RestoredDatabase:
     clock = _Clock()
     create_database(admin, name, manifest.properties)
     reach("restore.created")
@@ -82,14 +96,8 @@ def _build(site: Site, admin: Session, place: BackupPlace, manifest: Manifest, n
         clock.lap("compare")
     copy_properties(admin, manifest.properties, name)
     reach("restore.compared")
-    return {
-        "database": name,
-        "oid": server.database_oid(admin, name),
-        "seconds": clock.laps,
-        "tables": result.compared_tables,
-        "rows": result.compared_rows,
-        "tolerated": result.tolerated,
-    }
+    oid = server.database_oid(admin, name)
+    return RestoredDatabase(name, oid, clock.laps, result.compared_tables, result.compared_rows, result.tolerated)
 
 
 @contextlib.contextmanager
@@ -139,23 +147,22 @@ def require_new_database(admin: Session, name: str) -> None:
         raise Refused("Nothing is overwritten", found="database %s exists already" % name, hint="choose another name")
 
 
-def restore_beside(site: Site, place: BackupPlace, name: str, scratch_id: str) -> Dict[str, Any]:
+def restore_beside(site: Site, place: BackupPlace, name: str, scratch_id: str) -> RestoredDatabase:
     """Restore a backup into a new database, which gets this name once it is proved. Nothing is overwritten.
 
     :param scratch_id: id in its temporary name; what a killed restore left under it is dropped
-    :returns: facts of build_database()
     """
     scratch = scratch_name(scratch_id, _RESTORE)
     with site.administer() as admin:
         require_new_database(admin, name)
-        facts = build_database(site, place, scratch)
+        built = build_database(site, place, scratch)
         reach("restore.before-rename")
         try:
             admin.execute("ALTER DATABASE %s RENAME TO %s" % (quote_identifier(scratch), quote_identifier(name)))
         except BackstopError:
             drop_scratch_database(admin, scratch)
             raise
-    return {**facts, "database": name}
+    return dataclasses.replace(built, database=name)
 
 
 def drop_left_restore(site: Site, scratch_id: str) -> None:

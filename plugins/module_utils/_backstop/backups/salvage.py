@@ -70,7 +70,7 @@ def save_what_can_be_read(site: Site, folder: str, accept_unreadable: bool) -> T
             if table.full_name in damaged
         ]
     whole = [qualified(table.schema, table.name) for table in tables if table.full_name not in damaged]
-    place = make_backup(site, "emergency", tables=whole)
+    place = make_backup(site, "emergency", form=BackupOptions(tables=whole))
     schema = make_backup(site, "emergency", form=BackupOptions(schema_only=True))
     if not accept_unreadable:
         names = ", ".join("%(table)s (%(unreadable)d rows cannot be read: %(said)s)" % one for one in saved)

@@ -7,48 +7,50 @@
 from __future__ import annotations
 
 import os
-from typing import Any, List, Mapping
+from typing import List
 
 from ..base.short_lines import packed
+from .drill import Verified
+from .make import BackupSummary
+from .options import BackupOptions
 
 
-def backed_up(facts: Mapping[str, Any]) -> List[str]:
+def backed_up(backup: BackupSummary, reused: bool) -> List[str]:
     """A backup that was made, or that was there already."""
-    was = "was there already" if facts["reused"] else "was made"
+    was = "was there already" if reused else "was made"
     return [
-        "Backup %s %s, verified to level %s." % (facts["backup"], was, facts["level"]),
+        "Backup %s %s, verified to level %s." % (backup.backup, was, backup.level),
         "It has %d rows of %d tables, %d bytes, in %s"
-        % (facts["rows"], facts["tables"], facts["size"], os.path.dirname(facts["directory"])),
+        % (backup.rows, backup.tables, backup.size, os.path.dirname(backup.directory)),
     ]
 
 
-def would_back_up(facts: Mapping[str, Any], tables: List[str], schema_only: bool, kind: str, store: str) -> List[str]:
-    """In check mode."""
-    what = "table %s of " % ", ".join(tables) if tables else ""
-    only = ", definitions only" if schema_only else ""
-    return [
-        "would back up %s%s (%.1f MB%s)" % (what, facts["source"], facts["database_bytes"] / 1e6, only),
-        "as %s into %s" % (kind, store),
-    ]
+def would_back_up(form: BackupOptions, source: str, size: int, kind: str, store: str) -> List[str]:
+    """In check mode.
+
+    :param source: the database's URL, without a password
+    :param size: of the database in bytes
+    """
+    what = "table %s of " % ", ".join(form.tables) if form.tables else ""
+    only = ", definitions only" if form.schema_only else ""
+    return ["would back up %s%s (%.1f MB%s)" % (what, source, size / 1e6, only), "as %s into %s" % (kind, store)]
 
 
-def restored(facts: Mapping[str, Any], where: str = "database") -> List[str]:
+def restored(drill: Verified, where: str = "database") -> List[str]:
     """A drill, of now or before."""
-    when = "Restored earlier:" if facts.get("reused") else "Restored"
+    when = "Restored earlier:" if drill.verified_at else "Restored"
     lines = [
-        "%s %s into a scratch %s in %s s." % (when, facts["backup"], where, facts["recovery_seconds"]),
-        "It equals its source: %d rows of %d tables, all definitions." % (facts["rows"], facts["tables"]),
+        "%s %s into a scratch %s in %s s." % (when, drill.backup, where, drill.recovery_seconds),
+        "It equals its source: %s rows of %s tables, all definitions." % (drill.rows, drill.tables),
     ]
-    return (
-        lines + packed("Not brought back by a restore:", facts["tolerated"], "; ") if facts.get("tolerated") else lines
-    )
+    return lines + packed("Not brought back by a restore:", drill.tolerated, "; ") if drill.tolerated else lines
 
 
-def verified(facts: Mapping[str, Any], where: str) -> List[str]:
+def verified(found: Verified, where: str) -> List[str]:
     """A verification of any level."""
-    if facts.get("recovery_seconds") is not None:
-        return restored(facts, where)
-    return ["Backup %s is verified to level %s; it was not restored." % (facts["backup"], facts["level"])]
+    if found.recovery_seconds is not None:
+        return restored(found, where)
+    return ["Backup %s is verified to level %s; it was not restored." % (found.backup, found.level)]
 
 
 def would_verify(backup: str, level: str, where: str, recent: bool) -> List[str]:

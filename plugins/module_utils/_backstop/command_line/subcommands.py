@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import os
 import sys
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple, TypeVar
 
 from ..backups.cluster_drill import run_cluster_drill
 from ..backups.copies import fetch, read_copies
@@ -40,6 +40,8 @@ from .notification import notify
 from .output import Output, table
 from .run_records import RunRecords
 from .standing import Backup, Standing, read_standing
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass
@@ -150,11 +152,11 @@ def _verify(call: Call) -> int:
     site.store.check()
     result = _evaluated(lambda: verify(site, place, call.options.level))
     _refresh(call, configuration)
-    call.output.result(result, ["%s is verified: %s" % (place.backup_id, call.options.level)])
+    call.output.result(result.to_json(), ["%s is verified: %s" % (place.backup_id, call.options.level)])
     return OK
 
 
-def _evaluated(act: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
+def _evaluated(act: Callable[[], _T]) -> _T:
     """A check whose precondition does not hold was not evaluated; it says nothing about the backup."""
     try:
         return act()
@@ -188,10 +190,10 @@ def _run_drill(call: Call, configuration: Configuration) -> Dict[str, Any]:
     site = configuration.site(call.progress)
     with exclusive(site, call.options.wait, besides_operations=True) as site:
         if call.options.where == "cluster":
-            return _evaluated(lambda: run_cluster_drill(site, place, call.options.scratch_directory))
+            return _evaluated(lambda: run_cluster_drill(site, place, call.options.scratch_directory)).to_json()
         _evaluated(lambda: _require_means(site))
         scratch_id = _tidied(configuration, site)
-        return _evaluated(lambda: verify(site, place, "restored", scratch_id=scratch_id))
+        return _evaluated(lambda: verify(site, place, "restored", scratch_id=scratch_id)).to_json()
 
 
 def _tidied(configuration: Configuration, site: Site) -> str:
@@ -204,7 +206,7 @@ def _tidied(configuration: Configuration, site: Site) -> str:
     return scratch_id
 
 
-def _require_means(site: Site) -> Dict[str, Any]:
+def _require_means(site: Site) -> None:
     """Check what a drill needs besides the backup first, so that a missing program is not taken for a bad backup."""
     with site.administer() as admin:
         site.tools(admin)
@@ -215,7 +217,6 @@ def _require_means(site: Site) -> Dict[str, Any]:
                 found="role %s without CREATEDB" % rights.role,
                 hint="ALTER ROLE ... CREATEDB, or give an administration user in the configuration",
             )
-    return {}
 
 
 def _backup(call: Call) -> int:
@@ -322,14 +323,10 @@ def _restore(call: Call) -> int:
     place = call.place(read_standing(configuration))
     site = configuration.site(call.progress)
     with exclusive(site, call.options.wait, besides_operations=True) as site:
-        facts = restore_beside(site, place, call.options.into, _tidied(configuration, site))
-    call.output.result(
-        facts,
-        [
-            "%s is restored into database %s and equals its source: %d rows of %d tables"
-            % (place.backup_id, facts["database"], facts["rows"], facts["tables"])
-        ],
-    )
+        restored = restore_beside(site, place, call.options.into, _tidied(configuration, site))
+    text = "%s is restored into database %s and equals its source: %d rows of %d tables"
+    counts = (place.backup_id, restored.database, restored.rows, restored.tables)
+    call.output.result(dataclasses.asdict(restored), [text % counts])
     return OK
 
 

@@ -10,9 +10,10 @@ Each is a separate step in the journal, so a run after an interruption repeats o
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Dict, List, Mapping, Sequence
 
-from ..backups.make import described, make_again
+from ..backups.make import BackupSummary, make_again
 from ..loss.migration_changes import note_migrated
 from ..prisma import history
 from ..prisma.cli import Prisma
@@ -77,7 +78,7 @@ def _fence(run: Run, wait_seconds: float) -> None:
     """End all other sessions in the database, and ensure that the backup is exact."""
     require_proofs(run.operation)
     place = run.store.find_backup(run.operation.result(BACKUP).backup)
-    if fence(run, place, wait_seconds)["same"]:
+    if fence(run, place, wait_seconds).same:
         return
     with journaled_step(run, BACKUP) as facts:
-        facts.update(described(make_again(run, place)), reused=False)
+        facts.update(dataclasses.asdict(BackupSummary.of(make_again(run, place))), reused=False)

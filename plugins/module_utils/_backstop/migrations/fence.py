@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from typing import Any, Dict, List
+from typing import Dict, List
 
 from ..backups.comparison import compare_tables
 from ..base.errors import Refused
@@ -20,17 +21,16 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation
-from ..store.steps import FENCE, MIGRATE, PROOFS
+from ..store.steps import FENCE, MIGRATE, PROOFS, FencedOff
 from .leftovers import leftovers
 
 #: How long ended sessions may take to disappear.
 _GOING_SECONDS = 5
 
 
-def fence(site: Site, place: BackupPlace, wait_seconds: float) -> Dict[str, Any]:
+def fence(site: Site, place: BackupPlace, wait_seconds: float) -> FencedOff:
     """End idle sessions, wait for busy ones, then compare every table and definition with the backup.
 
-    :returns: ``same`` is True if the backup is still exact; otherwise ``differences`` lists the differences
     :raises Refused: gates were skipped; or sessions are still active after the wait; names them
     """
     manifest = manifests.load(place)
@@ -38,15 +38,16 @@ def fence(site: Site, place: BackupPlace, wait_seconds: float) -> Dict[str, Any]
         require_proofs(site.operation)
     with journaled_step(site, FENCE) as facts, site.administer() as admin:
         _drop_debris(site, admin)
-        facts["ended_sessions"] = _clear(site, admin, wait_seconds)
+        ended = _clear(site, admin, wait_seconds)
         reach("fence.cleared")
         with site.connect() as live:
             differences = [] if _partly_migrated(site, live, place) else _differences(live, manifest)
             back = server.other_sessions(admin, site.database, besides=(live.backend,))
         if back:
             raise _others(back, "none that reconnects after it was ended")
-        facts.update(backup=place.backup_id, same=not differences, differences=differences)
-    return {"changed": bool(facts["ended_sessions"]), **facts}
+        fenced = FencedOff(ended, not differences, differences)
+        facts.update(dataclasses.asdict(fenced), backup=place.backup_id)
+    return fenced
 
 
 def require_proofs(operation: Operation) -> None:

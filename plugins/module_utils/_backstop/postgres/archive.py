@@ -55,53 +55,53 @@ def choose_compression(tools: ClientTools) -> str:
     return "1"
 
 
+@dataclasses.dataclass(frozen=True)
+class DumpOptions:
+    snapshot: Optional[str] = None
+    compression: str = "1"
+    schema_only: bool = False
+    #: in UTF-8 and with settings under which equal definitions have equal text
+    comparable: bool = False
+    #: tables that are dumped in parallel, into a directory; 0 means into one file
+    jobs: int = 0
+    #: schema and name of the only relations to dump
+    relations: Optional[Sequence[Tuple[str, str]]] = None
+    lock_wait_seconds: int = LOCK_WAIT_SECONDS
+
+
 def start_dump(
-    tools: ClientTools,
-    settings: Settings,
-    path: Optional[str],
-    *,
-    snapshot: Optional[str] = None,
-    compression: str = "1",
-    schema_only: bool = False,
-    comparable: bool = False,
-    jobs: int = 0,
-    relations: Optional[Sequence[Tuple[str, str]]] = None,
-    lock_wait_seconds: int = LOCK_WAIT_SECONDS,
-    keep_open: Sequence[int] = (),
+    tools: ClientTools, settings: Settings, path: Optional[str], options: DumpOptions, keep_open: Sequence[int] = ()
 ) -> Running:
     """Start pg_dump into a new archive at ``path``; the caller waits for it and checks its status.
 
     :param path: None for standard output, which the caller reads
-    :param comparable: in UTF-8 and with settings under which equal definitions have equal text
-    :param jobs: tables that are dumped in parallel, into a directory; 0 means into one file
-    :param relations: schema and name of the only relations to dump
     """
     argv = [
         tools.pg_dump,
         "--no-password",
-        "--format=" + ("directory" if jobs else "custom"),
-        "--lock-wait-timeout=%ds" % lock_wait_seconds,
-        "--compress=" + compression,
+        "--format=" + ("directory" if options.jobs else "custom"),
+        "--lock-wait-timeout=%ds" % options.lock_wait_seconds,
+        "--compress=" + options.compression,
         "--dbname=" + settings.conninfo(),
     ]
     if path is not None:
         argv.append("--file=" + path)
-    if jobs:
-        argv.append("--jobs=%d" % jobs)
-    if snapshot:
-        argv.append("--snapshot=" + snapshot)
-    if schema_only:
+    if options.jobs:
+        argv.append("--jobs=%d" % options.jobs)
+    if options.snapshot:
+        argv.append("--snapshot=" + options.snapshot)
+    if options.schema_only:
         argv.append("--schema-only")
-    if comparable or relations is not None:
+    if options.comparable or options.relations is not None:
         # Patterns are read in the encoding of the dump.
         argv.append("--encoding=UTF8")
-    if relations is not None:
+    if options.relations is not None:
         # In patterns everything between double quotes is literal.
         argv.append("--strict-names")
-        argv += ["--table=" + qualified(schema, name) for schema, name in relations]
+        argv += ["--table=" + qualified(schema, name) for schema, name in options.relations]
     return Running(
         argv,
-        environment=settings.client_environment(_COMPARABLE_OPTIONS if comparable else _DUMP_OPTIONS),
+        environment=settings.client_environment(_COMPARABLE_OPTIONS if options.comparable else _DUMP_OPTIONS),
         secrets=settings.secrets,
         keep_open=keep_open,
         stdout=subprocess.PIPE if path is None else None,

@@ -18,11 +18,11 @@ import hashlib
 import io
 import os
 import secrets
-from typing import IO, Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 from ..base.encryption import Decrypting, Encrypted
 from ..base.errors import BackstopError
-from .archive import LOCK_WAIT_SECONDS, Source, start_dump
+from .archive import LOCK_WAIT_SECONDS, DumpOptions, Source, start_dump
 from .client_tools import ClientTools
 from .connection import Settings
 
@@ -128,17 +128,8 @@ def of_database(
 
     :raises BackstopError: pg_dump failed; ``found`` has its message
     """
-    with start_dump(
-        tools,
-        settings,
-        None,
-        snapshot=snapshot,
-        compression="0",
-        schema_only=True,
-        comparable=True,
-        lock_wait_seconds=lock_wait_seconds,
-        keep_open=keep_open,
-    ) as program:
+    options = DumpOptions(snapshot, "0", schema_only=True, comparable=True, lock_wait_seconds=lock_wait_seconds)
+    with start_dump(tools, settings, None, options, keep_open) as program:
         content = program.stdout.read()
         program.check("pg_dump could not write the definitions of %s" % settings.database)
     return _entries(_Contents(io.BytesIO(content)).entries())
@@ -331,7 +322,7 @@ def without_rights(entries: Entries) -> Entries:
     }
 
 
-def to_json(entries: Entries) -> Any:
+def to_json(entries: Entries) -> Entries:
     """The form in a manifest: texts that can contain a password are hashed."""
     return _hashed(entries, secrets.token_hex(8))
 

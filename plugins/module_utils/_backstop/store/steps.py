@@ -88,6 +88,7 @@ class FencedOff:
     ended_sessions: List[str] = dataclasses.field(default_factory=list)
     #: whether the backup was still exact; None before a comparison
     same: Optional[bool] = None
+    #: from the backup, if it was not
     differences: List[str] = dataclasses.field(default_factory=list)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from ..backups.drill import verify
+from ..backups.drill import Verified, verify
 from ..backups.story import restored
 from ..base.short_lines import packed
 from ..base.sql_names import scratch_name
@@ -96,7 +96,7 @@ def _rehearse(
     The copy of an interrupted rehearsal cannot be used, so the drill is repeated too.
     """
     with journaled_step(run, DRILL) as facts:
-        facts.update(verify(run, place, "restored", keep=True))
+        facts.update(verify(run, place, "restored", keep=True).to_json())
     with journaled_step(run, REHEARSAL) as facts:
         facts.update(rehearse_closed(run, copy, prisma, place, limits))
         if not facts["closed_server"]:
@@ -121,7 +121,7 @@ def _is_migrated(run: Run, prisma: Prisma, name: str) -> bool:
 def story(found: Mapping[str, Mapping[str, Any]]) -> List[str]:
     """The proofs, as short lines for users."""
     drill, rehearsal = found[DRILL], found[REHEARSAL]
-    lines = restored(drill) if drill else []
+    lines = restored(Verified.from_json(drill)) if drill else []
     if rehearsal:
         names = [migration["name"] for migration in rehearsal["migrations"]]
         lines += packed("Rehearsed on the copy in %s s:" % rehearsal["seconds"], names)

@@ -74,7 +74,8 @@ def build_successor(run: Run, place: BackupPlace) -> Dict[str, Any]:
             # The run that this one waited for may have done it.
             built = _already_built(run, admin, operation, place)
         if built is None:
-            facts.update(build_database(run, place, successor_name(operation)), backup=place.backup_id)
+            built_now = build_database(run, place, successor_name(operation))
+            facts.update(dataclasses.asdict(built_now), backup=place.backup_id)
             with run.connect() as live, run.connect(successor_name(operation)) as base:
                 known = known_by_oid(live, manifests.load(place))
                 sum_up_base(live, base, known, kept_sums(operation, base))

@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ..backups.comparison import require_same_major
 from ..backups.make import make_backup
+from ..backups.options import BackupOptions
 from ..backups.salvage import SAVED_ROWS, save_table
 from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
@@ -500,7 +501,7 @@ def _back_up(work: _Work, reached: Sequence[str]) -> str:
     """Back up the current table, with all tables that will be changed, under the lock."""
     work.site.progress.phase("backing up the table as it is", table=work.family.full_name)
     names = [qualified(work.family.schema, work.family.name), *reached]
-    place = make_backup(work.site, "emergency", tables=names)
+    place = make_backup(work.site, "emergency", form=BackupOptions(tables=names))
     saved = {entry.full_name: entry.digest for entry in manifests.load(place).tables}
     wrong = [name for name, digest in work.before.items() if saved[name] != digest]
     if wrong:

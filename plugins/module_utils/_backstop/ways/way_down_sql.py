@@ -89,7 +89,7 @@ class TakeOut:
         rollback made one before the application stopped."""
         operation = run.operation
         known = operation.facts(EMERGENCY_BACKUP) if operation.kind == "rollback" else None
-        if known is None or not fence(run, run.store.find_backup(known["backup"]), self.programs.wait)["same"]:
+        if known is None or not fence(run, run.store.find_backup(known["backup"]), self.programs.wait).same:
             _back_up(run, self.programs)
 
     @staticmethod

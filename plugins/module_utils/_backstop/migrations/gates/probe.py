@@ -139,7 +139,8 @@ def restorable(site: Site, session: Session, question: GateInputs) -> str:
     tools = _tools(site, session)
     with scratch_database(site, session, "restorable") as (_admin, name), tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "schema.dump")
-        with archive.start_dump(tools, site.connection, path, schema_only=True, keep_open=site.keep_open) as dump:
+        definitions = archive.DumpOptions(schema_only=True)
+        with archive.start_dump(tools, site.connection, path, definitions, site.keep_open) as dump:
             if dump.wait() != 0 and waits_for_lock(dump.stderr_text):
                 raise locked_table(session, dump.stderr_text)
             dump.check("pg_dump could not write the definitions")
