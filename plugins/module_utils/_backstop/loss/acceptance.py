@@ -21,11 +21,11 @@ from ..postgres.connection import Session
 from ..site import Site
 from ..store.operation import Operation
 from ..store.steps import COUNT
+from .changes import Databases
 from .count import TableLoss
 from .kept_rows import write_lost_rows
 from .lost_objects import OF_OBJECTS, LostObjects
 from .reapply import Carried, Reapply, carried_over
-from .row_changes import Databases
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import Dict, List, Sequence
+from typing import Dict, List
 
 from ..base.durable_files import PRIVATE_FILE, fsync_directory, make_private_directory, write_file
 from ..base.sql_names import qualified, quote_identifier, quote_literal
 from ..base.tables import Table
-from ..postgres import catalog
+from ..postgres import catalog, references
 from ..postgres.connection import Session
 from .count import LARGE_OBJECTS, TableLoss
 from .differences import hash_among, key_hash
@@ -124,7 +124,7 @@ def _script(live: Session, loss: TableLoss, table: Table) -> str:
     keyed = bool(key) and len(key) == len(table.key)
     same = " AND ".join("t.%s = l.%s" % (there[column], column) for column in key)
     statements = _unless_replaced(loss)
-    fixed = _always_identity(live, table)
+    fixed = [quote_identifier(column) for column in references.always_identity(live, table.oid)]
     changed = [column for column in columns if column not in key and column not in fixed]
     if keyed and changed and not loss.whole_table:
         statements += "UPDATE ONLY %s t SET %s FROM backstop_lost l WHERE %s;\n" % (
@@ -156,12 +156,6 @@ def _unless_replaced(loss: TableLoss) -> str:
         "DO $backstop$ BEGIN IF to_regclass(%s) IS NULL THEN RAISE EXCEPTION 'apply the migration first: it makes table"
         " %%', %s; END IF; END $backstop$;\n"
     ) % (quote_literal(loss.replaces), quote_literal(loss.full_name))
-
-
-def _always_identity(live: Session, table: Table) -> Sequence[str]:
-    """Columns that UPDATE cannot set (GENERATED ALWAYS AS IDENTITY)."""
-    found = live.rows("SELECT attname FROM pg_attribute WHERE attrelid = %s AND attidentity = 'a'", (table.oid,))
-    return [quote_identifier(name) for (name,) in found]
 
 
 def _in_transaction(columns: str, path: str, statements: str) -> str:

@@ -10,13 +10,13 @@ can be applied to any other state: rows are added, and equal rows are removed.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Dict, Tuple
 
-from ..base.sql_names import quote_identifier
 from ..base.tables import Table
 from ..postgres import digests
+from .changes import Databases, DoesNotFit
 from .count import TableLoss
-from .row_changes import OTHER_VALUES, REFERRED_TO, Databases, DoesNotFit, Reference, RowChanges, savepoint
+from .row_changes import CHOSEN, OTHER_VALUES, REFERRED_TO, RowChanges
 
 
 class KeylessChanges(RowChanges):
@@ -35,30 +35,24 @@ class KeylessChanges(RowChanges):
         here = self._rows_query(live_table, self._live_columns(loss), "false", loss.hashed, loss, deletes)
         there = self._rows_query(base_table, self.columns, "false", loss.in_base(loss.hashed), loss, deletes)
         self._copy_both(databases, here, there, folder)
-        after, before = self._fields("a"), self._fields("b")
-        self._stage_difference("insert", "backstop_after", after, "backstop_before", before, after)
+        self._stage_difference("insert", "after", "a", "before", "b")
         if deletes:
-            self._stage_difference("delete", "backstop_before", before, "backstop_after", after, before)
-        self.session.execute("DROP TABLE pg_temp.backstop_after, pg_temp.backstop_before")
-        self.session.execute("ANALYZE " + self._stage)
+            self._stage_difference("delete", "before", "b", "after", "a")
+        self._end_staging()
 
-    def _stage_difference(self, how: str, more: str, fields: str, less: str, other: str, target: str) -> None:
+    def _stage_difference(self, how: str, more: str, side: str, less: str, other: str) -> None:
+        fields = self._listed(side, first=", ")
         self.session.execute(
-            "INSERT INTO %s (how, hash, %s) SELECT '%s', d.* FROM (SELECT hash, %s FROM pg_temp.%s EXCEPT ALL"
-            " SELECT hash, %s FROM pg_temp.%s) d" % (self._stage, target, how, fields, more, other, less)
+            "INSERT INTO %s (how, hash%s) SELECT '%s', d.* FROM (SELECT hash%s FROM pg_temp.backstop_%s EXCEPT ALL"
+            " SELECT hash%s FROM pg_temp.backstop_%s) d"
+            % (self._stage, fields, how, fields, more, self._listed(other, first=", "), less)
         )
-
-    def _fields(self, side: str) -> str:
-        return ", ".join("%s%d" % (side, index) for index in range(len(self.columns)))
 
     # SQL
 
     def _text(self, alias: str) -> str:
         """The row as a text, which identifies equal rows."""
         return digests.row_expression(self.columns, alias)
-
-    def _staged_text(self, side: str) -> str:
-        return "ROW(%s)::text" % ", ".join("s.%s%d" % (side, index) for index in range(len(self.columns)))
 
     def _among(self, side: str, chosen: str) -> str:
         """Condition that row t equals one of the chosen changes."""
@@ -82,15 +76,14 @@ class KeylessChanges(RowChanges):
         ) % (numbered, there)
         self._set("conflict", "the row was deleted there", "number IN (%s)" % missing)
 
-    def delete(self, references: Sequence[Reference]) -> int:
-        refers = " OR ".join(reference.exists() for reference in references)
-        if refers:
-            wanted = "SELECT %s FROM ONLY %s t WHERE %s" % (self._text("t"), self.target, refers)
+    def delete(self) -> int:
+        if self._refers:
+            wanted = "SELECT %s FROM ONLY %s t WHERE %s" % (self._text("t"), self.target, " OR ".join(self._refers))
             self._set("waiting", REFERRED_TO, "how = 'delete' AND %s IN (%s)" % (self._staged_text("b"), wanted))
         statement = (
             "DELETE FROM ONLY %s WHERE ctid IN (SELECT x.ctid FROM (SELECT t.ctid, %s AS text, row_number() OVER"
             " (PARTITION BY %s) AS copy FROM ONLY %s t) x JOIN (SELECT %s AS text, count(*) AS copies FROM %s s"
-            " WHERE \0 GROUP BY 1) y ON x.text = y.text AND x.copy <= y.copies)"
+            " WHERE " + CHOSEN + " GROUP BY 1) y ON x.text = y.text AND x.copy <= y.copies)"
         ) % (
             self.target,
             self._text("t"),
@@ -101,16 +94,8 @@ class KeylessChanges(RowChanges):
         )
         return self._apply("delete", statement)
 
-    # In statements \\0 stands for the condition on the changes: no column name contains that.
-
     def upsert(self) -> int:
-        statement = "INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s s WHERE \0" % (
-            self.target,
-            ", ".join(map(quote_identifier, self.columns)),
-            ", ".join(self._cast("a", index) for index in range(len(self.columns))),
-            self._stage,
-        )
-        return self._apply("insert", statement)
+        return self._insert()
 
     def _apply_chosen(self, how: str, statement: str, chosen: str) -> int:
         """As many rows more, or less, equal to the changes."""
@@ -118,9 +103,9 @@ class KeylessChanges(RowChanges):
         if not wanted:
             return 0
         side, sign = ("b", -1) if how == "delete" else ("a", 1)
-        with savepoint(self.session):
+        with self.session.savepoint():
             before = self._count(side, chosen)
-            self.session.execute(statement.replace("\0", chosen))
+            self.session.execute(statement.replace(CHOSEN, chosen))
             if self._count(side, chosen) - before != sign * wanted:
                 raise DoesNotFit(OTHER_VALUES)
             return self.session.execute(
@@ -141,14 +126,5 @@ class KeylessChanges(RowChanges):
         )
         return int(row[0]), int(row[1])
 
-    def conflicts(self) -> List[Dict[str, Any]]:
-        """Each conflict with its row, for a private file."""
-        values = ", ".join("coalesce(s.a%d, s.b%d)" % (index, index) for index in range(len(self.columns)))
-        found = self.session.rows(
-            "SELECT how, reason%s FROM %s s WHERE state = 'conflict' ORDER BY number"
-            % (", " + values if values else "", self._stage)
-        )
-        return [
-            {"table": self.full_name, "row": dict(zip(self.columns, row)), "change": how, "reason": reason}
-            for how, reason, *row in found
-        ]
+    def _identity(self) -> Tuple[str, Dict[str, str]]:
+        return "row", {name: "coalesce(s.a%d, s.b%d)" % (place, place) for place, name in enumerate(self.columns)}

@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from ..base import sqlstates
 from ..base.durable_files import (
@@ -35,18 +35,18 @@ from ..base.durable_files import (
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Given, Setting, remedy
-from ..base.sql_names import quote_identifier
 from ..base.tables import Digest, Table
-from ..postgres import catalog, digests, server
+from ..postgres import catalog, digests, references, server
 from ..postgres.connection import Session
 from ..store.layout import Store
 from ..store.operation import Operation, operations
+from .changes import Changes, Counts, Databases
 from .count import LARGE_OBJECTS, TableLoss
 from .kept_rows import referenced_first
 from .keyless_changes import KeylessChanges
 from .large_object_changes import LargeObjectChanges
 from .pairing import Name
-from .row_changes import Databases, Reference, RowChanges, savepoint
+from .row_changes import RowChanges
 
 MODES = ("off", "report", "apply")
 #: Directory of an operation with the changes that it carried over, and its table of contents, written last.
@@ -96,7 +96,7 @@ def carried_over(
         target.execute("SET CONSTRAINTS ALL IMMEDIATE")
         carry = _Carry(operation, target)
         before = databases.before if databases.before is not None else _digests(target)
-        with carry.triggers_off(losses):
+        with carry.triggers_off(loss.base_name for loss in losses):
             carry.stage(databases, losses, wanted.deletes)
             touched = carry.touched()
             carry.apply()
@@ -147,9 +147,8 @@ class _Carry:
             name = loss.base_name
             rows = loss.inserted + loss.updated + (loss.deleted if deletes else 0)
             if name == LARGE_OBJECTS:
-                numbers = [*loss.keys, *(loss.deleted_keys if deletes else [])]
                 self._large_objects = LargeObjectChanges(self._target)
-                self._large_objects.stage(live, base, numbers, deletes=deletes, folder=self._operation.path)
+                self._large_objects.stage(databases, loss, deletes=deletes, folder=self._operation.path)
                 continue
             live_table = here.get((loss.schema, loss.name))
             reason = _why_not(loss, live_table, there.get(name), self._tables.get(name), deletes)
@@ -183,8 +182,12 @@ class _Carry:
         for changes in self._all():
             changes.invert()
 
-    def _all(self) -> List[Union[RowChanges, LargeObjectChanges]]:
+    def _all(self) -> List[Changes]:
         return [*self._changes, *([self._large_objects] if self._large_objects else [])]
+
+    @property
+    def names(self) -> List[Name]:
+        return list(self._of_loss)
 
     def reasons(self) -> List[Tuple[str, int]]:
         """Why changes were not applied, and how many."""
@@ -200,47 +203,33 @@ class _Carry:
     # Applying
 
     @contextlib.contextmanager
-    def triggers_off(self, losses: Sequence[TableLoss]) -> Iterator[None]:
+    def triggers_off(self, names: Iterable[Name]) -> Iterator[None]:
         """Disable the users' triggers: their effects in the live database are carried like any other change."""
-        oids = [table.oid for name, table in self._tables.items() if name in {one.base_name for one in losses}]
-        found = self._target.rows(
-            "SELECT n.nspname, c.relname, t.tgname, t.tgenabled::text FROM pg_trigger t JOIN pg_class c ON c.oid ="
-            " t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'"
-            " AND t.tgrelid = ANY(%s::oid[])",
-            (oids,),
-        )
-        self._alter(found, lambda _state: "DISABLE")
-        yield
-        self._alter(found, lambda state: {"R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}.get(state, "ENABLE"))
-
-    def _alter(self, triggers: Sequence[Tuple[Any, ...]], how: Callable[[str], str]) -> None:
-        for schema, table, name, state in triggers:
-            self._target.execute(
-                "ALTER TABLE ONLY %s.%s %s TRIGGER %s"
-                % (quote_identifier(schema), quote_identifier(table), how(str(state)), quote_identifier(name))
-            )
+        with contextlib.ExitStack() as stack:
+            for name in sorted(set(names) & set(self._tables)):
+                stack.enter_context(references.triggers_off(self._target, self._tables[name]))
+            yield
 
     def apply(self) -> None:
         """Apply the changes, repeatedly while a round makes others possible: a parent row now exists, or a unique value
         is now free."""
         if self._large_objects:
             self._large_objects.apply()
-        references = {changes.full_name: self._references(changes.table) for changes in self._changes}
         for changes in self._changes:
             changes.classify()
             if self._large_objects:
                 changes.refuse_references(self._large_objects.left_hashes())
-        while self._round(references):
+        while self._round():
             for changes in self._changes:
                 changes.begin_round()
         self._apply_deferred()
         for changes in self._changes:
             changes.give_up()
 
-    def _round(self, references: Dict[str, List[Reference]]) -> int:
+    def _round(self) -> int:
         applied = 0
         for changes in reversed(self._changes):
-            applied += changes.delete(references[changes.full_name])
+            applied += changes.delete()
         for changes in self._changes:
             applied += changes.upsert()
         return applied
@@ -250,7 +239,7 @@ class _Carry:
         waiting = [changes for changes in self._changes if changes.waiting_for_others()]
         if not waiting:
             return
-        with contextlib.suppress(_StillBroken), savepoint(self._target):
+        with contextlib.suppress(_StillBroken), self._target.savepoint():
             self._target.execute("SET CONSTRAINTS ALL DEFERRED")
             while True:
                 for changes in waiting:
@@ -265,23 +254,6 @@ class _Carry:
                     raise
                 raise _StillBroken(error.message) from error
         self._target.execute("SET CONSTRAINTS ALL IMMEDIATE")
-
-    def _references(self, table: Table) -> List[Reference]:
-        found = self._target.rows(
-            "SELECT k.conrelid::bigint, format('%%I.%%I', n.nspname, c.relname),"
-            " array_agg(a.attname::text ORDER BY p.place), array_agg(b.attname::text ORDER BY p.place),"
-            " array_agg(format_type(b.atttypid, b.atttypmod) ORDER BY p.place)"
-            " FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace,"
-            " unnest(k.conkey, k.confkey) WITH ORDINALITY p(one, two, place)"
-            " JOIN pg_attribute a ON true JOIN pg_attribute b ON true"
-            " WHERE k.contype = 'f' AND k.confrelid = %s::oid AND a.attrelid = k.conrelid AND a.attnum = p.one"
-            " AND b.attrelid = k.confrelid AND b.attnum = p.two GROUP BY k.oid, k.conrelid, n.nspname, c.relname",
-            (table.oid,),
-        )
-        return [
-            Reference(str(child), list(zip(ones, twos, kinds)), int(oid) == table.oid, table.key)
-            for oid, child, ones, twos, kinds in found
-        ]
 
     # Proving
 
@@ -453,16 +425,16 @@ def _were(rows: int, mode: str) -> str:
     return "would be" if mode == "report" else "was" if rows == 1 else "were"
 
 
-def _sum(counts: Dict[Tuple[str, str, bool], int], how: str, states: Sequence[str]) -> int:
+def _sum(counts: Counts, how: str, states: Sequence[str]) -> int:
     return sum(count for (one, state, _beyond), count in counts.items() if one == how and state in states)
 
 
-def _beyond(counts: Dict[Tuple[str, str, bool], int]) -> int:
+def _beyond(counts: Counts) -> int:
     """Carried rows that have values in columns that the other database does not have."""
     return sum(count for (_how, state, beyond), count in counts.items() if beyond and state in _IN_FORCE)
 
 
-def _partly(loss: TableLoss, counts: Dict[Tuple[str, str, bool], int], rest: TableLoss) -> List[Dict[str, Any]]:
+def _partly(loss: TableLoss, counts: Counts, rest: TableLoss) -> List[Dict[str, Any]]:
     """The part of a table that is not carried although there is no conflict."""
     kept = rest.deleted - _sum(counts, "delete", ("conflict",))
     found = [
@@ -472,7 +444,7 @@ def _partly(loss: TableLoss, counts: Dict[Tuple[str, str, bool], int], rest: Tab
     return [{"table": loss.full_name, "rows": rows, "reason": reason} for rows, reason in found if rows > 0]
 
 
-def _rest(loss: TableLoss, counts: Dict[Tuple[str, str, bool], int], hashes: Sequence[int]) -> TableLoss:
+def _rest(loss: TableLoss, counts: Counts, hashes: Sequence[int]) -> TableLoss:
     """The remaining loss of a table: conflicts, and values in columns that the other database does not have."""
     return dataclasses.replace(
         loss,
@@ -490,7 +462,7 @@ def _digests(session: Session) -> Dict[Name, Digest]:
     }
 
 
-def _write(path: str, changes: Union[RowChanges, LargeObjectChanges]) -> None:
+def _write(path: str, changes: Changes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
     with os.fdopen(descriptor, "wb") as stream:
         changes.save(stream)
@@ -535,8 +507,7 @@ def _replay(operation: Operation, target: Session, inverse: bool) -> None:
         carry.load(operation.file(_FOLDER))
         if inverse:
             carry.invert()
-        names = [TableLoss(changes.table.schema, changes.table.name) for changes in carry._changes]
-        with carry.triggers_off(names):
+        with carry.triggers_off(carry.names):
             carry.apply()
         conflicts = carry.reasons()
         if conflicts:

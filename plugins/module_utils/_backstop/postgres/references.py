@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from typing import Dict, List, Tuple
+from typing import Dict, Iterator, List, Tuple
 
 from ..base.sql_names import qualified, quote_identifier
+from ..base.tables import Table
 from .connection import Session
 
 
@@ -150,6 +152,11 @@ def columns(session: Session, oid: int) -> List[Column]:
     return [Column(name, kind, category, bool(full), bool(always)) for name, kind, category, full, always in found]
 
 
+def always_identity(session: Session, oid: int) -> List[str]:
+    """The columns that UPDATE cannot set."""
+    return [column.name for column in columns(session, oid) if column.always_identity]
+
+
 def equality_operators(session: Session, oid: int, key: Tuple[str, ...]) -> List[str]:
     """For each column of a table's key, the equality operator of its unique index."""
     found = session.rows(
@@ -170,14 +177,20 @@ def equality_operators(session: Session, oid: int, key: Tuple[str, ...]) -> List
     return [str(first[name]) for name in key]
 
 
-def live_triggers(session: Session, oid: int) -> List[Tuple[str, str]]:
-    """Names of the enabled user triggers, each with the keyword that enables it again in the same mode."""
+@contextlib.contextmanager
+def triggers_off(session: Session, table: Table) -> Iterator[None]:
+    """Disable the users' triggers; then restore each one's state, because ENABLE TRIGGER USER would enable all."""
     found = session.rows(
-        "SELECT tgname, tgenabled::text FROM pg_trigger WHERE tgrelid = %s::oid AND NOT tgisinternal"
+        "SELECT tgname::text, tgenabled::text FROM pg_trigger WHERE tgrelid = %s::oid AND NOT tgisinternal"
         " AND tgenabled IN ('O', 'A') ORDER BY 1",
-        (oid,),
+        (table.oid,),
     )
-    return [(str(name), "ENABLE ALWAYS" if how == "A" else "ENABLE") for name, how in found]
+    alter = "ALTER TABLE ONLY %s " % qualified(table.schema, table.name)
+    for name, _how in found:
+        session.execute(alter + "DISABLE TRIGGER " + quote_identifier(name))
+    yield
+    for name, how in found:
+        session.execute(alter + ("ENABLE ALWAYS" if how == "A" else "ENABLE") + " TRIGGER " + quote_identifier(name))
 
 
 def rewrite_rules(session: Session, oid: int) -> List[str]:

@@ -22,13 +22,13 @@ from ..base.remedies import Action, remedy
 from ..base.sql_names import retired_name, scratch_name
 from ..base.tables import Digest
 from ..loss.acceptance import Acceptance, Loss, LossPolicy, counted, snapshot
+from ..loss.changes import Databases
 from ..loss.count import TableLoss, count_losses, sum_up_base
 from ..loss.differences import BaseSums
 from ..loss.lost_objects import LostObjects, lost_objects
 from ..loss.migration_changes import mark
 from ..loss.pairing import known_by_oid
 from ..loss.reapply import carried_contents, carry_again, take_back
-from ..loss.row_changes import Databases
 from ..postgres import locks, replication, server
 from ..postgres.connection import Session
 from ..postgres.database_properties import drop_scratch_database

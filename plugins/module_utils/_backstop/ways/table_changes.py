@@ -32,23 +32,27 @@ def apply(session: Session, pair: Pair) -> None:
 
     The caller holds the locks, and proves the result.
     """
-    plan = _plan(session, pair)
-    with _triggers_off(session, pair), _deferred(session, pair, plan.deferred):
-        if plan.parked:
-            _park(session, pair, plan)
-        _update(session, pair, "d__.live = l__.ctid AND d__.kind = 'changed' AND d__.how = 'update'")
-        reach("table.updated")
-        _execute(
-            session,
-            "DELETE FROM %s l__ USING %s d__ WHERE l__.ctid = d__.live"
-            " AND (d__.kind = 'newer' OR d__.how = 'replace')" % (pair.target, pair.difference),
-        )
-        reach("table.deleted")
-        if plan.parked:
-            _update(session, pair, "d__.how = 'park' AND " + pair.same_key(session, "l__", "s__"))
-        _insert(session, pair)
-        reach("table.inserted")
-        _execute(session, "SET CONSTRAINTS ALL IMMEDIATE")
+    with _constraint_errors():
+        plan = _plan(session, pair)
+        with references.triggers_off(session, pair.table), _deferred(session, pair, plan.deferred):
+            _change(session, pair, plan)
+
+
+def _change(session: Session, pair: Pair, plan: _Plan) -> None:
+    if plan.parked:
+        _park(session, pair, plan)
+    _update(session, pair, "d__.live = l__.ctid AND d__.kind = 'changed' AND d__.how = 'update'")
+    reach("table.updated")
+    session.execute(
+        "DELETE FROM %s l__ USING %s d__ WHERE l__.ctid = d__.live"
+        " AND (d__.kind = 'newer' OR d__.how = 'replace')" % (pair.target, pair.difference),
+    )
+    reach("table.deleted")
+    if plan.parked:
+        _update(session, pair, "d__.how = 'park' AND " + pair.same_key(session, "l__", "s__"))
+    _insert(session, pair)
+    reach("table.inserted")
+    session.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 @dataclasses.dataclass
@@ -90,8 +94,7 @@ def _mark_moving(session: Session, pair: Pair, watched: Sequence[str]) -> bool:
     """Mark changed rows whose watched values differ: ``replace``, or ``park`` if others refer to them; True if any is
     parked."""
     source = "%s l__, %s s__" % (pair.live, pair.stage)
-    _execute(
-        session,
+    session.execute(
         "UPDATE %s d__ SET how = 'replace' FROM %s WHERE d__.kind = 'changed' AND l__.ctid = d__.live"
         " AND s__.ctid = d__.staged AND %s IS DISTINCT FROM %s"
         % (pair.difference, source, digests.row_expression(watched, "l__"), digests.row_expression(watched, "s__")),
@@ -100,8 +103,7 @@ def _mark_moving(session: Session, pair: Pair, watched: Sequence[str]) -> bool:
         # Staged rows of the table itself may refer to it too.
         sources = [key.source] + [pair.stage] * (key.oid == pair.table.oid)
         for source in sources:
-            _execute(
-                session,
+            session.execute(
                 "UPDATE %s d__ SET how = 'park' FROM %s l__ WHERE d__.how = 'replace'"
                 " AND l__.ctid = d__.live AND EXISTS (SELECT FROM %s c__ WHERE %s)"
                 % (pair.difference, pair.live, source, key.matches("l__", "c__")),
@@ -183,10 +185,11 @@ def _refuse_fixed(session: Session, pair: Pair, fixed: Sequence[str]) -> None:
 # Statements
 
 
-def _execute(session: Session, sql: str) -> int:
-    """Run a statement on the live table; constraint errors get a hint for this case."""
+@contextlib.contextmanager
+def _constraint_errors() -> Iterator[None]:
+    """Constraint errors get a hint for this case."""
     try:
-        return session.execute(sql)
+        yield
     except BackstopError as error:
         hints = {
             sqlstates.FOREIGN_KEY_VIOLATION: "a row of the backup refers to one that is not there any more, or the"
@@ -208,8 +211,7 @@ def _execute(session: Session, sql: str) -> int:
 
 def _park(session: Session, pair: Pair, plan: _Plan) -> None:
     assignments = ", ".join("%s = %s" % (quote_identifier(name), value) for name, value in plan.parked.items())
-    _execute(
-        session,
+    session.execute(
         "UPDATE %s l__ SET %s FROM (SELECT live, row_number() OVER () AS n__ FROM %s WHERE how = 'park')"
         " d__ WHERE l__.ctid = d__.live" % (pair.target, assignments, pair.difference),
     )
@@ -217,11 +219,10 @@ def _park(session: Session, pair: Pair, plan: _Plan) -> None:
 
 
 def _update(session: Session, pair: Pair, condition: str) -> None:
-    fixed = {column.name for column in references.columns(session, pair.table.oid) if column.always_identity}
+    fixed = references.always_identity(session, pair.table.oid)
     columns = [quote_identifier(name) for name in pair.writable if name not in fixed]
     if columns and pair.table.key:
-        _execute(
-            session,
+        session.execute(
             "UPDATE %s l__ SET (%s) = ROW(%s) FROM %s d__ JOIN %s s__ ON s__.ctid = d__.staged WHERE %s"
             % (
                 pair.target,
@@ -236,8 +237,7 @@ def _update(session: Session, pair: Pair, condition: str) -> None:
 
 def _insert(session: Session, pair: Pair) -> None:
     columns = [quote_identifier(name) for name in pair.writable]
-    _execute(
-        session,
+    session.execute(
         "INSERT INTO %s%s OVERRIDING SYSTEM VALUE SELECT %s FROM %s d__ JOIN %s s__"
         " ON s__.ctid = d__.staged WHERE d__.kind = 'missing' OR d__.how = 'replace'"
         % (
@@ -251,27 +251,15 @@ def _insert(session: Session, pair: Pair) -> None:
 
 
 @contextlib.contextmanager
-def _triggers_off(session: Session, pair: Pair) -> Iterator[None]:
-    """Disable triggers, then restore each one's state: ENABLE TRIGGER USER would enable those that were disabled."""
-    table = "ALTER TABLE ONLY %s " % qualified(pair.table.schema, pair.table.name)
-    triggers = references.live_triggers(session, pair.table.oid)
-    for name, _back in triggers:
-        _execute(session, "%s DISABLE TRIGGER %s" % (table, quote_identifier(name)))
-    yield
-    for name, back in triggers:
-        _execute(session, "%s %s TRIGGER %s" % (table, back, quote_identifier(name)))
-
-
-@contextlib.contextmanager
 def _deferred(session: Session, pair: Pair, keys: Sequence[references.ForeignKey]) -> Iterator[None]:
     """Defer the foreign keys to the end; those that are not deferrable are altered meanwhile (which blocks readers)."""
     table = "ALTER TABLE ONLY %s ALTER CONSTRAINT %%s " % qualified(pair.table.schema, pair.table.name)
     for key in keys:
-        _execute(session, table % quote_identifier(key.name) + "DEFERRABLE")
-    _execute(session, "SET CONSTRAINTS ALL DEFERRED")
+        session.execute(table % quote_identifier(key.name) + "DEFERRABLE")
+    session.execute("SET CONSTRAINTS ALL DEFERRED")
     yield
     for key in keys:
-        _execute(session, table % quote_identifier(key.name) + "NOT DEFERRABLE")
+        session.execute(table % quote_identifier(key.name) + "NOT DEFERRABLE")
 
 
 def advance_sequences(session: Session, pairs: Sequence[Pair], sequences: Sequence[OwnedSequence]) -> List[str]:
