@@ -21,6 +21,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from ..base import encryption, sqlstates
 from ..base.durable_files import (
     file_error,
+    fsync_file,
     make_private_directory,
     publish_directory,
     read_tree,
@@ -186,7 +187,8 @@ class _Work:
 
 
 def _fill(site: Site, partial: BackupPlace, form: BackupOptions) -> Tuple[Manifest, Dict[str, str]]:
-    """Dump and digest in one snapshot; the manifest without its list of files, and the sha256 of age's output."""
+    """Dump and digest in one snapshot; the manifest with the archive alone in its list of files, and the sha256 of
+    age's output."""
     started = time.monotonic()
     file_name = ARCHIVES[form.format] + (encryption.SUFFIX if site.recipients else "")
     path = partial.file(file_name)
@@ -201,7 +203,7 @@ def _fill(site: Site, partial: BackupPlace, form: BackupOptions) -> Tuple[Manife
         major = server.major_version(session)
         identity = server.identity(session)
     reach("backup.dumped")
-    _write_beside(work, read)
+    files = _write_beside(work, read)
     manifest = Manifest(
         id=partial.backup_id,
         kind=partial.kind,
@@ -220,7 +222,7 @@ def _fill(site: Site, partial: BackupPlace, form: BackupOptions) -> Tuple[Manife
             size=archive.size_of(path),
             recipients=tuple(site.recipients),
         ),
-        files={},
+        files=files,
         snapshot=snapshot,
         seconds={"dump": round(dumped - started, 3), "decode": round(time.monotonic() - dumped, 3)},
         tables=read.tables,
@@ -248,16 +250,22 @@ class _Read:
     written: Dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def _write_beside(work: _Work, read: _Read) -> None:
-    """Decode the archive, and write roles and history. With encryption the roles are encrypted too, because their
-    settings may hold anything, and the history omits the logs of failed migrations, which may quote rows."""
+def _write_beside(work: _Work, read: _Read) -> Dict[str, manifests.File]:
+    """Decode the archive and sync it to disk, and write roles and history; describes the archive's files.
+
+    With encryption the roles are encrypted too, because their settings may hold anything, and the history omits the
+    logs of failed migrations, which may quote rows.
+    """
     site, tools, path, rows, written = work.site, work.tools, work.path, read.history, read.written
-    partial = os.path.dirname(path)
-    with ThreadPoolExecutor(1) as pool:
-        target = os.path.join(partial, PLAIN) if work.form.plain else os.devnull
-        decoding = None if written else pool.submit(archive.decode, tools, path, site.keep_open, target, site.progress)
+    partial, decoding = os.path.dirname(path), None
+    with ThreadPoolExecutor(2) as pool:
+        settling = pool.submit(_settle, path)
+        encrypted = bool(written)
+        if not encrypted:
+            target = os.path.join(partial, PLAIN) if work.form.plain else os.devnull
+            decoding = pool.submit(archive.decode, tools, path, site.keep_open, target, site.progress)
         roles = archive.dump_roles(tools, site.connection, site.keep_open)
-        if written:
+        if encrypted:
             secret = os.path.join(partial, ROLES + encryption.SUFFIX)
             written[os.path.basename(secret)] = encryption.encrypt(roles, secret, site.recipients, site.keep_open)
             rows = None if rows is None else [{**row, "logs": None} for row in rows]
@@ -266,6 +274,19 @@ def _write_beside(work: _Work, read: _Read) -> None:
         write_json(os.path.join(partial, "history.json"), rows)
         if decoding is not None:
             decoding.result()
+        return settling.result()
+
+
+def _settle(path: str) -> Dict[str, manifests.File]:
+    """Sync an archive, which pg_dump left to us, and compute its sha256: while another core decodes it."""
+    try:
+        paths = [entry.path for entry in os.scandir(path)] if os.path.isdir(path) else [path]
+        for one in paths:
+            fsync_file(one)
+        folder = os.path.dirname(path)
+        return manifests.describe_files(folder, [os.path.relpath(one, folder) for one in paths])
+    except OSError as error:
+        raise file_error("The archive could not be written to disk", path, error) from error
 
 
 def _dump_with_locks(work: _Work) -> Tuple[Dict[str, str], _Read]:
@@ -359,7 +380,7 @@ def _definitions(work: _Work, snapshot: str) -> dumped_definitions.Entries:
 
 
 def _finish(site: Site, partial: str, final: str, manifest: Manifest, written: Mapping[str, str]) -> None:
-    """Describe the files, write the manifest last, sync and rename.
+    """Describe the other files, write the manifest last, sync and rename.
 
     :param written: sha256 of files that cannot be decrypted here, computed while they were written
     """
@@ -369,7 +390,7 @@ def _finish(site: Site, partial: str, final: str, manifest: Manifest, written: M
     try:
         for name in names:
             os.chmod(os.path.join(partial, name), 0o600)
-        files = manifests.describe_files(partial, sorted(names))
+        files = {**manifest.files, **manifests.describe_files(partial, sorted(set(names) - set(manifest.files)))}
         differing = [name for name, digest in written.items() if files[name].sha256 != digest]
         if differing:
             raise BackstopError("A file on disk is not what was written", found=os.path.join(partial, differing[0]))

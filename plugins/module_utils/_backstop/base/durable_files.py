@@ -23,23 +23,23 @@ PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
 
 
-def fsync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def fsync_file(path: str, flags: int = 0) -> None:
+    descriptor = os.open(path, os.O_RDONLY | flags)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def fsync_directory(path: str) -> None:
+    fsync_file(path, os.O_DIRECTORY)
+
+
 def fsync_tree(path: str) -> None:
     """Sync every file and directory below a directory, and the directory itself."""
     for folder, _folders, files in os.walk(path):
         for name in files:
-            descriptor = os.open(os.path.join(folder, name), os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            fsync_file(os.path.join(folder, name))
         fsync_directory(folder)
 
 

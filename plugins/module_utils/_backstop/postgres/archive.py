@@ -79,6 +79,8 @@ def start_dump(
     argv = [
         tools.pg_dump,
         "--no-password",
+        # The caller syncs the files, while it does other work.
+        "--no-sync",
         "--format=" + ("directory" if options.jobs else "custom"),
         "--lock-wait-timeout=%ds" % options.lock_wait_seconds,
         "--compress=" + options.compression,
