@@ -17,7 +17,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.s
     quote_identifier,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss import differences
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.count import count_losses
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.count import (
+    count_losses,
+    sum_up_base,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.kept_rows import write_lost_rows
 from support.databases import OWNER
 
@@ -157,6 +160,27 @@ def test_random_changes_are_counted_exactly(pair, seed, monkeypatch):
                 number += 1
                 cursor.execute(random_change(chance, number))
         assert counted(count(live, base)) == expected(live, base)
+
+
+def test_counters_of_the_server_change_no_count(pair, tmp_path):
+    """They only decide what is read first: they may lag behind, be switched off, or be reset."""
+    live, base = pair
+    kept = differences.BaseSums(str(tmp_path / "sums"))
+    steps = [
+        ("SET track_counts = off; UPDATE keyed SET b = 'x' WHERE c = 3", {"keyed": (0, 1, 0)}),
+        (
+            "SET track_counts = off; DELETE FROM no_key WHERE a = 1 AND b = ''",
+            {"keyed": (0, 1, 0), "no_key": (0, 0, 3)},
+        ),
+        ("SELECT pg_stat_reset()", {"keyed": (0, 1, 0), "no_key": (0, 0, 3)}),
+        ("UPDATE keyed SET b = NULL WHERE c = 3", {"no_key": (0, 0, 3)}),
+    ]
+    with live.site.connect() as here, base.site.connect() as there:
+        sum_up_base(here, there, {}, kept)
+        for sql, found in steps:
+            live.execute(sql)
+            for _again in range(2):
+                assert counted({loss.name: loss for loss in count_losses(here, there, kept=kept)}) == found, sql
 
 
 def put_back(live, base, folder):

@@ -7,11 +7,11 @@
 Rows are put into buckets by the hash of their key. One scan of each side computes the sum of every bucket; a second
 scan reads the row hashes of differing buckets. Both are sorted and merged as they are read, so memory holds only the
 differences. The base is not written to, so its sums can be kept in files; behind the fence it is not summed up again.
-summed up again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -20,7 +20,7 @@ import os
 import tempfile
 from typing import IO, Iterable, Iterator, Optional, Sequence, Tuple, cast
 
-from ..base.durable_files import make_private_directory, write_file
+from ..base.durable_files import make_private_directory, write_file, write_volatile
 from ..base.sql_names import quote_identifier
 from ..base.tables import Digest, Table
 from ..postgres import digests
@@ -31,6 +31,8 @@ from ..postgres.connection import Session
 _BUCKET_BYTES = 8 << 10
 _MOST_BUCKETS = 1 << 18
 _SIEVE = 1 << 16
+_WRITES = ("inserted", "updated", "deleted")
+_CHECKED = ".checked"
 #: How much data from the server is held in memory.
 _SPOOL_BYTES = 4 << 20
 
@@ -44,12 +46,7 @@ def key_hash(columns: Sequence[str]) -> str:
     if len(columns) == 1:
         column = "r__." + quote_identifier(columns[0])
         return 'hashtextextended(concat(%s IS NULL, %s) COLLATE "C", 0)' % (column, column)
-    return row_hash(columns)
-
-
-def row_hash(columns: Sequence[str]) -> str:
-    """SQL for the row hash, as in digests."""
-    return "hashtextextended(%s, 0)" % digests.row_expression(columns)
+    return digests.hash_expression(columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +66,11 @@ class Side:
     def digest(self) -> Digest:
         return digests.table_digest(self.session, self.table.source, self.columns)
 
+    def writes(self) -> int:
+        """The server's count of writes to the table. It may lag: it only decides what is read first."""
+        counters = " + ".join("pg_stat_get_tuples_%s(%d)" % (what, self.table.oid) for what in _WRITES)
+        return int(self.session.value("SELECT " + counters))
+
     def bucket(self, count: int) -> str:
         """SQL for the number of a row's bucket.
 
@@ -79,7 +81,8 @@ class Side:
     def sums_query(self, count: int) -> str:
         # The second arm is empty. It hides the expressions' statistics from the planner, which would else expect one
         # group per key and use neither parallel nor hash aggregation (measured with PostgreSQL 15: 2.4 times slower).
-        arm = "SELECT %s AS b, %s AS h FROM %s" % (self.bucket(count), row_hash(self.columns), self.source)
+        hashed = digests.hash_expression(self.columns)
+        arm = "SELECT %s AS b, %s AS h FROM %s" % (self.bucket(count), hashed, self.source)
         return "SELECT b, count(*), sum(h) FROM (%s UNION ALL %s WHERE false) s__ GROUP BY 1" % (arm, arm)
 
     def sums(self, count: int) -> bytes:
@@ -95,7 +98,7 @@ class Side:
         """
         chosen = "SELECT %s AS k, %s AS r FROM %s WHERE get_bit('\\x%s'::bytea, %s::integer) = 1" % (
             key_hash(self.key),
-            row_hash(self.columns),
+            digests.hash_expression(self.columns),
             self.source,
             bits.hex(),
             self.bucket(count),
@@ -135,15 +138,18 @@ class BaseSums:
             write_file(path, found)
         return found
 
-    def differed(self, base: Side, count: int) -> bool:
-        """Whether the live table differed at the last check: then it most likely still does."""
-        path = self._path(base, count)
-        return bool(path) and os.path.exists(path + ".differs")
+    def checked(self, base: Side, count: int) -> Optional[int]:
+        """Side.writes() of the live table when it was found equal; -1 if it differed; None if it was not checked."""
+        path = self._path(base, count) + _CHECKED
+        if not self._folder or not os.path.exists(path):
+            return None
+        with open(path, encoding="ascii") as stream:
+            return int(stream.read())
 
-    def note_difference(self, base: Side, count: int) -> None:
-        path = self._path(base, count)
-        if path:
-            write_file(path + ".differs", b"")
+    def note_check(self, base: Side, count: int, writes: int) -> None:
+        if self._folder and self.checked(base, count) != writes:
+            with contextlib.suppress(OSError):
+                write_volatile(self._path(base, count) + _CHECKED, b"%d" % writes)
 
     def _path(self, base: Side, count: int) -> str:
         """By query and database: other columns, or another key, have other sums."""
@@ -165,17 +171,23 @@ def _buckets_of(live: Side, base: Side) -> int:
 
 def differ(live: Side, base: Side, kept: BaseSums) -> bool:
     """Whether the tables hold different rows. The base's sums are stored from here on."""
+    return _differ(live, base, kept, live.writes())
+
+
+def _differ(live: Side, base: Side, kept: BaseSums, writes: int) -> bool:
     count = _buckets_of(live, base)
-    if live.digest() == _total(kept.of(base, count)):
-        return False
-    kept.note_difference(base, count)
-    return True
+    same = live.digest() == _total(kept.of(base, count))
+    kept.note_check(base, count, writes if same else -1)
+    return not same
 
 
 def differing_keys(live: Side, base: Side, kept: BaseSums) -> Iterator[Tuple[int, int, int]]:
-    """Key hashes whose rows differ: hash, number of rows that only the live table has, and that only the base has."""
-    count = _buckets_of(live, base)
-    if not kept.differed(base, count) and not differ(live, base, kept):
+    """Key hashes whose rows differ: hash, number of rows that only the live table has, and that only the base has.
+
+    A digest is cheaper than the sums, but of a table that differs the sums are needed anyway.
+    """
+    count, writes = _buckets_of(live, base), live.writes()
+    if kept.checked(base, count) in (None, writes) and not _differ(live, base, kept, writes):
         return
     there = kept.of(base, count)
     bits = _differing(live.sums(count), there, count)

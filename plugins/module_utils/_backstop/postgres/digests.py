@@ -24,7 +24,8 @@ def row_expression(columns: Sequence[str], alias: str = "r__") -> str:
 
 
 def hash_expression(columns: Sequence[str], alias: str = "r__") -> str:
-    return "hashtextextended(%s, 0)::numeric" % row_expression(columns, alias)
+    """SQL for the hash of a row, a bigint. The server adds these up exactly, in 128 bits, and returns a numeric."""
+    return "hashtextextended(%s, 0)" % row_expression(columns, alias)
 
 
 def table_digest(session: Session, source: str, columns: Sequence[str]) -> Digest:
@@ -39,7 +40,7 @@ def table_digest(session: Session, source: str, columns: Sequence[str]) -> Diges
 def large_objects_digest(session: Session) -> Digest:
     """Digest of all large objects: number and content, by oid."""
     row = session.one(
-        "SELECT count(*), coalesce(sum(hashtextextended(oid::text || ':' || md5(lo_get(oid)), 0)::numeric), 0)::text"
+        "SELECT count(*), coalesce(sum(hashtextextended(oid::text || ':' || md5(lo_get(oid)), 0)), 0)::text"
         " FROM pg_largeobject_metadata"
     )
     return Digest(int(row[0]), str(row[1]))
