@@ -16,7 +16,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import progress as progress_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import Progress
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import archive, copy_progress
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import copy_progress
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from support.databases import OWNER
 
@@ -51,7 +51,7 @@ def test_bytes_and_tables_are_reported_while_they_are_worked_on(plain, monkeypat
     site = dataclasses.replace(plain.site, watched_by=seen)
     options = BackupOptions(format=form, jobs=2 if form == "directory" else 1)
     place = make_backup(site, "pre-migration", form=options)
-    run_drill(site, place)
+    drilled = run_drill(site, place, keep=True)["database"]
     for phase in ("dumping", "restoring"):
         found = seen.of(phase)
         amounts = [state["bytes"] for state in found]
@@ -60,9 +60,16 @@ def test_bytes_and_tables_are_reported_while_they_are_worked_on(plain, monkeypat
         assert found[0]["tables_total"] == len(manifests.load(place).tables)
     assert seen.of("dumping")[0]["bytes_total"] > 2 * 60000 * 128
     assert any(state["left"] for state in seen.of("dumping") if state["bytes"])
-    with site.connect() as session:
-        entries = archive.contents(site.tools(session), site.archive(place, manifests.load(place)))
-        assert 0 < copy_progress.indexes_in(entries) == copy_progress.indexes_made(session)
+    manifest = manifests.load(place)
+    restoring = copy_progress.Restoring(
+        {(entry.schema, entry.name): (entry.table.size, entry.digest.rows) for entry in manifest.tables},
+        manifest.definitions,
+        1,
+    )
+    with site.connect(drilled) as session:
+        done = restoring.poll(session)
+    assert done[1:] == (len(manifest.tables), 1, len(restoring.after_rows)) and done[3] >= 3, "nothing is left"
+    assert seen.of("restoring")[-1]["indexes"], "they are counted while they are made"
     compared = seen.of("comparing")
     assert compared[-1]["bytes_total"] and compared[0]["tables"] == 0
     assert seen.of("checking the files")[-1]["bytes_total"] == place_size(place)

@@ -138,16 +138,15 @@ def test_the_progress_of_a_task(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "seconds, done, total, rate, left",
-    [(0, 0, 100, None, None), (10, 0, 100, None, None), (10, 4, 100, 0, None), (10, 10, 100, 1, 90.0)]
-    + [(10, 100, 100, 10, 0.0), (3, 300, 1200, 100, 9.0)],
+    "seconds, part, length",
+    [(0, 0, None), (10, 0, None), (10, 0.04, None), (10, 0.1, 100), (10, 1, 10), (3, 0.25, 12)],
 )
-def test_estimates(seconds, done, total, rate, left) -> None:
-    assert estimate(seconds, done, total) == {"rate": rate, "left": left}
+def test_estimates(seconds, part, length) -> None:
+    assert estimate(seconds, part) == (None if length is None else pytest.approx(length))
 
 
 def test_the_second_half_so_far_counts(tmp_path, clock) -> None:
-    """Rates change: a restore builds indexes beside the rows after a while."""
+    """Rates change: those of a dump when its digests are finished."""
     progress = Progress(str(tmp_path))
     progress.phase("restoring", bytes_total=1000)
     for _second in range(4):
@@ -157,10 +156,24 @@ def test_the_second_half_so_far_counts(tmp_path, clock) -> None:
     for _second in range(4):
         clock.now += 1
         progress.done(progress.read()["bytes"] + 25)
-    assert [progress.read()[key] for key in ("bytes", "rate", "left")] == [500, 25, 20.0]
+    assert [progress.read()[key] for key in ("bytes", "rate", "left")] == [500, 62, 20.0]
     clock.now += 8
     progress.done(500)
-    assert [progress.read()[key] for key in ("rate", "left")] == [None, None]
+    assert progress.read()["left"] == 12.0, "one part of the work takes long"
+    clock.now += 13
+    progress.done(500)
+    assert progress.read()["left"] is None, "it takes longer than that"
+
+
+def test_a_part_of_the_time_tells_more_than_bytes(tmp_path, clock) -> None:
+    """A restore builds indexes after the rows."""
+    progress = Progress(str(tmp_path))
+    progress.phase("restoring", bytes_total=1000, tables_total=2, indexes_total=3)
+    clock.now += 10
+    progress.done(1000, 2, 0.25, indexes=1)
+    found = progress.read()
+    assert [found[key] for key in ("bytes", "left", "indexes")] == [1000, 30.0, 1]
+    assert described(found) == "restoring, 2 of 2 tables, 1 of 3 indexes and foreign keys, 1 kB of 1 kB, 30 s left"
 
 
 def test_as_a_line() -> None:

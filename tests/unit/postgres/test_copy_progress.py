@@ -50,13 +50,43 @@ def test_several_jobs_dump_the_largest_first() -> None:
 
 
 def test_rows_are_restored() -> None:
-    restoring = Restoring({("a", "one"): (100, 10), ("a", "two"): (1000, 50), ("b", "empty"): (8, 0)})
+    restoring = Restoring({("a", "one"): (100, 10), ("a", "two"): (1000, 50), ("b", "empty"): (8, 0)}, {}, 1)
     assert restoring.total == 1108
-    assert restoring.done({}, {}) == (0, 0)
+
+    def done(*found: Any) -> Any:
+        bytes_done, tables_done, part = restoring.done(*found, set())
+        assert part == pytest.approx(bytes_done / 1108), "there are no indexes"
+        return bytes_done, tables_done
+
+    assert done({}, {}) == (0, 0)
     made = {("a", "one"): (1, 0), ("a", "two"): (2, 0), ("b", "empty"): (3, 0), ("x", "other"): (4, 9)}
-    assert restoring.done(made, {1: 5, 2: 5, 4: 7}) == (50 + 100, 1)
-    assert restoring.done({**made, ("a", "one"): (1, 10)}, {2: 25}) == (100 + 500, 2)
-    assert restoring.done(made, {}) == (1100, 3), "the counters are written later than the rows"
+    assert done(made, {1: 5, 2: 5, 4: 7}) == (50 + 100, 1)
+    assert done({**made, ("a", "one"): (1, 10)}, {2: 25}) == (100 + 500, 2)
+    assert done(made, {}) == (1100, 3), "the counters are written later than the rows"
+
+
+def test_indexes_and_foreign_keys_take_time_after_the_rows() -> None:
+    """Jobs share the work, but not that on one table."""
+    order, line, per_row = ("a", "order"), ("a", 'l"ine'), copy_progress._BYTES_OF_ROW
+    definitions = {
+        "index a.order_pkey": 'CREATE UNIQUE INDEX order_pkey ON a."order" USING btree (id); valid true',
+        "index a.order_at": 'CREATE INDEX order_at ON ONLY a."order" USING btree (at); valid true',
+        'constraint a.l"ine.to_order': 'FOREIGN KEY ("order") REFERENCES a."order"(id); validated true',
+        "constraint a.order.order_pkey": "PRIMARY KEY (id); validated true",
+        "index a.elsewhere": "CREATE INDEX elsewhere ON a.view USING btree (id); valid true",
+    }
+    restoring = Restoring({order: (2000, 10), line: (1000, 5)}, definitions, 2)
+    cost = {"index a.order_pkey": 10 * per_row, "index a.order_at": 10 * per_row, "index a.elsewhere": 0}
+    both = {'constraint a.l"ine.to_order': 15 * per_row}
+    assert {key: cost for key, (_on, cost) in restoring.after_rows.items()} == {**cost, **both}
+    whole = 2000 + 35 * per_row
+    filled = {order: (1, 10), line: (2, 5)}
+    assert restoring.done({}, {}, set())[2] == 0
+    assert restoring.done({line: (2, 5)}, {}, set())[2] == 0, "the other table takes longer"
+    assert restoring.done(filled, {}, set()) == (3000, 2, pytest.approx(2000 / whole))
+    assert restoring.done(filled, {}, set(cost))[2] == pytest.approx(1 - 15 * per_row / whole)
+    assert restoring.done(filled, {}, set(definitions))[2] == 1
+    assert Restoring({}, {}, 2).done({}, {}, set()) == (0, 0, 1)
 
 
 @pytest.fixture
@@ -78,6 +108,9 @@ def test_within_a_table_the_rate_so_far_is_assumed(clock) -> None:
         assert reading.done() == (300, 1)
         clock.now += 400
         assert reading.done() == (100 + 950, 1)
+    with reading.table(3):
+        clock.now += 0.1
+        assert reading.done() == (pytest.approx(1100 + 1000 / 404 * 0.1), 2), "the rate of the largest table"
     with reading.table(9):
-        assert reading.done() == (1100, 2), "a table that is not known"
-    assert reading.done() == (1100, 3)
+        assert reading.done() == (1110, 3), "a table that is not known"
+    assert reading.done() == (1110, 4)

@@ -68,11 +68,13 @@ def compare_tables(
     reading = copy_progress.Reading(copy_progress.table_sizes(session, list(present.values())) if progress else {})
     result = Comparison([], [])
     with _followed(progress, reading, len(manifest.tables), session.settings.database):
-        for entry in manifest.tables:
+        # The largest last: by then the time that it will take can be estimated.
+        for entry in sorted(manifest.tables, key=lambda entry: entry.table.size):
             table = present.pop((entry.schema, entry.name), None)
             if entry.full_name not in besides:
                 with reading.table(table.oid if table else 0):
                     _compare_table(session, entry, table, new_columns, result)
+    result.tables.sort()
     result.tables += [
         "table %s was not there" % table.full_name
         for table in present.values()

@@ -127,6 +127,7 @@ def run_drill(site: Site, place: BackupPlace, *, keep: bool = False, scratch_id:
             built = build_database(site, place, name)
         passed = record_passed(place, built, who, METHOD, started)
         if not keep:
+            site.progress.phase("dropping the scratch database", database=name)
             drop_scratch_database(admin, name)
     return passed
 

@@ -77,12 +77,13 @@ def _build(site: Site, admin: Session, place: BackupPlace, manifest: Manifest, n
     reach("restore.created")
     tools = site.tools(admin)
     settings = site.connection.with_database(name)
-    with _followed_restore(site, place, manifest, name):
+    jobs = max(2, manifest.archive.jobs)
+    with _followed_restore(site, manifest, name, jobs):
         archive.restore(
             tools,
             settings,
             site.archive(place, manifest),
-            jobs=max(2, manifest.archive.jobs),
+            jobs=jobs,
             keep_open=site.keep_open,
         )
     reach("restore.restored")
@@ -94,6 +95,7 @@ def _build(site: Site, admin: Session, place: BackupPlace, manifest: Manifest, n
         result = compare(site, session, manifest)
         manifests.record_reprinted(place, result.reprinted)
         clock.lap("compare")
+    site.progress.phase("giving the database its properties", database=name)
     copy_properties(admin, manifest.properties, name)
     reach("restore.compared")
     oid = server.database_oid(admin, name)
@@ -101,10 +103,12 @@ def _build(site: Site, admin: Session, place: BackupPlace, manifest: Manifest, n
 
 
 @contextlib.contextmanager
-def _followed_restore(site: Site, place: BackupPlace, manifest: Manifest, name: str) -> Iterator[None]:
-    """Report the progress of a restore: the rows, then the indexes."""
+def _followed_restore(site: Site, manifest: Manifest, name: str, jobs: int) -> Iterator[None]:
+    """Report the progress of a restore: of the rows, the indexes and the foreign keys."""
     restoring = copy_progress.Restoring(
-        {(entry.schema, entry.name): (entry.table.size, entry.digest.rows) for entry in manifest.tables}
+        {(entry.schema, entry.name): (entry.table.size, entry.digest.rows) for entry in manifest.tables},
+        manifest.definitions,
+        jobs,
     )
     progress = site.progress
     progress.phase(
@@ -113,6 +117,7 @@ def _followed_restore(site: Site, place: BackupPlace, manifest: Manifest, name: 
         database=name,
         bytes_total=restoring.total,
         tables_total=len(manifest.tables),
+        indexes_total=len(restoring.after_rows),
     )
     with contextlib.ExitStack() as stack:
         sessions: List[Session] = []
@@ -121,15 +126,8 @@ def _followed_restore(site: Site, place: BackupPlace, manifest: Manifest, name: 
             if not sessions:
                 sessions.append(stack.enter_context(site.connect(name)))
                 copy_progress.poll_gently(sessions[0])
-            if progress.name != "restoring":
-                progress.done(0, copy_progress.indexes_made(sessions[0]))
-                return
-            bytes_done, tables_done = restoring.poll(sessions[0])
-            progress.done(bytes_done, tables_done)
-            if tables_done == len(manifest.tables):
-                entries = archive.contents(site.tools(sessions[0]), site.archive(place, manifest))
-                number = copy_progress.indexes_in(entries)
-                progress.phase("building indexes", database=name, tables_total=number, unit="indexes and constraints")
+            bytes_done, tables_done, part, indexes = restoring.poll(sessions[0])
+            progress.done(bytes_done, tables_done, part, indexes=indexes)
 
         with followed(report):
             yield
@@ -177,6 +175,7 @@ def compare(site: Site, session: Session, manifest: Manifest) -> Comparison:
     :raises BackstopError: names the differences
     """
     result = compare_tables(session, manifest, progress=site.progress)
+    site.progress.phase("comparing the definitions", database=session.settings.database)
     compare_catalog(site, session, manifest, result)
     hint = _HINT if result.tables else _HINT_OF_DEFINITIONS
     result.require_equal("The restored backup differs from its source", hint)

@@ -57,8 +57,10 @@ class Progress:
         self._lock = threading.RLock()
         self._state: Dict[str, Any] = {}
         self._phase_began = self._shown = 0.0
-        #: seconds since the phase began, and bytes done then
-        self._samples: List[Tuple[float, int]] = [(0.0, 0)]
+        #: seconds since the phase began, and the part of it that was done then
+        self._samples: List[Tuple[float, float]] = [(0.0, 0.0)]
+        #: seconds from the beginning to the end of the phase, as estimated when the last sample was taken
+        self._length: Optional[float] = None
 
     def also(self, other: Optional["Progress"]) -> None:
         """Show everything there too."""
@@ -93,11 +95,16 @@ class Progress:
             if tables_total:
                 self._state.update(tables=0, tables_total=tables_total)
             self._phase_began = time.monotonic()
-            self._samples = [(0.0, 0)]
+            self._samples, self._length = [(0.0, 0.0)], None
             self._publish()
 
-    def done(self, bytes_done: float, tables_done: Optional[int] = None) -> None:
-        """How much of the phase is done. Written at most once a second, so that it may be called for every table."""
+    def done(
+        self, bytes_done: float, tables_done: Optional[int] = None, part: Optional[float] = None, **facts: Any
+    ) -> None:
+        """How much of the phase is done. Written at most once a second, so that it may be called for every table.
+
+        :param part: of the phase's time, from 0 to 1, where bytes do not tell it
+        """
         with self._lock:
             now = time.monotonic()
             for unit, amount in (("bytes", int(bytes_done)), ("tables", tables_done)):
@@ -106,11 +113,17 @@ class Progress:
                     self._state[unit] = max(self._state[unit], min(amount, self._state[unit + "_total"]))
             if not self._state or now < self._shown + SHOW_SECONDS:
                 return
+            self._state.update(facts)
             if "bytes" in self._state:
-                seconds = now - self._phase_began
-                since = [one for one in self._samples if one[0] <= seconds / 2][-1]
-                self._samples.append((seconds, self._state["bytes"]))
-                self._state.update(estimate(seconds, self._state["bytes"], self._state["bytes_total"], since))
+                seconds, done, total = now - self._phase_began, self._state["bytes"], self._state["bytes_total"]
+                self._state.update(rate=int(done / seconds) if 0 < done < total and seconds else None, left=None)
+                part = done / total if part is None else part
+                # Until more is done the last estimate runs down: one part of the work may take long.
+                if part > self._samples[-1][1]:
+                    self._length = estimate(seconds, part, [one for one in self._samples if one[0] <= seconds / 2][-1])
+                    self._samples.append((seconds, part))
+                if self._length is not None and self._length >= seconds:
+                    self._state["left"] = round(self._length - seconds, 1)
             self._publish()
 
     def copy(self, state: Dict[str, Any]) -> None:
@@ -162,20 +175,17 @@ def task_file(store: str, task: str) -> str:
     return "%s/%s/%s.json" % (store.rstrip("/"), TASKS, task)
 
 
-def estimate(
-    seconds: float, bytes_done: float, bytes_total: float, since: Tuple[float, float] = (0.0, 0.0)
-) -> Dict[str, Any]:
-    """Rate in bytes per second and seconds left; left is None in the first twentieth of a phase.
+def estimate(seconds: float, part: float, since: Tuple[float, float] = (0.0, 0.0)) -> Optional[float]:
+    """Seconds from the beginning of a phase to its end; None in its first twentieth.
 
-    :param since: an earlier moment of the phase and what was done then: a rate may change, for instance when a restore
-        begins to build indexes beside the rows
+    :param part: of the phase that is done, from 0 to 1
+    :param since: an earlier moment of the phase and the part that was done then: the pace may change, for instance when
+        the digests beside a dump are finished
     """
-    elapsed, recent = seconds - since[0], bytes_done - since[1]
-    if elapsed <= 0 or recent <= 0:
-        return {"rate": None, "left": None}
-    rate = recent / elapsed
-    known = bytes_done >= bytes_total * FIRST_PART
-    return {"rate": int(rate), "left": round((bytes_total - bytes_done) / rate, 1) if known else None}
+    elapsed, recent = seconds - since[0], part - since[1]
+    if elapsed <= 0 or recent <= 0 or part < FIRST_PART:
+        return None
+    return seconds + (1 - part) * elapsed / recent
 
 
 @contextlib.contextmanager
@@ -208,6 +218,8 @@ def described(state: Mapping[str, Any]) -> str:
     parts = [str(state["phase"])]
     if "tables_total" in state:
         parts.append("%d of %d %s" % (state["tables"], state["tables_total"], state.get("unit", "tables")))
+    if state.get("indexes"):
+        parts.append("%d of %d indexes and foreign keys" % (state["indexes"], state["indexes_total"]))
     if "bytes_total" in state:
         parts.append("%s of %s" % (human_size(state["bytes"]), human_size(state["bytes_total"])))
     if state.get("rate"):
