@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any, Dict, List
 
 import pytest
@@ -16,8 +17,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import progress as progress_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import Progress
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import copy_progress
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.count import count_losses
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, copy_progress
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.offsite import Offsite
 from support.databases import OWNER
 
 ROWS = """
@@ -51,7 +54,7 @@ def test_bytes_and_tables_are_reported_while_they_are_worked_on(plain, monkeypat
     site = dataclasses.replace(plain.site, watched_by=seen)
     options = BackupOptions(format=form, jobs=2 if form == "directory" else 1)
     place = make_backup(site, "pre-migration", form=options)
-    drilled = run_drill(site, place, keep=True)["database"]
+    drilled = run_drill(site, place, keep=True).database
     for phase in ("dumping", "restoring"):
         found = seen.of(phase)
         amounts = [state["bytes"] for state in found]
@@ -73,10 +76,41 @@ def test_bytes_and_tables_are_reported_while_they_are_worked_on(plain, monkeypat
     compared = seen.of("comparing")
     assert compared[-1]["bytes_total"] and compared[0]["tables"] == 0
     assert seen.of("checking the files")[-1]["bytes_total"] == place_size(place)
+    read = [state["bytes"] for state in seen.of("reading the archive back")]
+    assert read[-1] > read[0] == 0, "of all files of the archive"
+    assert seen.of("dropping the scratch database") == [], "it is kept"
 
 
 def place_size(place: Any) -> int:
     return sum(entry.size for entry in manifests.load(place).files.values())
+
+
+@pytest.mark.offsite
+def test_copies_of_a_backup_report_what_is_written(tmp_path, monkeypatch) -> None:
+    """There and back, by a real rclone; the speed is limited, so that it takes longer than a reading."""
+    monkeypatch.setattr(progress_module, "SHOW_SECONDS", 0.01)
+    monkeypatch.setenv("RCLONE_BWLIMIT", "4M")
+    seen, folder = Seen(), tmp_path / "some"
+    folder.mkdir()
+    (folder / "archive.dump").write_bytes(os.urandom(3 << 20))
+    offsite = Offsite(str(tmp_path / "remote"))
+    seen.phase("copying", bytes_total=3 << 20)
+    offsite.put(str(folder), offsite.at("daily", "one"), [], seen)
+    written = [state["bytes"] for state in seen.of("copying")]
+    assert [amount for amount in written if 0 < amount < 3 << 20] and written == sorted(written)
+
+
+def test_tables_are_counted_one_after_the_other(plain, monkeypatch) -> None:
+    monkeypatch.setattr(progress_module, "SHOW_SECONDS", 0.0)
+    with plain.session(user=OWNER) as cursor:
+        cursor.execute("CREATE TABLE one (id integer); CREATE TABLE two (id integer)")
+    seen = Seen()
+    with plain.site.connect() as live, plain.site.connect() as base:
+        tables = len(catalog.tables(live))
+        assert count_losses(live, base, progress=seen) == []
+    found = seen.of("counting what would be lost")
+    assert [state["tables"] for state in found] == [0, *range(tables + 1)] and found[-1]["tables_total"] == tables
+    assert "left" not in found[-1], "how long a table takes is not known"
 
 
 def test_a_server_that_cannot_be_asked_again_fails_nothing(plain, monkeypatch) -> None:

@@ -104,8 +104,9 @@ def copy_missing(site: Site, offsite: Offsite, policy: Policy, now: Optional[dat
     missing = _missing(site, there, policy, now or utc_now())
     damaged: List[str] = []
     for number, item in enumerate(missing, 1):
-        site.progress.phase("copying", backup=item.backup_id, copy="%d of %d" % (number, len(missing)))
         if _is_unharmed(item.place, damaged):
+            copy = "%d of %d" % (number, len(missing))
+            site.progress.phase("copying", backup=item.backup_id, copy=copy, bytes_total=item.size)
             _copy_one(site, offsite, item.place)
     if damaged:
         raise BackstopError(
@@ -152,8 +153,9 @@ def _copy_one(site: Site, offsite: Offsite, place: BackupPlace) -> None:
     manifest = manifests.load(place)
     partial = offsite.partial(place.kind, place.backup_id)
     final = offsite.place(place.kind, place.backup_id)
-    offsite.put(place.path, partial, site.keep_open)
+    offsite.put(place.path, partial, site.keep_open, site.progress)
     reach("copy.copied")
+    site.progress.phase("comparing the copy", backup=place.backup_id)
     offsite.require_same(place.path, partial)
     reach("copy.compared")
     offsite.call("moveto", partial, final, check="A copy could not be renamed to its final name")
@@ -276,13 +278,14 @@ def fetch(site: Site, offsite: Offsite, backup_id: Optional[str] = None) -> Back
     partial = site.store.partial_path(item.kind, item.backup_id)
     try:
         with begun(site, item.kind, item.backup_id) as site:
-            site.progress.phase("fetching", backup=item.backup_id)
+            site.progress.phase("fetching", backup=item.backup_id, bytes_total=item.size)
             offsite.call(
                 "copy",
                 offsite.place(item.kind, item.backup_id),
                 partial,
                 check="A copy could not be fetched",
                 keep_open=site.keep_open,
+                progress=site.progress,
             )
             reach("fetch.copied")
             place = BackupPlace(item.kind, item.backup_id, partial)

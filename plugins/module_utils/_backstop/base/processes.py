@@ -181,14 +181,14 @@ class Running:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    def bytes_read(self, path: str) -> int:
-        """How far this program, or the one that feeds it, has read a file; 0 when it has not opened it."""
+    def bytes_counted(self, counter: str) -> int:
+        """Bytes that this program, or the one that feeds it, has read or written, as the kernel counts them.
+
+        :param counter: ``rchar`` or ``wchar``, see proc(5); network connections count too
+        """
         pid = self._fed_by.process.pid if self._fed_by is not None else self.process.pid
-        for name in os.listdir("/proc/%d/fd" % pid):
-            if os.readlink("/proc/%d/fd/%s" % (pid, name)) == path:
-                with open("/proc/%d/fdinfo/%s" % (pid, name), encoding="ascii") as stream:
-                    return int(stream.readline().split()[1])
-        return 0
+        with open("/proc/%d/io" % pid, encoding="ascii") as stream:
+            return int(dict(line.split(": ") for line in stream)[counter])
 
     def wait(self, timeout: Optional[float] = None) -> int:
         """Exit status of the program; the caller checks it."""

@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 from .amounts import human_size, human_time
 from .durable_files import PRIVATE_DIRECTORY, write_volatile
@@ -23,6 +23,7 @@ SHOW_SECONDS = 1.0
 FIRST_PART = 0.05
 #: Directory in a store for the progress of modules that run.
 TASKS = "progress"
+_T = TypeVar("_T")
 
 
 def utc_now() -> datetime.datetime:
@@ -125,6 +126,14 @@ class Progress:
                 if self._length is not None and self._length >= seconds:
                     self._state["left"] = round(self._length - seconds, 1)
             self._publish()
+
+    def each(self, name: str, tables: Sequence[_T]) -> Iterator[_T]:
+        """A phase that takes one table after the other. How long one takes differs too much for an estimate."""
+        self.phase(name, tables_total=len(tables))
+        for number, table in enumerate(tables):
+            self.done(0, number)
+            yield table
+        self.done(0, len(tables))
 
     def copy(self, state: Dict[str, Any]) -> None:
         """Show the progress of another process, such as one that is waited for; see read()."""

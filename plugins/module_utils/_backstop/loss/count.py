@@ -18,6 +18,7 @@ from collections import Counter
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ..base.errors import BackstopError, Refused
+from ..base.progress import Progress
 from ..base.remedies import Given, Setting, remedy
 from ..base.sql_names import qualified, quote_identifier, quote_literal
 from ..base.tables import Table
@@ -108,27 +109,37 @@ def count_losses(
     base: Session,
     known: Optional[Dict[int, Table]] = None,
     kept: Optional[BaseSums] = None,
+    progress: Optional[Progress] = None,
 ) -> List[TableLoss]:
     """Every table of the live database with rows that would be lost.
 
     :param known: the base's tables by their oids in the live database; see pairing.known_by_oid()
     :param kept: sums of the base, which does not change
+    :param progress: gets a phase for it
     """
-    losses = count_table_losses(live, pair_up(catalog.tables(live), catalog.tables(base), known), base, kept)
+    pairs = pair_up(catalog.tables(live), catalog.tables(base), known)
+    losses = count_table_losses(live, pairs, base, kept, progress)
     large = _large_objects(live, base)
     return losses + ([large] if large.total else [])
 
 
-def sum_up_base(live: Session, base: Session, known: Dict[int, Table], kept: BaseSums) -> None:
+def sum_up_base(
+    live: Session, base: Session, known: Dict[int, Table], kept: BaseSums, progress: Optional[Progress] = None
+) -> None:
     """Read the base, and which live tables differ from it, before a count that must be fast."""
-    for pair in pair_up(catalog.tables(live), catalog.tables(base), known):
+    pairs = pair_up(catalog.tables(live), catalog.tables(base), known)
+    for pair in (progress or Progress()).each("looking for changed tables", pairs):
         if pair.live is not None and pair.base is not None and not is_history(live, pair.live):
             with contextlib.suppress(BackstopError), live.savepoint():
                 differ(*_sides(live, pair.live, base, pair.base, pair), kept)
 
 
 def count_table_losses(
-    live: Session, pairs: Sequence[Pair], base: Session, kept: Optional[BaseSums] = None
+    live: Session,
+    pairs: Sequence[Pair],
+    base: Session,
+    kept: Optional[BaseSums] = None,
+    progress: Optional[Progress] = None,
 ) -> List[TableLoss]:
     """The losses of some tables, without large objects.
 
@@ -136,7 +147,7 @@ def count_table_losses(
     """
     losses: List[TableLoss] = []
     now = {(pair.base.schema, pair.base.name): pair.live for pair in pairs if pair.base is not None}
-    for pair in pairs:
+    for pair in (progress or Progress()).each("counting what would be lost", pairs):
         table = pair.live or pair.base
         if table is None or is_history(live, table):
             continue

@@ -143,7 +143,7 @@ class _Carry:
         live, base = databases.live, databases.base
         here = {(table.schema, table.name): table for table in catalog.tables(live)}
         there = {(table.schema, table.name): table for table in catalog.tables(base)}
-        for loss in losses:
+        for loss in self._operation.progress.each("reading the rows to carry over", losses):
             name = loss.base_name
             rows = loss.inserted + loss.updated + (loss.deleted if deletes else 0)
             if name == LARGE_OBJECTS:

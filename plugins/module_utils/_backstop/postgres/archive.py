@@ -200,13 +200,11 @@ def decode(
     """
     path = os.path.realpath(source.path if isinstance(source, Encrypted) else source)
     progress = progress or Progress()
-    # Of a directory it is not known which files were read.
-    size = size_of(path) if os.path.isfile(path) else None
-    progress.phase("reading the archive back", archive=path, bytes_total=size)
+    progress.phase("reading the archive back", archive=path, bytes_total=size_of(path))
     run(
         **_read_by([tools.pg_restore, "--file=" + target], source, keep_open),
         check="The archive cannot be read completely",
-        watch=lambda program: progress.done(program.bytes_read(path)),
+        watch=lambda program: progress.done(program.bytes_counted("rchar")),
     )
     if target != os.devnull and not _ends_with(target, _END_OF_SQL):
         raise BackstopError("pg_restore did not write the plain SQL to its end", found=target)

@@ -22,6 +22,7 @@ from typing import Callable, Dict, List, Optional, Sequence
 
 from ..base.errors import BackstopError, Refused
 from ..base.processes import Finished, describe_failure, find_program, run
+from ..base.progress import Progress
 from .layout import KINDS, PARTIAL_PREFIX
 from .manifest import Manifest
 
@@ -76,9 +77,11 @@ class Offsite:
         check: Optional[str] = None,
         data: Optional[bytes] = None,
         keep_open: Sequence[int] = (),
+        progress: Optional[Progress] = None,
     ) -> Finished:
         """Run rclone.
 
+        :param progress: gets the bytes that it has written, to files or to the network
         :param check: the error's message if it fails
         :raises Refused: rclone is not installed
         """
@@ -92,7 +95,8 @@ class Offsite:
             )
         settings = ["--config=" + (self.configuration or ""), "--retries=" + _RETRIES, "--log-level=NOTICE"]
         argv = [program, *settings, *arguments]
-        done = run(argv, data=data, keep_open=keep_open)
+        watch = None if progress is None else lambda program: progress.done(program.bytes_counted("wchar"))
+        done = run(argv, data=data, keep_open=keep_open, watch=watch)
         if check and done.status != 0:
             raise BackstopError(
                 check,
@@ -151,9 +155,10 @@ class Offsite:
         if self.read(kind, backup_id, name) != content:
             raise BackstopError("A copy is not what was written", found=target)
 
-    def put(self, folder: str, path: str, keep_open: Sequence[int] = ()) -> None:
+    def put(self, folder: str, path: str, keep_open: Sequence[int], progress: Progress) -> None:
         """Copy the files of a backup except for its manifest."""
-        self.call("copy", *_MUTABLE, folder, path, check="A backup could not be copied", keep_open=keep_open)
+        check = "A backup could not be copied"
+        self.call("copy", *_MUTABLE, folder, path, check=check, keep_open=keep_open, progress=progress)
 
     def remove(self, path: str) -> None:
         """Remove a directory with its contents, if it exists."""

@@ -78,7 +78,7 @@ def build_successor(run: Run, place: BackupPlace) -> Dict[str, Any]:
             facts.update(dataclasses.asdict(built_now), backup=place.backup_id)
             with run.connect() as live, run.connect(successor_name(operation)) as base:
                 known = known_by_oid(live, manifests.load(place))
-                sum_up_base(live, base, known, kept_sums(operation, base))
+                sum_up_base(live, base, known, kept_sums(operation, base), run.progress)
         else:
             facts.update(built)
     return {"changed": built is None, **facts}
@@ -111,7 +111,7 @@ class _Built:
             objects = lost_objects(run, live, self._place)
             take_back(run.store, base)
             known = known_by_oid(live, self._manifest)
-            losses = count_losses(live, base, known, kept_sums(run.operation, base))
+            losses = count_losses(live, base, known, kept_sums(run.operation, base), run.progress)
             mark(live, losses, run.store, self._place)
             before = {(entry.schema, entry.name): entry.digest for entry in self._manifest.tables}
             yield Loss(losses, objects, Databases(live, base, base, before))
@@ -307,7 +307,7 @@ class _Retired:
     def _losses(self, live: Session, base: Optional[Session]) -> List[TableLoss]:
         if base is not None:
             known = known_by_oid(live, manifests.load(self._place)) if self._place is not None else {}
-            return count_losses(live, base, known, kept_sums(self._run.operation, base))
+            return count_losses(live, base, known, kept_sums(self._run.operation, base), self._run.progress)
         if self._same(live):
             return []
         raise BackstopError(
