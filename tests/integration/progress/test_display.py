@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Optional
 from urllib.parse import quote
 
 import pytest
@@ -31,13 +31,21 @@ AS_USER = {"ansible_become": True, "ansible_become_method": "ansible.builtin.su"
 
 @contextlib.contextmanager
 def start(
-    folder: pathlib.Path, hosts: Dict[str, Any], tasks: List[Any], *options: str, halting: bool = False
+    folder: pathlib.Path,
+    hosts: Dict[str, Any],
+    tasks: List[Any],
+    *options: str,
+    halting: bool = False,
+    defaults: Optional[Dict[str, Any]] = None,
 ) -> "Iterator[subprocess.Popen[str]]":
     """Run ansible-playbook on hosts with these variables.
 
     :param halting: modules halt at the failpoint of their host
+    :param defaults: options of all modules of the action group
     """
     play: Dict[str, Any] = {"hosts": "all", "gather_facts": False, "strategy": "ansible.builtin.free", "tasks": tasks}
+    if defaults:
+        play["module_defaults"] = {"group/backstop.postgres.database": defaults}
     if halting:
         play["environment"] = {"BACKSTOP_FAILPOINT": "{{ failpoint }}", "BACKSTOP_FAILPOINT_SIGNAL": STOP}
     inventory = {"all": {"hosts": hosts, "vars": {"ansible_python_interpreter": sys.executable}}}
@@ -108,7 +116,10 @@ def folders() -> Iterator[Dict[str, pathlib.Path]]:
 
 
 def test_two_hosts_at_once(plain, tmp_path, folders) -> None:
-    """Each is told from the other, one is another user, and nothing of the arguments is left on disk."""
+    """Each is told from the other, one is another user, and nothing of the arguments is left on disk.
+
+    One is delegated, with the options of its action group. There is no terminal.
+    """
     stores = {name: folder / "it's" for name, folder in folders.items()}
     # As the user without rights nothing but the system's own Python, which need not have psycopg2, can be run.
     unprivileged = {**AS_USER, "ansible_python_interpreter": "/usr/bin/python3"} if os.geteuid() == 0 else {}
@@ -120,16 +131,18 @@ def test_two_hosts_at_once(plain, tmp_path, folders) -> None:
         variables.update(store=str(stores[name]), ansible_remote_tmp=str(folders[name] / "tmp"))
         variables.update(ansible_connection="local")
     pruning = {"store": "{{ store }}"}
+    hosts["runner"] = {key: value for key, value in hosts["one"].items() if key != "failpoint"}
+    dumping = {"delegate_to": "runner", "when": "inventory_hostname == 'one'"}
     tasks = [
-        {"backstop.postgres.pg_dump": given(plain), "when": "inventory_hostname == 'one'"},
+        {"backstop.postgres.pg_dump": {}, **dumping},
         {"backstop.postgres.pg_backup_prune": pruning, "when": "inventory_hostname == 'two'"},
     ]
     password = quote(plain.site.connection.password, safe="")
-    with start(tmp_path, hosts, tasks, "--check") as playing:
+    with start(tmp_path, hosts, tasks, "--check", defaults=given(plain)) as playing:
         output, errors = playing.communicate(timeout=60)
     assert playing.returncode == 0 and not LINE.search(errors), output + errors
     assert not list(stores["one"].rglob("*")) and not list(stores["two"].rglob("*"))
-    with start(tmp_path, hosts, tasks, halting=True) as playing:
+    with start(tmp_path, hosts, tasks, halting=True, defaults=given(plain)) as playing:
         pids = [halted(store) for store in stores.values()]
         lines = shown_for(playing, 2)
         left = [file for folder in folders.values() for file in holds(folder, password)]
@@ -141,7 +154,7 @@ def test_two_hosts_at_once(plain, tmp_path, folders) -> None:
     for match in lines:
         text = {"pg_dump": r"dumping.*", "pg_backup_prune": "pruning backups"}[match[2]]
         assert int(match[3]) >= 5 and re.fullmatch(text, match[4]), match[0]
-        assert match[1] == {"pg_dump": "one", "pg_backup_prune": "two"}[match[2]], match[0]
+        assert match[1] == {"pg_dump": "one -> runner", "pg_backup_prune": "two"}[match[2]], match[0]
     assert not any((store / "progress").exists() for store in stores.values())
 
 
