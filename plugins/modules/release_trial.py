@@ -171,6 +171,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import smoke, smoke_steps
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.trial import Health
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.environment_file import RULES
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.old_release import (
@@ -201,19 +202,13 @@ def act(request: Request) -> Dict[str, Any]:
         params["command"],
         environment_files=[params["environment_file"]] if params["environment_file"] else [],
         environment_rules=params["environment_rules"],
+        port_variable=params["port_variable"],
+        node_bin_dir=params["node_bin_dir"],
         health_path=params["health_path"],
+        health=Health(expect=params["health_expect"], timeout=params["health_timeout"]),
     )
     with journaled_step(request.run, OLD_RELEASE) as facts:
-        found = try_old_release(
-            request.run,
-            params["database"],
-            release,
-            test,
-            port_variable=params["port_variable"],
-            node_bin_dir=params["node_bin_dir"],
-            expect=params["health_expect"],
-            health_timeout=params["health_timeout"],
-        )
+        found = try_old_release(request.run, params["database"], release, test).to_json()
         facts.update({key: found[key] for key in ("tried", "works", "reason") if key in found})
     return {"changed": False, **found}
 

@@ -12,6 +12,7 @@ from typing import Any, Iterator, List
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.service_commands import (
+    Commands,
     ServiceCommands,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.system_processes import alive
@@ -42,7 +43,7 @@ class Platform:
             "log": self.command("log", "${since}"),
             **commands,
         }
-        return ServiceCommands(str(self.folder / commit), **given)
+        return ServiceCommands(str(self.folder / commit), Commands(**given))
 
     @property
     def pid(self) -> int:

@@ -28,12 +28,9 @@ pytestmark = pytest.mark.serial
 @pytest.fixture
 def url(site: Site) -> Iterator[str]:
     commit = site.prepare("one")
-    with trial.started(
-        ["node", "dist/server.js"],
-        cwd=site.releases.path(commit),
-        port=site.port,
-        node_bin_dir=str(site.node.bin_dir),
-    ) as running:
+    command, node = ["node", "dist/server.js"], str(site.node.bin_dir)
+    start = trial.Start(command, site.releases.path(commit), site.port, node_bin_dir=node)
+    with trial.started(start) as running:
         web.wait_healthy(site.url + "/api/health", alive=running.check_alive)
         yield site.url
 

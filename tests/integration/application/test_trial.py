@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import (
@@ -39,18 +39,20 @@ url = "http://127.0.0.1:%s/api/health" % port
 def callback():
     print(web.request(url).json["pid"], flush=True)
     sys.stdin.read()
-trial.run(["node", "dist/server.js"], callback, health_url=url, cwd=cwd, port=int(port), node_bin_dir=node)
+start = trial.Start(["node", "dist/server.js"], cwd, int(port), node_bin_dir=node)
+trial.run(start, callback, trial.Health(url))
 """
 
 
-def options(site: Site, **changes: Any) -> Dict[str, Any]:
-    return {
+def run(site: Site, callback: Callable[[], Any] = list, *, timeout: float = 60, **changes: Any) -> trial.Outcome[Any]:
+    given = {
+        "command": COMMAND,
         "cwd": site.releases.path(site.prepare("one")),
         "port": site.port,
         "node_bin_dir": str(site.node.bin_dir),
-        "health_url": site.url + "/api/health",
         **changes,
     }
+    return trial.run(trial.Start(**given), callback, trial.Health(site.url + "/api/health", timeout=timeout))
 
 
 def listens(port: int) -> bool:
@@ -61,10 +63,10 @@ def listens(port: int) -> bool:
 def test_tried_and_ended(site: Site) -> None:
     site.write_environment(PORT="1")  # the trial's own port takes precedence
     seen: List[Dict[str, Any]] = []
-    outcome = trial.run(
-        COMMAND,
+    outcome = run(
+        site,
         lambda: seen.append(web.request(site.url + "/api/health").json) or "value",
-        **options(site, environment={"DATABASE_URL": "postgresql://scratch"}),
+        environment={"DATABASE_URL": "postgresql://scratch"},
     )
     assert outcome.value == "value"
     assert seen[0]["version"] == "1"
@@ -75,14 +77,14 @@ def test_tried_and_ended(site: Site) -> None:
 
 def test_smoke_tests_on_a_trial(site: Site) -> None:
     steps = smoke_steps.parse([{"name": "health", "path": "/api/health", "expect": {"status": "ok"}}])
-    outcome = trial.run(COMMAND, lambda: smoke.run(site.url, steps), **options(site))
+    outcome = run(site, lambda: smoke.run(site.url, steps))
     assert outcome.value.passed
 
 
 def test_a_release_that_ends_at_once(site: Site) -> None:
     started = time.monotonic()
     with pytest.raises(BackstopError, match="ended during its trial.*status 3") as caught:
-        trial.run(COMMAND, list, **options(site, environment={"BEHAVIOUR": "crash", "DATABASE_URL": DATABASE_URL}))
+        run(site, environment={"BEHAVIOUR": "crash", "DATABASE_URL": DATABASE_URL})
     assert time.monotonic() - started < 20, "it waits no longer for something that has ended"
     said = json.dumps(caught.value.details["output"])
     assert "fatal: cannot connect" in said
@@ -92,7 +94,7 @@ def test_a_release_that_ends_at_once(site: Site) -> None:
 
 def test_health_that_never_turns_green(site: Site) -> None:
     with pytest.raises(BackstopError, match="did not become healthy in 1.5 seconds.*status 503") as caught:
-        trial.run(COMMAND, list, **options(site, environment={"BEHAVIOUR": "unhealthy"}, health_timeout=1.5))
+        run(site, environment={"BEHAVIOUR": "unhealthy"}, timeout=1.5)
     assert caught.value.details["output"] == ["listening"]
     assert not listens(site.port)
 
@@ -105,7 +107,7 @@ def test_a_failing_callback_ends_the_release(site: Site) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        trial.run(COMMAND, callback, **options(site))
+        run(site, callback)
     assert not alive(pids[0])
 
 
@@ -115,35 +117,42 @@ def test_a_port_that_is_taken(site: Site) -> None:
         taken.bind(("127.0.0.1", site.port))
         taken.listen()
         with pytest.raises(Refused, match="not free"):
-            trial.run(COMMAND, list, **options(site))
+            run(site)
     assert trial.free_port() != site.port or not listens(site.port)
 
 
 @pytest.mark.parametrize(
-    ("command", "changes", "message"),
+    ("changes", "message"),
     [
-        ([], {}, "command is empty"),
-        (["no-such-program"], {}, "no-such-program"),
-        (["./no-such-file"], {}, "no-such-file"),
-        (COMMAND, {"cwd": "/proc/nowhere"}, "does not exist"),
+        ({"command": []}, "command is empty"),
+        ({"command": ["no-such-program"]}, "no-such-program"),
+        ({"command": ["./no-such-file"]}, "no-such-file"),
+        ({"cwd": "/proc/nowhere"}, "does not exist"),
     ],
 )
-def test_what_cannot_be_tried(site: Site, command: List[str], changes: Dict[str, Any], message: str) -> None:
+def test_what_cannot_be_tried(site: Site, changes: Dict[str, Any], message: str) -> None:
     with pytest.raises(Refused, match=message):
-        trial.run(command, list, **options(site, **changes))
+        run(site, **changes)
 
 
 def test_what_the_release_started_ends_too(site: Site, tmp_path: pathlib.Path) -> None:
     """npm start is a shell that starts node, which starts workers."""
     pids = tmp_path / "pids"
     shell = "sleep 3600 & echo $! > %s; node dist/server.js" % pids
-    trial.run(["sh", "-c", shell], list, **options(site))
+    run(site, command=["sh", "-c", shell])
     assert not alive(int(pids.read_text()))
     assert not listens(site.port)
 
 
 def test_it_dies_with_its_parent(site: Site) -> None:
-    argv = [sys.executable, "-c", HOLD_A_TRIAL, str(options(site)["cwd"]), str(site.node.bin_dir), str(site.port)]
+    argv = [
+        sys.executable,
+        "-c",
+        HOLD_A_TRIAL,
+        site.releases.path(site.prepare("one")),
+        str(site.node.bin_dir),
+        str(site.port),
+    ]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import psycopg2
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import web
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application.trial import Health
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import closed_program
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
@@ -102,8 +103,9 @@ def tried(plain, tmp_path):
         plain.execute("TRUNCATE tried", copy)
         command = release(folder, plain, way, socket)
         # The demo's psql comes first, and every user who runs the tests must find it.
-        old = OldRelease(str(folder), Project(str(folder)), command)
-        facts = try_old_release(site, copy, old, post, node_bin_dir=str(plain.cluster.bin_dir), health_timeout=20)
+        bin_dir = str(plain.cluster.bin_dir)
+        old = OldRelease(str(folder), Project(str(folder)), command, node_bin_dir=bin_dir, health=Health(timeout=20))
+        facts = try_old_release(site, copy, old, post)
         rows = [plain.value("SELECT count(*) FROM tried", name) for name in (copy, plain.name)]
         return SimpleNamespace(facts=facts, copy=rows[0], live=rows[1])
 
@@ -117,9 +119,9 @@ def test_every_way_ends_in_the_copy_or_nowhere(tried):
         found = tried.run(way)
         assert found.live == 0, name
         assert found.copy == int(works), (name, found.facts)
-        assert found.facts["tried"] and found.facts["works"] is works, (name, found.facts)
+        assert found.facts.tried and found.facts.works is works, (name, found.facts)
         if name == "another database":
-            assert "it asked for database postgres" in found.facts["reason"]
+            assert "it asked for database postgres" in found.facts.reason
 
 
 def test_not_tried_where_nothing_keeps_it_in_the_copy(tried, monkeypatch):
@@ -134,8 +136,8 @@ def test_not_tried_where_nothing_keeps_it_in_the_copy(tried, monkeypatch):
     monkeypatch.setattr(inspect, "getsource", lambda _module: source)
     open_room = tried.run(way)
     for found, reason in ((program, "pg_execute_server_program"), (open_room, "cannot be isolated from the network")):
-        assert not found.facts["tried"] and not found.facts["works"]
-        assert reason in found.facts["reason"]
+        assert not found.facts.tried and not found.facts.works
+        assert reason in found.facts.reason
         assert (found.copy, found.live) == (0, 0)
 
 

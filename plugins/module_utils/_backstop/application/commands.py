@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from typing import Dict, Iterable, Mapping, Optional, Sequence
+from typing import Optional, Sequence
 
 from ..base.errors import BackstopError
 from ..base.processes import Running, describe_failure
-from .supervisor import supervised
+from .supervisor import Surroundings, supervised
 
 #: A release must be readable by other users than the one that builds it: another user may run Prisma in it.
 RELEASE_UMASK = 0o022
@@ -25,18 +25,12 @@ def search_path(node_bin_dir: Optional[str]) -> str:
     return node_bin_dir + os.pathsep + path if node_bin_dir else path
 
 
-def build_environment(node_bin_dir: Optional[str], extra: Mapping[str, str]) -> Dict[str, str]:
-    return {**extra, "PATH": search_path(node_bin_dir)}
-
-
 def run_command(
     argv: Sequence[str],
     what: str,
+    inside: Surroundings,
     *,
-    cwd: str,
-    environment: Mapping[str, str],
     timeout: Optional[float] = None,
-    secrets: Iterable[str] = (),
     keep_open: Sequence[int] = (),
 ) -> float:
     """Run a command to its end and return its duration in seconds.
@@ -45,13 +39,12 @@ def run_command(
     :param keep_open: descriptors for the child, such as that of a lock
     """
     started = time.monotonic()
-    secrets = list(secrets)
     with Running(
-        supervised(argv, cwd, environment, secrets),
-        environment=environment,
-        cwd=cwd,
+        supervised(argv, inside),
+        environment=inside.environment,
+        cwd=inside.cwd,
         stdout=subprocess.DEVNULL,
-        secrets=secrets,
+        secrets=inside.secrets,
         keep_open=keep_open,
         umask=RELEASE_UMASK,
     ) as program:

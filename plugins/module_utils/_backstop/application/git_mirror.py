@@ -17,6 +17,7 @@ from ..base import processes
 from ..base.errors import BackstopError, Refused
 from ..base.sql_names import near_names
 from .commands import run_command, search_path
+from .supervisor import Surroundings
 
 #: SHA-1, and the longer hashes of SHA-256 repositories.
 FULL_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -258,16 +259,10 @@ class GitMirror:
         git = self._argv("--git-dir", self.path, "--work-tree", directory, index=index)
         git += [part for setting in settings for part in ("-c", setting)]
         what = "The files of the commit could not be written"
+        inside = Surroundings(directory, {**self._environment, "PATH": search_path(None)})
         try:
             for arguments in (["read-tree", commit], ["checkout-index", "--all", "--force"]):
-                run_command(
-                    git + arguments,
-                    what,
-                    cwd=directory,
-                    environment={**self._environment, "PATH": search_path(None)},
-                    timeout=_TRANSFER_SECONDS,
-                    keep_open=self._keep_open,
-                )
+                run_command(git + arguments, what, inside, timeout=_TRANSFER_SECONDS, keep_open=self._keep_open)
         finally:
             for path in (index, index + ".lock"):
                 with contextlib.suppress(FileNotFoundError):

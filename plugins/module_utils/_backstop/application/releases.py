@@ -26,8 +26,9 @@ from ..base.environment_file import secrets_in
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.progress import timestamp
-from .commands import build_environment, run_command
+from .commands import run_command, search_path
 from .git_mirror import FULL_COMMIT, GitMirror
+from .supervisor import Surroundings
 
 MARKER = ".backstop-release.json"
 MARKER_FORMAT = 1
@@ -198,14 +199,9 @@ class Releases:
             self._remove_debris()
             partial = os.path.join(self.folder, _PARTIAL + commit)
             try:
-                self._build(
-                    partial,
-                    commit,
-                    commands,
-                    build_environment(node_bin_dir, environment or {}),
-                    links,
-                    command_timeout,
-                )
+                secrets = [secret for target in links.values() for secret in secrets_in(target)]
+                variables = {**(environment or {}), "PATH": search_path(node_bin_dir)}
+                self._build(commit, commands, Surroundings(partial, variables, secrets), links, command_timeout)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
@@ -217,30 +213,27 @@ class Releases:
 
     def _build(
         self,
-        partial: str,
         commit: str,
         commands: Sequence[Sequence[str]],
-        environment: Mapping[str, str],
+        inside: Surroundings,
         links: Mapping[str, str],
         timeout: Optional[float],
     ) -> None:
         started = time.monotonic()
+        partial = inside.cwd
         _make_directory(partial)
         with self.mirror().holding(commit, effect=True) as mirror:
             mirror.check_out(commit, partial)
             mirror.keep(commit)
         for name, target in links.items():
             _link(partial, name, target)
-        secrets = [secret for target in links.values() for secret in secrets_in(target)]
         ran = []
         for argv in commands:
             seconds = run_command(
                 argv,
                 "A command of the release failed: " + " ".join(argv),
-                cwd=partial,
-                environment=environment,
+                inside,
                 timeout=timeout,
-                secrets=secrets,
                 keep_open=self._held_lock(),
             )
             ran.append({"argv": list(argv), "seconds": round(seconds, 3)})

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Pattern, Protoc
 from ..base.errors import Refused
 from .pm2 import Outcome, Pm2, Process, errors_in_logs, status_of, summary
 from .releases import Releases
-from .service_commands import ServiceCommands, now
+from .service_commands import Commands, ServiceCommands, now
 from .systemd import Unit
 
 STARTED, STOPPED, ABSENT = STATES = ("started", "stopped", "absent")
@@ -104,26 +104,21 @@ def service_of(manager: str, options: Mapping[str, Optional[Mapping[str, Any]]])
     return _MANAGERS[manager](**given)
 
 
+@dataclass
 class _UnderPm2:
-    def __init__(
-        self,
-        *,
-        name: str,
-        executable: str,
-        home: str,
-        node_bin_dir: Optional[str],
-        ecosystem_file: str,
-        stable: float,
-        save: bool,
-    ) -> None:
-        self._pm2 = Pm2(executable, home, node_bin_dir)
-        self._name = name
-        self._ecosystem_file = ecosystem_file
-        self._stable = stable
-        self._save = save
+    name: str
+    executable: str
+    home: str
+    node_bin_dir: Optional[str]
+    ecosystem_file: str
+    stable: float
+    save: bool
+
+    def __post_init__(self) -> None:
+        self._pm2 = Pm2(self.executable, self.home, self.node_bin_dir)
 
     def look(self, releases: Releases) -> Running:
-        found, others = self._pm2.processes_and_others(self._name)
+        found, others = self._pm2.processes_and_others(self.name)
         return Running(
             status_of(found),
             up=status_of(found) == "online",
@@ -134,12 +129,12 @@ class _UnderPm2:
         )
 
     def ensure(self, state: str, release: str, *, wait: float, effect: bool = True) -> Change:
-        found = self._pm2.processes(self._name)
+        found = self._pm2.processes(self.name)
         if not effect:
             return self._predicted(state, release, found)
         sizes = self._pm2.log_sizes()
         outcome = self._bring_about(state, release, wait, found)
-        if outcome.changed and self._save and state != STOPPED:
+        if outcome.changed and self.save and state != STOPPED:
             self._pm2.save()
         logs = sorted({path for process in outcome.processes for path in process.logs})
         return Change(
@@ -152,20 +147,18 @@ class _UnderPm2:
 
     def _bring_about(self, state: str, release: str, wait: float, found: List[Process]) -> Outcome:
         if state == STARTED:
-            return self._pm2.start(
-                self._name, release, self._ecosystem_file, wait=wait, stable=self._stable, found=found
-            )
+            return self._pm2.start(self.name, release, self.ecosystem_file, wait=wait, stable=self.stable, found=found)
         act = self._pm2.stop if state == STOPPED else self._pm2.delete
-        return act(self._name, wait=wait, found=found)
+        return act(self.name, wait=wait, found=found)
 
     def _predicted(self, state: str, release: str, found: List[Process]) -> Change:
         before = summary(found)
         if state == STARTED:
-            runs = self._pm2.runs_in(self._name, release, self._stable)
+            runs = self._pm2.runs_in(self.name, release, self.stable)
             return Change(not runs, before, dict(status="online", cwd=os.path.realpath(release)))
         gone = before["status"] == "absent"
         after = dict(status="absent", cwd=None) if gone or state == ABSENT else dict(before, status="stopped")
-        return Change(after != before or bool(self._pm2.orphans(self._name, found)), before, after)
+        return Change(after != before or bool(self._pm2.orphans(self.name, found)), before, after)
 
     def errors_since(self, log_start: Any, pattern: Pattern[str], release: str) -> List[str]:
         if not isinstance(log_start, dict):
@@ -173,10 +166,14 @@ class _UnderPm2:
         return errors_in_logs({str(path): int(size) for path, size in log_start.items()}, pattern, release)
 
 
+@dataclass
 class _UnderSystemd:
-    def __init__(self, *, unit: str, scope: str, stable: float) -> None:
-        self._unit = Unit(unit, scope)
-        self._stable = stable
+    unit: str
+    scope: str
+    stable: float
+
+    def __post_init__(self) -> None:
+        self._unit = Unit(self.unit, self.scope)
 
     def look(self, releases: Releases) -> Running:
         found = self._unit.state()
@@ -193,12 +190,12 @@ class _UnderSystemd:
         before = found.summary()
         if not effect:
             if state == STARTED:
-                runs = self._unit.runs_in(release, self._stable)
+                runs = self._unit.runs_in(release, self.stable)
                 return Change(not runs, before, dict(status="active", cwd=os.path.realpath(release)))
             return Change(found.running, before, dict(status="inactive", cwd=None) if found.running else before)
         log_start = self._unit.log_cursor() if state == STARTED else None
         if state == STARTED:
-            changed = self._unit.start(release, wait=wait, stable=self._stable)
+            changed = self._unit.start(release, wait=wait, stable=self.stable)
         else:
             changed = self._unit.stop(wait=wait)
         left = self._unit.state() if changed else found
@@ -214,19 +211,9 @@ class _UnderSystemd:
         return self._unit.errors_since(str(log_start), pattern, release)
 
 
-class _ByCommands:
-    def __init__(self, *, status: Sequence[str], start: Sequence[str], stop: Sequence[str], log: Sequence[str]) -> None:
-        self._status, self._start, self._stop, self._log = status, start, stop, log
-
+class _ByCommands(Commands):
     def _of(self, release: str, timeout: float = 0) -> ServiceCommands:
-        return ServiceCommands(
-            release,
-            status=self._status,
-            start=self._start,
-            stop=self._stop,
-            log=self._log,
-            timeout=max(timeout, _LEAST_COMMAND_SECONDS),
-        )
+        return ServiceCommands(release, self, max(timeout, _LEAST_COMMAND_SECONDS))
 
     def look(self, releases: Releases) -> Running:
         found = self._of(releases.link).state()

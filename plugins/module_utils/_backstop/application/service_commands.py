@@ -10,6 +10,7 @@ as one word. If it prints no commit, an older release cannot be detected; then o
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import time
@@ -23,8 +24,6 @@ from ..base.processes import Finished, describe_failure, redact
 from ..base.progress import timestamp
 from .git_mirror import FULL_COMMIT
 from .system_processes import POLL_SECONDS
-
-Runner = Callable[..., Finished]
 
 _WORD = re.compile(r"[^\s\"',;=:]+")
 _PLACE = re.compile(r"\$\{([a-z_]*)\}")
@@ -46,30 +45,28 @@ class ServiceState:
         return dict(status=self.status, commits=self.commits)
 
 
-class ServiceCommands:
-    """The commands of one application, as argument lists.
+@dataclass(frozen=True)
+class Commands:
+    """Argument lists, in which ``${commit}`` and ``${release}`` stand for the current release's commit and directory,
+    and in the log command ``${since}`` for the time of the start."""
 
-    ``${commit}`` and ``${release}`` in an argument stand for the current release's commit and directory,
-    ``${since}`` in the log command for the time of the start.
+    status: Sequence[str]
+    start: Sequence[str] = ()
+    stop: Sequence[str] = ()
+    log: Sequence[str] = ()
+
+
+class ServiceCommands:
+    """The commands of one application.
 
     :param release: directory of the current release
+    :param timeout: of a command, in seconds
     """
 
-    def __init__(
-        self,
-        release: str,
-        *,
-        status: Sequence[str],
-        start: Sequence[str] = (),
-        stop: Sequence[str] = (),
-        log: Sequence[str] = (),
-        timeout: float = 60,
-        run: Runner = processes.run,
-    ) -> None:
+    def __init__(self, release: str, commands: Commands, timeout: float = 60) -> None:
         self.release = os.path.realpath(release)
-        self._commands = {"status": list(status), "start": list(start), "stop": list(stop), "log": list(log)}
+        self._commands: Dict[str, Sequence[str]] = dataclasses.asdict(commands)
         self._timeout = timeout
-        self._run = run
         for name, argv in self._commands.items():
             _check_places(name, argv)
         self._secrets = secrets_in(os.path.join(self.release, ".env"))
@@ -153,7 +150,7 @@ class ServiceCommands:
             raise Refused("The application has no %s command" % name, expected="a list such as [docker, stop, shop]")
         values = {"commit": os.path.basename(self.release), "release": self.release, "since": since}
         cwd = self.release if os.path.isdir(self.release) else None
-        return self._run([_filled(part, values) for part in argv], cwd=cwd, timeout=self._timeout)
+        return processes.run([_filled(part, values) for part in argv], cwd=cwd, timeout=self._timeout)
 
 
 def now() -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Iterable, List, Mapping, Sequence
+from dataclasses import dataclass
+from typing import List, Mapping, Sequence
 
 from ..base.errors import Refused
 from ..base.processes import find_program, gives_away
@@ -29,24 +30,30 @@ sys.exit(status if status >= 0 else 128 - status)
 """
 
 
-def supervised(
-    command: Sequence[str], cwd: str, environment: Mapping[str, str], secrets: Iterable[str] = ()
-) -> List[str]:
+@dataclass(frozen=True)
+class Surroundings:
+    """What a command of the application runs in."""
+
+    cwd: str
+    environment: Mapping[str, str]
+    #: of the environment
+    secrets: Sequence[str] = ()
+
+
+def supervised(command: Sequence[str], inside: Surroundings) -> List[str]:
     """The argument list that runs a command under supervision; its output goes to standard error.
 
     :raises Refused: as :func:`check_command`
     """
-    check_command(command, cwd, environment, secrets)
+    check_command(command, inside)
     return [sys.executable, "-c", _SOURCE, *command]
 
 
-def check_command(
-    command: Sequence[str], cwd: str, environment: Mapping[str, str], secrets: Iterable[str] = ()
-) -> None:
+def check_command(command: Sequence[str], inside: Surroundings) -> None:
     """:raises Refused: there is no such program, or the command would show a secret to every user of the host"""
     if not command:
         raise Refused("A command is empty", expected="a list such as [npm, run, build]")
-    if any(gives_away(part, secret) for part in command for secret in secrets):
+    if any(gives_away(part, secret) for part in command for secret in inside.secrets):
         raise Refused(
             "A command contains a secret of the environment file",
             found=command[0] + " with a secret among its arguments, which everybody on the host can read",
@@ -54,8 +61,8 @@ def check_command(
         )
     program = command[0]
     if os.path.dirname(program):
-        known = os.access(os.path.join(cwd, program), os.X_OK)
+        known = os.access(os.path.join(inside.cwd, program), os.X_OK)
     else:
-        known = find_program(program, environment.get("PATH", "").split(os.pathsep)) is not None
+        known = find_program(program, inside.environment.get("PATH", "").split(os.pathsep)) is not None
     if not known:
         raise Refused("A program could not be started", found="program %s is not found" % program)

@@ -14,27 +14,15 @@ import os
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
-from typing import (
-    Any,
-    Callable,
-    ContextManager,
-    Dict,
-    Generic,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    TypeVar,
-)
+from dataclasses import dataclass, field
+from typing import Any, Callable, ContextManager, Dict, Generic, Iterator, List, Mapping, Optional, Sequence, TypeVar
 
 from ..base.closed_off import ClosedOff, let_in
 from ..base.environment_file import secrets_in, secrets_of_values
 from ..base.errors import BackstopError, Refused
 from ..base.processes import ERROR_TAIL, Running
 from .commands import search_path
-from .supervisor import check_command
+from .supervisor import Surroundings, check_command
 from .system_processes import POLL_SECONDS
 from .web import wait_healthy
 
@@ -43,17 +31,39 @@ Value = TypeVar("Value")
 Serve = Callable[[Sequence[socket.socket]], ContextManager[Any]]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Start:
+    """How a release is started."""
+
+    command: Sequence[str]
+    cwd: str
+    port: int
+    port_variable: str = "PORT"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    node_bin_dir: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Health:
+    """When a release counts as healthy."""
+
+    #: without one, a listener on the port is enough
+    url: str = ""
+    #: what the answer must have
+    expect: Optional[Any] = None
+    #: in seconds
+    timeout: float = 60
+
+
+@dataclass(frozen=True)
 class Outcome(Generic[Value]):
-    """A successful trial.
+    """A successful trial."""
 
-    :param value: the return value of the callback
-    :param seconds_to_health: from the start to the first healthy answer
-    :param seconds: duration of the whole trial
-    """
-
+    #: of the callback
     value: Value
+    #: from the start to the first healthy answer
     seconds_to_health: float
+    #: of the whole trial
     seconds: float
 
 
@@ -132,36 +142,27 @@ class Trial:
 
 
 @contextlib.contextmanager
-def started(
-    command: Sequence[str],
-    *,
-    cwd: str,
-    port: int,
-    port_variable: str = "PORT",
-    environment: Optional[Mapping[str, str]] = None,
-    node_bin_dir: Optional[str] = None,
-    database_port: int = 5432,
-    serve_database: Optional[Serve] = None,
-) -> Iterator[Trial]:
+def started(start: Start, database_port: int = 5432, serve_database: Optional[Serve] = None) -> Iterator[Trial]:
     """Start a release in isolation, and end it with all its processes when the context is left.
 
     :param database_port: port on the loopback addresses where the release finds what ``serve_database`` serves
     :param serve_database: without it there is no database
     :raises NotClosedOff: it cannot be isolated here; it was not started
     """
-    if not os.path.isdir(cwd):
-        raise Refused("The release to try does not exist", found="no directory " + cwd)
-    check_port(port)
-    settings: Dict[str, str] = {**(environment or {}), port_variable: str(port), "PATH": search_path(node_bin_dir)}
-    secrets = [*secrets_of_values(environment or {}), *secrets_in(os.path.join(cwd, ".env"))]
-    check_command(command, cwd, settings, secrets)
+    if not os.path.isdir(start.cwd):
+        raise Refused("The release to try does not exist", found="no directory " + start.cwd)
+    check_port(start.port)
+    own = {start.port_variable: str(start.port), "PATH": search_path(start.node_bin_dir)}
+    settings: Dict[str, str] = {**start.environment, **own}
+    secrets = [*secrets_of_values(start.environment), *secrets_in(os.path.join(start.cwd, ".env"))]
+    check_command(start.command, Surroundings(start.cwd, settings, secrets))
     with contextlib.ExitStack() as stack:
         inside = stack.enter_context(ClosedOff(database_port))
         program = stack.enter_context(
             Running(
-                inside.argv(command),
+                inside.argv(start.command),
                 environment=settings,
-                cwd=cwd,
+                cwd=start.cwd,
                 stdout=subprocess.DEVNULL,
                 secrets=secrets,
                 keep_open=[inside.keep_open],
@@ -172,34 +173,33 @@ def started(
             stack.enter_context(listener)
         if serve_database is not None:
             stack.enter_context(serve_database(listeners))
-        stack.enter_context(let_in(inside, port))
+        stack.enter_context(let_in(inside, start.port))
         # End it first: its relayed connections end with it.
         stack.callback(program.stop)
-        yield Trial(program, inside, command, port)
+        yield Trial(program, inside, start.command, start.port)
 
 
 def run(
-    command: Sequence[str],
+    start: Start,
     callback: Callable[[], Value],
+    health: Health,
     *,
-    health_url: str = "",
-    expect: Optional[Any] = None,
-    health_timeout: float = 60,
-    **keywords: Any,
+    database_port: int = 5432,
+    serve_database: Optional[Serve] = None,
 ) -> Outcome[Value]:
     """Start a release, wait for its health, run the callback, end the release.
 
-    :param health_url: without one, a listener on the port is enough
-    :param keywords: as for :func:`started`
+    For the database see started().
+
     :raises BackstopError: with the end of the release's output in ``details["output"]``
     """
     begun = time.monotonic()
-    with started(command, **keywords) as trial:
+    with started(start, database_port, serve_database) as trial:
         try:
-            if health_url:
-                wait_healthy(health_url, expect, timeout=health_timeout, alive=trial.check_alive)
+            if health.url:
+                wait_healthy(health.url, health.expect, timeout=health.timeout, alive=trial.check_alive)
             else:
-                trial.wait_listening(health_timeout)
+                trial.wait_listening(health.timeout)
             healthy = time.monotonic()
             value = callback()
         except BackstopError as error:

@@ -21,7 +21,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from ..application import trial
-from ..application.trial import Outcome
+from ..application.trial import Health, Outcome, Start
 from ..base import environment_file
 from ..base.errors import BackstopError, Refused
 from ..postgres.connection import Settings, connect
@@ -29,6 +29,7 @@ from ..postgres.relay import only_to
 from ..postgres.ways_out import is_unconfined, unclosable
 from ..prisma.project import Project
 from ..site import Site
+from ..store.steps import OldReleaseTried
 from .closed_copy import closed_copy
 
 _ADDRESS = "127.0.0.1"
@@ -52,17 +53,31 @@ class OldRelease:
     #: further settings for it, and how those and its ``.env`` are read
     environment_files: Sequence[str] = ()
     environment_rules: str = "dotenv"
+    port_variable: str = "PORT"
+    node_bin_dir: Optional[str] = None
+    #: without one, a listener on the port is enough
     health_path: str = ""
+    health: Health = Health()
 
 
-def try_old_release(
-    site: Site, scratch: str, release: OldRelease, callback: Callable[[int], Dict[str, Any]], **keywords: Any
-) -> Dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Tried(OldReleaseTried):
+    """``reason`` says why it does not work or was not tried; neither is an error."""
+
+    seconds_to_health: Optional[float] = None
+    #: of the callback, or of its error
+    details: Dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> Dict[str, Any]:
+        facts = {**vars(self), **self.details}
+        del facts["details"]
+        return {key: fact for key, fact in facts.items() if fact not in (None, "")}
+
+
+def try_old_release(site: Site, scratch: str, release: OldRelease, callback: Callable[[int], Dict[str, Any]]) -> Tried:
     """Start the release on a scratch copy and test it.
 
     :param callback: tests the release on that port; raises if it does not work
-    :param keywords: arguments of :func:`..application.trial.run`
-    :returns: ``tried``, ``works``, and ``reason`` if it does not work or was not tried; this is not an error
     """
     live = site.connection
     # Its process manager may load ``.env``; a release that loads it itself does not override variables that are set.
@@ -75,6 +90,7 @@ def try_old_release(
     names = _names(release.project)
     copy = _login(site.connection.with_database(scratch), live.database, map(found.get, names))
     port = trial.free_port(other_than=live.port)
+    health_url = "http://127.0.0.1:%d%s" % (port, release.health_path) if release.health_path else ""
     asked_elsewhere: List[str] = []
 
     def serve(listeners: Sequence[socket.socket]) -> ContextManager[Any]:
@@ -85,24 +101,27 @@ def try_old_release(
         with closed_copy(site, scratch):
             try:
                 outcome: Outcome[Dict[str, Any]] = trial.run(
-                    release.command,
+                    Start(
+                        release.command,
+                        release.path,
+                        port,
+                        release.port_variable,
+                        {**given, **pointed_to_copy(found, names, live, copy)},
+                        release.node_bin_dir,
+                    ),
                     lambda: callback(port),
-                    cwd=release.path,
-                    port=port,
-                    environment={**given, **pointed_to_copy(found, names, live, copy)},
+                    dataclasses.replace(release.health, url=health_url),
                     database_port=live.port,
                     serve_database=serve,
-                    health_url="http://127.0.0.1:%d%s" % (port, release.health_path) if release.health_path else "",
-                    **keywords,
                 )
             except Refused:
                 raise
             except BackstopError as error:
                 reason = "; ".join([str(error), *("it asked for " + name for name in asked_elsewhere)])
-                return {"tried": True, "works": False, "reason": reason, **error.details}
+                return Tried(True, False, reason, details=error.details)
     except Refused as error:
-        return {"tried": False, "works": False, "reason": str(error)}
-    return {"tried": True, "works": True, **outcome.value, "seconds_to_health": round(outcome.seconds_to_health, 3)}
+        return Tried(False, False, str(error))
+    return Tried(True, True, seconds_to_health=round(outcome.seconds_to_health, 3), details=outcome.value)
 
 
 @contextlib.contextmanager
