@@ -249,6 +249,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.catalog import find_family
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.relay import relayed
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import journaled_step
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import BackupPlace
 
@@ -300,11 +301,8 @@ def _prisma_schema(wanted: Optional[Dict[str, Any]], url: str) -> Optional[bytes
     if wanted is None:
         return None
     return Prisma(
-        wanted["project"],
-        node_bin_dir=wanted["node_bin_dir"],
+        Project(wanted["project"], wanted["schema_path"], wanted["config_path"], wanted["node_bin_dir"]),
         environment={str(name): str(value) for name, value in wanted["environment"].items()},
-        schema_path=wanted["schema_path"],
-        config_path=wanted["config_path"],
         relay=relayed,
         offline=True,
     ).schema_script(url)

@@ -33,6 +33,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site, journaled_step
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
@@ -62,9 +63,8 @@ class Driver:
         self.expected = given.get("expected", [])
         self.down: Optional[Dict[str, Any]] = None
         self.data_directory = given.get("data_directory")
-        self.prisma = Prisma(
-            given["project"], node_bin_dir=given["node_bin_dir"], environment=given["prisma_environment"]
-        )
+        project = Project(given["project"], node_bin_dir=given["node_bin_dir"])
+        self.prisma = Prisma(project, environment=given["prisma_environment"])
 
     def _begin(self, kind: str, request: Dict[str, Any], **facts: Any) -> Operation:
         operation, _adopted = begin(self.site.store, kind, self.site.database, request, self.controller, facts=facts)

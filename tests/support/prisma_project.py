@@ -23,6 +23,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import FileLock
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.relay import relayed
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
 from demo import node_tools
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -141,8 +142,9 @@ class PrismaProject:
 
     def prisma(self, **keywords: Any) -> Prisma:
         """The library's Prisma on this project."""
-        given = {"node_bin_dir": str(self.tools.node.bin_dir), "environment": self.tools.environment, "relay": relayed}
-        return Prisma(str(self.path), **{**given, **keywords})
+        places = {key: keywords.pop(key) for key in ("schema_path", "config_path") if key in keywords}
+        project = Project(str(self.path), node_bin_dir=str(self.tools.node.bin_dir), **places)
+        return Prisma(project, **{"environment": self.tools.environment, "relay": relayed, **keywords})
 
     def run(self, *arguments: str, url: str, accept: Sequence[int] = range(256)) -> "subprocess.CompletedProcess[str]":
         """Prisma's own command line, as `npx prisma ...` would run it."""

@@ -222,13 +222,12 @@ class Request:
         """The Prisma CLI of the release."""
         from .postgres.relay import relayed
         from .prisma.cli import Prisma
+        from .prisma.project import Project
 
+        params = self.params
         return Prisma(
-            self.params["project"],
-            node_bin_dir=self.params["node_bin_dir"],
-            environment={str(name): str(value) for name, value in self.params["prisma_environment"].items()},
-            schema_path=self.params["schema_path"],
-            config_path=self.params["config_path"],
+            Project(params["project"], params["schema_path"], params["config_path"], params["node_bin_dir"]),
+            environment={str(name): str(value) for name, value in params["prisma_environment"].items()},
             relay=relayed,
         )
 

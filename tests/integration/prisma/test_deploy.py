@@ -14,8 +14,9 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import FileLock
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history, sessions
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma, ServerSession
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.failures import PrismaError, analyse
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.urls import with_database
 from support.prisma_database import PASSWORD, ROLE, until
 from support.prisma_project import SCHEMA, PrismaProject, tools
@@ -78,7 +79,7 @@ def test_the_session_has_the_settings_and_the_name(project, database):
         """CREATE TABLE "A" AS SELECT current_setting('lock_timeout') AS lock,
         current_setting('statement_timeout') AS statement, current_setting('application_name') AS name;""",
     )
-    deploy(project, database, lock_timeout_ms=1500, statement_timeout_ms=61000, application_name="backstop_x1")
+    deploy(project, database, session=ServerSession("backstop_x1", 1500, 61000))
     assert database.value("""SELECT lock || ' ' || statement || ' ' || name FROM "A" """) == "1500ms 61s backstop_x1"
 
 
@@ -143,9 +144,9 @@ def test_an_inherited_lock_lives_as_long_as_prisma(project, database, tmp_path):
 def test_a_failing_statement(project, database):
     project.add(SECOND, TABLE_B + TABLE_A + TABLE_C)
     error = fails(project, database)
-    assert (error.code, error.migration, error.sqlstate) == ("P3018", SECOND, "42P07")
-    assert error.database_message == 'ERROR: relation "A" already exists'
-    assert error.started == [INIT, SECOND] and not error.nothing_changed
+    assert (error.failure.prisma_code, error.failure.migration, error.sqlstate) == ("P3018", SECOND, "42P07")
+    assert error.failure.database_message == 'ERROR: relation "A" already exists'
+    assert error.failure.started == [INIT, SECOND] and not error.failure.nothing_changed
     assert error.details["prisma_code"] == "P3018"
     state = database.state(project)
     assert (state.applied, state.failed, state.pending) == ([INIT], [SECOND], [])
@@ -159,14 +160,18 @@ def test_the_next_deploy_after_a_failure(project, database):
     before = database.rows()
     project.add(THIRD, TABLE_C)
     error = fails(project, database)
-    assert (error.code, error.migration, error.nothing_changed) == ("P3009", SECOND, True)
+    assert (error.failure.prisma_code, error.failure.migration, error.failure.nothing_changed) == (
+        "P3009",
+        SECOND,
+        True,
+    )
     assert database.rows() == before
 
 
 def test_a_syntax_error(project, database):
     project.add(INIT, TABLE_A + "CREATE TABEL oops;\n")
     error = fails(project, database)
-    assert (error.code, error.sqlstate, error.database_message) == (
+    assert (error.failure.prisma_code, error.sqlstate, error.failure.database_message) == (
         "P3018",
         "42601",
         'ERROR: syntax error at or near "TABEL"',
@@ -178,7 +183,7 @@ def test_a_syntax_error(project, database):
 def test_own_transaction_that_fails_inside(project, database):
     project.add(INIT, "BEGIN;\n" + TABLE_A + "SELECT 1/0;\nCOMMIT;\n")
     error = fails(project, database)
-    assert (error.code, error.sqlstate, error.migration) == (None, "25P02", INIT)
+    assert (error.failure.prisma_code, error.sqlstate, error.failure.migration) == (None, "25P02", INIT)
     assert "BEGIN of its own" in error.hint
     assert database.state(project).failed == [INIT] and not database.has("A")
 
@@ -187,7 +192,7 @@ def test_own_transaction_that_fails_inside(project, database):
 def test_own_transaction_and_a_failure_after_it(project, database):
     project.add(INIT, "BEGIN;\n" + TABLE_A + "COMMIT;\n" + TABLE_B + "SELECT 1/0;\n")
     error = fails(project, database)
-    assert (error.code, error.sqlstate) == ("P3018", "22012")
+    assert (error.failure.prisma_code, error.sqlstate) == ("P3018", "22012")
     assert database.has("A") and not database.has("B"), "what was committed stays"
     assert database.state(project).failed == [INIT]
 
@@ -195,7 +200,7 @@ def test_own_transaction_and_a_failure_after_it(project, database):
 def test_index_concurrently_beside_another_statement(project, database):
     project.add(INIT, TABLE_A + 'CREATE INDEX CONCURRENTLY "I" ON "A" (id);\n')
     error = fails(project, database)
-    assert (error.code, error.sqlstate) == ("P3018", "25001")
+    assert (error.failure.prisma_code, error.sqlstate) == ("P3018", "25001")
     assert "file of its own" in error.hint
 
 
@@ -205,15 +210,15 @@ def test_lock_timeout_on_a_table(project, database):
     project.add(SECOND, 'ALTER TABLE "A" ADD COLUMN more int;')
     with database.table_lock("A"):
         error = fails(project, database, lock_timeout_ms=300)
-    assert (error.code, error.sqlstate, error.migration) == ("P3018", "55P03", SECOND)
-    assert error.database_message == "ERROR: canceling statement due to lock timeout"
+    assert (error.failure.prisma_code, error.sqlstate, error.failure.migration) == ("P3018", "55P03", SECOND)
+    assert error.failure.database_message == "ERROR: canceling statement due to lock timeout"
     assert database.state(project).failed == [SECOND]
 
 
 def test_statement_timeout(project, database):
     project.add(INIT, TABLE_A + "SELECT pg_sleep(30);")
-    error = fails(project, database, statement_timeout_ms=300)
-    assert (error.code, error.sqlstate) == ("P3018", "57014")
+    error = fails(project, database, session=ServerSession(statement_timeout_ms=300))
+    assert (error.failure.prisma_code, error.sqlstate) == ("P3018", "57014")
     assert not database.has("A")
 
 
@@ -221,13 +226,13 @@ def test_rights_are_missing(project, database, cluster):
     cluster.sql("CREATE SCHEMA closed; CREATE TABLE closed.t (id int)", database=database.name)
     project.add(INIT, "DROP TABLE closed.t;")
     error = fails(project, database)
-    assert (error.code, error.sqlstate) == ("P3018", "42501")
+    assert (error.failure.prisma_code, error.sqlstate) == ("P3018", "42501")
 
 
 def test_non_empty_database_without_history(project, database):
     database.execute("CREATE TABLE other (id int)")
     error = fails(project, database)
-    assert (error.code, error.nothing_changed) == ("P3005", True)
+    assert (error.failure.prisma_code, error.failure.nothing_changed) == ("P3005", True)
     assert database.rows() is None and not database.has("A")
 
 
@@ -239,7 +244,7 @@ def test_a_migration_without_sql(project, database):
         deploy(project, database)
     assert database.rows() is None
     error = prisma_says(project, database)
-    assert error.code == "P3015" and not error.nothing_changed
+    assert error.failure.prisma_code == "P3015" and not error.failure.nothing_changed
     assert [row.migration_name for row in database.rows()] == [INIT]
 
 
@@ -248,7 +253,7 @@ def test_another_provider(project, database):
     with pytest.raises(Refused, match="P3019"):
         deploy(project, database)
     error = prisma_says(project, database)
-    assert (error.code, error.nothing_changed) == ("P3019", True)
+    assert (error.failure.prisma_code, error.failure.nothing_changed) == ("P3019", True)
     assert database.rows() is None
 
 
@@ -281,7 +286,7 @@ def test_wrong_password(project, database):
     url = database.cluster.url(database.name, user=ROLE, password="wr@ng $x/")
     with database.session() as cursor:
         error = prisma_fails(project, url, cursor)
-    assert (error.code, error.nothing_changed) == ("P1000", True)
+    assert (error.failure.prisma_code, error.failure.nothing_changed) == ("P1000", True)
     assert "wr@ng" not in str(error) and "wr%40ng" not in str(error)
 
 
@@ -289,7 +294,7 @@ def test_unreachable(project, database):
     url = database.url.replace(":%d/" % database.cluster.port, ":1/")
     with database.session() as cursor:
         error = prisma_fails(project, url, cursor)
-    assert (error.code, error.nothing_changed) == ("P1001", True)
+    assert (error.failure.prisma_code, error.failure.nothing_changed) == ("P1001", True)
 
 
 def test_a_missing_database_is_not_made(project, database):
@@ -316,7 +321,7 @@ class SaysItIsIn:
 def test_the_guard_keeps_prisma_from_making_a_database(project, database):
     with database.session() as cursor:
         error = prisma_fails(project, with_database(database.url, "typo"), SaysItIsIn(cursor, "typo"))
-    assert (error.code, error.nothing_changed) == ("P1003", True)
+    assert (error.failure.prisma_code, error.failure.nothing_changed) == ("P1003", True)
     assert database.value("SELECT count(*) FROM pg_database WHERE datname = 'typo'") == 0
 
 
@@ -410,7 +415,7 @@ def test_waits_for_another_migration(project, database):
 def test_another_migration_takes_too_long_for_prisma(project, database):
     with database.migration_lock():
         error = fails(project, database)
-    assert (error.code, error.nothing_changed, error.started) == ("P1002", True, [])
+    assert (error.failure.prisma_code, error.failure.nothing_changed, error.failure.started) == ("P1002", True, [])
     assert error.message == "Another Prisma migration holds the migration lock"
     assert database.rows() is None
 
@@ -419,7 +424,7 @@ def test_another_migration_takes_too_long_for_prisma(project, database):
 def test_another_migration_takes_longer_than_the_lock_timeout(project, database):
     with database.migration_lock():
         error = fails(project, database, lock_timeout_ms=300)
-    assert (error.code, error.sqlstate, error.nothing_changed) == (None, "55P03", True)
+    assert (error.failure.prisma_code, error.sqlstate, error.failure.nothing_changed) == (None, "55P03", True)
     assert error.message == "Another Prisma migration holds the migration lock"
     assert database.rows() is None
 
@@ -433,7 +438,7 @@ def test_cut_off_by_the_timeout(project, database):
     project.add(SECOND, TABLE_B + "SELECT pg_sleep(60);")
     error = fails(project, database, timeout=3 * usual + 2)
     assert "took too long" in error.message and "ended too" in error.found
-    assert error.started == [SECOND] and not error.nothing_changed
+    assert error.failure.started == [SECOND] and not error.failure.nothing_changed
     with database.session() as cursor:
         assert sessions.running_backends(cursor) == []
     assert database.state(project).failed == [SECOND] and not database.has("B")
@@ -454,7 +459,7 @@ def test_cut_off_by_an_interruption(project, database):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        deploy(project, database, on_line=stop, application_name="backstop_stopped")
+        deploy(project, database, on_line=stop, session=ServerSession("backstop_stopped"))
     with database.session() as cursor:
         assert sessions.running_backends(cursor, "backstop_stopped") == []
     assert not database.has("A")
@@ -487,27 +492,19 @@ def test_not_installed(project):
 
 def test_no_node(project):
     with pytest.raises(Refused, match=r"Node\.js is missing"):
-        Prisma(str(project.path), node_bin_dir=str(project.path))
+        Prisma(Project(str(project.path), node_bin_dir=str(project.path)))
 
 
 @pytest.mark.parametrize("program", ["missing", "prisma"])
 def test_no_engine(project, program):
     with pytest.raises(Refused, match="engine cannot be run"):
-        Prisma(
-            str(project.path),
-            node_bin_dir=str(tools().node.bin_dir),
-            environment={"PRISMA_SCHEMA_ENGINE_BINARY": program},
-        )
+        project.prisma(environment={"PRISMA_SCHEMA_ENGINE_BINARY": program})
 
 
 @pytest.mark.fault("deploy", "Prisma's engine dies", by="its exit status")
 def test_an_engine_that_dies(project, database):
     """Prisma then ends with status 0 or 1, depending on what it notices first: its engine's end or the broken pipe."""
-    prisma = Prisma(
-        str(project.path),
-        node_bin_dir=str(tools().node.bin_dir),
-        environment={**tools().environment, "PRISMA_SCHEMA_ENGINE_BINARY": "/bin/false"},
-    )
+    prisma = project.prisma(environment={**tools().environment, "PRISMA_SCHEMA_ENGINE_BINARY": "/bin/false"})
     with database.session() as cursor, pytest.raises(PrismaError) as caught:
         prisma.migrate_deploy(database.url, cursor=cursor)
     said = "prisma migrate deploy reported success without doing its work", "prisma migrate deploy failed"

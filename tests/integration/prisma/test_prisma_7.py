@@ -179,7 +179,7 @@ def test_a_failing_statement_leaves_those_before_it_and_can_be_resolved(make, da
     with pytest.raises(PrismaError) as caught:
         deploy(project, database)
     error = caught.value
-    assert (error.code, error.migration, error.sqlstate) == ("P3018", SECOND, "42P07")
+    assert (error.failure.prisma_code, error.failure.migration, error.sqlstate) == ("P3018", SECOND, "42P07")
     assert PASSWORD not in str(error)
     assert database.state(project).failed == [SECOND] and database.has("B")
     with database.session() as cursor:

@@ -48,7 +48,7 @@ def states(database, name):
 def refused(project, database, **keywords):
     with pytest.raises(PrismaError) as caught:
         resolve(project, database, **keywords)
-    assert caught.value.nothing_changed
+    assert caught.value.failure.nothing_changed
     return caught.value
 
 
@@ -105,25 +105,25 @@ def test_a_succeeded_one_cannot_be_rolled_back(project, database):
     project.remove(BAD)
     deploy(project, database)
     error = refused(project, database, rolled_back=INIT)
-    assert (error.code, error.migration) == ("P3012", INIT)
+    assert (error.failure.prisma_code, error.failure.migration) == ("P3012", INIT)
 
 
 def test_an_unknown_one_cannot_be_rolled_back(project, database):
     project.remove(BAD)
     deploy(project, database)
     error = refused(project, database, rolled_back="20990101000000_none")
-    assert (error.code, error.migration) == ("P3011", "20990101000000_none")
+    assert (error.failure.prisma_code, error.failure.migration) == ("P3011", "20990101000000_none")
 
 
 def test_applied_twice(project, database):
     resolve(project, database, applied=INIT)
     error = refused(project, database, applied=INIT)
-    assert (error.code, error.migration) == ("P3008", INIT)
+    assert (error.failure.prisma_code, error.failure.migration) == ("P3008", INIT)
 
 
 def test_applied_without_a_folder(project, database):
     error = refused(project, database, applied="20990101000000_none")
-    assert (error.code, error.migration) == ("P3017", "20990101000000_none")
+    assert (error.failure.prisma_code, error.failure.migration) == ("P3017", "20990101000000_none")
 
 
 def test_no_history_at_all(project, database):
@@ -135,7 +135,7 @@ def test_a_migration_is_running(project, database):
     fail(project, database)
     with database.migration_lock():
         error = refused(project, database, rolled_back=BAD)
-    assert (error.code, error.message) == ("P1002", "Another Prisma migration holds the migration lock")
+    assert (error.failure.prisma_code, error.message) == ("P1002", "Another Prisma migration holds the migration lock")
     assert states(database, BAD) == [FAILED]
 
 

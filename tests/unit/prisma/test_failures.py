@@ -49,19 +49,19 @@ def said(stderr: str, stdout: str = "") -> PrismaError:
 
 def test_a_failed_migration():
     error = said(P3018, STARTED)
-    assert (error.code, error.migration, error.sqlstate) == ("P3018", NAME, "42P07")
-    assert error.database_message == 'ERROR: relation "ReceiptData" already exists'
+    assert (error.failure.prisma_code, error.failure.migration, error.sqlstate) == ("P3018", NAME, "42P07")
+    assert error.failure.database_message == 'ERROR: relation "ReceiptData" already exists'
     assert error.found == 'ERROR: relation "ReceiptData" already exists [P3018, SQLSTATE 42P07]'
-    assert error.started == ["20251001000000_init", NAME] and not error.nothing_changed
-    assert said(P3018).migration == NAME
+    assert error.failure.started == ["20251001000000_init", NAME] and not error.failure.nothing_changed
+    assert said(P3018).failure.migration == NAME
     assert "exists already" in error.hint and "mark a migration" in error.hint
     assert error.details == {
         "prisma_code": "P3018",
         "migration": NAME,
         "sqlstate": "42P07",
         "nothing_changed": False,
-        "database_message": error.database_message,
-        "started": error.started,
+        "database_message": error.failure.database_message,
+        "started": error.failure.started,
     }
 
 
@@ -83,14 +83,20 @@ def test_a_failed_migration():
 @pytest.mark.parametrize("form", ["Error: %s: %s\n", "Error: %s\n\n%s\n"])
 def test_found_before_anything_was_done(form, code, text, migration):
     error = said(form % (code, text))
-    assert (error.code, error.migration, error.nothing_changed) == (code, migration, True)
+    assert (error.failure.prisma_code, error.failure.migration, error.failure.nothing_changed) == (
+        code,
+        migration,
+        True,
+    )
     assert error.message != "prisma migrate deploy failed" and error.hint
-    assert not said(form % (code, text), STARTED).nothing_changed, "an earlier migration of this run is in force"
+    assert not said(form % (code, text), STARTED).failure.nothing_changed, (
+        "an earlier migration of this run is in force"
+    )
 
 
 @pytest.mark.parametrize("code", ["P1017", "P3015", "P3018", "P9999"])
 def test_found_when_something_may_have_been_done(code):
-    assert not said("Error: %s\n\nsomething\n" % code).nothing_changed
+    assert not said("Error: %s\n\nsomething\n" % code).failure.nothing_changed
 
 
 def test_the_lock_of_another_migration():
@@ -100,14 +106,14 @@ def test_the_lock_of_another_migration():
     )
     by_us = said("Error: ERROR: canceling statement due to lock timeout" + TRACE)
     for error in (by_prisma, by_us):
-        assert error.message == "Another Prisma migration holds the migration lock" and error.nothing_changed
+        assert error.message == "Another Prisma migration holds the migration lock" and error.failure.nothing_changed
     assert (by_prisma.code, by_us.code, by_us.sqlstate) == ("P1002", None, "55P03")
 
 
 def test_a_lock_timeout_within_a_migration():
     error = said("Error: ERROR: canceling statement due to lock timeout" + TRACE, STARTED)
-    assert (error.message, error.migration, error.sqlstate) == ("Migration %s failed" % NAME, NAME, "55P03")
-    assert "lock timeout" in error.hint and not error.nothing_changed
+    assert (error.message, error.failure.migration, error.sqlstate) == ("Migration %s failed" % NAME, NAME, "55P03")
+    assert "lock timeout" in error.hint and not error.failure.nothing_changed
     # A user who fixes the database by hand needs only the first half.
     assert error.cause in error.hint and "rollback" not in error.cause
 
@@ -115,7 +121,7 @@ def test_a_lock_timeout_within_a_migration():
 def test_an_own_transaction_hides_the_first_error():
     text = "Error: ERROR: current transaction is aborted, commands ignored until end of transaction block" + TRACE
     error = said(text, STARTED)
-    assert (error.code, error.sqlstate, error.migration) == (None, "25P02", NAME)
+    assert (error.failure.prisma_code, error.sqlstate, error.failure.migration) == (None, "25P02", NAME)
     assert "BEGIN of its own" in error.hint
 
 
@@ -129,7 +135,7 @@ def test_an_own_transaction_hides_the_first_error():
 )
 def test_no_engine(text):
     error = said(text)
-    assert error.message == "Prisma's engine could not be started" and error.nothing_changed
+    assert error.message == "Prisma's engine could not be started" and error.failure.nothing_changed
     assert "PRISMA_SCHEMA_ENGINE_BINARY" in error.hint
 
 
@@ -141,7 +147,7 @@ def test_a_pooler():
 def test_an_unknown_error_keeps_prismas_words():
     error = said("Error: something new\nsecond line" + TRACE)
     assert error.message == "prisma migrate deploy failed"
-    assert "something new second line" in error.found and error.hint and not error.nothing_changed
+    assert "something new second line" in error.found and error.hint and not error.failure.nothing_changed
     assert said("", "Told on the other stream").found == "Told on the other stream"
     assert said("").found == "Prisma printed no error"
     assert len(said("Error: " + "x" * 5000).found) <= 1000

@@ -125,7 +125,7 @@ def release(tmp_path):
         )
         for program in ("bin/node", "node_modules/@prisma/engines/schema-engine-x"):
             (tmp_path / program).chmod(0o755)
-        return {"project": project.path, "node_bin_dir": str(tmp_path / "bin"), "environment": {}}
+        return Project(project.path, node_bin_dir=str(tmp_path / "bin"))
 
     return create
 
@@ -133,9 +133,9 @@ def release(tmp_path):
 @pytest.mark.parametrize("version", ["5.22.0", "8.0.0", "dev"])
 def test_a_version_that_was_not_tried_is_refused(release, version):
     with pytest.raises(Refused, match="not supported") as caught:
-        Prisma(**release(version))
+        Prisma(release(version))
     assert caught.value.found == "Prisma " + version and caught.value.expected == "Prisma 6 or 7"
-    assert version == "dev" or Prisma(**release(version), offline=True).version() == version
+    assert version == "dev" or Prisma(release(version), offline=True).version() == version
 
 
 def test_the_schema_as_sql_is_spelled_by_version():

@@ -19,6 +19,7 @@ from ..base.remedies import Remedy, remedy
 from ..loss.reapply import MODES
 from ..postgres.relay import relayed
 from ..prisma.cli import Prisma
+from ..prisma.project import Project
 from ..site import Run, exclusive
 from ..store.lifecycle import begin, this_controller
 from ..store.steps import STARTED, STOP
@@ -232,7 +233,7 @@ def _programs(options: argparse.Namespace) -> Programs:
     project = getattr(options, "project", None)
     keywords: Dict[str, Any] = {}
     if project:
-        keywords["prisma"] = lambda: Prisma(project, node_bin_dir=options.node_bin_dir, relay=relayed)
+        keywords["prisma"] = lambda: Prisma(Project(project, node_bin_dir=options.node_bin_dir), relay=relayed)
     return Programs(
         old_project=getattr(options, "old_project", None),
         down_sql_file=getattr(options, "down_sql_file", None),

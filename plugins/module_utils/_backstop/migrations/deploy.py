@@ -18,7 +18,7 @@ from ..loss.migration_changes import note_migrated
 from ..postgres import catalog, server
 from ..postgres.connection import Session
 from ..prisma import history
-from ..prisma.cli import Prisma
+from ..prisma.cli import Prisma, ServerSession
 from ..prisma.failures import PrismaError
 from ..prisma.sessions import end_backends, lock_holders
 from ..site import Site, journaled_step
@@ -93,14 +93,12 @@ def apply_migrations(
             deployed = prisma.migrate_deploy(
                 site.connection.url(),
                 cursor=session.cursor(),
-                lock_timeout_ms=limits.lock_timeout_ms,
-                statement_timeout_ms=limits.statement_timeout_ms,
+                session=ServerSession(prisma_session_name(site), limits.lock_timeout_ms, limits.statement_timeout_ms),
                 timeout=limits.timeout,
-                application_name=prisma_session_name(site),
                 keep_open=site.keep_open,
             )
         except PrismaError as error:
-            if site.operation is not None and error.started:
+            if site.operation is not None and error.failure.started:
                 # The operation restores the database itself; the user only has to fix the cause.
                 error.hint = error.cause or None
             raise

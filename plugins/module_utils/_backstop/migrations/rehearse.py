@@ -30,7 +30,7 @@ from ..postgres.locks import BLOCKING, note_lock
 from ..postgres.role_rights import Rights, lacking, remedy, rights_of
 from ..postgres.ways_out import NOWHERE
 from ..prisma import history
-from ..prisma.cli import Prisma
+from ..prisma.cli import Prisma, ServerSession
 from ..prisma.failures import PrismaError
 from ..prisma.sql_text import cluster_statements
 from ..site import Site
@@ -169,13 +169,13 @@ def _deploy(site: Site, prisma: Prisma, session: Session, scratch: str, limits: 
         return prisma.migrate_deploy(
             site.connection.url(scratch),
             cursor=session.cursor(),
-            lock_timeout_ms=limits.lock_timeout_ms,
+            session=ServerSession(lock_timeout_ms=limits.lock_timeout_ms),
             timeout=limits.timeout,
             keep_open=site.keep_open,
         ).seconds
     except BackstopError as error:
         hint = error.hint
-        if isinstance(error, PrismaError) and error.started:
+        if isinstance(error, PrismaError) and error.failure.started:
             hint = (error.cause + " " if error.cause else "") + "fix the migration"
         if NOWHERE in str(error):
             hint = "it reaches a foreign server, which is disabled on the copy: do that part by hand"

@@ -45,7 +45,7 @@ def apply_patiently(
 
 def _only_waited(error: PrismaError) -> bool:
     """Whether a statement of a migration hit the lock timeout; waiting for Prisma's own lock is another case."""
-    return bool(error.started) and error.sqlstate == sqlstates.LOCK_NOT_AVAILABLE
+    return bool(error.failure.started) and error.sqlstate == sqlstates.LOCK_NOT_AVAILABLE
 
 
 def _put_right(site: Site, prisma: Prisma) -> bool:

@@ -20,7 +20,7 @@ from ..base.processes import Running, redact
 from ..base.remedies import Action, remedy
 from .configuration import entry_of, find_node, find_prisma
 from .engine import find_engine, guarded, write_config
-from .failures import PrismaError, analyse, plain_text, started_migrations
+from .failures import Failure, PrismaError, analyse, plain_text, started_migrations
 from .history import APPLIED, FAILED, ROLLED_BACK, compare, read_folder, read_rows
 from .project import Project
 from .sessions import Backend, end_backends
@@ -62,33 +62,57 @@ class Deployed:
     stdout: str
 
 
+@dataclasses.dataclass(frozen=True)
+class ServerSession:
+    """Prisma's session on the server."""
+
+    #: its application_name; unique to this run
+    name: str = dataclasses.field(default_factory=lambda: "backstop_prisma_" + random.token_hex(4))
+    #: how long a statement may wait for a lock before the migration fails
+    lock_timeout_ms: Optional[int] = None
+    #: how long one statement may take
+    statement_timeout_ms: Optional[int] = None
+
+    def url(self, url: str) -> str:
+        given = {"lock_timeout": self.lock_timeout_ms, "statement_timeout": self.statement_timeout_ms}
+        settings = {name: "%dms" % value for name, value in given.items() if value is not None}
+        return with_session_settings(url, settings, self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    arguments: Sequence[str]
+    url: str
+    #: in seconds, for the whole command
+    timeout: Optional[float]
+    #: file descriptors that Prisma inherits
+    keep_open: Sequence[int] = ()
+    on_line: Optional[Listener] = None
+    #: whether a schema that is not in one of Prisma's usual places is named by ``--schema``
+    name_schema: bool = True
+
+
 class Prisma:
     """The Prisma CLI of one release.
 
-    :param project: the directory in which Prisma works: the release's, or a subdirectory
-    :param node_bin_dir: directory of ``node``; default is PATH
+    :param project: where Prisma works: the release, or a subdirectory
     :param environment: further variables for Prisma, without secrets (PRISMA_SCHEMA_ENGINE_BINARY)
-    :param schema_path: the Prisma schema if it is not in one of Prisma's usual places
-    :param config_path: Prisma's configuration if it is not in one of the usual places
     :param relay: relay to the database where Prisma would show a password
     :param offline: only for commands that read no database, which any version may do
     """
 
     def __init__(
         self,
-        project: str,
+        project: Project,
         *,
-        node_bin_dir: Optional[str] = None,
         environment: Optional[Mapping[str, str]] = None,
-        schema_path: Optional[str] = None,
-        config_path: Optional[str] = None,
         relay: Optional[Relay] = None,
         offline: bool = False,
     ) -> None:
-        self.project = Project(project, schema_path, config_path, node_bin_dir)
+        self.project = project
         self._package = find_prisma(self.project.path)
         self._entry = entry_of(self._package)
-        self.node = find_node(node_bin_dir)
+        self.node = find_node(project.node_bin_dir)
         # An engine that is a script finds this Node.js too.
         path = os.path.dirname(self.node) + os.pathsep + os.environ.get("PATH", os.defpath)
         self._environment = {"PATH": path, **_ENVIRONMENT, **(environment or {})}
@@ -124,10 +148,8 @@ class Prisma:
         url: str,
         *,
         cursor: Any,
-        lock_timeout_ms: Optional[int] = None,
-        statement_timeout_ms: Optional[int] = None,
+        session: Optional[ServerSession] = None,
         timeout: Optional[float] = None,
-        application_name: Optional[str] = None,
         keep_open: Sequence[int] = (),
         on_line: Optional[Listener] = None,
     ) -> Deployed:
@@ -136,19 +158,15 @@ class Prisma:
         When Prisma is interrupted (timeout, signal), its session on the server is terminated too.
 
         :param cursor: of a session in the same database, in autocommit; while it is open the database cannot be dropped
-        :param lock_timeout_ms: how long a statement may wait for a lock before the migration fails
-        :param statement_timeout_ms: how long one statement may take
         :param timeout: in seconds, for the whole command
-        :param application_name: name of Prisma's session; must be unique to this run
         :param keep_open: file descriptors that Prisma inherits (a lock that must live as long as Prisma)
         :param on_line: called with each line as Prisma prints it
         :raises PrismaError: Prisma failed; its rows in the history show what was applied
         """
         folder = read_folder(self.project.migrations())
-        name = application_name or "backstop_prisma_" + random.token_hex(4)
-        settings = _timeouts(lock_timeout_ms, statement_timeout_ms)
         started = time.monotonic()
-        said = self._act(["migrate", "deploy"], url, cursor, settings, name, timeout, keep_open, on_line)
+        call = _Call(["migrate", "deploy"], url, timeout, keep_open, on_line)
+        said = self._act(call, cursor, session or ServerSession())
         seconds = time.monotonic() - started
         state = compare(folder, read_rows(cursor, schema_of(url)))
         left = state.pending + state.failed
@@ -169,8 +187,8 @@ class Prisma:
         if (applied is None) == (rolled_back is None):
             raise AssertionError("give applied or rolled_back")
         flag, name = ("--applied", applied) if applied is not None else ("--rolled-back", rolled_back)
-        arguments = ["migrate", "resolve", "%s=%s" % (flag, name)]
-        said = self._act(arguments, url, cursor, {}, "backstop_prisma_" + random.token_hex(4), timeout, (), None)
+        call = _Call(["migrate", "resolve", "%s=%s" % (flag, name)], url, timeout)
+        said = self._act(call, cursor, ServerSession())
         states = [row.state for row in read_rows(cursor, schema_of(url)) or () if row.migration_name == name]
         if FAILED in states or (APPLIED if applied is not None else ROLLED_BACK) not in states:
             found = "%s is %s" % (name, ", ".join(states) or "not in the history")
@@ -187,14 +205,11 @@ class Prisma:
         schema = self.project.schema()
         kind = "schema-datamodel" if self._major() < 7 else "schema"
         arguments = ["migrate", "diff", "--from-" + kind, schema, "--to-" + kind, to_schema, "--script"]
-        said = self._run(arguments, url, timeout, (), None, name_schema=False)
-        if said.status != 0:
-            raise analyse("prisma migrate diff", said.stdout, said.stderr)
-        return said.stdout.strip() + "\n"
+        return self._diff(arguments, url, timeout).stdout.strip() + "\n"
 
     def migrate_status(self, url: str, timeout: Optional[float] = 60) -> CommandResult:
         """Prisma's own report, for users: its exit status must decide nothing, see :mod:`.history`."""
-        return self._run(["migrate", "status"], url, timeout, (), None)
+        return self._run(_Call(["migrate", "status"], url, timeout))
 
     def schema_script(self, url: str, timeout: Optional[float] = 120) -> bytes:
         """SQL that creates the release's Prisma schema in an empty database.
@@ -202,70 +217,56 @@ class Prisma:
         :param url: of any database; Prisma requires one but reads nothing in it
         """
         arguments = schema_script_arguments(self.version(), self.project.schema())
-        said = self._run(arguments, url, timeout, (), None, name_schema=False)
-        if said.status != 0:
-            raise analyse("prisma migrate diff", said.stdout, said.stderr)
+        said = self._diff(arguments, url, timeout)
         if not said.stdout.strip():
             raise BackstopError("Prisma wrote no SQL for the schema", found=said.stderr.strip()[-500:] or "no output")
         return said.stdout.encode() + b"\n"
 
-    def _act(
-        self,
-        arguments: Sequence[str],
-        url: str,
-        cursor: Any,
-        settings: Mapping[str, str],
-        name: str,
-        timeout: Optional[float],
-        keep_open: Sequence[int],
-        on_line: Optional[Listener],
-    ) -> CommandResult:
+    def _diff(self, arguments: Sequence[str], url: str, timeout: Optional[float]) -> CommandResult:
+        said = self._run(_Call(arguments, url, timeout, name_schema=False))
+        if said.status != 0:
+            raise analyse("prisma migrate diff", said.stdout, said.stderr)
+        return said
+
+    def _act(self, call: _Call, cursor: Any, session: ServerSession) -> CommandResult:
         """Run a command that changes the database; raises unless it succeeds."""
-        _require_same_database(cursor, url)
-        what = "prisma " + " ".join(arguments[:2])
+        _require_same_database(cursor, call.url)
+        what = "prisma " + " ".join(call.arguments[:2])
         try:
-            said = self._run(arguments, with_session_settings(url, settings, name), timeout, keep_open, on_line)
+            said = self._run(dataclasses.replace(call, url=session.url(call.url)))
         except _TookTooLong as late:
-            _raise_late(what, late, end_backends(cursor, name))
+            _raise_late(what, late, end_backends(cursor, session.name))
         except BaseException:
             with contextlib.suppress(Exception):  # report the first error
-                end_backends(cursor, name)
+                end_backends(cursor, session.name)
             raise
         if said.status != 0:
             raise analyse(what, said.stdout, said.stderr)
         return said
 
-    def _run(
-        self,
-        arguments: Sequence[str],
-        url: str,
-        timeout: Optional[float],
-        keep_open: Sequence[int],
-        on_line: Optional[Listener],
-        name_schema: bool = True,
-    ) -> CommandResult:
-        argv = [self.node, self._entry, *arguments]
-        if self.project.schema_path and name_schema:
+    def _run(self, call: _Call) -> CommandResult:
+        argv = [self.node, self._entry, *call.arguments]
+        if self.project.schema_path and call.name_schema:
             argv += ["--schema", self.project.schema_path]
-        hidden = secrets_in(url)
+        hidden = secrets_in(call.url)
         # Only the whole URL is looked for in argv: a password may be one of its words, such as "prisma".
         with contextlib.ExitStack() as stack:
-            words, variables = stack.enter_context(self._guarded(url))
+            words, variables = stack.enter_context(self._guarded(call.url))
             program = stack.enter_context(
                 Running(
                     argv + words,
                     environment={**self._environment, **variables},
                     cwd=self.project.path,
-                    secrets=[url] if has_secret(url) else [],
-                    keep_open=keep_open,
+                    secrets=[call.url] if has_secret(call.url) else [],
+                    keep_open=call.keep_open,
                 )
             )
             output = []
-            for line in _lines(program, timeout):
+            for line in _lines(program, call.timeout):
                 line = redact(plain_text(line), hidden)
                 output.append(line)
-                if on_line is not None:
-                    on_line(line)
+                if call.on_line is not None:
+                    call.on_line(line)
             status = program.wait()
             return CommandResult(status, "\n".join(output), redact(program.stderr_text, hidden))
 
@@ -281,15 +282,7 @@ class Prisma:
         with contextlib.ExitStack() as stack:
             shown = stack.enter_context(self._without_password(url))
             guard = stack.enter_context(guarded(self._engine, shown, names, shown))
-            config = write_config(
-                guard.folder,
-                self._entry,
-                project.path,
-                file=project.config_path,
-                schema=project.schema(),
-                migrations=project.migrations(),
-                check_schema=project.schema_path is None,
-            )
+            config = write_config(guard.folder, self._entry, project)
             yield ["--config", config], guard.variables
 
     @contextlib.contextmanager
@@ -343,11 +336,6 @@ def _lines(program: Running, timeout: Optional[float]) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
-def _timeouts(lock_timeout_ms: Optional[int], statement_timeout_ms: Optional[int]) -> Dict[str, str]:
-    given = {"lock_timeout": lock_timeout_ms, "statement_timeout": statement_timeout_ms}
-    return {name: "%dms" % value for name, value in given.items() if value is not None}
-
-
 def _require_same_database(cursor: Any, url: str) -> None:
     """Prisma creates a missing database, so it must exist, and the session keeps it."""
     cursor.execute("SELECT pg_catalog.current_database()")
@@ -364,9 +352,9 @@ def _not_done(what: str, said: CommandResult, found: str) -> PrismaError:
     """Prisma also exits with status 0 when its engine dies early: its promises are then never settled."""
     return PrismaError(
         "%s reported success without doing its work" % what,
+        Failure(started=started_migrations(said.stdout)),
         found=found + "; Prisma's output: " + " ".join((said.stderr.strip() or said.stdout).split())[-500:],
         hint="see whether Prisma's engine can run on this host (`npx prisma version`)",
-        started=started_migrations(said.stdout),
     )
 
 
@@ -377,11 +365,10 @@ def _raise_late(what: str, late: _TookTooLong, left: Sequence[Backend]) -> NoRet
         on_server = "its session on the server is still there: pid " + ", ".join(str(one.pid) for one in left)
     raise PrismaError(
         "%s took too long and was ended" % what,
+        Failure(migration=started[-1] if started else None, started=started),
         found="it ran longer than %g seconds; %s" % (late.seconds, on_server),
         hint=remedy(
             "see what state the migrations are in (%s): one that was interrupted counts as failed",
             Action.MIGRATION_STATE,
         ),
-        migration=started[-1] if started else None,
-        started=started,
     )

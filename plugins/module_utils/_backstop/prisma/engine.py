@@ -26,11 +26,12 @@ import os
 import re
 import shlex
 import tempfile
-from typing import Dict, Iterator, Mapping, Optional, Sequence
+from typing import Dict, Iterator, Mapping, Sequence
 
 from ..base.errors import Refused
 from ..base.private_directory import private_directory
 from .packages import find_package
+from .project import Project
 
 VARIABLE = "PRISMA_SCHEMA_ENGINE_BINARY"
 _URL = "BACKSTOP_PRISMA_URL"
@@ -63,21 +64,25 @@ export default {
 """
 
 
-def write_config(
-    folder: str, entry: str, root: str, *, file: Optional[str], schema: str, migrations: str, check_schema: bool
-) -> str:
+def write_config(folder: str, entry: str, project: Project) -> str:
     """Write the configuration that replaces the project's; returns its path.
 
     :param folder: private, exists as long as Prisma runs
     :param entry: Prisma's program, next to its packages
-    :param file: the project's configuration; None for Prisma's usual places
-    :param check_schema: the schema comes from the configuration, not from an argument
     """
-    given = {"entry": entry, "root": root, "file": file, "schema": schema, "migrations": migrations}
+    given = {
+        "entry": entry,
+        "root": project.path,
+        "file": project.config_path,
+        "schema": project.schema(),
+        "migrations": project.migrations(),
+        # A schema that an argument names need not be that of the configuration.
+        "check_schema": project.schema_path is None,
+    }
     words = {name: "undefined" if value is None else json.dumps(value) for name, value in given.items()}
     path = os.path.join(folder, "prisma.config.mjs")
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        stream.write(_CONFIG % {**words, "url": _URL, "check_schema": json.dumps(check_schema)})
+        stream.write(_CONFIG % {**words, "url": _URL})
     return path
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
@@ -14,43 +15,30 @@ from ..base.errors import BackstopError
 from ..base.remedies import Action, Hint, Setting, remedy
 
 
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    #: Prisma's error code, such as P3018
+    prisma_code: Optional[str] = None
+    #: the migration that failed
+    migration: Optional[str] = None
+    sqlstate: Optional[str] = None
+    #: the server's own message
+    database_message: Optional[str] = None
+    #: whether the database is certainly unchanged
+    nothing_changed: bool = False
+    #: migrations that Prisma began in this run, in order; all but the failed one were applied
+    started: List[str] = dataclasses.field(default_factory=list)
+
+
 class PrismaError(BackstopError):
     """Prisma refused or failed."""
 
     def __init__(
-        self,
-        message: str,
-        *,
-        found: Optional[str] = None,
-        hint: Optional[Hint] = None,
-        code: Optional[str] = None,
-        migration: Optional[str] = None,
-        sqlstate: Optional[str] = None,
-        database_message: Optional[str] = None,
-        nothing_changed: bool = False,
-        started: Optional[List[str]] = None,
-        cause: str = "",
+        self, message: str, failure: Failure, *, found: Optional[str], hint: Optional[Hint], cause: str = ""
     ) -> None:
-        details = {
-            "prisma_code": code,
-            "migration": migration,
-            "sqlstate": sqlstate,
-            "database_message": database_message,
-            "nothing_changed": nothing_changed,
-            "started": started or [],
-        }
-        super().__init__(message, found=found, hint=hint, details=details)
-        #: Prisma's error code, such as P3018.
-        self.code = code
-        #: The migration that failed.
-        self.migration = migration
-        #: The server's own message.
-        self.database_message = database_message
-        #: True when the database is certainly unchanged.
-        self.nothing_changed = nothing_changed
-        #: Migrations that Prisma began in this run, in order; all but the failed one were applied.
-        self.started: List[str] = started or []
-        #: What to do about the cause alone, for callers that handle the rest themselves.
+        """:param cause: what to do about the cause alone, for callers that handle the rest themselves"""
+        super().__init__(message, found=found, hint=hint, details=dataclasses.asdict(failure))
+        self.failure = failure
         self.cause = cause
 
 
@@ -192,14 +180,9 @@ def analyse(what: str, stdout: str, stderr: str) -> PrismaError:
         message = "Migration %s failed" % migration
     return PrismaError(
         message,
+        Failure(code, migration, state, database_message, nothing_changed, started),
         found=_found(said, code, state, database_message),
         hint=hint,
-        code=code,
-        migration=migration,
-        sqlstate=state,
-        database_message=database_message,
-        nothing_changed=nothing_changed,
-        started=started,
         cause=_STATES.get(state or "", ""),
     )
 

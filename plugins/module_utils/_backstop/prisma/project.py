@@ -38,7 +38,7 @@ class Project:
         node_bin_dir: Optional[str] = None,
     ) -> None:
         self.path = os.path.abspath(path)
-        self._node_bin_dir = node_bin_dir
+        self.node_bin_dir = node_bin_dir
         self._configuration: Optional[Configuration] = None
         if not os.path.isdir(self.path):
             raise Refused(
@@ -123,7 +123,7 @@ class Project:
         if self._configuration is None:
             file = self.config()
             self._configuration = (
-                resolve(self.path, file, self.config_path is not None, self._node_bin_dir) if file else Configuration()
+                resolve(self.path, file, self.config_path is not None, self.node_bin_dir) if file else Configuration()
             )
         return self._configuration
 
