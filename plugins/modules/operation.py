@@ -279,6 +279,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.reports.operation_report import report_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import exclusive
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import (
+    Beginning,
     begin,
     require_held,
     this_controller,
@@ -357,16 +358,11 @@ def _drop_scratch(request: Request, operation: Operation) -> List[str]:
 def _begin(request: Request) -> Dict[str, Any]:
     if request.check_mode:
         return {"changed": True, "operation": "", "adopted": False, "directory": "", "began": "", "steps": {}}
+    params = request.params
+    controller = params["controller"] or this_controller()
+    how = Beginning(params["facts"], params["take_over"], request.warn, request.progress)
     operation, adopted = begin(
-        request.store,
-        request.params["kind"],
-        request.connection.database,
-        request.params["request"],
-        request.params["controller"] or this_controller(),
-        take_over=request.params["take_over"],
-        facts=request.params["facts"],
-        notify=request.warn,
-        progress=request.progress,
+        request.store, params["kind"], request.connection.database, params["request"], controller, how
     )
     return {**_described(operation, True), "adopted": adopted}
 

@@ -124,6 +124,7 @@ rewritten:
   elements: str
 """
 
+import dataclasses
 from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
@@ -163,8 +164,9 @@ def act(request: Request) -> Dict[str, Any]:
         done = apply_patiently(site, prisma, limits)
         with site.connect() as session:
             check_tables(session, tables, request.connection.schema)
-        return done
-    return change_database(request.run, prisma, limits, wait_seconds=request.params["fence_wait"], tables=tables)
+        return {"changed": bool(done.applied), **dataclasses.asdict(done)}
+    wait = request.params["fence_wait"]
+    return dataclasses.asdict(change_database(request.run, prisma, limits, wait_seconds=wait, tables=tables))
 
 
 def _milliseconds(seconds: Any) -> Any:

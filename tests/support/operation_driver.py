@@ -36,7 +36,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site, journaled_step
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import (
+    Beginning,
+    begin,
+    this_controller,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
     Operation,
     open_operations,
@@ -67,7 +71,8 @@ class Driver:
         self.prisma = Prisma(project, environment=given["prisma_environment"])
 
     def _begin(self, kind: str, request: Dict[str, Any], **facts: Any) -> Operation:
-        operation, _adopted = begin(self.site.store, kind, self.site.database, request, self.controller, facts=facts)
+        how = Beginning(facts)
+        operation, _adopted = begin(self.site.store, kind, self.site.database, request, self.controller, how)
         self.site = self.site.run(operation, self.controller)
         return operation
 

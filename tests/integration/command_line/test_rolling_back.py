@@ -14,7 +14,7 @@ import socket
 import sys
 
 import pytest
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import Beginning, begin
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import (
     open_operations,
     operations_of,
@@ -242,7 +242,9 @@ def module(backstop, name, folder, **arguments):
 def test_begun_by_the_module_and_finished_by_the_command(backed_up, tmp_path, monkeypatch):
     live = backed_up.live
     plan = module(backed_up, "rollback_plan_info", tmp_path, scenario="complete").result
-    operation, _adopted = begin(live.store, plan["kind"], "shop", plan["request"], DEAD, facts={"commit": "a" * 40})
+    operation, _adopted = begin(
+        live.store, plan["kind"], "shop", plan["request"], DEAD, Beginning({"commit": "a" * 40})
+    )
     given = {"operation": operation.id, "accept_lost_rows": 3}
     assert not module(backed_up, "rollback_prepare", tmp_path, **given).failed
     monkeypatch.setenv("BACKSTOP_FAILPOINT", "swap.committed")

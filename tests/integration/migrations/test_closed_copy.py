@@ -121,8 +121,8 @@ def test_what_cannot_be_closed_is_rehearsed_in_a_server_that_connects_to_nothing
     # The SQL is encoded, because a scratch database refuses outgoing statements that it can recognize.
     hidden = "DO $x$ BEGIN EXECUTE convert_from(decode('%s', 'hex'), 'UTF8'); END $x$" % sql.encode().hex()
     facts = rehearsed(site, scratch, tmp_path, hidden, place)
-    assert facts["closed_server"] == "extension dblink reaches other databases or servers"
-    assert facts["added_tables"] == ["public.New"]
+    assert facts.closed_server == "extension dblink reaches other databases or servers"
+    assert facts.added_tables == ["public.New"]
     assert elsewhere.rows("SELECT note FROM received") == [("live",)]
     assert scratch not in live.names(), "it is not migrated, so nothing may be tried on it"
 

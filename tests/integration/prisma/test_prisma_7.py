@@ -138,8 +138,8 @@ def test_rehearsed_on_a_scratch_database(make, database, cluster, tmp_path):
         found = rehearse(site, scratch, project.prisma(), Limits([INIT, SECOND], 5000))
     finally:
         cluster.sql('DROP DATABASE "%s" WITH (FORCE)' % scratch)
-    assert [one["name"] for one in found["migrations"]] == [INIT, SECOND]
-    assert "public.B" in found["added_tables"] and database.rows() is None
+    assert [one["name"] for one in found.migrations] == [INIT, SECOND]
+    assert "public.B" in found.added_tables and database.rows() is None
 
 
 def test_a_url_without_a_password_needs_no_relay(make, database, cluster):

@@ -11,7 +11,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.e
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import retired_name
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import begin, this_controller
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import (
+    Beginning,
+    begin,
+    this_controller,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired as retired_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.asked import Asked
@@ -39,7 +43,7 @@ PURCHASE = (
 def begun(live, kind, **request):
     """An operation that records which release runs, as the roles do."""
     facts = {"former_commit": "release %d" % len(live.store.operation_ids())}
-    operation, _adopted = begin(live.store, kind, live.name, request, this_controller(), facts=facts)
+    operation, _adopted = begin(live.store, kind, live.name, request, this_controller(), Beginning(facts))
     return live.site.run(operation)
 
 

@@ -22,6 +22,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site i
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import lifecycle
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import (
+    Beginning,
     begin,
     require_held,
     this_controller,
@@ -97,7 +98,7 @@ def test_beginning_waits_for_a_module_that_outlived_its_run(store, dead):
     with module(first) as job:
 
         def follow():
-            adoptions.append(begin(store, "deploy", "shop", REQUEST, this_controller(), notify=told.append))
+            adoptions.append(begin(store, "deploy", "shop", REQUEST, this_controller(), Beginning(notify=told.append)))
 
         following = threading.Thread(target=follow)
         following.start()
@@ -142,7 +143,7 @@ def test_nobody_is_waited_for_and_nobody_tells_itself(store):
 def test_a_run_that_lost_its_operation_is_refused(store, dead):
     first, _adopted = begin(store, "deploy", "shop", REQUEST, {**dead, "host": "elsewhere"})
     require_held(first, {**dead, "host": "elsewhere"})
-    begin(store, "deploy", "shop", REQUEST, this_controller(), take_over=True)
+    begin(store, "deploy", "shop", REQUEST, this_controller(), Beginning(take_over=True))
     require_held(first, this_controller())
     with pytest.raises(Locked, match="belongs to another run") as caught:
         require_held(first, {**dead, "host": "elsewhere"})

@@ -21,7 +21,7 @@ from ..postgres.relay import relayed
 from ..prisma.cli import Prisma
 from ..prisma.project import Project
 from ..site import Run, exclusive
-from ..store.lifecycle import begin, this_controller
+from ..store.lifecycle import Beginning, begin, this_controller
 from ..store.steps import STARTED, STOP
 from ..ways.asked import AUTO, Asked
 from ..ways.choose import METHODS
@@ -72,20 +72,15 @@ def _take_back(call: Any) -> int:
         _require_way_to_stop(configuration, options)
     with jobs.exclusive(site, options.wait, besides_operations=True) as alone:
         controller = this_controller()
+        backup = found.get("backup") or ""
+        facts = {"former_commit": asked.running or "", "commit": found["commit"], "backup": backup}
         operation, _adopted = begin(
             site.store,
             found["kind"],
             site.database,
             found["request"],
             controller,
-            take_over=options.take_over,
-            facts={
-                "former_commit": asked.running or "",
-                "commit": found["commit"],
-                "backup": found.get("backup") or "",
-            },
-            notify=call.output.warn,
-            progress=call.progress,
+            Beginning(facts, options.take_over, call.output.warn, call.progress),
         )
         with exclusive(alone.run(operation, controller)) as run:
             run.require_current()

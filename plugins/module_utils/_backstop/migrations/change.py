@@ -11,14 +11,14 @@ Each is a separate step in the journal, so a run after an interruption repeats o
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, List, Mapping, Optional, Sequence
 
 from ..backups.make import BackupSummary, make_again
 from ..loss.migration_changes import note_migrated
 from ..prisma import history
 from ..prisma.cli import Prisma
 from ..site import Run, exclusive, journaled_step
-from ..store.steps import BACKUP, CHECK, FENCE, MIGRATE
+from ..store.steps import BACKUP, CHECK, FENCE, MIGRATE, Checked, Migrated
 from .deploy import Limits, applied_since, read_state
 from .fence import fence, require_proofs
 from .rehearse import check_against_rehearsal
@@ -26,38 +26,46 @@ from .retry import apply_patiently
 from .table_checks import check_tables
 
 
+@dataclasses.dataclass(frozen=True)
+class DatabaseChanged(Migrated, Checked):
+    """What the journal has of migration, checks, fence and backup, from whichever run."""
+
+    #: by this run
+    changed: bool = False
+    backup: Optional[str] = None
+    ended_sessions: List[str] = dataclasses.field(default_factory=list)
+    differences: List[str] = dataclasses.field(default_factory=list)
+
+
 def change_database(
     run: Run, prisma: Prisma, limits: Limits, *, wait_seconds: float, tables: Sequence[Mapping[str, Any]] = ()
-) -> Dict[str, Any]:
+) -> DatabaseChanged:
     """Migrate a deploy's database, or continue an interrupted run of this operation.
 
     :param wait_seconds: how long the fence waits for active sessions
     :param tables: expectations of tables afterwards; see check_tables()
-    :returns: the journal's facts of fence, backup and migration, from whichever run; ``checks``
     """
     operation = run.operation
     with run.connect() as session:
         pending = read_state(session, prisma, run.connection.schema).pending
-    migrated: Dict[str, Any] = {"lock_retries": 0}
     if pending:
         _fence(run, wait_seconds)
-        migrated = apply_patiently(run, prisma, limits)
+        apply_patiently(run, prisma, limits)
     elif operation.done(MIGRATE) is None:
         _note_applied(run)
     if operation.done(CHECK) is None:
         with journaled_step(run, CHECK) as facts, run.connect() as session:
             wrong = check_against_rehearsal(run, session)
             facts["checks"] = 1 + len(check_tables(session, tables, run.connection.schema, besides=wrong))
-    fenced, backup = operation.facts(FENCE) or {}, operation.facts(BACKUP) or {}
-    return {
-        **(operation.facts(MIGRATE) or {}),
-        **(operation.facts(CHECK) or {}),
-        "changed": bool(pending),
-        "lock_retries": migrated["lock_retries"],
-        "backup": backup.get("backup"),
-        "ended_sessions": fenced.get("ended_sessions", []),
-        "differences": fenced.get("differences", []),
-    }
+    fenced = operation.result(FENCE)
+    return DatabaseChanged(
+        **vars(operation.result(MIGRATE)),
+        **vars(operation.result(CHECK)),
+        changed=bool(pending),
+        backup=operation.result(BACKUP).backup or None,
+        ended_sessions=fenced.ended_sessions,
+        differences=fenced.differences,
+    )
 
 
 def _note_applied(run: Run) -> None:

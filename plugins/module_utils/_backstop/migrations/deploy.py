@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import List, Optional, Sequence
 
 from ..base.errors import BackstopError, Locked, Refused
 from ..base.failpoints import reach
@@ -23,7 +23,7 @@ from ..prisma.failures import PrismaError
 from ..prisma.sessions import end_backends, lock_holders
 from ..site import Site, journaled_step
 from ..store.layout import BackupPlace
-from ..store.steps import BEFORE_MIGRATING, MIGRATE
+from ..store.steps import BEFORE_MIGRATING, MIGRATE, Migrated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +70,17 @@ def prisma_session_name(site: Site) -> str:
 
 
 def apply_migrations(
-    site: Site, prisma: Prisma, limits: Limits, required_steps: Sequence[str] = BEFORE_MIGRATING
-) -> Dict[str, Any]:
+    site: Site, prisma: Prisma, limits: Limits, required_steps: Sequence[str] = BEFORE_MIGRATING, attempt: int = 0
+) -> Migrated:
     """Run ``prisma migrate deploy`` on the live database and verify the history afterwards.
 
+    :param attempt: how often it was tried before
     :param required_steps: steps that the operation's journal must have before anything is migrated
     """
     with site.connect() as session:
         state = read_state(session, prisma, site.connection.schema)
         if state.up_to_date:
-            return {"changed": False, "applied": [], "seconds": 0.0}
+            return Migrated(seconds=0.0, lock_retries=attempt)
     if site.operation is not None:
         site.operation.require(list(required_steps), "The migration is not applied: gates were left out")
     with signals_deferred(), journaled_step(site, MIGRATE) as facts, site.connect() as session:
@@ -115,9 +116,10 @@ def apply_migrations(
         rewritten = [t.full_name for t in catalog.tables(session) if before.get(t.full_name, t.filenode) != t.filenode]
         rows = history.read_rows(session.cursor(), site.connection.schema) or []
         ours = [row for row in rows if row.migration_name in state.pending and row.state == history.APPLIED]
-        facts["migrations"] = [{"name": row.migration_name, "seconds": row.seconds} for row in ours]
-        facts.update(applied=state.pending, seconds=round(deployed.seconds, 3), rewritten=rewritten)
-    return {"changed": True, **facts}
+        each = [{"name": row.migration_name, "seconds": row.seconds} for row in ours]
+        migrated = Migrated(state.pending, round(deployed.seconds, 3), each, rewritten, attempt)
+        facts.update(dataclasses.asdict(migrated))
+    return migrated
 
 
 def refuse_problems(state: history.MigrationState, expected: Optional[Sequence[str]]) -> None:

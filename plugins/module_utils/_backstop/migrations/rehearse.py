@@ -37,7 +37,7 @@ from ..site import Site
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
-from ..store.steps import BACKUP, GATES
+from ..store.steps import BACKUP, GATES, Rehearsed
 from .closed_copy import CannotBeClosed, closed_copy, refuse_openings
 from .deploy import Limits, refuse_problems
 from .destruction import Watch
@@ -47,9 +47,7 @@ from .foresight import describe_locks, noted_foresight
 EXPECTED_DEFINITIONS = "rehearsed-definitions.json"
 
 
-def rehearse(
-    site: Site, scratch: str, prisma: Prisma, limits: Limits, *, in_closed_server: bool = False
-) -> Dict[str, Any]:
+def rehearse(site: Site, scratch: str, prisma: Prisma, limits: Limits, *, in_closed_server: bool = False) -> Rehearsed:
     """Run the pending migrations on a scratch database that a drill left.
 
     :param in_closed_server: the scratch database's server can reach nothing
@@ -82,38 +80,38 @@ def rehearse(
         _require_rights(site, session, rights)
         if site.operation is not None:
             note_objects(site.operation, objects, definitions.definitions(session))
-    changes = _changes(before, after, "%s.%s" % (site.connection.schema, history.TABLE))
-    if site.operation is not None:
-        names = changes["added_tables"] + changes["changed_rows"] + changes["changed_columns"]
-        written = [table for name, table in after.tables.items() if name in names]
-        note_rehearsed(site.operation, written, after.digests, changes["dropped_tables"])
-        write_json(site.operation.file(EXPECTED_DEFINITIONS), _expected(site, scratch, untouched))
     locked = dict(foresight.locks) if foresight else {}
     for name, mode in watcher.locked.items():
         note_lock(locked, name, mode)
     own_transactions = foresight.own_transactions if foresight else []
-    result = {
-        "database": scratch,
-        "migrations": [
+    found = Rehearsed(
+        database=scratch,
+        migrations=[
             {"name": row.migration_name, "seconds": row.seconds} for row in rows if row.migration_name in state.pending
         ],
-        "seconds": round(deployed, 3),
-        "locked": locked,
-        "new_tables": [typed_name(t.schema, t.name) for t in after.tables.values() if t.full_name not in before.tables],
-        "every_lock": foresight is not None and not own_transactions,
-        "destroys": destroys,
-        **changes,
-    }
-    return {**result, "summary": _summary(result, describe_locks(locked, own_transactions, foresight is not None))}
+        seconds=round(deployed, 3),
+        locked=locked,
+        new_tables=[typed_name(t.schema, t.name) for t in after.tables.values() if t.full_name not in before.tables],
+        every_lock=foresight is not None and not own_transactions,
+        destroys=destroys,
+        **_changes(before, after, "%s.%s" % (site.connection.schema, history.TABLE)),
+    )
+    if site.operation is not None:
+        names = found.added_tables + found.changed_rows + found.changed_columns
+        written = [table for name, table in after.tables.items() if name in names]
+        note_rehearsed(site.operation, written, after.digests, found.dropped_tables)
+        write_json(site.operation.file(EXPECTED_DEFINITIONS), _expected(site, scratch, untouched))
+    locks = describe_locks(locked, own_transactions, foresight is not None)
+    return dataclasses.replace(found, summary=_summary(found, locks))
 
 
-def _summary(result: Dict[str, Any], locks: str) -> str:
+def _summary(found: Rehearsed, locks: str) -> str:
     """A sentence for users."""
     return "; ".join(
         [
-            "adds " + (", ".join(result["added_tables"]) or "no table"),
-            *(result["destroys"] or ["destroys nothing"]),
-            "rewrites " + (", ".join(result["rewritten"]) or "no table"),
+            "adds " + (", ".join(found.added_tables) or "no table"),
+            *(found.destroys or ["destroys nothing"]),
+            "rewrites " + (", ".join(found.rewritten) or "no table"),
             locks,
         ]
     )
@@ -138,21 +136,20 @@ def _require_rights(site: Site, session: Session, before: Mapping[str, Rights]) 
 
 def rehearse_closed(
     site: Site, scratch: str, prisma: Prisma, place: Optional[BackupPlace], limits: Limits
-) -> Dict[str, Any]:
+) -> Rehearsed:
     """Rehearse on the scratch database; if this role cannot close its ways out, in an isolated server.
 
     :param place: the backup that the scratch database was restored from; without one it is refused instead
-    :returns: its facts, and ``closed_server``: the reason for the isolated server, else None. In that case the scratch
-        database, which was not migrated, is dropped
+    :returns: with ``closed_server`` the scratch database, which was not migrated, is dropped
     """
     try:
-        return {**rehearse(site, scratch, prisma, limits), "closed_server": None}
+        return rehearse(site, scratch, prisma, limits)
     except CannotBeClosed as open_ways:
         if place is None:
             raise
         try:
             with closed_copy_in_cluster(site, place) as there:
-                facts = rehearse(there, there.database, prisma, limits, in_closed_server=True)
+                found = rehearse(there, there.database, prisma, limits, in_closed_server=True)
         except Refused as error:
             raise Refused(
                 open_ways.message,
@@ -161,7 +158,7 @@ def rehearse_closed(
             ) from error
         with site.administer() as admin:
             drop_scratch_database(admin, scratch)
-        return {**facts, "database": scratch, "closed_server": open_ways.found}
+        return dataclasses.replace(found, database=scratch, closed_server=open_ways.found)
 
 
 def _deploy(site: Site, prisma: Prisma, session: Session, scratch: str, limits: Limits) -> float:

@@ -11,7 +11,7 @@ retried; in every other case it has failed, and scenario 1 applies.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Sequence
+from typing import Sequence
 
 from ..base import sqlstates
 from ..base.errors import BackstopError
@@ -20,22 +20,19 @@ from ..loss.acceptance import LossPolicy
 from ..prisma.cli import Prisma
 from ..prisma.failures import PrismaError
 from ..site import Site
-from ..store.steps import BACKUP, BEFORE_MIGRATING
+from ..store.steps import BACKUP, BEFORE_MIGRATING, Migrated
 from .deploy import Limits, apply_migrations, wind_up_predecessor
 from .leftovers import clean_failed_migration, leftovers
 
 
 def apply_patiently(
     site: Site, prisma: Prisma, limits: Limits, required_steps: Sequence[str] = BEFORE_MIGRATING
-) -> Dict[str, Any]:
-    """Like apply_migrations(), retried up to ``lock_retries`` times.
-
-    :returns: facts of the successful attempt, with ``lock_retries``, the number of retries
-    """
+) -> Migrated:
+    """Like apply_migrations(), retried up to ``lock_retries`` times."""
     attempt = 0
     while True:
         try:
-            return {**apply_migrations(site, prisma, limits, required_steps), "lock_retries": attempt}
+            return apply_migrations(site, prisma, limits, required_steps, attempt)
         except PrismaError as error:
             if attempt >= limits.lock_retries or not _only_waited(error) or not _put_right(site, prisma):
                 raise

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import pwd
@@ -41,45 +42,51 @@ _SETTINGS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """The state at the beginning of an operation, and what to do about an earlier run."""
+
+    #: kept in the header
+    facts: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    #: continue although it is unknown whether the earlier run is still alive
+    take_over: bool = False
+    #: see wait_for_job()
+    notify: Optional[Notify] = None
+    progress: Optional[Progress] = None
+
+
 def begin(
     store: Store,
     kind: str,
     database: str,
     request: Dict[str, Any],
     controller: Dict[str, Any],
-    *,
-    take_over: bool = False,
-    facts: Optional[Dict[str, Any]] = None,
-    notify: Optional[Notify] = None,
-    progress: Optional[Progress] = None,
+    how: Optional[Beginning] = None,
 ) -> Tuple[Operation, bool]:
     """Begin an operation, or continue the open one with the same request.
 
     :param request: the parameters; equal requests of a kind are the same operation
     :param controller: process that runs the playbook: host, boot_id, pid, start
-    :param facts: the state at the beginning; kept in the header
-    :param take_over: continue although it is unknown whether the earlier run is still alive
-    :param notify: see wait_for_job()
-    :param progress: see wait_for_job()
     :returns: the operation, and whether it existed already
     :raises Locked: the earlier run is alive
     """
     # A module may have outlived the run that started it, so wait for it before deciding.
     if kind not in KINDS:
         raise Refused("There is no such kind of operation", found=kind, expected=", ".join(KINDS))
+    how = how or Beginning()
     store.prepare()
     for operation in open_operations(store, database):
-        _require_dead(operation, controller, take_over)
-        wait_for_job(operation, notify, progress)
+        _require_dead(operation, controller, how.take_over)
+        wait_for_job(operation, how.notify, how.progress)
     with FileLock(os.path.join(store.root, "operations", "lock")).held(10):
         _remove_debris(store)
         for operation in open_operations(store, database):
-            _require_dead(operation, controller, take_over)
+            _require_dead(operation, controller, how.take_over)
             if operation.kind == kind and operation.request == request:
                 operation.write("operation", "adopted", controller=controller)
                 return operation, True
             _set_aside(operation, kind)
-        header = {"database": database, "request": request, "controller": controller, "facts": facts or {}}
+        header = {"database": database, "request": request, "controller": controller, "facts": how.facts}
         return Operation.create(store, kind, header), False
 
 

@@ -58,6 +58,8 @@ class GatesPassed:
 
 @dataclasses.dataclass(frozen=True)
 class Rehearsed:
+    #: the copy on which it ran
+    database: str = ""
     #: name and seconds of each
     migrations: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
     seconds: Optional[float] = None
@@ -67,9 +69,18 @@ class Rehearsed:
     every_lock: bool = False
     rewritten: List[str] = dataclasses.field(default_factory=list)
     added_tables: List[str] = dataclasses.field(default_factory=list)
+    #: these too, as a user types them
+    new_tables: List[str] = dataclasses.field(default_factory=list)
+    dropped_tables: List[str] = dataclasses.field(default_factory=list)
+    changed_rows: List[str] = dataclasses.field(default_factory=list)
+    changed_columns: List[str] = dataclasses.field(default_factory=list)
+    #: how much the database grew
+    added_bytes: int = 0
     destroys: List[str] = dataclasses.field(default_factory=list)
     #: all of that in a sentence
     summary: str = ""
+    #: why it ran in an isolated server; None if it did not
+    closed_server: Optional[str] = None
 
     @property
     def names(self) -> List[str]:
@@ -99,6 +110,14 @@ class Migrated:
     #: name and seconds of each
     migrations: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
     rewritten: List[str] = dataclasses.field(default_factory=list)
+    #: how often it was tried again after it had waited too long for a lock
+    lock_retries: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    #: how many checks passed
+    checks: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +239,7 @@ FENCE = Step("fence", FencedOff)
 #: The migrations were applied to the live database.
 MIGRATE = Step("migrate", Migrated)
 #: Definitions equal those after the rehearsal, and tables meet their expectations.
-CHECK = "check"
+CHECK = Step("check", Checked)
 STARTED = "started"
 POST_BACKUP = Step("post_backup", BackupMade)
 

@@ -11,6 +11,7 @@ copy if it is still usable.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..backups.drill import Verified, verify
@@ -98,8 +99,9 @@ def _rehearse(
     with journaled_step(run, DRILL) as facts:
         facts.update(verify(run, place, "restored", keep=True).to_json())
     with journaled_step(run, REHEARSAL) as facts:
-        facts.update(rehearse_closed(run, copy, prisma, place, limits))
-        if not facts["closed_server"]:
+        rehearsed = rehearse_closed(run, copy, prisma, place, limits)
+        facts.update(dataclasses.asdict(rehearsed))
+        if not rehearsed.closed_server:
             with run.connect(copy) as session:
                 check_tables(session, tables, run.connection.schema)
 
