@@ -165,7 +165,6 @@ def test_deploy_shows_the_password_to_every_user_of_the_host(project, database):
     project.add("20260101000000_more", "SELECT 1;")
     with watched(secret) as seen, database.session("leaky") as cursor:
         assert project.prisma().migrate_deploy(url, cursor=cursor).applied == ["20260101000000_more"]
-        assert project.prisma().migrate_status(url).status == 0
     assert seen == set()
 
 

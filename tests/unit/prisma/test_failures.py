@@ -107,7 +107,7 @@ def test_the_lock_of_another_migration():
     by_us = said("Error: ERROR: canceling statement due to lock timeout" + TRACE)
     for error in (by_prisma, by_us):
         assert error.message == "Another Prisma migration holds the migration lock" and error.failure.nothing_changed
-    assert (by_prisma.code, by_us.code, by_us.sqlstate) == ("P1002", None, "55P03")
+    assert (by_prisma.failure.prisma_code, by_us.failure.prisma_code, by_us.sqlstate) == ("P1002", None, "55P03")
 
 
 def test_a_lock_timeout_within_a_migration():

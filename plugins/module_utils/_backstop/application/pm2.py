@@ -52,7 +52,6 @@ class Process:
     restarts: int
     started_ms: int
     cwd: str
-    script: str
     logs: List[str]
 
     @property
@@ -424,7 +423,6 @@ def _process(entry: Dict[str, Any]) -> Process:
         restarts=int(settings.get("restart_time") or 0),
         started_ms=int(settings.get("pm_uptime") or 0),
         cwd=_real_cwd(str(settings.get("pm_cwd") or ""), pid),
-        script=str(settings.get("pm_exec_path") or ""),
         logs=[log for log in logs if isinstance(log, str) and log != "/dev/null"],
     )
 

@@ -499,28 +499,28 @@ def _seconds(text: str) -> int:
 _Parser = argparse.ArgumentParser
 
 
-def _one(parser: _Parser) -> None:
-    parser.add_argument("name", metavar="DATABASE", help="name of its configuration")
+def _argument(*names: str, **how: Any) -> Callable[[_Parser], None]:
+    def add(parser: _Parser) -> None:
+        parser.add_argument(*names, **how)
+
+    return add
 
 
-def _one_or_all(parser: _Parser) -> None:
-    parser.add_argument("name", metavar="DATABASE", nargs="?", help="name of its configuration; default: all")
-
-
-def _which_backup(parser: _Parser) -> None:
-    parser.add_argument("backup", metavar="BACKUP", nargs="?", help="id of the backup; default: the newest verified")
-
-
-def _patience(parser: _Parser) -> None:
-    parser.add_argument(
-        "--wait", metavar="SECONDS", type=_seconds, default=0, help="for another run to end (default: 0)"
-    )
-
-
-def _identity(parser: _Parser) -> None:
-    parser.add_argument(
-        "--identity", metavar="FILE", help="private key of age that opens an encrypted backup; default: age_identity"
-    )
+_one = _argument("name", metavar="DATABASE", help="name of its configuration")
+_one_or_all = _argument("name", metavar="DATABASE", nargs="?", help="name of its configuration; default: all")
+_which_backup = _argument("backup", metavar="BACKUP", nargs="?", help="id of the backup; default: the newest verified")
+_patience = _argument("--wait", metavar="SECONDS", type=_seconds, default=0, help="for another run to end (default: 0)")
+_identity = _argument(
+    "--identity", metavar="FILE", help="private key of age that opens an encrypted backup; default: age_identity"
+)
+_level = _argument(
+    "--level", choices=("checksum", "readable"), default="readable", help="level (the drill verifies more)"
+)
+_kind = _argument("--kind", choices=KINDS, default="daily", help="decides how long it is kept (default: daily)")
+_into = _argument("--into", metavar="NAME", required=True, help="the new database; it must not exist")
+_copies = _argument("--copies", action="store_true", help="ask the remotes for the second copies instead")
+_only_check = _argument("--check", action="store_true", help="decide only: show what would be deleted, and why")
+_answer = _argument("--answer", metavar="FILE", help="write the answer as JSON into this file as well")
 
 
 def _where(parser: _Parser) -> None:
@@ -531,32 +531,6 @@ def _where(parser: _Parser) -> None:
         help="in a scratch database of the server, or in a scratch server with the roles (default: database)",
     )
     parser.add_argument("--scratch-directory", metavar="PATH", help="where the data of a scratch server may lie")
-
-
-def _level(parser: _Parser) -> None:
-    parser.add_argument(
-        "--level", choices=("checksum", "readable"), default="readable", help="level (the drill verifies more)"
-    )
-
-
-def _kind(parser: _Parser) -> None:
-    parser.add_argument("--kind", choices=KINDS, default="daily", help="decides how long it is kept (default: daily)")
-
-
-def _into(parser: _Parser) -> None:
-    parser.add_argument("--into", metavar="NAME", required=True, help="the new database; it must not exist")
-
-
-def _copies(parser: _Parser) -> None:
-    parser.add_argument("--copies", action="store_true", help="ask the remotes for the second copies instead")
-
-
-def _only_check(parser: _Parser) -> None:
-    parser.add_argument("--check", action="store_true", help="decide only: show what would be deleted, and why")
-
-
-def _answer(parser: _Parser) -> None:
-    parser.add_argument("--answer", metavar="FILE", help="write the answer as JSON into this file as well")
 
 
 def _judging(parser: _Parser) -> None:

@@ -191,11 +191,3 @@ def triggers_off(session: Session, table: Table) -> Iterator[None]:
     yield
     for name, how in found:
         session.execute(alter + ("ENABLE ALWAYS" if how == "A" else "ENABLE") + " TRIGGER " + quote_identifier(name))
-
-
-def rewrite_rules(session: Session, oid: int) -> List[str]:
-    """Names of the rules that change a write to a table into something else."""
-    found = session.rows(
-        "SELECT rulename FROM pg_rewrite WHERE ev_class = %s::oid AND ev_enabled <> 'D' ORDER BY 1", (oid,)
-    )
-    return [str(name) for (name,) in found]

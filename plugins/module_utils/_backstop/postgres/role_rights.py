@@ -116,14 +116,6 @@ def _wanted(kind: str, usual: FrozenSet[str]) -> FrozenSet[str]:
     return usual & {"SELECT"} if kind in ("v", "m") else usual
 
 
-def changed_owners(before: Rights, after: Rights) -> List[str]:
-    return [
-        "%s belongs to %s now, before to %s" % (found.full_name, found.owner, before[oid].owner)
-        for oid, found in after.items()
-        if oid in before and before[oid].owner != found.owner
-    ]
-
-
 def remedy(role: str, found: List[Lacking], owners: List[str]) -> str:
     """How to grant them.
 

@@ -207,10 +207,6 @@ class Prisma:
         arguments = ["migrate", "diff", "--from-" + kind, schema, "--to-" + kind, to_schema, "--script"]
         return self._diff(arguments, url, timeout).stdout.strip() + "\n"
 
-    def migrate_status(self, url: str, timeout: Optional[float] = 60) -> CommandResult:
-        """Prisma's own report, for users: its exit status must decide nothing, see :mod:`.history`."""
-        return self._run(_Call(["migrate", "status"], url, timeout))
-
     def schema_script(self, url: str, timeout: Optional[float] = 120) -> bytes:
         """SQL that creates the release's Prisma schema in an empty database.
 

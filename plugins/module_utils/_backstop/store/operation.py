@@ -166,13 +166,6 @@ class Operation:
         found = [entry for entry in self.journal() if entry.get("step") == step and entry.get("event") == "done"]
         return {key: found[-1][key] for key in found[-1] if key not in _OWN_KEYS} if found else None
 
-    def began_at(self, step: str) -> Optional[str]:
-        """When a step first began."""
-        for entry in self.journal():
-            if entry.get("step") == step:
-                return str(entry["at"])
-        return None
-
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Dict[str, Any]]:
         """Journal the start and end of a step; what the body puts into the yielded dict is kept with ``done``."""
