@@ -78,6 +78,7 @@ story:
   elements: str
 """
 
+import dataclasses
 from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import Request, run_module
@@ -100,7 +101,7 @@ def act(request: Request) -> Dict[str, Any]:
     return {
         "changed": False,
         "tables": described,
-        "impact": reached,
+        "impact": [dataclasses.asdict(one) for one in reached],
         "story": impact.story(reached, schema),
     }
 

@@ -11,6 +11,7 @@ A test starts it as a program, kills it at a failpoint, starts it again and chec
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from typing import Any, Dict, Optional
@@ -131,7 +132,7 @@ class Driver:
         place = self.site.store.find_backup((operation.facts("backup") or {})["backup"])
         result = clean_failed_migration(self.site, place, self.prisma, LossPolicy())
         operation.close("rolled_back")
-        return {"operation": operation.id, **result, "outcome": "rolled_back"}
+        return {"operation": operation.id, **dataclasses.asdict(result), "outcome": "rolled_back"}
 
     def revert_and_carry(self) -> Dict[str, Any]:
         """Rows that were written since the backup are carried over."""

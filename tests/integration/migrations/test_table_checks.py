@@ -176,7 +176,7 @@ def test_the_impact_table_is_the_runbooks(receipts):
         tables = [table for table in catalog.tables(session) if table.oid in wanted]
         assert [table.name for table in tables] == ["ReceiptData", "TokenPurchase", "User"]
         found = impact.impact_of(graph, tables)
-    effects = {(row["action"], row["table"].partition(".")[2]): row["effects"] for row in found}
+    effects = {(row.action, row.table.partition(".")[2]): row.effects for row in found}
     assert effects["DELETE", "TokenPurchase"] == {
         "public.TokenPurchase": "rows deleted",
         "public.ReceiptData": "deletes rows",
@@ -214,7 +214,7 @@ def test_six_hundred_tables(receipts, tmp_path):
     text = impact.story(found)
     print("%d rows in %.2f s" % (len(found), time.monotonic() - started))
     assert len(text) > 2 * len(tables) and len("".join(text)) < 1 << 20 and max(map(len, text)) <= 96
-    effects = {row["table"]: row["effects"] for row in found if row["action"] == "DELETE"}
+    effects = {row.table: row.effects for row in found if row.action == "DELETE"}
     assert effects["public.many_600"] == {"public.many_600": "rows deleted, refuses"}
     assert effects["public.many_150"] == {
         "public.many_150": "rows deleted, refuses",

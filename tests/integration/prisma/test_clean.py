@@ -138,12 +138,12 @@ def failed(cluster, database, tmp_path):
 def test_what_it_left_goes_and_is_kept(failed):
     """Rows of the new table and values of the new column are in files with the command that restores them."""
     result = failed.clean()
-    assert (result["changed"], result["outcome"], result["kept_rows"]) == (True, "dropped", 3)
-    assert result["resolved"] == [BAD] and failed.states() == [(INIT, APPLIED), (BAD, ROLLED_BACK)]
+    assert (result.changed, result.outcome, result.kept_rows) == (True, "dropped", 3)
+    assert result.resolved == [BAD] and failed.states() == [(INIT, APPLIED), (BAD, ROLLED_BACK)]
     failed.is_as_before()
     assert failed.kept() == {"public.B.copy": "1\n2\n", "public.A.copy": "7\tx\n"}
     again = failed.clean()
-    assert (again["changed"], again["outcome"]) == (False, "clean")
+    assert (again.changed, again.outcome) == (False, "clean")
 
 
 def test_ctrl_c(failed):
@@ -160,7 +160,7 @@ def test_killed_anywhere_the_next_run_finishes(failed, failpoint):
     failed.clean()
     failed.is_as_before()
     assert len(failed.kept()) == 2
-    assert failed.clean()["changed"] is False
+    assert failed.clean().changed is False
 
 
 def test_the_list_is_whole(failed, tmp_path):
@@ -186,9 +186,9 @@ def test_those_before_the_failed_one_go_too(cluster, database, tmp_path):
     # Objects and history are removed in one transaction; after a kill right behind it, the next run does the rest.
     assert failed.killed("clean.committed") == -signal.SIGKILL
     assert failed.states()[-1] == (THIRD, FAILED) and not database.has("Half") and not database.has("ReceiptData")
-    assert failed.clean()["resolved"] == [THIRD]
+    assert failed.clean().resolved == [THIRD]
     failed.is_as_before()
-    assert failed.clean()["changed"] is False
+    assert failed.clean().changed is False
     failed.project.remove(THIRD)
     failed.project.remove(FOURTH)
     failed.deploy()
@@ -200,7 +200,7 @@ def test_cut_off_between_two_of_them(cluster, database, tmp_path):
     failed = Failed(cluster, database, tmp_path, {SECOND: RECEIPTS, THIRD: "SELECT 1/0;"})
     database.execute("DELETE FROM _prisma_migrations WHERE migration_name = '%s'" % THIRD)
     result = failed.clean()
-    assert (result["outcome"], result["taken_out"], result["resolved"]) == ("dropped", [SECOND], [])
+    assert (result.outcome, result.taken_out, result.resolved) == ("dropped", [SECOND], [])
     failed.is_as_before()
 
 
@@ -211,7 +211,7 @@ def test_one_that_was_resolved_by_hand_goes_too(cluster, database, tmp_path):
     failed.project.add(FOURTH, 'ALTER TABLE "Half" ADD COLUMN more int; COMMIT; SELECT 1/0;')
     failed.deploy_fails()
     result = failed.clean()
-    assert (result["taken_out"], result["resolved"]) == ([SECOND, THIRD], [FOURTH])
+    assert (result.taken_out, result.resolved) == ([SECOND, THIRD], [FOURTH])
     failed.is_as_before()
 
 
@@ -219,6 +219,6 @@ def test_where_the_first_one_changed_rows_nothing_is_touched(cluster, database, 
     failed = Failed(cluster, database, tmp_path, {SECOND: 'UPDATE "A" SET id = id + 10;', THIRD: HALF})
     before = failed.states()
     result = failed.clean()
-    assert (result["changed"], result["outcome"]) == (False, "restore_needed")
-    assert result["reasons"] == ["table public.A has 2 rows with other contents"]
+    assert (result.changed, result.outcome) == (False, "restore_needed")
+    assert result.reasons == ["table public.A has 2 rows with other contents"]
     assert failed.states() == before and database.has("Half")

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 from ..backups.catalog_comparison import catalog_differences, is_about, loaded, schema_of_database
 from ..backups.comparison import compare_tables
@@ -43,7 +43,7 @@ from ..site import Site, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
-from ..store.steps import CLEAN, RESOLVE
+from ..store.steps import CLEAN, RESOLVE, LeftoversDropped, Resolved
 from .closed_copy import closed_copy
 from .deploy import applied_since, backup_history, read_state, take_out_of_history, wind_up_predecessor
 
@@ -72,13 +72,19 @@ class Left:
         return not (self.added or self.applied or self.statements or self.reasons)
 
 
+@dataclasses.dataclass(frozen=True)
+class Cleaned(LeftoversDropped, Resolved):
+    #: ``clean`` (nothing was left), ``dropped``, or ``restore_needed``, without changes, for these reasons
+    outcome: str = "clean"
+    reasons: List[str] = dataclasses.field(default_factory=list)
+    changed: bool = False
+
+
 @tried_again
-def clean_failed_migration(site: Site, place: BackupPlace, prisma: Prisma, policy: LossPolicy) -> Dict[str, Any]:
+def clean_failed_migration(site: Site, place: BackupPlace, prisma: Prisma, policy: LossPolicy) -> Cleaned:
     """Drop what the migrations since a backup added, delete the applied ones from the history, and mark the failed ones
     as rolled back.
 
-    :returns: ``outcome``: ``clean`` (nothing was left), ``dropped``, or ``restore_needed`` with the reasons and without
-        changes
     :raises Refused: objects that the migrations did not create would be dropped, more than accepted
     """
     with site.connect() as session:
@@ -88,20 +94,19 @@ def clean_failed_migration(site: Site, place: BackupPlace, prisma: Prisma, polic
         if not found.reasons:
             objects = require_accepted(site, session, place, policy) if found.added else LostObjects()
     if found.reasons:
-        nothing = {"dropped": [], "taken_out": [], "kept_rows": 0, "resolved": []}
-        return {"changed": False, "outcome": "restore_needed", **nothing, "reasons": found.reasons}
-    left, kept = bool(found.statements or found.applied), 0
+        return Cleaned(outcome="restore_needed", reasons=found.reasons)
+    left = bool(found.statements or found.applied)
+    dropped = LeftoversDropped(found.added, found.applied, **objects.to_json())
     if left:
         with journaled_step(site, CLEAN) as facts, site.connect() as session:
-            facts["dropped"], kept = _drop_added(site, session, place, found.statements)
-            facts.update(kept_rows=kept, taken_out=found.applied, **objects.to_json())
+            names, kept = _drop_added(site, session, place, found.statements)
+            dropped = dataclasses.replace(dropped, kept_rows=kept)
+            facts.update(dataclasses.asdict(dropped), dropped=names)
     if left or failed:
         with journaled_step(site, RESOLVE) as facts, site.connect() as session:
             facts["resolved"] = _resolve(site, session, prisma, failed)
             _prove(site, session, place)
-    done = {"dropped": found.added, "taken_out": found.applied, "kept_rows": kept, "resolved": failed}
-    done.update(objects.to_json())
-    return {"changed": left or bool(failed), "outcome": "dropped" if left else "clean", **done, "reasons": []}
+    return Cleaned(failed, **vars(dropped), outcome="dropped" if left else "clean", changed=left or bool(failed))
 
 
 def require_accepted(site: Site, session: Session, place: BackupPlace, policy: LossPolicy) -> LostObjects:

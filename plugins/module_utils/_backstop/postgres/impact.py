@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
-from typing import Any, DefaultDict, Dict, List, Sequence, Set, Tuple
+from typing import DefaultDict, Dict, List, Sequence, Set, Tuple
 
 from ..base.short_lines import packed
 from ..base.tables import Table
@@ -76,9 +77,18 @@ class ForeignKeyGraph:
         return found
 
 
-def impact_of(graph: ForeignKeyGraph, tables: Sequence[Table]) -> List[Dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class Impact:
+    #: DELETE or TRUNCATE CASCADE
+    action: str
+    table: str
+    #: on it and on every table that the action reaches
+    effects: Dict[str, str]
+
+
+def impact_of(graph: ForeignKeyGraph, tables: Sequence[Table]) -> List[Impact]:
     """For each table, how DELETE of its rows and TRUNCATE ... CASCADE affect it and every table that they reach."""
-    found: List[Dict[str, Any]] = []
+    found: List[Impact] = []
     for table in tables:
         effects: Dict[str, str] = {}
         for reached in graph.reached_by_delete(table):
@@ -86,13 +96,13 @@ def impact_of(graph: ForeignKeyGraph, tables: Sequence[Table]) -> List[Dict[str,
             effects[reached["table"]] = known + ", " + reached["effect"] if known else reached["effect"]
         own = effects.pop(table.full_name, None)
         effects = {table.full_name: "rows deleted" + (", " + own if own else ""), **effects}
-        found.append({"action": "DELETE", "table": table.full_name, "effects": effects})
+        found.append(Impact("DELETE", table.full_name, effects))
         emptied = dict.fromkeys([table.full_name, *graph.reached_by_truncate(table)], "emptied")
-        found.append({"action": "TRUNCATE CASCADE", "table": table.full_name, "effects": emptied})
+        found.append(Impact("TRUNCATE CASCADE", table.full_name, emptied))
     return found
 
 
-def story(impact: Sequence[Dict[str, Any]], default_schema: str = "public") -> List[str]:
+def story(impact: Sequence[Impact], default_schema: str = "public") -> List[str]:
     """Short lines for users, one for each effect; names in the default schema without it."""
 
     def short(name: str) -> str:
@@ -102,15 +112,15 @@ def story(impact: Sequence[Dict[str, Any]], default_schema: str = "public") -> L
     alone: List[str] = []
     for row in impact:
         names: Dict[str, List[str]] = {}
-        for name, effect in row["effects"].items():
+        for name, effect in row.effects.items():
             # Of the table itself, only what happens to further rows that refer to the deleted ones.
-            for one in effect.split(", ")[name == row["table"] :]:
+            for one in effect.split(", ")[name == row.table :]:
                 names.setdefault(one, []).append(short(name))
-        action = "%s %s:" % (row["action"], short(row["table"]))
+        action = "%s %s:" % (row.action, short(row.table))
         for effect, found in names.items():
             lines += packed("%s %s" % (action, _PHRASES[effect]), found)
         if not names:
-            alone.append(short(row["table"]))
+            alone.append(short(row.table))
     return (
         lines + packed("DELETE and TRUNCATE CASCADE reach no other table from:", dict.fromkeys(alone))
         if alone

@@ -133,6 +133,24 @@ class LossCounted:
 
 
 @dataclasses.dataclass(frozen=True)
+class LeftoversDropped:
+    #: objects
+    dropped: List[str] = dataclasses.field(default_factory=list)
+    #: applied migrations that were deleted from the history
+    taken_out: List[str] = dataclasses.field(default_factory=list)
+    kept_rows: int = 0
+    #: dropped objects that the migrations did not create
+    lost_objects: List[str] = dataclasses.field(default_factory=list)
+    objects_of_unknown_origin: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    #: failed migrations that were marked as rolled back
+    resolved: List[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
 class RolledBack:
     #: the name of the way
     way: str = ""
@@ -246,8 +264,8 @@ POST_BACKUP = Step("post_backup", BackupMade)
 # Steps of rollbacks, also those of a failed deploy.
 
 #: Objects that a failed migration left were dropped; the failed migration was marked as rolled back.
-CLEAN = "clean"
-RESOLVE = "resolve"
+CLEAN = Step("clean", LeftoversDropped)
+RESOLVE = Step("resolve", Resolved)
 #: Only the release was changed, not the database.
 CODE = Step("code", ReleaseChanged)
 #: Down-SQL: proved on a copy; a backup of the database right before it runs; run.

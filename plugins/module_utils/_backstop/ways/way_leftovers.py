@@ -9,12 +9,11 @@ If it did more than add objects, the backup is restored instead.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Optional, Sequence, Union
+from typing import Optional, Sequence, Union
 
 from ..base.errors import Refused
-from ..loss.lost_objects import OF_OBJECTS
 from ..migrations.deploy import applied_since
-from ..migrations.leftovers import clean_failed_migration, require_accepted
+from ..migrations.leftovers import Cleaned, clean_failed_migration, require_accepted
 from ..prisma import history
 from ..site import Run, Site
 from ..store.layout import BackupPlace
@@ -70,11 +69,11 @@ class Leftovers:
         if instead.settle(run) is not None:
             return TakeInstead(instead, "it is live already")
         if self._is_out(run):
-            return _outcome(run, False, _journalled(run))
-        facts = clean_failed_migration(run, self.place, self.programs.prisma(), consent.policy)
-        if facts["outcome"] == "restore_needed":
-            return TakeInstead(instead, "; ".join(facts["reasons"][:5]))
-        return _outcome(run, facts["changed"], facts)
+            return _outcome(run, _journalled(run))
+        found = clean_failed_migration(run, self.place, self.programs.prisma(), consent.policy)
+        if found.outcome == "restore_needed":
+            return TakeInstead(instead, "; ".join(found.reasons[:5]))
+        return _outcome(run, found)
 
     def _is_out(self, run: Run) -> bool:
         """Whether an earlier run dropped them; the application may have written since."""
@@ -89,7 +88,7 @@ class Leftovers:
     def settle(run: Run) -> Optional[Outcome]:
         """A clean-up that began is half done until its result is in the journal."""
         resolve, clean = run.operation.last(RESOLVE) or {}, run.operation.last(CLEAN) or {}
-        found = _outcome(run, False, _journalled(run))
+        found = _outcome(run, _journalled(run))
         if resolve.get("event") == "done":
             return found
         begun = clean.get("event") in ("began", "done") or resolve.get("event") in ("began", "failed")
@@ -103,27 +102,18 @@ class Leftovers:
         )
 
 
-def _journalled(run: Run) -> Dict[str, Any]:
+def _journalled(run: Run) -> Cleaned:
     operation = run.operation
-    clean, resolve = operation.facts(CLEAN) or {}, operation.facts(RESOLVE) or {}
-    return {
-        "outcome": "dropped" if clean else "clean",
-        "dropped": clean.get("dropped", []),
-        "taken_out": clean.get("taken_out", []),
-        "kept_rows": clean.get("kept_rows", 0),
-        "resolved": resolve.get("resolved", []),
-        "reasons": [],
-        **{key: clean[key] for key in OF_OBJECTS if key in clean},
-    }
+    clean, resolve = operation.result(CLEAN), operation.result(RESOLVE)
+    return Cleaned(resolve.resolved, **vars(clean), outcome="dropped" if operation.facts(CLEAN) else "clean")
 
 
-def _outcome(run: Run, changed: bool, facts: Dict[str, Any]) -> Outcome:
-    story = ["The database is as it was before the migration (%s)." % facts["outcome"]]
-    if facts["kept_rows"]:
-        kept = "Rows that went with what it left: %d, kept in %s." % (
-            facts["kept_rows"], run.operation.file("lost-rows"),
-        )  # fmt: skip
-        story.append(kept)
+def _outcome(run: Run, found: Cleaned) -> Outcome:
+    story = ["The database is as it was before the migration (%s)." % found.outcome]
+    if found.kept_rows:
+        folder = run.operation.file("lost-rows")
+        story.append("Rows that went with what it left: %d, kept in %s." % (found.kept_rows, folder))
+    facts = dataclasses.asdict(found)
     story += objects_lines(facts)
-    left = "what the migration left was removed" if facts["outcome"] == "dropped" else "the migration left nothing"
-    return Outcome(changed, facts, story, "as before, " + left)
+    left = "what the migration left was removed" if found.outcome == "dropped" else "the migration left nothing"
+    return Outcome(found.changed, facts, story, "as before, " + left)
