@@ -21,6 +21,10 @@ options:
     description: Directory of the release, with C(node_modules) and the Prisma schema.
     type: path
     required: true
+"""
+
+    SETTINGS = r"""
+options:
   node_bin_dir:
     description: Directory of C(node). Default is E(PATH).
     type: path
@@ -38,4 +42,17 @@ options:
       - Prisma's configuration, if it is not in a usual place such as C(prisma.config.ts); relative to O(project).
       - Its C(schema) and C(migrations.path) must be string literals; its C(datasource) does not count.
     type: str
+"""
+
+    FILES = r"""
+options:
+  schema_path:
+    description: The Prisma schema, if it is not in one of Prisma's usual places; relative to O(project).
+    type: str
+  config_path:
+    description: Prisma's configuration, if it is not in one of its usual places; relative to O(project).
+    type: str
+  node_bin_dir:
+    description: Directory of C(node), which runs Prisma's configuration if there is one. Default is E(PATH).
+    type: path
 """

@@ -120,21 +120,4 @@ options:
     description: Seconds to wait for sessions of other programs to end before down-SQL is run.
     type: float
     default: 30
-  node_bin_dir:
-    description: Directory of C(node). Default is E(PATH).
-    type: path
-  prisma_environment:
-    description:
-      - Further environment variables for Prisma.
-      - No secrets; the connection is passed separately.
-    type: dict
-    default: {}
-  schema_path:
-    description: The Prisma schema, if it is not in one of Prisma's usual places; relative to O(project).
-    type: str
-  config_path:
-    description:
-      - Prisma's configuration, if it is not in a usual place such as C(prisma.config.ts); relative to O(project).
-      - Its C(schema) and C(migrations.path) must be string literals; its C(datasource) does not count.
-    type: str
 """

@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - backstop.postgres.pooler
   - backstop.postgres.store
   - backstop.postgres.store.operation
+  - backstop.postgres.prisma.files
 attributes:
   check_mode:
     support: full
@@ -50,15 +51,6 @@ options:
     type: path
   project:
     description: Directory of the prepared release, where its Prisma schema is.
-    type: path
-  schema_path:
-    description: The Prisma schema, if it is not in one of Prisma's usual places; relative to O(project).
-    type: str
-  config_path:
-    description: Prisma's configuration, if it is not in one of its usual places; relative to O(project).
-    type: str
-  node_bin_dir:
-    description: Directory of C(node), which runs Prisma's configuration if there is one. Default is E(PATH).
     type: path
   environment_rules:
     description: How the application's start reads O(environment_file), as Node's packages dotenv and dotenv-expand or as systemd.

@@ -26,6 +26,7 @@ extends_documentation_fragment:
   - backstop.postgres.store
   - backstop.postgres.store.operation
   - backstop.postgres.prisma
+  - backstop.postgres.prisma.settings
   - backstop.postgres.table_checks
 attributes:
   check_mode:

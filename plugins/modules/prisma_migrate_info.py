@@ -21,6 +21,7 @@ extends_documentation_fragment:
   - backstop.postgres.attributes
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
+  - backstop.postgres.prisma.files
 attributes:
   check_mode:
     support: full
@@ -29,15 +30,6 @@ attributes:
 options:
   project:
     description: Directory of the release; its Prisma schema determines the migrations folder.
-    type: path
-  schema_path:
-    description: The Prisma schema, if it is not in one of Prisma's usual places; relative to O(project).
-    type: str
-  config_path:
-    description: Prisma's configuration, if it is not in one of its usual places; relative to O(project).
-    type: str
-  node_bin_dir:
-    description: Directory of C(node), which runs Prisma's configuration if there is one. Default is E(PATH).
     type: path
   migrations_path:
     description: The migrations folder, instead of O(project).

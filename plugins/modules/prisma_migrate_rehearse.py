@@ -29,7 +29,9 @@ extends_documentation_fragment:
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
   - backstop.postgres.store
+  - backstop.postgres.store.operation
   - backstop.postgres.prisma
+  - backstop.postgres.prisma.settings
   - backstop.postgres.table_checks
 attributes:
   check_mode:
@@ -69,12 +71,6 @@ options:
       - The steps are written to its journal by this module's own process, which holds the operation's locks meanwhile.
     type: str
     required: true
-  controller:
-    description:
-      - The process that runs the playbook. Once another one has adopted the operation, this one's modules are refused.
-      - Set by this collection's action plugin, which also shows the module's progress, one line every few seconds from the fifth second on.
-      - Do not set it.
-    type: dict
 notes:
   - "On failure: the message names what differs from the backup, or the migration that fails on the copy. The live database was only read. Fix
     the migration."

@@ -19,6 +19,7 @@ extends_documentation_fragment:
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
   - backstop.postgres.prisma
+  - backstop.postgres.prisma.settings
 attributes:
   check_mode:
     support: full

@@ -24,6 +24,7 @@ extends_documentation_fragment:
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
   - backstop.postgres.store
+  - backstop.postgres.store.operation
 attributes:
   check_mode:
     support: full
@@ -98,12 +99,6 @@ options:
       - The step is written to its journal by this module's own process, which holds the operation's locks meanwhile.
     type: str
     required: true
-  controller:
-    description:
-      - The process that runs the playbook. Once another one has adopted the operation, this one's modules are refused.
-      - Set by this collection's action plugin, which also shows the module's progress, one line every few seconds from the fifth second on.
-      - Do not set it.
-    type: dict
 notes:
   - "On failure: a release that does not work, or cannot be tried, is a result, not a failure: see RV(works) and RV(reason)."
   - "Interrupted: a signal (Ctrl-C, SIGTERM, SIGHUP) ends it like a failure: the started release is ended. After a cut connection or the task's

@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - backstop.postgres.attributes.action_group
   - backstop.postgres.connection
   - backstop.postgres.pooler
+  - backstop.postgres.prisma.settings
   - backstop.postgres.rollback
   - backstop.postgres.store
 attributes:
