@@ -209,7 +209,7 @@ def test_lock_timeout_on_a_table(project, database):
     deploy(project, database)
     project.add(SECOND, 'ALTER TABLE "A" ADD COLUMN more int;')
     with database.table_lock("A"):
-        error = fails(project, database, lock_timeout_ms=300)
+        error = fails(project, database, session=ServerSession(lock_timeout_ms=300))
     assert (error.failure.prisma_code, error.sqlstate, error.failure.migration) == ("P3018", "55P03", SECOND)
     assert error.failure.database_message == "ERROR: canceling statement due to lock timeout"
     assert database.state(project).failed == [SECOND]
@@ -423,7 +423,7 @@ def test_another_migration_takes_too_long_for_prisma(project, database):
 @pytest.mark.fault("deploy", "Prisma's advisory lock held by another session", by="refused, the session named")
 def test_another_migration_takes_longer_than_the_lock_timeout(project, database):
     with database.migration_lock():
-        error = fails(project, database, lock_timeout_ms=300)
+        error = fails(project, database, session=ServerSession(lock_timeout_ms=300))
     assert (error.failure.prisma_code, error.sqlstate, error.failure.nothing_changed) == (None, "55P03", True)
     assert error.message == "Another Prisma migration holds the migration lock"
     assert database.rows() is None
@@ -469,7 +469,7 @@ def test_running_is_told_from_failed_by_the_lock(project, database):
     deploy(project, database)
     project.add(SECOND, 'SELECT count(*) FROM "A";')
     with database.table_lock("A"), database.session() as cursor:
-        thread = threading.Thread(target=lambda: deploy(project, database, application_name="backstop_running"))
+        thread = threading.Thread(target=lambda: deploy(project, database, session=ServerSession("backstop_running")))
         thread.start()
         until(lambda: waits_for_a_table(cursor), "Prisma waits for the table")
         assert database.state(project).failed == [SECOND]

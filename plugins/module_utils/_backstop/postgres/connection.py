@@ -533,11 +533,8 @@ def _statement_error(error: Any) -> BackstopError:
     diagnosis = getattr(error, "diag", None)
     said = (diagnosis.message_primary if diagnosis else None) or str(error).strip() or type(error).__name__
     detail = diagnosis.message_detail if diagnosis and diagnosis.message_detail else ""
-    lost = state is None and not _has_text(diagnosis)
-    if lost:
-        message = "The connection to the database was lost"
-    else:
-        message = "The database refused a statement"
+    lost = state is None and not (diagnosis and diagnosis.message_primary)
+    message = "The connection to the database was lost" if lost else "The database refused a statement"
     broken = lost or state in _ENDED_STATES or (state or "").startswith(sqlstates.CONNECTION_EXCEPTION)
     return BackstopError(
         message,
@@ -545,7 +542,3 @@ def _statement_error(error: Any) -> BackstopError:
         hint=_STATE_HINTS.get(state or ""),
         details={"sqlstate": state, "broken": broken},
     )
-
-
-def _has_text(diagnosis: Any) -> bool:
-    return bool(diagnosis is not None and diagnosis.message_primary)
