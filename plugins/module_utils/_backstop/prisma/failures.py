@@ -34,11 +34,17 @@ class PrismaError(BackstopError):
     """Prisma refused or failed."""
 
     def __init__(
-        self, message: str, failure: Failure, *, found: Optional[str], hint: Optional[Hint], cause: str = ""
+        self,
+        message: str,
+        failure: Optional[Failure] = None,
+        *,
+        found: Optional[str] = None,
+        hint: Optional[Hint] = None,
+        cause: str = "",
     ) -> None:
         """:param cause: what to do about the cause alone, for callers that handle the rest themselves"""
-        super().__init__(message, found=found, hint=hint, details=dataclasses.asdict(failure))
-        self.failure = failure
+        self.failure = failure or Failure()
+        super().__init__(message, found=found, hint=hint, details=dataclasses.asdict(self.failure))
         self.cause = cause
 
 
