@@ -26,8 +26,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import Limits, read_state
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Deployed
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.failures import PrismaError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Deployed, ServerSession
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.failures import Failure, PrismaError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.sessions import MIGRATION_LOCK
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Run, Site, journaled_step
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
@@ -56,9 +56,9 @@ class SqlPrisma:
         self.folder = folder
         self.project = types.SimpleNamespace(migrations=lambda: folder)
 
-    def migrate_deploy(self, url: str, *, cursor: Any, application_name: str = "", **_others: Any) -> Deployed:
+    def migrate_deploy(self, url: str, *, cursor: Any, session: ServerSession, **_others: Any) -> Deployed:
         state = history.compare(history.read_folder(self.folder), history.read_rows(cursor))
-        connection = psycopg2.connect(url.split("?")[0], application_name=application_name[:63])
+        connection = psycopg2.connect(url.split("?")[0], application_name=session.name[:63])
         connection.autocommit = True
         try:
             with connection.cursor() as ours:
@@ -83,7 +83,7 @@ class SqlPrisma:
         except psycopg2.Error as error:
             cursor.execute("UPDATE _prisma_migrations SET logs = %s WHERE id = %s", (str(error), row))
             raise PrismaError(
-                "A migration failed", code="P3018", migration=file.name, started=[file.name], found=str(error)
+                "A migration failed", Failure("P3018", file.name, started=[file.name]), found=str(error)
             ) from error
         reach("walk.applied")
         cursor.execute(
