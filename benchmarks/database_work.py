@@ -253,7 +253,7 @@ class Database:
             facts = revert(run, place, LossPolicy(1 << 40))
             seconds = time.monotonic() - started
             run.operation.close("done")
-            assert facts["lost_rows"]
+            assert facts.lost_rows
             return {"seconds": seconds}
 
         return Comparison(
@@ -278,7 +278,7 @@ class Database:
     def repair(self) -> None:
         run = self.new_run()
         found = restore_table(run, TableRestoreRequest("ReceiptData"), self.place.backup_id, again=True)
-        assert found["changed"], found
+        assert found.changed, found
         run.operation.close("done")
 
     def repairs(self) -> Comparison:

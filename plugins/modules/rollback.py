@@ -253,7 +253,7 @@ def act(request: Request) -> Dict[str, Any]:
         return {"changed": True}
     run = request.run
     way, outcome = apply(run, Programs.of(request.params, lambda: request.prisma), Consent.of(request.params))
-    return {**facts_of(way, outcome), "next": what_next(run.operation, way.name, outcome.facts)}
+    return {**facts_of(way, outcome), "next": what_next(run.operation, way.name, outcome)}
 
 
 def main() -> None:

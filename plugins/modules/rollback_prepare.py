@@ -92,6 +92,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import as_json
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import prepare
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way import Consent, Programs
 
@@ -102,7 +103,7 @@ def act(request: Request) -> Dict[str, Any]:
     programs = Programs.of(request.params, lambda: request.prisma)
     way, ready, reasons = prepare(request.run, programs, Consent.of(request.params))
     return {
-        **ready.facts,
+        **as_json(ready.facts),
         "changed": ready.changed,
         "way": way.name,
         "stops_application": way.stops_application,

@@ -43,7 +43,7 @@ def run(what: str, given: Dict[str, Any]) -> Dict[str, Any]:
         needed = bool(planned and planned["needed"])
     else:
         kind, request = "rollback", {"scenario": "corrupted_table", "table": given["table"]}
-        needed = bool(plan(site, TableRestoreRequest(given["table"]))["changed"])
+        needed = bool(plan(site, TableRestoreRequest(given["table"])).changed)
     if not needed and not interrupted:
         return {"outcome": "nothing"}
     operation, _adopted = begin(store, kind, site.database, request, this_controller())

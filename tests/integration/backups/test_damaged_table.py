@@ -84,15 +84,15 @@ def test_saved_and_restored_with_consent(damaged):
 
     wanted = TableRestoreRequest("documents", policy=LossPolicy(unreadable=True))
     planned = plan(damaged.site, wanted)
-    assert planned["changed"] and "missing chunk" in planned["damaged"]
+    assert planned.changed and "missing chunk" in planned.damaged
     result = restore_table(run, wanted)
-    assert result["changed"] and result["emergency"] is None and result["accepted"]["unreadable"]
+    assert result.changed and result.emergency is None and result.accepted["unreadable"]
     assert damaged.value("SELECT count(*) FROM documents WHERE length(body) = 6400") == 40
     with damaged.site.connect() as session:
         digests.table_digest(session, "ONLY public.documents", ["id", "body"])
     assert run.operation.facts("restore_table")["accepted"]["unreadable"] is True
     run.operation.close("done")
-    assert not restore_table(damaged.site, TableRestoreRequest("documents"))["changed"]
+    assert not restore_table(damaged.site, TableRestoreRequest("documents")).changed
     with pytest.raises(Refused, match="cannot be undone"):
         undo_table(damaged.begun("undo", {"undoes": run.operation.id}), run.operation, LossPolicy(0))
 
@@ -133,11 +133,11 @@ def test_a_swap_keeps_the_damaged_table_and_wants_a_word(damaged):
     with pytest.raises(Refused, match="1 rows would be lost"):
         revert(run, place, LossPolicy(0, unreadable=True))
     result = revert(run, place, LossPolicy(1, unreadable=True))
-    assert result["changed"] and result["lost_rows"] == 1 and whole(damaged) == 40
+    assert result.changed and result.lost_rows == 1 and whole(damaged) == 40
     assert run.operation.facts("count")["accepted_unreadable"] == ["public.documents"]
     run.operation.close("done")
     back = damaged.begun("undo", {"undoes": run.operation.id})
-    assert undo(back, run.operation, LossPolicy(0))["changed"]
+    assert undo(back, run.operation, LossPolicy(0)).changed
     with pytest.raises(Exception, match="missing chunk"):
         damaged.rows("SELECT max(length(body || '')) FROM documents")
 
@@ -164,8 +164,8 @@ def test_in_place_what_can_be_read_is_saved_first(damaged):
     assert damaged.value('SELECT "name" FROM "User" WHERE "id" = \'u1\'') == "x"
 
     result = revert_in_place(run, place, LossPolicy(1, unreadable=True))
-    assert result["changed"] and result["lost_rows"] == 1 and whole(damaged) == 40
-    assert [loss["table"] for loss in result["losses"] if loss["unreadable"]] == ["public.documents"]
+    assert result.changed and result.lost_rows == 1 and whole(damaged) == 40
+    assert [loss["table"] for loss in result.losses if loss["unreadable"]] == ["public.documents"]
     assert run.operation.facts("emergency")["accepted"] == {"unreadable": True}
     run.operation.close("done")
     with pytest.raises(Refused, match="cannot be undone: no whole backup could be made") as caught:

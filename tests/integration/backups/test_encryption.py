@@ -160,7 +160,7 @@ def test_a_table_is_restored(secret, key):
     site = dataclasses.replace(
         secret.begun("rollback", {"scenario": "corrupted_table", "again": True}), identity=key.identity
     )
-    assert restore_table(site, wanted, place.backup_id)["changed"]
+    assert restore_table(site, wanted, place.backup_id).changed
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") == 0
 
 
@@ -179,7 +179,7 @@ def test_a_revert(secret, key, act):
     refused.operation.close("abandoned")
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") > 0
     site = dataclasses.replace(secret.begun("rollback", {"scenario": "complete", "again": True}), identity=key.identity)
-    assert act(site, place, LossPolicy(10**9))["changed"]
+    assert act(site, place, LossPolicy(10**9)).changed
     assert secret.value("""SELECT count(*) FROM "User" WHERE "name" = 'other'""") == 0
     # Rows of the live database that it saved are encrypted too.
     assert all(manifests.load(one).is_encrypted for one in secret.store.backups())

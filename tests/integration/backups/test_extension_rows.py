@@ -115,7 +115,7 @@ def test_a_swap_counts_keeps_and_carries_them(live):
     with pytest.raises(BackstopError, match="jobs.job: 1 inserted, 1 updated; jobs.tariff: 1 deleted"):
         revert(run, place, LossPolicy(0))
     result = revert(run, place, LossPolicy(3))
-    assert result["changed"] and result["lost_rows"] == 3 and ours(live) == before
+    assert result.changed and result.lost_rows == 3 and ours(live) == before
     kept = pathlib.Path(run.operation.file("lost-rows"), "jobs.job.copy").read_text()
     assert "CLUSTER" in kept and "FREEZE" in kept and "ANALYZE" not in kept
     assert live.value("SELECT nextval('jobs.job_number')") == 5, "a number would be given out twice"
@@ -125,7 +125,7 @@ def test_a_swap_counts_keeps_and_carries_them(live):
     run = live.begun("rollback", {"backup": place.backup_id})
     build_successor(run, place)
     result = revert(run, place, LossPolicy(0, reapply=Reapply("apply", deletes=True)))
-    assert result["lost_rows"] == 0 and live.value("SELECT count(*) FROM jobs.tariff WHERE own") == 1
+    assert result.lost_rows == 0 and live.value("SELECT count(*) FROM jobs.tariff WHERE own") == 1
     assert live.rows("SELECT command FROM jobs.job ORDER BY 1") == [
         ("ANALYZE",),
         ("CLUSTER",),
@@ -141,7 +141,7 @@ def test_a_restore_in_place_counts_them(live):
     run = live.begun("rollback", {"backup": place.backup_id})
     with pytest.raises(BackstopError, match="jobs.job: 1 inserted, 1 updated; jobs.tariff: 1 deleted"):
         revert_in_place(run, place, LossPolicy(0))
-    assert revert_in_place(run, place, LossPolicy(EVERYTHING))["lost_rows"] == 3
+    assert revert_in_place(run, place, LossPolicy(EVERYTHING)).lost_rows == 3
     assert ours(live) == before
 
 
@@ -150,7 +150,7 @@ def test_one_of_their_tables_is_restored(live):
     written(live)
     for name in ("jobs.job", "jobs.tariff"):
         run = live.begun("rollback", {"scenario": "corrupted_table", "table": name})
-        assert restore_table(run, TableRestoreRequest(name, policy=LossPolicy(1)), place.backup_id)["changed"]
+        assert restore_table(run, TableRestoreRequest(name, policy=LossPolicy(1)), place.backup_id).changed
         run.operation.close("done")
     jobs, tariffs = ours(live)
     assert jobs == [(1, "VACUUM"), (2, "ANALYZE"), (3, "REINDEX")]

@@ -40,7 +40,7 @@ def test_a_revert_that_was_interrupted_and_its_undo(plain):
     assert place.backup_id in left and superseded.backup_id not in left
 
     build_successor(run, place)
-    assert revert(run, place, LossPolicy(0))["changed"]
+    assert revert(run, place, LossPolicy(0)).changed
     run.operation.close("done")
     plain.execute(
         'DELETE FROM "User" WHERE id = (SELECT min(id) FROM "User" WHERE id NOT IN'
@@ -49,7 +49,7 @@ def test_a_revert_that_was_interrupted_and_its_undo(plain):
     assert place.backup_id in pruned_years_later(plain)
 
     back = plain.begun("undo", {"undoes": run.operation.id})
-    assert undo(back, run.operation, LossPolicy(10**9))["changed"]
+    assert undo(back, run.operation, LossPolicy(10**9)).changed
     back.operation.close("done")
 
 
@@ -65,4 +65,4 @@ def test_the_last_deploy_can_be_reverted(plain):
     assert plan_revert(plain.site, None)["backup"] == place.backup_id
     run = plain.begun("rollback", {"backup": place.backup_id})
     build_successor(run, place)
-    assert revert(run, place, LossPolicy(0))["changed"]
+    assert revert(run, place, LossPolicy(0)).changed

@@ -39,14 +39,14 @@ def there_and_back(live) -> None:
     run = live.begun("rollback", {"scenario": "complete", "backup": place.backup_id})
     build_successor(run, place)
     result = revert(run, place, LossPolicy(0, objects=1))
-    assert result["changed"] and result["lost_rows"] == 0
+    assert result.changed and result.lost_rows == 0
     with live.site.connect() as session:
         found = definitions.compare(before, definitions.definitions(session))
     assert not found["missing"] and not found["added"]
     assert {definitions.kind_of(key) for key in found["changed"]} <= set(definitions.REPRINTED)
     run.operation.close("done")
     back = live.begun("undo", {"undoes": run.operation.id})
-    assert undo(back, run.operation, LossPolicy(0))["changed"]
+    assert undo(back, run.operation, LossPolicy(0)).changed
     assert at_ease(live, "SELECT to_regclass('public.newer') IS NOT NULL") == [True]
     assert not [name for name in live.names() if name.startswith("backstop_scratch_")]
 
@@ -137,4 +137,4 @@ def test_an_event_trigger_that_forbids(databases):
     assert verify(live.site, place, "restored").level == "restored"
     run = live.begun("rollback", {"scenario": "complete", "backup": place.backup_id})
     build_successor(run, place)
-    assert revert(run, place, LossPolicy(0, objects=1))["changed"]
+    assert revert(run, place, LossPolicy(0, objects=1)).changed

@@ -87,9 +87,9 @@ def test_every_object_that_the_migration_did_not_make_is_named(deployed):
         assert caught.value.details["lost_objects"] == plan["lost_objects"]
         assert "-e rollback_accept_lost_objects=11" in caught.value.hint
         assert live.value("SELECT to_regclass('report') IS NOT NULL")
-    assert revert(run, place, LossPolicy(10, objects=11), only_count=True)["changed"] is False
+    assert revert(run, place, LossPolicy(10, objects=11), only_count=True).changed is False
     result = revert(run, place, LossPolicy(10, objects=11))
-    assert set(result["lost_objects"]) == NAMED and live.value("SELECT to_regclass('report') IS NULL")
+    assert set(result.lost_objects) == NAMED and live.value("SELECT to_regclass('report') IS NULL")
     run.operation.close("done")
     # An undo would drop objects that are made now.
     as_owner(live, "CREATE VIEW later AS SELECT 1")
@@ -97,7 +97,7 @@ def test_every_object_that_the_migration_did_not_make_is_named(deployed):
     with pytest.raises(Refused, match="1 objects that the migrations did not create") as caught:
         undo(back, run.operation, LossPolicy(0), only_count=True)
     assert caught.value.found == "view public.later"
-    assert undo(back, run.operation, LossPolicy(0, objects=1))["changed"]
+    assert undo(back, run.operation, LossPolicy(0, objects=1)).changed
     assert live.value("SELECT to_regclass('report') IS NOT NULL")
 
 
@@ -106,7 +106,7 @@ def test_what_the_migrations_made_needs_no_consent(deployed):
     run = begun(live, place)
     build_successor(run, place)
     result = revert(run, place, LossPolicy(0))
-    assert result["changed"] and result["lost_objects"] == []
+    assert result.changed and result.lost_objects == []
 
 
 def test_changed_objects_and_a_restore_in_place(deployed):
@@ -125,7 +125,7 @@ def test_changed_objects_and_a_restore_in_place(deployed):
         assert sorted(caught.value.found.split(", ")) == named
     assert not [one for one in run.store.backups("emergency") if ahead] or not ahead
     result = revert_in_place(run, place, LossPolicy(0, objects=3))
-    assert result["changed"] and sorted(result["lost_objects"]) == named
+    assert result.changed and sorted(result.lost_objects) == named
 
 
 def test_what_down_sql_takes_along(deployed):
@@ -139,13 +139,13 @@ def test_what_down_sql_takes_along(deployed):
     now = live.backup("emergency")
     run.operation.write("emergency_backup", "done", backup=now.backup_id)
     proof = rehearse_down(run, place, now, given='DROP TABLE "ReceiptData" CASCADE')
-    assert proof["proved"], proof["reasons"]
+    assert proof.proved, proof.reasons
     for act in (count_ahead, take_out):
         with pytest.raises(Refused, match="1 objects that the migrations did not create") as caught:
             act(run, LossPolicy(0))
         assert caught.value.found == "view public.receipts"
     assert live.value("SELECT to_regclass('receipts') IS NOT NULL")
-    assert take_out(run, LossPolicy(0, objects=1))["lost_objects"] == ["view public.receipts"]
+    assert take_out(run, LossPolicy(0, objects=1)).lost_objects == ["view public.receipts"]
     assert live.value("SELECT to_regclass('receipts') IS NULL")
 
 
@@ -157,8 +157,8 @@ def test_migrations_that_no_deploy_rehearsed(plain):
     run = begun(plain, place)
     build_successor(run, place)
     result = revert(run, place, LossPolicy(0))
-    assert result["objects_of_unknown_origin"] and {"table public.ReceiptData", "view public.report"} <= set(
-        result["lost_objects"]
+    assert result.objects_of_unknown_origin and {"table public.ReceiptData", "view public.report"} <= set(
+        result.lost_objects
     )
 
 

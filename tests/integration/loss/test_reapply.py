@@ -56,18 +56,16 @@ def as_owner(live, *statements):
 def carried(result):
     return {
         entry["table"].split(".", 1)[1]: (entry["inserted"], entry["updated"], entry["deleted"])
-        for entry in result["reapply"]["carried"]
+        for entry in result.reapply["carried"]
     }
 
 
 def conflicts(result):
-    return {
-        (entry["table"].split(".", 1)[1], entry["reason"]): entry["rows"] for entry in result["reapply"]["conflicts"]
-    }
+    return {(entry["table"].split(".", 1)[1], entry["reason"]): entry["rows"] for entry in result.reapply["conflicts"]}
 
 
 def in_retired(live, result, query):
-    name = result["retired"]
+    name = result.retired
     live.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % name, "postgres")
     try:
         return live.rows(query, name)
@@ -86,18 +84,18 @@ def test_a_purchase_made_after_the_deploy_survives_the_revert_and_its_undo(plain
     rows = plain.rows('SELECT * FROM "TokenPurchase" ORDER BY 1')
     users = plain.rows('SELECT * FROM "User" ORDER BY 1')
     site, result = reverted(plain, place)
-    assert result["lost_rows"] == 0 and result["reapply"]["carried_rows"] == 4 and not conflicts(result)
+    assert result.lost_rows == 0 and result.reapply["carried_rows"] == 4 and not conflicts(result)
     assert carried(result) == {"User": (1, 1, 0), "TokenPurchase": (1, 0, 0), "UserContribution": (1, 0, 0)}
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
     assert plain.rows('SELECT * FROM "TokenPurchase" ORDER BY 1') == rows
     assert plain.rows('SELECT * FROM "User" ORDER BY 1') == users
-    assert revert(site, place, LossPolicy(0, reapply=APPLY))["changed"] is False
+    assert revert(site, place, LossPolicy(0, reapply=APPLY)).changed is False
 
     # Written in the reverted database: the undo carries it over, and does not count rows of the retired one as new.
     as_owner(plain, PURCHASE.replace("%s", "'after'").replace("'after')", "'u1')"))
     as_owner(plain, 'UPDATE "TokenPurchase" SET "totalTokens" = 9 WHERE "id" = \'new\'')
     _back, facts = undone(plain, site.operation)
-    assert carried(facts) == {"TokenPurchase": (1, 1, 0)} and facts["lost_rows"] == 0
+    assert carried(facts) == {"TokenPurchase": (1, 1, 0)} and facts.lost_rows == 0
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
     assert dict(plain.rows("SELECT id, \"totalTokens\" FROM \"TokenPurchase\" WHERE id IN ('new', 'after')")) == {
         "new": 9,
@@ -113,7 +111,7 @@ def test_an_undo_right_after_loses_nothing_and_restores_nothing(plain, monkeypat
     site, _result = reverted(plain, place)
     monkeypatch.setattr(revert_module, "build_database", lambda *_: pytest.fail("a copy was built"))
     _back, facts = undone(plain, site.operation, Reapply())
-    assert facts["lost_rows"] == 0
+    assert facts.lost_rows == 0
     assert plain.value('SELECT count(*) FROM "User" WHERE "id" = \'new\'') == 1
 
 
@@ -130,7 +128,7 @@ def test_off_is_the_default_and_report_changes_nothing(plain):
         {"table": "public.User", "inserted": 1, "updated": 0, "deleted": 0}
     ]
     result = revert(run, place, LossPolicy(1, reapply=REPORT))
-    assert result["lost_rows"] == 1 and result["reapply"]["carried_rows"] == 1
+    assert result.lost_rows == 1 and result.reapply["carried_rows"] == 1
     assert plain.value('SELECT count(*) FROM "User" WHERE "id" = \'new\'') == 0
 
 
@@ -203,7 +201,7 @@ def test_order_of_foreign_keys_and_odd_shapes(shapes):
     tables = ["composite", "tree", "chicken", "egg", "numbered", '"A child"', "composite_parent", "audit"]
     before = {name: shapes.rows("SELECT (r.*)::text FROM %s r ORDER BY 1" % name) for name in tables}
     _site, result = reverted(shapes, place)
-    assert not conflicts(result) and result["lost_rows"] == 0
+    assert not conflicts(result) and result.lost_rows == 0
     assert carried(result) == {
         "A child": (2, 0, 0),
         "composite_parent": (2, 0, 0),
@@ -246,7 +244,7 @@ def test_conflicts_are_told_and_not_guessed(shapes):
         revert(run, place, LossPolicy(0, reapply=APPLY, objects=99))
     assert "public.fresh: 2 rows, the other database has no such table" in caught.value.found
     result = revert(run, place, LossPolicy(11, reapply=APPLY, objects=99))
-    assert result["lost_rows"] == 11
+    assert result.lost_rows == 11
     assert conflicts(result) == {
         ("stiff_one", "a row that it refers to is missing"): 1,
         ("stiff_two", "a row that it refers to is missing"): 1,
@@ -263,12 +261,12 @@ def test_conflicts_are_told_and_not_guessed(shapes):
         "no_key": (1, 0, 0),
         "pg_largeobject": (1, 0, 0),
     }
-    losses = {loss["name"]: (loss["inserted"], loss["updated"], loss["deleted"]) for loss in result["losses"]}
+    losses = {loss["name"]: (loss["inserted"], loss["updated"], loss["deleted"]) for loss in result.losses}
     # The value in a column that the reverted database does not have is still lost, and counted.
     assert losses["numbered"] == (0, 1, 0) and losses["tree"] == (2, 0, 1)
-    told_rows = re.findall(r"(\d+) of public\.(\w+) \(", result["reapply"]["summary"])
-    assert sum(int(rows) for rows, _table in told_rows) == 11, result["reapply"]["summary"]
-    assert "1 of public.numbered (values in columns that" in result["reapply"]["summary"]
+    told_rows = re.findall(r"(\d+) of public\.(\w+) \(", result.reapply["summary"])
+    assert sum(int(rows) for rows, _table in told_rows) == 11, result.reapply["summary"]
+    assert "1 of public.numbered (values in columns that" in result.reapply["summary"]
     path = pathlib.Path(run.operation.file("reapply-conflicts.jsonl"))
     told = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     assert {
@@ -342,7 +340,7 @@ def test_rows_without_a_key_are_added(keyless):
     before = multiset(keyless)
     site, result = reverted(keyless, place)
     assert carried(result) == {"log": (4, 0, 0), "User": (1, 0, 0), "by_user": (1, 0, 0)}
-    assert result["lost_rows"] == 0 and not conflicts(result)
+    assert result.lost_rows == 0 and not conflicts(result)
     assert multiset(keyless) == before and multiset(keyless, "by_user") == ["(new,x)"]
     as_owner(keyless, "INSERT INTO log (what) VALUES ('a')")
     _back, facts = undone(keyless, site.operation)
@@ -369,7 +367,7 @@ def test_rows_without_a_key_on_both_sides(keyless):
     place = keyless.backup()
     as_owner(keyless, "DELETE FROM log WHERE what = 'a'", "ALTER TABLE by_user ALTER v TYPE varchar(50)")
     site, result = reverted(keyless, place, Reapply(), accept=EVERYTHING)
-    assert result["lost_rows"] == 3
+    assert result.lost_rows == 3
     as_owner(keyless, "DELETE FROM log WHERE what IN ('a', 'b')", "INSERT INTO log (what) VALUES ('d')")
     back = keyless.begun("undo", {"undoes": site.operation.id})
     with pytest.raises(Refused, match="3 rows would be lost"):
@@ -395,7 +393,7 @@ def test_rows_without_a_key_that_do_not_fit(keyless):
         "ALTER TABLE log ADD extra text; INSERT INTO log (what, extra) VALUES ('z', 'kept in the file')",
     )
     site, result = reverted(keyless, place, accept=2)
-    assert carried(result) == {"by_user": (2, 0, 0)} and result["lost_rows"] == 2
+    assert carried(result) == {"by_user": (2, 0, 0)} and result.lost_rows == 2
     assert conflicts(result) == {
         ("by_user", "it would not keep its values: a column has another type or a rule changes it"): 1,
         ("log", "it has no key, and columns that the other database does not have"): 1,
@@ -431,7 +429,7 @@ def test_large_objects_go_with_their_numbers(plain):
     # And back again: carried objects are not counted as written since.
     as_owner(plain, "SELECT lo_from_bytea(911, 'later')")
     _back, facts = undone(plain, run.operation)
-    assert carried(facts) == {"pg_largeobject": (1, 0, 0)} and facts["lost_rows"] == 0
+    assert carried(facts) == {"pg_largeobject": (1, 0, 0)} and facts.lost_rows == 0
 
 
 def test_a_number_that_another_large_object_has(plain):
@@ -439,9 +437,9 @@ def test_a_number_that_another_large_object_has(plain):
     as_owner(plain, PICTURES)
     place = plain.backup()
     site, _result = reverted(plain, place)
-    plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % _result["retired"], "postgres")
-    plain.execute("SET ROLE %s; SELECT lo_from_bytea(920, 'theirs')" % OWNER, _result["retired"])
-    plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS false' % _result["retired"], "postgres")
+    plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % _result.retired, "postgres")
+    plain.execute("SET ROLE %s; SELECT lo_from_bytea(920, 'theirs')" % OWNER, _result.retired)
+    plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS false' % _result.retired, "postgres")
     as_owner(
         plain,
         "SELECT lo_from_bytea(920, 'ours'), lo_from_bytea(921, 'free')",
@@ -452,7 +450,7 @@ def test_a_number_that_another_large_object_has(plain):
         ("pg_largeobject", "its number is taken by another large object"): 1,
         ("pictures", "a large object that it refers to is not carried over"): 1,
     }
-    assert carried(facts) == {"pg_largeobject": (1, 0, 0), "pictures": (2, 0, 0)} and facts["lost_rows"] == 2
+    assert carried(facts) == {"pg_largeobject": (1, 0, 0), "pictures": (2, 0, 0)} and facts.lost_rows == 2
     assert plain.rows(OBJECTS) == [(920, "theirs"), (921, "free")]
 
 
@@ -488,7 +486,7 @@ def test_an_undo_sees_what_both_sides_changed(plain):
     as_owner(plain, "DELETE FROM \"UserContribution\" WHERE \"id\" IN ('c1', 'c2')")
     as_owner(plain, "INSERT INTO \"User\" VALUES ('x', 'x@example.org', 'one')")
     site, result = reverted(plain, place, Reapply(), accept=EVERYTHING)
-    assert result["lost_rows"] == 6
+    assert result.lost_rows == 6
     as_owner(plain, "UPDATE \"User\" SET \"name\" = 'after' WHERE \"id\" IN ('u1', 'u5')")  # u1 on both sides
     as_owner(plain, 'UPDATE "User" SET "name" = \'before\' WHERE "id" = \'u2\'')  # the same on both sides
     as_owner(plain, 'UPDATE "UserContribution" SET "contributionAmount" = 7 WHERE "id" IN (\'c1\', \'c9\')')
@@ -541,7 +539,7 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
     as_owner(plain, "INSERT INTO \"UserContribution\" SELECT 'c1', 'p000001', 'u2', 0.3")
     result = run()
     # The contribution is unchanged: neither deleted nor changed.
-    assert carried(result) == {"User": (1, 1, 0)} and result["lost_rows"] == 0
+    assert carried(result) == {"User": (1, 1, 0)} and result.lost_rows == 0
     assert plain.rows('SELECT "id", "name" FROM "User" WHERE "id" IN (\'ghost\', \'stays\', \'u1\') ORDER BY 1') == [
         ("stays", None),
         ("u1", "second"),
@@ -569,7 +567,7 @@ def test_what_cannot_be_proved_is_not_committed(plain):
     with pytest.raises(BackstopError, match="does not hold exactly what was backed up") as caught:
         revert(run, place, LossPolicy(EVERYTHING, reapply=APPLY))
     assert caught.value.found == "other rows in public.refers" and plain.names() == names
-    assert revert(run, place, LossPolicy(1, reapply=Reapply()))["lost_rows"] == 1
+    assert revert(run, place, LossPolicy(1, reapply=Reapply())).lost_rows == 1
 
 
 def test_a_successor_that_somebody_changed_is_not_proved(plain):
@@ -610,7 +608,7 @@ def test_random_changes_all_survive(plain, seed):
     before = {name: plain.rows('SELECT * FROM "%s" ORDER BY "id"' % name) for name in tables}
     number = plain.value('SELECT last_value FROM "TokenPurchase_number_seq"')
     _site, result = reverted(plain, place, APPLY_ALL)
-    assert result["lost_rows"] == 0 and not conflicts(result)
+    assert result.lost_rows == 0 and not conflicts(result)
     assert {name: plain.rows('SELECT * FROM "%s" ORDER BY "id"' % name) for name in tables} == before
     assert plain.value('SELECT last_value FROM "TokenPurchase_number_seq"') == number
 
@@ -632,7 +630,7 @@ def test_sequences_only_go_forward(databases):
     found = dict(live.rows(values))
     # The sequence that was set back in the live database keeps the backup's value.
     assert before.pop("user") == 7 and found.pop("user") == 40
-    assert found == before and len(result["advanced_sequences"]) == 3
+    assert found == before and len(result.advanced_sequences) == 3
     live.execute("SELECT nextval('receipt_number'), nextval('never_used')")
     before = dict(live.rows(values))
     undone(live, site.operation, Reapply())

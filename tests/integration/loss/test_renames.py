@@ -124,7 +124,7 @@ def test_rows_are_carried_over_to_the_old_name(shop, how):
     result = revert(run, place, LossPolicy(10, reapply=Reapply("apply"), objects=99))
     total = sum(map(sum, lost.values()))
     whole = {"two tables exchanged": 1, "all at once": 1}.get(how, 0)
-    assert (result["reapply"]["carried_rows"], result["lost_rows"]) == (total - whole + (how == "all at once"), whole)
+    assert (result.reapply["carried_rows"], result.lost_rows) == (total - whole + (how == "all at once"), whole)
     if how == "without a key":
         assert shop.value("SELECT count(*) FROM loose WHERE b = 'y'") == 2
     else:
@@ -142,6 +142,6 @@ def test_the_plan_and_a_restore_in_place_count_the_same(shop):
     assert plan["shop.article"] <= lost["shop.article"] and "public.item" not in plan
     run = shop.begun("rollback", {"backup": place.backup_id})
     ahead = revert_in_place(run, place, LossPolicy(3, objects=99), only_count=True)
-    assert ahead["lost_rows"] == 3 and shop.value("SELECT count(*) FROM shop.article") == 501
+    assert ahead.lost_rows == 3 and shop.value("SELECT count(*) FROM shop.article") == 501
     result = revert_in_place(run, place, LossPolicy(3, objects=99))
-    assert result["lost_rows"] == 3 and shop.value("SELECT count(*) FROM item") == 500
+    assert result.lost_rows == 3 and shop.value("SELECT count(*) FROM item") == 500

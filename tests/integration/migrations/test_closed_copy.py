@@ -133,10 +133,10 @@ def test_down_sql_is_not_tried_on_another_database(live, elsewhere):
     run, now = live.begun("rollback", {"scenario": "application_errors"}), live.backup("emergency")
     sql = "INSERT INTO received VALUES ('down'); DROP TABLE \"ReceiptData\""
     facts = rehearse_down(run, before, now, given=sql)
-    assert not facts["proved"] and "could not connect to server" in "; ".join(facts["reasons"]), facts
+    assert not facts.proved and "could not connect to server" in "; ".join(facts.reasons), facts
     assert elsewhere.rows("SELECT note FROM received") == [("live",)]
     proved = rehearse_down(run, before, now, given='DROP TABLE "ReceiptData"')
-    assert proved["proved"], "the closed server is open again before the copy is compared: %s" % proved["reasons"]
+    assert proved.proved, "the closed server is open again before the copy is compared: %s" % proved.reasons
 
 
 def test_what_only_a_superuser_can_close_is_named(plain):

@@ -335,12 +335,12 @@ def test_what_was_made_by_hand_goes_only_with_consent(failed, tmp_path):
     consent = Consent(LossPolicy(objects=2))
     way.prepare(run, consent)
     done = way.apply(run, consent)
-    assert sorted(done.facts["lost_objects"]) == named and any("Lost objects: " in line for line in done.story)
+    assert sorted(done.facts.lost_objects) == named and any("Lost objects: " in line for line in done.story)
     assert live.value("SELECT coalesce(to_regclass('half'), to_regclass('report'), to_regclass('notes')) IS NULL")
     # A second run finds that it is done, whatever was made since.
     apply(live, "CREATE VIEW later AS SELECT 1")
     way.prepare(run, Consent())
-    assert sorted(way.apply(run, Consent()).facts["lost_objects"]) == named
+    assert sorted(way.apply(run, Consent()).facts.lost_objects) == named
     assert live.value("SELECT to_regclass('later') IS NOT NULL")
 
 
@@ -348,7 +348,7 @@ def test_what_the_failed_migration_made_needs_no_consent(failed, tmp_path):
     live, place = failed
     assert plan_of(live.site, Asked("failed_migration"), runs=False)["lost_objects"] == []
     done = Leftovers(place, Programs(lambda: MarkedByHand(tmp_path))).apply(live.begun("rollback"), Consent())
-    assert done.facts["outcome"] == "dropped" and live.value("SELECT to_regclass('half') IS NULL")
+    assert done.facts.outcome == "dropped" and live.value("SELECT to_regclass('half') IS NULL")
 
 
 def test_the_way_back_of_a_deploy_drops_nothing_made_by_hand(failed, tmp_path):
@@ -368,4 +368,4 @@ def test_without_a_rehearsal_it_is_unknown_who_made_it(plain, tmp_path):
     (loss,) = [line for line in plan_of(plain.site, Asked("failed_migration"), runs=False)["report"] if "Loss" in line]
     assert "made by hand or by migrations that no deploy rehearsed: table public.half" in loss
     done = Leftovers(place, Programs(lambda: MarkedByHand(tmp_path))).apply(plain.begun("rollback"), Consent())
-    assert done.facts["lost_objects"] == ["table public.half"] and done.facts["objects_of_unknown_origin"]
+    assert done.facts.lost_objects == ["table public.half"] and done.facts.objects_of_unknown_origin

@@ -86,8 +86,8 @@ def test_the_scenario_literally(receipts, shell):
     assert (said.returncode, number(receipts), shell.files()) == (0, 0, [])
     assert "no matching tables were found" in said.stderr and "No such file or directory" in said.stderr
     result = restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
-    assert digest(receipts) == before and result["now"][0]["rows"] == 400
-    emergency = manifests.load(receipts.store.find_backup(result["emergency"]))
+    assert digest(receipts) == before and result.now[0]["rows"] == 400
+    emergency = manifests.load(receipts.store.find_backup(result.emergency))
     assert emergency.tables[0].digest.rows == 0
 
 
@@ -126,7 +126,7 @@ def test_data_whose_parent_is_gone(receipts, shell):
     assert digest(receipts) == before
     # Our restore can leave that one out.
     done = restore_table(receipts.site, TableRestoreRequest("ReceiptData", mode="repair", where="\"id\" <> 'r9'"))
-    assert done["changed"] and number(receipts) == 399
+    assert done.changed and number(receipts) == 399
     said = shell.run(TRUNCATE + LOAD)
     assert said.returncode == 0 and "foreign key constraint" in said.stderr and number(receipts) == 0
 

@@ -80,15 +80,15 @@ class Drop:
 
     def proved(self, sql=DOWN, dead=False):
         facts = self.proof(sql, dead=dead)
-        assert facts["proved"], facts["reasons"]
+        assert facts.proved, facts.reasons
         assert not self.scratch()
         return self.site
 
     def refused(self, sql, words, now=None):
         facts = self.proof(sql, now)
-        assert not facts["proved"] and not self.scratch()
+        assert not facts.proved and not self.scratch()
         for word in words:
-            assert word in "; ".join(facts["reasons"]), facts["reasons"]
+            assert word in "; ".join(facts.reasons), facts.reasons
         with pytest.raises(Refused, match="was not proved"):
             take_out(self.site, LossPolicy(10**9))
 
@@ -118,12 +118,12 @@ def put_back(live, site):
 def test_a_migration_is_taken_out(drop):
     site = drop.proved()
     result = take_out(site, LossPolicy(0))
-    assert result["changed"] and result["lost_rows"] == 0 and result["differences"] == []
-    assert result["migrations"] == ["20251108000000_add_receipt_data"]
-    assert result["dropped_tables"] == ["public.ReceiptData"]
+    assert result.changed and result.lost_rows == 0 and result.differences == []
+    assert result.migrations == ["20251108000000_add_receipt_data"]
+    assert result.dropped_tables == ["public.ReceiptData"]
     drop.is_as_before()
-    assert take_out(site, LossPolicy(0))["changed"] is False
-    with pytest.raises(Refused, match="Deploy the fixed release.*rollback_backup=" + result["backup"]):
+    assert take_out(site, LossPolicy(0)).changed is False
+    with pytest.raises(Refused, match="Deploy the fixed release.*rollback_backup=" + result.backup):
         plan_undo(drop.live.site, site.operation.id)
 
 
@@ -138,7 +138,7 @@ def test_the_server_restarts_before_the_commit(drop, monkeypatch):
             drop.live.cluster.start()
 
     monkeypatch.setattr(down_module, "reach", reach)
-    assert take_out(site, LossPolicy(0))["changed"] and not left
+    assert take_out(site, LossPolicy(0)).changed and not left
     drop.is_as_before()
 
 
@@ -152,7 +152,7 @@ def test_lost_rows_are_counted_and_kept(drop):
         take_out(site, LossPolicy(2))
     assert drop.live.rows('SELECT * FROM "ReceiptData" ORDER BY 1') == content
     assert drop.live.value("SELECT count(*) FROM _prisma_migrations") == 2
-    assert take_out(site, LossPolicy(3))["lost_rows"] == 3
+    assert take_out(site, LossPolicy(3)).lost_rows == 3
     drop.is_as_before()
     drop.live.run("receipts.sql")
     put_back(drop.live, site)
@@ -176,7 +176,7 @@ def test_a_loss_is_refused_before_the_application_stops(drop, tmp_path):
     refused = run_module(tmp_path, "rollback_prepare", arguments)
     assert refused.failed and "2 rows would be lost" in refused.result["msg"], refused.printed
     assert "public.ReceiptData: 2 inserted" in refused.result["msg"]
-    assert count_ahead(site, LossPolicy(2))["changed"] is False
+    assert count_ahead(site, LossPolicy(2)).changed is False
     assert drop.live.rows('SELECT xmin::text, * FROM "ReceiptData" ORDER BY 2') == rows
     assert sorted(os.walk(drop.live.store.root)) == files and site.operation.last("down") is None
 
@@ -187,7 +187,7 @@ def test_values_of_a_column(plain):
     plain.execute("""UPDATE "UserContribution" SET "paid by" = 'card' WHERE "id" IN ('c1', 'c2')""")
     site = drop.proved('ALTER TABLE "UserContribution" DROP "paid by"')
     result = take_out(site, LossPolicy(2))
-    assert result["lost_rows"] == 2 and result["dropped_columns"] == ["public.UserContribution.paid by"]
+    assert result.lost_rows == 2 and result.dropped_columns == ["public.UserContribution.paid by"]
     drop.is_as_before()
     plain.execute("""UPDATE "UserContribution" SET "contributionAmount" = 99 WHERE "id" = 'c1';
         DELETE FROM "UserContribution" WHERE "id" = 'c2'; ALTER TABLE "UserContribution" ADD "paid by" text""")
@@ -204,7 +204,7 @@ def test_names_with_quotes(plain):
         INSERT INTO "o'dd ""s"."t%s '""x/y" VALUES (1), (2)""",
     )
     site = drop.proved("""DROP TABLE "o'dd ""s"."t%s '""x/y"; DROP SCHEMA "o'dd ""s";""")
-    assert take_out(site, LossPolicy(2))["lost_rows"] == 2
+    assert take_out(site, LossPolicy(2)).lost_rows == 2
     drop.is_as_before()
 
 
@@ -215,7 +215,7 @@ def test_beside_objects_of_every_kind(realistic):
         """CREATE TABLE "ReceiptData" (id int PRIMARY KEY); CREATE TYPE "Kind" AS ENUM ('x');
         INSERT INTO "ReceiptData" VALUES (1)""",
     )
-    assert take_out(drop.proved('DROP TABLE "ReceiptData"; DROP TYPE "Kind"'), LossPolicy(1))["lost_rows"] == 1
+    assert take_out(drop.proved('DROP TABLE "ReceiptData"; DROP TYPE "Kind"'), LossPolicy(1)).lost_rows == 1
     drop.is_as_before()
 
 
@@ -270,7 +270,7 @@ def test_what_is_not_proved(migrated, sql, words):
 
 def test_settings_of_the_sql_do_not_blind_the_proof(drop):
     site = drop.proved(DOWN + "; SET extra_float_digits = -15; SET search_path = public; SET row_security = on")
-    assert take_out(site, LossPolicy(0))["changed"]
+    assert take_out(site, LossPolicy(0)).changed
     drop.is_as_before()
 
 
@@ -331,15 +331,15 @@ def test_on_the_copy_of_a_rehearsal(plain):
     elsewhere = dataclasses.replace(run, connection=run.connection.with_database(name))
     dataclasses.replace(plain, site=elsewhere).run("receipts.sql")
     facts = rehearse_down(run, drop.before, scratch=name, given=DOWN)
-    assert facts["proved"] and facts["dropped_tables"] == ["public.ReceiptData"], facts
+    assert facts.proved and facts.dropped_tables == ["public.ReceiptData"], facts
     assert name in plain.names()
     plain.run("receipts.sql")
     with pytest.raises(Refused, match="no backup of the database as it is"):
         take_out(run, LossPolicy(0))
     run.operation.write("emergency_backup", "done", backup=plain.backup("emergency").backup_id)
-    assert take_out(run, LossPolicy(0))["changed"]
+    assert take_out(run, LossPolicy(0)).changed
     drop.is_as_before()
-    assert not rehearse_down(run, drop.before, scratch=plain.name, given=DOWN)["proved"]
+    assert not rehearse_down(run, drop.before, scratch=plain.name, given=DOWN).proved
 
 
 def test_values_that_could_not_be_put_back(plain):
@@ -373,12 +373,12 @@ def test_a_change_beside_the_migration_that_only_pg_dump_sees(drop, killed):
     drop.live.execute('ALTER TABLE "User" ALTER "email" SET STATISTICS 9')
     if killed:
         assert run_killed(site, "down.committed") == -signal.SIGKILL
-        assert settle(site)["changed"] is True
+        assert settle(site).changed is True
     result = take_out(site, LossPolicy(0))
-    assert result["changed"] is not killed and result["migrations"] == ["20251108000000_add_receipt_data"]
-    (told,) = result["differences"]
+    assert result.changed is not killed and result.migrations == ["20251108000000_add_receipt_data"]
+    (told,) = result.differences
     assert "public.User is changed" in told and "SET STATISTICS 9" in told
-    assert take_out(site, LossPolicy(0))["differences"] == [told]
+    assert take_out(site, LossPolicy(0)).differences == [told]
     drop.is_as_before()
 
 
@@ -387,7 +387,7 @@ def test_ctrl_c(drop, failpoint):
     site = drop.proved()
     with interrupted_at(failpoint):
         take_out(site, LossPolicy(0))
-    assert take_out(site, LossPolicy(0))["changed"] is (failpoint == "down.ran")
+    assert take_out(site, LossPolicy(0)).changed is (failpoint == "down.ran")
     drop.is_as_before()
 
 
@@ -402,7 +402,7 @@ def test_a_comparison_that_fails_after_the_commit(drop, monkeypatch):
 
     monkeypatch.setattr(down_module, "reach", reach)
     result = take_out(site, LossPolicy(0))
-    assert result["changed"] and "could not be compared: " in result["differences"][0]
+    assert result.changed and "could not be compared: " in result.differences[0]
     drop.is_as_before()
 
 
@@ -421,7 +421,7 @@ def test_a_reader_that_does_not_go(drop, monkeypatch):
         with pytest.raises(Refused, match="lock"):
             take_out(site, LossPolicy(0))
         cursor.execute("ROLLBACK")
-    assert take_out(site, LossPolicy(0))["changed"]
+    assert take_out(site, LossPolicy(0)).changed
     drop.is_as_before()
 
 
@@ -448,10 +448,10 @@ def test_killed_anywhere_the_next_run_finishes(drop, failpoint):
     site = drop.proved()
     assert run_killed(site, failpoint) == -signal.SIGKILL
     result = take_out(site, LossPolicy(1))
-    assert result["lost_rows"] == 1 and result["dropped_tables"] == ["public.ReceiptData"]
+    assert result.lost_rows == 1 and result.dropped_tables == ["public.ReceiptData"]
     drop.is_as_before()
-    assert take_out(site, LossPolicy(1))["changed"] is False
-    assert [loss["file"] for loss in result["losses"]] and os.path.isfile(result["losses"][0]["file"])
+    assert take_out(site, LossPolicy(1)).changed is False
+    assert [loss["file"] for loss in result.losses] and os.path.isfile(result.losses[0]["file"])
 
 
 def test_what_was_not_journalled_is_found(drop):
@@ -461,9 +461,9 @@ def test_what_was_not_journalled_is_found(drop):
     assert run_killed(site, "down.before-commit") == -signal.SIGKILL
     assert settle(site) is None
     assert run_killed(site, "down.committed") == -signal.SIGKILL
-    assert settle(site)["changed"] is True
+    assert settle(site).changed is True
     assert site.operation.facts("down")["backup"] == site.operation.facts("emergency_backup")["backup"]
-    assert settle(site)["changed"] is False
+    assert settle(site).changed is False
 
 
 def test_a_deploy_that_was_cut_off_after_it_took_the_migration_out(plain):
@@ -475,7 +475,7 @@ def test_a_deploy_that_was_cut_off_after_it_took_the_migration_out(plain):
     plain.run("receipts.sql")
     now = plain.backup("emergency")
     run.operation.write("emergency_backup", "done", backup=now.backup_id)
-    assert rehearse_down(run, drop.before, now, given=DOWN)["proved"]
+    assert rehearse_down(run, drop.before, now, given=DOWN).proved
     assert run_killed(run, "down.committed") == -signal.SIGKILL
     # The run that adopts it checks the database, as the role does before it continues: tests/unit/roles/test_said.py.
     again = plain.begun("deploy", {"commit": "new"})
@@ -486,7 +486,7 @@ def test_a_deploy_that_was_cut_off_after_it_took_the_migration_out(plain):
     back = plain.begun("rollback", {"scenario": "complete", "backup": plan["backup"]})
     assert Operation.load(plain.store, run.operation.id).outcome == "abandoned"
     build_successor(back, drop.before)
-    assert revert(back, drop.before, LossPolicy(0))["lost_rows"] == 0
+    assert revert(back, drop.before, LossPolicy(0)).lost_rows == 0
     drop.is_as_before()
 
 

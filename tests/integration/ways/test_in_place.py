@@ -90,8 +90,8 @@ def test_the_realistic_database_is_identical_afterwards(databases):
     )
     live.execute('DELETE FROM no_key WHERE a = 1; UPDATE "UserContribution" SET "amount" = 0 WHERE "id" = \'c1\'')
     site, result = reverted(live, place, EVERYTHING)
-    assert result["changed"] and equals(live, place) and inventory(live) == before
-    losses = {loss["name"]: (loss["inserted"], loss["updated"], loss["deleted"]) for loss in result["losses"]}
+    assert result.changed and equals(live, place) and inventory(live) == before
+    losses = {loss["name"]: (loss["inserted"], loss["updated"], loss["deleted"]) for loss in result.losses}
     assert losses["no_key"] == (0, 0, 2) and losses["UserContribution"] == (0, 1, 0)
     assert losses["numbered"] == (0, 0, 10) and losses["pg_largeobject"] == (0, 2, 0)
     with live.session(user=APP) as cursor:
@@ -111,11 +111,11 @@ def test_a_role_without_superuser_and_its_undo(plain):
     assert "emergency backup" in caught.value.hint and "reapply" not in caught.value.hint
     assert equals(plain, deployed)
     site, result = reverted(plain, place, 2)
-    assert equals(plain, place) and result["lost_rows"] == 2
+    assert equals(plain, place) and result.lost_rows == 2
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
     kept = pathlib.Path(site.operation.file("lost-rows")) / "public.TokenPurchase.copy"
     assert kept.read_text("utf-8").startswith("since\t")
-    assert revert_in_place(site, place, LossPolicy(0))["changed"] is False
+    assert revert_in_place(site, place, LossPolicy(0)).changed is False
     assert plan_revert(plain.site, place.backup_id)["needed"] is False
     # The number of the lost purchase is not used again.
     assert plain.value("SELECT nextval('\"TokenPurchase_number_seq\"')") == 502
@@ -127,7 +127,7 @@ def test_a_role_without_superuser_and_its_undo(plain):
     with pytest.raises(Refused, match="1 rows would be lost") as caught:
         undo_in_place(back, site.operation, LossPolicy(0))
     assert caught.value.found == "public.TokenPurchase: 1 inserted"
-    assert undo_in_place(back, site.operation, LossPolicy(1))["lost_rows"] == 1
+    assert undo_in_place(back, site.operation, LossPolicy(1)).lost_rows == 1
     back.operation.close("done")
     assert equals(plain, deployed)
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
@@ -257,7 +257,7 @@ def test_killed_anywhere_it_is_as_before_or_done(plain, failpoint):
     committed = failpoint == "in-place.committed"
     assert equals(plain, place if committed else now)
     result = revert_in_place(run, place, LossPolicy(0))
-    assert result["changed"] is not committed and result["lost_rows"] == 0
+    assert result.changed is not committed and result.lost_rows == 0
     assert equals(plain, place) and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
 
 
@@ -272,7 +272,7 @@ def test_ctrl_c(plain, failpoint):
         revert_in_place(run, place, LossPolicy(0))
     committed = failpoint == "in-place.committed"
     assert equals(plain, place if committed else now) and run.keep_open == []
-    assert revert_in_place(run, place, LossPolicy(0))["changed"] is not committed
+    assert revert_in_place(run, place, LossPolicy(0)).changed is not committed
     assert equals(plain, place)
 
 
@@ -288,12 +288,12 @@ def test_a_drilled_backup_tolerates_nothing(databases):
     live = databases.make("shop", REALISTIC, user=None)
     place = live.backup()
     _site, result = reverted(live, place)
-    assert any("printed differently" in sentence for sentence in result["tolerated"])
+    assert any("printed differently" in sentence for sentence in result.tolerated)
     live = databases.make("mart", REALISTIC, user=None)
     place = live.backup()
     verify(live.site, place, "restored")
     _site, result = reverted(live, place)
-    assert not any("printed differently" in sentence for sentence in result["tolerated"])
+    assert not any("printed differently" in sentence for sentence in result.tolerated)
 
 
 def test_clients_must_connect_again_but_may_stay(plain):
@@ -322,7 +322,7 @@ def test_an_owner_who_may_make_no_database(plain):
         site, _result = reverted(plain, place)
         assert equals(plain, place)
         back = plain.begun("undo", {"undoes": site.operation.id})
-        assert undo_in_place(back, site.operation, LossPolicy(0))["lost_rows"] == 0
+        assert undo_in_place(back, site.operation, LossPolicy(0)).lost_rows == 0
         assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL") and plain.names() == [plain.name]
     finally:
         plain.execute("ALTER ROLE %s CREATEDB" % OWNER, "postgres")

@@ -98,11 +98,11 @@ def test_children_and_grandchildren_are_named_and_brought_back(site, mode, many,
     owner(live, 'DELETE FROM line WHERE "order" = (SELECT min(id) FROM "Order")')
     gone = {name: len(before[name]) - len(rows) for name, rows in contents(live).items()}
     wanted = TableRestoreRequest("shop", mode, "region IN ('north', 'so uth')" if mode == "repair" else None)
-    told = plan(live.site, wanted, place.backup_id)["lacking"]
+    told = plan(live.site, wanted, place.backup_id).lacking
     result = restore_table(live.begun("rollback"), wanted, place.backup_id)
     for operation in live.store.operation_ids():
         _close(live, operation)
-    assert result["lacking"] == told and contents(live)["shop"] == before["shop"]
+    assert result.lacking == told and contents(live)["shop"] == before["shop"]
     found = {entry["table"]: (entry["missing"], entry["emptied"]) for entry in told}
     assert found == {
         "public.Order": (gone['"Order"'], 0),
@@ -129,7 +129,7 @@ def test_a_table_that_refers_to_itself(site):
     live, place = site
     before = contents(live)["person"]
     owner(live, "DELETE FROM person WHERE id = 2")
-    told = plan(live.site, TableRestoreRequest("person", "repair", "id = 2"), place.backup_id)["lacking"]
+    told = plan(live.site, TableRestoreRequest("person", "repair", "id = 2"), place.backup_id).lacking
     assert [(entry["table"], entry["missing"], entry["emptied"]) for entry in told] == [("public.person", 0, 2)]
     restore_table(live.begun("rollback"), TableRestoreRequest("person", "repair", "id = 2"), place.backup_id)
     for operation in live.store.operation_ids():
@@ -141,4 +141,4 @@ def test_a_table_that_refers_to_itself(site):
 def test_nothing_is_said_where_nothing_came_back(site):
     live, place = site
     owner(live, "UPDATE shop SET name = 'changed'; DELETE FROM line WHERE id = 3")
-    assert plan(live.site, TableRestoreRequest("shop"), place.backup_id)["lacking"] == []
+    assert plan(live.site, TableRestoreRequest("shop"), place.backup_id).lacking == []

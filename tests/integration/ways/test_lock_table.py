@@ -82,10 +82,10 @@ def test_what_fits_works_throughout(make):
     assert diagnose(live.site, "complete", facts)["scenario"] == "complete"
     run = live.begun("rollback")
     build_successor(run, place)
-    assert revert(run, place, LossPolicy(0))["attempts"] == 1
+    assert revert(run, place, LossPolicy(0)).attempts == 1
     run.operation.close("done")
     back = live.begun("undo", {"undoes": run.operation.id})
-    assert undo(back, run.operation, LossPolicy(0))["attempts"] == 1
+    assert undo(back, run.operation, LossPolicy(0)).attempts == 1
     back.operation.close("done")
     with pytest.raises(Refused, match="too small to restore in place") as caught:
         revert_in_place(live.begun("rollback"), place, LossPolicy(0))
@@ -117,5 +117,5 @@ def test_a_restore_in_place_that_just_fits_does_fit(make, monkeypatch):
 
     monkeypatch.setattr(locks, "require_room", note)
     run = live.begun("rollback")
-    assert revert_in_place(run, place, LossPolicy(0))["changed"]
+    assert revert_in_place(run, place, LossPolicy(0)).changed
     assert ROOM - 200 - 60 < needed[0] <= ROOM - 200, needed

@@ -108,14 +108,14 @@ def test_pooled_clients_see_no_error_through_a_revert_and_its_undo(plain, cluste
             assert not workers.failed
             assert bouncer.paused() == other.paused() == []
             for done in (result, facts):
-                assert sorted(done["pooled"]["pools"]) == sorted(
+                assert sorted(done.pooled["pools"]) == sorted(
                     [
                         "shop at 127.0.0.1:%d" % bouncer.port,
                         "Re_ports at 127.0.0.1:%d" % bouncer.port,
                         "shop at 127.0.0.1:%d" % other.port,
                     ]
                 )
-                assert done["pooled"]["held"] == [] and done["ended_sessions"] == [] and done["pooled"]["seconds"] > 0
+                assert done.pooled["held"] == [] and done.ended_sessions == [] and done.pooled["seconds"] > 0
 
 
 def test_pooled_clients_wait_through_a_restore_in_place(plain, bouncer):
@@ -127,7 +127,7 @@ def test_pooled_clients_wait_through_a_restore_in_place(plain, bouncer):
         run = begun(plain, "rollback", bouncer.pooler(), backup=place.backup_id)
         result = revert_in_place(run, place, LossPolicy(1))
         go_on([client])
-    assert len(result["pooled"]["pools"]) == 2 and bouncer.paused() == []
+    assert len(result.pooled["pools"]) == 2 and bouncer.paused() == []
     assert plain.value("SELECT count(*) FROM \"TokenPurchase\" WHERE id = 'lost'") == 0
 
 
@@ -167,7 +167,7 @@ def test_a_killed_revert_leaves_a_pause_that_the_next_run_ends(plain, bouncer, f
     again = site
     if failpoint == "swap.counted":
         assert settle(again) is None and bouncer.paused() == []
-    assert revert(again, place, LossPolicy(0))["changed"] is (failpoint != "swap.committed")
+    assert revert(again, place, LossPolicy(0)).changed is (failpoint != "swap.committed")
     assert bouncer.paused() == []
     with contextlib.closing(bouncer.client("shop")) as connection:
         connection.cursor().execute("SELECT 1")
@@ -178,7 +178,7 @@ def test_a_killed_restore_in_place_too(plain, bouncer):
     run = begun(plain, "rollback", bouncer.pooler(pools=("shop",)), backup=place.backup_id)
     killed_at("in-place.committed", lambda: revert_in_place(run, place, LossPolicy(0)))
     assert bouncer.paused() == ["shop"]
-    assert revert_in_place(run, place, LossPolicy(0))["changed"] is False
+    assert revert_in_place(run, place, LossPolicy(0)).changed is False
     assert bouncer.paused() == []
 
 
@@ -192,7 +192,7 @@ def test_without_the_pooler_a_re_run_tells_the_command(plain, bouncer):
         revert(dataclasses.replace(site, poolers=()), place, LossPolicy(0))
     assert 'RESUME "shop"' in caught.value.hint and str(bouncer.port) in caught.value.hint
     # It was reported once, and does not block later runs.
-    assert revert(dataclasses.replace(site, poolers=()), place, LossPolicy(0))["changed"] is False
+    assert revert(dataclasses.replace(site, poolers=()), place, LossPolicy(0)).changed is False
     # Another operation of this database, whose poolers are configured, also finds it.
     site.operation.close("abandoned")
     other = begun(plain, "undo", bouncer.pooler(pools=("shop",)), undoes=site.operation.id)
@@ -236,8 +236,8 @@ def test_session_pooling_is_bounded_and_the_choice_is_told(plain, cluster):
             cursor.execute("SELECT 1")  # the session was not terminated
             site = dataclasses.replace(site, poolers=[bouncer.pooler(wait_seconds=0.3, held="end")])
             result = revert(site, place, LossPolicy(0))
-            assert len(result["pooled"]["held"]) == len(result["ended_sessions"]) == 1
-            assert OWNER in result["pooled"]["held"][0]
+            assert len(result.pooled["held"]) == len(result.ended_sessions) == 1
+            assert OWNER in result.pooled["held"][0]
             with pytest.raises(psycopg2.Error):
                 cursor.execute("SELECT 1")
         assert bouncer.paused() == []

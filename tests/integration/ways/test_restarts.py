@@ -83,7 +83,7 @@ def test_during_a_swap(plain: Any, restarting: Restarts, place: str) -> None:
     restarting.at(swap, place)
     result = revert.revert(run, backup, LossPolicy(1))
     restarting.over()
-    assert result["lost_rows"] == 1 and result["changed"] == (place != "swap.committed")
+    assert result.lost_rows == 1 and result.changed == (place != "swap.committed")
     assert equals(plain, backup)
     assert plain.names() == [retired_name(run.operation.id, plain.name), plain.name]
     assert run.operation.done(revert.SWAP)
@@ -103,7 +103,7 @@ def test_twice(plain: Any, restarting: Restarts) -> None:
     assert caught.value.details["broken"]
     assert revert.settle(run) is None
     restarting.over()
-    assert revert.revert(run, backup, LossPolicy(0))["changed"] and equals(plain, backup)
+    assert revert.revert(run, backup, LossPolicy(0)).changed and equals(plain, backup)
 
 
 @pytest.mark.fault("deploy", "server that stays down during the swap", by="a stated end; the next run settles it")
@@ -131,7 +131,7 @@ def test_in_place(plain: Any, restarting: Restarts, place: str) -> None:
     restarting.at(in_place, place)
     result = in_place.revert_in_place(run, backup, LossPolicy(1))
     restarting.over()
-    assert result["lost_rows"] == 1 and result["changed"] == (place != "in-place.committed")
+    assert result.lost_rows == 1 and result.changed == (place != "in-place.committed")
     assert equals(plain, backup)
 
 
@@ -146,5 +146,5 @@ def test_one_table(plain: Any, restarting: Restarts) -> None:
     wanted = table_restore.TableRestoreRequest("UserContribution", policy=LossPolicy(10**6))
     result = table_restore.restore_table(run, wanted, backup.backup_id)
     restarting.over()
-    assert result["changed"] and result["total"]
+    assert result.changed and result.total
     assert equals(plain, backup)

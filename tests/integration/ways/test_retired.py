@@ -37,7 +37,7 @@ def reverted(plain):
     build_successor(run, place)
     result = revert(run, place, LossPolicy(EVERYTHING, objects=EVERYTHING))
     run.operation.close("done")
-    return place, result["retired"]
+    return place, result.retired
 
 
 def pruned(live, **keywords):

@@ -90,24 +90,24 @@ def test_revert_and_undo(plain):
     plain.run("receipts.sql")
     former = plain.value("SELECT oid FROM pg_database WHERE datname = current_database()")
     site, result = reverted(plain, place)
-    assert result["changed"] and result["lost_rows"] == 0 and result["backup"] == place.backup_id
+    assert result.changed and result.lost_rows == 0 and result.backup == place.backup_id
     assert equals_backup(plain, place)
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
     retired = retired_name(site.operation.id, plain.name)
-    assert plain.names() == [retired, plain.name] and result["retired"] == retired
+    assert plain.names() == [retired, plain.name] and result.retired == retired
     with pytest.raises(psycopg2.OperationalError, match="not currently accepting connections"):
         psycopg2.connect(plain.cluster.url(retired))
 
-    assert revert(site, place, LossPolicy(0))["changed"] is False and build_successor(site, place)["changed"] is False
+    assert revert(site, place, LossPolicy(0)).changed is False and build_successor(site, place).changed is False
     assert plan_revert(plain.site, place.backup_id)["needed"] is False
     assert last_swap(plain.site).id == site.operation.id and plan_undo(plain.site, None)["needed"]
 
     back, facts = undone(plain, site.operation)
-    assert facts["changed"] and facts["lost_rows"] == 0
+    assert facts.changed and facts.lost_rows == 0
     assert plain.value("SELECT oid FROM pg_database WHERE datname = current_database()") == former
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
     assert plain.names() == [retired_name(back.operation.id, plain.name), plain.name]
-    assert undo(back, site.operation, LossPolicy(0))["changed"] is False
+    assert undo(back, site.operation, LossPolicy(0)).changed is False
     assert plan_undo(plain.site, None)["needed"] is False
 
 
@@ -164,7 +164,7 @@ def test_more_loss_than_accepted_changes_nothing(plain):
         assert plain.names() == before and not os.path.exists(site.operation.file("lost-rows"))
         # The same session continues: it was not terminated.
         writer.execute(INSERT, ("two",))
-    assert revert(site, place, LossPolicy(5))["lost_rows"] == 5
+    assert revert(site, place, LossPolicy(5)).lost_rows == 5
     assert ids_kept(site) == {"one", "two"}
     assert equals_backup(plain, place)
 
@@ -245,8 +245,8 @@ def test_twenty_clients_through_a_swap_and_its_undo(plain):
         marks = [len(client.committed) for client in clients]
         until(lambda: all(len(client.committed) > mark for client, mark in zip(clients, marks)), "all clients go on")
     print("longest gap of %d clients: %.3f s" % (len(clients), max(client.longest_gap for client in clients)))
-    assert result["attempts"] == facts["attempts"] == 1
-    migrated, reverted_to = result["former_oid"], result["live_oid"]
+    assert result.attempts == facts.attempts == 1
+    migrated, reverted_to = result.former_oid, result.live_oid
     for client in clients:
         sights = [sight for connection in client.connections for sight in connection]
         assert all(len(connection) <= 1 for connection in client.connections), client.connections
@@ -260,7 +260,7 @@ def test_twenty_clients_through_a_swap_and_its_undo(plain):
     first, second = ids_in(plain, plain.name), ids_in(plain, retired_name(back.operation.id, plain.name))
     assert committed <= first | second
     lost = {name for name in second if name.startswith("w")}
-    assert lost and facts["lost_rows"] == len(lost)
+    assert lost and facts.lost_rows == len(lost)
     assert ids_kept(back) == lost
     # Only the server's own messages made the clients reconnect.
     told = set().union(*(client.errors for client in clients))
@@ -309,7 +309,7 @@ def test_what_no_table_lock_keeps_out_is_not_lost_uncounted(plain):
     plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % retired, "postgres")
     tables = plain.value("SELECT count(*) FROM pg_class WHERE relname LIKE 'late_%'", retired)
     objects = plain.value("SELECT count(*) FROM pg_largeobject_metadata", retired)
-    assert result["lost_rows"] == tables + objects
+    assert result.lost_rows == tables + objects
 
 
 def test_a_session_that_sits_in_a_transaction_with_locks(plain):
@@ -321,7 +321,7 @@ def test_a_session_that_sits_in_a_transaction_with_locks(plain):
         result = revert(site, place, LossPolicy(0))
         with pytest.raises(psycopg2.Error):
             idle.execute("COMMIT")
-    assert result["lost_rows"] == 0 and len(result["ended_sessions"]) <= 1
+    assert result.lost_rows == 0 and len(result.ended_sessions) <= 1
     assert "never committed" not in ids_in(plain, retired_name(site.operation.id, plain.name))
 
 
@@ -344,7 +344,7 @@ def test_writers_that_lock_in_another_order(plain):
 
     with Workers(work, work, work):
         _site, result = reverted(plain, place, EVERYTHING)
-    assert result["lost_rows"] <= 1
+    assert result.lost_rows <= 1
 
 
 # What cannot be swapped
@@ -405,7 +405,7 @@ def test_sessions_of_others_that_may_not_be_ended(plain):
             result = revert(site, place, LossPolicy(0))
         finally:
             plain.execute("REVOKE pg_signal_backend FROM " + OWNER, "postgres")
-    assert len(result["ended_sessions"]) == 1 and APP in result["ended_sessions"][0]
+    assert len(result.ended_sessions) == 1 and APP in result.ended_sessions[0]
 
 
 NAMES = ['it\'s "a" \\ 电', "x" * 63, "é" * 31, "with space"]
@@ -443,7 +443,7 @@ def test_undo_counts_what_was_written_since(plain):
 def test_undo_needs_the_retired_database(plain):
     place = plain.backup()
     site, result = reverted(plain, place)
-    plain.execute('DROP DATABASE "%s"' % result["retired"], "postgres")
+    plain.execute('DROP DATABASE "%s"' % result.retired, "postgres")
     with pytest.raises(Refused, match="cannot be undone"):
         undone(plain, site.operation)
     with pytest.raises(Refused, match="nothing to undo"):
@@ -478,9 +478,9 @@ def test_a_swap_that_was_not_journalled_is_found(plain):
     assert settle(site) is None
     revert(site, place, LossPolicy(0))
     facts = site.operation.facts("swap")
-    assert settle(site)["changed"] is False
+    assert settle(site).changed is False
     forget_the_swap(site.operation)
-    assert settle(site)["changed"] is True
+    assert settle(site).changed is True
     found = site.operation.facts("swap")
     assert found.pop("finished_after_interruption") is True
     assert found == {key: facts[key] for key in found}
@@ -497,7 +497,7 @@ def test_an_undo_that_was_given_up_after_its_swap(plain):
     forget_the_swap(second.operation)
     before = plain.names()
     again = plain.begun("undo", {"undoes": first.operation.id})
-    assert undo(again, first.operation, LossPolicy(0))["changed"] is False
+    assert undo(again, first.operation, LossPolicy(0)).changed is False
     assert plain.names() == before and plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
 
 
@@ -511,7 +511,7 @@ def test_a_revert_while_another_runs(plain):
 
     def work(_stop):
         barrier.wait()
-        results.append(revert(site, place, LossPolicy(0))["changed"])
+        results.append(revert(site, place, LossPolicy(0)).changed)
 
     with Workers(work, work) as workers:
         until(lambda: len(results) == 2 or workers.failed, "both end", 60)

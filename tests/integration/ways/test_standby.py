@@ -85,8 +85,8 @@ def test_a_swap_is_followed_and_prune_ends_who_stayed(plain, standby):
         site = prepared(plain, place)
         result = revert(site, place, LossPolicy(0))
         site.operation.close("done")
-        assert [(one["name"], one["lag"]) for one in result["standbys"]] == [(NAME, 0)] and result["confirmed"]
-        assert "Standby %s has replayed it. Sessions that are open on a standby" % NAME in result["standbys_summary"]
+        assert [(one["name"], one["lag"]) for one in result.standbys] == [(NAME, 0)] and result.confirmed
+        assert "Standby %s has replayed it. Sessions that are open on a standby" % NAME in result.standbys_summary
         cursor.execute(OID)
         assert cursor.fetchone()[0] == former, "the standby was expected to keep sessions through a rename"
         assert standby.value(OID, "shop") == plain.value(OID) != former
@@ -109,8 +109,8 @@ def test_one_that_lags_does_not_hold_the_swap_up(plain, standby, monkeypatch):
     site = prepared(plain, place)
     with standby.replay_paused():
         result = revert(site, place, LossPolicy(0))
-        assert result["changed"] and result["standbys"][0]["lag"] > 0
-        assert "Standby %s is %d bytes behind." % (NAME, result["standbys"][0]["lag"]) in result["standbys_summary"]
+        assert result.changed and result.standbys[0]["lag"] > 0
+        assert "Standby %s is %d bytes behind." % (NAME, result.standbys[0]["lag"]) in result.standbys_summary
 
 
 # Synchronous ones
@@ -183,5 +183,5 @@ def test_one_that_goes_right_before_the_commit(plain, waits_for, impatient, monk
 
     monkeypatch.setattr(swap.replication, "require_confirming", require_then_lose_it)
     result = revert(site, place, LossPolicy(0))
-    assert result["changed"] and result["confirmed"] is False
-    assert result["standbys_summary"].startswith("No synchronous standby has confirmed it")
+    assert result.changed and result.confirmed is False
+    assert result.standbys_summary.startswith("No synchronous standby has confirmed it")

@@ -98,12 +98,12 @@ def test_ctrl_c(receipts):
     with interrupted_at("table.before-commit"):
         restore_table(run, wanted, place.backup_id)
     assert receipts.value('SELECT count(*) FROM "ReceiptLine"') == 56
-    assert restore_table(run, wanted, place.backup_id)["changed"]
+    assert restore_table(run, wanted, place.backup_id).changed
     assert receipts.value('SELECT count(*) FROM "ReceiptLine"') == 60
 
 
 def counts(result):
-    (found,) = result["differences"]
+    (found,) = result.differences
     return found["missing"], found["changed"], found["newer"]
 
 
@@ -120,17 +120,17 @@ def test_replace_touches_only_what_differs(receipts):
     rows = dict(receipts.rows('SELECT "id", xmin::text || ctid::text FROM "ReceiptData"'))
     owner(receipts, CORRUPT)
     result = restore(receipts)
-    assert result["changed"] and counts(result) == (2, 3, 0) and result["backup"] == place.backup_id
-    assert result["now"][0]["rows"] == 100 and result["now"][0]["sums"]["totalAmountZWG"] == "505.0"
-    assert result["now"][0]["earliest"]["transactionDateTime"] == "2025-03-01 01:00:00"
+    assert result.changed and counts(result) == (2, 3, 0) and result.backup == place.backup_id
+    assert result.now[0]["rows"] == 100 and result.now[0]["sums"]["totalAmountZWG"] == "505.0"
+    assert result.now[0]["earliest"]["transactionDateTime"] == "2025-03-01 01:00:00"
     assert state(receipts) == before
     after = dict(receipts.rows('SELECT "id", xmin::text || ctid::text FROM "ReceiptData"'))
     assert {name for name in rows if rows[name] != after[name]} == {"r1", "r2", "r3", "r90", "r91"}
     # The emergency backup contains exactly the former rows.
-    emergency = manifests.load(receipts.store.find_backup(result["emergency"]))
+    emergency = manifests.load(receipts.store.find_backup(result.emergency))
     assert emergency.kind == "emergency" and emergency.tables[0].digest.rows == 98
     again = restore(receipts)
-    assert not again["changed"] and again["done_before"]
+    assert not again.changed and again.done_before
     assert len(receipts.store.backups("emergency")) == 1
 
 
@@ -144,7 +144,7 @@ def test_from_a_full_backup_and_undo_and_undo_of_that(receipts):
     for expected in (wrong, right):
         undoes = plan_table_undo(receipts.site, newest(receipts))["undoes"]
         run = receipts.begun("undo", {"undoes": undoes})
-        assert undo_table(run, load(receipts, undoes), LossPolicy(0))["changed"]
+        assert undo_table(run, load(receipts, undoes), LossPolicy(0)).changed
         run.operation.close("done")
         assert state(receipts) == expected
     # Without an id the newest one is already an undo.
@@ -180,7 +180,7 @@ def test_an_undo_counts_what_was_written_since(receipts):
     run = receipts.begun("undo", {"undoes": undoes})
     with pytest.raises(Refused, match="3 rows would be lost"):
         undo_table(run, load(receipts, undoes), LossPolicy(2))
-    assert undo_table(run, load(receipts, undoes), LossPolicy(3))["lost_rows"] == 3
+    assert undo_table(run, load(receipts, undoes), LossPolicy(3)).lost_rows == 3
     assert state(receipts) == wrong
 
 
@@ -202,7 +202,7 @@ def test_a_writer_between_the_plan_and_the_act(receipts):
     """The plan found no loss; rows written since are counted again behind the lock, and need consent."""
     place = receipts.backup()
     owner(receipts, CORRUPT)
-    assert plan(receipts.site, TableRestoreRequest("ReceiptData"), place.backup_id)["lost_rows"] == 0
+    assert plan(receipts.site, TableRestoreRequest("ReceiptData"), place.backup_id).lost_rows == 0
     owner(receipts, "INSERT INTO \"ReceiptData\" VALUES ('late', 'p000201', NULL, 1, now())")
     before = state(receipts)
     with pytest.raises(Refused, match="1 rows would be lost"):
@@ -219,8 +219,8 @@ def test_a_repair_leaves_the_other_rows(receipts):
         'UPDATE "ReceiptData" SET "tokenNumber" = \'fine\' WHERE "id" = \'r50\'; TRUNCATE traces',
     )
     report = restore(receipts, mode="repair")
-    assert not report["changed"] and counts(report) == (2, 4, 1)
-    assert report["differences"][0]["samples"]["newer"] == [{"id": "new"}]
+    assert not report.changed and counts(report) == (2, 4, 1)
+    assert report.differences[0]["samples"]["newer"] == [{"id": "new"}]
     result = restore(receipts, mode="repair", where="\"totalAmountZWG\" = 'NaN' -- these")
     assert counts(result) == (0, 3, 0)
     result = restore(receipts, mode="repair", keys=["r90", {"id": "r91"}, "r50", "nobody"])
@@ -276,7 +276,7 @@ def test_exchanged_unique_values(receipts, table):
         if other != table:
             restore(receipts, other)
     result = restore(receipts, table)
-    assert counts(result) == (0, 2, 0) and not result["effects"]
+    assert counts(result) == (0, 2, 0) and not result.effects
     owner(receipts, "TRUNCATE traces")
     assert state(receipts) == before
     assert receipts.rows('SELECT "id", xmin::text FROM "ReceiptLine" ORDER BY 1') == ours
@@ -297,8 +297,8 @@ def test_a_cascade_needs_consent_and_comes_back_with_an_undo(receipts):
     assert state(receipts) == before
     operations(receipts)[-1].close("failed")
     result = restore(receipts, policy=LossPolicy(1), accept_cascade=True)
-    assert result["cascaded"] == {"public.ReceiptLine": 2}
-    emergency = manifests.load(receipts.store.find_backup(result["emergency"]))
+    assert result.cascaded == {"public.ReceiptLine": 2}
+    emergency = manifests.load(receipts.store.find_backup(result.emergency))
     assert {entry.name for entry in emergency.tables} == {"ReceiptData", "ReceiptLine"}
     with receipts.site.connect() as session:
         wanted = manifests.load(place).table("public", "ReceiptData")
@@ -360,7 +360,7 @@ def test_sequences_are_advanced(plain):
     plain.backup()
     owner(plain, "TRUNCATE counted RESTART IDENTITY; INSERT INTO counted (what) VALUES ('a'), ('b')")
     result = restore(plain, "counted")
-    assert result["sequences"] == ["public.counted_id_seq", "public.counted_n_seq"]
+    assert result.sequences == ["public.counted_id_seq", "public.counted_n_seq"]
     owner(plain, "INSERT INTO counted (what) VALUES ('next')")
     assert plain.rows("SELECT id, n FROM counted ORDER BY 1 DESC LIMIT 1") == [(31, 31)]
 
@@ -399,9 +399,9 @@ def test_tables_of_every_shape(databases):
         live.execute("TRUNCATE audit.log")
         assert state(live) != before, table
         result = restore(live, table, place, policy=LossPolicy(100))
-        assert result["changed"], table
+        assert result.changed, table
         assert state(live) == before, table
-        assert not plan(live.site, TableRestoreRequest(table), place.backup_id, again=True)["total"], table
+        assert not plan(live.site, TableRestoreRequest(table), place.backup_id, again=True).total, table
 
 
 def test_a_rule_in_the_way_is_found_by_the_proof(databases):
@@ -431,7 +431,7 @@ def test_a_table_that_refers_to_itself(plain):
         "UPDATE tree SET name = 'n3' WHERE id = 2",
     )
     result = restore(plain, "tree", policy=LossPolicy(1))
-    assert result["changed"] and not result["effects"]
+    assert result.changed and not result.effects
     assert state(plain) == before
 
 
@@ -518,7 +518,7 @@ def test_readers_go_on_and_a_writer_that_does_not_end_is_waited_for(receipts, mo
             restore(receipts)
         other.execute("ROLLBACK")
     operations(receipts)[-1].close("failed")
-    assert restore(receipts)["changed"] and read == [98]
+    assert restore(receipts).changed and read == [98]
 
 
 def test_backups_it_does_not_take(receipts, databases):
@@ -542,8 +542,8 @@ def test_without_an_operation(receipts):
     before = state(receipts)
     owner(receipts, CORRUPT)
     result = restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
-    assert result["changed"] and state(receipts) == before
-    assert not restore_table(receipts.site, TableRestoreRequest("ReceiptData"))["changed"]
+    assert result.changed and state(receipts) == before
+    assert not restore_table(receipts.site, TableRestoreRequest("ReceiptData")).changed
     assert os.listdir(receipts.store.root + "/operations") == []
 
 
@@ -552,8 +552,8 @@ def test_check_has_no_effect(receipts):
     owner(receipts, CORRUPT)
     before, files = state(receipts), sorted(os.listdir(receipts.store.root + "/emergency"))
     report = plan(receipts.site, TableRestoreRequest("ReceiptData"))
-    assert report["changed"] and counts(report) == (2, 3, 0) and report["level"] == "readable"
-    assert report["in_backup"][0]["rows"] == 100
+    assert report.changed and counts(report) == (2, 3, 0) and report.level == "readable"
+    assert report.in_backup[0]["rows"] == 100
     assert state(receipts) == before and sorted(os.listdir(receipts.store.root + "/emergency")) == files
     assert dataclasses.replace(TableRestoreRequest("x"), mode="repair").only_reports
 
@@ -584,11 +584,11 @@ def test_partitions_with_a_trigger_and_children(plain):
         "DELETE FROM months WHERE id = 30; TRUNCATE traces",
     )
     result = restore(plain, "months", policy=LossPolicy(1))
-    assert result["lost_rows"] == 1 and result["total"] == 7
+    assert result.lost_rows == 1 and result.total == 7
     assert state(plain) == before
     owner(plain, "DELETE FROM uses; ALTER TABLE months DETACH PARTITION january")
     with pytest.raises(Refused, match="cannot restore table public.months") as caught:
-        plan(plain.site, TableRestoreRequest("months"), result["backup"])
+        plan(plain.site, TableRestoreRequest("months"), result.backup)
     assert caught.value.found == "partition public.january of it is not there"
 
 
@@ -605,4 +605,4 @@ def test_a_database_that_is_not_in_utf8(databases, tables):
     live.backup(tables=tables)
     before = state(live)
     owner(live, 'UPDATE "Käufe" SET "é, x" = \'ö\' WHERE "Größe" < 4')
-    assert restore(live, "Käufe")["total"] == 3 and state(live) == before
+    assert restore(live, "Käufe").total == 3 and state(live) == before

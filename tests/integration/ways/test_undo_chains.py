@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import retired_name
@@ -110,7 +112,7 @@ def test_three_long(back_and_forth):
         undone(live, second)
     assert caught.value.found == "public.TokenPurchase: 1 inserted" and migrated(live) and bought(live) == ["two"]
     third, result = undone(live, second, accept=1)
-    assert result["lost_rows"] == 1 and not migrated(live) and bought(live) == []
+    assert result.lost_rows == 1 and not migrated(live) and bought(live) == []
     assert plan_revert(live.site, place.backup_id)["needed"] is False, "the revert is in force again"
 
     buy(live, "three")
@@ -121,9 +123,9 @@ def test_three_long(back_and_forth):
     lines = foretold(live, third)
     assert "Loss: public.UserContribution: at least 1 deleted" in lines and "at least 2 rows in all" in lines[-1]
     fourth, result = undone(live, third, accept=2)
-    assert result["lost_rows"] == 2 and migrated(live) and bought(live) == ["two"]
+    assert result.lost_rows == 2 and migrated(live) and bought(live) == ["two"]
     _fifth, result = undone(live, fourth)
-    assert result["lost_rows"] == 0 and not migrated(live) and bought(live) == ["three"]
+    assert result.lost_rows == 0 and not migrated(live) and bought(live) == ["three"]
     assert not [name for name in live.names() if name.startswith("backstop_scratch_")]
     assert live.names() == [retired_name(_fifth.id, live.name), live.name]
 
@@ -134,13 +136,13 @@ def test_rows_go_along(back_and_forth):
     apply = Reapply("apply", deletes=True)
     buy(live, "two")
     third, result = undone(live, second, reapply=apply)
-    assert result["reapply"]["carried_rows"] == 1 and bought(live) == ["two"] and not migrated(live)
+    assert result.reapply["carried_rows"] == 1 and bought(live) == ["two"] and not migrated(live)
     assert foretold(live, third) == ["Loss: none"], "what was carried over was there when it took over"
     buy(live, "three")
     fourth, result = undone(live, third, reapply=apply)
-    assert result["reapply"]["carried_rows"] == 1 and bought(live) == ["three", "two"] and migrated(live)
+    assert result.reapply["carried_rows"] == 1 and bought(live) == ["three", "two"] and migrated(live)
     _fifth, result = undone(live, fourth)
-    assert result["lost_rows"] == 0 and bought(live) == ["three", "two"] and not migrated(live)
+    assert result.lost_rows == 0 and bought(live) == ["three", "two"] and not migrated(live)
 
 
 def test_what_an_id_means(back_and_forth):
@@ -218,19 +220,19 @@ def test_the_backup_of_what_comes_back(back_and_forth):
     assert len(live.store.backups("emergency")) == 1
     run = begun(live, "undo", undoes=second.id)
     made = back_up_retired(run, second)
-    assert made["changed"] and made["retired"] == retired_name(second.id, live.name)
-    assert back_up_retired(run, second) == {**made, "changed": False}
-    allowed = "SELECT datallowconn FROM pg_database WHERE datname = '%s'" % made["retired"]
+    assert made.changed and made.retired == retired_name(second.id, live.name)
+    assert back_up_retired(run, second) == dataclasses.replace(made, changed=False)
+    allowed = "SELECT datallowconn FROM pg_database WHERE datname = '%s'" % made.retired
     assert live.value(allowed, "postgres") is False
     # The operation failed: the next undo finds its backup.
     run.operation.close("failed")
     third, result = undone(live, second)
-    assert result["backup"] == made["backup"] and len(live.store.backups("emergency")) == 2
+    assert result.backup == made.backup and len(live.store.backups("emergency")) == 2
     # Also when it is called again after the swap.
-    assert back_up_retired(run, second)["changed"] is False
+    assert back_up_retired(run, second).changed is False
     with pytest.raises(Refused, match="cannot be undone"):
         back_up_retired(run, first)
-    assert third.facts("keep")["backup"] == made["backup"]
+    assert third.facts("keep")["backup"] == made.backup
 
 
 def test_somebody_who_writes_while_it_is_backed_up(back_and_forth, monkeypatch):
@@ -267,7 +269,7 @@ def test_an_undo_that_was_cut_off_goes_on_by_its_id(back_and_forth):
     undo(run, second, LossPolicy(0))
     plan = plan_undo(live.site, second.id)
     assert (plan["needed"], plan["undone_by"]) == (False, run.operation.id)
-    assert back_up_retired(run, second)["changed"] is False and undo(run, second, LossPolicy(0))["changed"] is False
+    assert back_up_retired(run, second).changed is False and undo(run, second, LossPolicy(0)).changed is False
 
 
 def test_in_place_three_long(plain):
@@ -287,7 +289,7 @@ def test_in_place_three_long(plain):
         run = begun(plain, "undo", undoes=last.id)
         with pytest.raises(Refused, match="1 rows would be lost"):
             undo_in_place(run, last, LossPolicy(0))
-        assert undo_in_place(run, last, LossPolicy(1))["lost_rows"] == 1
+        assert undo_in_place(run, last, LossPolicy(1)).lost_rows == 1
         run.operation.close("done")
         former, last, expected = last, run.operation, not expected
         plan = plan_undo(plain.site, former.id)
@@ -320,7 +322,7 @@ def test_a_table_three_long(plain):
     zeros = 'SELECT count(*) FROM "UserContribution" WHERE "contributionAmount" = 0'
     wrong = plain.value(zeros)
     run = begun(plain, "rollback", scenario="corrupted_table")
-    assert restore_table(run, TableRestoreRequest("UserContribution"), place.backup_id)["changed"]
+    assert restore_table(run, TableRestoreRequest("UserContribution"), place.backup_id).changed
     run.operation.close("done")
     chain = [run.operation]
     for expected in (wrong, 0, wrong):

@@ -80,7 +80,7 @@ def test_a_swap_and_its_undo(back):
     assert settle(run).state == "as_before"
     name, outcome = taken(run, back.programs())
     assert name == "restore" and not back.receipts()
-    assert "Lost rows: 0." in outcome.story[0] and outcome.facts["retired"] in outcome.story[1]
+    assert "Lost rows: 0." in outcome.story[0] and outcome.facts.retired in outcome.story[1]
     undo = back.undo(run)
     name, outcome = taken(undo, back.programs())
     assert name == "restore" and back.receipts()
@@ -91,7 +91,7 @@ def test_a_swap_and_its_undo(back):
 def test_in_place_and_its_undo(back):
     run = back.asked(scenario="complete", method="in_place")
     name, outcome = taken(run, back.programs())
-    assert name == "in_place" and not back.receipts() and outcome.facts["emergency"] in outcome.story[1]
+    assert name == "in_place" and not back.receipts() and outcome.facts.emergency in outcome.story[1]
     assert taken(back.undo(run), back.programs())[0] == "in_place" and back.receipts()
 
 
@@ -102,7 +102,7 @@ def test_a_migration_is_taken_out(back):
         prepare(run, back.programs(), Consent())
     assert back.receipts() and settle(run).state == "as_before"
     name, outcome = taken(run, back.programs(), Consent(LossPolicy(1)))
-    assert name == "drop" and not back.receipts() and outcome.facts["lost_rows"] == 1
+    assert name == "drop" and not back.receipts() and outcome.facts.lost_rows == 1
     with pytest.raises(Refused, match="cannot be undone by itself"):
         plan_undo(back.live.site, run.operation.id)
 

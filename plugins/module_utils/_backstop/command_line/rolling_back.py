@@ -199,13 +199,11 @@ class _Rollback:
             story.append("Downtime: %s s." % operation.downtime())
             if self._application is None:
                 story.append((_START % release).capitalize() + ".")
-        story.append(str(what_next(operation, way.name, outcome.facts)))
+        story.append(str(what_next(operation, way.name, outcome)))
         return {
-            **outcome.facts,
-            "changed": outcome.changed,
+            **outcome.to_json(),
             "operation": operation.id,
             "way": way.name,
-            "database": outcome.database,
             "release": operation.first_facts.get("commit"),
             "story": story,
         }

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Iterator, List, Mapping, Optional, Sequence
 
+from ..base.durable_files import known_fields
 from ..base.errors import Refused
 from ..base.remedies import Given, Hint, Setting, remedy
 from ..postgres.connection import Session
 from ..site import Site
 from ..store.operation import Operation
-from ..store.steps import COUNT
+from ..store.steps import COUNT, LossCounted, Lost, as_json
 from .changes import Databases
 from .count import TableLoss
 from .kept_rows import write_lost_rows
-from .lost_objects import OF_OBJECTS, LostObjects
+from .lost_objects import LostObjects
 from .reapply import Carried, Reapply, carried_over
 
 
@@ -111,7 +112,7 @@ class Acceptance:
         self._policy = policy
         self._retires = retires
         self._only_count = only_count
-        self.facts: Dict[str, Any] = {}
+        self.facts = LossCounted()
 
     def accept(self, live: Session, loss: Loss) -> List[TableLoss]:
         """Carry over the requested rows, and keep what will be lost.
@@ -134,25 +135,26 @@ class Acceptance:
     def _keep(self, live: Session, carried: Carried, objects: LostObjects) -> None:
         """Keep the rows that will be lost, or refuse."""
         counted = [loss for loss in carried.losses if self._policy.counts(loss)]
-        facts = {
-            "losses": [loss.to_json() for loss in carried.losses],
-            "lost_rows": sum(loss.total for loss in counted),
-            "reapply": carried.facts,
+        self.facts = LossCounted(
+            losses=[loss.to_json() for loss in carried.losses],
+            lost_rows=sum(loss.total for loss in counted),
+            reapply=carried.facts,
             **objects.to_json(),
-        }
-        self.facts = facts
+        )
         damaged = [loss for loss in carried.losses if loss.unreadable]
         if damaged and not self._policy.unreadable:
             raise self._refusal_of_damage(damaged)
-        self._policy.require(facts["lost_rows"], self._refusal(counted), objects)
+        self._policy.require(int(self.facts.lost_rows or 0), self._refusal(counted), objects)
         if self._only_count:
             return
-        if damaged:
-            facts["accepted_unreadable"] = [loss.full_name for loss in damaged]
         if carried.losses:
             write_lost_rows(live, carried.losses, self._operation.file("lost-rows"))
-            facts["losses"] = [loss.to_json() for loss in carried.losses]
-        self._operation.write(COUNT, "done", **facts)
+        self.facts = dataclasses.replace(
+            self.facts,
+            losses=[loss.to_json() for loss in carried.losses],
+            accepted_unreadable=[loss.full_name for loss in damaged] or None,
+        )
+        self._operation.write(COUNT, "done", **as_json(self.facts))
 
     def _refusal_of_damage(self, damaged: Sequence[TableLoss]) -> Refused:
         kept = (
@@ -168,12 +170,12 @@ class Acceptance:
                 Given(Setting.ACCEPT_UNREADABLE, True),
                 kept,
             ),
-            details=self.facts,
+            details=as_json(self.facts),
         )
 
     def _refusal(self, counted: Sequence[TableLoss]) -> Refusal:
-        lost = self.facts["lost_rows"]
-        conflicts = self.facts["reapply"].get("conflicts", [])
+        lost = int(self.facts.lost_rows or 0)
+        conflicts = (self.facts.reapply or {}).get("conflicts", [])
         found = [str(loss) for loss in counted] * (lost > self._policy.rows)
         found += ["not carried over in %(table)s: %(rows)d rows, %(reason)s" % entry for entry in conflicts]
         could_carry = self._retires and self._policy.reapply.mode != "apply"
@@ -183,7 +185,7 @@ class Acceptance:
             found=found,
             instead=remedy("Save them first%s", carry),
             kept="%s keeps them%s" % (where, " and the store the rows" if lost else ""),
-            details=self.facts,
+            details=as_json(self.facts),
         )
 
 
@@ -199,8 +201,7 @@ def snapshot(site: Site, *, read_only: bool = True) -> Iterator[Session]:
         live.execute("ROLLBACK")
 
 
-def counted(operation: Operation) -> Dict[str, Any]:
+def counted(operation: Operation) -> Lost:
     """The result of an operation's last count, for its steps and its report."""
-    facts = operation.facts(COUNT) or {}
-    also = {key: facts[key] for key in ("reapply", *OF_OBJECTS) if key in facts}
-    return {"losses": facts.get("losses", []), "lost_rows": facts.get("lost_rows", 0), **also}
+    found = operation.result(COUNT)
+    return Lost(**{**known_fields(Lost, vars(found)), "lost_rows": found.lost_rows or 0})

@@ -373,9 +373,9 @@ def _loss(operation: Operation) -> Loss:
         rows=rows,
         tables=tables,
         objects=[str(one) for one in count.lost_objects],
-        carried_rows=int(count.reapply.get("carried_rows") or 0),
-        carried=str(count.reapply.get("summary") or ""),
-        not_counted=count.accepted_unreadable,
+        carried_rows=int((count.reapply or {}).get("carried_rows") or 0),
+        carried=str((count.reapply or {}).get("summary") or ""),
+        not_counted=count.accepted_unreadable or [],
     )
 
 

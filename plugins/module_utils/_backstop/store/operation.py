@@ -157,8 +157,14 @@ class Operation:
     def result(self, step: Step[F]) -> F:
         """The facts of a step by their type; defaults if it was never done, or if an earlier version did not write a
         fact."""
-        kept = {name: fact for name, fact in (self.facts(step) or {}).items() if fact is not None}
-        return step.facts(**known_fields(step.facts, kept))
+        return self.recorded(step) or step.facts()
+
+    def recorded(self, step: Step[F]) -> Optional[F]:
+        """The same; None if it was never done."""
+        facts = self.facts(step)
+        if facts is None:
+            return None
+        return step.facts(**known_fields(step.facts, {name: one for name, one in facts.items() if one is not None}))
 
     def facts(self, step: str) -> Optional[Dict[str, Any]]:
         """The facts of a step from when it was last done, even if it began again since, as in the journal; None if it

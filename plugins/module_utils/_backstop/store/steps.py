@@ -15,6 +15,11 @@ from typing import Any, Dict, Generic, List, Optional, Type, TypeVar
 F = TypeVar("F")
 
 
+def as_json(facts: Any) -> Dict[str, Any]:
+    """Facts of a step for its journal, or for the result of a module: without those that are not known (None)."""
+    return {name: fact for name, fact in dataclasses.asdict(facts).items() if fact is not None}
+
+
 class Step(str, Generic[F]):
     """The name of a step whose facts are read later: Operation.result() returns them as this type."""
 
@@ -28,6 +33,15 @@ class Step(str, Generic[F]):
 
 # Facts of steps: only those that are read later, not all in a journal. The defaults apply to a step that was never
 # done, and to journals of earlier versions.
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    #: whether it was done now, and not before; only in the result of a module
+    changed: Optional[bool] = None
+
+
+D = TypeVar("D", bound=Done)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,15 +135,20 @@ class Checked:
 
 
 @dataclasses.dataclass(frozen=True)
-class LossCounted:
+class Lost(Done):
     #: each as loss.count.TableLoss
     losses: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
     lost_rows: Optional[int] = None
     lost_objects: List[str] = dataclasses.field(default_factory=list)
-    #: rows that were carried over
-    reapply: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    objects_of_unknown_origin: Optional[bool] = None
+    #: rows that were carried over, as loss.reapply.Reapplied
+    reapply: Optional[Dict[str, Any]] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LossCounted(Lost):
     #: damaged tables whose loss was accepted uncounted
-    accepted_unreadable: List[str] = dataclasses.field(default_factory=list)
+    accepted_unreadable: Optional[List[str]] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,39 +181,77 @@ class ReleaseChanged:
 
 
 @dataclasses.dataclass(frozen=True)
-class DownSqlProved:
-    proved: bool = False
-    #: backup of the database before the migration
-    before: str = ""
-    #: the source of the SQL
-    source: str = ""
-    sha256: str = ""
+class LedBack(Done):
+    """What down-SQL removed."""
+
     migrations: List[str] = dataclasses.field(default_factory=list)
     dropped_tables: List[str] = dataclasses.field(default_factory=list)
     dropped_columns: List[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
-class TakenOut:
+class DownSqlProved(LedBack):
+    proved: Optional[bool] = None
+    #: why it is not proved
+    reasons: List[str] = dataclasses.field(default_factory=list)
+    #: backup of the database before the migration
+    before: str = ""
+    #: the source of the SQL
+    source: str = ""
+    sha256: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class TakenOut(Lost, LedBack):
     #: of the database right before
     backup: Optional[str] = None
-    losses: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
+    #: from before the migration, in pg_dump's output
+    differences: List[str] = dataclasses.field(default_factory=list)
+    ended_sessions: Optional[List[str]] = None
+    #: it was killed between its COMMIT and its journal: what is not known is missing
+    finished_after_interruption: Optional[bool] = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Built:
+class Built(Done):
     backup: str = ""
     oid: int = 0
+    database: str = ""
+    #: of each phase
+    seconds: Dict[str, float] = dataclasses.field(default_factory=dict)
+    tables: int = 0
+    rows: int = 0
+    #: definitions that a restore does not bring back
+    tolerated: List[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
-class Swapped:
+class Renamed(Done):
+    """How a database got the live name."""
+
+    ended_sessions: Optional[List[str]] = None
+    #: while new connections were blocked
+    seconds_closed: Optional[float] = None
+    attempts: Optional[int] = None
+    #: False when no synchronous standby confirmed it in time: it is committed nevertheless
+    confirmed: Optional[bool] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Swapped(Lost, Renamed):
     #: of the database that took over, before rows were carried there; None without one
     backup: Optional[str] = None
+    former_oid: Optional[int] = None
     #: of the database that took over
     live_oid: int = 0
     #: the database that had the live name before
     retired: str = ""
+    #: pooled clients, as ways.pooled_clients.waiting()
+    pooled: Optional[Dict[str, Any]] = None
+    advanced_sequences: Optional[List[str]] = None
+    standbys: Optional[List[Dict[str, Any]]] = None
+    standbys_summary: Optional[str] = None
+    finished_after_interruption: Optional[bool] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,16 +262,26 @@ class SavedInPlace:
 
 
 @dataclasses.dataclass(frozen=True)
-class RestoredInPlace:
+class RestoredInPlace(Lost):
     backup: str = ""
     #: backup of what was removed
     emergency: str = ""
     live_oid: int = 0
+    #: how many were compared
+    tables: Optional[int] = None
+    rows: Optional[int] = None
+    #: definitions that a restore does not bring back
+    tolerated: Optional[List[str]] = None
+    advanced_sequences: Optional[List[str]] = None
+    ended_sessions: Optional[List[str]] = None
+    pooled: Optional[Dict[str, Any]] = None
+    confirmed: Optional[bool] = None
+    seconds: Optional[float] = None
+    finished_after_interruption: Optional[bool] = None
 
 
 @dataclasses.dataclass(frozen=True)
-class TableRestored:
-    changed: bool = False
+class TableRestored(Done):
     #: full name, and in the syntax of a user
     table: str = ""
     name: str = ""
@@ -222,11 +289,43 @@ class TableRestored:
     mode: str = ""
     where: Optional[str] = None
     keys: List[Any] = dataclasses.field(default_factory=list)
-    database_oid: int = 0
+    database_oid: Optional[int] = None
+    #: the operation that did the same before
+    done_before: Optional[str] = None
+    backup_created: Optional[str] = None
+    level: Optional[str] = None
+    #: rows that differed
+    total: Optional[int] = None
+    lost_rows: Optional[int] = None
+    #: each as ways.table_comparison.Difference, and the effects of foreign keys on other tables
+    differences: Optional[List[Dict[str, Any]]] = None
+    effects: Optional[List[Dict[str, Any]]] = None
+    #: the table before, as the backup has it, and afterwards: rows, earliest, latest and sums
+    in_backup: Optional[List[Dict[str, Any]]] = None
+    now: Optional[List[Dict[str, Any]]] = None
+    #: rows of other tables that the backup has and that refer to restored ones, as ways.lacking_children.Lacking
+    lacking: Optional[List[Dict[str, Any]]] = None
+    #: the server's message about a damaged table, and what was saved of it
+    damaged: Optional[str] = None
+    saved: Optional[List[Dict[str, Any]]] = None
+    accepted: Optional[Dict[str, Any]] = None
     #: backup of the table before; None if it was damaged
     emergency: Optional[str] = None
+    sequences: Optional[List[str]] = None
+    #: rows of other tables that foreign keys changed
+    cascaded: Optional[Dict[str, int]] = None
     #: digest of each table afterwards
     digests: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    #: lines for users
+    report: List[str] = dataclasses.field(default_factory=list)
+    finished_after_interruption: Optional[bool] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RetiredKept(Done):
+    backup: str = ""
+    #: the database
+    retired: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,7 +390,7 @@ PAUSE_POOLS = "pause_pools"
 # Steps of the undo of a swap.
 
 #: The retired database was backed up before it goes live again.
-KEEP = Step("keep", BackupMade)
+KEEP = Step("keep", RetiredKept)
 #: The contents of the live database when it took over were restored, to count what was written since.
 BASE = Step("base", BaseBuilt)
 

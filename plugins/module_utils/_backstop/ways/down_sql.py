@@ -21,7 +21,7 @@ from ..backups.catalog_comparison import catalog_differences, compare_catalog
 from ..backups.comparison import Comparison, compare_tables
 from ..backups.restore import build_database
 from ..base import sqlstates
-from ..base.durable_files import file_error, write_file
+from ..base.durable_files import file_error, known_fields, write_file
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Action, Given, Setting, Start, remedy
@@ -48,7 +48,7 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation
-from ..store.steps import DOWN, DOWN_PROOF, EMERGENCY_BACKUP
+from ..store.steps import DOWN, DOWN_PROOF, EMERGENCY_BACKUP, DownSqlProved, LedBack, Lost, TakenOut, as_json
 from .handover import fence_writers
 from .in_force import done_before, settled
 
@@ -151,37 +151,38 @@ def rehearse_down(
     *,
     scratch: Optional[str] = None,
     **sources: Any,
-) -> Dict[str, Any]:
+) -> DownSqlProved:
     """Find the down-SQL for what was applied since the backup ``before`` and prove it on a copy.
 
     :param now: backup of the current database, from which the copy is made
     :param scratch: the copy, if a rehearsal left one with the migration applied
     :param sources: arguments of find_down_sql()
-    :returns: ``proved``, and ``reasons`` if it is not; this is not an error
+    :returns: also if it is not proved, which is not an error
     """
     operation = run.operation
     with run.connect(scratch) as session:
         rows = rows_to_take_out(session, before)
     with journaled_step(run, DOWN_PROOF) as facts:
-        facts.update(proved=False, before=before.backup_id, source="none", sha256="")
+        found = DownSqlProved(proved=False, before=before.backup_id, source="none")
         try:
             sql = find_down_sql([row.migration_name for row in rows], url=run.connection.url(scratch), **sources)
-            facts.update(source=sql.source, sha256=sql.sha256)
+            found = dataclasses.replace(found, source=sql.source, sha256=sql.sha256)
             write_file(operation.file(DOWN_FILE), sql.text.encode())
             refuse_unfit(sql)
-            found = _prove_on(run, scratch, sql, before) if scratch else _prove_on_copy(run, sql, before, now)
-            facts.update(proved=True, reasons=[], **found)
+            led = _prove_on(run, scratch, sql, before) if scratch else _prove_on_copy(run, sql, before, now)
+            found = dataclasses.replace(found, **{**vars(led), "proved": True})
         except _NotProved as error:
-            facts["reasons"] = error.reasons
+            found = dataclasses.replace(found, reasons=error.reasons)
         except (Refused, PrismaError) as error:
-            facts["reasons"] = [str(error)]
-    return {"changed": True, **facts}
+            found = dataclasses.replace(found, reasons=[str(error)])
+        facts.update(as_json(found))
+    return dataclasses.replace(found, changed=True)
 
 
 # Proving it
 
 
-def _prove_on_copy(run: Run, sql: DownSql, before: BackupPlace, now: Optional[BackupPlace]) -> Dict[str, Any]:
+def _prove_on_copy(run: Run, sql: DownSql, before: BackupPlace, now: Optional[BackupPlace]) -> LedBack:
     if now is None:
         raise AssertionError("give a backup or a scratch database")
     name = scratch_name(run.operation.id, "down")
@@ -203,7 +204,7 @@ class _NotProved(BackstopError):
         self.reasons = reasons
 
 
-def _prove_on(site: Site, scratch: str, sql: DownSql, before: BackupPlace) -> Dict[str, Any]:
+def _prove_on(site: Site, scratch: str, sql: DownSql, before: BackupPlace) -> LedBack:
     """Run the down-SQL on a scratch database that has the migration applied, and compare the result.
 
     :raises _NotProved: it does not revert the migration
@@ -215,14 +216,14 @@ def _prove_on(site: Site, scratch: str, sql: DownSql, before: BackupPlace) -> Di
     with site.connect(scratch) as session:
         with closed_copy(site, scratch):
             session.execute("BEGIN")
-            facts = _lead_back(site, session, sql, _removal(site, session, before, manifest))
+            led = _lead_back(site, session, sql, _removal(site, session, before, manifest))
             session.execute("COMMIT")
         reach("down.proved")
         result = Comparison([], [])
         compare_catalog(site, session, manifest, result)
         if not result.equal:
             raise _NotProved(result.tables + result.objects)
-    return facts
+    return led
 
 
 # Common parts
@@ -256,7 +257,7 @@ def _tables_of(manifest: Manifest) -> Dict[str, Table]:
     return {entry.full_name: entry.table for entry in manifest.tables}
 
 
-def _lead_back(site: Site, session: Session, sql: DownSql, removal: _Removal) -> Dict[str, Any]:
+def _lead_back(site: Site, session: Session, sql: DownSql, removal: _Removal) -> LedBack:
     """Within the open transaction: run it, delete the migrations from the history, and prove that the rest is
     unchanged.
 
@@ -278,16 +279,16 @@ def _lead_back(site: Site, session: Session, sql: DownSql, removal: _Removal) ->
     reasons += history.history_differences(backup_history(removal.place), history.read_rows(session.cursor(), schema))
     if reasons:
         raise _NotProved(reasons)
-    return {
-        "migrations": [row.migration_name for row in rows],
-        "dropped_tables": sorted(set(there) - set(remaining)),
-        "dropped_columns": [
+    return LedBack(
+        migrations=[row.migration_name for row in rows],
+        dropped_tables=sorted(set(there) - set(remaining)),
+        dropped_columns=[
             "%s.%s" % (name, column)
             for name, table in sorted(there.items())
             for column in table.columns
             if name in remaining and column not in remaining[name].columns
         ],
-    }
+    )
 
 
 def rows_to_take_out(session: Session, place: BackupPlace) -> List[history.HistoryRow]:
@@ -390,7 +391,7 @@ def _wrong_columns(session: Session, remaining: Mapping[str, Table]) -> List[str
 
 
 @tried_again
-def take_out(run: Run, policy: LossPolicy) -> Dict[str, Any]:
+def take_out(run: Run, policy: LossPolicy) -> TakenOut:
     """Run the operation's proved down-SQL on the live database, in one transaction.
 
     :raises Refused: more rows would be lost than accepted, or something differs from the proof; nothing was changed
@@ -408,17 +409,18 @@ def _proved(run: Run) -> BackupPlace:
     return run.store.find_backup(proof.before)
 
 
-def _take_out(run: Run, before: BackupPlace, policy: LossPolicy) -> Dict[str, Any]:
+def _take_out(run: Run, before: BackupPlace, policy: LossPolicy) -> TakenOut:
     operation, proof = run.operation, run.operation.result(DOWN_PROOF)
     with journaled_step(run, DOWN) as facts:
         sql = DownSql(_read(operation.file(DOWN_FILE)), proof.source)
         if sql.sha256 != proof.sha256:
             raise Refused("The down-SQL is not the one that was proved", found=operation.file(DOWN_FILE))
-        facts.update(_run_on_live(run, sql, before, policy))
-        return {"changed": True, **facts}
+        found = _run_on_live(run, sql, before, policy)
+        facts.update(as_json(found))
+    return dataclasses.replace(found, changed=True)
 
 
-def count_ahead(run: Run, policy: LossPolicy) -> Dict[str, Any]:
+def count_ahead(run: Run, policy: LossPolicy) -> Lost:
     """What take_out() would lose at this moment, while the application runs; changes nothing.
 
     :raises Refused: it exceeds what was accepted
@@ -430,7 +432,7 @@ def count_ahead(run: Run, policy: LossPolicy) -> Dict[str, Any]:
             losses = losses_of_dropping(session, _tables_of(manifests.load(before)))
             mark(session, losses, run.store, before)
             acceptance.accept(session, Loss(losses, lost_objects(run, session, before)))
-    return {"changed": False, **acceptance.facts}
+    return dataclasses.replace(acceptance.facts, changed=False)
 
 
 def is_out(site: Site, before: BackupPlace) -> bool:
@@ -440,30 +442,27 @@ def is_out(site: Site, before: BackupPlace) -> bool:
     return not history.history_differences(backup_history(before), rows)
 
 
-def in_force(run: Run, _admin: Session) -> Optional[Dict[str, Any]]:
+def in_force(run: Run, _admin: Session) -> Optional[TakenOut]:
     operation, proof = run.operation, run.operation.result(DOWN_PROOF)
     before = run.store.find_backup(proof.before)
     if not is_out(run, before):
         return None
-    return operation.facts(DOWN) or {
-        "migrations": proof.migrations,
-        "dropped_tables": proof.dropped_tables,
-        "dropped_columns": proof.dropped_columns,
-        **counted(operation),
-        "backup": operation.result(EMERGENCY_BACKUP).backup or None,
-        "differences": _unlike_before(run, manifests.load(before)),
-        "finished_after_interruption": True,
-    }
+    return operation.recorded(DOWN) or TakenOut(
+        **{**known_fields(LedBack, vars(proof)), **vars(counted(operation))},
+        backup=operation.result(EMERGENCY_BACKUP).backup or None,
+        differences=_unlike_before(run, manifests.load(before)),
+        finished_after_interruption=True,
+    )
 
 
 @tried_again
-def settle(run: Run) -> Optional[Dict[str, Any]]:
+def settle(run: Run) -> Optional[TakenOut]:
     """The facts of this operation's down-SQL if it was committed, after its process has ended."""
     began = run.operation.last(DOWN) is not None and run.operation.result(DOWN_PROOF).before
     return settled(run, DOWN, in_force) if began else None
 
 
-def _run_on_live(run: Run, sql: DownSql, before: BackupPlace, policy: LossPolicy) -> Dict[str, Any]:
+def _run_on_live(run: Run, sql: DownSql, before: BackupPlace, policy: LossPolicy) -> TakenOut:
     manifest = manifests.load(before)
     with run.administer() as ending, run.connect() as session:
         wind_up_predecessor(run, session)
@@ -475,7 +474,7 @@ def _run_on_live(run: Run, sql: DownSql, before: BackupPlace, policy: LossPolicy
         # A DROP ... CASCADE takes objects along that the migration did not create, and the proof expects them gone.
         objects = lost_objects(run, session, before)
         losses = Acceptance(run.operation, policy).accept(session, Loss(removal.losses, objects))
-        facts = _lead_back(run, session, sql, removal)
+        led = _lead_back(run, session, sql, removal)
         wrong = definitions.compare(manifest.definitions, definitions.definitions(session))
         reasons = ["%s would be %s" % (key, how) for how, keys in sorted(wrong.items()) for key in keys]
         if reasons:
@@ -484,15 +483,14 @@ def _run_on_live(run: Run, sql: DownSql, before: BackupPlace, policy: LossPolicy
         session.execute("COMMIT")
         reach("down.committed")
         differences = _unlike_before(run, manifest)
-    return {
-        **facts,
-        "losses": [loss.to_json() for loss in losses],
-        "lost_rows": sum(loss.total for loss in losses),
-        **objects.to_json(),
-        "ended_sessions": ended,
-        "backup": emergency,
-        "differences": differences,
-    }
+    return TakenOut(
+        **{**vars(led), **objects.to_json()},
+        losses=[loss.to_json() for loss in losses],
+        lost_rows=sum(loss.total for loss in losses),
+        ended_sessions=ended,
+        backup=emergency,
+        differences=differences,
+    )
 
 
 def _unlike_before(site: Site, manifest: Manifest) -> List[str]:

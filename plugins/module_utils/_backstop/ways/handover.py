@@ -30,6 +30,7 @@ from ..base.sql_names import qualified, quote_identifier
 from ..postgres import catalog, digests, replication, server
 from ..postgres.connection import DRIVER_ERRORS, Session
 from ..site import Site
+from ..store.steps import Renamed
 
 #: Attempts, each with a new count: if a session does not end within 5 seconds, PostgreSQL cancels the rename.
 _ATTEMPTS = 3
@@ -140,12 +141,10 @@ class Fence:
         if now != (self._before if self._quick else self._before[:2]):
             raise _Uncounted("Tables or large objects were made or changed after the count")
 
-    def rename(self, connection_limit: int) -> Dict[str, Any]:
+    def rename(self, connection_limit: int) -> Renamed:
         """Give the live name to the successor, and commit.
 
         :param connection_limit: of the successor from now on
-        :returns: facts: ``seconds_closed`` while new connections were blocked; ``confirmed``, False when no synchronous
-            standby has confirmed it in time: it is committed nevertheless
         """
         self.live.close()
         self._rename.finish()
@@ -161,12 +160,12 @@ class Fence:
         confirmed = replication.commit(self._renaming)
         seconds = time.monotonic() - self._closed
         reach("swap.committed")
-        return {
-            "ended_sessions": self._ended,
-            "seconds_closed": round(seconds, 3),
-            "attempts": self._number,
-            "confirmed": confirmed,
-        }
+        return Renamed(
+            ended_sessions=self._ended,
+            seconds_closed=round(seconds, 3),
+            attempts=self._number,
+            confirmed=confirmed,
+        )
 
 
 class _Uncounted(BackstopError):

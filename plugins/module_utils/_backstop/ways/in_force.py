@@ -13,14 +13,14 @@ alone is seen on the hosts; here the newest one is known from the journals.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Dict, Optional
+from typing import Callable, Dict, Optional
 
 from ..base.sql_names import retired_name
 from ..postgres import server
 from ..postgres.connection import Session
 from ..site import Run, Site, exclusive
 from ..store.operation import Operation, operations_of
-from ..store.steps import CODE, DOWN, IN_PLACE, RESTORE_TABLE, SWAP
+from ..store.steps import CODE, DOWN, IN_PLACE, RESTORE_TABLE, SWAP, D, Step, as_json
 from . import choose
 from .pooled_clients import resume_left_behind
 
@@ -69,10 +69,10 @@ def undoes(operation: Operation) -> Optional[str]:
 
 #: Reads an operation's change from the server: the facts of its step if it is in force, else None. They are those of
 #: the journal, or what can still be known if it was killed before it wrote them.
-InForce = Callable[[Run, Session], Optional[Dict[str, Any]]]
+InForce = Callable[[Run, Session], Optional[D]]
 
 
-def settled(run: Run, step: str, in_force: InForce) -> Optional[Dict[str, Any]]:
+def settled(run: Run, step: Step[D], in_force: InForce[D]) -> Optional[D]:
     """What this operation did, after its process has ended; None if it changed nothing.
 
     If it was killed right after its COMMIT, the journal is completed: then ``changed`` is True.
@@ -85,14 +85,14 @@ def settled(run: Run, step: str, in_force: InForce) -> Optional[Dict[str, Any]]:
         known = run.operation.done(step) is not None
         if not known:
             with run.operation.step(step) as facts:
-                facts.update(found)
-        return {**found, "changed": not known}
+                facts.update(as_json(found))
+        return dataclasses.replace(found, changed=not known)
 
 
-def done_before(run: Run, step: str, in_force: InForce) -> Optional[Dict[str, Any]]:
+def done_before(run: Run, step: Step[D], in_force: InForce[D]) -> Optional[D]:
     """The same for a run that would do the step now. It holds the operation's locks."""
     found = settled(run, step, in_force)
-    return None if found is None else {**found, "changed": False}
+    return None if found is None else dataclasses.replace(found, changed=False)
 
 
 def swapped(site: Site, admin: Session, operation: Operation) -> bool:

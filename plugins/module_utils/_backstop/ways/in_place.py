@@ -44,7 +44,7 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest, TableEntry
 from ..store.operation import Operation
-from ..store.steps import EMERGENCY, IN_PLACE, IN_PLACE_COMMIT
+from ..store.steps import EMERGENCY, IN_PLACE, IN_PLACE_COMMIT, Lost, RestoredInPlace, as_json
 from .archived_rows import ArchivedRows
 from .handover import fence_writers
 from .in_force import done_before, settled
@@ -54,7 +54,7 @@ _LOCK_TIMEOUT = "10s"
 
 
 @tried_again
-def revert_in_place(run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool = False) -> Dict[str, Any]:
+def revert_in_place(run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool = False) -> Lost:
     """Restore the live database to the backup's contents.
 
     :param policy: if the loss of damaged rows is accepted, only the readable rows of a damaged table are backed up
@@ -65,13 +65,13 @@ def revert_in_place(run: Run, place: BackupPlace, policy: LossPolicy, *, only_co
 
 
 @tried_again
-def undo_in_place(run: Run, undone: Operation, policy: LossPolicy, *, only_count: bool = False) -> Dict[str, Any]:
+def undo_in_place(run: Run, undone: Operation, policy: LossPolicy, *, only_count: bool = False) -> Lost:
     """Restore the live database to its contents before another operation's revert in place.
 
     The loss is what was written since: the live tables are compared with the backup that was restored.
     """
-    facts = undone.facts(IN_PLACE)
-    if facts is None:
+    done = undone.recorded(IN_PLACE)
+    if done is None:
         raise Refused("Operation %s cannot be undone" % undone.id, found="it did not restore in place")
     if run.database != undone.database:
         raise Refused("That operation was about another database", found=str(undone.database))
@@ -80,14 +80,14 @@ def undo_in_place(run: Run, undone: Operation, policy: LossPolicy, *, only_count
         raise Refused(
             "Operation %s cannot be undone: no whole backup could be made of what it removed" % undone.id,
             found="damaged were: " + ", ".join(one["table"] for one in saved),
-            hint="what could be read is in %s and in backup %s" % (undone.file(SAVED_ROWS), facts["emergency"]),
+            hint="what could be read is in %s and in backup %s" % (undone.file(SAVED_ROWS), done.emergency),
         )
-    emergency = run.store.find_backup(facts["emergency"])
-    base = run.store.find_backup(facts["backup"])
+    emergency = run.store.find_backup(done.emergency)
+    base = run.store.find_backup(done.backup)
     return _count_ahead(run, base, policy) if only_count else _restore(run, emergency, base, policy)
 
 
-def _restore(run: Run, place: BackupPlace, base: BackupPlace, policy: LossPolicy) -> Dict[str, Any]:
+def _restore(run: Run, place: BackupPlace, base: BackupPlace, policy: LossPolicy) -> RestoredInPlace:
     manifest = manifests.load(place)
     with exclusive(run) as run, run.administer() as admin:
         done = done_before(run, IN_PLACE, in_force)
@@ -103,60 +103,62 @@ def _restore(run: Run, place: BackupPlace, base: BackupPlace, policy: LossPolicy
         return _restore_from(run, admin, _Backups(place, base, emergency), policy)
 
 
-def _restore_from(run: Run, admin: Session, backups: _Backups, policy: LossPolicy) -> Dict[str, Any]:
-    place, emergency = backups.place, backups.emergency
+def _restore_from(run: Run, admin: Session, backups: _Backups, policy: LossPolicy) -> RestoredInPlace:
     with journaled_step(run, IN_PLACE) as facts:
         started = time.monotonic()
-        facts.update(backup=place.backup_id, emergency=emergency.backup_id)
-        facts["live_oid"] = server.database_oid(admin, run.database)
         with run.connect() as session:
-            with waiting(run, run.operation) as facts["pooled"]:
-                _transaction(run, admin, session, backups, policy, facts)
-            facts["seconds"] = round(time.monotonic() - started, 3)
-            facts.update(_counted(run.operation))
+            with waiting(run, run.operation) as pooled:
+                found = _transaction(run, admin, session, backups, policy)
+            found = dataclasses.replace(
+                found,
+                **{**vars(_counted(run.operation)), "pooled": pooled, "seconds": round(time.monotonic() - started, 3)},
+            )
             _pin(session)
-            if not facts["confirmed"]:
+            if not found.confirmed:
                 session.execute("SET synchronous_commit = local")
             catalog.analyze(session)
-        _compare_committed(run, manifests.load(place), facts)
-        return {"changed": True, **facts}
+        tolerated = _compare_committed(run, manifests.load(backups.place))
+        found = dataclasses.replace(found, tolerated=sorted({*(found.tolerated or ()), *tolerated}))
+        facts.update(as_json(found))
+    return dataclasses.replace(found, changed=True)
 
 
-def _compare_committed(site: Site, manifest: Manifest, facts: Dict[str, Any]) -> None:
-    """Differences in pg_dump's output, which cannot be read within the transaction."""
+def _compare_committed(site: Site, manifest: Manifest) -> List[str]:
+    """Compare pg_dump's output, which cannot be read within the transaction; returns tolerated differences."""
     found = catalog_differences(site, manifest)
-    facts["tolerated"] = sorted({*facts["tolerated"], *found.tolerated})
     if not found.equal:
         raise BackstopError(
             "The database was restored, but its definitions are not all those of the backup",
             found="; ".join(found.objects[:10]),
             hint=remedy("check whether the application works with that, or undo it: %s", Action.UNDO),
         )
+    return found.tolerated
 
 
-def in_force(run: Run, admin: Session) -> Optional[Dict[str, Any]]:
+def in_force(run: Run, admin: Session) -> Optional[RestoredInPlace]:
     operation = run.operation
-    facts = operation.facts(IN_PLACE)
-    if facts is not None:
-        return facts
+    found = operation.recorded(IN_PLACE)
+    if found is not None:
+        return found
     last = operation.last(IN_PLACE_COMMIT)
     if last is None or not was_committed(admin, last["transaction"]):
         return None
-    kept = {key: last[key] for key in ("backup", "emergency", "live_oid")}
-    return {**kept, **_counted(operation), "finished_after_interruption": True}
+    return RestoredInPlace(
+        **vars(_counted(operation)),
+        **{key: last[key] for key in ("backup", "emergency", "live_oid")},
+        finished_after_interruption=True,
+    )
 
 
 @tried_again
-def settle(run: Run) -> Optional[Dict[str, Any]]:
+def settle(run: Run) -> Optional[RestoredInPlace]:
     """The facts of this operation's restore if it was committed, after its process has ended."""
     return settled(run, IN_PLACE, in_force)
 
 
-def _counted(operation: Operation) -> Dict[str, Any]:
-    found = counted(operation)
+def _counted(operation: Operation) -> Lost:
     # Rows cannot be carried over in place.
-    found.pop("reapply", None)
-    return found
+    return dataclasses.replace(counted(operation), reapply=None)
 
 
 def _emergency_backup(run: Run, accept_unreadable: bool) -> BackupPlace:
@@ -207,12 +209,11 @@ class _Backups:
     emergency: BackupPlace
 
 
-def _transaction(
-    run: Run, admin: Session, session: Session, backups: _Backups, policy: LossPolicy, facts: Dict[str, Any]
-) -> None:
+def _transaction(run: Run, admin: Session, session: Session, backups: _Backups, policy: LossPolicy) -> RestoredInPlace:
     place = backups.place
+    live_oid = server.database_oid(admin, run.database)
     manifest = manifests.load(place)
-    facts["ended_sessions"] = fence_writers(session, admin, run.database)
+    ended = fence_writers(session, admin, run.database)
     reach("in-place.fenced")
     removed = manifests.load(backups.emergency)
     _require_same_as(session, removed)
@@ -234,17 +235,21 @@ def _transaction(
     _pin(session)
     run.progress.phase("comparing", backup=place.backup_id)
     compared = _prove(run, session, manifest)
-    facts.update(tables=compared.compared_tables, rows=compared.compared_rows, tolerated=compared.tolerated)
-    facts["advanced_sequences"] = advance_sequences(values, session)
-    run.operation.write(
-        IN_PLACE_COMMIT,
-        "done",
-        transaction=transaction_to_ask_for(run, session),
-        **{key: facts[key] for key in ("backup", "emergency", "live_oid")},
-    )
+    advanced = advance_sequences(values, session)
+    known: Dict[str, Any] = {"backup": place.backup_id, "emergency": backups.emergency.backup_id, "live_oid": live_oid}
+    run.operation.write(IN_PLACE_COMMIT, "done", transaction=transaction_to_ask_for(run, session), **known)
     reach("in-place.before-commit")
-    facts["confirmed"] = replication.commit(session)
+    confirmed = replication.commit(session)
     reach("in-place.committed")
+    return RestoredInPlace(
+        **known,
+        tables=compared.compared_tables,
+        rows=compared.compared_rows,
+        tolerated=compared.tolerated,
+        advanced_sequences=advanced,
+        ended_sessions=ended,
+        confirmed=confirmed,
+    )
 
 
 def _prove(site: Site, session: Session, manifest: Manifest) -> Comparison:
@@ -350,18 +355,18 @@ def _loss(site: Site, session: Session, held: _Held, base: BackupPlace) -> Loss:
     return Loss(losses, lost_objects(site, session, base))
 
 
-def _count_ahead(run: Run, base: BackupPlace, policy: LossPolicy) -> Dict[str, Any]:
+def _count_ahead(run: Run, base: BackupPlace, policy: LossPolicy) -> Lost:
     """What would be lost at this moment.
 
     :raises Refused: it exceeds what was accepted
     """
     with run.administer() as admin:
         if in_force(run, admin) is not None:
-            return {"changed": False}
+            return Lost(changed=False)
     acceptance = Acceptance(run.operation, policy, only_count=True)
     with snapshot(run, read_only=False) as session:
         acceptance.accept(session, _loss(run, session, _as_it_is(session), base))
-    return {"changed": False, **acceptance.facts}
+    return dataclasses.replace(acceptance.facts, changed=False)
 
 
 class _Held(NamedTuple):

@@ -23,7 +23,7 @@ from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation
 from ..store.steps import IN_PLACE as IN_PLACE_STEP
-from ..store.steps import SWAP
+from ..store.steps import SWAP, as_json
 from .asked import AUTO, Asked
 from .baseline import ReadFolder, backup_to_revert_to, last_deploy, old_release_proved, release_before
 from .choose import ASKED, PLAN, RELEASE, Situation, choose
@@ -79,8 +79,8 @@ def _chosen(site: Site, asked: Asked) -> Dict[str, Any]:
     if asked.scenario == UNDO:
         return plan_undo(site, asked.undo)
     if asked.scenario == CORRUPTED_TABLE:
-        plan = plan_table(site, asked.table_request, asked.backup, again=asked.again)
-        return {**plan, "needed": plan["changed"], "only_reports": asked.table_request.only_reports}
+        found = plan_table(site, asked.table_request, asked.backup, again=asked.again)
+        return {**as_json(found), "needed": found.changed, "only_reports": asked.table_request.only_reports}
     if asked.scenario == FAILED_MIGRATION:
         return {**plan_failed_migration(site, asked.backup, asked.folder), "commit": asked.running}
     if asked.scenario == APPLICATION_ERRORS:
@@ -320,8 +320,8 @@ def loss_of_undo(site: Site, plan: Dict[str, Any], asked: Asked) -> Dict[str, An
         return {} if plan["table"] else {"losses": [], "report": []}
     undone = Operation.load(site.store, plan["undoes"])
     if plan["table"]:
-        found = plan_undo_of(site, undone, asked.consent.policy, asked.accept_cascade)
-        return {key: found[key] for key in ("report", "total", "lost_rows", "effects", "differences")}
+        found = as_json(plan_undo_of(site, undone, asked.consent.policy, asked.accept_cascade))
+        return {key: found.get(key) for key in ("report", "total", "lost_rows", "effects", "differences")}
     backup_id = undone.result(SWAP).backup if plan["method"] == SWAPPED else undone.result(IN_PLACE_STEP).backup
     if not backup_id:
         return _not_known("operation %s has no backup to compare with" % undone.id)

@@ -28,7 +28,7 @@ from .diagnosis import (
 )
 from .facts import Facts
 from .forecast import ForeseenLoss
-from .way import HALF_DONE, IN_FORCE, Plan, Settled
+from .way import HALF_DONE, IN_FORCE, Outcome, Plan, Settled
 
 SCENARIOS = {
     FAILED_MIGRATION: "1, a migration failed",
@@ -247,7 +247,7 @@ def release_alone_lines(commit: str) -> List[str]:
     ]
 
 
-def what_next(operation: Operation, way: str, facts: Mapping[str, Any]) -> str:
+def what_next(operation: Operation, way: str, outcome: Outcome) -> str:
     """What a user can do after a successful rollback."""
     if operation.kind == "undo":
         again = "this again" if way == TABLE else "this undo"
@@ -256,7 +256,7 @@ def what_next(operation: Operation, way: str, facts: Mapping[str, Any]) -> str:
         return "Fix the migration, then deploy again."
     if way == DOWN_SQL:
         kept = " The lost rows go back with the commands in %s." % operation.file("lost-rows/README.txt")
-        return "To have the migration again: deploy the fixed release again." + (kept if facts.get("losses") else "")
+        return "To have the migration again: deploy the fixed release again." + (kept if outcome.losses else "")
     return "Undo: %s" % Action.UNDO
 
 

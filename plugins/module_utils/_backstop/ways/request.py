@@ -158,12 +158,12 @@ def _after_deploy(run: Run, operation: Operation, programs: Programs) -> Situati
         return Situation(release_alone=True)
     with run.connect() as session:
         state = read_state(session, programs.prisma(), run.connection.schema)
-    proof = operation.facts(DOWN_PROOF)
+    proof = operation.recorded(DOWN_PROOF)
     return Situation(
         # Not all were applied: one failed, or the run was interrupted before, between or after them.
         unfinished=bool(state.failed or state.pending),
         old_release_works=bool((operation.last(OLD_RELEASE) or {}).get("works")),
-        down_proved=bool(proof["proved"]) if proof else None,
+        down_proved=bool(proof.proved) if proof else None,
     )
 
 

@@ -30,7 +30,7 @@ from ..site import Run, Site, database_lock, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, open_operations, operations
-from ..store.steps import KEEP, RETIRED_PRUNED, SWAP
+from ..store.steps import KEEP, RETIRED_PRUNED, SWAP, RetiredKept
 from .closed_database import allow_connections, connect_exclusively, opened
 from .in_force import last_swap, undoes
 
@@ -249,22 +249,22 @@ def _differences(site: Site, admin: Session, one: Retired, place: BackupPlace) -
     return found + (dumped or own)
 
 
-def back_up_retired(run: Run, undone: Operation) -> Dict[str, Any]:
+def back_up_retired(run: Run, undone: Operation) -> RetiredKept:
     """Back up the database that an operation retired, before an undo gives it the live name again.
 
     So an undo of that undo can count exactly what was written since. The application continues to run meanwhile. An
     equal backup, made since the database was retired, is used instead.
     """
     operation = run.operation
-    done = operation.facts(KEEP) or {}
+    done = dataclasses.replace(operation.result(KEEP), changed=False)
     newest = last_swap(run)
     if newest is not None and undoes(newest) == undone.id:
         # By this operation, or by one that was abandoned after its swap.
-        return {"changed": False, **done}
+        return done
     with run.administer() as admin:
-        known = [place for place in run.store.backups() if place.backup_id == done.get("backup")]
+        known = [place for place in run.store.backups() if place.backup_id == done.backup]
         if known and not _differences(run, admin, _retired_by(run, admin, undone), known[0]):
-            return {"changed": False, **done}
+            return done
     with journaled_step(run, KEEP) as facts, run.administer() as admin:
         one = _retired_by(run, admin, undone)
         if one.accepts_connections:
@@ -281,7 +281,7 @@ def back_up_retired(run: Run, undone: Operation) -> Dict[str, Any]:
                 hint="the retired database was written to; end these sessions and run this again",
             )
         facts.update(backup=place.backup_id, retired=one.name)
-        return {"changed": True, **facts}
+    return RetiredKept(True, place.backup_id, one.name)
 
 
 def _retired_by(site: Site, admin: Session, operation: Operation) -> Retired:

@@ -79,10 +79,4 @@ def drop_left(run: Run) -> List[str]:
 
 def facts_of(way: Way, outcome: Outcome) -> Dict[str, Any]:
     """An outcome as a module's result."""
-    return {
-        **outcome.facts,
-        "changed": outcome.changed,
-        "way": way.name,
-        "database": outcome.database,
-        "story": list(outcome.story),
-    }
+    return {**outcome.to_json(), "way": way.name, "story": list(outcome.story)}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Iterator, List, Optional, Union
 
 from ..backups.comparison import compare_tables
 from ..backups.restore import build_database
@@ -40,7 +40,7 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation
-from ..store.steps import BASE, BUILD, KEEP, SWAP
+from ..store.steps import BASE, BUILD, KEEP, SWAP, Built, Lost, Swapped, as_json
 from .closed_database import connect_exclusively
 from .handover import attempts
 from .in_force import done_before, last_swap, settled, swapped, undoes
@@ -60,13 +60,13 @@ def successor_name(operation: Operation) -> str:
     return scratch_name(operation.id, "new")
 
 
-def build_successor(run: Run, place: BackupPlace) -> Dict[str, Any]:
+def build_successor(run: Run, place: BackupPlace) -> Built:
     """Build the database that is to take over; reused if this operation built it already."""
     operation = run.operation
     with run.administer() as admin:
         built = _already_built(run, admin, operation, place)
     if built is not None:
-        return {"changed": False, **built}
+        return dataclasses.replace(built, changed=False)
     with run.connect() as live:
         locks.require_room(live, locks.to_read_everything(live), "to fence writers out of every table")
     with journaled_step(run, BUILD) as facts:
@@ -74,23 +74,22 @@ def build_successor(run: Run, place: BackupPlace) -> Dict[str, Any]:
             # The run that this one waited for may have done it.
             built = _already_built(run, admin, operation, place)
         if built is None:
-            built_now = build_database(run, place, successor_name(operation))
-            facts.update(dataclasses.asdict(built_now), backup=place.backup_id)
+            made = build_database(run, place, successor_name(operation))
+            facts.update(dataclasses.asdict(made), backup=place.backup_id)
             with run.connect() as live, run.connect(successor_name(operation)) as base:
                 known = known_by_oid(live, manifests.load(place))
                 sum_up_base(live, base, known, kept_sums(operation, base), run.progress)
         else:
-            facts.update(built)
-    return {"changed": built is None, **facts}
+            facts.update(as_json(built))
+    return dataclasses.replace(operation.result(BUILD), changed=built is None)
 
 
-def _already_built(site: Site, admin: Session, operation: Operation, place: BackupPlace) -> Optional[Dict[str, Any]]:
+def _already_built(site: Site, admin: Session, operation: Operation, place: BackupPlace) -> Optional[Built]:
     """Facts of the database that this operation built from the backup; None without one."""
-    done, built = operation.facts(BUILD), operation.result(BUILD)
+    built = operation.result(BUILD)
     there = server.database_oid(admin, successor_name(operation))
-    if (built.backup, built.oid) == (place.backup_id, there):
-        return done
-    return (done or {}) if swapped(site, admin, operation) else None
+    same = (built.backup, built.oid) == (place.backup_id, there)
+    return built if same or swapped(site, admin, operation) else None
 
 
 class _Built:
@@ -118,7 +117,7 @@ class _Built:
 
 
 @tried_again
-def revert(run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool = False) -> Dict[str, Any]:
+def revert(run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool = False) -> Lost:
     """Swap in the database that build_successor() made. Counts and keeps the loss behind the fence first.
 
     :param only_count: make the same checks while the application still runs, and change nothing
@@ -129,7 +128,7 @@ def revert(run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool
     return _take_over(run, _Built(run, place), policy, only_count=only_count)
 
 
-def _take_over(run: Run, successor: Union[_Built, _Retired], policy: LossPolicy, *, only_count: bool) -> Dict[str, Any]:
+def _take_over(run: Run, successor: Union[_Built, _Retired], policy: LossPolicy, *, only_count: bool) -> Lost:
     acceptance = Acceptance(run.operation, policy, retires=True, only_count=only_count)
     if only_count:
         return _counted_ahead(run, successor, acceptance)
@@ -137,70 +136,79 @@ def _take_over(run: Run, successor: Union[_Built, _Retired], policy: LossPolicy,
         return done_before(run, SWAP, in_force) or _swap(run, admin, successor, acceptance)
 
 
-def _swap(run: Run, admin: Session, successor: Union[_Built, _Retired], acceptance: Acceptance) -> Dict[str, Any]:
+def _swap(run: Run, admin: Session, successor: Union[_Built, _Retired], acceptance: Acceptance) -> Swapped:
     operation, retire_as = run.operation, retired_name(run.operation.id, run.database)
     with journaled_step(run, SWAP) as facts:
-        facts["former_oid"] = server.database_oid(admin, run.database)
-        facts["live_oid"] = server.database_oid(admin, successor.name)
-        facts["retired"] = retire_as
-        facts["backup"] = successor.backup
-        with waiting(run, operation) as facts["pooled"]:
+        former, live = (server.database_oid(admin, name) for name in (run.database, successor.name))
+        with waiting(run, operation) as pooled:
             for attempt in attempts(run, admin, successor.name, retire_as):
                 with attempt as fence:
                     with successor.compared(fence.live) as loss:
                         losses = acceptance.accept(fence.live, loss)
                     fence.shut_out()
                     with connect_exclusively(run, admin, successor.name) as session:
-                        facts["advanced_sequences"] = advance_sequences(sequence_values(fence.live), session)
+                        advanced = advance_sequences(sequence_values(fence.live), session)
                     renamed = fence.rename(successor.connection_limit)
-        facts.update({**counted(operation), **renamed})
-        facts["losses"] = [loss.to_json() for loss in losses]
-        facts["lost_rows"] = sum(loss.total for loss in losses if not loss.by_migration)
+        lost = dataclasses.replace(
+            counted(operation),
+            losses=[loss.to_json() for loss in losses],
+            lost_rows=sum(loss.total for loss in losses if not loss.by_migration),
+        )
         standbys = replication.follow(admin, FOLLOW_SECONDS)
-        facts["standbys"] = [standby.to_json() for standby in standbys]
-        facts["standbys_summary"] = replication.summary(standbys, facts["confirmed"])
-        return {"changed": True, **facts}
+        found = Swapped(
+            **{**vars(renamed), **vars(lost)},
+            backup=successor.backup,
+            former_oid=former,
+            live_oid=live or 0,
+            retired=retire_as,
+            pooled=pooled,
+            advanced_sequences=advanced,
+            standbys=[standby.to_json() for standby in standbys],
+            standbys_summary=replication.summary(standbys, bool(renamed.confirmed)),
+        )
+        facts.update(as_json(found))
+    return dataclasses.replace(found, changed=True)
 
 
-def _counted_ahead(run: Run, successor: Union[_Built, _Retired], acceptance: Acceptance) -> Dict[str, Any]:
+def _counted_ahead(run: Run, successor: Union[_Built, _Retired], acceptance: Acceptance) -> Lost:
     """What would be lost at this moment.
 
     :raises Refused: it exceeds what was accepted
     """
     with run.administer() as admin:
         if swapped(run, admin, run.operation):
-            return {"changed": False}
+            return Lost(changed=False)
     with snapshot(run) as live, successor.compared(live) as loss:
         acceptance.accept(live, loss)
-    return {"changed": False, **acceptance.facts}
+    return dataclasses.replace(acceptance.facts, changed=False)
 
 
 @tried_again
-def settle(run: Run) -> Optional[Dict[str, Any]]:
+def settle(run: Run) -> Optional[Swapped]:
     """The facts of this operation's swap if it is in force, after its process has ended."""
     return settled(run, SWAP, in_force)
 
 
-def in_force(run: Run, admin: Session) -> Optional[Dict[str, Any]]:
+def in_force(run: Run, admin: Session) -> Optional[Swapped]:
     operation = run.operation
     if not swapped(run, admin, operation):
         return None
     retired = retired_name(operation.id, run.database)
-    return operation.facts(SWAP) or {
-        "former_oid": server.database_oid(admin, retired),
-        "live_oid": server.database_oid(admin, run.database),
-        "retired": retired,
-        "backup": operation.result(BUILD).backup or operation.result(KEEP).backup or None,
-        **counted(operation),
-        "finished_after_interruption": True,
-    }
+    return operation.recorded(SWAP) or Swapped(
+        **vars(counted(operation)),
+        backup=operation.result(BUILD).backup or operation.result(KEEP).backup or None,
+        former_oid=server.database_oid(admin, retired),
+        live_oid=server.database_oid(admin, run.database) or 0,
+        retired=retired,
+        finished_after_interruption=True,
+    )
 
 
 # Undo
 
 
 @tried_again
-def undo(run: Run, undone: Operation, policy: LossPolicy, *, only_count: bool = False) -> Dict[str, Any]:
+def undo(run: Run, undone: Operation, policy: LossPolicy, *, only_count: bool = False) -> Lost:
     """Give the live name back to the database that another operation retired.
 
     The loss is what was written since that operation: the live tables are compared with their contents when they took
@@ -213,7 +221,7 @@ def undo(run: Run, undone: Operation, policy: LossPolicy, *, only_count: bool = 
         # By an undo that was abandoned after its swap, perhaps before it could record that.
         done = settle(dataclasses.replace(run.run(newest), guard=run.guard))
     if done is not None:
-        return {**done, "changed": False}
+        return dataclasses.replace(done, changed=False)
     if run.connection.database != undone.database:
         raise Refused("That operation was about another database", found=str(undone.database))
     retired = _Retired(run, undone)

@@ -20,6 +20,7 @@ from ..backups.make import make_backup
 from ..backups.options import BackupOptions
 from ..backups.salvage import SAVED_ROWS, save_table
 from ..base import sqlstates
+from ..base.durable_files import known_fields
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Action, Given, Setting, Start, remedy
@@ -37,7 +38,7 @@ from ..prisma.sessions import end_backends
 from ..site import Site, journaled_step
 from ..store import manifest as manifests
 from ..store.operation import Operation, operations_of
-from ..store.steps import RESTORE_TABLE
+from ..store.steps import RESTORE_TABLE, TableRestored, as_json
 from .archived_rows import ArchivedRows
 from .lacking_children import lacking_children
 from .table_changes import advance_sequences, apply
@@ -129,7 +130,7 @@ def plan(
     *,
     again: bool = False,
     undone: Optional[Operation] = None,
-) -> Dict[str, Any]:
+) -> TableRestored:
     """What a restore would do now; changes nothing.
 
     :param backup_id: the backup; default is the newest verified one that holds the table
@@ -138,20 +139,20 @@ def plan(
     """
     with snapshot(site, read_only=False) as session:
         work = _prepare(site, session, request, backup_id, undone)
-        facts = _request(work)
-        done = None if again or undone else _done_before(site, session, facts)
-        report = _report(work)
+        done = None if again or undone else _done_before(site, session, work)
+        found = _report(work)
         if undone is not None:
             for pair in work.pairs:
                 work.before[pair.table.full_name] = digests.table_digest(session, pair.live, pair.columns)
-            report["lost_rows"] = _lost(work)
-        else:
-            report["lacking"] = [] if "damaged" in report else lacking_children(work.backup, work.pairs)
-            report["report"] += [entry["message"] for entry in report["lacking"]]
-    acts = bool(report["total"] or report.get("damaged")) and not request.only_reports and done is None
+            found = dataclasses.replace(found, lost_rows=_lost(work))
+        elif found.damaged is None:
+            lacking = lacking_children(work.backup, work.pairs)
+            lines = [entry["message"] for entry in lacking]
+            found = dataclasses.replace(found, lacking=lacking, report=[*found.report, *lines])
+    acts = bool(found.total or found.damaged) and not request.only_reports and done is None
     if acts:
-        _consent(work, report["lost_rows"])
-    return {"changed": acts, **facts, "done_before": done.id if done else None, **report}
+        _consent(work, found.lost_rows or 0)
+    return dataclasses.replace(found, changed=acts, done_before=done.id if done else None)
 
 
 def _prepare(
@@ -175,17 +176,19 @@ def _prepare(
     return _Work(site, archived, family, request, pair_up(family, manifest), undone)
 
 
-def _request(work: _Work) -> Dict[str, Any]:
-    return {
-        "table": work.family.full_name,
-        "backup": work.backup.place.backup_id,
-        "mode": work.request.mode,
-        "where": work.request.where,
-        "keys": list(work.request.keys),
-    }
+def _requested(work: _Work) -> TableRestored:
+    request = work.request
+    return TableRestored(
+        table=work.family.full_name,
+        name=qualified(work.family.schema, work.family.name),
+        backup=work.backup.place.backup_id,
+        mode=request.mode,
+        where=request.where,
+        keys=list(request.keys),
+    )
 
 
-def _report(work: _Work) -> Dict[str, Any]:
+def _report(work: _Work) -> TableRestored:
     _stage(work)
     try:
         _compare(work)
@@ -195,8 +198,8 @@ def _report(work: _Work) -> Dict[str, Any]:
         if not work.request.policy.unreadable or work.request.mode != REPLACE:
             raise _damage(work, error) from error
         lines = [_about_backup(work), "The table is damaged: %s" % error.found]
-        return {**_facts_of(work), "damaged": error.found, "total": None, "report": lines}
-    return {**_facts_of(work), "in_backup": _in_backup(work)}
+        return dataclasses.replace(_compared(work), damaged=str(error.found), total=None, report=lines)
+    return dataclasses.replace(_compared(work), in_backup=_in_backup(work))
 
 
 def _in_backup(work: _Work) -> List[Dict[str, Any]]:
@@ -209,17 +212,18 @@ def _stage(work: _Work) -> None:
     stage(work.backup, work.pairs)
 
 
-def _facts_of(work: _Work) -> Dict[str, Any]:
+def _compared(work: _Work) -> TableRestored:
     others = ["Other tables: " + _shown(work.effects)] if work.effects else []
-    return {
-        "backup_created": work.backup.manifest.created,
-        "level": manifests.level_of(work.backup.place),
-        "total": work.total,
-        "lost_rows": sum(difference.newer for difference in work.found),
-        "differences": [difference.to_json() for difference in work.found],
-        "effects": work.effects,
-        "report": [_about_backup(work), *map(str, work.found), *others],
-    }
+    return dataclasses.replace(
+        _requested(work),
+        backup_created=work.backup.manifest.created,
+        level=manifests.level_of(work.backup.place),
+        total=work.total,
+        lost_rows=sum(difference.newer for difference in work.found),
+        differences=[difference.to_json() for difference in work.found],
+        effects=work.effects,
+        report=[_about_backup(work), *map(str, work.found), *others],
+    )
 
 
 def _about_backup(work: _Work) -> str:
@@ -293,7 +297,7 @@ def _shown(effects: Sequence[Dict[str, Any]]) -> str:
 @tried_again
 def restore_table(
     site: Site, request: TableRestoreRequest, backup_id: Optional[str] = None, *, again: bool = False
-) -> Dict[str, Any]:
+) -> TableRestored:
     """Restore the table. A second run finds nothing to do.
 
     :raises Refused: more would be affected than was accepted; nothing was changed
@@ -304,13 +308,13 @@ def restore_table(
 
 
 @tried_again
-def undo_table(site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False) -> Dict[str, Any]:
+def undo_table(site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False) -> TableRestored:
     """Give a table its contents before another operation restored it again: from the backup made then."""
     request, backup_id = _undoing(undone, policy, accept_cascade)
     return _carry_out(site, request, backup_id, undone, True)
 
 
-def plan_undo_of(site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False) -> Dict[str, Any]:
+def plan_undo_of(site: Site, undone: Operation, policy: LossPolicy, accept_cascade: bool = False) -> TableRestored:
     """What undo_table() would change; changes nothing."""
     request, backup_id = _undoing(undone, policy, accept_cascade)
     return plan(site, request, backup_id, undone=undone)
@@ -331,7 +335,7 @@ def _undoing(undone: Operation, policy: LossPolicy, accept_cascade: bool) -> Tup
 
 def _carry_out(
     site: Site, request: TableRestoreRequest, backup_id: Optional[str], undone: Optional[Operation], again: bool
-) -> Dict[str, Any]:
+) -> TableRestored:
     with journaled_step(site, RESTORE_TABLE) as facts:
         with site.connect() as session:
             if site.operation is not None:
@@ -339,56 +343,72 @@ def _carry_out(
                 end_backends(session.cursor(), site.session_name)
                 finished = _committed(session, site.operation)
                 if finished is not None:
-                    facts.update(finished, finished_after_interruption=True)
-                    return {**facts, "changed": False}
+                    facts.update(as_json(finished))
+                    return dataclasses.replace(finished, changed=False)
             session.execute("BEGIN")
             try:
                 work = _prepare(site, session, request, backup_id, undone)
-                facts.update(_request(work), name=qualified(work.family.schema, work.family.name))
-                done = None if again else _done_before(site, session, facts)
-                changed = done is None and _act(work, facts)
+                done = None if again else _done_before(site, session, work)
+                found = _requested(work) if done else _act(work)
             except BaseException:
                 with contextlib.suppress(BackstopError):  # the connection may have broken
                     session.execute("ROLLBACK")
                 raise
-            session.execute("COMMIT" if changed else "ROLLBACK")
+            session.execute("COMMIT" if found.changed else "ROLLBACK")
             reach("table.committed")
-        facts.update(changed=changed, done_before=done.id if done else None)
-    return dict(facts)
+        found = dataclasses.replace(found, changed=bool(found.changed), done_before=done.id if done else None)
+        facts.update(as_json(found))
+    return found
 
 
-def _act(work: _Work, facts: Dict[str, Any]) -> bool:
-    """Stage, lock, compare, back up, change, prove; False if nothing differs. The caller commits."""
+def _act(work: _Work) -> TableRestored:
+    """Stage, lock, compare, back up, change, prove; nothing is changed if nothing differs. The caller commits."""
     # Before the lock: the larger the table, the longer this takes.
     _stage(work)
     # An undo restores these itself.
     lacking = _lacking_ahead(work) if work.undone is None else []
     _lock(work)
     reach("table.locked")
-    _look_for_damage(work, facts)
+    saved = _look_for_damage(work)
     _compare(work)
     if work.undone is not None:
         _pair_children(work)
     if not work.total:
-        return False
+        return dataclasses.replace(_requested(work), saved=saved)
     lost, policy = _lost(work), work.request.policy
-    accepted = {"lost_rows": policy.rows, "cascade": work.request.accept_cascade, "unreadable": policy.unreadable}
-    facts.update({**_facts_of(work), "in_backup": _in_backup(work), "lost_rows": lost, "lacking": lacking})
-    facts["accepted"] = accepted
+    found = dataclasses.replace(
+        _compared(work),
+        saved=saved,
+        in_backup=_in_backup(work),
+        lost_rows=lost,
+        lacking=lacking,
+        accepted={"lost_rows": policy.rows, "cascade": work.request.accept_cascade, "unreadable": policy.unreadable},
+    )
     _consent(work, lost)
-    facts["emergency"] = None if work.damaged else _back_up(work, _reached(work))
+    emergency = None if work.damaged else _back_up(work, _reached(work))
     reach("table.backed-up")
     work.site.progress.phase("changing the table", table=work.family.full_name)
     expected = _expected(work)
     for pair in work.pairs + work.children:
         apply(work.session, pair)
     owned = catalog.owned_sequences(work.session, [oid for _schema, _name, oid in work.family.relations])
-    facts["sequences"] = advance_sequences(work.session, work.pairs, owned)
-    facts["cascaded"] = _touched(work)
-    facts.update(_prove(work, expected))
-    _note_commit(work, facts)
+    sequences = advance_sequences(work.session, work.pairs, owned)
+    cascaded = _touched(work)
+    now = _prove(work, expected)
+    found = dataclasses.replace(
+        found,
+        changed=True,
+        emergency=emergency,
+        sequences=sequences,
+        cascaded=cascaded,
+        digests={name: digest.to_json() for name, digest in expected.items()},
+        now=now,
+        report=["Now " + sentence(one) for one in now],
+        database_oid=server.database_oid(work.session, work.site.database) or 0,
+    )
+    _note_commit(work, found)
     reach("table.before-commit")
-    return True
+    return found
 
 
 def _lock(work: _Work) -> None:
@@ -417,8 +437,9 @@ def _lock(work: _Work) -> None:
         ) from error
 
 
-def _look_for_damage(work: _Work, facts: Dict[str, Any]) -> None:
+def _look_for_damage(work: _Work) -> Optional[List[Dict[str, Any]]]:
     """Digest the live table; if it is damaged, save the readable rows, and continue only with consent."""
+    saved = []
     for pair in work.pairs:
         try:
             with work.session.savepoint():
@@ -426,7 +447,8 @@ def _look_for_damage(work: _Work, facts: Dict[str, Any]) -> None:
         except BackstopError as error:
             if not is_damage(error):
                 raise
-            facts.setdefault("saved", []).append(_save(work, pair, error))
+            saved.append(_save(work, pair, error))
+    return saved or None
 
 
 def _save(work: _Work, pair: Pair, error: BackstopError) -> Dict[str, Any]:
@@ -538,9 +560,11 @@ def _part(session: Session, pair: Pair, source: str, place: str) -> Digest:
     return Digest(int(row[0]), str(row[1]))
 
 
-def _prove(work: _Work, expected: Dict[str, Digest]) -> Dict[str, Any]:
-    """Verify count, digest, earliest, latest and sums of the current contents."""
-    now: Dict[str, Any] = {}
+def _prove(work: _Work, expected: Dict[str, Digest]) -> List[Dict[str, Any]]:
+    """Verify count, digest, earliest, latest and sums of the current contents.
+
+    :returns: all of these but the digests
+    """
     summaries = []
     for pair in work.pairs:
         name = pair.table.full_name
@@ -555,29 +579,26 @@ def _prove(work: _Work, expected: Dict[str, Digest]) -> Dict[str, Any]:
                 expected="%d rows, digest %s" % (expected[name].rows, expected[name].hash),
                 hint=_REVERT,
             )
-        now[name] = found.to_json()
         summaries.append({"table": name, **live})
     reach("table.proved")
-    return {"digests": now, "now": summaries, "report": ["Now " + sentence(one) for one in summaries]}
+    return summaries
 
 
-def _note_commit(work: _Work, facts: Dict[str, Any]) -> None:
+def _note_commit(work: _Work, found: TableRestored) -> None:
     """Record the transaction's id, so that a later run can ask the server whether it was committed."""
     site = work.site
-    facts["database_oid"] = server.database_oid(work.session, site.database)
     if site.operation is not None:
         transaction = transaction_to_ask_for(site, work.session)
-        site.operation.write(RESTORE_TABLE, "committing", transaction=transaction, **{**facts, "changed": True})
+        site.operation.write(RESTORE_TABLE, "committing", transaction=transaction, **as_json(found))
 
 
-def _committed(session: Session, operation: Operation) -> Optional[Dict[str, Any]]:
+def _committed(session: Session, operation: Operation) -> Optional[TableRestored]:
     """Facts of this operation's transaction if the server reports that it was committed."""
     for entry in reversed(operation.journal()):
         if entry["step"] == RESTORE_TABLE and entry["event"] == "committing":
             if not was_committed(session, entry["transaction"]):
                 return None
-            own = ("at", "step", "event", "pid", "transaction")
-            return {key: value for key, value in entry.items() if key not in own}
+            return TableRestored(**{**known_fields(TableRestored, entry), "finished_after_interruption": True})
     return None
 
 
@@ -639,19 +660,20 @@ def table_operations(site: Site) -> List[Operation]:
     ]
 
 
-def _done_before(site: Site, session: Session, facts: Dict[str, Any]) -> Optional[Operation]:
+def _done_before(site: Site, session: Session, work: _Work) -> Optional[Operation]:
     """The operation that did exactly the same to this table, if the table was not restored again since, nor the restore
     undone."""
+    wanted = _requested(work)
     found = [
         operation
         for operation in table_operations(site)
-        if operation.result(RESTORE_TABLE).table == facts["table"]
+        if operation.result(RESTORE_TABLE).table == wanted.table
         and (site.operation is None or operation.id != site.operation.id)
     ]
     if not found or found[-1].kind == "undo":
         return None
     done = found[-1].result(RESTORE_TABLE)
-    same = all(getattr(done, key) == facts[key] for key in ("backup", "mode", "where", "keys"))
+    same = all(getattr(done, key) == getattr(wanted, key) for key in ("backup", "mode", "where", "keys"))
     here = done.database_oid == server.database_oid(session, site.database)
     return found[-1] if same and here else None
 

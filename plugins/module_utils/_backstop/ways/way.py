@@ -9,15 +9,17 @@ request, and rollback.py executes it.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Mapping, Optional, Protocol, Sequence, Union
+from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Sequence, Union
 
 from ..backups.options import BackupOptions
 from ..base.errors import Refused
 from ..loss.acceptance import LossPolicy
 from ..loss.lost_objects import LostObjects
 from ..loss.reapply import Reapply
+from ..migrations.leftovers import Cleaned
 from ..prisma.cli import Prisma
 from ..site import Run, Site
+from ..store.steps import Done, Lost, as_json
 from .facts import Facts
 from .forecast import ForeseenLoss
 from .in_force import Change
@@ -91,7 +93,8 @@ class Ready:
     """Everything possible was built and proved while the application runs; the current loss was accepted."""
 
     changed: bool
-    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    #: what would be lost now
+    facts: Done = Done()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Outcome:
     """The method changed the database completely or, if half done, in part."""
 
     changed: bool
-    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    facts: Union[Done, Cleaned] = Done()
     #: short lines for users
     story: Sequence[str] = ()
     #: the state of the database, as the end of a sentence
@@ -116,10 +119,17 @@ class Outcome:
     state: str = IN_FORCE
 
     @classmethod
-    def of(cls, found: Mapping[str, Any], story: Sequence[str], database: str) -> "Outcome":
+    def of(cls, found: Union[Done, Cleaned], story: Sequence[str], database: str) -> "Outcome":
         """From the facts of a step, and whether it was done now."""
-        facts = {key: value for key, value in found.items() if key != "changed"}
-        return cls(bool(found["changed"]), facts, story, database)
+        return cls(bool(found.changed), found, story, database)
+
+    @property
+    def losses(self) -> Sequence[Any]:
+        """The lost rows, by table."""
+        return self.facts.losses if isinstance(self.facts, Lost) else ()
+
+    def to_json(self) -> Dict[str, Any]:
+        return {**as_json(self.facts), "changed": self.changed, "database": self.database}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Optional, Union
 
 from ..backups.make import make_backup
 from ..base.durable_files import read_tree
@@ -19,7 +19,7 @@ from ..base.remedies import Given, Setting, remedy
 from ..migrations.fence import fence
 from ..site import Run, Site, journaled_step
 from ..store.layout import BackupPlace
-from ..store.steps import DOWN_PROOF, EMERGENCY_BACKUP
+from ..store.steps import DOWN_PROOF, EMERGENCY_BACKUP, DownSqlProved, TakenOut
 from .choose import DOWN_SQL
 from .down_sql import count_ahead, is_out, not_by_itself, rehearse_down, settle, take_out
 from .facts import Facts
@@ -56,15 +56,15 @@ class TakeOut:
         )
 
     def prepare(self, run: Run, consent: Consent) -> Prepared:
-        proof = run.operation.facts(DOWN_PROOF) or self._rehearse(run)
-        if not proof["proved"]:
-            why = "The down-SQL (%s) is not proved: %s." % (proof["source"], "; ".join(proof["reasons"]))
+        proof = run.operation.recorded(DOWN_PROOF) or self._rehearse(run)
+        if not proof.proved:
+            why = "The down-SQL (%s) is not proved: %s." % (proof.source, "; ".join(proof.reasons))
             if not consent.restore:
                 raise Refused(why.rstrip("."), hint=remedy("fix it, or use %s", Given(Setting.METHOD, "restore")))
             return TakeInstead(Swap(self.place), why + " The database is restored instead.")
         return Ready(True, count_ahead(run, consent.policy))
 
-    def _rehearse(self, run: Run) -> Dict[str, Any]:
+    def _rehearse(self, run: Run) -> DownSqlProved:
         programs = self.programs
         return rehearse_down(
             run,
@@ -77,8 +77,8 @@ class TakeOut:
         )
 
     def apply(self, run: Run, consent: Consent) -> Applied:
-        proof = run.operation.facts(DOWN_PROOF)
-        if proof is not None and not proof["proved"]:
+        proof = run.operation.recorded(DOWN_PROOF)
+        if proof is not None and not proof.proved:
             return TakeInstead(Swap(self.place), "the down-SQL is not proved")
         if not is_out(run, self.place):
             self._renew_backup(run)
@@ -119,9 +119,7 @@ def _back_up(run: Run, programs: Programs) -> BackupPlace:
     return place
 
 
-def _outcome(run: Run, facts: Mapping[str, Any]) -> Outcome:
-    what = "Taken out: %s. Emergency backup: %s." % (
-        ", ".join(facts.get("migrations", [])), facts.get("backup") or "see the journal",
-    )  # fmt: skip
+def _outcome(run: Run, found: TakenOut) -> Outcome:
+    what = "Taken out: %s. Emergency backup: %s." % (", ".join(found.migrations), found.backup or "see the journal")
     database = "as before, the migration was taken out again by its down-SQL"
-    return Outcome.of(facts, lost_lines(run, facts, what), database)
+    return Outcome.of(found, lost_lines(run, found, what), database)

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Optional, Union
 
 from ..base.errors import Refused
 from ..site import Run, Site
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
+from ..store.steps import Lost, RestoredInPlace
 from . import in_place
 from .choose import IN_PLACE
 from .facts import Facts
@@ -52,7 +53,7 @@ class InPlace:
     def apply(self, run: Run, consent: Consent) -> Applied:
         return _outcome(run, self._restore(run, consent, only_count=False))
 
-    def _restore(self, run: Run, consent: Consent, only_count: bool) -> Dict[str, Any]:
+    def _restore(self, run: Run, consent: Consent, only_count: bool) -> Lost:
         if isinstance(self.source, Operation):
             return in_place.undo_in_place(run, self.source, consent.policy, only_count=only_count)
         return in_place.revert_in_place(run, self.source, consent.policy, only_count=only_count)
@@ -67,7 +68,8 @@ class InPlace:
         return InPlace(change.operation)
 
 
-def _outcome(run: Run, facts: Mapping[str, Any]) -> Outcome:
-    what = "What was removed is kept in backup %s." % facts.get("emergency")
-    database = "was made again from backup %s, in place" % facts.get("backup")
-    return Outcome.of(facts, lost_lines(run, facts, what), database)
+def _outcome(run: Run, found: Lost) -> Outcome:
+    if not isinstance(found, RestoredInPlace):
+        raise AssertionError("a restore in place has facts of its own")
+    what = "What was removed is kept in backup %s." % found.emergency
+    return Outcome.of(found, lost_lines(run, found, what), "was made again from backup %s, in place" % found.backup)

@@ -113,7 +113,6 @@ def _outcome(run: Run, found: Cleaned) -> Outcome:
     if found.kept_rows:
         folder = run.operation.file("lost-rows")
         story.append("Rows that went with what it left: %d, kept in %s." % (found.kept_rows, folder))
-    facts = dataclasses.asdict(found)
-    story += objects_lines(facts)
+    story += objects_lines(found)
     left = "what the migration left was removed" if found.outcome == "dropped" else "the migration left nothing"
-    return Outcome(found.changed, facts, story, "as before, " + left)
+    return Outcome.of(found, story, "as before, " + left)

@@ -10,7 +10,7 @@ from typing import Optional, Union
 
 from ..base.errors import Refused
 from ..site import Run, Site
-from ..store.steps import CODE
+from ..store.steps import CODE, Done
 from .choose import RELEASE
 from .facts import Facts
 from .in_force import Change
@@ -39,7 +39,7 @@ class ReleaseOnly:
     def apply(self, run: Run, consent: Consent) -> Applied:
         if self.commit is not None:
             run.operation.write(CODE, "done", commit=self.commit)
-        return Outcome(self.commit is not None, {}, ["Nothing in the database was changed."], self.database)
+        return Outcome(self.commit is not None, Done(), ["Nothing in the database was changed."], self.database)
 
     @staticmethod
     def settle(run: Run) -> Optional[Outcome]:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import List, Optional, Sequence, Union
 
 from ..base.errors import Refused
+from ..migrations.leftovers import Cleaned
 from ..site import Run, Site
 from ..store.layout import BackupPlace
 from ..store.operation import Operation
-from ..store.steps import BUILD
+from ..store.steps import BUILD, Lost, RestoredInPlace, Swapped, TakenOut
 from .choose import SWAP
 from .facts import Facts
 from .forecast import losses_of_revert, objects_of_revert
@@ -53,17 +54,17 @@ class Swap:
 
     def prepare(self, run: Run, consent: Consent) -> Prepared:
         if isinstance(self.source, Operation):
-            changed = self.keep_retired and back_up_retired(run, self.source)["changed"]
+            changed = self.keep_retired and bool(back_up_retired(run, self.source).changed)
         else:
-            changed = build_successor(run, self.source)["changed"]
+            changed = bool(build_successor(run, self.source).changed)
         return Ready(changed, self._take_over(run, consent, only_count=True))
 
     def apply(self, run: Run, consent: Consent) -> Applied:
         if isinstance(self.source, BackupPlace):
             build_successor(run, self.source)
-        return outcome_of_swap(run, self._take_over(run, consent, only_count=False))
+        return _outcome(run, self._take_over(run, consent, only_count=False))
 
-    def _take_over(self, run: Run, consent: Consent, only_count: bool) -> Dict[str, Any]:
+    def _take_over(self, run: Run, consent: Consent, only_count: bool) -> Lost:
         policy = dataclasses.replace(consent.policy, changes_in=self.changes_in)
         if isinstance(self.source, Operation):
             return undo(run, self.source, policy, only_count=only_count)
@@ -72,42 +73,40 @@ class Swap:
     @staticmethod
     def settle(run: Run) -> Optional[Outcome]:
         found = settle(run)
-        return outcome_of_swap(run, found) if found else None
+        return _outcome(run, found) if found else None
 
     @staticmethod
     def reverse(change: Change, programs: Programs) -> Union[Way, Refused]:
         return Swap(change.operation, keep_retired=programs.keep_retired)
 
 
-def outcome_of_swap(run: Run, facts: Mapping[str, Any]) -> Outcome:
+def _outcome(run: Run, found: Lost) -> Outcome:
+    if not isinstance(found, Swapped):
+        raise AssertionError("a swap has facts of its own")
     what = "The former database is kept as %s; new connections were blocked for %s s. %s" % (
-        facts.get("retired"), facts.get("seconds_closed", 0), facts.get("standbys_summary", ""),
+        found.retired, found.seconds_closed or 0, found.standbys_summary or "",
     )  # fmt: skip
-    database = "a database restored from %s became live, the migrated one is kept as %s" % (
-        facts.get("backup"), facts.get("retired"),
-    )  # fmt: skip
-    return Outcome.of(facts, lost_lines(run, facts, what.strip()), database)
+    database = "a database restored from %s became live, the migrated one is kept as %s" % (found.backup, found.retired)
+    return Outcome.of(found, lost_lines(run, found, what.strip()), database)
 
 
-def lost_lines(run: Run, facts: Mapping[str, Any], what: str) -> List[str]:
+def lost_lines(run: Run, found: Union[Swapped, RestoredInPlace, TakenOut], what: str) -> List[str]:
     """What was lost, what was done, and what differs from before, for users."""
-    lost = facts.get("lost_rows", 0)
-    kept = ", kept in " + run.operation.file("lost-rows") if lost else ""
-    carried = (facts.get("reapply") or {}).get("summary") or ""
-    lines = [("Lost rows: %d%s. %s" % (lost, kept, carried)).strip(), what]
-    lines += objects_lines(facts) or ["Lost objects: none"]
-    built = run.operation.facts(BUILD) or {}
-    for said, found in (
-        ("Definitions that are not as before", facts.get("differences")),
-        ("Not brought back by the restore", facts.get("tolerated", built.get("tolerated"))),
-        ("Sessions that were ended", facts.get("ended_sessions")),
+    kept = ", kept in " + run.operation.file("lost-rows") if found.lost_rows else ""
+    carried = (found.reapply or {}).get("summary") or ""
+    lines = [("Lost rows: %d%s. %s" % (found.lost_rows or 0, kept, carried)).strip(), what]
+    lines += objects_lines(found) or ["Lost objects: none"]
+    tolerated = found.tolerated if isinstance(found, RestoredInPlace) else run.operation.result(BUILD).tolerated
+    for said, names in (
+        ("Definitions that are not as before", found.differences if isinstance(found, TakenOut) else ()),
+        ("Not brought back by the restore", tolerated),
+        ("Sessions that were ended", found.ended_sessions),
     ):
-        lines += ["%s: %s." % (said, "; ".join(found))] if found else []
+        lines += ["%s: %s." % (said, "; ".join(names))] if names else []
     return lines
 
 
-def objects_lines(facts: Mapping[str, Any]) -> List[str]:
+def objects_lines(found: Union[Lost, Cleaned]) -> List[str]:
     """The objects that were lost besides rows, if any, for users."""
-    unknown = facts.get("objects_of_unknown_origin", False)
-    origin = " (some may be of migrations that no deploy rehearsed)" if unknown else ""
-    return ["Lost objects: %s%s" % (", ".join(facts["lost_objects"]), origin)] if facts.get("lost_objects") else []
+    origin = " (some may be of migrations that no deploy rehearsed)" if found.objects_of_unknown_origin else ""
+    return ["Lost objects: %s%s" % (", ".join(found.lost_objects), origin)] if found.lost_objects else []

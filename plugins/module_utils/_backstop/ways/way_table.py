@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, List, Mapping, Optional, Union
+from typing import List, Optional, Union
 
 from ..base.errors import Refused
 from ..site import Run, Site
 from ..store.operation import Operation
-from ..store.steps import RESTORE_TABLE
+from ..store.steps import RESTORE_TABLE, TableRestored
 from .choose import TABLE
 from .facts import Facts
 from .in_force import Change
@@ -55,13 +55,12 @@ class Table:
         return Table(change.operation)
 
 
-def _outcome(run: Run, facts: Mapping[str, Any]) -> Outcome:
-    kept = facts.get("emergency") or "what could be read is in %s" % run.operation.file("saved-rows")
+def _outcome(run: Run, found: TableRestored) -> Outcome:
+    kept = found.emergency or "what could be read is in %s" % run.operation.file("saved-rows")
     story: List[str] = [
-        "Table %s: %d rows were repaired from backup %s."
-        % (facts.get("table"), facts.get("total") or 0, facts.get("backup")),
-        *facts.get("report", []),
+        "Table %s: %d rows were repaired from backup %s." % (found.table, found.total or 0, found.backup),
+        *found.report,
         "As it was before: %s." % kept,
-        *(entry["message"] for entry in facts.get("lacking") or []),
+        *(entry["message"] for entry in found.lacking or ()),
     ]
-    return Outcome.of(facts, story, "has table %s as in the backup" % facts.get("table"))
+    return Outcome.of(found, story, "has table %s as in the backup" % found.table)
