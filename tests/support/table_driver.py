@@ -23,10 +23,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
     Operation,
     open_operations,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.restored_tables import plan_table_undo
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
     TableRestoreRequest,
     plan,
-    plan_table_undo,
     restore_table,
     undo_table,
 )

@@ -20,11 +20,11 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.catalog import find_family
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import Policy
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.baseline import backup_to_revert_to
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import retired_databases
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table_comparison import (
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.baseline import (
+    backup_to_revert_to,
     newest_backup_with,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import retired_databases
 from ansible_collections.backstop.postgres.plugins.modules import pg_backup_info
 
 BROKEN = {

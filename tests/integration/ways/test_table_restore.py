@@ -17,10 +17,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.s
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions, digests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.restored_tables import plan_table_undo
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
     TableRestoreRequest,
     plan,
-    plan_table_undo,
     restore_table,
     undo_table,
 )

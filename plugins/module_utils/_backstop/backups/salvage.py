@@ -10,7 +10,7 @@ import io
 import os
 from typing import IO, Any, Dict, List, Tuple
 
-from ..base.durable_files import PRIVATE_FILE, file_error, make_private_directory, write_json
+from ..base.durable_files import file_error, make_private_directory, private_file, write_json
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Given, Setting, remedy
@@ -103,12 +103,9 @@ def save_readable(session: Session, table: Table, path: str) -> List[str]:
     )
     salvage = _Salvage(session, table, _ROWS_OF_A_PAGE.get(int(page), 2400))
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
-        with os.fdopen(descriptor, "wb") as stream:
+        with private_file(path) as stream:
             for first in range(0, int(size) // int(page), _PAGES):
                 salvage.pages(stream, first, min(first + _PAGES, int(size) // int(page)))
-            stream.flush()
-            os.fsync(stream.fileno())
     except OSError as error:
         raise file_error("The readable rows could not be saved", path, error) from error
     reach("table.saved")

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Type
+from typing import IO, Any, Callable, Dict, Iterator, Mapping, Optional, Type
 
 from .errors import BackstopError, Locked, Refused
 
@@ -61,16 +61,23 @@ def make_private_directory(path: str) -> None:
         raise file_error("A directory could not be created", path, error) from error
 
 
+@contextlib.contextmanager
+def private_file(path: str) -> Iterator[IO[bytes]]:
+    """A new file with mode 0600, synced at the end."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+    with os.fdopen(descriptor, "wb") as stream:
+        os.fchmod(stream.fileno(), PRIVATE_FILE)
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def write_file(path: str, content: bytes) -> None:
     """Write a whole file with mode 0600, atomically: readers see the old content or the new, also after a crash."""
     partial = "%s.partial.%d" % (path, os.getpid())
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
-        with os.fdopen(descriptor, "wb") as stream:
-            os.fchmod(stream.fileno(), PRIVATE_FILE)
+        with private_file(partial) as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
         os.replace(partial, path)
         fsync_directory(os.path.dirname(path) or ".")
     except OSError as error:

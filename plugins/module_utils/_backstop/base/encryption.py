@@ -19,7 +19,7 @@ import subprocess
 import threading
 from typing import IO, Iterator, List, Optional, Sequence, Tuple
 
-from .durable_files import PRIVATE_FILE, file_error
+from .durable_files import file_error, private_file
 from .errors import BackstopError, CouldNotVerify, Refused
 from .processes import Running, describe_failure, find_program
 
@@ -170,13 +170,10 @@ class Encrypting:
     def _copy(self) -> None:
         """Write age's output to the file and to the digest."""
         try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
-            with os.fdopen(descriptor, "wb") as stream:
+            with private_file(self.path) as stream:
                 for block in iter(lambda: os.read(self._age.stdout.fileno(), _BLOCK), b""):
                     self._digest.update(block)
                     stream.write(block)
-                stream.flush()
-                os.fsync(stream.fileno())
         except OSError as error:
             self._error = error
             # Else age, and the process that writes to it, would wait for ever.

@@ -14,7 +14,7 @@ import os
 import shlex
 from typing import Dict, List
 
-from ..base.durable_files import PRIVATE_FILE, fsync_directory, make_private_directory, write_file
+from ..base.durable_files import fsync_directory, make_private_directory, private_file, write_file
 from ..base.sql_names import qualified, quote_identifier, quote_literal
 from ..base.tables import Table
 from ..postgres import catalog, references
@@ -166,8 +166,5 @@ def _in_transaction(columns: str, path: str, statements: str) -> str:
 
 
 def _copy(session: Session, query: str, path: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
-    with os.fdopen(descriptor, "wb") as stream:
+    with private_file(path) as stream:
         session.copy_out("COPY (%s) TO STDOUT" % query, stream)
-        stream.flush()
-        os.fsync(stream.fileno())

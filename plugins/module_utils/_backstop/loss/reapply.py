@@ -25,9 +25,9 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tupl
 
 from ..base import sqlstates
 from ..base.durable_files import (
-    PRIVATE_FILE,
     fsync_directory,
     make_private_directory,
+    private_file,
     read_json,
     write_file,
     write_json,
@@ -345,7 +345,8 @@ class _Carry:
         entries = []
         for number, changes in enumerate(self._changes):
             file = "%d.copy" % number
-            _write(os.path.join(folder, file), changes)
+            with private_file(os.path.join(folder, file)) as stream:
+                changes.save(stream)
             table = changes.table
             digest = digests.table_digest(self._target, table.source, table.columns)
             entries.append(
@@ -359,7 +360,8 @@ class _Carry:
             )
         objects = "large-objects.copy" if self._large_objects else None
         if self._large_objects:
-            _write(os.path.join(folder, str(objects)), self._large_objects)
+            with private_file(os.path.join(folder, str(objects))) as stream:
+                self._large_objects.save(stream)
         fsync_directory(folder)
         database = self._target.settings.database
         contents = {
@@ -460,14 +462,6 @@ def _digests(session: Session) -> Dict[Name, Digest]:
         (table.schema, table.name): digests.table_digest(session, table.source, table.columns)
         for table in catalog.tables(session)
     }
-
-
-def _write(path: str, changes: Changes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
-    with os.fdopen(descriptor, "wb") as stream:
-        changes.save(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 # Reverting and repeating carried changes

@@ -10,6 +10,7 @@ from typing import Callable, List, Optional
 
 from ..base.errors import Refused
 from ..base.remedies import Action, Given, Setting, remedy
+from ..postgres.catalog import TableFamily
 from ..prisma import history
 from ..site import Site
 from ..store import manifest as manifests
@@ -48,6 +49,30 @@ def backup_to_revert_to(site: Site, backup_id: Optional[str]) -> BackupPlace:
             hint=remedy("name one: %s; %s shows all", Given(Setting.BACKUP, "ID"), Action.LIST_BACKUPS),
         )
     return max(usable, key=lambda backup: backup.manifest.created).place
+
+
+def newest_backup_with(site: Site, family: TableFamily) -> BackupPlace:
+    """The newest verified backup of this database that holds a table.
+
+    Emergency backups are excluded: they contain data that was considered bad.
+    """
+    found = [
+        backup
+        for backup in manifests.readable(site.store.backups())
+        if backup.place.kind != "emergency"
+        and backup.level not in (None, "checksum")
+        and backup.manifest.database.name == site.database
+        and any(backup.manifest.table(table.schema, table.name) for table in family.leaves)
+    ]
+    if not found:
+        raise Refused(
+            "There is no verified backup that holds table %s" % family.full_name,
+            found="%d backups in %s" % (len(site.store.backups()), site.store.root),
+            hint=remedy(
+                "name one: %s; %s shows them all and what they hold", Given(Setting.BACKUP, "ID"), Action.LIST_BACKUPS
+            ),
+        )
+    return max(found, key=lambda backup: (backup.manifest.created, backup.place.backup_id)).place
 
 
 def release_before(site: Site) -> Optional[str]:

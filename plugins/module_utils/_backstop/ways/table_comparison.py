@@ -10,25 +10,21 @@ ones. All of this happens in the caller's open transaction, and ends with it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Set
 
-from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
-from ..base.remedies import Action, Given, Setting, remedy
-from ..base.sql_names import qualified, quote_identifier, quote_literal
+from ..base.remedies import Action, remedy
+from ..base.sql_names import qualified, quote_identifier
 from ..base.tables import Digest, Table
 from ..postgres import digests, references
 from ..postgres.catalog import TableFamily
 from ..postgres.connection import Session
-from ..prisma.sql_text import SIGN, tokens
-from ..site import Site
-from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest, TableEntry
 from .archived_rows import ArchivedRows
+from .row_selection import condition_errors
 
 #: Number of keys of differing rows in a report, for each kind.
 SAMPLES = 5
@@ -259,7 +255,7 @@ def compare(session: Session, pair: Pair, condition: Optional[str] = None) -> Di
         chosen = "EXISTS (SELECT FROM (SELECT ctid AS place__ FROM %s %s WHERE (%s\n)) x__ WHERE x__.place__ = d__.%s)"
         # Under the table's own name, so that a condition may use it.
         alias = quote_identifier(pair.table.name)
-        with _condition_errors(pair.table):
+        with condition_errors(pair.table):
             session.execute(
                 "DELETE FROM %s d__ WHERE NOT %s AND NOT %s"
                 % (
@@ -390,106 +386,3 @@ def _referring(session: Session, pair: Pair, key: references.ForeignKey, conditi
             )
         )
     )
-
-
-# Selecting rows
-
-
-def selection(table: Table, where: Optional[str], keys: Sequence[Any]) -> Optional[str]:
-    """The condition for the rows of a repair; None for all rows.
-
-    :param where: a condition in SQL
-    :param keys: keys of rows: values of the single key column, or mappings of key columns to values
-    """
-    conditions = [_condition(where)] if where else []
-    if keys:
-        conditions.append(_key_condition(table, keys))
-    return " OR ".join("(%s\n)" % condition for condition in conditions) or None
-
-
-@contextlib.contextmanager
-def _condition_errors(table: Table) -> Iterator[None]:
-    """The server parses the user's condition; its errors can be about data, syntax and names."""
-    try:
-        yield
-    except BackstopError as error:
-        if error.sqlstate_class not in (
-            sqlstates.DATA_EXCEPTION,
-            sqlstates.SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
-        ):
-            raise
-        raise Refused(
-            "The condition on the rows cannot be used",
-            found=error.found,
-            expected="what may follow WHERE, on %s" % ", ".join(map(quote_identifier, table.columns)),
-            hint=remedy("nothing was changed. Correct %s or %s", Setting.WHERE, Setting.KEYS),
-        ) from error
-
-
-def _condition(where: str) -> str:
-    signs = [token.text for token in tokens(where) if token.kind == SIGN]
-    depth = 0
-    for sign in signs:
-        depth += {"(": 1, ")": -1}.get(sign, 0)
-        if depth < 0:
-            break
-    if depth != 0 or ";" in signs or not where.strip():
-        raise Refused(
-            "The condition on the rows is not one condition",
-            found=where[:200],
-            expected="what may follow WHERE, nothing else",
-        )
-    return where
-
-
-def _key_condition(table: Table, keys: Sequence[Any]) -> str:
-    if not table.key:
-        raise Refused(
-            "Rows of table %s cannot be named by keys" % table.full_name,
-            found="it has no primary key and no unique index over columns that are never NULL",
-            hint="give a condition on the rows instead",
-        )
-    rows = ["(%s)" % ", ".join(map(_literal, _key_values(table.key, key))) for key in keys]
-    return "(%s) IN (%s)" % (", ".join(map(quote_identifier, table.key)), ", ".join(rows))
-
-
-def _key_values(key: Tuple[str, ...], given: Any) -> List[Any]:
-    if not isinstance(given, dict) and len(key) == 1:
-        given = {key[0]: given}
-    if not isinstance(given, dict) or set(given) != set(key) or None in given.values():
-        raise Refused(
-            "This is not the key of a row",
-            found=repr(given)[:200],
-            expected="a value for each of " + ", ".join(key),
-            hint="names keep their capitals",
-        )
-    return [given[column] for column in key]
-
-
-def _literal(value: Any) -> str:
-    # An untyped literal gets the type of the column.
-    return quote_literal(str(value).lower() if isinstance(value, bool) else str(value)).strip()
-
-
-def newest_backup_with(site: Site, family: TableFamily) -> BackupPlace:
-    """The newest verified backup of this database that holds a table.
-
-    Emergency backups are excluded: they contain data that was considered bad.
-    """
-    found = [
-        backup
-        for backup in manifests.readable(site.store.backups())
-        if backup.place.kind != "emergency"
-        and backup.level not in (None, "checksum")
-        and backup.manifest.database.name == site.database
-        and any(backup.manifest.table(table.schema, table.name) for table in family.leaves)
-    ]
-    if not found:
-        raise Refused(
-            "There is no verified backup that holds table %s" % family.full_name,
-            found="%d backups in %s" % (len(site.store.backups()), site.store.root),
-            hint=remedy(
-                "name one: %s; %s shows them all and what they hold", Given(Setting.BACKUP, "ID"), Action.LIST_BACKUPS
-            ),
-        )
-    return max(found, key=lambda backup: (backup.manifest.created, backup.place.backup_id)).place

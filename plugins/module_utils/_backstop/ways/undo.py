@@ -20,7 +20,7 @@ from ..store.steps import IN_PLACE as IN_PLACE_STEP
 from .choose import DOWN_SQL, RELEASE, TABLE
 from .down_sql import not_by_itself
 from .in_force import SWAPPED, Change, change_of, newest_change
-from .table import plan_table_undo, undoable_table_operations
+from .restored_tables import plan_table_undo, undoable_table_operations
 
 #: The scenario of an undo.
 UNDO = "undo"
