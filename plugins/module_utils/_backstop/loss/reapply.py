@@ -476,17 +476,25 @@ def take_back(store: Store, target: Session) -> None:
     here = {"database": name, "oid": server.database_oid(target, name)}
     for operation in operations(store):
         folder = operation.file(_FOLDER)
-        contents = carried_contents(operation)
+        contents = _contents(operation)
         if contents is not None and {key: contents[key] for key in here} == here:
             _replay(operation, target, inverse=True)
             os.unlink(os.path.join(folder, _CONTENTS))
             shutil.rmtree(folder)
 
 
-def carried_contents(operation: Operation) -> Optional[Dict[str, Any]]:
+def _contents(operation: Operation) -> Optional[Dict[str, Any]]:
     """The record of an operation's carried changes: database, oid, and tables with their digests afterwards."""
     path = os.path.join(operation.file(_FOLDER), _CONTENTS)
     return read_json(path, "list of carried changes") if os.path.isfile(path) else None
+
+
+def carried_digests(operation: Operation) -> Optional[Dict[Name, Digest]]:
+    """The tables that an operation carried rows to, as they were afterwards; None if it carried nothing."""
+    contents = _contents(operation)
+    if contents is None:
+        return None
+    return {(entry["schema"], entry["name"]): Digest.from_json(entry["digest"]) for entry in contents["tables"]}
 
 
 def carry_again(operation: Operation, target: Session) -> None:

@@ -20,7 +20,6 @@ from ..base.errors import BackstopError, Refused
 from ..base.processes import signals_deferred
 from ..base.remedies import Action, remedy
 from ..base.sql_names import retired_name, scratch_name
-from ..base.tables import Digest
 from ..loss.acceptance import Acceptance, Loss, LossPolicy, counted, snapshot
 from ..loss.changes import Databases
 from ..loss.count import TableLoss, count_losses, sum_up_base
@@ -28,7 +27,7 @@ from ..loss.differences import BaseSums
 from ..loss.lost_objects import LostObjects, lost_objects
 from ..loss.migration_changes import mark
 from ..loss.pairing import known_by_oid
-from ..loss.reapply import carried_contents, carry_again, take_back
+from ..loss.reapply import carried_digests, carry_again, take_back
 from ..postgres import locks, replication, server
 from ..postgres.connection import Session
 from ..postgres.database_properties import drop_scratch_database
@@ -236,8 +235,7 @@ def undo(run: Run, undone: Operation, policy: LossPolicy, *, only_count: bool = 
 def manifest_at_swap(undone: Operation, place: BackupPlace) -> Manifest:
     """The contents of the live database when an operation made it live: its backup and the rows carried there."""
     manifest = manifests.load(place)
-    tables = (carried_contents(undone) or {"tables": []})["tables"]
-    carried = {(entry["schema"], entry["name"]): Digest.from_json(entry["digest"]) for entry in tables}
+    carried = carried_digests(undone) or {}
     return dataclasses.replace(
         manifest,
         tables=tuple(
@@ -289,7 +287,7 @@ class _Retired:
             if there is not None and operation.result(BASE).oid == there:
                 return
         build_database(run, self._place, self._base)
-        if carried_contents(self._undone) is not None:
+        if carried_digests(self._undone) is not None:
             with run.connect(self._base) as session:
                 carry_again(self._undone, session)
         with run.administer() as admin:
