@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A module that outlives its run, and Ctrl-C: the module ends or finishes before anything else begins."""
+"""A module that outlives its run, Ctrl-C, and a server that restarts: the operation ends before anything else begins,
+or the next run finishes it."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import operations
 from support.live_modules import is_told_to_end
 from support.prisma_database import until
+from support.reliability import times
 
 #: Operation, failpoint, and what the module does there when it receives SIGTERM or SIGINT.
 ENDS, FINISHES = "ends", "finishes"
@@ -126,3 +128,45 @@ def test_ctrl_c(at, what, place, how) -> None:
     holds(at, place, how, job.pid)
     assert at.succeed(what)["outcome"] in ("done", "nothing")
     assert at.databases("backstop_scratch_") == []
+
+
+#: Places between two steps.
+RESTARTED_DEPLOY = [
+    *("step.backup.done", "step.drill.done", "step.rehearsal.done", "step.fence.done", "step.migrate.began"),
+    *("step.migrate.done", "step.check.done"),
+]
+RESTARTED_REVERT = ["step.build.done", "step.swap.began", "step.swap.done"]
+
+
+def restart_at(site, what: str, place: str, tried) -> None:
+    """Halt the operation at the failpoint while its server restarts, then let it continue."""
+    with start(site, what, **failpoint(place, signal.SIGSTOP)) as job:
+        os.waitid(os.P_PID, job.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        site.cluster.stop("fast")
+        site.cluster.start()
+        os.kill(job.pid, signal.SIGCONT)
+        output, errors = job.communicate(timeout=120)
+    assert "p@ss" not in output + errors
+    tried(by="it continues with the server that is back" if job.returncode == 0 else "the next run finishes it")
+    for _run in range(3):
+        if site.succeed(what)["outcome"] in ("done", "nothing"):
+            break
+    assert site.databases("backstop_scratch_") == []
+
+
+@pytest.mark.fault("deploy", "server restarted between two steps of a deploy", by="the next run finishes it")
+@pytest.mark.parametrize("place", RESTARTED_DEPLOY[:: times(3, 1)])
+def test_the_server_restarts_in_a_deploy(site, place: str, tried) -> None:
+    before = site.contents()
+    restart_at(site, "deploy", place, tried)
+    after = site.contents()
+    assert after.pop("ReceiptData") == "0|0"
+    assert after.pop("migrations").split("\n")[-1] == "20251108000000_add_receipt_data"
+    assert {**before, "migrations": None} == {**after, "migrations": None}
+
+
+@pytest.mark.fault("deploy", "server restarted between two steps of a complete revert", by="the next run finishes it")
+@pytest.mark.parametrize("place", RESTARTED_REVERT[:: times(2, 1)])
+def test_the_server_restarts_in_a_revert(deployed, original, place: str, tried) -> None:
+    restart_at(deployed, "revert", place, tried)
+    assert deployed.contents() == original

@@ -53,7 +53,7 @@ def put(configuration, age_hours, kind="daily", passed=True, level="readable", d
         "database": {"name": database, "oid": 16384, "size": 1},
         "server": {"system_identifier": "", "major": 15, "version": "15.0"},
         "archive": {"file": "archive.dump", "format": "custom", "compression": "gzip", "size": 1000, "tool": "15.0"},
-        "files": {},
+        "files": {"archive.dump": {"size": 1000, "sha256": ""}},
         "tables": [],
         "snapshot": {},
         "seconds": {"dump": 1.5, "decode": 0.5},

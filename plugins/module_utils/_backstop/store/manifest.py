@@ -332,9 +332,28 @@ def load(place: BackupPlace) -> Manifest:
         found = "%s is %s" % (wrong[0], type(value[wrong[0]]).__name__)
         raise BackstopError("The manifest of backup %s is invalid" % place.backup_id, found=found)
     try:
-        return Manifest.from_json(value)
+        manifest = Manifest.from_json(value)
+        _require_own(place, manifest)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BackstopError("The manifest of backup %s is invalid" % place.backup_id, found=repr(error)) from None
+    return manifest
+
+
+def _require_own(place: BackupPlace, manifest: Manifest) -> None:
+    """A manifest must be that of its directory, name no file outside of it, and have a sum of the archive."""
+    if manifest.id != place.backup_id:
+        raise BackstopError("The manifest of backup %s is that of another backup" % place.backup_id, found=manifest.id)
+    archives = [name for name in (manifest.archive.file, manifest.archive.plain) if name is not None]
+    outside = [
+        name for name in [*archives, *manifest.files] if not name or os.path.isabs(name) or ".." in name.split("/")
+    ]
+    if outside:
+        found = repr(outside[0])
+        raise BackstopError("The manifest of backup %s names a file outside of it" % place.backup_id, found=found)
+    for name in archives:
+        if not any(file == name or file.startswith(name + "/") for file in manifest.files):
+            found = "no size and sha256 of " + name
+            raise BackstopError("The manifest of backup %s does not list its archive" % place.backup_id, found=found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -381,6 +400,10 @@ def check_files(place: BackupPlace, manifest: Manifest, progress: Optional[Progr
     :param progress: gets a phase for it
     :raises BackstopError: names the file
     """
+    folder = place.file(manifest.archive.file)
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        # pg_restore reads these by its own table of contents, not by our list.
+        manifest.file(manifest.archive.file + "/" + name)
     progress, before = progress or Progress(), 0
     total = sum(entry.size for entry in manifest.files.values())
     progress.phase("checking the files", backup=place.backup_id, bytes_total=total)
