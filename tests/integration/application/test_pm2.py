@@ -156,6 +156,7 @@ def test_an_application_that_crashes(pm2: Pm2, site: Site, call: Callable[..., s
     assert health(site)["status"] == "ok"
 
 
+@pytest.mark.fault("deploy", "an application that dies a moment after it was online", by="it must stay online")
 def test_online_for_a_moment_is_not_running(pm2: Pm2, site: Site, call: Callable[..., str]) -> None:
     """In a crash loop pm2 reports "online" most of the time."""
     place = pathlib.Path(release(site, "one"))
@@ -180,6 +181,7 @@ def test_only_new_lines_of_the_log_are_shown(pm2: Pm2, site: Site) -> None:
     assert "last year" not in json.dumps(caught.value.details)
 
 
+@pytest.mark.fault("deploy", "an application under pm2 that crash-loops", by="its restarts are counted; it is stopped")
 def test_a_crash_loop_is_stopped(pm2: Pm2, site: Site, call: Callable[..., str]) -> None:
     """Between two attempts there is no process, but pm2 would start the next one."""
     place = release(site, "one")
@@ -221,6 +223,7 @@ def start_and_kill_the_daemon(pm2: Pm2, site: Site) -> int:
     return pid
 
 
+@pytest.mark.fault("deploy", "pm2's daemon gone, the application still there", by="found by its process, and ended")
 def test_a_killed_daemon_leaves_an_orphan_that_is_ended(pm2: Pm2, site: Site) -> None:
     """It continues to write to the database, and the next daemon does not know it."""
     pid = start_and_kill_the_daemon(pm2, site)
@@ -232,6 +235,7 @@ def test_a_killed_daemon_leaves_an_orphan_that_is_ended(pm2: Pm2, site: Site) ->
     assert not pm2.stop("tiny")
 
 
+@pytest.mark.fault("deploy", "pm2's daemon gone before a start", by="the orphan is ended first")
 def test_starting_ends_an_orphan_first(pm2: Pm2, site: Site) -> None:
     pid = start_and_kill_the_daemon(pm2, site)
     assert pm2.start("tiny", release(site, "one"), ECOSYSTEM, stable=0.3)
@@ -256,6 +260,7 @@ def test_what_the_application_started_is_stopped_too(pm2: Pm2, site: Site) -> No
     assert not alive(child)
 
 
+@pytest.mark.fault("deploy", "an application that ignores its signal to end", by="killed after its time")
 def test_an_application_that_ignores_the_signal(pm2: Pm2, site: Site) -> None:
     place = pathlib.Path(release(site, "one"))
     (place / "deaf.js").write_text("process.on('SIGINT', () => {}); setInterval(() => {}, 1000)\n")

@@ -322,6 +322,7 @@ def test_current_always_leads_somewhere(site: Site) -> None:
         watcher.kill()
 
 
+@pytest.mark.fault("deploy", "making of a release killed at each of its failpoints", by="the next run finishes it")
 @pytest.mark.serial
 @pytest.mark.parametrize(
     "failpoint", ["release.before-rename", "release.prepared", "release.before-activate", "release.activated"]

@@ -259,6 +259,7 @@ def test_a_crashing_release(host: Host) -> None:
     assert host.version() == "1"
 
 
+@pytest.mark.fault("deploy", "an application that never answers", by="health check")
 def test_a_release_that_is_never_healthy(host: Host) -> None:
     host.site.write_environment(BEHAVIOUR="unhealthy")
     run = host.run("main", application_revision="one", application_health_timeout=1.5)

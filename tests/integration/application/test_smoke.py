@@ -154,6 +154,7 @@ def test_large_answers_are_shown_short(url: str) -> None:
     assert len(report.results[0].found) < 300
 
 
+@pytest.mark.fault("deploy", "an application that accepts connections and never answers", by="the smoke test's timeout")
 def test_a_server_that_says_nothing(url: str) -> None:
     report = run(url, {"name": "silent", "path": "/silent"}, timeout=0.5)
     assert "timed out" in report.results[0].found

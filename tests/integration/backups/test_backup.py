@@ -253,10 +253,15 @@ NAMES = [
     "host=nowhere dbname=postgres",
     "postgresql://nowhere/x",
     ".hidden/../up",
+    "-rf\n`touch x` $(touch x) | & > *\t\r",
 ]
 
 
-@pytest.mark.fault("input", "backup of databases with quotes, spaces, dashes, slashes, URLs as names", by="quoted")
+@pytest.mark.fault(
+    "input",
+    "backup of databases with quotes, line breaks, dashes, slashes, shell characters, URLs as names",
+    by="quoted",
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_databases_of_any_name(databases, name):
     live = databases.make(name)

@@ -69,6 +69,7 @@ while True:
 """
 
 
+@pytest.mark.fault("backup", "a writer of a file killed", by="a file under another name, renamed when whole")
 def test_a_killed_writer_leaves_a_whole_file(tmp_path):
     path = tmp_path / "file"
     for _run in range(3):

@@ -90,7 +90,8 @@ def test_secrets_in_every_form():
     assert secrets_in("postgresql://u@h/d") == ["postgresql://u@h/d"]
 
 
-def test_random_urls_mean_the_same_to_libpq(seed):
+@pytest.mark.fault("input", "random URLs with every special character", by="libpq reads the same parts")
+def test_random_urls_mean_the_same_to_libpq(seed, tried):
     generator = random.Random(seed)
     letters = "aZ09 @:/?#[]%&=+'\"\\$ä;,"
 
@@ -108,3 +109,4 @@ def test_random_urls_mean_the_same_to_libpq(seed):
         assert dsn["options"] == "-c my.setting=" + escaped
         assert password in secrets_in(url)
         assert parse_dsn(without_password(url)) == {key: one for key, one in dsn.items() if key != "password"}
+        tried()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import time
 from typing import Iterator, Optional
 
@@ -73,7 +74,7 @@ def closed_copy_in_cluster(site: Site, place: BackupPlace) -> Iterator[Site]:
 
 
 def _roles(site: Site, place: BackupPlace, manifest: Manifest) -> str:
-    """The statements of ``roles.sql``, without psql's meta-commands."""
+    """The statements of ``roles.sql``, without the pair of psql's meta-commands that pg_dumpall writes since 15.14."""
     name = next(name for name in (ROLES, ROLES + SUFFIX) if name in manifest.files)
     source = site.source_of(place, manifest, name)
     if isinstance(source, Encrypted):
@@ -81,14 +82,18 @@ def _roles(site: Site, place: BackupPlace, manifest: Manifest) -> str:
     else:
         with open(source, "rb") as stream:
             content = stream.read()
-    lines = [line for line in content.decode().splitlines(True) if not line.startswith("\\")]
-    if any(line.startswith("CREATE TABLESPACE") for line in lines):
+    text = content.decode()
+    # By its random key, because a role's name may hold lines that look alike.
+    key = re.search(r"^\\restrict (\w+)\n", text, re.MULTILINE)
+    if key:
+        text = text.replace(key.group(), "", 1).replace("\\unrestrict %s\n" % key.group(1), "")
+    if re.search("^CREATE TABLESPACE", text, re.MULTILINE):
         raise Refused(
             "The backup's server has tablespaces, whose directories a scratch cluster must not touch",
             found="%s of %s" % (ROLES, place.backup_id),
             hint="drill in a scratch database",
         )
-    return "".join(lines)
+    return text
 
 
 def _make_roles(admin: Session, roles: str) -> None:
