@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import base64
 import threading
 from typing import List, Set
 
 import pytest
 from support.broken_releases import MIGRATION
 from support.demo_site import MARK, DemoSite, Run, processes
+from support.secret_forms import as_base64
 
 
 class Listener:
@@ -74,12 +74,6 @@ def files_with(site: DemoSite, text: str) -> List[str]:
             if path.is_file() and text.encode() in path.read_bytes():
                 found.append(str(path))
     return found
-
-
-def as_base64(text: str) -> List[str]:
-    """What base64 makes of a text within another one, for each of its three alignments."""
-    whole = [base64.b64encode(b"." * before + text.encode() + b"..").decode() for before in range(3)]
-    return [one[4:-8] for one in whole]
 
 
 @pytest.mark.fault(
