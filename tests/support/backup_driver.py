@@ -14,11 +14,11 @@ import json
 import pathlib
 import sys
 
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import verify
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 
 
@@ -32,7 +32,9 @@ def main() -> int:
     except BackstopError as caught:
         error = str(caught)
     backups = store.backups()
-    levels = [verify(site, place, "readable")["level"] for place in backups]
+    for place in backups:
+        manifests.check_files(place, manifests.load(place))
+    levels = [manifests.level_of(place) for place in backups]
     partial = [str(path) for path in pathlib.Path(root).glob("*/.partial-*")]
     used = sum(path.stat().st_size for path in pathlib.Path(root).rglob("*") if path.is_file())
     print(json.dumps({"error": error, "levels": levels, "partial": partial, "used": used}))

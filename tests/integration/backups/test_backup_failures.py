@@ -180,7 +180,7 @@ def test_killed_right_after_the_rename(plain):
     """Then the backup exists, is complete, and can be verified."""
     assert in_another_process(plain, failpoint="backup.committed").returncode == -signal.SIGKILL
     (place,) = plain.store.backups()
-    assert manifests.level_of(place) is None
+    assert manifests.level_of(place) == "readable"
     verify(plain.site, place, "restored")
     assert manifests.level_of(place) == "restored"
 

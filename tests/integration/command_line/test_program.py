@@ -94,7 +94,7 @@ def test_killed_anywhere_nothing_is_listed(backstop):
 def test_killed_after_its_commit_it_is_listed(backstop):
     assert backstop.run("backup", "shop", environment={"BACKSTOP_FAILPOINT": "backup.committed"}).status == -9
     (backup,) = backstop("list", "--json").json
-    assert backup["level"] is None and backstop("status", "shop").status == 3
+    assert backup["level"] == "readable" and backstop("status", "shop").status == 0
     assert backstop("verify", "shop", backup["backup"]).status == 0 == backstop("status", "shop").status
 
 

@@ -93,10 +93,6 @@ def make_backup(
     place = BackupPlace(kind, backup_id, final)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(place.file("lock"))
-    method = "the whole archive was decoded" + (" while it was encrypted" if site.recipients else "")
-    manifests.record_verification(
-        place, "readable", {"passed": True, "method": method, "seconds": manifest.seconds["decode"]}
-    )
     return place
 
 
@@ -397,6 +393,10 @@ def _finish(site: Site, partial: str, final: str, manifest: Manifest, written: M
         manifest = dataclasses.replace(manifest, files=files, finished=timestamp())
         reach("backup.before-manifest")
         write_json(os.path.join(partial, "manifest.json"), manifest.to_json())
+        # Before the rename: a disk that is full now must not leave a backup whose level is unknown.
+        method = "the whole archive was decoded" + (" while it was encrypted" if site.recipients else "")
+        facts = {"passed": True, "method": method, "seconds": manifest.seconds["decode"]}
+        manifests.record_verification(BackupPlace(manifest.kind, manifest.id, partial), "readable", facts)
         reach("backup.before-rename")
         publish_directory(partial, final)
     except OSError as error:
