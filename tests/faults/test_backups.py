@@ -117,12 +117,12 @@ def test_killed_at_a_random_moment(large, seed, tried):
         process.communicate(timeout=60)
         until(lambda: not programs_of(large), "what it started ends with it", 20)
         for place in large.store.backups():
-            assert verify(large.site, place, "readable")["level"] == "readable"
+            assert verify(large.site, place, "readable").level == "readable"
         assert content(good) == before
         tried()
     assert finish(start(large))["partial"] == [], "the next backup removes what was left"
     newest = large.store.backups()[-1]
-    assert newest != good and verify(large.site, newest, "restored")["level"] == "restored"
+    assert newest != good and verify(large.site, newest, "restored").level == "restored"
 
 
 PLACES = ["backup.snapshot", "backup.dumping", "backup.dumped", "backup.before-manifest", "backup.before-rename"]
@@ -151,11 +151,11 @@ def test_a_server_that_restarts(plain, mode, tried, monkeypatch):
             assert plain.store.backups() == before and place in PLACES[:2], error
         else:
             assert place in PLACES[2:], "it cannot be whole without its server"
-            assert verify(plain.site, made, "restored")["level"] == "restored"
+            assert verify(plain.site, made, "restored").level == "restored"
         assert passed == [place] and not glob.glob(plain.store.root + "/*/.partial-*")
         tried(by="the connection's error" if plain.store.backups() == before else "whole: the archive was complete")
     monkeypatch.undo()
-    assert verify(plain.site, plain.backup(), "restored")["level"] == "restored"
+    assert verify(plain.site, plain.backup(), "restored").level == "restored"
 
 
 def own_namespace():
@@ -214,7 +214,7 @@ def test_a_link_in_the_path(plain, tmp_path):
     place = make.make_backup(at(plain, tmp_path / "link" / "store"), "daily")
     (found,) = Store(str(tmp_path / "disk" / "store")).backups()
     assert found.backup_id == place.backup_id
-    assert verify(plain.site, found, "restored")["level"] == "restored"
+    assert verify(plain.site, found, "restored").level == "restored"
     assert os.stat(found.path).st_mode & 0o77 == 0
 
 
@@ -276,7 +276,7 @@ def test_a_table_rewritten_meanwhile(plain, statement):
     # If pg_dump could not get its own lock behind the statement, the backup was repeated after it.
     after = {"TRUNCATE": 0, "DROP": None}.get(statement.split()[0], 400)
     assert (entry and entry.digest.rows) in (400, after)
-    assert verify(plain.site, place, "restored")["level"] == "restored"
+    assert verify(plain.site, place, "restored").level == "restored"
 
 
 def locked(cursor):
@@ -305,7 +305,7 @@ def test_savepoints_at_the_snapshot(plain):
     rows = [manifests.load(place).table("public", "User").digest.rows for place in (first, second)]
     assert rows[0] == 20 and rows[1] == plain.value('SELECT count(*) FROM "User"') > 100
     for place in (first, second):
-        assert verify(plain.site, place, "restored")["level"] == "restored"
+        assert verify(plain.site, place, "restored").level == "restored"
 
 
 CLOCKS = {"a year back": -365, "ten years forward": 3650}
@@ -320,7 +320,7 @@ def test_a_clock_that_jumps_between(plain, jump, monkeypatch):
     second = plain.backup()
     assert (first.backup_id < second.backup_id) == (CLOCKS[jump] > 0)
     assert backup_to_revert_to(plain.site, None) == second
-    assert [verify(plain.site, place, "restored")["level"] for place in (first, second)] == ["restored"] * 2
+    assert [verify(plain.site, place, "restored").level for place in (first, second)] == ["restored"] * 2
 
 
 @pytest.mark.fault("backup", "a clock that jumps while a backup is made", by="the digests of its snapshot")
@@ -331,7 +331,7 @@ def test_a_clock_that_jumps_meanwhile(plain, seed, monkeypatch):
     place = plain.backup()
     monkeypatch.undo()
     assert plain.store.backups() == [place]
-    assert verify(plain.site, place, "restored")["level"] == "restored"
+    assert verify(plain.site, place, "restored").level == "restored"
 
 
 @pytest.mark.fault("backup", "past 2^32 transactions, between the backup and the revert", by="rows counted one by one")
@@ -350,7 +350,7 @@ def test_past_four_thousand_million_transactions(plain, tmp_path):
     plain.execute("UPDATE \"User\" SET \"name\" = 'late' WHERE \"id\" IN ('u1', 'u2', 'u3')")
     after = plain.backup()
     assert int(manifests.load(after).snapshot["transactions"].split(":")[0]) > 1 << 32
-    assert verify(plain.site, after, "restored")["level"] == "restored"
+    assert verify(plain.site, after, "restored").level == "restored"
     run = plain.site.run(run.operation)
     build_successor(run, before)
     with pytest.raises(Refused) as caught:

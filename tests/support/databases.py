@@ -176,10 +176,13 @@ class Databases:
                 cursor.execute("DROP DATABASE %s WITH (FORCE)" % quote_identifier(name))
 
 
-def start_cluster(directory: pathlib.Path, bin_dir: Optional[pathlib.Path] = None) -> Cluster:
+def start_cluster(
+    directory: pathlib.Path, bin_dir: Optional[pathlib.Path] = None, *, realistic: bool = True
+) -> Cluster:
     """A server with the roles and templates that Databases.make copies.
 
     :param bin_dir: its programs, if not those of all tests
+    :param realistic: with the template that needs a server with libxml and ICU
     """
     made = Cluster.create(directory, options=_OPTIONS, bin_dir=bin_dir)
     try:
@@ -189,16 +192,21 @@ def start_cluster(directory: pathlib.Path, bin_dir: Optional[pathlib.Path] = Non
             made.create_role(role, "LOGIN")
         made.create_database(PLAIN, owner=OWNER)
         run_sql(made, PLAIN, (SQL / "plain.sql").read_text("utf-8"), user=OWNER)
-        made.create_database(REALISTIC, owner=OWNER)
-        run_sql(made, REALISTIC, (SQL / "objects.sql").read_text("utf-8"))
-        with session(made, REALISTIC) as cursor:
-            cursor.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'")
-            if cursor.fetchone():
-                cursor.execute((SQL / "trigram.sql").read_text("utf-8"))
+        if realistic:
+            _make_realistic(made)
     except BaseException:
         made.destroy()
         raise
     return made
+
+
+def _make_realistic(made: Cluster) -> None:
+    made.create_database(REALISTIC, owner=OWNER)
+    run_sql(made, REALISTIC, (SQL / "objects.sql").read_text("utf-8"))
+    with session(made, REALISTIC) as cursor:
+        cursor.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'")
+        if cursor.fetchone():
+            cursor.execute((SQL / "trigram.sql").read_text("utf-8"))
 
 
 @pytest.fixture(scope="session")

@@ -58,9 +58,9 @@ def test_a_name_runs_nothing(databases, ran, text, tried):
         live.execute(statement.replace("%s", name))
     try:
         place = make_backup(live.site, "daily", form=BackupOptions(plain=True))
-        assert verify(live.site, place, "restored")["level"] == "restored"
+        assert verify(live.site, place, "restored").level == "restored"
         tried()
-        assert run_cluster_drill(live.site, place)["rows"] > 0
+        assert run_cluster_drill(live.site, place).rows > 0
         tried()
         live.execute("CREATE DATABASE copy TEMPLATE template0", "postgres")
         argv = [str(live.cluster.bin_dir / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", place.file("plain.sql")]
