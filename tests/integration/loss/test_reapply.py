@@ -181,6 +181,32 @@ def shapes(databases):
     return live
 
 
+def test_interrupted_before_rows_without_key_were_committed(plain, monkeypatch):
+    """Equal rows do not show whether they were carried; the server knows of the transaction."""
+    as_owner(plain, "CREATE TABLE log (v text); INSERT INTO log VALUES ('a'), ('a'), ('b')")
+
+    def interrupted(name):
+        if name == "reapply.saved":
+            raise BackstopError("interrupted")
+
+    def twice(work):
+        with monkeypatch.context() as patch, pytest.raises(BackstopError, match="interrupted"):
+            patch.setattr(reapply_module, "reach", interrupted)
+            work()
+        assert work()["lost_rows"] == 0
+        return plain.rows("SELECT v FROM log ORDER BY 1")
+
+    place = plain.backup()
+    as_owner(plain, "INSERT INTO log VALUES ('a'), ('c'); DELETE FROM log WHERE v = 'b'")
+    run = begun(plain, place)
+    policy = LossPolicy(0, reapply=APPLY_ALL, objects=99)
+    assert twice(lambda: revert(run, place, policy)) == [("a",), ("a",), ("a",), ("c",)]
+    run.operation.close("done")
+    as_owner(plain, "INSERT INTO log VALUES ('a'), ('d')")
+    back = plain.begun("undo", {"undoes": run.operation.id})
+    assert twice(lambda: undo(back, run.operation, policy)) == [("a",), ("a",), ("a",), ("a",), ("c",), ("d",)]
+
+
 def test_order_of_foreign_keys_and_odd_shapes(shapes):
     """Parents first, whatever the tables' names; rows that refer to each other are carried over together."""
     place = shapes.backup()

@@ -19,7 +19,7 @@ from ..base.durable_files import known_fields
 from ..base.errors import Refused
 from ..base.remedies import Given, Hint, Setting, remedy
 from ..postgres.connection import Session
-from ..site import Site
+from ..site import Run, Site
 from ..store.operation import Operation
 from ..store.steps import COUNT, LossCounted, Lost, as_json
 from .changes import Databases
@@ -101,14 +101,12 @@ class Loss:
 class Acceptance:
     """The decision on the loss of one operation."""
 
-    def __init__(
-        self, operation: Operation, policy: LossPolicy, *, retires: bool = False, only_count: bool = False
-    ) -> None:
+    def __init__(self, run: Run, policy: LossPolicy, *, retires: bool = False, only_count: bool = False) -> None:
         """
         :param retires: the live database is retired, and rows can be carried to the database that takes over
         :param only_count: keep and carry nothing; the result is in ``facts``
         """
-        self._operation = operation
+        self._run, self._operation = run, run.operation
         self._policy = policy
         self._retires = retires
         self._only_count = only_count
@@ -126,7 +124,7 @@ class Acceptance:
         if policy.reapply.mode == "off" or not wanted or loss.databases is None:
             self._keep(live, Carried(loss.tables, {"mode": policy.reapply.mode}), loss.objects)
             return loss.tables
-        carrying = carried_over(self._operation, loss.databases, wanted, policy.reapply, only_count=self._only_count)
+        carrying = carried_over(self._run, loss.databases, wanted, policy.reapply, only_count=self._only_count)
         with carrying as carried:
             carried.losses += aside
             self._keep(live, carried, loss.objects)

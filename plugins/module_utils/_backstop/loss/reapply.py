@@ -38,6 +38,8 @@ from ..base.remedies import Given, Setting, remedy
 from ..base.tables import Digest, Table
 from ..postgres import catalog, digests, references, server
 from ..postgres.connection import Session
+from ..postgres.restarts import transaction_to_ask_for, was_committed
+from ..site import Run
 from ..store.layout import Store
 from ..store.operation import Operation, operations
 from .changes import Changes, Counts, Databases
@@ -75,7 +77,7 @@ class Carried:
 
 @contextlib.contextmanager
 def carried_over(
-    operation: Operation,
+    run: Run,
     databases: Databases,
     losses: Sequence[TableLoss],
     wanted: Reapply,
@@ -94,7 +96,7 @@ def carried_over(
     target.execute("BEGIN")
     try:
         target.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        carry = _Carry(operation, target)
+        carry = _Carry(run.operation, target)
         before = databases.before if databases.before is not None else _digests(target)
         with carry.triggers_off(loss.base_name for loss in losses):
             carry.stage(databases, losses, wanted.deletes)
@@ -113,7 +115,7 @@ def carried_over(
             target.execute("ROLLBACK")
             return
         carry.write_conflicts()
-        carry.save()
+        carry.save(transaction_to_ask_for(run, target))
         reach("reapply.saved")
         target.execute("COMMIT")
     except BaseException:
@@ -337,8 +339,11 @@ class _Carry:
         if lines:
             write_file(self._operation.file(_CONFLICTS), ("\n".join(lines) + "\n").encode())
 
-    def save(self) -> None:
-        """Write the applied changes, and their list last."""
+    def save(self, transaction: str) -> None:
+        """Write the applied changes, and their list last.
+
+        :param transaction: the one that applies them; see transaction_to_ask_for()
+        """
         folder = self._operation.file(_FOLDER)
         shutil.rmtree(folder, ignore_errors=True)
         make_private_directory(folder)
@@ -367,6 +372,7 @@ class _Carry:
         contents = {
             "database": database,
             "oid": server.database_oid(self._target, database),
+            "transaction": transaction,
             "tables": entries,
             "large_objects": objects,
         }
@@ -478,9 +484,18 @@ def take_back(store: Store, target: Session) -> None:
         folder = operation.file(_FOLDER)
         contents = _contents(operation)
         if contents is not None and {key: contents[key] for key in here} == here:
-            _replay(operation, target, inverse=True)
+            # Rows of a table without key could not tell whether the transaction that carried them was committed.
+            if _is_committed(target, contents["transaction"]):
+                _replay(operation, target, inverse=True)
             os.unlink(os.path.join(folder, _CONTENTS))
             shutil.rmtree(folder)
+
+
+def _is_committed(target: Session, transaction: str) -> bool:
+    """The outcome of a transaction whose client may have ended a moment ago."""
+    while target.value("SELECT pg_xact_status(%s::text::xid8) = 'in progress'", (transaction,)):
+        target.execute("SELECT pg_sleep(0.1)")
+    return was_committed(target, transaction)
 
 
 def _contents(operation: Operation) -> Optional[Dict[str, Any]]:

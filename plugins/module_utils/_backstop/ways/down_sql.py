@@ -426,7 +426,7 @@ def count_ahead(run: Run, policy: LossPolicy) -> Lost:
     :raises Refused: it exceeds what was accepted
     """
     before = _proved(run)
-    acceptance = Acceptance(run.operation, policy, only_count=True)
+    acceptance = Acceptance(run, policy, only_count=True)
     if not is_out(run, before):
         with snapshot(run) as session:
             losses = losses_of_dropping(session, _tables_of(manifests.load(before)))
@@ -473,7 +473,7 @@ def _run_on_live(run: Run, sql: DownSql, before: BackupPlace, policy: LossPolicy
         mark(session, removal.losses, run.store, before)
         # A DROP ... CASCADE takes objects along that the migration did not create, and the proof expects them gone.
         objects = lost_objects(run, session, before)
-        losses = Acceptance(run.operation, policy).accept(session, Loss(removal.losses, objects))
+        losses = Acceptance(run, policy).accept(session, Loss(removal.losses, objects))
         led = _lead_back(run, session, sql, removal)
         wrong = definitions.compare(manifest.definitions, definitions.definitions(session))
         reasons = ["%s would be %s" % (key, how) for how, keys in sorted(wrong.items()) for key in keys]

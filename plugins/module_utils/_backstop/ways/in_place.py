@@ -219,7 +219,7 @@ def _transaction(run: Run, admin: Session, session: Session, backups: _Backups, 
     _require_same_as(session, removed)
     run.progress.phase("counting", backup=backups.base.backup_id)
     loss = _loss(run, session, _as_saved(session, removed), backups.base)
-    Acceptance(run.operation, policy).accept(session, loss)
+    Acceptance(run, policy).accept(session, loss)
     reach("in-place.counted")
     values = sequence_values(session)
     drops = _drops_beyond_schemas(run)
@@ -363,7 +363,7 @@ def _count_ahead(run: Run, base: BackupPlace, policy: LossPolicy) -> Lost:
     with run.administer() as admin:
         if in_force(run, admin) is not None:
             return Lost(changed=False)
-    acceptance = Acceptance(run.operation, policy, only_count=True)
+    acceptance = Acceptance(run, policy, only_count=True)
     with snapshot(run, read_only=False) as session:
         acceptance.accept(session, _loss(run, session, _as_it_is(session), base))
     return dataclasses.replace(acceptance.facts, changed=False)

@@ -128,7 +128,7 @@ def revert(run: Run, place: BackupPlace, policy: LossPolicy, *, only_count: bool
 
 
 def _take_over(run: Run, successor: Union[_Built, _Retired], policy: LossPolicy, *, only_count: bool) -> Lost:
-    acceptance = Acceptance(run.operation, policy, retires=True, only_count=only_count)
+    acceptance = Acceptance(run, policy, retires=True, only_count=only_count)
     if only_count:
         return _counted_ahead(run, successor, acceptance)
     with signals_deferred(), exclusive(run) as run, run.administer() as admin:
