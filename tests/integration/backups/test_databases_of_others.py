@@ -13,12 +13,14 @@ from typing import Dict
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import quote_identifier
 from support.databases import OWNER, run_sql
+from support.reliability import FULL
 from support.round_trips import there_and_back
 
 SQL = pathlib.Path(__file__).resolve().parents[2] / "support" / "databases_of_others"
 SHAPES = sorted(path.stem for path in SQL.glob("*.sql"))
 
 
+@pytest.mark.fault("databases", "schemas of whole applications", by="compared by pg_dump")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_whole_application(databases, shape):
     live = databases.make(shape, "template0", user=None)
@@ -33,10 +35,24 @@ def strange() -> Dict[str, str]:
 
 
 STRANGE = strange()
+#: Not in one database with the others.
+ALONE = ("nothing at all", "not even public", "event triggers")
 
 
-@pytest.mark.parametrize("what", STRANGE)
-def test_strange_but_legal(databases, what):
+@pytest.mark.fault("databases", "strange but legal objects and rows", by="compared by pg_dump")
+def test_strange_but_legal(databases, tried):
+    """All in one database."""
+    live = databases.make("strange", "template0", user=None)
+    together = {name: sql for name, sql in STRANGE.items() if name not in ALONE}
+    for sql in together.values():
+        live.execute(sql)
+    there_and_back(live)
+    tried(len(together))
+
+
+@pytest.mark.fault("databases", "strange databases, each alone", by="compared by pg_dump")
+@pytest.mark.parametrize("what", STRANGE if FULL else ALONE)
+def test_each_alone(databases, what):
     live = databases.make("strange", "template0", user=None)
     if STRANGE[what].strip():
         live.execute(STRANGE[what])
@@ -57,7 +73,8 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.fault("databases", "odd names of databases", by="compared by pg_dump")
+@pytest.mark.parametrize("name", NAMES if FULL else NAMES[-2:])
 def test_names_of_databases(databases, name):
     live = databases.make(name)
     there_and_back(live)
@@ -82,7 +99,7 @@ SETTINGS = {
     "lo_compat_privileges": "on",
     "constraint_exclusion": "on",
     "exit_on_error": "on",
-    "client_min_messages": "debug5",
+    "client_min_messages": "log",
     "application_name": "'theirs'",
     "password_encryption": "md5",
     "vacuum_freeze_min_age": "0",
@@ -90,6 +107,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.fault("databases", "settings of a database for its sessions", by="compared by pg_dump")
 def test_settings_of_a_database(databases):
     live = databases.make("settings", user=None)
     live.execute("CREATE TABLE moments (t timestamptz PRIMARY KEY, d date, i interval, f float8)")
@@ -100,6 +118,7 @@ def test_settings_of_a_database(databases):
     there_and_back(live)
 
 
+@pytest.mark.fault("databases", "a tablespace", by="compared by pg_dump")
 def test_a_tablespace(databases, tmp_path):
     """Tables, indexes and the database itself in one."""
     folder = pathlib.Path(databases.cluster.home) / "tablespace"
