@@ -38,10 +38,11 @@ AS_ROOT = os.geteuid() == 0
 #: Tests of effects on databases, stores and releases, and of what is computed: these are the same for every user.
 SAME_FOR_EVERYBODY = [
     *("tests/integration/%s/*" % folder for folder in ("postgres", "store", "backups", "loss", "migrations", "ways")),
-    *("tests/integration/%s/*" % folder for folder in ("runbook", "windows")),
+    *("tests/integration/%s/*" % folder for folder in ("runbook", "windows", "peers")),
     "tests/integration/command_line/test_[co]*.py",
     "tests/integration/application/test_releases.py",
     "tests/integration/application/test_service_commands.py",
+    "tests/faults/test_random_walk.py",
     # Without servers: texts, rules and properties of data.
     *("tests/unit/%s/*" % folder for folder in ("prisma", "roles", "windows")),
     "tests/unit/application/test_smoke_steps.py",

@@ -29,7 +29,7 @@ from support.reliability import times
 from support.walk_model import Row, State, Table, carry, difference, lost
 
 __all__ = ["seed"]
-CYCLES = int(os.environ.get("BACKSTOP_WALK_CYCLES") or times(8, 150))
+CYCLES = int(os.environ.get("BACKSTOP_WALK_CYCLES") or times(6, 150))
 ROLE, NAME = "electricity_tokens", "walk"
 EVERYTHING = 10**9
 #: A migration that fails in the live database alone, or already in the rehearsal.

@@ -396,6 +396,32 @@ def test_old_releases_are_removed_but_not_those_in_use(site: Site) -> None:
         site.releases.prune(0)
 
 
+@pytest.mark.fault("peers", "two rollbacks in a row (ansistrano.rollback stays and deletes)", by="the link itself")
+def test_back_twice(site: Site) -> None:
+    """What is current is the link, never the newest directory."""
+    site.repository.commit("3", "three")
+    one, two, three = commits = [site.prepare(revision) for revision in ("one", "two", "three")]
+    for commit in commits:
+        site.releases.activate(commit)
+    for commit in (two, one):
+        os.utime(site.releases.path(three))
+        assert site.releases.activate(commit) and site.releases.current() == commit
+        assert site.releases.prune(3) == []
+
+
+@pytest.mark.fault("peers", "a rollback to the newest release (ansistrano.rollback deletes it)", by="the link itself")
+@pytest.mark.parametrize("revision", ["one", "two", "three"])
+def test_back_to_any_release_and_clean_up(site: Site, revision: str) -> None:
+    """``current`` always points to a whole release."""
+    site.repository.commit("3", "three")
+    commits = {name: site.prepare(name) for name in ("one", "two", "three")}
+    site.releases.activate(commits["two"])
+    site.releases.activate(commits[revision])
+    site.releases.prune(1)
+    assert site.releases.current() == commits[revision]
+    assert os.path.exists(os.path.join(site.releases.link, MARKER))
+
+
 def test_a_removal_that_was_cut_off_is_finished(site: Site) -> None:
     site.prepare("one")
     (pathlib.Path(site.releases.folder) / ".removed-x" / "node_modules").mkdir(parents=True)
