@@ -484,7 +484,7 @@ def take_back(store: Store, target: Session) -> None:
         folder = operation.file(_FOLDER)
         contents = _contents(operation)
         if contents is not None and {key: contents[key] for key in here} == here:
-            # Rows of a table without key could not tell whether the transaction that carried them was committed.
+            # Rows of a table without key do not show whether the transaction that carried them was committed.
             if _is_committed(target, contents["transaction"]):
                 _replay(operation, target, inverse=True)
             os.unlink(os.path.join(folder, _CONTENTS))
