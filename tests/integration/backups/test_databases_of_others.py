@@ -80,6 +80,44 @@ def test_names_of_databases(databases, name):
     there_and_back(live)
 
 
+SETTINGS = {
+    "datestyle": "'German, DMY'",
+    "intervalstyle": "'iso_8601'",
+    "timezone": "'Asia/Kathmandu'",
+    "search_path": "nowhere",
+    "extra_float_digits": "-15",
+    "standard_conforming_strings": "off",
+    "escape_string_warning": "on",
+    "backslash_quote": "off",
+    "default_transaction_deferrable": "on",
+    "default_tablespace": "''",
+    "enable_seqscan": "off",
+    "max_parallel_workers_per_gather": "0",
+    "work_mem": "'64kB'",
+    "temp_file_limit": "'1GB'",
+    "log_statement": "'all'",
+    "lo_compat_privileges": "on",
+    "constraint_exclusion": "on",
+    "exit_on_error": "on",
+    "client_min_messages": "log",
+    "application_name": "'theirs'",
+    "password_encryption": "md5",
+    "vacuum_freeze_min_age": "0",
+    "app.tenant": "'it''s'",
+}
+
+
+@pytest.mark.fault("databases", "settings of a database for its sessions", by="compared by pg_dump")
+def test_settings_of_a_database(databases):
+    live = databases.make("settings", user=None)
+    live.execute("CREATE TABLE moments (t timestamptz PRIMARY KEY, d date, i interval, f float8)")
+    live.execute("INSERT INTO moments VALUES ('2025-03-04 05:06+00', '2025-03-04', '1 mon 2 days 3:04', 0.1 + 0.2)")
+    for name, value in SETTINGS.items():
+        run_sql(databases.cluster, "postgres", "ALTER DATABASE settings SET %s = %s" % (name, value))
+    run_sql(databases.cluster, "postgres", "ALTER ROLE postgres IN DATABASE settings SET datestyle = 'SQL, MDY'")
+    there_and_back(live)
+
+
 @pytest.mark.fault("databases", "a tablespace", by="compared by pg_dump")
 def test_a_tablespace(databases, tmp_path):
     """Tables, indexes and the database itself in one."""

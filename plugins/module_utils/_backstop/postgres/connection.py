@@ -53,6 +53,7 @@ PINNED_SETTINGS = (
     ("client_encoding", "UTF8"),
     ("synchronize_seqscans", "off"),
     ("default_transaction_read_only", "off"),
+    ("exit_on_error", "off"),
 )
 #: Further settings, with the server_version_num from which servers have them.
 _NEWER_PINNED_SETTINGS = ((140000, "idle_session_timeout", "0"), (170000, "transaction_timeout", "0"))
