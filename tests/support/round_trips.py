@@ -60,11 +60,11 @@ def there_and_back(live: Live) -> None:
     run = live.begun("rollback", {"scenario": "complete", "backup": place.backup_id})
     build_successor(run, place)
     result = revert(run, place, LossPolicy(0, objects=2))
-    assert result["changed"] and result["lost_rows"] == 0
+    assert result.changed and result.lost_rows == 0
     require_same(before, pg_dump(live))
     run.operation.close("done")
     back = live.begun("undo", {"undoes": run.operation.id})
-    assert undo(back, run.operation, LossPolicy(0))["changed"]
+    assert undo(back, run.operation, LossPolicy(0)).changed
     back.operation.close("done")
     require_same(changed, pg_dump(live))
     execute(live, "DROP SCHEMA backstop_newer CASCADE")

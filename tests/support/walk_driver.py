@@ -41,6 +41,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.r
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import (
     apply,
     drop_left,
+    facts_of,
     prepare,
     settle,
 )
@@ -150,7 +151,13 @@ class Driver:
         way, outcome = apply(run, self.programs, Consent())
         run.operation.close("rolled_back")
         drop_left(run)
-        return {**outcome.facts, "operation": run.operation.id, "outcome": "rolled_back", "way": way.name, "why": why}
+        return {
+            **facts_of(way, outcome),
+            "operation": run.operation.id,
+            "outcome": "rolled_back",
+            "way": way.name,
+            "why": why,
+        }
 
     def back(self) -> Dict[str, Any]:
         """A rollback or an undo, as the user asked for it."""
@@ -172,7 +179,13 @@ class Driver:
         run.operation.close("done")
         drop_left(run)
         lost = run.operation.file("lost-rows")
-        return {**outcome.facts, "outcome": "done", "operation": run.operation.id, "way": way.name, "lost": lost}
+        return {
+            **facts_of(way, outcome),
+            "outcome": "done",
+            "operation": run.operation.id,
+            "way": way.name,
+            "lost": lost,
+        }
 
     def backup(self) -> Dict[str, Any]:
         return {"outcome": "done", "backup": make_backup(self.site, "daily").backup_id}

@@ -193,7 +193,7 @@ def test_interrupted_before_rows_without_key_were_committed(plain, monkeypatch):
         with monkeypatch.context() as patch, pytest.raises(BackstopError, match="interrupted"):
             patch.setattr(reapply_module, "reach", interrupted)
             work()
-        assert work()["lost_rows"] == 0
+        assert work().lost_rows == 0
         return plain.rows("SELECT v FROM log ORDER BY 1")
 
     place = plain.backup()
