@@ -105,6 +105,18 @@ options:
         description: Whether the operator is asked before the application is stopped.
         type: bool
         default: false
+  safety_copy:
+    description:
+      - How the live database is copied on its server right before the migration, so that going back needs no restore. The copy is no backup.
+      - V(clone) shares the blocks of its files, in about the time of a checkpoint. It needs PostgreSQL 18 or newer and a file system that does that.
+        V(template) copies every file. V(auto) clones where a scratch database shows that this works, and makes no copy elsewhere.
+    type: str
+    choices: ["off", auto, clone, template]
+    default: "off"
+  safety_copy_seconds:
+    description: How long that may take, as estimated from a scratch database. The application is stopped meanwhile.
+    type: float
+    default: 60
   waivers:
     description:
       - Gates to waive, name to reason. The reason must not be empty; it is kept in RV(gates) and in the journal.
@@ -155,6 +167,10 @@ rollback:
   returned: success
   type: str
   sample: swap
+safety_copy:
+  description: How the database will be copied right before the migration, V(clone) or V(template); empty means not at all.
+  returned: success
+  type: str
 waived:
   description: Name and reason of each gate that did not pass but was waived.
   returned: success
@@ -197,6 +213,9 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
     rollback_way,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.inputs import GateInputs
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.safety_copy import (
+    SAFETY_COPIES,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.standing import forecast
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
@@ -208,7 +227,8 @@ def act(request: Request) -> Dict[str, Any]:
     site = request.site
     if site.operation is not None and not request.check_mode:
         site.operation.write(GATES, "began")
-    gates = evaluate(site, _question(request))
+    question = _question(request)
+    gates = evaluate(site, question)
     passed = all(gate.passed for gate in gates)
     closed = [
         str(Refused("%s: %s" % (gate.name, gate.found), expected=gate.expected, hint=gate.hint))
@@ -223,15 +243,15 @@ def act(request: Request) -> Dict[str, Any]:
         "closed": closed,
         "waived": waived,
         "rollback": rollback,
+        "safety_copy": question.copy_method,
         "story": story.table(gates),
     }
     if passed and request.params["plan"]:
         wanted = story.Wanted(**request.params["plan"])
         result["plan"] = story.would_do(gates, rollback, forecast(request.store), wanted)
     if site.operation is not None and not request.check_mode:
-        site.operation.write(
-            GATES, "done" if passed else "failed", gates=result["gates"], waived=waived, rollback=rollback
-        )
+        facts = {key: result[key] for key in ("gates", "waived", "rollback", "safety_copy")}
+        site.operation.write(GATES, "done" if passed else "failed", **facts)
     return {"changed": False, **result}
 
 
@@ -252,6 +272,8 @@ def _question(request: Request) -> GateInputs:
         server_programs_version=params["server_programs_version"],
         applications=params["applications"],
         refuse_drift=params["drift"] == "refuse",
+        safety_copy=params["safety_copy"],
+        safety_copy_seconds=params["safety_copy_seconds"],
         waivers=params["waivers"],
     )
 
@@ -290,6 +312,8 @@ def main() -> None:
                     confirm=dict(type="bool", default=False),
                 ),
             ),
+            safety_copy=dict(type="str", choices=list(SAFETY_COPIES), default="off"),
+            safety_copy_seconds=dict(type="float", default=60),
             waivers=dict(type="dict", default={}),
             **pooler_argument_spec(),
             **store_argument_spec(),

@@ -14,6 +14,7 @@ description:
   - >-
     One is dropped only when its undo window has passed, no operation is open, and a backup of this very database is in the store, verified to
     O(level), that holds the same rows and objects. That is compared right before, while no other session can connect.
+  - It also drops the safety copies of earlier deploys, which start with C(backstop_copy_); see O(safety_copy_days).
   - A database that no operation of the store retired, or that has a subscription or a replication slot, is kept.
 author:
   - The backstop.postgres contributors (@backstop)
@@ -50,6 +51,11 @@ options:
         comparison afterwards would find that.
     type: bool
     default: false
+  safety_copy_days:
+    description:
+      - Days after its deploy for which a safety copy is kept. It is dropped when that deploy has ended and a backup that was made since is verified.
+    type: float
+    default: 1
 notes:
   - "On failure: only databases were dropped that the result of an earlier run, or the journal of the operation that retired them, names with their backups."
   - "How to undo: restore the backup of a dropped database with M(backstop.postgres.rollback)."
@@ -79,7 +85,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 retired:
-  description: Each retired database of this application's database.
+  description: Each retired database and safety copy of this application's database.
   returned: success
   type: list
   elements: dict
@@ -131,6 +137,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.r
     DUMP_LEVELS,
     prune,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.safety_copies import DEFAULT_DAYS
 
 
 def act(request: Request) -> Dict[str, Any]:
@@ -142,6 +149,7 @@ def act(request: Request) -> Dict[str, Any]:
         window_days=window,
         level=request.params["level"],
         dump=request.params["dump"],
+        copy_days=request.params["safety_copy_days"],
         check=request.check_mode,
     )
     dropped = [one for one in found if one["action"] == "dropped"]
@@ -159,6 +167,7 @@ def main() -> None:
             undo_window=dict(type="float", default=DEFAULT_WINDOW_DAYS),
             level=dict(type="str", choices=list(DUMP_LEVELS), default="restored"),
             dump=dict(type="bool", default=False),
+            safety_copy_days=dict(type="float", default=DEFAULT_DAYS),
             store=dict(type="path", required=True),
             controller=dict(type="dict"),
         ),

@@ -70,6 +70,14 @@ REVERT = [
     "step.swap.done",
     "operation.closed",
 ]
+#: With a safety copy: while nobody can connect to the live database.
+COPY = [
+    "safety-copy.closed",
+    "step.safety_copy.began",
+    "safety-copy.made",
+    "step.safety_copy.acted",
+    "step.safety_copy.done",
+]
 #: An undo first backs up the database that comes back.
 KEEP = [
     "step.keep.began",
@@ -149,6 +157,20 @@ def test_a_killed_deploy_is_finished(site, failpoint: str) -> None:
     assert after.pop("migrations").split("\n")[-1] == "20251108000000_add_receipt_data"
     assert {**before, "migrations": None} == {**after, "migrations": None}
     assert not list(site.store.glob("*/.partial-*"))
+
+
+@pytest.mark.fault("deploy", "deploy killed while it copied the database", by="the next run opens it and finishes")
+@pytest.mark.parametrize("failpoint", COPY)
+def test_a_deploy_killed_while_it_copied_the_database(site, failpoint: str) -> None:
+    """Nobody can connect then; the next run lets them in, and its copy takes over in a revert, killed or not."""
+    original = site.contents()
+    assert site.run("deploy_with_copy", failpoint).returncode == -signal.SIGKILL
+    assert site.succeed("deploy_with_copy")["outcome"] == "done"
+    (copy,) = site.databases("backstop_copy_")
+    assert site.contents()["ReceiptData"] == "0|0"
+    assert [entry["copy"] for entry in journal_of(site) if entry["step"] == "safety_copy"][-1] == copy
+    kill_and_finish(site, "revert", "swap.renaming")
+    assert site.contents() == original and site.databases("backstop_copy_") == []
 
 
 def journal_of(site) -> List[Dict[str, object]]:
@@ -265,8 +287,19 @@ def test_the_list_of_what_carries_is_whole(deployed, tmp_path) -> None:
 
 def test_the_list_is_whole(site, tmp_path) -> None:
     """A failpoint that is added to the library but not to the lists above would never be tested."""
-    for what, wanted in (("deploy", DEPLOY), ("revert", REVERT), ("undo", UNDO)):
-        log = tmp_path / what
+    fenced = DEPLOY.index("fence.cleared") + 1
+    copied = [*DEPLOY[:fenced], *COPY, *DEPLOY[fenced:]]
+    reverted = [name for name in REVERT if not name.startswith("restore.")]
+    runs = (
+        ("deploy", DEPLOY),
+        ("revert", REVERT),
+        ("undo", UNDO),
+        ("revert", REVERT),
+        ("deploy_with_copy", copied),
+        ("revert", reverted),
+    )
+    for number, (what, wanted) in enumerate(runs):
+        log = tmp_path / str(number)
         done = site.run(what, log=log)
         assert done.returncode == 0, done.stderr
         assert log.read_text().split() == wanted, what

@@ -32,6 +32,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.standing import require_before
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.template_copy import FILES
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import Prisma
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
@@ -67,6 +68,7 @@ class Driver:
         self.controller = given.get("controller") or this_controller()
         self.expected = given.get("expected", [])
         self.down: Optional[Dict[str, Any]] = None
+        self.safety_copy = ""
         self.data_directory = given.get("data_directory")
         project = Project(given["project"], node_bin_dir=given["node_bin_dir"])
         self.prisma = Prisma(project, environment=given["prisma_environment"])
@@ -84,6 +86,11 @@ class Driver:
     def deploy_with_down(self) -> Dict[str, Any]:
         """SQL that reverts the migration is proved too."""
         self.down = {"given": 'DROP TABLE "ReceiptData"'}
+        return self.deploy()
+
+    def deploy_with_copy(self) -> Dict[str, Any]:
+        """The database is copied before the migration."""
+        self.safety_copy = FILES
         return self.deploy()
 
     def deploy(self) -> Dict[str, Any]:
@@ -116,7 +123,7 @@ class Driver:
         closed = [gate for gate in gates if not gate.passed]
         if closed:
             raise BackstopError("Gates are closed", found="; ".join(str(gate) for gate in closed))
-        operation.write("gates", "done")
+        operation.write("gates", "done", safety_copy=self.safety_copy)
         if not operation.done("rehearsal"):
             self._back_up(operation)
         prove(self.site, self.prisma, Limits(self.expected, LOCK_TIMEOUT_MS), down=self.down)

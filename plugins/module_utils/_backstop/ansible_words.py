@@ -43,6 +43,8 @@ NAMES: Dict[enum.Enum, str] = {
     Setting.RELEASE: "rollback_revision",
     Setting.RESTORE_METHOD: "rollback_restore_method",
     Setting.REVISION_TO_DEPLOY: "deploy_revision",
+    Setting.SAFETY_COPY: "deploy_safety_copy",
+    Setting.SAFETY_COPY_SECONDS: "deploy_safety_copy_seconds",
     Setting.SERVER_PROGRAMS_VERSION: "backstop_server_programs_version",
     Setting.SHARE_TO_DELETE: "max_delete_share",
     Setting.STORE: "backstop_store",

@@ -25,7 +25,8 @@ from .postgres.pgbouncer import Pooler
 from .store.layout import BackupPlace, Store
 from .store.lifecycle import PREDECESSOR_SECONDS, holder_of, require_held, work_on
 from .store.manifest import Manifest
-from .store.operation import Operation
+from .store.operation import Operation, operations_of
+from .store.steps import FENCE
 
 #: First key of our advisory locks: "back" in ASCII. The second is a checksum of the live database's name, which, unlike
 #: its oid, does not change in a swap.
@@ -97,7 +98,26 @@ class Site:
     def connect(self, database: Optional[str] = None, *, pinned: bool = True) -> Session:
         """A session in the live database, or in another one of the server."""
         settings = self.connection if database is None else self.connection.with_database(database)
-        return connect(settings, pinned=pinned, name=self.session_name)
+        try:
+            return connect(settings, pinned=pinned, name=self.session_name)
+        except BackstopError:
+            if settings.database != self.database or not self._reopened():
+                raise
+            return connect(settings, pinned=pinned, name=self.session_name)
+
+    def _reopened(self) -> bool:
+        """Let connections in again, if a deploy was killed while it had closed the live database to copy it."""
+        fenced = [one for one in operations_of(self.store, self.database) if one.last(FENCE) is not None]
+        if not fenced or (fenced[-1].last(FENCE) or {})["event"] == "done":
+            return False
+        own = self.operation is not None and self.operation.id == fenced[-1].id
+        if not own and not FileLock.is_free(fenced[-1].lock.path):
+            return False
+        with self.administer() as admin:
+            closed = admin.value("SELECT NOT datallowconn FROM pg_database WHERE datname = %s", (self.database,))
+            if closed:
+                server.allow_connections(admin, self.database, True)
+        return bool(closed)
 
     def administer(self) -> Session:
         """A session in the maintenance database."""

@@ -104,9 +104,10 @@ def test_a_migration_that_leaves_objects(site: DemoSite) -> None:
 
 @pytest.mark.fault("deploy", "a migration that fails and changed rows", by="complete revert")
 def test_a_migration_that_changes_rows(site: DemoSite) -> None:
-    """Existing rows and columns were changed: a database restored from the backup takes over."""
+    """Existing rows and columns were changed: the database that was copied right before takes over."""
     before = site.condition()
-    failed(site, "changes-rows", MIGRATION, ON_LIVE, "became live", "is kept as backstop_retired_")
+    said = ("a copy of every file", "the safety copy of this database became live", "is kept as backstop_retired_")
+    failed(site, "changes-rows", MIGRATION, ON_LIVE, *said, deploy_safety_copy="template")
     after = site.condition()
     assert same(after, before, "databases", "live_oid")
     assert len(set(after.databases) - set(before.databases)) == 1

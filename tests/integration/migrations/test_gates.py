@@ -38,7 +38,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
     is_local,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.replay import compare
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import definitions, server
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import history
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.project import Project
@@ -75,7 +75,7 @@ def live(plain):
 TRIED = ("swap_rights", "restorable", "drift")
 
 
-def ask(live, site=None, tried=(), **changes):
+def ask(live, site=None, tried=(), only=None, **changes):
     """Gates by name, for inputs that leave them all open except for the changes."""
     question = GateInputs(
         **{
@@ -88,6 +88,8 @@ def ask(live, site=None, tried=(), **changes):
         }
     )
     asked = [gate for gate in GATES if gate[0] not in TRIED or gate[0] in tried]
+    if only:
+        asked = [gate for gate in asked if gate[0] == only]
     with mock.patch.object(gates_module, "GATES", asked):
         return {gate.name: gate for gate in evaluate(site or live.site, question)}
 
@@ -632,3 +634,28 @@ def test_the_module_keeps_waivers_in_the_journal(live, tmp_path):
     assert PASSWORD not in answer.printed
     refused = run_module(tmp_path, "deploy_gates_info", {**arguments, "waivers": {"store": " "}})
     assert refused.failed and "gives no reason" in refused.result["msg"]
+
+
+def ask_for_copy(live, **changes):
+    return ask(live, only="safety_copy", **changes)
+
+
+def test_a_safety_copy_is_tried_first(live):
+    """The time for all files is estimated from a copy of a scratch database."""
+    before = live.names()
+    assert ask_for_copy(live)["safety_copy"].found == "not requested"
+    gate = ask_for_copy(live, safety_copy="template")["safety_copy"]
+    assert gate.passed and "a copy of every file" in gate.found and "in about" in gate.found
+    slow = ask_for_copy(live, safety_copy="template", safety_copy_seconds=0.001)
+    only_closed(slow, "safety_copy", "takes too long", "at most 0.001 s")
+    live.execute("BEGIN; SELECT 1; PREPARE TRANSACTION 'left'")
+    only_closed(ask_for_copy(live, safety_copy="template"), "safety_copy", "prepared transaction left")
+    live.execute("ROLLBACK PREPARED 'left'")
+    assert live.names() == before
+
+
+def test_a_clone_needs_a_server_that_can(live):
+    with mock.patch.object(server, "major_version", return_value=17):
+        gate = ask_for_copy(live, safety_copy="auto")["safety_copy"]
+        assert gate.passed and gate.found == "none: PostgreSQL 17 cannot clone, version 18 and newer can"
+        only_closed(ask_for_copy(live, safety_copy="clone"), "safety_copy", "cannot clone", "auto, template or off")

@@ -34,7 +34,13 @@ RUN_IN = {
     ". .test/venv/bin/activate": ("test.sh", "venv=.test/venv"),
 }
 #: Names that look like an option of a role and are none.
-OTHER_NAMES = {"backstop_known_variables", "backstop_retired_", "backstop_scratch_", "deploy_maintenance_"}
+OTHER_NAMES = {
+    "backstop_known_variables",
+    "backstop_copy_",
+    "backstop_retired_",
+    "backstop_scratch_",
+    "deploy_maintenance_",
+}
 COMMANDS = sorted(used_commands())
 
 

@@ -47,6 +47,12 @@ ROWS = [
     ({"only_added": True}, (AUTOMATIC,), None, "restore"),
     ({}, (PLAN, AUTOMATIC), None, "restore"),
     ({}, (ASKED,), None, "drop"),
+    # A safety copy needs no restore; a release that was proved needs no change of the database at all.
+    ({"safety_copy": True}, EVERY, None, "restore"),
+    ({"safety_copy": True, "down_proved": True}, EVERY, None, "restore"),
+    ({"safety_copy": True, "unfinished": True}, EVERY, None, "restore"),
+    ({"safety_copy": True, "old_release_works": True}, EVERY, None, "code_only"),
+    ({"safety_copy": True}, (ASKED,), "drop", "drop"),
     # Everything is reverted.
     ({"completely": True}, EVERY, None, "restore"),
     ({"completely": True, "in_place": True}, EVERY, None, "in_place"),

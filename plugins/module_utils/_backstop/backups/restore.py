@@ -14,7 +14,7 @@ from typing import Dict, Iterator, List, Optional
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.progress import followed
-from ..base.sql_names import MAX_NAME_BYTES, RETIRED_PREFIX, is_scratch, quote_identifier, scratch_name
+from ..base.sql_names import MAX_NAME_BYTES, RESERVED_PREFIXES, quote_identifier, scratch_name
 from ..postgres import archive, catalog, copy_progress, server
 from ..postgres.connection import Session
 from ..postgres.database_properties import copy_properties, create_database, drop_scratch_database
@@ -135,11 +135,11 @@ def _followed_restore(site: Site, manifest: Manifest, name: str, jobs: int) -> I
 
 def require_new_database(admin: Session, name: str) -> None:
     """:raises Refused: a restored database cannot have this name, or another one has it"""
-    if is_scratch(name) or name.startswith(RETIRED_PREFIX) or not 0 < len(name.encode()) <= MAX_NAME_BYTES:
+    if name.startswith(RESERVED_PREFIXES) or not 0 < len(name.encode()) <= MAX_NAME_BYTES:
         raise Refused(
             "Invalid name for a restored database",
             found=repr(name),
-            expected="1 to %d bytes, not starting with backstop_scratch_ or backstop_retired_" % MAX_NAME_BYTES,
+            expected="1 to %d bytes, not starting with %s" % (MAX_NAME_BYTES, " or ".join(RESERVED_PREFIXES)),
         )
     if server.database_oid(admin, name) is not None:
         raise Refused("Nothing is overwritten", found="database %s exists already" % name, hint="choose another name")

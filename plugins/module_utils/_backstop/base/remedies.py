@@ -38,6 +38,8 @@ class Setting(_Part):
     PYTHON = "Python"
     RECIPIENTS = "age_recipients"
     REVISION_TO_DEPLOY = "revision"
+    SAFETY_COPY = "safety_copy"
+    SAFETY_COPY_SECONDS = "safety_copy_seconds"
     SERVER_PROGRAMS_VERSION = "server_programs_version"
     SHARE_TO_DELETE = "max_delete_share"
     STORE = "store"

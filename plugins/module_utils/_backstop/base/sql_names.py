@@ -16,6 +16,9 @@ from .errors import Refused
 MAX_NAME_BYTES = 63
 SCRATCH_PREFIX = "backstop_scratch_"
 RETIRED_PREFIX = "backstop_retired_"
+SAFETY_COPY_PREFIX = "backstop_copy_"
+#: No database of a user may have a name that starts with one of these.
+RESERVED_PREFIXES = (SCRATCH_PREFIX, RETIRED_PREFIX, SAFETY_COPY_PREFIX)
 
 
 def quote_identifier(name: str) -> str:
@@ -95,6 +98,11 @@ def scratch_name(operation_id: str, purpose: str) -> str:
 def retired_name(operation_id: str, live: str) -> str:
     """Name under which an operation keeps the former live database."""
     return _cut(RETIRED_PREFIX + _id_in_name(operation_id) + "_" + live, MAX_NAME_BYTES)
+
+
+def safety_copy_name(operation_id: str, live: str) -> str:
+    """Name of the copy of the live database that a deploy makes right before it migrates."""
+    return _cut(SAFETY_COPY_PREFIX + _id_in_name(operation_id) + "_" + live, MAX_NAME_BYTES)
 
 
 def is_scratch(name: str) -> bool:

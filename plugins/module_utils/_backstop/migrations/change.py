@@ -14,11 +14,12 @@ import dataclasses
 from typing import Any, List, Mapping, Optional, Sequence
 
 from ..backups.make import BackupSummary, make_again
+from ..base.errors import Refused
 from ..loss.migration_changes import note_migrated
 from ..prisma import history
 from ..prisma.cli import Prisma
 from ..site import Run, exclusive, journaled_step
-from ..store.steps import BACKUP, CHECK, FENCE, MIGRATE, Checked, Migrated
+from ..store.steps import BACKUP, CHECK, FENCE, GATES, MIGRATE, Checked, Migrated
 from .deploy import Limits, applied_since, read_state
 from .fence import fence, require_proofs
 from .rehearse import check_against_rehearsal
@@ -83,10 +84,18 @@ def _note_applied(run: Run) -> None:
 
 
 def _fence(run: Run, wait_seconds: float) -> None:
-    """End all other sessions in the database, and ensure that the backup is exact."""
+    """End all other sessions in the database, and ensure that the backup is exact, and so the safety copy."""
     require_proofs(run.operation)
     place = run.store.find_backup(run.operation.result(BACKUP).backup)
-    if fence(run, place, wait_seconds).same:
+    safety_copy = run.operation.result(GATES).safety_copy
+    if fence(run, place, wait_seconds, safety_copy).same:
         return
     with journaled_step(run, BACKUP) as facts:
-        facts.update(dataclasses.asdict(BackupSummary.of(make_again(run, place))), reused=False)
+        place = make_again(run, place)
+        facts.update(dataclasses.asdict(BackupSummary.of(place)), reused=False)
+    if safety_copy and not fence(run, place, wait_seconds, safety_copy).same:
+        raise Refused(
+            "The database was written to while its final backup was made",
+            found="; ".join(run.operation.result(FENCE).differences[:5]),
+            hint="stop that program, then run this again",
+        )

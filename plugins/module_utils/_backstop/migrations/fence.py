@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from typing import Dict, List
@@ -16,21 +17,23 @@ from ..base.failpoints import reach
 from ..postgres import definitions, server
 from ..postgres.connection import Session
 from ..postgres.database_properties import drop_scratch_database, scratch_databases
-from ..site import Site, journaled_step
+from ..site import Run, Site, journaled_step
 from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.manifest import Manifest
 from ..store.operation import Operation
 from ..store.steps import FENCE, MIGRATE, PROOFS, FencedOff
 from .leftovers import leftovers
+from .safety_copy import closed_to_others, make_safety_copy
 
 #: How long ended sessions may take to disappear.
 _GOING_SECONDS = 5
 
 
-def fence(site: Site, place: BackupPlace, wait_seconds: float) -> FencedOff:
+def fence(site: Site, place: BackupPlace, wait_seconds: float, safety_copy: str = "") -> FencedOff:
     """End idle sessions, wait for busy ones, then compare every table and definition with the backup.
 
+    :param safety_copy: how to copy the database, if it equals the backup; empty: not at all
     :raises Refused: gates were skipped; or sessions are still active after the wait; names them
     """
     manifest = manifests.load(place)
@@ -40,9 +43,17 @@ def fence(site: Site, place: BackupPlace, wait_seconds: float) -> FencedOff:
         _drop_debris(site, admin)
         ended = _clear(site, admin, wait_seconds)
         reach("fence.cleared")
-        with site.connect() as live:
-            differences = [] if _partly_migrated(site, live, place) else _differences(live, manifest)
+        with contextlib.ExitStack() as stack:
+            live = stack.enter_context(site.connect())
+            resumed = _partly_migrated(site, live, place)
+            run = site if isinstance(site, Run) and safety_copy and not resumed else None
+            if run is not None:
+                stack.enter_context(closed_to_others(run, admin, live))
+            differences = [] if resumed else _differences(live, manifest)
             back = server.other_sessions(admin, site.database, besides=(live.backend,))
+            if run is not None and not (differences or back):
+                live.close()
+                make_safety_copy(run, admin, place, safety_copy)
         if back:
             raise _others(back, "none that reconnects after it was ended")
         fenced = FencedOff(ended, not differences, differences)

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
+from ..base.sql_names import quote_identifier
 from .connection import Session
 
 
@@ -87,6 +88,10 @@ def databases(session: Session) -> List[Tuple[str, int, bool]]:
         "SELECT datname, oid::bigint, datallowconn FROM pg_database WHERE NOT datistemplate ORDER BY 1"
     )
     return [(str(name), int(oid), bool(allowed)) for name, oid, allowed in found]
+
+
+def allow_connections(session: Session, name: str, allowed: bool) -> None:
+    session.execute("ALTER DATABASE %s ALLOW_CONNECTIONS %s" % (quote_identifier(name), "true" if allowed else "false"))
 
 
 @dataclasses.dataclass(frozen=True)

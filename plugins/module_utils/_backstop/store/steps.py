@@ -68,6 +68,8 @@ class GatesPassed:
     waived: Dict[str, str] = dataclasses.field(default_factory=dict)
     #: how a complete rollback would be done
     rollback: str = ""
+    #: how the safety copy is to be made: postgres.template_copy.CLONE or FILES; empty: none
+    safety_copy: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +117,17 @@ class FencedOff:
     same: Optional[bool] = None
     #: from the backup, if it was not
     differences: List[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class SafetyCopyMade(BackupMade):
+    """The copy equals this backup."""
+
+    #: name and oid of the database
+    copy: str = ""
+    oid: int = 0
+    method: str = ""
+    seconds: Optional[float] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -353,6 +366,8 @@ CONFIRM = "confirm"
 #: Until STARTED the application is stopped; a rollback has both steps too.
 STOP = "stop"
 FENCE = Step("fence", FencedOff)
+#: The live database was copied on its server while nobody could connect to it.
+SAFETY_COPY = Step("safety_copy", SafetyCopyMade)
 #: The migrations were applied to the live database.
 MIGRATE = Step("migrate", Migrated)
 #: Definitions equal those after the rehearsal, and tables meet their expectations.

@@ -41,6 +41,8 @@ class Situation:
     old_release_works: bool = False
     #: whether the down-SQL is proved; None if not tried
     down_proved: Optional[bool] = None
+    #: the database was copied right before the migration, so nothing has to be restored
+    safety_copy: bool = False
     #: the only differences from the backup are added objects
     only_added: bool = False
     #: only the release changed, or must change
@@ -64,7 +66,7 @@ def choose(situation: Situation, purpose: str, method: Optional[str] = None) -> 
     if situation.table:
         return TABLE
     if situation.unfinished:
-        return whole if situation.needs_restore else LEFTOVERS
+        return whole if situation.needs_restore or situation.safety_copy else LEFTOVERS
     if method is not None:
         return _named(situation, method, whole)
     if situation.release_alone:
@@ -73,6 +75,8 @@ def choose(situation: Situation, purpose: str, method: Optional[str] = None) -> 
         return whole
     if situation.old_release_works:
         return RELEASE
+    if situation.safety_copy:
+        return whole
     return DOWN_SQL if _can_be_taken_out(situation, purpose) else whole
 
 

@@ -10,7 +10,6 @@ import contextlib
 from typing import Iterator
 
 from ..base.errors import BackstopError, Refused
-from ..base.sql_names import quote_identifier
 from ..postgres import server
 from ..postgres.connection import Session
 from ..site import Site
@@ -25,12 +24,12 @@ def connect_exclusively(site: Site, admin: Session, name: str) -> Iterator[Sessi
     closed = not admin.value("SELECT datallowconn FROM pg_database WHERE datname = %s", (name,))
     with contextlib.ExitStack() as stack:
         if closed:
-            allow_connections(admin, name, True)
+            server.allow_connections(admin, name, True)
             # Only for a moment: no other session may connect.
             stack.callback(_close_again, admin, name)
         session = stack.enter_context(site.connect(name))
         if closed:
-            allow_connections(admin, name, False)
+            server.allow_connections(admin, name, False)
             others = server.other_sessions(admin, name, besides=(session.backend,))
             if others:
                 raise Refused(
@@ -47,17 +46,13 @@ def opened(admin: Session, name: str) -> Iterator[None]:
 
     Other sessions could connect meanwhile, so its contents must be compared afterwards, in connect_exclusively().
     """
-    allow_connections(admin, name, True)
+    server.allow_connections(admin, name, True)
     try:
         yield
     finally:
         _close_again(admin, name)
 
 
-def allow_connections(admin: Session, name: str, allowed: bool) -> None:
-    admin.execute("ALTER DATABASE %s ALLOW_CONNECTIONS %s" % (quote_identifier(name), "true" if allowed else "false"))
-
-
 def _close_again(admin: Session, name: str) -> None:
     with contextlib.suppress(BackstopError):
-        allow_connections(admin, name, False)
+        server.allow_connections(admin, name, False)

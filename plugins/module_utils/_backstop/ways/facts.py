@@ -20,6 +20,7 @@ from ..base.tables import Digest, Table
 from ..loss.pairing import Pair, is_history, known_by_oid, pair_up
 from ..migrations.deploy import applied_since, backup_history
 from ..migrations.replay import missing_objects
+from ..migrations.safety_copy import safety_copy_of
 from ..postgres import catalog, definitions, digests, server
 from ..postgres.connection import DRIVER_ERRORS, Session
 from ..prisma import history
@@ -85,6 +86,8 @@ class Facts:
     unreadable: List[str] = dataclasses.field(default_factory=list)
     place: Optional[BackupPlace] = None
     manifest: Optional[Manifest] = None
+    #: the copy of the database that equals this backup, by its name, if the deploy made one
+    safety_copy: Optional[str] = None
     open_operation: Optional[Operation] = None
     last_operation: Optional[Operation] = None
     deploy: Optional[Operation] = None
@@ -145,6 +148,8 @@ def gather(
     try:
         facts.place = backup_to_revert_to(site, backup_id)
         facts.manifest = manifests.load(facts.place)
+        place = facts.place
+        facts.safety_copy = ask_for(facts, "the safety copies", lambda: _safety_copy(site, place))
     except BackstopError as error:
         facts.place = None
         facts.unavailable.append(str(error))
@@ -160,6 +165,12 @@ def gather(
             look = functools.partial(missing_objects, site, session, files)
             facts.gone = ask_for(facts, "whether what the applied migrations made is there", look) or []
     return facts
+
+
+def _safety_copy(site: Site, place: BackupPlace) -> Optional[str]:
+    with site.administer() as admin:
+        made = safety_copy_of(site, admin, place)
+    return made.copy if made else None
 
 
 def ask_for(facts: Facts, what: str, read: Callable[[], Read]) -> Optional[Read]:

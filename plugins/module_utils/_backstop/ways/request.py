@@ -12,6 +12,7 @@ from ..backups.options import BackupOptions
 from ..base.errors import Refused
 from ..base.remedies import Setting
 from ..migrations.deploy import read_state
+from ..migrations.safety_copy import safety_copy_of
 from ..site import Run, Site
 from ..store import manifest as manifests
 from ..store.operation import Operation, open_operations
@@ -150,7 +151,7 @@ def _of_deploy(run: Run, operation: Operation, programs: Programs) -> Way:
     if name == DOWN_SQL:
         # The emergency backup has the format of the deploy's own backup.
         return TakeOut(place, dataclasses.replace(programs, backup=BackupOptions.of(manifests.load(place))))
-    return Swap(place)
+    return Swap(place, changes_in=_rehearsed_tables(operation) if situation.unfinished else ())
 
 
 def _after_deploy(run: Run, operation: Operation, programs: Programs) -> Situation:
@@ -159,11 +160,15 @@ def _after_deploy(run: Run, operation: Operation, programs: Programs) -> Situati
     with run.connect() as session:
         state = read_state(session, programs.prisma(), run.connection.schema)
     proof = operation.recorded(DOWN_PROOF)
+    place = run.store.find_backup(operation.result(BACKUP).backup)
+    with run.administer() as admin:
+        copied = safety_copy_of(run, admin, place) is not None
     return Situation(
         # Not all were applied: one failed, or the run was interrupted before, between or after them.
         unfinished=bool(state.failed or state.pending),
         old_release_works=bool((operation.last(OLD_RELEASE) or {}).get("works")),
         down_proved=bool(proof.proved) if proof else None,
+        safety_copy=copied,
     )
 
 

@@ -31,8 +31,9 @@ from ..store import manifest as manifests
 from ..store.layout import BackupPlace
 from ..store.operation import Operation, open_operations, operations
 from ..store.steps import KEEP, RETIRED_PRUNED, SWAP, RetiredKept
-from .closed_database import allow_connections, connect_exclusively, opened
+from .closed_database import connect_exclusively, opened
 from .in_force import last_swap, undoes
+from .safety_copies import DEFAULT_DAYS, prune_safety_copies, safety_copies
 
 #: Levels of verification that can be required of a dump before its database is dropped.
 DUMP_LEVELS = ("readable", "restored")
@@ -96,14 +97,16 @@ def summary(site: Site) -> str:
     try:
         with site.administer() as admin:
             found = retired_databases(site, admin)
+            copies = [one.name for one in safety_copies(site, admin)]
     except BackstopError as error:
         return "not counted (%s)" % error.message
+    also = "; safety copies: %s" % ", ".join(copies) if copies else ""
     if not found:
-        return "none"
+        return "none" + also
     ages = [one.age_days for one in found if one.age_days is not None]
     oldest = "the oldest %.1f days old; " % max(ages) if ages else ""
     size = sum(one.size for one in found) / 1e6
-    return "%d, %.0f MB, %sto prune: %s" % (len(found), size, oldest, Action.DROP_RETIRED)
+    return "%d, %.0f MB, %sto prune: %s%s" % (len(found), size, oldest, Action.DROP_RETIRED, also)
 
 
 def _when(operation: Optional[Operation]) -> Optional[datetime.datetime]:
@@ -143,22 +146,24 @@ def prune(
     window_days: float = DEFAULT_WINDOW_DAYS,
     level: str = "restored",
     dump: bool = False,
+    copy_days: float = DEFAULT_DAYS,
     check: bool = False,
 ) -> List[Dict[str, Any]]:
-    """Drop retired databases that are no longer needed.
+    """Drop retired databases and safety copies that are no longer needed.
 
     :param level: required level of verification of a dump, one of DUMP_LEVELS
     :param dump: make a dump, verified to that level, where there is none
+    :param copy_days: how long a safety copy is kept after its deploy
     :param check: only return what would be done
     :returns: facts of each, with ``action`` (kept or dropped) and ``reason``
     """
     with contextlib.ExitStack() as stack:
         admin = stack.enter_context(site.administer() if check else database_lock(site))
-        found = []
+        found = prune_safety_copies(site, admin, days=copy_days, check=check)
         for one in retired_databases(site, admin):
             if one.accepts_connections and one.operation is not None and not check:
                 # An interrupted run left it open.
-                allow_connections(admin, one.name, False)
+                server.allow_connections(admin, one.name, False)
             reason = _why_keep(site, admin, one, window_days)
             decided = {"action": "kept", "reason": reason} if reason else _decide(site, admin, one, level, dump, check)
             found.append({**one.to_json(window_days), **decided})
@@ -269,7 +274,7 @@ def back_up_retired(run: Run, undone: Operation) -> RetiredKept:
         one = _retired_by(run, admin, undone)
         if one.accepts_connections:
             # An interrupted run left it open.
-            allow_connections(admin, one.name, False)
+            server.allow_connections(admin, one.name, False)
         place, different = one.dump, []
         if place is None or _differences(run, admin, one, place):
             place = _dump(run, admin, one, "readable")

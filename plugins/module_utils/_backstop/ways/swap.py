@@ -15,7 +15,7 @@ import os
 from typing import Iterator, List, Optional, Union
 
 from ..backups.comparison import compare_tables
-from ..backups.restore import build_database
+from ..backups.restore import RestoredDatabase, build_database
 from ..base.errors import BackstopError, Refused
 from ..base.processes import signals_deferred
 from ..base.remedies import Action, remedy
@@ -28,6 +28,7 @@ from ..loss.lost_objects import LostObjects, lost_objects
 from ..loss.migration_changes import mark
 from ..loss.pairing import known_by_oid
 from ..loss.reapply import carried_digests, carry_again, take_back
+from ..migrations.safety_copy import safety_copy_of
 from ..postgres import locks, replication, server
 from ..postgres.connection import Session
 from ..postgres.database_properties import drop_scratch_database
@@ -73,20 +74,34 @@ def build_successor(run: Run, place: BackupPlace) -> Built:
             # The run that this one waited for may have done it.
             built = _already_built(run, admin, operation, place)
         if built is None:
-            made = build_database(run, place, successor_name(operation))
+            made = _build(run, place)
             facts.update(dataclasses.asdict(made), backup=place.backup_id)
-            with run.connect() as live, run.connect(successor_name(operation)) as base:
-                known = known_by_oid(live, manifests.load(place))
-                sum_up_base(live, base, known, kept_sums(operation, base), run.progress)
+            _sum_up(run, place, made.database)
         else:
             facts.update(as_json(built))
     return dataclasses.replace(operation.result(BUILD), changed=built is None)
 
 
+def _sum_up(run: Run, place: BackupPlace, name: str) -> None:
+    with run.connect() as live, run.administer() as admin, connect_exclusively(run, admin, name) as base:
+        sum_up_base(live, base, known_by_oid(live, manifests.load(place)), kept_sums(run.operation, base), run.progress)
+
+
+def _build(run: Run, place: BackupPlace) -> RestoredDatabase:
+    """The safety copy, where the deploy made one, else a database restored from the backup."""
+    with run.administer() as admin:
+        made = safety_copy_of(run, admin, place)
+    if made is None:
+        return build_database(run, place, successor_name(run.operation))
+    entries = manifests.load(place).tables
+    rows = sum(entry.digest.rows for entry in entries)
+    return RestoredDatabase(made.copy, made.oid, {}, len(entries), rows, [])
+
+
 def _already_built(site: Site, admin: Session, operation: Operation, place: BackupPlace) -> Optional[Built]:
     """Facts of the database that this operation built from the backup; None without one."""
     built = operation.result(BUILD)
-    there = server.database_oid(admin, successor_name(operation))
+    there = server.database_oid(admin, built.database or successor_name(operation))
     same = (built.backup, built.oid) == (place.backup_id, there)
     return built if same or swapped(site, admin, operation) else None
 
@@ -96,7 +111,7 @@ class _Built:
 
     def __init__(self, run: Run, place: BackupPlace) -> None:
         self._run, self._place, self._manifest = run, place, manifests.load(place)
-        self.name = successor_name(run.operation)
+        self.name = run.operation.result(BUILD).database or successor_name(run.operation)
         self.connection_limit = int(self._manifest.properties["connection_limit"])
         #: the backup with the same contents, before rows are carried there
         self.backup: Optional[str] = place.backup_id
@@ -105,7 +120,7 @@ class _Built:
     def compared(self, live: Session) -> Iterator[Loss]:
         """What would be lost if it took over now."""
         run = self._run
-        with run.connect(self.name) as base:
+        with run.administer() as admin, connect_exclusively(run, admin, self.name) as base:
             objects = lost_objects(run, live, self._place)
             take_back(run.store, base)
             known = known_by_oid(live, self._manifest)

@@ -9,6 +9,7 @@ import dataclasses
 from typing import List, Optional, Sequence, Union
 
 from ..base.errors import Refused
+from ..base.sql_names import SAFETY_COPY_PREFIX
 from ..migrations.leftovers import Cleaned
 from ..site import Run, Site
 from ..store.layout import BackupPlace
@@ -39,9 +40,11 @@ class Swap:
 
     @staticmethod
     def plan(site: Site, facts: Facts, release: str) -> Plan:
+        build = "build a database from backup %s beside the live one and compare it with its manifest" % facts.backup
+        copied = "take %s, which was copied when it equalled backup %s" % (facts.safety_copy, facts.backup)
         return Plan(
             [
-                "build a database from backup %s beside the live one and compare it with its manifest" % facts.backup,
+                copied if facts.safety_copy else build,
                 "stop the application",
                 "block writers, count what would be lost, refuse above the accepted number",
                 "give the live name to the new database; the former one is kept",
@@ -49,7 +52,7 @@ class Swap:
             ],
             losses_of_revert(site, facts),
             objects_of_revert(site, facts.place, facts),
-            copies=True,
+            copies=facts.safety_copy is None,
         )
 
     def prepare(self, run: Run, consent: Consent) -> Prepared:
@@ -86,7 +89,9 @@ def _outcome(run: Run, found: Lost) -> Outcome:
     what = "The former database is kept as %s; new connections were blocked for %s s. %s" % (
         found.retired, found.seconds_closed or 0, found.standbys_summary or "",
     )  # fmt: skip
-    database = "a database restored from %s became live, the migrated one is kept as %s" % (found.backup, found.retired)
+    copied = run.operation.result(BUILD).database.startswith(SAFETY_COPY_PREFIX)
+    source = "the safety copy of this database" if copied else "a database restored from %s" % found.backup
+    database = "%s became live, the migrated one is kept as %s" % (source, found.retired)
     return Outcome.of(found, lost_lines(run, found, what.strip()), database)
 
 

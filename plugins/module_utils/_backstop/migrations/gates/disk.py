@@ -14,6 +14,7 @@ from ...base.errors import BackstopError, CouldNotVerify, Refused
 from ...base.remedies import Setting, remedy
 from ...postgres import server
 from ...postgres.connection import Session
+from ...postgres.template_copy import FILES
 from ...site import Site
 from .inputs import GateInputs, is_local
 
@@ -51,14 +52,15 @@ class _Demand:
 
 
 def database_disk(site: Site, session: Session, question: GateInputs) -> str:
-    """The drill's copy, a revert's new database in addition to the live one, and the WAL of both."""
+    """The drill's copy, a revert's new database in addition to the live one, the safety copy, and their WAL."""
     size = server.database_size(session, site.database)
     wal = min(2 * size, _largest_wal(session))
-    copies = _Demand("two copies of the database", int(size * (2 + _SPARE)), None)
+    number, text = (3, "three") if question.safety_copy == FILES else (2, "two")
+    copies = _Demand("%s copies of the database" % text, int(size * (number + _SPARE)), None)
     if question.database_free_bytes is not None:
         copies.needed += wal
         return _judge(copies, question.database_free_bytes)
-    directory = question.database_directory or _data_directory(site, session)
+    directory = question.database_directory or data_directory(site, session)
     copies.path = _tablespace(session, site.database) or directory
     demands = _merged(
         [
@@ -67,7 +69,7 @@ def database_disk(site: Site, session: Session, question: GateInputs) -> str:
             _Demand("the backup", _archive_bytes(site, session), site.store.nearest_directory()),
         ]
     )
-    return "; ".join(_judge(demand, _free_bytes(str(demand.path))) for demand in demands)
+    return "; ".join(_judge(demand, free_bytes(str(demand.path))) for demand in demands)
 
 
 def _largest_wal(session: Session) -> int:
@@ -118,7 +120,7 @@ def _judge(demand: _Demand, free: int) -> str:
     return "%s free, %s needed" % (size_text(free), size_text(demand.needed))
 
 
-def _data_directory(site: Site, session: Session) -> str:
+def data_directory(site: Site, session: Session) -> str:
     try:
         local = is_local(site.connection)
         found = session.value("SELECT current_setting('data_directory')") if local else None
@@ -137,7 +139,7 @@ def _data_directory(site: Site, session: Session) -> str:
     return str(found)
 
 
-def _free_bytes(path: str) -> int:
+def free_bytes(path: str) -> int:
     try:
         usage = os.statvfs(path)
     except OSError as error:

@@ -14,7 +14,19 @@ from ...base.sql_names import near_names
 from ...postgres import server
 from ...postgres.connection import Session
 from ...site import Site
-from . import connections, disk, drift, effects, encryption, isolation, migrations, probe, programs, surroundings
+from . import (
+    connections,
+    disk,
+    drift,
+    effects,
+    encryption,
+    isolation,
+    migrations,
+    probe,
+    programs,
+    safety_copy,
+    surroundings,
+)
 from .inputs import Check, GateInputs
 
 #: How a complete rollback would be done.
@@ -128,7 +140,7 @@ GATES: Sequence["tuple[str, str, Check]"] = (
     ("server_programs", "the server's programs on disk are those that run", programs.server_programs),
     ("store", "a private, writable directory with room for the backup", disk.store),
     ("backup_encryption", "what is encrypted can be decrypted here, for the drill", encryption.backup_encryption),
-    ("database_disk", "room for two copies of the database on the server", disk.database_disk),
+    ("database_disk", "room for the copies of the database on the server", disk.database_disk),
     ("standbys", "for information; synchronous ones answer", surroundings.standbys),
     ("collations", "for information", surroundings.collations),
     ("rights", "the role may create, rename and drop databases", probe.rights),
@@ -138,6 +150,7 @@ GATES: Sequence["tuple[str, str, Check]"] = (
     ("row_security", "the role sees every row", probe.row_security),
     ("invalid_indexes", "no index is left invalid", probe.invalid_indexes),
     ("swappable", "no subscription, replication slot or prepared transaction", probe.swappable),
+    ("safety_copy", "the database can be copied right before the migration", safety_copy.safety_copy),
     ("other_operations", "no other operation of this database is open", surroundings.other_operations),
     ("application", "healthy on every host, where one runs", surroundings.application),
     ("other_programs", "for information", surroundings.other_programs),

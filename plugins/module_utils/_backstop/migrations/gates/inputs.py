@@ -36,6 +36,12 @@ class GateInputs:
     applications: Optional[Mapping[str, Mapping[str, Any]]] = None
     #: whether drift fails its gate; else it is only reported
     refuse_drift: bool = False
+    #: whether the database is copied right before the migration: SAFETY_COPIES of gates.safety_copy
+    safety_copy: str = "off"
+    #: how long that may take
+    safety_copy_seconds: float = 60
+    #: how it will be copied, as the gate ``safety_copy`` found; empty: not at all
+    copy_method: str = ""
     #: gate name to reason
     waivers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     #: the prediction of the gate ``restorable`` for the pending migrations, or the reason why there is none

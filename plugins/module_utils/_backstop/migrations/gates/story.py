@@ -12,9 +12,19 @@ from typing import List, Mapping, Sequence
 from ...base.remedies import Action
 from ...base.short_lines import packed
 from .evaluation import Gate
+from .safety_copy import NOT_REQUESTED
 
 #: Gates whose findings differ from deploy to deploy; of the others, only that they are open.
-TELLING = ("migrations", "destruction", "drift", "application", "other_programs", "store", "database_disk")
+TELLING = (
+    "migrations",
+    "destruction",
+    "drift",
+    "application",
+    "other_programs",
+    "store",
+    "database_disk",
+    "safety_copy",
+)
 
 
 def table(gates: Sequence[Gate]) -> List[str]:
@@ -22,7 +32,8 @@ def table(gates: Sequence[Gate]) -> List[str]:
     closed = [(gate.name, gate.found) for gate in gates if not gate.passed]
     waived = [(gate.name, "%s; found: %s" % (gate.waived, gate.found)) for gate in gates if gate.waived is not None]
     by_name = {gate.name: gate for gate in gates if gate.holds}
-    telling = [(name, by_name.pop(name).found) for name in TELLING if name in by_name]
+    named = [name for name in TELLING if name in by_name and by_name[name].found != NOT_REQUESTED]
+    telling = [(name, by_name.pop(name).found) for name in named]
     shown = (
         [("CLOSED", row) for row in closed] + [("waived", row) for row in waived] + [("open", row) for row in telling]
     )
