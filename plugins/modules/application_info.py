@@ -154,6 +154,9 @@ from typing import Any, Dict, List, Pattern, Tuple
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
     run_module,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_service import (
+    managed_service,
     service_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import web
@@ -170,7 +173,7 @@ def act(request: Request) -> Dict[str, Any]:
     releases = Releases(params["root"])
     commit = releases.current()
     pattern = _pattern(params["log_error_pattern"])
-    service = request.service
+    service = managed_service(request)
     found = service.look(releases)
     places = [str(process["cwd"]) for process in found.processes if process["pid"]]
     running = found.up and commit is not None and set(found.commits) == {commit}

@@ -174,6 +174,9 @@ from typing import Any, Dict
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
     run_module,
+)
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_service import (
+    managed_service,
     service_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.application import web
@@ -183,7 +186,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.applic
 def act(request: Request) -> Dict[str, Any]:
     params = request.params
     started = time.monotonic()
-    change = request.service.ensure(
+    change = managed_service(request).ensure(
         params["state"], params["release"] or "", wait=params["wait"], effect=not request.check_mode
     )
     result: Dict[str, Any] = dict(

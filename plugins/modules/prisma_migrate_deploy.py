@@ -135,6 +135,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
     table_checks_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_prisma import prisma_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.change import change_database
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import (
     Limits,
@@ -147,7 +148,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
 
 def act(request: Request) -> Dict[str, Any]:
     site = request.site
-    prisma = request.prisma
+    prisma = prisma_of(request)
     if request.check_mode:
         with site.connect() as session:
             state = read_state(session, prisma, request.connection.schema)

@@ -214,6 +214,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
     table_checks_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_prisma import prisma_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import Limits
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.proofs import prove
 
@@ -228,7 +229,7 @@ def act(request: Request) -> Dict[str, Any]:
         down = {"given": given, "old_release": params["old_project"]}
     return prove(
         request.run,
-        request.prisma,
+        prisma_of(request),
         Limits(params["expected"], int(params["lock_timeout"] * 1000), timeout=params["timeout"]),
         tables=params["tables"],
         down=down,

@@ -94,6 +94,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     prisma_argument_spec,
     run_module,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_prisma import prisma_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import connect
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.resolving import resolve
 
@@ -102,7 +103,7 @@ def act(request: Request) -> Dict[str, Any]:
     name = request.params["migration"]
     with connect(request.connection) as session:
         done = resolve(
-            request.prisma,
+            prisma_of(request),
             request.connection.url(),
             session.cursor(),
             name,

@@ -243,6 +243,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_prisma import prisma_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.report import what_next
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import apply, facts_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way import Consent, Programs
@@ -252,7 +253,7 @@ def act(request: Request) -> Dict[str, Any]:
     if request.check_mode:
         return {"changed": True}
     run = request.run
-    way, outcome = apply(run, Programs.of(request.params, lambda: request.prisma), Consent.of(request.params))
+    way, outcome = apply(run, Programs.of(request.params, lambda: prisma_of(request)), Consent.of(request.params))
     return {**facts_of(way, outcome), "next": what_next(run.operation, way.name, outcome)}
 
 

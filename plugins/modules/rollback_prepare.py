@@ -92,6 +92,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     run_module,
     store_argument_spec,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_prisma import prisma_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import as_json
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import prepare
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way import Consent, Programs
@@ -100,7 +101,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.w
 def act(request: Request) -> Dict[str, Any]:
     if request.check_mode:
         return {"changed": True}
-    programs = Programs.of(request.params, lambda: request.prisma)
+    programs = Programs.of(request.params, lambda: prisma_of(request))
     way, ready, reasons = prepare(request.run, programs, Consent.of(request.params))
     return {
         **as_json(ready.facts),

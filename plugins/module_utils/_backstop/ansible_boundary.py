@@ -6,7 +6,8 @@
 
 This module utility is private to the collection; it can change in any release.
 
-A module compiles all that it imports in each call, so what only some modules need is imported where they ask for it.
+Ansible packs every file that a module imports, and Python compiles those in each call: what only some modules need is
+in ``ansible_prisma.py`` and ``ansible_service.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Union, cast
+from typing import Any, Callable, Dict, Iterator, List, Optional, Union, cast
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -28,10 +29,6 @@ from .postgres.pgbouncer import END, REFUSE, Pooler
 from .site import Run, Site, exclusive
 from .store.layout import Store
 from .store.operation import Operation
-
-if TYPE_CHECKING:
-    from .application.service import Service
-    from .prisma.cli import Prisma
 
 
 def _connection_fields() -> Dict[str, Any]:
@@ -97,39 +94,6 @@ def prisma_argument_spec() -> Dict[str, Any]:
         prisma_environment=dict(type="dict", default={}),
         schema_path=dict(type="str"),
         config_path=dict(type="str"),
-    )
-
-
-def service_argument_spec() -> Dict[str, Any]:
-    """The options of modules that check, start or stop the application; documented in the fragment ``service``."""
-    from .application.service import MANAGERS
-    from .application.systemd import SCOPES
-
-    pm2 = dict(
-        name=dict(type="str", required=True),
-        executable=dict(type="str", default="pm2"),
-        home=dict(type="path", required=True),
-        node_bin_dir=dict(type="path"),
-        ecosystem_file=dict(type="str", default="ecosystem.config.js"),
-        stable=dict(type="float", default=2),
-        save=dict(type="bool", default=True),
-    )
-    systemd = dict(
-        unit=dict(type="str", required=True),
-        scope=dict(type="str", choices=list(SCOPES), default="system"),
-        stable=dict(type="float", default=2),
-    )
-    commands = dict(
-        status=dict(type="list", elements="str", required=True),
-        start=dict(type="list", elements="str", default=[]),
-        stop=dict(type="list", elements="str", default=[]),
-        log=dict(type="list", elements="str", default=[]),
-    )
-    return dict(
-        manager=dict(type="str", choices=list(MANAGERS), required=True),
-        pm2=dict(type="dict", options=pm2),
-        systemd=dict(type="dict", options=systemd),
-        commands=dict(type="dict", options=commands),
     )
 
 
@@ -216,27 +180,6 @@ class Request:
     @property
     def store(self) -> Store:
         return Store(self.params["store"])
-
-    @property
-    def prisma(self) -> Prisma:
-        """The Prisma CLI of the release."""
-        from .postgres.relay import relayed
-        from .prisma.cli import Prisma
-        from .prisma.project import Project
-
-        params = self.params
-        return Prisma(
-            Project(params["project"], params["schema_path"], params["config_path"], params["node_bin_dir"]),
-            environment={str(name): str(value) for name, value in params["prisma_environment"].items()},
-            relay=relayed,
-        )
-
-    @property
-    def service(self) -> Service:
-        """The application under its process manager."""
-        from .application.service import MANAGERS, service_of
-
-        return service_of(self.params["manager"], {name: self.params[name] for name in MANAGERS})
 
     @property
     def site(self) -> Site:

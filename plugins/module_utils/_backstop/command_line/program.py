@@ -16,7 +16,7 @@ from typing import Iterator, Tuple
 from ..base.errors import Refused
 
 #: Files that only Ansible imports.
-_LEFT_OUT = ("ansible_boundary.py", "ansible_words.py")
+_LEFT_OUT = ("ansible_boundary.py", "ansible_prisma.py", "ansible_service.py", "ansible_words.py")
 #: Python, and what the page of a report is made from.
 _ENDINGS = (".py", ".j2", ".css")
 _PACKAGE = "_backstop"
