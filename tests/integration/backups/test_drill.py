@@ -10,7 +10,11 @@ import re
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import run_drill
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import build_database, compare
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.restore import (
+    build_database,
+    compare,
+    restore_jobs,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.standing import forecast
@@ -44,6 +48,20 @@ def test_realistic_database_comes_back_equal(restored):
     assert not found["missing"] and not found["added"]
     # Only printed differently: IN becomes = ANY.
     assert {definitions.kind_of(key) for key in found["changed"]} <= set(definitions.REPRINTED)
+
+
+def test_jobs_of_a_restore(databases, monkeypatch):
+    """As many as there are cores, if the role may have that many sessions."""
+    live = databases.make("many_cores")
+    manifest = manifests.load(live.backup())
+    found = {}
+    for cores, limit in ((6, -1), (64, -1), (1, -1), (6, 40), (6, 5)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        live.execute("ALTER ROLE %s CONNECTION LIMIT %d" % (live.site.connection.user, limit))
+        with live.site.administer() as admin:
+            found[cores, limit] = restore_jobs(live.site, admin, manifest)
+    live.execute("ALTER ROLE %s CONNECTION LIMIT -1" % live.site.connection.user)
+    assert found == {(6, -1): 6, (64, -1): 8, (1, -1): 2, (6, 40): 6, (6, 5): 2}
 
 
 def test_what_it_took_is_foretold(databases):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
 from typing import Dict, Iterator, List, Optional
 
@@ -27,6 +28,14 @@ from .catalog_comparison import compare_catalog
 from .comparison import Comparison, compare_tables, require_same_major
 
 _RESTORE = "restore"
+#: With more jobs, most of them wait: usually a few tables hold most of the rows.
+_MOST_JOBS = 8
+#: How many more sessions the server, and the role, may have.
+_FREE_SESSIONS = (
+    "SELECT least(current_setting('max_connections')::integer - (SELECT count(*) FROM pg_stat_activity),"
+    " nullif(rolconnlimit, -1) - (SELECT count(*) FROM pg_stat_activity WHERE usename = rolname))"
+    " FROM pg_roles WHERE rolname = %s"
+)
 #: Where rows differ, another backup may be better.
 _HINT = "keep this backup for inspection and make a new one; where that differs too, look at these tables in the source"
 #: Where only definitions differ, every later backup would fail in the same way.
@@ -77,7 +86,7 @@ def _build(site: Site, admin: Session, place: BackupPlace, manifest: Manifest, n
     reach("restore.created")
     tools = site.tools(admin)
     settings = site.connection.with_database(name)
-    jobs = max(2, manifest.archive.jobs)
+    jobs = restore_jobs(site, admin, manifest)
     with _followed_restore(site, manifest, name, jobs):
         archive.restore(
             tools,
@@ -100,6 +109,13 @@ def _build(site: Site, admin: Session, place: BackupPlace, manifest: Manifest, n
     reach("restore.compared")
     oid = server.database_oid(admin, name)
     return RestoredDatabase(name, oid, clock.laps, result.compared_tables, result.compared_rows, result.tolerated)
+
+
+def restore_jobs(site: Site, admin: Session, manifest: Manifest) -> int:
+    """As many jobs as this host has cores, for it usually is the database's; they take at most half of the sessions
+    that are left."""
+    free = admin.value(_FREE_SESSIONS, (site.connection.user,)) or 0
+    return max(2, manifest.archive.jobs, min(os.cpu_count() or 1, _MOST_JOBS, int(free) // 2))
 
 
 @contextlib.contextmanager
