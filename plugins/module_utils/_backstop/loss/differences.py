@@ -31,6 +31,7 @@ from ..postgres.connection import Session
 _BUCKET_BYTES = 8 << 10
 _MOST_BUCKETS = 1 << 18
 _SIEVE = 1 << 16
+_SMALL_BYTES = 1 << 20
 _WRITES = ("inserted", "updated", "deleted")
 _CHECKED = ".checked"
 #: How much data from the server is held in memory.
@@ -67,7 +68,12 @@ class Side:
         return digests.table_digest(self.session, self.table.source, self.columns)
 
     def writes(self) -> int:
-        """The server's count of writes to the table. It may lag: it only decides what is read first."""
+        """The server's count of writes to the table; 0 for a small one, which is digested sooner than asked about.
+
+        It may lag: it only decides what is read first.
+        """
+        if self.table.size < _SMALL_BYTES:
+            return 0
         counters = " + ".join("pg_stat_get_tuples_%s(%d)" % (what, self.table.oid) for what in _WRITES)
         return int(self.session.value("SELECT " + counters))
 

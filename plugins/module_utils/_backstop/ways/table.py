@@ -563,9 +563,7 @@ def _part(session: Session, pair: Pair, source: str, place: str) -> Digest:
     return Digest(int(row[0]), str(row[1]))
 
 
-def _prove(
-    work: _Work, expected: Dict[str, Digest], in_backup: Sequence[Dict[str, Any]]
-) -> List[Dict[str, Any]]:
+def _prove(work: _Work, expected: Dict[str, Digest], in_backup: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
     """Verify count, digest, earliest, latest and sums of the current contents.
 
     :param in_backup: the summary of each pair's rows in the backup
