@@ -39,9 +39,10 @@ options:
       - V(settle) waits in the same way, then finds out from the databases what the operation did, by any way back, and records it in the journal. It
         resumes pools of O(poolers) that the operation paused. Use it after a module was killed or a host was lost; it returns what to do and what to
         report then.
+      - V(leave) records with O(facts) why a run of it failed, and leaves it open for a run that continues it.
       - V(end) closes it with an outcome, and drops its scratch databases, those whose name starts with C(backstop_scratch_) and its id.
     type: str
-    choices: [begin, step, confirm, stop, started, wait, settle, end]
+    choices: [begin, step, confirm, stop, started, wait, settle, leave, end]
     required: true
   kind:
     description: What the operation is, for O(state=begin).
@@ -315,9 +316,13 @@ def act(request: Request) -> Dict[str, Any]:
     if changed and not request.check_mode:
         if state == "end":
             operation.close(request.params["outcome"], **request.params["facts"])
+        elif state == "leave":
+            operation.leave(**request.params["facts"])
         else:
             operation.write(request.params["step"] if state == "step" else state, "done", **request.params["facts"])
     described = _described(operation, changed)
+    if state == "leave":
+        return {**described, "report": _report(request, operation)}
     return {**described, **_ended(request, operation)} if state == "end" else described
 
 
@@ -422,7 +427,7 @@ def main() -> None:
             state=dict(
                 type="str",
                 required=True,
-                choices=["begin", "step", "confirm", "stop", "started", "wait", "settle", "end"],
+                choices=["begin", "step", "confirm", "stop", "started", "wait", "settle", "leave", "end"],
             ),
             kind=dict(type="str", choices=["deploy", "rollback", "undo"]),
             request=dict(type="dict", default={}),
@@ -453,6 +458,7 @@ def main() -> None:
             ("state", "started", ("operation",)),
             ("state", "wait", ("operation",)),
             ("state", "settle", ("operation",)),
+            ("state", "leave", ("operation",)),
             ("state", "end", ("operation", "outcome")),
         ],
     )

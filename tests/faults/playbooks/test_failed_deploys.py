@@ -165,6 +165,8 @@ def test_a_loss_is_not_taken_for_granted(site: DemoSite) -> None:
     assert "ansible-playbook backstop.postgres.rollback_complete -e rollback_backup=" in run.said
     assert site.outcomes() == [None]
     assert site.databases("backstop_") == []
+    (page,) = site.places.store.glob("operations/*/report.html")
+    assert "Not finished" in page.read_text() and "its own rollback failed" in page.read_text()
 
     backup = run.said.split("rollback_backup=")[1].split()[0]
     back = site.play("rollback_complete.yml", "-e", "rollback_backup=" + backup, "-e", "rollback_accept_lost_rows=1")
@@ -205,6 +207,8 @@ def test_a_failure_after_the_downtime(site: DemoSite) -> None:
     run.must_say("runs and is healthy, but the deploy is not finished", "the cache does not answer", "without stopping")
     assert site.running() == site.commits["et-100"]
     assert site.outcomes() == [None]
+    (page,) = site.places.store.glob("operations/*/report.html")
+    assert "the cache does not answer" in page.read_text() and "It is open. To continue it" in page.read_text()
     process = site.process()
     done = site.play(DEPLOY)
     assert done.status == 0, done.output

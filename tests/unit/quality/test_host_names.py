@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A run's messages about hosts: which were rolled back and which are missing, in inventory order."""
+"""A run's messages about hosts: which are missing, in inventory order."""
 
 from __future__ import annotations
 
@@ -21,18 +21,6 @@ def rendered(role: str, name: str, **facts: object) -> Any:
     loader = DataLoader()
     variables: Dict[str, Any] = loader.load_from_file(str(ROLES / role / "vars" / "main.yml"), trusted_as_template=True)
     return Templar(loader=loader, variables={**variables, **facts}).template(trust_as_template("{{ %s }}" % name))
-
-
-def test_the_hosts_that_are_back() -> None:
-    trouble = {"app3": "cannot be reached", "app30": "is sick"}
-    facts = {"deploy_hosts": HOSTS, "deploy_hosts_in_trouble": trouble, "deploy_former": "f"}
-    back = rendered("deploy", "deploy_hosts_back", **facts)
-    assert back == [host for host in HOSTS if host not in trouble]
-
-
-def test_no_host_is_back_where_nothing_ran_before() -> None:
-    facts = {"deploy_hosts": HOSTS, "deploy_hosts_in_trouble": {}, "deploy_former": ""}
-    assert rendered("deploy", "deploy_hosts_back", **facts) == []
 
 
 @pytest.mark.parametrize("role", ["deploy", "rollback"])

@@ -115,6 +115,30 @@ def test_the_way_back_is_the_one_of_now(store, reports):
     assert reports[0].next.command.endswith("rollback_plan") and reports[3].id in reports[0].next.text
 
 
+def test_a_failed_run_leaves_its_operation_open_and_says_what_is_next(tmp_path):
+    """A rollback is continued; a deploy whose own rollback failed is reverted to its backup."""
+    store = recorded_store(tmp_path / "store")
+    with in_words_of(AnsibleWords()):
+        rollback = Operation.create(store, "rollback", {"database": "x", "request": {"scenario": "complete"}})
+        rollback.leave(reason="The release is unhealthy.")
+        report = report_of(rollback)
+        assert (report.outcome, report.reason) == (None, "The release is unhealthy.")
+        assert report.next.text == "It is open. To continue it when the cause of its failure is fixed"
+        assert "rollback_complete" in report.next.command and report.reason in said(report, "What was changed")
+
+        deploy = Operation.create(store, "deploy", {"database": "x"})
+        for step in ("backup", "stop", "migrate"):
+            deploy.write(step, "done", backup="b1")
+        assert "run ansible-playbook with the deploy" in report_of(deploy).next.command, "it was interrupted"
+        deploy.leave(reason="It would lose a row.")
+        report = report_of(deploy)
+        assert "its own rollback failed" in report.next.text and "still" in said(report, "How long were users")
+        assert report.next.command == "ansible-playbook backstop.postgres.rollback_complete -e rollback_backup=b1"
+        deploy.write("started", "done")
+        assert "run ansible-playbook with the deploy" in report_of(deploy).next.command, "its release serves"
+        jsonschema.validate(report.to_json(), closed(SCHEMA))
+
+
 def test_an_open_operation_says_how_to_continue(tmp_path):
     store = recorded_store(tmp_path / "store")
     with in_words_of(AnsibleWords()):

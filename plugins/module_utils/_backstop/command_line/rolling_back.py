@@ -172,7 +172,9 @@ class _Rollback:
         if self._stopped:
             more.append(self._brought_back(after.release))
         error.hint = Remedy(". ".join(["%s"] * len(more)), tuple(more))
-        if not after.keep_open:
+        if after.keep_open:
+            operation.leave(reason=error.message)
+        else:
             self._end("failed", reason=error.message)
 
     def _end(self, outcome: str, **facts: Any) -> None:

@@ -20,7 +20,7 @@ from ..store import steps
 from ..store.layout import Store
 from ..store.lifecycle import to_continue
 from ..store.manifest import Manifest
-from ..store.operation import Operation, operations, operations_of
+from ..store.operation import LEFT_OPEN, Operation, operations, operations_of
 from ..store.steps import GatesPassed
 from .backup_facts import AFTER, BEFORE, KEPT, RESTORED, BackupFacts, backup_facts, find, read_manifest
 from .phases import Phase, Window, phases_of, seconds_between, windows_of
@@ -225,8 +225,8 @@ def choose(store: Store, wanted: Optional[str], database: Optional[str] = None) 
 
 def report_of(operation: Operation) -> OperationReport:
     """The report; also of an operation that failed or is still open."""
-    closed = operation.last("operation")
-    closed = closed if closed and closed["event"] == "closed" else None
+    last = operation.last("operation")
+    closed = last if last and last["event"] == "closed" else None
     backups = [backup_facts(operation.store, backup_id, role) for backup_id, role in _backups(operation)]
     gates = GatesPassed(**known_fields(GatesPassed, operation.last(steps.GATES) or {}))
     windows = windows_of(operation)
@@ -236,7 +236,7 @@ def report_of(operation: Operation) -> OperationReport:
         kind=operation.kind,
         database=operation.database or "",
         outcome=operation.outcome,
-        reason=" ".join(str((closed or {}).get("reason", "")).split()),
+        reason=" ".join(str((last or {}).get("reason", "")).split()),
         began=operation.began,
         ended=str(closed["at"]) if closed else None,
         seconds=seconds_between(operation.began, str(closed["at"])) if closed else None,
@@ -398,7 +398,7 @@ def _tables(before: Optional[Manifest], after: Optional[Manifest]) -> List[Table
 
 def _next(operation: Operation) -> Next:
     if operation.is_open:
-        return Next("It has not ended. To continue it", str(to_continue(operation)))
+        return _continue(operation)
     since = [one for one in operations_of(operation.store, operation.database or "") if _order(one) > _order(operation)]
     changed = [one for one in since if one.outcome == "done"]
     if changed:
@@ -414,6 +414,23 @@ def _next(operation: Operation) -> Next:
         return _to_start("To revert to the state before this deploy", Start(Action.COMPLETE))
     undo = Start(Action.UNDO, (Given(Setting.OPERATION, operation.id),))
     return _to_start("To undo it; what was written since is counted first", undo)
+
+
+def _continue(operation: Operation) -> Next:
+    last, backup = operation.last("operation"), operation.result(steps.BACKUP).backup
+    failed = bool(last and last["event"] == LEFT_OPEN)
+    if failed and operation.kind == "deploy" and operation.last(steps.MIGRATE) and backup and _is_stopped(operation):
+        revert = Start(Action.COMPLETE, (Given(Setting.BACKUP, backup),))
+        return _to_start(
+            "It is open, and its own rollback failed. To revert to the backup made before the migration", revert
+        )
+    fixed = " when the cause of its failure is fixed" if failed else ""
+    return Next("It is open. To continue it%s" % fixed, str(to_continue(operation)))
+
+
+def _is_stopped(operation: Operation) -> bool:
+    windows = operation.windows()
+    return bool(windows and windows[-1][1] is None)
 
 
 def _to_start(text: str, start: Start) -> Next:

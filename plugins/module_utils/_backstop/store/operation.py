@@ -31,6 +31,8 @@ from .layout import Store, new_id
 from .steps import STARTED, STOP, F, Step
 
 KINDS = ("deploy", "rollback", "undo")
+#: The event of a failed run that leaves it open.
+LEFT_OPEN = "left_open"
 #: Fields of every journal line; the others are facts of the step.
 _OWN_KEYS = ("at", "step", "event", "pid")
 
@@ -231,6 +233,10 @@ class Operation:
     @property
     def is_open(self) -> bool:
         return self.outcome is None
+
+    def leave(self, **facts: Any) -> None:
+        """Record that a run of it failed, and that another one is to continue it."""
+        self.write("operation", LEFT_OPEN, **facts)
 
     def close(self, outcome: str, **facts: Any) -> None:
         if self.is_open:
