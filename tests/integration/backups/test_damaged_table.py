@@ -183,7 +183,7 @@ def test_the_other_ways_back_say_what_is_wrong(damaged):
     damaged.run("receipts.sql")
     with damaged.site.connect() as session:
         found = leftovers(damaged.site, session, place)
-    assert "relation public.ReceiptData" in found.added
+    assert "table public.ReceiptData" in found.added
     [reason] = found.reasons
     assert reason.startswith("table public.documents cannot be read: it is damaged (missing chunk")
     facts = gather(damaged.site, healthy=True)

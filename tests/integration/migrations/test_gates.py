@@ -547,7 +547,7 @@ def test_a_migration_in_force_whose_objects_are_gone_closes_the_gate(live):
     live.execute('ALTER TABLE "User" DROP COLUMN name')
     gate = ask(live, tried=["drift"], files=files, expected=[])["drift"]
     assert not gate.passed and "the next deploy applies it again" in gate.hint
-    assert gate.found.endswith("is missing: relation public.ReceiptData, column public.User.name")
+    assert gate.found.endswith("is missing: table public.ReceiptData, column public.User.name")
     # Where the migrations cannot be run again, the first backup with the same history is compared.
     note_applied(live, "20251109000000_data", data)
     with live.session(user=OWNER) as cursor:
@@ -556,7 +556,7 @@ def test_a_migration_in_force_whose_objects_are_gone_closes_the_gate(live):
     live.execute('DROP TABLE "ReceiptData", of_no_migration')
     live.backup("daily")
     gate = ask(live, tried=["drift"], files={**files, "20251109000000_data": data}, expected=[])["drift"]
-    assert not gate.passed and gate.found.endswith("is missing: relation public.ReceiptData")
+    assert not gate.passed and gate.found.endswith("is missing: table public.ReceiptData")
 
 
 def test_drift_of_a_database_that_was_restored(live):

@@ -161,7 +161,7 @@ def test_a_change_needs_a_restore_and_nothing_is_dropped(left, change, reason):
         before = definitions.definitions(session)
         found = leftovers(live.site, session, place)
         assert any(reason in told for told in found.reasons), found.reasons
-        assert "relation public.added" in found.added
+        assert "table public.added" in found.added
         assert definitions.definitions(session) == before
 
 

@@ -161,7 +161,7 @@ def test_a_migration_that_is_applied_but_not_there(plain):
         plan = plan_failed_migration(live.site, None, lambda files=files: files)
         assert plan["needed"] and plan["applied"] == ["20251108000000_add_receipt_data"]
         assert "take out of the history, so that the next deploy applies them: " + plan["applied"][0] in plan["steps"]
-    says(site.plan(True, folder=lambda: new), "made by applied migrations but missing: relation public.ReceiptData")
+    says(site.plan(True, folder=lambda: new), "made by applied migrations but missing: table public.ReceiptData")
     live.execute(INSERT % "'new'")
     assert site.plan(False, folder=lambda: new)["scenario"] == "complete"
     assert site.plan(True, folder=lambda: new)["candidates"] == ["nothing", "complete"]
@@ -290,7 +290,7 @@ def test_application_errors_drop(site):
         "was not proved on the new schema",
         "public.ReceiptData: 1 inserted",
         "rollback_accept_lost_rows=1",
-        "since the backup: index public.ReceiptData_pkey, index public.ReceiptData_purchaseId_key, relation public",
+        "since the backup: index public.ReceiptData_pkey, index public.ReceiptData_purchaseId_key, table public",
     )
     assert plan["disk_needed"] > 0
 

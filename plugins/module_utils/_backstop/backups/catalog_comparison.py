@@ -40,6 +40,8 @@ class CatalogDifferences:
     dumped: Dict[str, List[str]] = dataclasses.field(default_factory=dict)
     #: all differences that the queries of definitions find, to describe what changed in a differing entry
     own: Dict[str, List[str]] = dataclasses.field(default_factory=dict)
+    #: what our queries found in the compared database
+    live: definitions.Definitions = dataclasses.field(default_factory=dict)
 
     @property
     def equal(self) -> bool:
@@ -100,6 +102,7 @@ class _Judge:
 
     def judge(self, settle: bool) -> CatalogDifferences:
         result, wanted, found = self._result, self._wanted, self._found
+        result.live = found.own
         result.own = self._without_ignored(definitions.compare(wanted.own, found.own))
         result.dumped = self._without_ignored(dumped_definitions.compare(wanted.dumped, found.dumped))
         self._leave_out_subscriptions()
@@ -328,7 +331,8 @@ def _compare_within_transaction(site: Site, session: Session, manifest: Manifest
             if reason:
                 result.tolerated.append("%s: %s" % (key, reason))
             else:
-                result.objects.append("%s is %s" % (key, how))
+                name = definitions.shown(key, restored, manifest.definitions)
+                result.objects.append("%s is %s" % (name, how))
 
 
 def _tolerable(key: str, how: str, pair: Sequence[Optional[str]]) -> Optional[str]:

@@ -27,8 +27,6 @@ from .migration_changes import noted_objects
 _PARTS = ("column ", "constraint ", "trigger ", "rule ", "policy ")
 _RELATIONS = """
 SELECT n.nspname || '.' || c.relname,
-  CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
-    WHEN 'f' THEN 'foreign table' ELSE 'table' END,
   (SELECT m.nspname || '.' || t.relname FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid
     JOIN pg_namespace m ON m.oid = t.relnamespace
     WHERE c.relkind IN ('i', 'I', 'S') AND d.classid = 'pg_class'::regclass AND d.objid = c.oid
@@ -98,7 +96,7 @@ def lost_objects(site: Site, live: Session, place: BackupPlace) -> LostObjects:
             made |= objects
     left = [key for key in since if key not in made]
     granted = {key for key in changed if definitions.only_granted(then[key], now[key])}
-    return LostObjects(_as_shown(live, left, set(found["added"]), granted), sorted(unknown))
+    return LostObjects(_as_shown(live, left, now, set(found["added"]), granted), sorted(unknown))
 
 
 def _counts(site: Site, key: str) -> bool:
@@ -115,14 +113,16 @@ def _rehearsed(operation: Operation) -> Set[str]:
     return set(operation.result(REHEARSAL).names)
 
 
-def _as_shown(live: Session, keys: Sequence[str], added: Set[str], granted: Set[str]) -> List[str]:
+def _as_shown(
+    live: Session, keys: Sequence[str], now: definitions.Definitions, added: Set[str], granted: Set[str]
+) -> List[str]:
     """Objects as shown to users, without those that are part of another one in the list.
 
+    :param now: their definitions
     :param granted: those of which only the privileges changed
     """
-    kinds, tables, of_constraint = {}, {}, set()
-    for name, kind, owner, table, constraint in live.rows(_RELATIONS):
-        kinds[str(name)] = str(kind)
+    tables, of_constraint = {}, set()
+    for name, owner, table, constraint in live.rows(_RELATIONS):
         tables[str(name)] = str(table or owner or "")
         if constraint:
             of_constraint.add(str(name))
@@ -137,7 +137,7 @@ def _as_shown(live: Session, keys: Sequence[str], added: Set[str], granted: Set[
             continue
         if kind == "comment" and any(one in name.replace('"', "") for one in new):
             continue
-        shown = "%s %s" % (kinds.get(name, kind) if kind == "relation" else kind, name)
+        shown = definitions.shown(key, now)
         if key not in added:
             shown = "privileges of " + shown if key in granted else shown + " (changed)"
         lines.append(shown)

@@ -73,8 +73,7 @@ def _differences(live: Session, manifest: Manifest) -> List[str]:
     found = compare_tables(live, manifest).tables
     if found:
         return found
-    changes = definitions.compare(manifest.definitions, definitions.definitions(live))
-    return ["%s is %s" % (key, how) for how, keys in changes.items() for key in keys]
+    return definitions.differences(manifest.definitions, definitions.definitions(live))
 
 
 def _partly_migrated(site: Site, live: Session, place: BackupPlace) -> bool:

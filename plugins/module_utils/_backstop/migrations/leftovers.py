@@ -186,6 +186,7 @@ def _objects_since(site: Site, session: Session, manifest: Manifest) -> Tuple[Li
     # What pg_dump does not carry is not on the copy.
     beside = ["%s is %s" % (key, how) for how in ("missing", "changed") for key in found.own[how] if is_beside(key)]
     beside += ["%s are added" % key for key in own if key.startswith("privileges on ")]
+    added = [definitions.shown(key, found.live) for key in added]
     return added, statements, left + [one for one in beside if one not in left]
 
 
@@ -229,10 +230,16 @@ def _prove(site: Site, session: Session, place: BackupPlace) -> None:
 def _prove_inside(site: Site, session: Session, place: BackupPlace, manifest: Manifest) -> None:
     """The same within a transaction, which pg_dump cannot see, by our own queries."""
     applied, wrong = _history_since(site, session, place)
-    found = definitions.compare(manifest.definitions, definitions.definitions(session))
+    live = definitions.definitions(session)
+    found = definitions.compare(manifest.definitions, live)
     wrong += ["%s is applied" % row.migration_name for row in applied]
     ours = _history_table(site)
-    wrong += ["%s is %s" % (key, how) for how, keys in found.items() for key in keys if not is_about(key, ours)]
+    wrong += [
+        "%s is %s" % (definitions.shown(key, live, manifest.definitions), how)
+        for how, keys in found.items()
+        for key in keys
+        if not is_about(key, ours)
+    ]
     _require_none(wrong + _rows_since(site, session, manifest))
 
 

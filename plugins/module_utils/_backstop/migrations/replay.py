@@ -142,7 +142,8 @@ def objects_gone(made: definitions.Definitions, live: definitions.Definitions) -
     gone = [key for key in missing if definitions.kind_of(key) in ("relation", "type") and key not in partitions]
     whole = tuple("%s." % key.split(" ", 1)[1] for key in gone + partitions)
     columns = [key for key in missing if definitions.kind_of(key) == "column"]
-    return gone + [key for key in columns if not key[len("column ") :].startswith(whole)]
+    columns = [key for key in columns if not key[len("column ") :].startswith(whole)]
+    return [definitions.shown(key, made) for key in gone + columns]
 
 
 def missing_since_backup(site: Site, session: Session, files: Sequence[history.MigrationFile]) -> List[str]:

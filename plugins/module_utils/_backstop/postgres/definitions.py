@@ -369,6 +369,32 @@ def kind_of(key: str) -> str:
     return "comment"
 
 
+#: By relkind. The names of indexes are keys of their own kind.
+_RELATIONS = {
+    "r": "table",
+    "p": "partitioned table",
+    "v": "view",
+    "m": "materialized view",
+    "S": "sequence",
+    "f": "foreign table",
+}
+RELATIONS = tuple(_RELATIONS.values())
+
+
+def shown(key: str, *known: Definitions) -> str:
+    """A key for users: a relation as the kind of it that its definition says."""
+    kind = re.match("kind (.);", next((one[key] for one in known if key in one), ""))
+    if not key.startswith("relation ") or kind is None:
+        return key
+    return _RELATIONS[kind.group(1)] + key[len("relation") :]
+
+
+def differences(before: Definitions, after: Definitions, verb: str = "is") -> List[str]:
+    """What differs, a sentence for each object."""
+    found = compare(before, after)
+    return ["%s %s %s" % (shown(key, after, before), verb, how) for how, keys in found.items() for key in keys]
+
+
 def is_beside(key: str) -> bool:
     """Whether pg_dump's output does not show the object of this key."""
     return kind_of(key) in BESIDE or key.startswith("comment on large object ")

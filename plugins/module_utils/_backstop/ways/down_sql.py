@@ -475,8 +475,7 @@ def _run_on_live(run: Run, sql: DownSql, before: BackupPlace, policy: LossPolicy
         objects = lost_objects(run, session, before)
         losses = Acceptance(run, policy).accept(session, Loss(removal.losses, objects))
         led = _lead_back(run, session, sql, removal)
-        wrong = definitions.compare(manifest.definitions, definitions.definitions(session))
-        reasons = ["%s would be %s" % (key, how) for how, keys in sorted(wrong.items()) for key in keys]
+        reasons = definitions.differences(manifest.definitions, definitions.definitions(session), "would be")
         if reasons:
             raise _NotProved(reasons)
         reach("down.before-commit")

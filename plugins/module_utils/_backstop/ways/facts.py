@@ -224,11 +224,14 @@ def compare_with_backup(site: Site, session: Session, facts: Facts, manifest: Ma
     if now is not None:
         found = definitions.compare(manifest.definitions, now)
         ours = site.connection.schema + "." + history.TABLE
-        facts.added, facts.missing, facts.changed = (
-            [key for key in found[how] if ours not in key] for how in ("added", "missing", "changed")
-        )
         before = manifest.definitions
-        facts.changed = [key for key in facts.changed if not definitions.only_moved_up(key, before[key], now[key])]
+        found["changed"] = [
+            key for key in found["changed"] if not definitions.only_moved_up(key, before[key], now[key])
+        ]
+        facts.added, facts.missing, facts.changed = (
+            [definitions.shown(key, now, before) for key in found[how] if ours not in key]
+            for how in ("added", "missing", "changed")
+        )
         _correct_by_dump(site, facts, manifest)
     contents = {(entry.schema, entry.name): entry.digest for entry in manifest.tables}
     first = _first_transaction_after(session, manifest)

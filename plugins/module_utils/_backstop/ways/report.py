@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..base.remedies import BY_SCENARIO, Action, Given, Setting, Start
 from ..loss.lost_objects import LostObjects
+from ..postgres import definitions
 from ..store.lifecycle import to_continue
 from ..store.operation import Operation
 from ..store.steps import CODE
@@ -191,8 +192,9 @@ def _carrying(loss: ForeseenLoss, asked: Asked) -> str:
 
 
 def shown_objects(keys: Sequence[str]) -> List[str]:
-    """Keys of definitions for users, without the columns and constraints of relations that are listed themselves."""
-    relations = tuple(key[len("relation ") :] + "." for key in keys if key.startswith("relation "))
+    """Objects for users, without the columns and constraints of relations that are listed themselves."""
+    kinds = tuple(kind + " " for kind in ("relation", *definitions.RELATIONS))
+    relations = tuple(key[len(kind) :] + "." for key in keys for kind in kinds if key.startswith(kind))
     parts = ("column ", "constraint ", "trigger ")
     return [key for key in keys if not (key.startswith(parts) and key.split(" ", 1)[1].startswith(relations))]
 

@@ -249,8 +249,7 @@ def _differences(site: Site, admin: Session, one: Retired, place: BackupPlace) -
         dumped = catalog_differences(_inside(site, one), manifest, settle=False).objects
     with connect_exclusively(site, admin, one.name) as session:
         found = compare_tables(session, manifest).tables
-        objects = definitions.compare(manifest.definitions, definitions.definitions(session))
-    own = ["%s is %s" % (key, how) for how in ("missing", "added", "changed") for key in objects[how]]
+        own = definitions.differences(manifest.definitions, definitions.definitions(session))
     return found + (dumped or own)
 
 
