@@ -425,8 +425,8 @@ def _fitted(text: str, width: int, indent: str) -> Iterator[str]:
     command: Optional[re.Match[str]] = _COMMAND.search(text)
     head = text[: command.start()].rstrip() if command else text.rstrip()
     columns = [match.end() for match in re.finditer(r"(?<=\S) {2,}", head)]
-    hanging = columns[-1] if columns and columns[-1] + len(indent) <= width // 2 else 2
-    under = " " * (len(indent) + len(head) - len(head.lstrip()) + (hanging if hanging > 2 else 2))
+    in_column = bool(columns) and columns[-1] + len(indent) <= width // 2
+    under = " " * (len(indent) + (columns[-1] if in_column else len(head) - len(head.lstrip()) + 2))
     if head:
         yield from textwrap.wrap(
             head, width, initial_indent=indent, subsequent_indent=under, break_long_words=False, break_on_hyphens=False

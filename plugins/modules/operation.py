@@ -222,7 +222,7 @@ retired:
   description: How many retired databases there are, how much disk they occupy and since when, and how to drop them.
   returned: O(state=end)
   type: str
-  sample: "2, 310 MB, the oldest 9.2 days old; to prune: the module pg_retired_prune"
+  sample: "2, 310 MB, the oldest 9 d old; to drop old ones: the module pg_retired_prune"
 standing:
   description:
     - How far a deploy came; null for other kinds.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import List
 
+from ..base.amounts import human_size
 from ..base.short_lines import packed
 from .drill import Verified
 from .make import BackupSummary
@@ -20,8 +21,8 @@ def backed_up(backup: BackupSummary, reused: bool) -> List[str]:
     was = "was there already" if reused else "was made"
     return [
         "Backup %s %s, verified to level %s." % (backup.backup, was, backup.level),
-        "It has %d rows of %d tables, %d bytes, in %s"
-        % (backup.rows, backup.tables, backup.size, os.path.dirname(backup.directory)),
+        "It has %d rows of %d tables, %s, in %s"
+        % (backup.rows, backup.tables, human_size(backup.size), os.path.dirname(backup.directory)),
     ]
 
 

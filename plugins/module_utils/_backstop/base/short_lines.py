@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import Iterable, List
 
-#: A line that a log or a terminal shows without breaking it, even with some indentation.
-LONGEST = 96
+#: A line that a terminal of 80 columns shows without breaking it, with the indentation of the callback.
+LONGEST = 76
 
 
-def packed(head: str, items: Iterable[str], separator: str = ", ") -> List[str]:
+def packed(head: str, items: Iterable[str], separator: str = ", ", indent: str = "  ") -> List[str]:
     """All items behind a heading, on as many lines as they need; further lines are indented."""
     lines = [head]
     for number, item in enumerate(items):
         glue = (" " if number == 0 else separator) if lines[-1].strip() else ""
         if len(lines[-1] + glue + item + separator.rstrip()) > LONGEST and lines[-1].strip():
             lines[-1] += glue.rstrip()
-            lines.append("  " + item)
+            lines.append(indent + item)
         else:
             lines[-1] += glue + item
     return lines

@@ -58,7 +58,7 @@ def _judge_without_backup(facts: Facts) -> Verdict:
             [NOTHING, APPLICATION_ERRORS, COMPLETE],
             "The application is not healthy, and there is nothing to compare the database with.",
         )
-    return Verdict(NOTHING, why="No migration is marked as failed.")
+    return Verdict(NOTHING, why="no migration is marked as failed")
 
 
 def _judge_healthy(facts: Facts) -> Verdict:
@@ -70,7 +70,7 @@ def _judge_healthy(facts: Facts) -> Verdict:
         candidates.append(COMPLETE)
     if len(candidates) > 1:
         return Verdict(AMBIGUOUS, candidates, "The application is healthy, but something is missing.")
-    return Verdict(NOTHING, why="No migration is marked as failed.")
+    return Verdict(NOTHING, why="no migration is marked as failed")
 
 
 def _judge_unhealthy(facts: Facts) -> Verdict:

@@ -109,10 +109,11 @@ def report(found: Dict[str, Any], plan: Plan, asked: Asked, runs: bool) -> List[
     lines = ["SCENARIO: %s (%s)" % (found["scenario"], SCENARIOS[found["scenario"]])]
     if found["found_scenario"] != found["scenario"]:
         suggested = found["found_scenario"]
-        lines.append("The facts suggest another scenario: %s (%s)" % (suggested, SCENARIOS[suggested]))
+        other = "another scenario: %s (%s)" % (suggested, SCENARIOS[suggested])
+        lines.append("The facts suggest %s" % ("no rollback" if suggested == NOTHING else other))
     if found["candidates"]:
         lines.append("It may be: " + "; or ".join("%s (%s)" % (name, SCENARIOS[name]) for name in found["candidates"]))
-    lines += ["Fact: " + fact for fact in found["evidence"] if not runs or fact.startswith(UNKNOWN)]
+    lines += ["Fact: " + fact.rstrip(".") for fact in found["evidence"] if not runs or fact.startswith(UNKNOWN)]
     if not runs:
         lines += ["Step %d: %s" % pair for pair in enumerate(found["steps"], 1)]
     if found["steps"]:

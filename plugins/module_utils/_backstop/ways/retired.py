@@ -19,6 +19,7 @@ from ..backups.catalog_comparison import catalog_differences
 from ..backups.comparison import compare_tables
 from ..backups.drill import verify
 from ..backups.make import make_backup
+from ..base.amounts import human_size, human_time
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.progress import parse_timestamp, timestamp, utc_now
@@ -104,9 +105,9 @@ def summary(site: Site) -> str:
     if not found:
         return "none" + also
     ages = [one.age_days for one in found if one.age_days is not None]
-    oldest = "the oldest %.1f days old; " % max(ages) if ages else ""
-    size = sum(one.size for one in found) / 1e6
-    return "%d, %.0f MB, %sto prune: %s%s" % (len(found), size, oldest, Action.DROP_RETIRED, also)
+    oldest = "the oldest %s old; " % human_time(max(ages) * 86400) if ages else ""
+    size = human_size(sum(one.size for one in found))
+    return "%d, %s, %sto drop old ones: %s%s" % (len(found), size, oldest, Action.DROP_RETIRED, also)
 
 
 def _when(operation: Optional[Operation]) -> Optional[datetime.datetime]:

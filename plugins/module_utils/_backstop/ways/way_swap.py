@@ -100,7 +100,7 @@ def lost_lines(run: Run, found: Union[Swapped, RestoredInPlace, TakenOut], what:
     kept = ", kept in " + run.operation.file("lost-rows") if found.lost_rows else ""
     carried = (found.reapply or {}).get("summary") or ""
     lines = [("Lost rows: %d%s. %s" % (found.lost_rows or 0, kept, carried)).strip(), what]
-    lines += objects_lines(found) or ["Lost objects: none"]
+    lines += objects_lines(found) or ["Lost objects: none."]
     tolerated = found.tolerated if isinstance(found, RestoredInPlace) else run.operation.result(BUILD).tolerated
     for said, names in (
         ("Definitions that are not as before", found.differences if isinstance(found, TakenOut) else ()),

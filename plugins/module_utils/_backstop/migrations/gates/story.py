@@ -39,7 +39,7 @@ def table(gates: Sequence[Gate]) -> List[str]:
     )
     width = max((len(name) for _state, (name, _found) in shown), default=0)
     lines = ["%-6s  %s  %s" % (state, name.ljust(width), found) for state, (name, found) in shown]
-    return lines + (packed("open   ", by_name) if by_name else [])
+    return lines + (packed("open   ", by_name, indent=" " * 8) if by_name else [])
 
 
 @dataclasses.dataclass(frozen=True)
