@@ -29,9 +29,8 @@ attributes:
     support: none
 options:
   backup:
-    description: Id of the backup.
+    description: Id of the backup; by default the newest one of the whole database that O(connection) names.
     type: str
-    required: true
   level:
     description: How far to verify. A backup of single tables cannot be verified to V(restored).
     type: str
@@ -162,6 +161,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.cluster_drill import run_cluster_drill
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.drill import (
     Verified,
+    newest_whole,
     verified_before,
     verify,
 )
@@ -175,7 +175,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.
 def act(request: Request) -> Dict[str, Any]:
     site = request.site
     params = request.params
-    place = request.store.find_backup(params["backup"])
+    place = request.store.find_backup(params["backup"]) if params["backup"] else newest_whole(site)
     if params["level"] == "restored":
         manifests.load(place).require_whole()
     earlier = None
@@ -204,7 +204,7 @@ def _verify(request: Request, place: BackupPlace) -> Verified:
 def main() -> None:
     run_module(
         dict(
-            backup=dict(type="str", required=True),
+            backup=dict(type="str"),
             level=dict(type="str", choices=["checksum", "readable", "restored"], default="restored"),
             where=dict(type="str", choices=["database", "cluster"], default="database"),
             scratch_directory=dict(type="path"),

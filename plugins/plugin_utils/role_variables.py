@@ -27,7 +27,6 @@ NAMES = frozenset(
         "application_trouble",
         "application_under_pm2",
         "application_under_systemd",
-        "backup_drill_known",
         "backup_release",
         "backup_report",
         "backup_result",

@@ -120,7 +120,6 @@ def test_the_module(plain, folder, tmp_path):
         "connection": {"url": plain.cluster.url("shop", user=OWNER)},
         "store": plain.store.root,
         "client_bin_dir": str(plain.cluster.bin_dir),
-        "backup": place.backup_id,
         "where": "cluster",
         "scratch_directory": folder,
     }
@@ -128,5 +127,5 @@ def test_the_module(plain, folder, tmp_path):
     assert refused.failed and "always removed" in refused.result["msg"]
     answer = run_module(tmp_path, "pg_backup_verify", arguments)
     assert not answer.failed and answer.result["changed"], answer.printed
-    assert "scratch cluster" in answer.result["method"]
+    assert "scratch cluster" in answer.result["method"] and answer.result["backup"] == place.backup_id
     assert gone(folder)

@@ -28,6 +28,25 @@ from .restore import RestoredDatabase, build_database
 METHOD = "restored into a scratch database and compared"
 
 
+def newest_whole(site: Site) -> BackupPlace:
+    """The newest backup of the whole live database.
+
+    :raises Refused: there is none
+    """
+    known = [
+        one
+        for one in manifests.readable(site.store.backups())
+        if one.manifest.is_whole and one.manifest.database.name == site.database
+    ]
+    if not known:
+        raise Refused(
+            "There is no backup of the whole database %s" % site.database,
+            found="none in " + site.store.root,
+            hint="make a backup first",
+        )
+    return max(known, key=lambda one: one.manifest.created).place
+
+
 @dataclasses.dataclass(frozen=True)
 class Verified:
     """A passed verification."""
