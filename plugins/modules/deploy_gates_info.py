@@ -181,6 +181,10 @@ closed:
   returned: success
   type: list
   elements: str
+refusal:
+  description: How many gates are closed, and all of RV(closed); empty if none is.
+  returned: success
+  type: str
 story:
   description: The gates as a table of short lines, the closed and the waived ones first.
   returned: success
@@ -203,7 +207,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansibl
     store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import environment_file
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates import story
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.gates.connections import (
     release_connections,
@@ -230,17 +233,14 @@ def act(request: Request) -> Dict[str, Any]:
     question = _question(request)
     gates = evaluate(site, question)
     passed = all(gate.passed for gate in gates)
-    closed = [
-        str(Refused("%s: %s" % (gate.name, gate.found), expected=gate.expected, hint=gate.hint))
-        for gate in gates
-        if not gate.passed
-    ]
+    closed = story.sentences(gates)
     waived = {gate.name: gate.waived for gate in gates if gate.waived is not None}
     rollback = rollback_way(site, gates)
     result = {
         "passed": passed,
         "gates": [gate.to_json() for gate in gates],
         "closed": closed,
+        "refusal": story.refusal(gates),
         "waived": waived,
         "rollback": rollback,
         "safety_copy": question.copy_method,

@@ -40,7 +40,6 @@ NAMES = frozenset(
         "deploy_event_facts",
         "deploy_event_text",
         "deploy_failed",
-        "deploy_failed_gates_message",
         "deploy_first",
         "deploy_former",
         "deploy_former_project",

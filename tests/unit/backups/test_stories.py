@@ -51,6 +51,9 @@ def test_the_gates_are_a_compact_table_that_omits_none() -> None:
     told = " ".join(lines).replace(",", "").split()
     assert all(told.count(gate.name) == 1 for gate in found)
     assert len(lines) <= 13 and all(line.startswith(("CLOSED  ", "waived  ", "open    ", "  ")) for line in lines)
+    refusal = of_gates.refusal(found)
+    assert refusal.startswith("2 of %d gates are closed. " % len(found)) and "store: 1 GiB free" in refusal
+    assert of_gates.refusal([gate for gate in found if gate.passed]) == ""
 
 
 def test_the_plan_of_a_deploy_ends_with_the_way_back() -> None:
@@ -61,7 +64,7 @@ def test_the_plan_of_a_deploy_ends_with_the_way_back() -> None:
     assert "would rehearse and then apply: m1, m2" in lines and "beside none" in lines
     shown = " ".join(" ".join(lines).split())
     assert "would ask for consent, then stop, migrate, start and check the application on: web1, web2" in shown
-    assert lines[-1].endswith("later " + GO_BACK) and max(map(len, lines)) <= LONGEST
+    assert lines[-1].endswith("later: " + GO_BACK) and max(map(len, lines)) <= LONGEST
 
 
 def test_a_backup_and_its_verification() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import List, Mapping, Sequence
 
+from ...base.errors import Refused
 from ...base.remedies import Action
 from ...base.short_lines import packed
 from .evaluation import Gate
@@ -40,6 +41,22 @@ def table(gates: Sequence[Gate]) -> List[str]:
     width = max((len(name) for _state, (name, _found) in shown), default=0)
     lines = ["%-6s  %s  %s" % (state, name.ljust(width), found) for state, (name, found) in shown]
     return lines + (packed("open   ", by_name, indent=" " * 8) if by_name else [])
+
+
+def sentences(gates: Sequence[Gate]) -> List[str]:
+    """What was found, expected and what to do, for each closed gate."""
+    return [
+        str(Refused("%s: %s" % (gate.name, gate.found), expected=gate.expected, hint=gate.hint))
+        for gate in gates
+        if not gate.passed
+    ]
+
+
+def refusal(gates: Sequence[Gate]) -> str:
+    """Empty if no gate is closed."""
+    closed = sentences(gates)
+    verb = "gate is" if len(closed) == 1 else "gates are"
+    return " ".join(["%d of %d %s closed." % (len(closed), len(gates), verb), *closed]) if closed else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,5 +93,6 @@ def would_do(gates: Sequence[Gate], rollback: str, forecast: Mapping[str, str], 
         "schema: %s" % found["drift"],
         *(packed("gates waived:", waived, "; ") if waived else []),
         "a complete rollback would be: %s" % rollback,
-        "to go back: by itself when it fails; later %s" % Action.COMPLETE,
+        "when it fails it goes back by itself",
+        "to go back later: %s" % Action.COMPLETE,
     ]
