@@ -63,7 +63,7 @@ def test_the_plan_of_a_deploy_ends_with_the_way_back() -> None:
         lines = of_gates.would_do(gates(), "swap", forecast, wanted)
     assert "would rehearse and then apply: m1, m2" in lines and "beside none" in lines
     shown = " ".join(" ".join(lines).split())
-    assert "would ask for consent, then stop, migrate, start and check the application on: web1, web2" in shown
+    assert "would ask first, then stop, migrate, start and check the application on: web1, web2" in shown
     assert lines[-1].endswith("later: " + GO_BACK) and max(map(len, lines)) <= LONGEST
 
 

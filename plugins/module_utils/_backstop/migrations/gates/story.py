@@ -76,7 +76,7 @@ def would_do(gates: Sequence[Gate], rollback: str, forecast: Mapping[str, str], 
     """The plan of a deploy. Its gates are open or waived."""
     found = {gate.name: gate.found for gate in gates}
     waived = ["%s: %s" % (gate.name, gate.waived) for gate in gates if gate.waived is not None]
-    stop = "would ask for consent, then stop" if wanted.confirm else "would stop"
+    stop = "would ask first, then stop" if wanted.confirm else "would stop"
     return [
         "would prepare release %s" % wanted.commit,
         "beside %s" % (wanted.former or "none"),
