@@ -21,8 +21,9 @@ def test_corrupted_and_put_right_and_undone(site: DemoSite) -> None:
     assert backup.status == 0 and "200 rows of 1 tables" in backup.text, backup.output
     backup = site.play("pre_migration_backup.yml", "--check", backup_tables=["ReceiptData"])
     assert "would back up table ReceiptData of postgresql://" in backup.text, backup.output
-    drill = site.play("restore_drill.yml", "--check")
-    assert "restore it into a scratch database" in drill.text, drill.output
+    elsewhere = {"restore_drill_where": "cluster", "restore_drill_scratch_directory": str(site.places.directory)}
+    drill = site.play("restore_drill.yml", "--check", **elsewhere)
+    assert "restore it into a scratch cluster" in drill.text, drill.output
     right, process = with_receipts(site), site.process()
     site.sql(CORRUPT)
     wrong = with_receipts(site)

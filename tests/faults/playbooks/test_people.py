@@ -113,6 +113,38 @@ def notices(messenger: Messenger) -> List[Dict[str, Any]]:
     ]
 
 
+HOOKS = [
+    "deploy_before_prepare",
+    "deploy_after_prepare",
+    "deploy_before_gates",
+    "deploy_after_gates",
+    "deploy_before_backup",
+    "deploy_after_backup",
+    "deploy_before_downtime",
+    "deploy_before_migrate",
+    "deploy_after_migrate",
+    "deploy_before_start",
+    "deploy_after_start",
+    "deploy_after_downtime",
+]
+#: Options of a deploy that no other run sets; each differs from its default.
+OTHER_VALUES = {
+    "application_command_timeout": 900,
+    "application_smoke_headers": {"X-Trial": "yes"},
+    "application_smoke_timeout": 20.0,
+    "backstop_prisma_schema_path": "prisma/schema.prisma",
+    "backstop_take_over": True,
+    "backup_format": "directory",
+    "backup_jobs": 2,
+    "deploy_drift": "refuse",
+    "deploy_fence_wait": 20.0,
+    "deploy_lock_retries": 2,
+    "deploy_lock_timeout": 4.0,
+    "deploy_migration_timeout": 900.0,
+    "deploy_notify_from": "runner",
+}
+
+
 def ok_tasks(output: str) -> int:
     return int(re.findall(r"\bok=(\d+)", output.rpartition("PLAY RECAP")[2])[0])
 
@@ -130,23 +162,7 @@ def test_without_a_terminal_and_without_consent_nothing_is_stopped(site: DemoSit
 
 
 def test_window_page_and_hooks(site: DemoSite, messenger: Messenger, page: Page) -> None:
-    hooks = {
-        "deploy_%s" % word: page.hook(word)
-        for word in (
-            "before_prepare",
-            "after_prepare",
-            "before_gates",
-            "after_gates",
-            "before_backup",
-            "after_backup",
-            "before_downtime",
-            "before_migrate",
-            "after_migrate",
-            "before_start",
-            "after_start",
-            "after_downtime",
-        )
-    }
+    hooks = {name: page.hook(name[len("deploy_") :]) for name in HOOKS}
     run = site.play(
         DEPLOY,
         deploy_confirm=True,
@@ -154,9 +170,13 @@ def test_window_page_and_hooks(site: DemoSite, messenger: Messenger, page: Page)
         deploy_notify=notices(messenger),
         **page.options,
         **hooks,
+        **OTHER_VALUES,
         deploy_post_backup=False,
     )
     assert run.status == 0, run.output
+    (manifest,) = site.places.store.glob("pre-migration/*/manifest.json")
+    archive = json.loads(manifest.read_text())["archive"]
+    assert (archive["format"], archive["jobs"]) == ("directory", 2)
     assert messenger.events == ["opened", "closed"]
     header, body = messenger.told[0]
     assert header == "Bearer " + TOKEN
@@ -179,6 +199,14 @@ def test_window_page_and_hooks(site: DemoSite, messenger: Messenger, page: Page)
     ]
     (confirmed,) = [entry for entry in site.operations()[0]["journal"] if entry["step"] == "confirm"]
     assert confirmed["by"] == "deploy_confirm_consent"
+
+    report = {
+        "operation_report_operation": site.operations()[0]["id"],
+        "operation_report_dest": str(page.file) + ".html",
+    }
+    shown = site.play("operation_report.yml", **report)
+    assert shown.status == 0 and "Report: " + str(page.file) + ".html, " in shown.text, shown.output
+    assert "What did the gates say?" in pathlib.Path(report["operation_report_dest"]).read_text()
 
     again = site.play(DEPLOY, deploy_notify=notices(messenger), **page.options)
     assert (again.status, again.changed) == (0, 0), again.output

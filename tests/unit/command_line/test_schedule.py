@@ -69,6 +69,7 @@ def test_a_configuration_with_little(tmp_path):
     assert found.database == SHOP["connection"]["database"] and found.connection.host == "localhost"
     assert (found.store.root, found.max_age) == ("/var/backups/backstop", 30 * 3600)
     assert (found.password, found.webhook) == (None, None)
+    assert configured(tmp_path, SHOP, scheduled_backups_max_age="2d").max_age == 2 * 86400
     assert found.textfile == "/var/lib/backstop/metrics/shop.prom" and found.client_bin_dir is None
 
 
@@ -241,6 +242,16 @@ def test_every_day_has_one_backup(day):
     assert lines[0][:2] == ["5", "23"]
     assert lines[1][4] == str(DAYS.index(day))
     assert sorted((lines[0][4] + "," + lines[1][4]).split(",")) == list("0123456")
+
+
+def test_the_times_of_all_jobs():
+    options = {
+        "scheduled_backups_weekly_time": "03:10",
+        "scheduled_backups_prune_time": "04:20",
+        "scheduled_backups_drill_time": "05:40",
+        "scheduled_backups_check_minute": 7,
+    }
+    assert [line[:2] for line in cron_lines(**options)[1:5]] == [["10", "3"], ["20", "4"], ["40", "5"], ["7", "*"]]
 
 
 def test_units():
