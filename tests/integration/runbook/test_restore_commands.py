@@ -165,7 +165,7 @@ def test_drop_cascade_takes_more_than_was_added(live, shell):
         found = leftovers(live.site, session, place)
     # Our rollback shows what dropping would not restore, and drops nothing.
     assert found.reasons == ["table public.User has 20 rows with other contents"]
-    assert "table public.of_both" in found.added
+    assert "view public.of_both" in found.added
     drop = 'psql -h localhost -U postgres -d electricity_tokens -c "DROP TABLE IF EXISTS \\"ReceiptData\\" CASCADE;"'
     assert shell.run(drop).returncode == 0
     assert live.value("SELECT to_regclass('of_both') IS NULL")
