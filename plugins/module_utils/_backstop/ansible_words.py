@@ -66,6 +66,8 @@ NAMES: Dict[enum.Enum, str] = {
     Action.MARK_MIGRATION: "the module prisma_migrate_resolve",
     Action.MIGRATION_STATE: "prisma_migrate_info",
     Action.PLAN: "ansible-playbook backstop.postgres.rollback_plan",
+    Action.SAME_AGAIN: "run the same playbook again",
+    Action.THE_REST: "run the playbook again, or with --tags change,finish",
     Action.UNDO: "ansible-playbook backstop.postgres.undo_rollback",
 }
 

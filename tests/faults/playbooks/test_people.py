@@ -142,6 +142,7 @@ OTHER_VALUES = {
     "deploy_lock_timeout": 4.0,
     "deploy_migration_timeout": 900.0,
     "deploy_notify_from": "runner",
+    "deploy_safety_copy_seconds": 90.0,
 }
 
 

@@ -82,7 +82,8 @@ def test_ansible_calls_everything_by_a_name_that_it_has():
     assert set(NAMES) == {*Setting, *Action}
     for part, name in NAMES.items():
         words = set(re.findall(r"\w+", name))
-        known = words & {*OUR_NAMES, "deploy", "max_delete_share", "ansible_python_interpreter"} or "--tags" in name
+        known = words & {*OUR_NAMES, "deploy", "max_delete_share", "ansible_python_interpreter"}
+        known = known or "--tags" in name or "the same playbook" in name  # whichever was run
         assert known, "%s is called %r: no playbook, module or variable" % (part.name, name)
 
 

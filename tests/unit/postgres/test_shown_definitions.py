@@ -31,4 +31,4 @@ def test_the_parts_of_a_new_table_are_not_listed() -> None:
         "table public.My Table",
         "column public.b.c",
     ]
-    assert shown_objects(keys) == ["index public.i", "view public.v", "table public.My Table", "column b.c.d"]
+    assert shown_objects(keys) == ["index public.i", "view public.v", "table public.My Table", "column public.b.c"]

@@ -82,6 +82,8 @@ class Action(_Part):
     MARK_MIGRATION = "mark a migration"
     MIGRATION_STATE = "the state of the migrations"
     PLAN = "the rollback plan"
+    SAME_AGAIN = "run the same again"
+    THE_REST = "run the remaining steps"
     UNDO = "the undo"
 
 

@@ -133,7 +133,7 @@ def _idle(run: Run) -> List[str]:
 def _proved(run: Run) -> List[str]:
     return [
         "The change is proved. Nothing was stopped; the database and the running release are as before.",
-        "For the rest run the playbook again, or with --tags change,finish; it continues operation %s." % run.operation,
+        "For the rest %s; it continues operation %s." % (Action.THE_REST, run.operation),
     ]
 
 
@@ -167,14 +167,14 @@ def _left(run: Run) -> str:
     if state == SERVING:
         return (
             "Release %s runs and is healthy, but the deploy is not finished. It ended%s: %s"
-            " When that is fixed run the same playbook again; it finishes without stopping anything."
-            % (run.commit, run.where, run.failure)
+            " When that is fixed %s; it finishes without stopping anything."
+            % (run.commit, run.where, run.failure, Action.SAME_AGAIN)
         )
     stopped = "the application was stopped and remains stopped." if run.stopped else "the application was not stopped."
     return (
         "The deploy failed%s: %s The runner %s cannot be asked how far it came, so nothing was rolled back; %s"
-        " When the runner answers again, run the same playbook again: it continues or rolls back."
-        % (run.where, run.failure, run.runner, stopped)
+        " When the runner answers again, %s: it continues or rolls back."
+        % (run.where, run.failure, run.runner, stopped, Action.SAME_AGAIN)
     )
 
 
@@ -227,7 +227,7 @@ def _second(run: Run) -> str:
 
 
 def _stuck(run: Run) -> str:
-    backup, again = run.standing.get("backup"), "When that is fixed run the same playbook again."
+    backup, again = run.standing.get("backup"), "When that is fixed %s." % Action.SAME_AGAIN
     if run.standing.get("migration_began") and backup:
         again = (
             "To revert to the backup made before the migration: %s (add %s to accept a loss that it counts)."
@@ -286,7 +286,7 @@ _TEXTS: Dict[str, Callable[[Run], Text]] = {
     "deploy_idle": _idle,
     "deploy_reverted": _reverted,
     "deploy_proved": _proved,
-    "deploy_confirm": _confirm,
+    "deploy_prompt": _confirm,
     "deploy_opened": lambda run: "The deploy of %s begins its downtime." % run.commit,
     "deploy_closed": lambda run: "Release %s serves, the downtime is over." % run.commit,
     "deploy_serves_again": _serves_again,
