@@ -263,7 +263,7 @@ def test_proved_by_day_and_changed_at_night(site: DemoSite) -> None:
     with site.unchanged():
         proved = site.play(DEPLOY, "--tags", "prove")
     assert proved.status == 0, proved.output
-    assert "nothing was stopped" in proved.text
+    assert "Nothing was stopped" in proved.text
     assert site.outcomes() == [None]
     changed = site.play(DEPLOY, "--tags", "change,finish", deploy_post_backup=False)
     assert changed.status == 0, changed.output
