@@ -179,8 +179,9 @@ HEAD = """\
 # Reliability
 
 What was tried to lose data or to show a secret, how often, and what found it or carried the operation through it.
-Written by `./test.sh faults-full` from what its tests recorded. A test that finds a lost row fails, and the page is
-then not written: that is why the last column has one value only.
+From what the tests recorded: `./test.sh faults-full` runs them all; runs of parts can be merged (`python -m
+support.reliability --keep`). Only tests that passed are counted, and one that finds a lost row fails: that is why the
+last column has one value only.
 
 %s kinds of trials, %s trials. The tests of each are in [reliability.json](%s).
 """
