@@ -133,16 +133,15 @@ PLACES = ["backup.snapshot", "backup.dumping", "backup.dumped", "backup.before-m
 )
 @pytest.mark.parametrize("mode", ["immediate", "fast"][: times(1, 2)])
 def test_a_server_that_restarts(plain, mode, tried, monkeypatch):
+    def restart(name):
+        if name == place:
+            passed.append(name)
+            plain.cluster.stop(mode)
+            plain.cluster.start()
+
+    monkeypatch.setattr(make, "reach", restart)
     for place in PLACES:
         passed = []
-
-        def reach(name, place=place, passed=passed):
-            if name == place:
-                passed.append(name)
-                plain.cluster.stop(mode)
-                plain.cluster.start()
-
-        monkeypatch.setattr(make, "reach", reach)
         before = plain.store.backups()
         try:
             made = plain.backup()

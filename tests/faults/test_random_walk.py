@@ -170,7 +170,7 @@ class Walk:
     def load(self) -> None:
         """Rows come, change and go; sometimes a table is made by hand."""
         statements: List[str] = []
-        for _ in range(self.random.randrange(1, 30)):
+        for _statement in range(self.random.randrange(1, 30)):
             statements += self.write(self.random.choice(sorted(self.model.tables)))
         statements.append("SELECT nextval('numbers')")
         ((number,),) = self.sql("; ".join(statements))

@@ -31,7 +31,7 @@ def test_a_whole_application(databases, shape):
 def strange() -> Dict[str, str]:
     """The parts of a file, by their names."""
     parts = (SQL / "strange.parts").read_text("utf-8").split("\n--== ")[1:]
-    return {name: sql for name, _, sql in (part.partition("\n") for part in parts)}
+    return {name: sql for name, _newline, sql in (part.partition("\n") for part in parts)}
 
 
 STRANGE = strange()

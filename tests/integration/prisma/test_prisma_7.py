@@ -16,6 +16,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrat
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.rehearse import rehearse
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma import sessions
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.cli import ServerSession
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.failures import PrismaError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.prisma.urls import without_password
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
@@ -83,8 +84,8 @@ def test_while_it_works_no_process_shows_the_password(make, database):
     applied = []
 
     def run():
-        given = {"lock_timeout_ms": 25000, "application_name": "backstop x1"}
-        applied.extend(deploy(project, database, **given).applied)
+        session = ServerSession("backstop x1", lock_timeout_ms=25000)
+        applied.extend(deploy(project, database, session=session).applied)
 
     thread = threading.Thread(target=run)
     with database.table_lock("A"), database.session() as cursor:
