@@ -569,6 +569,8 @@ def _prove(work: _Work, expected: Dict[str, Digest], in_backup: Sequence[Dict[st
     :param in_backup: the summary of each pair's rows in the backup
     :returns: all of these but the digests
     """
+    if len(in_backup) != len(work.pairs):
+        raise AssertionError("each table's rows in the backup must be summed up for the proof")
     summaries = []
     for pair, staged in zip(work.pairs, in_backup):
         name = pair.table.full_name
