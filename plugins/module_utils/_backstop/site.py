@@ -101,7 +101,11 @@ class Site:
         try:
             return connect(settings, pinned=pinned, name=self.session_name)
         except BackstopError:
-            if settings.database != self.database or not self._reopened():
+            reopened = False
+            # If this cannot be found out either, the first error says why.
+            with contextlib.suppress(BackstopError):
+                reopened = settings.database == self.database and self._reopened()
+            if not reopened:
                 raise
             return connect(settings, pinned=pinned, name=self.session_name)
 
