@@ -26,7 +26,7 @@ class ActionModule(ActionBase):
             result.update(write_page(self, dict(self._task.args), task_vars))
         except OSError as error:
             raise AnsibleActionFail("The report could not be written on the controller: %s" % error) from error
-        written = [result["dest"]] * ("dest" in result) + list(result.get("files") or [])
+        written = [path for path in (result.get("dest"), *(result.get("files") or [])) if path]
         if written:
             result["story"] = [*result["story"], "", "Report: %s" % ", ".join(written)]
         return result
