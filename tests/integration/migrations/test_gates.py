@@ -288,13 +288,13 @@ def test_what_lies_on_one_file_system_is_added_up(live, monkeypatch):
     """Store and database on one disk: space for each alone is not enough."""
     size = live.value("SELECT pg_database_size('shop')")
     together = int(size * 2.1) + 2 * size + int(size * 1.1)
-    monkeypatch.setattr(disk, "_free_bytes", lambda path: together - 1)
+    monkeypatch.setattr(disk, "free_bytes", lambda path: together - 1)
     only_closed(ask(live), "database_disk", "two copies", "their WAL", "the backup")
-    monkeypatch.setattr(disk, "_free_bytes", lambda path: together)
+    monkeypatch.setattr(disk, "free_bytes", lambda path: together)
     assert closed(ask(live)) == []
     own = {str(live.store.nearest_directory()): 1}
     monkeypatch.setattr(disk, "_device", lambda path: own.get(path, 2))
-    monkeypatch.setattr(disk, "_free_bytes", lambda path: together - int(size * 1.1))
+    monkeypatch.setattr(disk, "free_bytes", lambda path: together - int(size * 1.1))
     assert closed(ask(live, database_directory="/var")) == []
 
 

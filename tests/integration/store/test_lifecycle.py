@@ -29,6 +29,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site i
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.layout import Store
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.lifecycle import (
+    Beginning,
     begin,
     is_alive,
     this_controller,
@@ -125,7 +126,7 @@ def test_a_run_on_another_host_is_not_guessed_about(store):
     with pytest.raises(Locked, match="may be running") as caught:
         deploy(store)
     assert "elsewhere" in caught.value.found and "take_over=true" in caught.value.hint
-    again, adopted = deploy(store, take_over=True)
+    again, adopted = deploy(store, how=Beginning(take_over=True))
     assert adopted and again.id == first.id
 
 
