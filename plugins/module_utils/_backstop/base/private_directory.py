@@ -35,7 +35,11 @@ def private_directory() -> Iterator[str]:
 def _make() -> "tuple[str, int]":
     while True:
         path = tempfile.mkdtemp(prefix=PREFIX)
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            # Another run took it for debris before we had opened it.
+            continue
         if _lock(descriptor) and os.path.isdir(path):
             return path, descriptor
         # Another run took it for debris before we had locked it.
