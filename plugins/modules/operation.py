@@ -231,7 +231,7 @@ standing:
   returned: success
   type: dict
 dropped:
-  description: Scratch databases that were dropped.
+  description: Scratch databases, and safety copies of earlier deploys, that were dropped.
   returned: O(state=end)
   type: list
   elements: str
@@ -331,7 +331,7 @@ def _ended(request: Request, operation: Operation) -> Dict[str, Any]:
 
     kept = retired.summary(request.site)
     text = story.ended(operation, kept, story.Summary.of(request.params["summary"]))
-    dropped = _drop_scratch(request, operation)
+    dropped = _clean_up(request, operation)
     return {"retired": kept, "story": text, "dropped": dropped, "report": _report(request, operation)}
 
 
@@ -347,16 +347,16 @@ def _report(request: Request, operation: Operation) -> Optional[Dict[str, Any]]:
         return None
 
 
-def _drop_scratch(request: Request, operation: Operation) -> List[str]:
-    """Drop what proofs and restores left; an unreachable server does not keep the operation open."""
-    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import drop_left
+def _clean_up(request: Request, operation: Operation) -> List[str]:
+    """An unreachable server does not keep the operation open."""
+    from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import clean_up
 
     if request.check_mode:
         return []
     try:
-        return drop_left(request.site.run(operation))
+        return clean_up(request.site.run(operation))
     except BackstopError as error:
-        request.warn("Scratch databases of operation %s may be left: %s" % (operation.id, error))
+        request.warn("Scratch databases of operation %s, or old safety copies, may be left: %s" % (operation.id, error))
         return []
 
 

@@ -17,10 +17,16 @@ import time
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.durable_files import FileLock
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import safety_copy_name
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line import exit_statuses
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.main import make_parser
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.command_line.run_records import RunRecords
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.template_copy import (
+    FILES,
+    copy_database,
+)
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import database_lock
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import safety_copies
 from support.databases import APP, OWNER, PASSWORD, Workers
 
 OK, FAILED, USAGE, COULD_NOT_VERIFY, TOO_OLD, LOCKED, NOT_COPIED = range(7)
@@ -75,6 +81,17 @@ def test_a_drill_in_a_server_of_its_own(backstop):
         answer = backstop("drill", "shop", "--where", "cluster", "--scratch-directory", folder)
         assert answer.status == OK, answer.stderr
     assert backstop("list", "--json").json[0]["level"] == "restored"
+
+
+def test_a_backup_ends_the_time_of_an_older_safety_copy(backstop, monkeypatch):
+    run = backstop.live.begun("deploy")
+    name = safety_copy_name(run.operation.id, "shop")
+    with backstop.live.site.administer() as admin:
+        copy_database(admin, "shop", name, FILES)
+    run.operation.close("done")
+    assert backstop("backup", "shop").status == OK and name in backstop.live.names()
+    monkeypatch.setattr(safety_copies, "DEFAULT_DAYS", 0)
+    assert backstop("backup", "shop").status == OK and backstop.live.names() == ["shop"]
 
 
 def test_a_restore_overwrites_nothing(backstop):

@@ -24,7 +24,8 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.template_copy import FILES
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.manifest import load
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import FENCE, PROOFS, SAFETY_COPY
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import retired, safety_copies
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.rollback import clean_up
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import (
     build_successor,
     revert,
@@ -193,3 +194,22 @@ def test_it_is_dropped_when_a_younger_backup_is_verified(plain):
     assert reasons(copy_days=0, check=True)[0][1] == "dropped" and oid(plain, name)
     assert reasons(copy_days=0)[0][1] == "dropped" and plain.names() == ["shop"]
     assert reasons(copy_days=0) == []
+
+
+def test_the_next_operation_drops_it_at_its_end(plain, monkeypatch):
+    """Nobody has to remember it; the copy of a deploy of today stays."""
+    run, _place = copied(plain)
+    later = plain.begun("rollback")
+    plain.backup("post-migration")
+    later.operation.close("failed")
+    assert clean_up(later) == []
+    monkeypatch.setattr(safety_copies, "DEFAULT_DAYS", 0)
+    assert clean_up(later) == [safety_copy_name(run.operation.id, plain.name)] and plain.names() == ["shop"]
+
+
+def test_a_role_that_does_not_own_it_leaves_it(plain):
+    run, _place = copied(plain)
+    plain.backup("post-migration")
+    plain.execute("ALTER DATABASE %s OWNER TO postgres" % safety_copy_name(run.operation.id, plain.name), "postgres")
+    (found,) = retired.prune(plain.site, copy_days=0)
+    assert (found["action"], found["reason"]) == ("kept", "this role does not own it")

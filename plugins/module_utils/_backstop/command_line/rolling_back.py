@@ -28,7 +28,7 @@ from ..ways.choose import METHODS
 from ..ways.diagnosis import APPLICATION_ERRORS, COMPLETE, CORRUPTED_TABLE, FAILED_MIGRATION
 from ..ways.plan import plan_of, release_of
 from ..ways.report import after_failure, what_next
-from ..ways.rollback import apply, drop_left, prepare, settle
+from ..ways.rollback import apply, clean_up, prepare, settle
 from ..ways.table import REPAIR, REPLACE
 from ..ways.undo import UNDO
 from ..ways.way import Outcome, Programs, Way
@@ -180,9 +180,9 @@ class _Rollback:
     def _end(self, outcome: str, **facts: Any) -> None:
         self._run.operation.close(outcome, **facts)
         try:
-            drop_left(self._run)
+            clean_up(self._run)
         except BackstopError as error:
-            self._call.output.warn("Scratch databases of the operation may be left: %s" % error)
+            self._call.output.warn("Scratch databases or old safety copies may be left: %s" % error)
 
     def _brought_back(self, release: str) -> str:
         if self._application is None:

@@ -31,6 +31,7 @@ from ..store import manifest as manifests
 from ..store.layout import KINDS, BackupPlace
 from ..store.manifest import Manifest
 from ..store.retention import policy_of, row_days_of
+from ..ways.safety_copies import drop_old_copies
 from . import reporting, rolling_back
 from .configuration import Configuration, duration, load, names
 from .copying import copy_and_prune, remote_of, require_offsite
@@ -228,6 +229,8 @@ def _backup(call: Call) -> int:
             place = make_backup(site, call.options.kind)
             try:
                 _tidied(configuration, site)
+                with site.administer() as admin:
+                    drop_old_copies(site, admin)
             except BackstopError as error:
                 call.output.warn(str(error))
         return Backup(place, manifests.load(place), manifests.level_of(place)).to_json()

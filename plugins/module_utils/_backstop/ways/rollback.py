@@ -13,10 +13,11 @@ from typing import Any, Dict, List, Sequence, Tuple, Type
 
 from ..base.errors import BackstopError
 from ..postgres.database_properties import drop_scratch_database, scratch_databases
-from ..site import Run
+from ..site import Run, database_lock
 from ..store.steps import APPLIED
 from .choose import LEFTOVERS
 from .request import way_of
+from .safety_copies import drop_old_copies
 from .way import HALF_DONE, Consent, Outcome, Programs, Ready, Settled, TakeInstead, Way
 from .way_down_sql import TakeOut
 from .way_in_place import InPlace
@@ -75,6 +76,14 @@ def drop_left(run: Run) -> List[str]:
     """Drop the scratch databases that proofs and restores of the operation left."""
     with run.administer() as admin:
         return [name for name in scratch_databases(admin, run.operation.id) if drop_scratch_database(admin, name)]
+
+
+def clean_up(run: Run) -> List[str]:
+    """Drop what the operation, which has ended, and earlier deploys left in the server; returns the names."""
+    dropped = drop_left(run)
+    # Another operation may have begun since, and may need a copy.
+    with database_lock(run, 1) as admin:
+        return dropped + drop_old_copies(run, admin)
 
 
 def facts_of(way: Way, outcome: Outcome) -> Dict[str, Any]:

@@ -33,6 +33,8 @@ class SafetyCopy:
     name: str
     size: int
     operation: Operation
+    #: whether this role may drop it
+    ours: bool
 
     @property
     def made(self) -> datetime.datetime:
@@ -53,11 +55,13 @@ class SafetyCopy:
 def safety_copies(site: Site, admin: Session) -> List[SafetyCopy]:
     """Those of this database, oldest first; also one whose deploy was killed before it could record it."""
     rows = admin.rows(
-        "SELECT datname, pg_database_size(oid) FROM pg_database WHERE starts_with(datname, %s)", (SAFETY_COPY_PREFIX,)
+        "SELECT datname, pg_database_size(oid), pg_has_role(datdba, 'USAGE') FROM pg_database"
+        " WHERE starts_with(datname, %s)",
+        (SAFETY_COPY_PREFIX,),
     )
-    sizes = {str(name): int(size) for name, size in rows}
+    there = {str(name): (int(size), bool(ours)) for name, size, ours in rows}
     of_operations = [(safety_copy_name(one.id, site.database), one) for one in operations_of(site.store, site.database)]
-    return [SafetyCopy(name, sizes[name], one) for name, one in of_operations if name in sizes]
+    return [SafetyCopy(name, there[name][0], one, there[name][1]) for name, one in of_operations if name in there]
 
 
 def prune_safety_copies(site: Site, admin: Session, *, days: float, check: bool) -> List[Dict[str, Any]]:
@@ -78,9 +82,20 @@ def prune_safety_copies(site: Site, admin: Session, *, days: float, check: bool)
     return found
 
 
+def drop_old_copies(site: Site, admin: Session) -> List[str]:
+    """Drop those of deploys that ended a day ago and more; returns their names.
+
+    After a backup and at the end of an operation, so that nobody has to remember them.
+    """
+    found = prune_safety_copies(site, admin, days=DEFAULT_DAYS, check=False)
+    return [one["name"] for one in found if one["action"] == "dropped"]
+
+
 def _why_keep(site: Site, one: SafetyCopy, days: float) -> Optional[str]:
     if one.operation.is_open:
         return "operation %s is open" % one.operation.id
+    if not one.ours:
+        return "this role does not own it"
     ends = one.made + datetime.timedelta(days=days)
     if utc_now() < ends:
         return "its deploy is younger than %g days, until %s" % (days, timestamp(ends))
