@@ -16,8 +16,9 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from demo import postgres_server
 from demo.postgres_server import Cluster
+from support import demo_site
 
-from benchmarks import database_work, databases, page, playbook_work
+from benchmarks import database_work, databases, deploy_work, page, playbook_work
 from benchmarks.database_work import Database
 from benchmarks.measuring import Comparison, measured
 
@@ -32,7 +33,7 @@ ON_EXAMPLE: List[Callable[[Database], Comparison]] = [
     Database.losses,
     Database.repairs,
 ]
-NAMES = ("backup", "drill", "gap", "fence", "loss", "repair", "tables", "module")
+NAMES = ("backup", "drill", "gap", "fence", "loss", "repair", "tables", "module", "deploy", "idle")
 
 
 class Measuring:
@@ -45,9 +46,10 @@ class Measuring:
         self.version = cluster.sql("SHOW server_version").split()[0]
         self.results: List[Dict[str, Any]] = []
 
-    def measure(self, comparison: Comparison, data: str) -> None:
+    def measure(self, comparison: Comparison, data: str, cluster: Optional[Cluster] = None) -> None:
+        """:param cluster: whose CPU time counts, if it is not the one of this object"""
         before, started = os.getloadavg()[0], time.monotonic()
-        found = measured(comparison, self.runs, self.cluster, warm_up=self.warm_up)
+        found = measured(comparison, self.runs, cluster or self.cluster, warm_up=self.warm_up)
         found.update(
             data=data,
             server="PostgreSQL " + self.version,
@@ -80,6 +82,14 @@ class Measuring:
             self.many_tables(tables)
         if self.wanted("module"):
             self.measure(playbook_work.module_calls(self.folder), "an empty store")
+        if self.wanted("deploy") or self.wanted("idle"):
+            with deploy_work.site(self.folder / "site") as made:
+                self.deploys(deploy_work.Deploys(made))
+
+    def deploys(self, on: deploy_work.Deploys) -> None:
+        for comparison in on.comparisons():
+            if self.wanted(comparison.name):
+                self.measure(comparison, "the example, %d purchases" % demo_site.ROWS, on.site.cluster)
 
     def many_tables(self, count: int) -> None:
         few = max(1, min(FEW_TABLES, count // 4))

@@ -73,7 +73,7 @@ def markdown(results: Results) -> str:
     parts += ["| what | data | server | wall | CPU | beside it | CPU beside it | memory | limited by | load |"]
     parts += ["|---|---|---|---|---|---|---|---|---|---|"]
     for one in results:
-        peak = max(run["peak"] for run in one["runs"]["ours"])
+        peak = max(run.get("peak", 0) for run in one["runs"]["ours"])
         memory = "%.0f MB%s" % (
             peak / MEGABYTE,
             " (more than %d)" % (MOST_MEMORY // MEGABYTE) if peak > MOST_MEMORY else "",

@@ -38,6 +38,7 @@ def module_calls(folder: pathlib.Path, calls: int = 10) -> Comparison:
         lambda: call(theirs),
         {"call": 1.5},
         "Python compiles the module's library in each call",
+        own_memory=False,
     )
 
 

@@ -219,6 +219,8 @@ class DemoSite:
     def __init__(self, places: TestPlaces, cluster: Cluster, node: Node) -> None:
         self.places, self.cluster, self.node = places, cluster, node
         self.port = 0
+        #: Settings with which Ansible's modules start sooner.
+        self.faster_modules = bytecode.environment()
         self.commits: Dict[str, str] = {}
         self.before: Optional[Condition] = None
         self._deployed = Snapshot(cluster, places.directory / "deployed")
@@ -327,7 +329,7 @@ class DemoSite:
             "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_NOCOLOR": "1",
             OURS: str(self.places.directory),
-            **bytecode.environment(),
+            **self.faster_modules,
             **(environment or {}),
         }
         return Playing(argv, settings, self.places.playbooks)
