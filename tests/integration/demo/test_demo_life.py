@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -28,6 +29,8 @@ pytestmark = [pytest.mark.prisma, pytest.mark.serial]
 #: as many as the demo makes unless it is asked for others
 ROWS = 3000
 LONGEST = 420
+#: A callback plugin, which is in a folder of its own.
+COUNTED_MODULES = CHECKOUT / "tests" / "support" / "counted_modules"
 #: The commands whose output README and tutorial show, in their order, by the names in the pages' marks.
 SHOWN = {
     "deploy": "./demo.sh",
@@ -38,6 +41,14 @@ SHOWN = {
     "databases": "./demo.sh status",
     "undo": "./demo.sh run undo_rollback.yml",
 }
+
+
+@dataclasses.dataclass
+class Shown:
+    """What a command of the pages printed, and the modules that its playbook executed."""
+
+    printed: str
+    modules: list[dict[str, str | None]]
 
 
 class Demo:
@@ -165,16 +176,35 @@ def test_a_playbook_runs_on_it(demo: Demo, tmp_path: Path) -> None:
     assert "failed=1" in out
 
 
-def test_the_pages_show_what_it_prints(demo: Demo) -> None:
+@pytest.fixture(scope="module")
+def shown(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shown]:
+    """The commands of the pages, run in their order."""
+    folder = tmp_path_factory.mktemp("modules")
+    found = {}
+    for name, command in SHOWN.items():
+        file = folder / name
+        demo.environment.update(ANSIBLE_CALLBACK_PLUGINS=str(COUNTED_MODULES), BACKSTOP_TEST_MODULES=str(file))
+        printed = shown_output.in_directory(demo.places.directory, ".demo", demo.run(*command.split()[1:]))
+        lines = file.read_text("utf-8").splitlines() if file.exists() else []
+        found[name] = Shown(printed, [json.loads(line) for line in lines])
+    return found
+
+
+def test_the_pages_show_what_it_prints(shown: dict[str, Shown]) -> None:
     """With BACKSTOP_WRITE_PAGES in the environment the pages are written anew: look at the difference."""
-    outputs = {
-        name: shown_output.in_directory(demo.places.directory, ".demo", demo.run(*command.split()[1:]))
-        for name, command in SHOWN.items()
-    }
+    outputs = {name: one.printed for name, one in shown.items()}
     if os.environ.get("BACKSTOP_WRITE_PAGES"):
         shown_output.write(SHOWN, outputs)
     differences = list(shown_output.differences(SHOWN, outputs))
     assert not differences, "\n".join(differences)
+
+
+def test_a_deploy_needs_few_modules(shown: dict[str, Shown]) -> None:
+    """Each costs most of a second."""
+    modules = shown["deploy"].modules
+    (runner,) = {module["to"] for module in modules} - {None}
+    assert 0 < len({module["task"] for module in modules if module["to"] == runner}) <= 14, modules
+    assert 0 < len(shown["again"].modules) <= 4, shown["again"].modules
 
 
 def test_what_cannot_be_done_is_refused_and_says_what_can(demo: Demo) -> None:
