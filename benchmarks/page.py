@@ -55,50 +55,62 @@ def shown(fact: str, value: float) -> str:
 
 def markdown(results: Results) -> str:
     """The page."""
-    parts = [HEAD % (PLOT, JSON)]
-    parts += ["| what | beside | data | fact | ours | beside it | ratio | goal |", "|---|---|---|---|---|---|---|---|"]
+    parts = [HEAD % JSON, "| figure | data | ratio | goal | met | what limits it |", "|---|---|---|---|---|---|"]
     for one in results:
         for fact, goal in one["goals"].items():
-            ours, theirs = (shown(fact, one[side][fact]) for side in ("ours", "theirs"))
             ratio = one["ratios"][fact]
-            said = "too short to measure" if ratio is None else "%.2f" % ratio
-            met = "" if ratio is None or ratio <= goal else " (missed)"
-            data = "%s, %s" % (one["data"], one["server"])
-            cells = (one["what"], one["against"], data, FACTS[fact][0], ours, theirs, said, "%g%s" % (goal, met))
-            parts.append("| %s |" % " | ".join(cells))
-    about = (
-        "Medians. CPU time includes the server's; memory is that of the largest of our processes, and its goal %d MB."
-    )
-    parts += ["", "## CPU time and memory", "", about % (MOST_MEMORY // MEGABYTE), ""]
-    parts += ["| what | data | server | wall | CPU | beside it | CPU beside it | memory | limited by | load |"]
-    parts += ["|---|---|---|---|---|---|---|---|---|---|"]
+            said, met = ("too short", "?") if ratio is None else ("%.2f" % ratio, "yes" if ratio <= goal else "**no**")
+            figure = "`%s`, %s" % (one["name"], FACTS[fact][0])
+            parts.append(row(figure, measured_on(one), said, "%g" % goal, met, one["limit"]))
+    compared = {one["name"]: "- `%s`: %s; beside %s" % (one["name"], one["what"], one["against"]) for one in results}
+    parts += [COMPARED, *compared.values(), DETAILS % (MOST_MEMORY // MEGABYTE, PLOT)]
+    parts += ["| figure | data | seconds | CPU seconds | other | memory | load |", "|---|---|---|---|---|---|---|"]
     for one in results:
-        peak = max(run.get("peak", 0) for run in one["runs"]["ours"])
-        memory = "%.0f MB%s" % (
-            peak / MEGABYTE,
-            " (more than %d)" % (MOST_MEMORY // MEGABYTE) if peak > MOST_MEMORY else "",
-        )
-        seconds = [shown("wall", one[side][fact]) for side in ("ours", "theirs") for fact in ("wall", "cpu")]
+        others = ["%s %s" % (FACTS[fact][0], beside(one, fact)) for fact in one["goals"] if fact not in ("wall", "cpu")]
         load = "%s, %d cores" % (" to ".join("%.1f" % part for part in one["load"]), one["cores"])
-        parts.append(
-            "| %s |" % " | ".join([one["what"], one["data"], one["server"], *seconds, memory, one["limit"], load])
-        )
+        seconds = [beside(one, fact) for fact in ("wall", "cpu")]
+        parts.append(row("`%s`" % one["name"], measured_on(one), *seconds, "; ".join(others), memory(one), load))
     return "\n".join(parts) + "\n"
+
+
+def row(*cells: str) -> str:
+    return "| %s |" % " | ".join(cells)
+
+
+def measured_on(one: Dict[str, Any]) -> str:
+    return "%s, %s" % (one["data"], one["server"])
+
+
+def beside(one: Dict[str, Any], fact: str) -> str:
+    return " / ".join(shown(fact, one[side][fact]) for side in ("ours", "theirs"))
+
+
+def memory(one: Dict[str, Any]) -> str:
+    """The peak of the largest of our processes; empty where that is another program's."""
+    peak = max(run.get("peak", 0) for run in one["runs"]["ours"])
+    over = " (more than %d)" % (MOST_MEMORY // MEGABYTE) if peak > MOST_MEMORY else ""
+    return "%.0f MB%s" % (peak / MEGABYTE, over) if peak else ""
 
 
 HEAD = """\
 # Performance
 
-Everything here is made by `benchmarks/run` and written by it, with public tools and data that it makes itself. Each
-figure is the median of several runs, ours and the other's in turn, after one of each that does not count. A ratio
-below 1 means that ours is faster, smaller or shorter. The load of the machine before and after is in the last column:
-figures of a machine that did other work at the same time (a load above its number of cores) are no measurements of
-speed, only their ratios say something. The goals are meant for 1 GB: on little data most of the time goes into the
-start of programs and into questions about definitions, which do not grow with the rows.
+A ratio is ours to the other's, both measured in turn by `benchmarks/run` on data that it makes itself; below 1, ours is
+faster, smaller or shorter. The goals are meant for 1 GB: on little data most of the time goes into the start of
+programs and into questions about definitions, which do not grow with the rows. All runs are in
+[%s](performance.json).
+"""
+COMPARED = """
+## What is compared
+"""
+DETAILS = """
+## All figures
+
+Ours / the other's: medians of several runs, after one of each that does not count. CPU time includes the server's.
+Memory is the peak of the largest of our processes; its goal is %d MB. A load above the number of cores means that the
+machine did other work meanwhile: then only the ratios say something.
 
 ![Ratios beside their goals](%s)
-
-All runs are in [%s](performance.json).
 """
 LEFT, WIDTH, BAR, STEP, TOP = 480, 380, 12, 20, 40
 #: The plot ends here; a larger ratio is written at its bar.

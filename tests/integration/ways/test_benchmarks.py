@@ -28,6 +28,7 @@ def test_every_comparison(cluster, databases, tmp_path):
     page.write(tmp_path, page.merged(measuring.results, measuring.results))
     written = page.load(tmp_path)
     assert len(written) == 12
+    # A line for each ratio, one for each result, and the heads of both tables.
     assert page.markdown(written).count("\n| ") == page.plot(written).count('fill="#222"') + 12 + 2
 
 
