@@ -11,12 +11,12 @@ from typing import Any, Dict, Mapping, Optional
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.typed_json import from_json
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.reports.html import operation_page, store_page
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.reports.operation_report import (
     OperationReport,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.reports.store_report import StoreReport
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.reports.typed_json import from_json
 
 MODULE = "backstop.postgres.operation_report"
 #: The controller is part of the trusted side; a fetched page is still for its user alone.

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -15,6 +16,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
     compare,
     restore_jobs,
 )
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.databases import DatabaseSetting
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import scratch_name
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.standing import forecast
@@ -104,12 +106,9 @@ def test_properties_of_the_database_come_back(restored):
     live, _manifest, name, _facts = restored
     with live.site.administer() as admin:
         here, there = read_properties(admin, live.name), read_properties(admin, name)
-    for properties in (here, there):
-        for key in PROPERTIES_OF_ITS_OWN:
-            del properties[key]
-    assert here == there
-    assert {"role": ODD_ROLE, "setting": 'search_path=""'} in there["settings"]
-    assert any(entry["setting"].startswith('search_path="$user", public, ') for entry in there["settings"])
+    assert here == dataclasses.replace(there, **{key: getattr(here, key) for key in PROPERTIES_OF_ITS_OWN})
+    assert DatabaseSetting(ODD_ROLE, 'search_path=""') in there.settings
+    assert any(entry.setting.startswith('search_path="$user", public, ') for entry in there.settings)
 
 
 CHANGES = [

@@ -54,14 +54,11 @@ def as_owner(live, *statements):
 
 
 def carried(result):
-    return {
-        entry["table"].split(".", 1)[1]: (entry["inserted"], entry["updated"], entry["deleted"])
-        for entry in result.reapply["carried"]
-    }
+    return {one.table.split(".", 1)[1]: (one.inserted, one.updated, one.deleted) for one in result.reapply.carried}
 
 
 def conflicts(result):
-    return {(entry["table"].split(".", 1)[1], entry["reason"]): entry["rows"] for entry in result.reapply["conflicts"]}
+    return {(one.table.split(".", 1)[1], one.reason): one.rows for one in result.reapply.conflicts}
 
 
 def in_retired(live, result, query):
@@ -84,7 +81,7 @@ def test_a_purchase_made_after_the_deploy_survives_the_revert_and_its_undo(plain
     rows = plain.rows('SELECT * FROM "TokenPurchase" ORDER BY 1')
     users = plain.rows('SELECT * FROM "User" ORDER BY 1')
     site, result = reverted(plain, place)
-    assert result.lost_rows == 0 and result.reapply["carried_rows"] == 4 and not conflicts(result)
+    assert result.lost_rows == 0 and result.reapply.carried_rows == 4 and not conflicts(result)
     assert carried(result) == {"User": (1, 1, 0), "TokenPurchase": (1, 0, 0), "UserContribution": (1, 0, 0)}
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NULL")
     assert plain.rows('SELECT * FROM "TokenPurchase" ORDER BY 1') == rows
@@ -121,14 +118,14 @@ def test_off_is_the_default_and_report_changes_nothing(plain):
     run = begun(plain, place)
     with pytest.raises(Refused, match="1 rows would be lost") as caught:
         revert(run, place, LossPolicy(0))
-    assert "rollback_reapply=apply" in caught.value.hint and caught.value.details["reapply"] == {"mode": "off"}
+    assert "rollback_reapply=apply" in caught.value.hint and caught.value.details["reapply"]["mode"] == "off"
     with pytest.raises(Refused, match="1 rows would be lost") as caught:
         revert(run, place, LossPolicy(0, reapply=REPORT))
     assert caught.value.details["reapply"]["carried"] == [
         {"table": "public.User", "inserted": 1, "updated": 0, "deleted": 0}
     ]
     result = revert(run, place, LossPolicy(1, reapply=REPORT))
-    assert result.lost_rows == 1 and result.reapply["carried_rows"] == 1
+    assert result.lost_rows == 1 and result.reapply.carried_rows == 1
     assert plain.value('SELECT count(*) FROM "User" WHERE "id" = \'new\'') == 0
 
 
@@ -290,9 +287,9 @@ def test_conflicts_are_told_and_not_guessed(shapes):
     losses = {loss["name"]: (loss["inserted"], loss["updated"], loss["deleted"]) for loss in result.losses}
     # The value in a column that the reverted database does not have is still lost, and counted.
     assert losses["numbered"] == (0, 1, 0) and losses["tree"] == (2, 0, 1)
-    told_rows = re.findall(r"(\d+) of public\.(\w+) \(", result.reapply["summary"])
-    assert sum(int(rows) for rows, _table in told_rows) == 11, result.reapply["summary"]
-    assert "1 of public.numbered (values in columns that" in result.reapply["summary"]
+    told_rows = re.findall(r"(\d+) of public\.(\w+) \(", result.reapply.summary)
+    assert sum(int(rows) for rows, _table in told_rows) == 11, result.reapply.summary
+    assert "1 of public.numbered (values in columns that" in result.reapply.summary
     path = pathlib.Path(run.operation.file("reapply-conflicts.jsonl"))
     told = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     assert {

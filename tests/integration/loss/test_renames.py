@@ -124,7 +124,7 @@ def test_rows_are_carried_over_to_the_old_name(shop, how):
     result = revert(run, place, LossPolicy(10, reapply=Reapply("apply"), objects=99))
     total = sum(map(sum, lost.values()))
     whole = {"two tables exchanged": 1, "all at once": 1}.get(how, 0)
-    assert (result.reapply["carried_rows"], result.lost_rows) == (total - whole + (how == "all at once"), whole)
+    assert (result.reapply.carried_rows, result.lost_rows) == (total - whole + (how == "all at once"), whole)
     if how == "without a key":
         assert shop.value("SELECT count(*) FROM loose WHERE b = 'y'") == 2
     else:

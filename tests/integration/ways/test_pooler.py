@@ -108,14 +108,14 @@ def test_pooled_clients_see_no_error_through_a_revert_and_its_undo(plain, cluste
             assert not workers.failed
             assert bouncer.paused() == other.paused() == []
             for done in (result, facts):
-                assert sorted(done.pooled["pools"]) == sorted(
+                assert sorted(done.pooled.pools) == sorted(
                     [
                         "shop at 127.0.0.1:%d" % bouncer.port,
                         "Re_ports at 127.0.0.1:%d" % bouncer.port,
                         "shop at 127.0.0.1:%d" % other.port,
                     ]
                 )
-                assert done.pooled["held"] == [] and done.ended_sessions == [] and done.pooled["seconds"] > 0
+                assert done.pooled.held == [] and done.ended_sessions == [] and done.pooled.seconds > 0
 
 
 def test_pooled_clients_wait_through_a_restore_in_place(plain, bouncer):
@@ -127,7 +127,7 @@ def test_pooled_clients_wait_through_a_restore_in_place(plain, bouncer):
         run = begun(plain, "rollback", bouncer.pooler(), backup=place.backup_id)
         result = revert_in_place(run, place, LossPolicy(1))
         go_on([client])
-    assert len(result.pooled["pools"]) == 2 and bouncer.paused() == []
+    assert len(result.pooled.pools) == 2 and bouncer.paused() == []
     assert plain.value("SELECT count(*) FROM \"TokenPurchase\" WHERE id = 'lost'") == 0
 
 
@@ -236,8 +236,8 @@ def test_session_pooling_is_bounded_and_the_choice_is_told(plain, cluster):
             cursor.execute("SELECT 1")  # the session was not terminated
             site = dataclasses.replace(site, poolers=[bouncer.pooler(wait_seconds=0.3, held="end")])
             result = revert(site, place, LossPolicy(0))
-            assert len(result.pooled["held"]) == len(result.ended_sessions) == 1
-            assert OWNER in result.pooled["held"][0]
+            assert len(result.pooled.held) == len(result.ended_sessions) == 1
+            assert OWNER in result.pooled.held[0]
             with pytest.raises(psycopg2.Error):
                 cursor.execute("SELECT 1")
         assert bouncer.paused() == []

@@ -136,11 +136,11 @@ def test_rows_go_along(back_and_forth):
     apply = Reapply("apply", deletes=True)
     buy(live, "two")
     third, result = undone(live, second, reapply=apply)
-    assert result.reapply["carried_rows"] == 1 and bought(live) == ["two"] and not migrated(live)
+    assert result.reapply.carried_rows == 1 and bought(live) == ["two"] and not migrated(live)
     assert foretold(live, third) == ["Loss: none"], "what was carried over was there when it took over"
     buy(live, "three")
     fourth, result = undone(live, third, reapply=apply)
-    assert result.reapply["carried_rows"] == 1 and bought(live) == ["three", "two"] and migrated(live)
+    assert result.reapply.carried_rows == 1 and bought(live) == ["three", "two"] and migrated(live)
     _fifth, result = undone(live, fourth)
     assert result.lost_rows == 0 and bought(live) == ["three", "two"] and not migrated(live)
 

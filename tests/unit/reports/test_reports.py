@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_words import AnsibleWords
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.remedies import in_words_of
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.typed_json import from_json
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.reports import figures
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.reports.answers import answers, story
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.reports.files import write_beside
@@ -32,7 +33,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.report
     StoreReport,
     store_report,
 )
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.reports.typed_json import from_json
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.operation import Operation, operations
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import Policy
 from support.json_schemas import closed

@@ -13,6 +13,7 @@ import re
 import tempfile
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
+from ..base.databases import DatabaseProperties
 from ..base.errors import BackstopError
 from ..base.sql_names import scratch_name
 from ..postgres import archive, definitions, dumped_definitions
@@ -279,7 +280,7 @@ def schema_of_database(site: Site, database: str) -> Iterator[archive.Source]:
         yield path
 
 
-def load_definitions(site: Site, source: archive.Source, properties: Dict[str, Any], purpose: str) -> _Definitions:
+def load_definitions(site: Site, source: archive.Source, properties: DatabaseProperties, purpose: str) -> _Definitions:
     """The definitions of a scratch database into which those of an archive were loaded."""
     with loaded(site, source, properties, purpose) as name, site.connect(name) as session:
         settings = site.connection.with_database(name)
@@ -288,7 +289,7 @@ def load_definitions(site: Site, source: archive.Source, properties: Dict[str, A
 
 
 @contextlib.contextmanager
-def loaded(site: Site, source: archive.Source, properties: Dict[str, Any], purpose: str) -> Iterator[str]:
+def loaded(site: Site, source: archive.Source, properties: DatabaseProperties, purpose: str) -> Iterator[str]:
     """The name of a scratch database into which the definitions of an archive were loaded; dropped afterwards."""
     name = scratch_name(site.operation.id if site.operation else new_id(), purpose)
     settings = site.connection.with_database(name)

@@ -21,7 +21,7 @@ from ..base.remedies import Given, Hint, Setting, remedy
 from ..postgres.connection import Session
 from ..site import Run, Site
 from ..store.operation import Operation
-from ..store.steps import COUNT, LossCounted, Lost, as_json
+from ..store.steps import COUNT, LossCounted, Lost, Reapplied, as_json
 from .changes import Databases
 from .count import TableLoss
 from .kept_rows import write_lost_rows
@@ -122,7 +122,7 @@ class Acceptance:
         aside = [one for one in loss.tables if not policy.counts(one)]
         wanted = [one for one in loss.tables if policy.counts(one)]
         if policy.reapply.mode == "off" or not wanted or loss.databases is None:
-            self._keep(live, Carried(loss.tables, {"mode": policy.reapply.mode}), loss.objects)
+            self._keep(live, Carried(loss.tables, Reapplied(policy.reapply.mode)), loss.objects)
             return loss.tables
         carrying = carried_over(self._run, loss.databases, wanted, policy.reapply, only_count=self._only_count)
         with carrying as carried:
@@ -173,9 +173,9 @@ class Acceptance:
 
     def _refusal(self, counted: Sequence[TableLoss]) -> Refusal:
         lost = int(self.facts.lost_rows or 0)
-        conflicts = (self.facts.reapply or {}).get("conflicts", [])
+        conflicts = self.facts.reapply.conflicts if self.facts.reapply else []
         found = [str(loss) for loss in counted] * (lost > self._policy.rows)
-        found += ["not carried over in %(table)s: %(rows)d rows, %(reason)s" % entry for entry in conflicts]
+        found += ["not carried over in %s: %d rows, %s" % (one.table, one.rows, one.reason) for one in conflicts]
         could_carry = self._retires and self._policy.reapply.mode != "apply"
         carry = remedy(", carry over what is possible with %s", Given(Setting.REAPPLY, "apply")) if could_carry else ""
         where = "the retired database" if self._retires else "the emergency backup"

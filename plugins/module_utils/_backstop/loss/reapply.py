@@ -42,6 +42,7 @@ from ..postgres.restarts import transaction_to_ask_for, was_committed
 from ..site import Run
 from ..store.layout import Store
 from ..store.operation import Operation, operations
+from ..store.steps import CarriedTable, NotCarried, Reapplied
 from .changes import Changes, Counts, Databases
 from .count import LARGE_OBJECTS, TableLoss
 from .kept_rows import referenced_first
@@ -72,7 +73,7 @@ class Carried:
 
     #: the remaining losses
     losses: List[TableLoss]
-    facts: Dict[str, Any]
+    facts: Reapplied
 
 
 @contextlib.contextmanager
@@ -136,8 +137,8 @@ class _Carry:
         self._changes: List[RowChanges] = []
         self._of_loss: Dict[Name, RowChanges] = {}
         self._large_objects: Optional[LargeObjectChanges] = None
-        #: table, number of rows and reason, where a whole table cannot be carried
-        self._refused: List[Dict[str, Any]] = []
+        #: where a whole table cannot be carried
+        self._refused: List[NotCarried] = []
 
     # Staging
 
@@ -155,7 +156,7 @@ class _Carry:
             live_table = here.get((loss.schema, loss.name))
             reason = _why_not(loss, live_table, there.get(name), self._tables.get(name), deletes)
             if reason and rows:
-                self._refused.append({"table": loss.full_name, "rows": rows, "reason": reason})
+                self._refused.append(NotCarried(loss.full_name, rows, reason))
             if reason or not rows or live_table is None:
                 continue
             table = self._tables[name]
@@ -293,9 +294,9 @@ class _Carry:
 
     def result(self, losses: Sequence[TableLoss], wanted: Reapply) -> Carried:
         left: List[TableLoss] = []
-        tables: List[Dict[str, Any]] = []
+        tables: List[CarriedTable] = []
         conflicts = list(self._refused)
-        partly: List[Dict[str, Any]] = []
+        partly: List[NotCarried] = []
         for loss in losses:
             name = loss.base_name
             changes = self._large_objects if name == LARGE_OBJECTS else self._of_loss.get(name)
@@ -303,33 +304,24 @@ class _Carry:
                 left.append(loss)
                 continue
             counts = changes.counts()
-            carried = {how: _sum(counts, how, ("applied",)) for how in ("insert", "update", "delete")}
-            if any(carried.values()):
-                tables.append(
-                    {
-                        "table": loss.full_name,
-                        "inserted": carried["insert"],
-                        "updated": carried["update"],
-                        "deleted": carried["delete"],
-                    }
-                )
-            conflicts += [
-                {"table": loss.full_name, "rows": rows, "reason": reason} for reason, rows in changes.reasons()
-            ]
+            carried = [_sum(counts, how, ("applied",)) for how in ("insert", "update", "delete")]
+            if any(carried):
+                tables.append(CarriedTable(loss.full_name, *carried))
+            conflicts += [NotCarried(loss.full_name, rows, reason) for reason, rows in changes.reasons()]
             rest = _rest(loss, counts, changes.left_hashes())
             if rest.total:
                 left.append(rest)
             partly += _partly(loss, counts, rest)
-        facts = {
-            "mode": wanted.mode,
-            "deletes": wanted.deletes,
-            "carried": tables,
-            "carried_rows": sum(entry["inserted"] + entry["updated"] + entry["deleted"] for entry in tables),
-            "conflicts": conflicts,
-            "conflict_rows": sum(entry["rows"] for entry in conflicts),
-            "partly": partly,
-        }
-        return Carried(left, {**facts, "summary": _summary(facts)})
+        found = Reapplied(
+            wanted.mode,
+            wanted.deletes,
+            tables,
+            sum(one.inserted + one.updated + one.deleted for one in tables),
+            conflicts,
+            sum(one.rows for one in conflicts),
+            partly,
+        )
+        return Carried(left, dataclasses.replace(found, summary=_summary(found)))
 
     # Keeping
 
@@ -418,13 +410,13 @@ def _why_not_without_key(loss: TableLoss, live: Table, target: Table, deletes: b
     return None
 
 
-def _summary(facts: Dict[str, Any]) -> str:
+def _summary(found: Reapplied) -> str:
     """One sentence for the end of a run."""
-    left = ["%(rows)d of %(table)s (%(reason)s)" % entry for entry in facts["conflicts"] + facts["partly"]]
-    rows = facts["carried_rows"]
+    left = ["%d of %s (%s)" % (one.rows, one.table, one.reason) for one in found.conflicts + found.partly]
+    rows = found.carried_rows
     return "%d %s carried over from the former database, not carried: %s." % (
         rows,
-        "%s %s" % ("row" if rows == 1 else "rows", _were(rows, facts["mode"])),
+        "%s %s" % ("row" if rows == 1 else "rows", _were(rows, found.mode)),
         "; ".join(left) or "none",
     )
 
@@ -442,14 +434,14 @@ def _beyond(counts: Counts) -> int:
     return sum(count for (_how, state, beyond), count in counts.items() if beyond and state in _IN_FORCE)
 
 
-def _partly(loss: TableLoss, counts: Counts, rest: TableLoss) -> List[Dict[str, Any]]:
+def _partly(loss: TableLoss, counts: Counts, rest: TableLoss) -> List[NotCarried]:
     """The part of a table that is not carried although there is no conflict."""
     kept = rest.deleted - _sum(counts, "delete", ("conflict",))
     found = [
         (_beyond(counts), "values in columns that the other database does not have"),
         (kept, "deleted rows, which are only deleted there when that is asked for"),
     ]
-    return [{"table": loss.full_name, "rows": rows, "reason": reason} for rows, reason in found if rows > 0]
+    return [NotCarried(loss.full_name, rows, reason) for rows, reason in found if rows > 0]
 
 
 def _rest(loss: TableLoss, counts: Counts, hashes: Sequence[int]) -> TableLoss:

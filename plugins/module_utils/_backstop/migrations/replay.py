@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Sequence, Tuple
 
 from ..backups.catalog_comparison import is_about, load_definitions, schema_of_database
 from ..backups.scratch import scratch_database
+from ..base.databases import DatabaseProperties
 from ..base.errors import BackstopError, CouldNotVerify
 from ..base.sql_names import quote_identifier
 from ..postgres import definitions, dumped_definitions
@@ -96,7 +97,7 @@ def _comparable(site: Site, entries: dumped_definitions.Entries) -> dumped_defin
 def _without_reprinted(
     site: Site,
     name: str,
-    properties: Dict[str, Any],
+    properties: DatabaseProperties,
     found: Dict[str, List[str]],
     made: dumped_definitions.Entries,
     live: dumped_definitions.Entries,

@@ -10,9 +10,10 @@ pg_dump keeps them in the archive, but pg_restore restores them only with --crea
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, Optional
+from typing import List
 
 from ..base import sqlstates
+from ..base.databases import DatabaseProperties, DatabaseSetting
 from ..base.errors import BackstopError, Refused
 from ..base.sql_names import belongs_to, is_scratch, quote_identifier, quote_literal
 from .connection import Session
@@ -31,7 +32,7 @@ _LISTS = {
 }
 
 
-def read_properties(session: Session, name: str) -> Dict[str, Any]:
+def read_properties(session: Session, name: str) -> DatabaseProperties:
     """All of pg_database, the settings for the database and for roles in it, privileges and comment."""
     major = major_version(session)
     provider = "d.datlocprovider::text" if major >= 15 else "'c'"
@@ -48,56 +49,39 @@ def read_properties(session: Session, name: str) -> Dict[str, Any]:
     )
     if row is None:
         raise Refused("There is no database %s" % name)
-    keys = (
-        "owner",
-        "encoding",
-        "collate",
-        "ctype",
-        "locale_provider",
-        "locale",
-        "icu_rules",
-        "collation_version",
-        "tablespace",
-        "connection_limit",
-        "allow_connections",
-        "comment",
-        "default_privileges",
-        "privileges",
-    )
-    properties: Dict[str, Any] = dict(zip(keys, row))
     found = session.rows(
         "SELECT CASE WHEN s.setrole = 0 THEN NULL ELSE pg_get_userbyid(s.setrole) END, c FROM pg_db_role_setting s,"
         " unnest(s.setconfig) c WHERE s.setdatabase = %s ORDER BY 1 NULLS FIRST, 2",
         (row[-1],),
     )
-    properties["settings"] = [{"role": role, "setting": setting} for role, setting in found]
-    return properties
+    fields = [*row[:-1], [DatabaseSetting(*one) for one in found]]
+    return DatabaseProperties(*fields)
 
 
-def create_database(session: Session, name: str, properties: Dict[str, Any]) -> None:
+def create_database(session: Session, name: str, properties: DatabaseProperties) -> None:
     """Create an empty database from template0 with the properties that can only be set at creation."""
     if not is_scratch(name):
         raise AssertionError("a new database must have a scratch name")
     require_confirming(session)
     parts = [
         "CREATE DATABASE %s TEMPLATE template0" % quote_identifier(name),
-        "OWNER " + quote_identifier(properties["owner"]),
-        "ENCODING " + quote_literal(properties["encoding"]),
-        "LC_COLLATE " + quote_literal(properties["collate"]),
-        "LC_CTYPE " + quote_literal(properties["ctype"]),
+        "OWNER " + quote_identifier(properties.owner),
+        "ENCODING " + quote_literal(properties.encoding),
+        "LC_COLLATE " + quote_literal(properties.collate),
+        "LC_CTYPE " + quote_literal(properties.ctype),
     ]
-    if properties["tablespace"] != "pg_default":
-        parts.append("TABLESPACE " + quote_identifier(properties["tablespace"]))
-    if properties["locale_provider"] == "i":
-        parts.append("LOCALE_PROVIDER icu ICU_LOCALE " + quote_literal(properties["locale"]))
-        if properties["icu_rules"]:
-            parts.append("ICU_RULES " + quote_literal(properties["icu_rules"]))
-    elif properties["locale_provider"] == "b":
-        parts.append("LOCALE_PROVIDER builtin BUILTIN_LOCALE " + quote_literal(properties["locale"]))
+    if properties.tablespace != "pg_default":
+        parts.append("TABLESPACE " + quote_identifier(properties.tablespace))
+    if properties.locale_provider == "i":
+        parts.append("LOCALE_PROVIDER icu ICU_LOCALE " + quote_literal(properties.locale or ""))
+        if properties.icu_rules:
+            parts.append("ICU_RULES " + quote_literal(properties.icu_rules))
+    elif properties.locale_provider == "b":
+        parts.append("LOCALE_PROVIDER builtin BUILTIN_LOCALE " + quote_literal(properties.locale or ""))
     session.execute(" ".join(parts))
 
 
-def copy_properties(session: Session, source: Dict[str, Any], name: str) -> List[str]:
+def copy_properties(session: Session, source: DatabaseProperties, name: str) -> List[str]:
     """Give a database the settings, comment and privileges of the source.
 
     The swap sets the connection limit and ALLOW_CONNECTIONS.
@@ -107,44 +91,44 @@ def copy_properties(session: Session, source: Dict[str, Any], name: str) -> List
     quoted = quote_identifier(name)
     present = read_properties(session, name)
     statements: List[str] = []
-    if source["comment"] != present["comment"]:
-        text = quote_literal(source["comment"]) if source["comment"] is not None else "NULL"
+    if source.comment != present.comment:
+        text = quote_literal(source.comment) if source.comment is not None else "NULL"
         statements.append("COMMENT ON DATABASE %s IS %s" % (quoted, text))
-    for entry in source["settings"]:
-        if entry not in present["settings"]:
-            statements.append(_setting_statement(quoted, entry["role"], entry["setting"]))
+    for entry in source.settings:
+        if entry not in present.settings:
+            statements.append(_setting_statement(quoted, entry))
     statements += _privilege_statements(quoted, source, present)
     for statement in statements:
         session.execute(statement)
     return statements
 
 
-def _setting_statement(quoted: str, role: Optional[str], setting: str) -> str:
-    name, value = setting.split("=", 1)
+def _setting_statement(quoted: str, entry: DatabaseSetting) -> str:
+    name, value = entry.setting.split("=", 1)
     if name.lower() in _LISTS:
         elements = [part or '""' for part in re.findall(r'"((?:[^"]|"")*)"|([^,\s]+)', value) for part in part if part]
         text = ", ".join(quote_literal(element.replace('""', '"')) for element in elements) or "''"
     else:
         text = quote_literal(value)
     target = "DATABASE " + quoted
-    if role is not None:
-        target = "ROLE %s IN DATABASE %s" % (quote_identifier(role), quoted)
+    if entry.role is not None:
+        target = "ROLE %s IN DATABASE %s" % (quote_identifier(entry.role), quoted)
     return "ALTER %s SET %s TO %s" % (target, ".".join(quote_identifier(part) for part in name.split(".")), text)
 
 
 _PRIVILEGES = {"C": "CREATE", "T": "TEMPORARY", "c": "CONNECT"}
 
 
-def _privilege_statements(quoted: str, source: Dict[str, Any], present: Dict[str, Any]) -> List[str]:
-    if source["default_privileges"]:
+def _privilege_statements(quoted: str, source: DatabaseProperties, present: DatabaseProperties) -> List[str]:
+    if source.default_privileges:
         return []
-    if not present["default_privileges"] and present["privileges"] == source["privileges"]:
+    if not present.default_privileges and present.privileges == source.privileges:
         return []
     statements = [
         "REVOKE ALL ON DATABASE %s FROM PUBLIC" % quoted,
-        "REVOKE ALL ON DATABASE %s FROM %s" % (quoted, quote_identifier(source["owner"])),
+        "REVOKE ALL ON DATABASE %s FROM %s" % (quoted, quote_identifier(source.owner)),
     ]
-    for item in source["privileges"]:
+    for item in source.privileges:
         grantee, letters = _read_acl_item(item)
         who = quote_identifier(grantee) if grantee else "PUBLIC"
         for letter, option in re.findall(r"([CTc])(\*?)", letters):

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
+from ..base.databases import DatabaseProperties
 from ..base.errors import BackstopError
 from ..base.sql_names import quote_identifier
 from . import server
@@ -35,8 +37,8 @@ def copy_database(admin: Session, source: str, name: str, method: str) -> float:
     statement = "CREATE DATABASE %s TEMPLATE %s OWNER %s ALLOW_CONNECTIONS false CONNECTION LIMIT %d" % (
         quote_identifier(name),
         quote_identifier(source),
-        quote_identifier(properties["owner"]),
-        properties["connection_limit"],
+        quote_identifier(properties.owner),
+        properties.connection_limit,
     )
     major = server.major_version(admin)
     if major >= CLONES_FROM:
@@ -50,11 +52,12 @@ def copy_database(admin: Session, source: str, name: str, method: str) -> float:
     return round(seconds, 3)
 
 
-def _require_same(source: "dict[str, object]", copy: "dict[str, object]") -> None:
-    different = [key for key in source if key != "allow_connections" and source[key] != copy[key]]
+def _require_same(source: DatabaseProperties, copy: DatabaseProperties) -> None:
+    wanted, found = dataclasses.asdict(source), dataclasses.asdict(copy)
+    different = [key for key in wanted if key != "allow_connections" and wanted[key] != found[key]]
     if different:
         raise BackstopError(
             "The copy of the database has other properties than its source",
-            found=", ".join("%s: %s" % (key, copy[key]) for key in different),
-            expected=", ".join("%s: %s" % (key, source[key]) for key in different),
+            found=", ".join("%s: %s" % (key, found[key]) for key in different),
+            expected=", ".join("%s: %s" % (key, wanted[key]) for key in different),
         )

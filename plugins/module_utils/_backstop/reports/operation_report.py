@@ -373,8 +373,8 @@ def _loss(operation: Operation) -> Loss:
         rows=rows,
         tables=tables,
         objects=[str(one) for one in count.lost_objects],
-        carried_rows=int((count.reapply or {}).get("carried_rows") or 0),
-        carried=str((count.reapply or {}).get("summary") or ""),
+        carried_rows=count.reapply.carried_rows if count.reapply else 0,
+        carried=count.reapply.summary if count.reapply else "",
         not_counted=count.accepted_unreadable or [],
     )
 

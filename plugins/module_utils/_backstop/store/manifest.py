@@ -11,11 +11,13 @@ import functools
 import os
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, TypeVar
 
+from ..base.databases import DatabaseProperties
 from ..base.durable_files import known_fields, read_json, sha256_of, write_json
 from ..base.errors import BackstopError, CouldNotVerify, Refused
 from ..base.progress import Progress, parse_timestamp, timestamp, utc_now
 from ..base.remedies import Action, remedy
 from ..base.tables import Digest, Table
+from ..base.typed_json import from_json
 from .layout import BackupPlace
 
 #: The major version of the manifest; readers refuse another one, writers may add fields within it.
@@ -47,7 +49,7 @@ class Database:
     name: str
     oid: int
     size: int
-    properties: Optional[Dict[str, Any]] = None
+    properties: Optional[DatabaseProperties] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +201,7 @@ class Manifest:
         return self._available(self.contents.large_objects)
 
     @property
-    def properties(self) -> Dict[str, Any]:
+    def properties(self) -> DatabaseProperties:
         return self._available(self.database.properties)
 
     def _available(self, part: Optional[_T]) -> _T:
@@ -258,12 +260,12 @@ class Manifest:
             id=value["id"],
             kind=value["kind"],
             created=value["created"],
-            server=Server(**known_fields(Server, value["server"])),
-            database=Database(**known_fields(Database, value["database"])),
+            server=from_json(Server, value["server"]),
+            database=from_json(Database, value["database"]),
             archive=Archive.from_json(value["archive"]),
             snapshot=value["snapshot"],
             tables=tuple(TableEntry.from_json(entry) for entry in value["tables"]),
-            files={name: File(**known_fields(File, entry)) for name, entry in value["files"].items()},
+            files={name: from_json(File, entry) for name, entry in value["files"].items()},
             scope=value.get("scope", WHOLE),
             operation=value.get("operation"),
             commit=(value.get("release") or {}).get("commit"),
@@ -276,7 +278,7 @@ class Manifest:
                 value.get("extensions"),
             ),
             dumped=value.get("dumped"),
-            not_covered=tuple(NotCovered(**known_fields(NotCovered, entry)) for entry in value.get("not_covered", [])),
+            not_covered=tuple(from_json(NotCovered, entry) for entry in value.get("not_covered", [])),
             source=value,
         )
 
@@ -485,7 +487,7 @@ class Drilled:
 
 def drilled(place: BackupPlace) -> Drilled:
     levels = (verification(place) or {"levels": {}})["levels"]
-    return Drilled(**known_fields(Drilled, levels.get("restored", {})))
+    return from_json(Drilled, levels.get("restored", {}))
 
 
 def reprinted(place: BackupPlace) -> Dict[str, List[Any]]:

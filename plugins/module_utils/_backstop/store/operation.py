@@ -18,7 +18,6 @@ from ..base.durable_files import (
     FileLock,
     file_error,
     fsync_directory,
-    known_fields,
     make_private_directory,
     read_json,
     write_json,
@@ -27,6 +26,7 @@ from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.progress import Progress, parse_timestamp, timestamp, utc_now
 from ..base.remedies import Action, remedy
+from ..base.typed_json import from_json
 from .layout import Store, new_id
 from .steps import STARTED, STOP, F, Step
 
@@ -166,7 +166,7 @@ class Operation:
         facts = self.facts(step)
         if facts is None:
             return None
-        return step.facts(**known_fields(step.facts, {name: one for name, one in facts.items() if one is not None}))
+        return from_json(step.facts, {name: one for name, one in facts.items() if one is not None})
 
     def facts(self, step: str) -> Optional[Dict[str, Any]]:
         """The facts of a step from when it was last done, even if it began again since, as in the journal; None if it

@@ -10,14 +10,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Generic, List, Optional, Type, TypeVar
+from typing import Any, Dict, Generic, List, Optional, Tuple, Type, TypeVar
 
 F = TypeVar("F")
 
 
 def as_json(facts: Any) -> Dict[str, Any]:
     """Facts of a step for its journal, or for the result of a module: without those that are not known (None)."""
-    return {name: fact for name, fact in dataclasses.asdict(facts).items() if fact is not None}
+    known: Dict[str, Any] = dataclasses.asdict(facts, dict_factory=_known)
+    return known
+
+
+def _known(fields: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    return {name: fact for name, fact in fields if fact is not None}
 
 
 class Step(str, Generic[F]):
@@ -148,14 +153,44 @@ class Checked:
 
 
 @dataclasses.dataclass(frozen=True)
+class CarriedTable:
+    table: str
+    inserted: int
+    updated: int
+    deleted: int
+
+
+@dataclasses.dataclass(frozen=True)
+class NotCarried:
+    table: str
+    rows: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Reapplied:
+    """Rows that were, or would be, carried over to the database that takes over."""
+
+    mode: str = "off"
+    deletes: bool = False
+    carried: List[CarriedTable] = dataclasses.field(default_factory=list)
+    carried_rows: int = 0
+    conflicts: List[NotCarried] = dataclasses.field(default_factory=list)
+    conflict_rows: int = 0
+    #: without a conflict: what the other database has no column for, and rows that are only deleted on request
+    partly: List[NotCarried] = dataclasses.field(default_factory=list)
+    #: all of that in a sentence
+    summary: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Lost(Done):
     #: each as loss.count.TableLoss
     losses: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
     lost_rows: Optional[int] = None
     lost_objects: List[str] = dataclasses.field(default_factory=list)
     objects_of_unknown_origin: Optional[bool] = None
-    #: rows that were carried over, as loss.reapply.Reapplied
-    reapply: Optional[Dict[str, Any]] = None
+    reapply: Optional[Reapplied] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,6 +285,16 @@ class Renamed(Done):
     confirmed: Optional[bool] = None
 
 
+@dataclasses.dataclass
+class PooledClients:
+    """Not frozen: how long they waited is known when they no longer do."""
+
+    pools: List[str] = dataclasses.field(default_factory=list)
+    #: clients that kept a session nevertheless
+    held: List[str] = dataclasses.field(default_factory=list)
+    seconds: Optional[float] = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Swapped(Lost, Renamed):
     #: of the database that took over, before rows were carried there; None without one
@@ -259,8 +304,7 @@ class Swapped(Lost, Renamed):
     live_oid: int = 0
     #: the database that had the live name before
     retired: str = ""
-    #: pooled clients, as ways.pooled_clients.waiting()
-    pooled: Optional[Dict[str, Any]] = None
+    pooled: Optional[PooledClients] = None
     advanced_sequences: Optional[List[str]] = None
     standbys: Optional[List[Dict[str, Any]]] = None
     standbys_summary: Optional[str] = None
@@ -287,7 +331,7 @@ class RestoredInPlace(Lost):
     tolerated: Optional[List[str]] = None
     advanced_sequences: Optional[List[str]] = None
     ended_sessions: Optional[List[str]] = None
-    pooled: Optional[Dict[str, Any]] = None
+    pooled: Optional[PooledClients] = None
     confirmed: Optional[bool] = None
     seconds: Optional[float] = None
     finished_after_interruption: Optional[bool] = None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple
+from typing import Dict, Iterator, List, NamedTuple
 
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
@@ -22,7 +22,7 @@ from ..base.sql_names import quote_identifier
 from ..postgres.pgbouncer import END, Pooler, console
 from ..site import Site
 from ..store.operation import Operation, operations_of
-from ..store.steps import PAUSE_POOLS
+from ..store.steps import PAUSE_POOLS, PooledClients
 
 #: Event of that step: the user was asked to resume the pools.
 REPORTED = "reported"
@@ -39,25 +39,25 @@ class _Place(NamedTuple):
 
 
 @contextlib.contextmanager
-def waiting(site: Site, operation: Operation) -> Iterator[Dict[str, Any]]:
+def waiting(site: Site, operation: Operation) -> Iterator[PooledClients]:
     """Pooled clients wait while the block runs. The database's lock must be held.
 
-    :returns: facts: the pools, and clients that kept a session nevertheless; ``seconds`` when the block has ended
+    :returns: their ``seconds`` are known when the block has ended
     :raises Refused: clients keep their sessions, or a pool is not as declared; all pools were resumed
     :raises BackstopError: after the block, if pools could not be resumed; names the commands for that
     """
     resume_left_behind(site)
-    facts: Dict[str, Any] = {"pools": [], "held": []}
+    facts = PooledClients()
     if not site.poolers:
         yield facts
         return
     places = _places(site)
-    facts["pools"] = list(map(str, places))
+    facts.pools = list(map(str, places))
     operation.write(PAUSE_POOLS, "began", pools=places)
     started = time.monotonic()
     try:
         for pooler in site.poolers:
-            facts["held"] += _pause(site, pooler)
+            facts.held += _pause(site, pooler)
         reach("pooler.paused")
         yield facts
     except BaseException as error:
@@ -66,7 +66,7 @@ def waiting(site: Site, operation: Operation) -> Iterator[Dict[str, Any]]:
             error.hint = "; ".join(filter(None, [error.hint, _command(left)]))
         raise
     left = _resume(site, operation, places)
-    facts["seconds"] = round(time.monotonic() - started, 3)
+    facts.seconds = round(time.monotonic() - started, 3)
     if left:
         raise BackstopError(
             "The work is done, but clients of PgBouncer still wait",

@@ -112,7 +112,7 @@ class _Built:
     def __init__(self, run: Run, place: BackupPlace) -> None:
         self._run, self._place, self._manifest = run, place, manifests.load(place)
         self.name = run.operation.result(BUILD).database or successor_name(run.operation)
-        self.connection_limit = int(self._manifest.properties["connection_limit"])
+        self.connection_limit = self._manifest.properties.connection_limit
         #: the backup with the same contents, before rows are carried there
         self.backup: Optional[str] = place.backup_id
 

@@ -98,7 +98,7 @@ def _outcome(run: Run, found: Lost) -> Outcome:
 def lost_lines(run: Run, found: Union[Swapped, RestoredInPlace, TakenOut], what: str) -> List[str]:
     """What was lost, what was done, and what differs from before, for users."""
     kept = ", kept in " + run.operation.file("lost-rows") if found.lost_rows else ""
-    carried = (found.reapply or {}).get("summary") or ""
+    carried = found.reapply.summary if found.reapply else ""
     lines = [("Lost rows: %d%s. %s" % (found.lost_rows or 0, kept, carried)).strip(), what]
     lines += objects_lines(found) or ["Lost objects: none."]
     tolerated = found.tolerated if isinstance(found, RestoredInPlace) else run.operation.result(BUILD).tolerated

@@ -40,7 +40,7 @@ def rights(site: Site, session: Session, _question: GateInputs) -> str:
                 "ALTER ROLE ... CREATEDB, make it the owner, or give another role in %s", Setting.ADMINISTRATION
             ),
         )
-    owner = read_properties(session, site.database)["owner"]
+    owner = read_properties(session, site.database).owner
     return "%s may create and rename databases (owner: %s)" % (found.role, owner)
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Reports from their JSON: made on a host, rendered on the controller."""
+"""Frozen classes from their JSON: of a journal, a manifest, or a report that another host made."""
 
 from __future__ import annotations
 
