@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from typing import IO, Any, Dict, List, Tuple
+from typing import IO, List, Tuple
 
 from ..base.durable_files import file_error, make_private_directory, private_file, write_json
 from ..base.errors import BackstopError, Refused
@@ -21,6 +21,7 @@ from ..postgres.connection import Session
 from ..postgres.damage import damaged_tables, is_damage
 from ..site import Site
 from ..store.layout import BackupPlace
+from ..store.steps import SavedTable, as_json
 from .make import make_backup
 from .options import BackupOptions
 
@@ -33,32 +34,26 @@ _ROWS_OF_A_PAGE = {8192: 291, 16384: 585, 32768: 1169, 4096: 145, 2048: 72, 1024
 SAVED_ROWS = "saved-rows"
 
 
-def save_table(session: Session, table: Table, folder: str, said: str) -> Tuple[Dict[str, Any], List[str]]:
-    """Save the readable rows of a table below a folder; facts for the journal, and the ctids of unreadable rows.
+def save_table(session: Session, table: Table, folder: str, said: str) -> Tuple[SavedTable, List[str]]:
+    """Save the readable rows of a table below a folder; returns the ctids of unreadable rows too.
 
     :param said: the server's error message about the table
     """
     make_private_directory(folder)
     path = os.path.join(folder, table.full_name.replace("/", "%2F") + ".copy")
     unreadable = save_readable(session, table, path)
-    saved = {
-        "table": table.full_name,
-        "file": path,
-        "columns": table.writable_columns,
-        "unreadable": len(unreadable),
-        "said": said,
-    }
-    write_json(path[: -len(".copy")] + ".json", {**saved, "places": unreadable})
+    saved = SavedTable(table.full_name, path, list(table.writable_columns), len(unreadable), said)
+    write_json(path[: -len(".copy")] + ".json", {**as_json(saved), "places": unreadable})
     return saved, unreadable
 
 
-def save_what_can_be_read(site: Site, folder: str, accept_unreadable: bool) -> Tuple[BackupPlace, List[Dict[str, Any]]]:
+def save_what_can_be_read(site: Site, folder: str, accept_unreadable: bool) -> Tuple[BackupPlace, List[SavedTable]]:
     """Save all that can be read of a database with damaged tables, of which no full backup can be made.
 
     Damaged tables are saved row by row as files below the folder, all other tables as a partial backup, and all
     definitions as a backup of the schema.
 
-    :returns: the backup of tables, and facts of each table that was saved as a file
+    :returns: the backup of tables, and each table that was saved as a file
     :raises Refused: without consent; all of it was saved nevertheless
     """
     with site.connect() as session:
@@ -73,7 +68,7 @@ def save_what_can_be_read(site: Site, folder: str, accept_unreadable: bool) -> T
     place = make_backup(site, "emergency", form=BackupOptions(tables=whole))
     schema = make_backup(site, "emergency", form=BackupOptions(schema_only=True))
     if not accept_unreadable:
-        names = ", ".join("%(table)s (%(unreadable)d rows cannot be read: %(said)s)" % one for one in saved)
+        names = ", ".join("%s (%d rows cannot be read: %s)" % (one.table, one.unreadable, one.said) for one in saved)
         raise Refused(
             "The database cannot be backed up completely: a table is damaged",
             found=names,
@@ -88,7 +83,7 @@ def save_what_can_be_read(site: Site, folder: str, accept_unreadable: bool) -> T
                 Given(Setting.ACCEPT_UNREADABLE, True),
                 Given(Setting.RESTORE_METHOD, "swap"),
             ),
-            details={"saved": saved},
+            details={"saved": list(map(as_json, saved))},
         )
     return place, saved
 

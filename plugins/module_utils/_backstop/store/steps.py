@@ -312,10 +312,22 @@ class Swapped(Lost, Renamed):
 
 
 @dataclasses.dataclass(frozen=True)
+class SavedTable:
+    """What could be read of a damaged table, as a file in COPY format."""
+
+    table: str
+    file: str
+    columns: List[str]
+    #: rows that could not be read, and the server's message
+    unreadable: int
+    said: str
+
+
+@dataclasses.dataclass(frozen=True)
 class SavedInPlace:
     backup: str = ""
     #: damaged tables of which only the readable rows were saved
-    saved: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
+    saved: List[SavedTable] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -364,7 +376,7 @@ class TableRestored(Done):
     lacking: Optional[List[Dict[str, Any]]] = None
     #: the server's message about a damaged table, and what was saved of it
     damaged: Optional[str] = None
-    saved: Optional[List[Dict[str, Any]]] = None
+    saved: Optional[List[SavedTable]] = None
     accepted: Optional[Dict[str, Any]] = None
     #: backup of the table before; None if it was damaged
     emergency: Optional[str] = None

@@ -79,7 +79,7 @@ def undo_in_place(run: Run, undone: Operation, policy: LossPolicy, *, only_count
     if saved:
         raise Refused(
             "Operation %s cannot be undone: no whole backup could be made of what it removed" % undone.id,
-            found="damaged were: " + ", ".join(one["table"] for one in saved),
+            found="damaged were: " + ", ".join(one.table for one in saved),
             hint="what could be read is in %s and in backup %s" % (undone.file(SAVED_ROWS), done.emergency),
         )
     emergency = run.store.find_backup(done.emergency)
@@ -170,7 +170,7 @@ def _emergency_backup(run: Run, accept_unreadable: bool) -> BackupPlace:
             if not is_damage(error):
                 raise
             place, saved = save_what_can_be_read(run, run.operation.file(SAVED_ROWS), accept_unreadable)
-            facts.update(saved=saved, accepted={"unreadable": accept_unreadable})
+            facts.update(saved=list(map(as_json, saved)), accepted={"unreadable": accept_unreadable})
         facts["backup"] = place.backup_id
     return place
 

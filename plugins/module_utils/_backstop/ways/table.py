@@ -20,12 +20,12 @@ from ..backups.make import make_backup
 from ..backups.options import BackupOptions
 from ..backups.salvage import SAVED_ROWS, save_table
 from ..base import sqlstates
-from ..base.durable_files import known_fields
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.remedies import Action, Given, Setting, Start, remedy
 from ..base.sql_names import qualified
 from ..base.tables import Digest
+from ..base.typed_json import from_json
 from ..loss.acceptance import LossPolicy, Refusal, snapshot
 from ..loss.kept_rows import referenced_first
 from ..postgres import catalog, digests, impact, references, server
@@ -38,7 +38,7 @@ from ..prisma.sessions import end_backends
 from ..site import Site, journaled_step
 from ..store import manifest as manifests
 from ..store.operation import Operation
-from ..store.steps import RESTORE_TABLE, TableRestored, as_json
+from ..store.steps import RESTORE_TABLE, SavedTable, TableRestored, as_json
 from .archived_rows import ArchivedRows
 from .baseline import newest_backup_with
 from .lacking_children import lacking_children
@@ -440,7 +440,7 @@ def _lock(work: _Work) -> None:
         ) from error
 
 
-def _look_for_damage(work: _Work) -> Optional[List[Dict[str, Any]]]:
+def _look_for_damage(work: _Work) -> Optional[List[SavedTable]]:
     """Digest the live table; if it is damaged, save the readable rows, and continue only with consent."""
     saved = []
     for pair in work.pairs:
@@ -454,7 +454,7 @@ def _look_for_damage(work: _Work) -> Optional[List[Dict[str, Any]]]:
     return saved or None
 
 
-def _save(work: _Work, pair: Pair, error: BackstopError) -> Dict[str, Any]:
+def _save(work: _Work, pair: Pair, error: BackstopError) -> SavedTable:
     operation = work.site.operation
     if operation is None or work.request.mode != REPLACE:
         raise _damage(work, error)
@@ -463,13 +463,13 @@ def _save(work: _Work, pair: Pair, error: BackstopError) -> Dict[str, Any]:
     if not work.request.policy.unreadable:
         raise Refused(
             "Table %s is damaged: %d of its rows cannot be read" % (pair.table.full_name, len(pair.unreadable)),
-            found="%s; all other rows were saved to %s" % (error.found, saved["file"]),
+            found="%s; all other rows were saved to %s" % (error.found, saved.file),
             hint=remedy(
                 "copy the server's files first if you can. Then discard the unreadable rows with %s; those of the"
                 " backup replace them",
                 Given(Setting.ACCEPT_UNREADABLE, True),
             ),
-            details=saved,
+            details=as_json(saved),
         )
     return saved
 
@@ -604,7 +604,7 @@ def _committed(session: Session, operation: Operation) -> Optional[TableRestored
         if entry["step"] == RESTORE_TABLE and entry["event"] == "committing":
             if not was_committed(session, entry["transaction"]):
                 return None
-            return TableRestored(**{**known_fields(TableRestored, entry), "finished_after_interruption": True})
+            return dataclasses.replace(from_json(TableRestored, entry), finished_after_interruption=True)
     return None
 
 
