@@ -140,7 +140,8 @@ RESTARTED_REVERT = ["step.build.done", "step.swap.began", "step.swap.done"]
 
 def restart_at(site, what: str, place: str, tried) -> None:
     """Halt the operation at the failpoint while its server restarts, then let it continue."""
-    with start(site, what, **failpoint(place, signal.SIGSTOP)) as job:
+    # A step that fails with the connection is tried again, and comes to the failpoint a second time.
+    with start(site, what, **failpoint(place + "#1", signal.SIGSTOP)) as job:
         os.waitid(os.P_PID, job.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         site.cluster.stop("fast")
         site.cluster.start()
