@@ -53,6 +53,8 @@ PINNED_SETTINGS = (
     ("client_encoding", "UTF8"),
     ("synchronize_seqscans", "off"),
     ("default_transaction_read_only", "off"),
+    # Else the server compiles code for each question about the catalog that it takes for expensive.
+    ("jit", "off"),
     ("exit_on_error", "off"),
 )
 #: Further settings, with the server_version_num from which servers have them.
