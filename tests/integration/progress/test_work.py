@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from typing import Any, Dict, List
 
 import pytest
@@ -89,7 +90,12 @@ def place_size(place: Any) -> int:
 def test_copies_of_a_backup_report_what_is_written(tmp_path, monkeypatch) -> None:
     """There and back, by a real rclone; the speed is limited, so that it takes longer than a reading."""
     monkeypatch.setattr(progress_module, "SHOW_SECONDS", 0.01)
-    monkeypatch.setenv("RCLONE_BWLIMIT", "4M")
+    # Its own variables are not passed on to it.
+    limited = tmp_path / "bin" / "rclone"
+    limited.parent.mkdir()
+    limited.write_text('#!/bin/sh\nexec "%s" --bwlimit=2M "$@"\n' % shutil.which("rclone"), "utf-8")
+    limited.chmod(0o755)
+    monkeypatch.setenv("PATH", "%s:%s" % (limited.parent, os.environ["PATH"]))
     seen, folder = Seen(), tmp_path / "some"
     folder.mkdir()
     (folder / "archive.dump").write_bytes(os.urandom(3 << 20))
