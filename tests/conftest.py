@@ -16,6 +16,8 @@ from __future__ import annotations
 import os
 import pathlib
 
+import hypothesis
+
 pytest_plugins = ["pytester", "support.reliability"]
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -34,3 +36,9 @@ _prepend("PYTHONPATH", COLLECTIONS, ROOT / "examples", ROOT / "tests")
 # The user's own settings must not decide where the tests connect or what they deploy.
 for name in [name for name in os.environ if name.startswith("PG")] + ["DATABASE_URL", "BACKSTOP_STORE"]:
     os.environ.pop(name, None)
+
+# How fast the machine is at the moment is no property of the code.
+hypothesis.settings.register_profile(
+    "any speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any speed")
