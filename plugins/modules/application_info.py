@@ -181,7 +181,8 @@ def act(request: Request) -> Dict[str, Any]:
     log_errors: List[str] = []
     if params["log_start"] is not None:
         place = next((str(process["cwd"]) for process in found.processes if process["cwd"]), releases.link)
-        log_errors = service.errors_since(params["log_start"], pattern, place)
+        lines = service.log_since(params["log_start"], place)
+        log_errors = [line for line in lines if pattern.search(line)][-20:]
     return dict(
         changed=False,
         commit=commit,

@@ -238,10 +238,8 @@ from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
-    pooler_argument_spec,
     rollback_argument_spec,
     run_module,
-    store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_prisma import prisma_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.report import what_next
@@ -259,11 +257,7 @@ def act(request: Request) -> Dict[str, Any]:
 
 def main() -> None:
     run_module(
-        dict(
-            **rollback_argument_spec(),
-            **pooler_argument_spec(),
-            **store_argument_spec(operation=True),
-        ),
+        rollback_argument_spec(),
         act,
         connection=True,
         acts=True,

@@ -87,10 +87,8 @@ from typing import Any, Dict
 
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_boundary import (
     Request,
-    pooler_argument_spec,
     rollback_argument_spec,
     run_module,
-    store_argument_spec,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_prisma import prisma_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.steps import as_json
@@ -114,11 +112,7 @@ def act(request: Request) -> Dict[str, Any]:
 
 def main() -> None:
     run_module(
-        dict(
-            **rollback_argument_spec(),
-            **pooler_argument_spec(),
-            **store_argument_spec(operation=True),
-        ),
+        rollback_argument_spec(),
         act,
         connection=True,
         acts=True,

@@ -98,7 +98,7 @@ def prisma_argument_spec() -> Dict[str, Any]:
 
 
 def rollback_argument_spec() -> Dict[str, Any]:
-    """The options of modules that carry out a rollback; documented in the fragment ``rollback``."""
+    """The options of modules that carry out a rollback; documented in ``rollback``, ``pooler`` and ``store``."""
     return dict(
         accept_lost_rows=dict(type="int", default=0),
         accept_lost_objects=dict(type="int", default=0),
@@ -123,6 +123,8 @@ def rollback_argument_spec() -> Dict[str, Any]:
         keep_retired=dict(type="bool", default=True),
         wait=dict(type="float", default=30),
         **{**prisma_argument_spec(), "project": dict(type="path")},
+        **pooler_argument_spec(),
+        **store_argument_spec(operation=True),
     )
 
 
@@ -257,7 +259,6 @@ def run_module(
     *,
     connection: Union[bool, str] = False,
     acts: bool = False,
-    supports_check_mode: bool = True,
     **keywords: Any,
 ) -> None:
     """Run a module: return the result of ``act``, or fail with its BackstopError.
@@ -270,7 +271,7 @@ def run_module(
     spec = dict(argument_spec)
     if connection:
         spec.update(connection_argument_spec(required=connection != "optional"))
-    module = AnsibleModule(argument_spec=spec, supports_check_mode=supports_check_mode, **keywords)
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True, **keywords)
     module.run_command_environ_update = {"LC_ALL": "C.UTF-8"}
     request = Request(module.params, module.check_mode, module._diff, module.warn)
     with in_words_of(AnsibleWords()):

@@ -196,7 +196,7 @@ def test_rights(plain):
     app = Settings.from_url(plain.cluster.url("shop", user=APP))
     with connect(app) as session:
         rights = server.rights(session, "shop")
-    assert (rights.create_database, rights.signal_backend, rights.owns_database) == (False, False, False)
+    assert (rights.create_database, rights.owns_database) == (False, False)
 
 
 def test_other_sessions(plain):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import re
 import time
 from typing import Any, List
 
@@ -125,7 +124,7 @@ def test_the_log_since_the_start_alone() -> None:
     cursor = unit(answers).log_cursor()
     assert cursor == "s=1;i=2"
     answers.log = "listening\nError: no table\n"
-    assert unit(answers).errors_since(cursor, re.compile("(?i)error"), "/nowhere") == ["Error: no table"]
+    assert unit(answers).log_since(cursor, "/nowhere") == ["listening", "Error: no table"]
     assert "--after-cursor=" + cursor in answers.called[-1]
 
 
@@ -134,7 +133,7 @@ def test_what_systemd_hands_to_the_application_is_hidden_in_its_log(tmp_path: pa
     (tmp_path / ".env").write_text("NOTE='first line\nsecond line'\n", "utf-8")
     answers = Answers(EnvironmentFiles="%s (ignore_errors=no)" % (tmp_path / "shop env"))
     answers.log = "Error: hunter22and more\nError: second line\n"
-    assert unit(answers).errors_since("", re.compile("Error"), str(tmp_path)) == ["Error: ********"] * 2
+    assert unit(answers).log_since("", str(tmp_path)) == ["Error: ********"] * 2
 
 
 def test_the_manager_of_a_user(monkeypatch: pytest.MonkeyPatch) -> None:

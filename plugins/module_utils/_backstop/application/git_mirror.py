@@ -74,10 +74,9 @@ class GitMirror:
     :param keep_open: descriptors that the git processes inherit, so that a lock is free only when they have ended
     """
 
-    def __init__(self, path: str, url: str, *, git: str = "git", keep_open: Sequence[int] = ()) -> None:
+    def __init__(self, path: str, url: str, *, keep_open: Sequence[int] = ()) -> None:
         self.path = path
         self.url = url
-        self._git = git
         self._keep_open = list(keep_open)
         # git would ask for a password on the terminal. Its session has no terminal; this makes it fail earlier.
         self._environment = {"GIT_TERMINAL_PROMPT": "0"}
@@ -96,7 +95,7 @@ class GitMirror:
         changes = [part for name in _OF_ANOTHER_REPOSITORY if name in os.environ for part in ("-u", name)]
         if index:
             changes.append("GIT_INDEX_FILE=" + index)
-        return [*(["env", *changes] if changes else []), self._git, *arguments]
+        return [*(["env", *changes] if changes else []), "git", *arguments]
 
     def has(self, commit: str) -> bool:
         """True when this commit can be read here."""
@@ -187,7 +186,7 @@ class GitMirror:
             yield self
             return
         with tempfile.TemporaryDirectory(prefix="backstop-mirror-") as folder:
-            other = GitMirror(folder, self.url, git=self._git, keep_open=self._keep_open)
+            other = GitMirror(folder, self.url, keep_open=self._keep_open)
             objects = os.path.join(self.path, "objects")
             if os.path.isdir(objects):
                 os.makedirs(os.path.join(folder, "objects", "info"))

@@ -18,7 +18,7 @@ import re
 import socket
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Pattern, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..base import processes
 from ..base.durable_files import file_error, make_private_directory
@@ -26,7 +26,7 @@ from ..base.environment_file import secrets_in
 from ..base.errors import BackstopError, Refused
 from ..base.processes import Finished, redact
 from .commands import search_path
-from .system_processes import POLL_SECONDS, alive, end, end_groups, groups_led_by
+from .system_processes import POLL_SECONDS, alive, end, end_groups, groups_led_by, wait_until
 
 Runner = Callable[..., Finished]
 
@@ -312,15 +312,12 @@ class Pm2:
             # By id: pm2 would read a name as a path, a pattern or "all" where possible.
             self._pm2(action, *[str(process.pm_id) for process in found], timeout=wait + _CALL_SECONDS)
         end(orphans)
-        while any(alive(pid) for pid in pids):
-            if time.monotonic() > deadline:
-                raise BackstopError(
-                    "The application did not stop",
-                    found="process %s of %s is still running"
-                    % (", ".join(str(pid) for pid in pids if alive(pid)), name),
-                    hint="check why, then run this again",
-                )
-            time.sleep(POLL_SECONDS)
+        if not wait_until(lambda: not any(map(alive, pids)), deadline - time.monotonic()):
+            raise BackstopError(
+                "The application did not stop",
+                found="process %s of %s is still running" % (", ".join(map(str, filter(alive, pids))), name),
+                hint="check why, then run this again",
+            )
         # Children that the application left running belong to it: they would continue to write to the database.
         end_groups(groups)
         return bool(found or orphans)
@@ -406,9 +403,7 @@ class Pm2:
 
 def _stay_up(pids: Sequence[int], seconds: float) -> None:
     """Watch processes for a time, or until one of them ends. Asks the system, because pm2 is slower."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and all(alive(pid) for pid in pids):
-        time.sleep(POLL_SECONDS)
+    wait_until(lambda: not all(map(alive, pids)), seconds)
 
 
 def _process(entry: Dict[str, Any]) -> Process:
@@ -478,19 +473,18 @@ def read_log(path: str, start: int, secrets: Sequence[str], most: int = _LOG_TAI
     return [line for line in text.splitlines() if line.strip()]
 
 
-def _said_last(lines: Sequence[str], most: int = 5) -> List[str]:
+def _said_last(lines: Sequence[str]) -> List[str]:
     """The last distinct lines: a crash loop repeats the same lines."""
-    return list(dict.fromkeys(reversed(lines)))[:most][::-1]
+    return list(dict.fromkeys(reversed(lines)))[:5][::-1]
 
 
-def errors_in_logs(positions: Mapping[str, int], pattern: Pattern[str], cwd: str) -> List[str]:
-    """Lines after these positions of log files that look like errors, at most the last 20.
+def read_logs(positions: Mapping[str, int], cwd: str) -> List[str]:
+    """The lines after these positions of log files.
 
     :param cwd: directory of the release, whose secrets are hidden
     """
     secrets = _secrets_in(cwd)
-    lines = [line for path, size in sorted(positions.items()) for line in read_log(path, size, secrets, _LOG_MOST)]
-    return [line for line in lines if pattern.search(line)][-20:]
+    return [line for path, size in sorted(positions.items()) for line in read_log(path, size, secrets, _LOG_MOST)]
 
 
 def _read_pid(path: str) -> int:

@@ -51,7 +51,6 @@ class Releases:
         root: str,
         repository: str = "",
         *,
-        git: str = "git",
         migrations: str = MIGRATIONS,
         lock_wait: float = LOCK_WAIT_SECONDS,
     ) -> None:
@@ -59,7 +58,6 @@ class Releases:
             raise Refused("The root of the releases must be an absolute path", found=repr(root))
         self.root = os.path.normpath(root)
         self._repository = repository
-        self._git = git
         self._migrations = migrations
         self._lock_wait = lock_wait
         self._lock = FileLock(os.path.join(self.root, ".lock"))
@@ -93,7 +91,7 @@ class Releases:
 
     def mirror(self) -> GitMirror:
         path = os.path.join(self.root, "repository.git")
-        return GitMirror(path, self._repository, git=self._git, keep_open=self._held_lock())
+        return GitMirror(path, self._repository, keep_open=self._held_lock())
 
     def _held_lock(self) -> List[int]:
         """The lock's descriptor for child processes, so that the lock is free only when they have ended too."""

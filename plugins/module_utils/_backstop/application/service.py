@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Pattern, Protocol, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence
 
 from ..base.errors import Refused
-from .pm2 import Outcome, Pm2, Process, errors_in_logs, status_of, summary
+from .pm2 import Outcome, Pm2, Process, read_logs, status_of, summary
 from .releases import Releases
 from .service_commands import Commands, ServiceCommands, now
 from .systemd import Unit
@@ -48,7 +48,7 @@ class Change:
     :param before: status and directory before, as results and diffs show them
     :param after: the same afterwards
     :param processes: each of them afterwards; None where that is not known
-    :param log_start: where the log ended before a start, for :meth:`Service.errors_since`; None without a start
+    :param log_start: where the log ended before a start, for :meth:`Service.log_since`; None without a start
     """
 
     changed: bool
@@ -74,8 +74,8 @@ class Service(Protocol):
         :raises BackstopError: the state was not reached
         """
 
-    def errors_since(self, log_start: Any, pattern: Pattern[str], release: str) -> List[str]:
-        """Lines of the log since a start that look like errors, at most the last 20, without the release's secrets.
+    def log_since(self, log_start: Any, release: str) -> List[str]:
+        """The last lines of the log since a start, without the release's secrets.
 
         :param log_start: of the Change of that start
         """
@@ -160,10 +160,10 @@ class _UnderPm2:
         after = dict(status="absent", cwd=None) if gone or state == ABSENT else dict(before, status="stopped")
         return Change(after != before or bool(self._pm2.orphans(self.name, found)), before, after)
 
-    def errors_since(self, log_start: Any, pattern: Pattern[str], release: str) -> List[str]:
+    def log_since(self, log_start: Any, release: str) -> List[str]:
         if not isinstance(log_start, dict):
             raise Refused("Invalid position in pm2's logs", found=repr(log_start), expected="sizes of files by path")
-        return errors_in_logs({str(path): int(size) for path, size in log_start.items()}, pattern, release)
+        return read_logs({str(path): int(size) for path, size in log_start.items()}, release)
 
 
 @dataclass
@@ -207,8 +207,8 @@ class _UnderSystemd:
             log_start=log_start if changed else None,
         )
 
-    def errors_since(self, log_start: Any, pattern: Pattern[str], release: str) -> List[str]:
-        return self._unit.errors_since(str(log_start), pattern, release)
+    def log_since(self, log_start: Any, release: str) -> List[str]:
+        return self._unit.log_since(str(log_start), release)
 
 
 class _ByCommands(Commands):
@@ -236,8 +236,8 @@ class _ByCommands(Commands):
         after = service.state().summary() if changed else before
         return Change(changed, before, after, log_start=since if changed and state == STARTED else None)
 
-    def errors_since(self, log_start: Any, pattern: Pattern[str], release: str) -> List[str]:
-        return self._of(release).errors_since(str(log_start), pattern)
+    def log_since(self, log_start: Any, release: str) -> List[str]:
+        return self._of(release).log_since(str(log_start))
 
 
 def _refuse_absent(state: str) -> None:

@@ -15,7 +15,7 @@ import os
 import re
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, Optional, Pattern, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..base import processes
 from ..base.environment_file import secrets_in
@@ -89,7 +89,7 @@ class ServiceCommands:
         if self.runs_current():
             return False
         self._must("start", "The command that starts the application failed")
-        found = self._wait(lambda state: state.running, wait, "The application does not run after its start")
+        found = self._wait(True, wait, "The application does not run after its start")
         others = set(found.commits) - {os.path.basename(self.release)}
         if others:
             raise BackstopError(
@@ -108,23 +108,22 @@ class ServiceCommands:
         if not self.state().running:
             return False
         self._must("stop", "The command that stops the application failed")
-        self._wait(lambda state: not state.running, wait, "The application did not stop")
+        self._wait(False, wait, "The application did not stop")
         return True
 
-    def errors_since(self, since: str, pattern: Pattern[str]) -> List[str]:
-        """Lines of the log command's output that look like errors, at most the last 20."""
+    def log_since(self, since: str) -> List[str]:
+        """The lines that the log command prints."""
         if not self._commands["log"]:
             return []
         finished = self._call("log", since=since)
         if finished.status != 0:
             raise BackstopError("The log command failed", found=self._said("log", finished))
-        lines = redact(finished.stdout + finished.stderr, self._secrets).splitlines()
-        return [line for line in lines if pattern.search(line)][-20:]
+        return redact(finished.stdout + finished.stderr, self._secrets).splitlines()
 
-    def _wait(self, condition: Callable[[ServiceState], bool], wait: float, message: str) -> ServiceState:
+    def _wait(self, running: bool, wait: float, message: str) -> ServiceState:
         deadline = time.monotonic() + wait
         found = self.state()
-        while not condition(found):
+        while found.running is not running:
             if time.monotonic() > deadline:
                 raise BackstopError(
                     message,

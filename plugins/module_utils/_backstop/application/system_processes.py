@@ -12,6 +12,8 @@ import signal
 import time
 from typing import Callable, Iterator, List, Mapping, Sequence, Tuple
 
+from ..base.processes import stat_fields
+
 POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 5
 
@@ -32,7 +34,7 @@ def end(pids: Sequence[int]) -> None:
         for pid in filter(alive, pids):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, how)
-        _wait_until(lambda: not any(map(alive, pids)))
+        wait_until(lambda: not any(map(alive, pids)), _PATIENCE_SECONDS)
 
 
 def end_groups(groups: Sequence[int]) -> None:
@@ -41,13 +43,17 @@ def end_groups(groups: Sequence[int]) -> None:
         for group in filter(group_alive, groups):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, how)
-        _wait_until(lambda: not any(map(group_alive, groups)))
+        wait_until(lambda: not any(map(group_alive, groups)), _PATIENCE_SECONDS)
 
 
-def _wait_until(condition: Callable[[], bool]) -> None:
-    patience = time.monotonic() + _PATIENCE_SECONDS
-    while not condition() and time.monotonic() < patience:
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether a condition becomes true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
         time.sleep(POLL_SECONDS)
+    return True
 
 
 def alive(pid: int) -> bool:
@@ -60,7 +66,7 @@ def alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return _stat(pid)[:1] != ["Z"]
+    return stat_fields(pid)[:1] != ["Z"]
 
 
 def group_alive(group: int) -> bool:
@@ -74,7 +80,7 @@ def group_alive(group: int) -> bool:
     if not os.path.isdir("/proc/self"):
         return True
     # Zombies still count as members; where process 1 is no init, they are never reaped.
-    members = (_stat(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    members = (stat_fields(int(name)) for name in os.listdir("/proc") if name.isdigit())
     return any(stat[2:3] == [str(group)] and stat[0] != "Z" for stat in members)
 
 
@@ -85,7 +91,7 @@ def others_below(root: str, besides: Sequence[int]) -> List[Tuple[int, str, str]
 
     :param besides: these and their children are left out, as are the calling process and pm2's daemon
     """
-    parents = {int(name): int((_stat(int(name)) + ["", "0"])[1]) for name in _processes()}
+    parents = {int(name): int((stat_fields(int(name)) + ["", "0"])[1]) for name in _processes()}
     asking = {os.getpid(), *_ancestors(os.getpid(), parents)}
     place = os.path.join(os.path.realpath(root), "")
     found = []
@@ -124,12 +130,3 @@ def _name(pid: int) -> str:
             return stream.read().strip()
     except OSError:
         return ""
-
-
-def _stat(pid: int) -> List[str]:
-    """State, parent, group and further fields of a process; empty where the system reports nothing."""
-    try:
-        with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as stream:
-            return stream.read().rpartition(")")[2].split()
-    except OSError:
-        return []

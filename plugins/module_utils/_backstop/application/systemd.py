@@ -16,14 +16,14 @@ import os
 import re
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Pattern, Sequence, Set
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 
 from ..base import processes
 from ..base.environment_file import secrets_in
 from ..base.errors import BackstopError, CouldNotVerify, Refused
 from ..base.processes import Finished, find_program, redact
 from ..base.remedies import Setting, remedy
-from .system_processes import POLL_SECONDS, alive
+from .system_processes import POLL_SECONDS, alive, wait_until
 
 Runner = Callable[..., Finished]
 
@@ -197,16 +197,13 @@ class Unit:
         self._refuse_triggers(found)
         # Without waiting: the stop timeout is a setting of the unit and may be infinite.
         self._systemctl("stop", "--no-block", self.name, check="systemd could not stop the unit")
-        deadline = time.monotonic() + wait
-        while self.state().running:
-            if time.monotonic() > deadline:
-                raise BackstopError(
-                    "The application did not stop",
-                    found="%s is %s after %g seconds, processes: %s"
-                    % (self.name, self.state().status, wait, ", ".join(map(str, filter(alive, pids))) or "none"),
-                    hint="check why, then run this again",
-                )
-            time.sleep(POLL_SECONDS)
+        if not wait_until(lambda: not self.state().running, wait):
+            raise BackstopError(
+                "The application did not stop",
+                found="%s is %s after %g seconds, processes: %s"
+                % (self.name, self.state().status, wait, ", ".join(map(str, filter(alive, pids))) or "none"),
+                hint="check why, then run this again",
+            )
         self._end_left(pids)
         return True
 
@@ -215,15 +212,12 @@ class Unit:
         if not any(map(alive, pids)):
             return
         self._systemctl("kill", "--signal=SIGKILL", self.name)
-        patience = time.monotonic() + 5
-        while any(map(alive, pids)):
-            if time.monotonic() > patience:
-                raise BackstopError(
-                    "Processes of the application are still running",
-                    found="process %s of %s" % (", ".join(map(str, filter(alive, pids))), self.name),
-                    hint="end them, then run this again",
-                )
-            time.sleep(POLL_SECONDS)
+        if not wait_until(lambda: not any(map(alive, pids)), 5):
+            raise BackstopError(
+                "Processes of the application are still running",
+                found="process %s of %s" % (", ".join(map(str, filter(alive, pids))), self.name),
+                hint="end them, then run this again",
+            )
 
     def _refuse_triggers(self, found: UnitState) -> None:
         """Refuse a unit with an active socket or timer: it would start the application during the downtime."""
@@ -272,7 +266,7 @@ class Unit:
             )
 
     def _not_running(self, found: UnitState, place: str, before: str) -> BackstopError:
-        lines = self.log_since(before, self._secrets(place))
+        lines = self.log_since(before, place)
         return BackstopError(
             "The application does not stay up",
             found="%s is %s (%s, %s) after %d restarts%s"
@@ -309,13 +303,16 @@ class Unit:
                 return str(json.loads(line)["__CURSOR"])
         return ""
 
-    def log_since(self, cursor: str, secrets: Sequence[str]) -> List[str]:
-        """The last lines that the application wrote after a cursor of the journal, without secrets."""
-        place = ["--after-cursor=" + cursor] if cursor else []
+    def log_since(self, cursor: str, cwd: str) -> List[str]:
+        """The last lines that the application wrote after a cursor of the journal.
+
+        :param cwd: directory of the release, whose secrets are hidden
+        """
+        start, secrets = ["--after-cursor=" + cursor] if cursor else [], self._secrets(cwd)
         finished = self._call(
             "journalctl",
             *self._of_unit(),
-            *place,
+            *start,
             "--output=cat",
             "--no-pager",
             "--quiet",
@@ -323,11 +320,6 @@ class Unit:
             check="The journal cannot be read",
         )
         return [line for line in redact(finished.stdout, secrets).splitlines() if line.strip()]
-
-    def errors_since(self, cursor: str, pattern: Pattern[str], cwd: str) -> List[str]:
-        """Lines after a cursor of the journal that look like errors, at most the last 20."""
-        lines = self.log_since(cursor, self._secrets(cwd))
-        return [line for line in lines if pattern.search(line)][-20:]
 
     def _secrets(self, place: str) -> List[str]:
         """The application's environment files: the release's own, and those that systemd reads (systemd.exec(5))."""

@@ -21,6 +21,7 @@ from ..base.errors import BackstopError, Refused
 LARGEST_ANSWER = 1 << 20
 #: How much of an answer an error shows, in characters.
 SHOWN = 200
+_POLL_SECONDS = 0.25
 
 
 @dataclass
@@ -205,7 +206,6 @@ def wait_healthy(
     expect: Optional[Any] = None,
     *,
     timeout: float = 60,
-    interval: float = 0.25,
     alive: Optional[Callable[[], None]] = None,
 ) -> Health:
     """Repeat the request until the application is healthy.
@@ -227,7 +227,7 @@ def wait_healthy(
             last = error
         else:
             return Health(time.monotonic() - started, attempts, answer)
-        if time.monotonic() + interval > deadline:
+        if time.monotonic() + _POLL_SECONDS > deadline:
             raise NotHealthy(
                 "The application did not become healthy in %g seconds" % timeout,
                 found=last.found,
@@ -235,4 +235,4 @@ def wait_healthy(
                 hint="look at the application's log, or correct the URL of its health check",
                 details={"attempts": attempts},
             )
-        time.sleep(interval)
+        time.sleep(_POLL_SECONDS)

@@ -78,6 +78,15 @@ def find_program(name: str, folders: Sequence[str] = ()) -> Optional[str]:
     return shutil.which(name)
 
 
+def stat_fields(pid: int) -> List[str]:
+    """State, parent, group and further fields of a process (proc(5)); empty where the system reports nothing."""
+    try:
+        with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as stream:
+            return stream.read().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
 def child_environment(extra: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
     """The environment for a child: ours, with English messages, without variables that change where libpq connects or
     what rclone does."""

@@ -77,12 +77,12 @@ def typed_name(schema: str, name: str) -> str:
     return ".".join(parts)
 
 
-def near_names(wanted: str, known: Iterable[str], most: int = 3) -> List[str]:
+def near_names(wanted: str, known: Iterable[str]) -> List[str]:
     """The known names most similar to the wanted one, ignoring case."""
     folded: Dict[str, str] = {}
     for name in known:
         folded.setdefault(name.lower().replace("_", ""), name)
-    close = difflib.get_close_matches(wanted.lower().replace("_", ""), list(folded), n=most, cutoff=0.5)
+    close = difflib.get_close_matches(wanted.lower().replace("_", ""), list(folded), n=3, cutoff=0.5)
     return [folded[name] for name in close]
 
 

@@ -146,12 +146,12 @@ def _read(name: str, path: str) -> Configuration:
         raise UsageError("Invalid name of a configuration", found=repr(name), expected="letters, digits, . _ -")
     given = _Section(path, "", _object(path, _parse(path, read_private(path, "configuration"))))
     given.require_known(("connection", "store"), tuple(_FIELDS))
-    connection = _connection(path, "connection", given.values["connection"], Settings())
+    connection = _connection(given, "connection", Settings())
     if not connection.database or not connection.user:
         raise given.error("connection", "no database" if connection.user else "no user", "database and user")
-    administration = _connection(
-        path, "administration", given.values.get("administration", {}), connection.with_database("postgres")
-    )
+    administration = connection.with_database("postgres")
+    if "administration" in given.values:
+        administration = _connection(given, "administration", administration)
     values: Dict[str, Any] = {key: _FIELDS[key](given, key) for key in given.values if key in _FIELDS}
     passwords = [key for key in _PASSWORD_KEYS if key in values]
     if len(passwords) > 1:
@@ -219,6 +219,17 @@ class _Section:
             if key not in self.values:
                 raise self.error(key, "it is missing", "a value")
 
+    def inner(
+        self, key: str, expected: str, required: Tuple[str, ...] = (), optional: Tuple[str, ...] = ()
+    ) -> "_Section":
+        """An object in this one, with these keys."""
+        value = self.values[key]
+        if not isinstance(value, dict):
+            raise self.error(key, type(value).__name__, expected)
+        section = _Section(self.path, key + ".", value)
+        section.require_known(required, optional)
+        return section
+
 
 _CONNECTION = {
     "host": str,
@@ -232,16 +243,12 @@ _CONNECTION = {
 }
 
 
-def _connection(path: str, key: str, given: Any, base: Settings) -> Settings:
-    whole = _Section(path, "", {})
-    if not isinstance(given, dict):
-        raise whole.error(key, type(given).__name__, "an object with host, port, user, database")
-    section = _Section(path, key + ".", given)
-    section.require_known((), tuple(_CONNECTION))
-    for name, value in given.items():
+def _connection(section: _Section, key: str, base: Settings) -> Settings:
+    inner = section.inner(key, "an object with host, port, user, database", optional=tuple(_CONNECTION))
+    for name, value in inner.values.items():
         if not isinstance(value, _CONNECTION[name]) or isinstance(value, bool):
-            raise section.error(name, type(value).__name__, _CONNECTION[name].__name__)
-    return Settings.from_mapping(given, base)
+            raise inner.error(name, type(value).__name__, _CONNECTION[name].__name__)
+    return Settings.from_mapping(inner.values, base)
 
 
 def _text(section: _Section, key: str) -> str:
@@ -274,55 +281,39 @@ def duration(text: Any) -> int:
 
 
 def _webhook(section: _Section, key: str) -> Webhook:
-    value = section.values[key]
-    if not isinstance(value, dict):
-        raise section.error(key, type(value).__name__, "an object with url and events")
-    inner = _Section(section.path, key + ".", value)
-    inner.require_known(("url",), ("events",))
+    inner = section.inner(key, "an object with url and events", ("url",), ("events",))
     url = _text(inner, "url")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise inner.error("url", "another kind of address", "http:// or https://")
-    events = value.get("events", list(Webhook(url).events))
+    events = inner.values.get("events", list(Webhook(url).events))
     if not isinstance(events, list) or not events or [event for event in events if event not in EVENTS]:
         raise inner.error("events", repr(events), "a list out of " + ", ".join(EVENTS))
     return Webhook(url, tuple(events))
 
 
 def _application(section: _Section, key: str) -> ApplicationCommands:
-    value = section.values[key]
-    if not isinstance(value, dict):
-        raise section.error(key, type(value).__name__, "an object with stop and start")
-    inner = _Section(section.path, key + ".", value)
-    inner.require_known(("stop", "start"), ())
-    for name, argv in value.items():
+    inner = section.inner(key, "an object with stop and start", ("stop", "start"))
+    for name, argv in inner.values.items():
         if not isinstance(argv, list) or not argv or not all(isinstance(word, str) and word for word in argv):
             raise inner.error(name, type(argv).__name__, "a list of texts: the program and its arguments")
-    if not any(RELEASE in word for word in value["start"]):
+    if not any(RELEASE in word for word in inner.values["start"]):
         raise inner.error("start", "no argument with " + RELEASE, "a command that starts the release with that commit")
-    return ApplicationCommands(tuple(value["stop"]), tuple(value["start"]))
+    return ApplicationCommands(tuple(inner.values["stop"]), tuple(inner.values["start"]))
 
 
 def _offsite(section: _Section, key: str) -> OffsiteCopies:
-    value = section.values[key]
-    if not isinstance(value, dict):
-        raise section.error(key, type(value).__name__, "an object with remote")
-    inner = _Section(section.path, key + ".", value)
-    inner.require_known(("remote",), ("rclone_config", "retention", "max_age"))
+    inner = section.inner(key, "an object with remote", ("remote",), ("rclone_config", "retention", "max_age"))
     return OffsiteCopies(
-        Offsite(_text(inner, "remote"), _place(inner, "rclone_config") if "rclone_config" in value else None),
-        _duration(inner, "max_age") if "max_age" in value else None,
-        _retention(inner, "retention") if "retention" in value else dict(retention.OPTIONS),
+        Offsite(_text(inner, "remote"), _place(inner, "rclone_config") if "rclone_config" in inner.values else None),
+        _duration(inner, "max_age") if "max_age" in inner.values else None,
+        _retention(inner, "retention") if "retention" in inner.values else dict(retention.OPTIONS),
     )
 
 
 def _retention(section: _Section, key: str) -> Dict[str, Any]:
-    value = section.values[key]
-    if not isinstance(value, dict):
-        raise section.error(key, type(value).__name__, "an object with " + ", ".join(retention.OPTIONS))
-    inner = _Section(section.path, key + ".", value)
-    inner.require_known((), tuple(retention.OPTIONS))
-    for name, given in value.items():
+    inner = section.inner(key, "an object with " + ", ".join(retention.OPTIONS), optional=tuple(retention.OPTIONS))
+    for name, given in inner.values.items():
         if name == "time_zone":
             if not isinstance(given, str):
                 raise inner.error(name, type(given).__name__, "a text such as Africa/Harare")
@@ -333,7 +324,7 @@ def _retention(section: _Section, key: str) -> Dict[str, Any]:
                 raise inner.error(name, str(given), "a share of the store's backups, 0 to 1")
         elif not isinstance(given, int) or given < 1:
             raise inner.error(name, str(given), "a whole number, 1 or more")
-    options = {**retention.OPTIONS, **value}
+    options = {**retention.OPTIONS, **inner.values}
     retention.policy_of(options)
     retention.row_days_of(options)
     return options

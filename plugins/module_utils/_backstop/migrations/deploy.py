@@ -25,6 +25,9 @@ from ..site import Site, journaled_step
 from ..store.layout import BackupPlace
 from ..store.steps import BEFORE_MIGRATING, MIGRATE, Migrated
 
+#: How long to wait for the sessions of a killed run to end, and for Prisma's lock.
+_WIND_UP_SECONDS = 30
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -131,7 +134,7 @@ def refuse_problems(state: history.MigrationState, expected: Optional[Sequence[s
         )
 
 
-def wind_up_predecessor(site: Site, session: Session, wait_seconds: float = 30) -> List[str]:
+def wind_up_predecessor(site: Site, session: Session) -> List[str]:
     """End the sessions that a killed run of this operation left on the server, and wait until Prisma's lock is free.
 
     The server rolls back the transaction of a terminated session; else it would continue and commit.
@@ -144,14 +147,14 @@ def wind_up_predecessor(site: Site, session: Session, wait_seconds: float = 30) 
         if site.operation is not None and other.application == prisma_session_name(site)[:63]:
             ended.append(str(other))
     if ended:
-        left = end_backends(session.cursor(), prisma_session_name(site), wait_seconds)
+        left = end_backends(session.cursor(), prisma_session_name(site), _WIND_UP_SECONDS)
         if left:
             raise Locked(
                 "A migration of an interrupted run is still running on the server",
                 found="backend %d: %s" % (left[0].pid, left[0].query[:100]),
                 hint="wait for it to end, then run this again",
             )
-    deadline = time.monotonic() + wait_seconds
+    deadline = time.monotonic() + _WIND_UP_SECONDS
     while True:
         holders = lock_holders(session.cursor())
         if not holders:

@@ -74,6 +74,8 @@ _PRISMA_PARAMETERS = {
     "max_idle_connection_lifetime",
     "single_use_connections",
 }
+#: application_name of a session that gets no other
+_NAME = "backstop"
 _FIELDS = {"url", "host", "port", "user", "password", "database", "sslmode", "sslrootcert", "connect_timeout", "schema"}
 
 
@@ -214,7 +216,7 @@ class Settings:
             "PGSSLMODE": self.sslmode,
             "PGSSLROOTCERT": self.sslrootcert,
             "PGCONNECT_TIMEOUT": str(self.connect_timeout),
-            "PGAPPNAME": "backstop",
+            "PGAPPNAME": _NAME,
             "PGOPTIONS": options,
         }
         return {key: value for key, value in environment.items() if value}
@@ -334,7 +336,7 @@ class Session:
         self.execute("COMMIT")
 
 
-def connect(settings: Settings, *, pinned: bool = True, name: str = "backstop") -> Session:
+def connect(settings: Settings, *, pinned: bool = True, name: str = _NAME) -> Session:
     """Open a session.
 
     :param pinned: with PINNED_SETTINGS; False leaves the session as the role and database set it
@@ -386,7 +388,7 @@ def _arguments(settings: Settings, name: str) -> Dict[str, Any]:
     return {key: value for key, value in arguments.items() if value}
 
 
-def execute_within(settings: Settings, sql: str, seconds: float, name: str = "backstop") -> bool:
+def execute_within(settings: Settings, sql: str, seconds: float) -> bool:
     """Run one statement in a separate connection; False when it has not ended in time.
 
     The connection is then closed; what happens to the statement depends on the server.
@@ -394,7 +396,7 @@ def execute_within(settings: Settings, sql: str, seconds: float, name: str = "ba
     require_driver()
     deadline = time.monotonic() + seconds
     with database_errors():
-        raw = psycopg2.connect(async_=1, **_arguments(settings, name))
+        raw = psycopg2.connect(async_=1, **_arguments(settings, _NAME))
         with contextlib.closing(raw):
             if not _ended(raw, deadline):
                 return False

@@ -57,14 +57,12 @@ class Rights:
     role: str
     superuser: bool
     create_database: bool
-    #: member of pg_signal_backend, needed to terminate sessions of other roles
-    signal_backend: bool
     owns_database: bool
 
 
 def rights(session: Session, database: str) -> Rights:
     row = session.one(
-        "SELECT r.rolname, r.rolsuper, r.rolcreatedb OR r.rolsuper, pg_has_role(r.oid, 'pg_signal_backend', 'USAGE'),"
+        "SELECT r.rolname, r.rolsuper, r.rolcreatedb OR r.rolsuper,"
         " coalesce((SELECT pg_has_role(r.oid, d.datdba, 'USAGE') FROM pg_database d WHERE d.datname = %s), false)"
         " FROM pg_roles r WHERE r.rolname = current_user",
         (database,),

@@ -194,7 +194,7 @@ class Prisma:
             found = "%s is %s" % (name, ", ".join(states) or "not in the history")
             raise _not_done("prisma migrate resolve", said, found)
 
-    def migrate_diff(self, url: str, to_schema: str, timeout: Optional[float] = 60) -> str:
+    def migrate_diff(self, url: str, to_schema: str) -> str:
         """SQL that changes this project's schema to another one, from Prisma's own comparison of the two files.
 
         No database is read: what a migration does beyond the schema (triggers, functions, rows) is not included.
@@ -205,20 +205,20 @@ class Prisma:
         schema = self.project.schema()
         kind = "schema-datamodel" if self._major() < 7 else "schema"
         arguments = ["migrate", "diff", "--from-" + kind, schema, "--to-" + kind, to_schema, "--script"]
-        return self._diff(arguments, url, timeout).stdout.strip() + "\n"
+        return self._diff(arguments, url, 60).stdout.strip() + "\n"
 
-    def schema_script(self, url: str, timeout: Optional[float] = 120) -> bytes:
+    def schema_script(self, url: str) -> bytes:
         """SQL that creates the release's Prisma schema in an empty database.
 
         :param url: of any database; Prisma requires one but reads nothing in it
         """
         arguments = schema_script_arguments(self.version(), self.project.schema())
-        said = self._diff(arguments, url, timeout)
+        said = self._diff(arguments, url, 120)
         if not said.stdout.strip():
             raise BackstopError("Prisma wrote no SQL for the schema", found=said.stderr.strip()[-500:] or "no output")
         return said.stdout.encode() + b"\n"
 
-    def _diff(self, arguments: Sequence[str], url: str, timeout: Optional[float]) -> CommandResult:
+    def _diff(self, arguments: Sequence[str], url: str, timeout: float) -> CommandResult:
         said = self._run(_Call(arguments, url, timeout, name_schema=False))
         if said.status != 0:
             raise analyse("prisma migrate diff", said.stdout, said.stderr)

@@ -153,11 +153,11 @@ def cluster_statements(sql: str) -> List[ClusterStatement]:
     return found
 
 
-def _shown(statement: Sequence[Token], most: int = 100) -> str:
+def _shown(statement: Sequence[Token]) -> str:
     """A statement for messages: on one line, its strings hidden (one may be a role's password)."""
     shown = {STRING: "'...'", BODY: "$$...$$", QUOTED: '"%s"'}
     text = " ".join(shown.get(token.kind, "%s").replace("%s", token.text) for token in statement)
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def _words(statement: Sequence[Token], count: int) -> List[str]:

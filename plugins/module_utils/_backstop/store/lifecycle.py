@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 from ..base.durable_files import FileLock
 from ..base.errors import Locked, Refused
+from ..base.processes import stat_fields
 from ..base.progress import Progress, parse_timestamp, utc_now
 from ..base.remedies import BY_SCENARIO, Action, Given, Setting, Start, remedy
 from .layout import Store
@@ -292,10 +293,6 @@ def _boot_id() -> str:
 
 
 def _start_time(pid: int) -> Optional[str]:
-    """Start time of a process in clock ticks since boot: field 22 of /proc/<pid>/stat; None if it has ended."""
-    try:
-        with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as stream:
-            fields = stream.read().rsplit(")", 1)[1].split()
-    except (OSError, IndexError):
-        return None
-    return None if fields[0] == "Z" else fields[19]
+    """Start time of a process in clock ticks since boot; None if it has ended."""
+    fields = stat_fields(pid)
+    return None if not fields or fields[0] == "Z" else fields[19]

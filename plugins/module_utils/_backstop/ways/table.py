@@ -56,7 +56,6 @@ from .table_comparison import (
 )
 
 REPLACE, REPAIR = "replace", "repair"
-SCENARIO = "corrupted_table"
 _REVERT = remedy("revert completely: %s", Action.COMPLETE)
 
 

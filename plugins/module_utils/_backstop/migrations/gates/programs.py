@@ -12,6 +12,7 @@ from typing import Optional
 
 from ...base import sqlstates
 from ...base.errors import BackstopError, CouldNotVerify, Refused
+from ...base.processes import stat_fields
 from ...base.remedies import Setting, remedy
 from ...postgres import server
 from ...postgres.client_tools import program_version
@@ -95,7 +96,8 @@ def _program_of(backend: int) -> Optional[str]:
     """
     said = _command(backend)
     if said.startswith("postgres:"):
-        said = _command(_parent(backend))
+        parent = stat_fields(backend)[1:2]
+        said = _command(int(parent[0])) if parent else ""
     return said if os.path.isabs(said) and os.path.basename(said) in ("postgres", "postmaster") else None
 
 
@@ -105,14 +107,6 @@ def _command(pid: int) -> str:
             return stream.read().split("\0", 1)[0]
     except OSError:
         return ""
-
-
-def _parent(pid: int) -> int:
-    try:
-        with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as stream:
-            return int(stream.read().rsplit(")", 1)[1].split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
 
 
 def _plain_version(text: str) -> str:
