@@ -102,8 +102,12 @@ class Live:
 
     def run(self, script: str) -> None:
         """Run a file of this folder's SQL as the owner."""
+        self.as_owner((SQL / script).read_text("utf-8"))
+
+    def as_owner(self, *statements: str) -> None:
         with self.session(user=OWNER) as cursor:
-            cursor.execute((SQL / script).read_text("utf-8"))
+            for statement in statements:
+                cursor.execute(statement)
 
     def backup(
         self, kind: str = "pre-migration", *, tables: Optional[Sequence[str]] = None, **keywords: Any

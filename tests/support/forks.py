@@ -21,7 +21,12 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from typing import Any, Mapping, NoReturn, Sequence
+from typing import Any, Callable, Dict, Mapping, NoReturn, Sequence
+
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_words import AnsibleWords
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.processes import signals_as_errors
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.remedies import in_words_of
 
 #: Seconds that a run may take.
 PATIENCE = 120
@@ -64,6 +69,21 @@ class Forks:
                 raise AssertionError("%s did not end: %s" % (arguments, errors.read()))
             status = int(self._process.stdout.readline())
             return subprocess.CompletedProcess(list(arguments), status, output.read(), errors.read())
+
+
+def drive(act: Callable[[str, Dict[str, Any]], Dict[str, Any]]) -> int:
+    """The ``main()`` of such a module: does what its first argument names, with the settings of a JSON file, and prints
+    the result."""
+    what, path = sys.argv[1:]
+    with open(path, encoding="utf-8") as stream:
+        given = json.load(stream)
+    try:
+        with signals_as_errors(), in_words_of(AnsibleWords()):
+            print(json.dumps(act(what, given), default=str))
+    except BackstopError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 def _act(module: Any, asked: Mapping[str, Any]) -> NoReturn:

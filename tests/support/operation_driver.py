@@ -12,15 +12,11 @@ A test starts it as a program, kills it at a failpoint, starts it again and chec
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from typing import Any, Dict, Optional
 
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_words import AnsibleWords
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.processes import signals_as_errors
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.remedies import in_words_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.reapply import Reapply
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.change import change_database
@@ -53,6 +49,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.p
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.retired import back_up_retired
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
+from support.forks import drive
 
 LOCK_TIMEOUT_MS = 5000
 
@@ -175,16 +172,7 @@ class Driver:
 
 
 def main() -> int:
-    what, path = sys.argv[1:]
-    with open(path, encoding="utf-8") as stream:
-        driver = Driver(json.load(stream))
-    try:
-        with signals_as_errors(), in_words_of(AnsibleWords()):
-            print(json.dumps(getattr(driver, what)()))
-    except BackstopError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return drive(lambda what, given: getattr(Driver(given), what)())
 
 
 if __name__ == "__main__":

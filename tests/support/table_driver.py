@@ -9,11 +9,9 @@ python -m support.table_driver restore|undo SETTINGS.json
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any, Dict
 
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.site import Site
@@ -30,6 +28,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.t
     restore_table,
     undo_table,
 )
+from support.forks import drive
 
 
 def run(what: str, given: Dict[str, Any]) -> Dict[str, Any]:
@@ -57,15 +56,7 @@ def run(what: str, given: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def main() -> int:
-    what, path = sys.argv[1:]
-    with open(path, encoding="utf-8") as stream:
-        given = json.load(stream)
-    try:
-        print(json.dumps(run(what, given)))
-    except BackstopError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return drive(run)
 
 
 if __name__ == "__main__":

@@ -9,19 +9,15 @@ python -m support.walk_driver deploy|back|backup|prune|settle ACTION.json
 
 from __future__ import annotations
 
-import json
 import sys
 import types
 import uuid
 from typing import Any, Dict, List
 
 import psycopg2
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ansible_words import AnsibleWords
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backups.make import make_backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import BackstopError, Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.failpoints import reach
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.processes import signals_as_errors
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.remedies import in_words_of
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.change import change_database
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.migrations.deploy import Limits, read_state
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres.connection import Settings
@@ -46,6 +42,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.r
     settle,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.way import Consent, Programs
+from support.forks import drive
 
 LOCK_TIMEOUT_MS = 5000
 
@@ -203,16 +200,7 @@ class Driver:
 
 
 def main() -> int:
-    what, path = sys.argv[1:]
-    with open(path, encoding="utf-8") as stream:
-        driver = Driver(json.load(stream))
-    try:
-        with signals_as_errors(), in_words_of(AnsibleWords()):
-            print(json.dumps(getattr(driver, what)(), default=str))
-    except BackstopError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return drive(lambda what, given: getattr(Driver(given), what)())
 
 
 if __name__ == "__main__":

@@ -206,8 +206,7 @@ def test_full_disk(large, tmp_path):
 def test_full_disk_at_the_manifest(plain):
     """The archive fits, the manifest does not: no backup."""
     plain.backup()
-    with plain.session(user=OWNER) as cursor:
-        cursor.execute("CREATE TABLE many (%s)" % ", ".join("a_column_with_a_long_name_%d int" % n for n in range(900)))
+    plain.as_owner("CREATE TABLE many (%s)" % ", ".join("a_column_with_a_long_name_%d int" % n for n in range(900)))
     said = in_another_process(plain, limit=90_000)
     assert said.returncode == 1 and "could not be written" in said.stderr and "File too large" in said.stderr
     assert len(plain.store.backups()) == 1

@@ -55,8 +55,7 @@ KEYS = {
 def pair(databases):
     """A live database and its base, equal at first."""
     live = databases.make("live", "template0")
-    with live.session(user=OWNER) as cursor:
-        cursor.execute(TABLES)
+    live.as_owner(TABLES)
     return live, base_of(live, databases)
 
 
@@ -312,8 +311,7 @@ def test_new_and_dropped_tables_and_large_objects(pair, tmp_path):
     assert losses["fresh"].whole_table and losses["no_key"].whole_table
     with live.site.connect() as session:
         write_lost_rows(session, list(losses.values()), str(tmp_path / "kept"))
-    with base.session(user=OWNER) as cursor:
-        cursor.execute("CREATE TABLE fresh (id int)")
+    base.as_owner("CREATE TABLE fresh (id int)")
     put_back(live, base, tmp_path / "kept")
     assert counted(count(live, base)) == {"no_key": (0, 0, 90), "pg_largeobject": (0, 0, 2)}
 

@@ -21,7 +21,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.f
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.plan import diagnose
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.swap import build_successor, revert, undo
-from support.databases import OWNER
 
 #: One of each kind that the issue was found with, and more than a list is usually cut at.
 OTHERS = """
@@ -42,11 +41,6 @@ NAMED = {
     "table other.orders", "function public.double(integer)", "type public.colour", "column public.User.nickname",
     "constraint public.TokenPurchase.positive", "trigger public.User.touched",
 }  # fmt: skip
-
-
-def as_owner(live, sql):
-    with live.session(user=OWNER) as cursor:
-        cursor.execute(sql)
 
 
 @pytest.fixture
@@ -72,7 +66,7 @@ def begun(live, place, kind="rollback", **request):
 
 def test_every_object_that_the_migration_did_not_make_is_named(deployed):
     live, place = deployed
-    as_owner(live, OTHERS)
+    live.as_owner(OTHERS)
     facts = gather(live.site, backup_id=place.backup_id, healthy=True)
     plan = diagnose(live.site, "complete", facts)
     assert set(plan["lost_objects"]) == NAMED and not plan["objects_of_unknown_origin"]
@@ -92,7 +86,7 @@ def test_every_object_that_the_migration_did_not_make_is_named(deployed):
     assert set(result.lost_objects) == NAMED and live.value("SELECT to_regclass('report') IS NULL")
     run.operation.close("done")
     # An undo would drop objects that are made now.
-    as_owner(live, "CREATE VIEW later AS SELECT 1")
+    live.as_owner("CREATE VIEW later AS SELECT 1")
     back = begun(live, place, "undo", undoes=run.operation.id)
     with pytest.raises(Refused, match="1 objects that the migrations did not create") as caught:
         undo(back, run.operation, LossPolicy(0), only_count=True)
@@ -111,8 +105,8 @@ def test_what_the_migrations_made_needs_no_consent(deployed):
 
 def test_changed_objects_and_a_restore_in_place(deployed):
     live, place = deployed
-    as_owner(live, 'ALTER TABLE "User" ALTER "name" SET DEFAULT \'nobody\'')
-    as_owner(live, 'GRANT SELECT ON "User" TO shop_report; GRANT UPDATE ("email") ON "User" TO shop_report')
+    live.as_owner('ALTER TABLE "User" ALTER "name" SET DEFAULT \'nobody\'')
+    live.as_owner('GRANT SELECT ON "User" TO shop_report; GRANT UPDATE ("email") ON "User" TO shop_report')
     named = [
         "column public.User.name (changed)",
         "privileges of column public.User.email",
@@ -131,7 +125,7 @@ def test_changed_objects_and_a_restore_in_place(deployed):
 def test_what_down_sql_takes_along(deployed):
     """The proof compares with the backup, so it expects a view made by hand to be gone too."""
     live, place = deployed
-    as_owner(live, 'CREATE VIEW receipts AS SELECT "id" FROM "ReceiptData"')
+    live.as_owner('CREATE VIEW receipts AS SELECT "id" FROM "ReceiptData"')
     facts = gather(live.site, backup_id=place.backup_id, healthy=False)
     plan = diagnose(live.site, "application_errors", facts, {"method": "drop"})
     assert plan["lost_objects"] == ["view public.receipts"]
@@ -153,7 +147,7 @@ def test_migrations_that_no_deploy_rehearsed(plain):
     """Then it is unknown which session made what: all of it is named, and consent to the rows is enough."""
     place = plain.backup()
     plain.run("receipts.sql")
-    as_owner(plain, "CREATE VIEW report AS SELECT 1")
+    plain.as_owner("CREATE VIEW report AS SELECT 1")
     run = begun(plain, place)
     build_successor(run, place)
     result = revert(run, place, LossPolicy(0))
@@ -165,9 +159,9 @@ def test_migrations_that_no_deploy_rehearsed(plain):
 def test_the_history_of_another_application_is_a_table_like_others(deployed):
     """Its rows are counted, compared and kept like all others."""
     live, _place = deployed
-    as_owner(live, "CREATE SCHEMA other; CREATE TABLE other._prisma_migrations (id text PRIMARY KEY)")
+    live.as_owner("CREATE SCHEMA other; CREATE TABLE other._prisma_migrations (id text PRIMARY KEY)")
     place = live.backup()
-    as_owner(live, "INSERT INTO other._prisma_migrations VALUES ('theirs')")
+    live.as_owner("INSERT INTO other._prisma_migrations VALUES ('theirs')")
     facts = gather(live.site, backup_id=place.backup_id, healthy=True)
     losses = {loss["table"]: loss["inserted"] for loss in diagnose(live.site, "complete", facts)["losses"]}
     assert losses["other._prisma_migrations"] == 1 and "public._prisma_migrations" not in losses

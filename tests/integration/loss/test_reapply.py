@@ -47,12 +47,6 @@ def undone(live, operation, reapply=APPLY, accept=0):
     return run, result
 
 
-def as_owner(live, *statements):
-    with live.session(user=OWNER) as cursor:
-        for statement in statements:
-            cursor.execute(statement)
-
-
 def carried(result):
     return {one.table.split(".", 1)[1]: (one.inserted, one.updated, one.deleted) for one in result.reapply.carried}
 
@@ -89,8 +83,8 @@ def test_a_purchase_made_after_the_deploy_survives_the_revert_and_its_undo(plain
     assert revert(site, place, LossPolicy(0, reapply=APPLY)).changed is False
 
     # Written in the reverted database: the undo carries it over, and does not count rows of the retired one as new.
-    as_owner(plain, PURCHASE.replace("%s", "'after'").replace("'after')", "'u1')"))
-    as_owner(plain, 'UPDATE "TokenPurchase" SET "totalTokens" = 9 WHERE "id" = \'new\'')
+    plain.as_owner(PURCHASE.replace("%s", "'after'").replace("'after')", "'u1')"))
+    plain.as_owner('UPDATE "TokenPurchase" SET "totalTokens" = 9 WHERE "id" = \'new\'')
     _back, facts = undone(plain, site.operation)
     assert carried(facts) == {"TokenPurchase": (1, 1, 0)} and facts.lost_rows == 0
     assert plain.value("SELECT to_regclass('\"ReceiptData\"') IS NOT NULL")
@@ -104,7 +98,7 @@ def test_an_undo_right_after_loses_nothing_and_restores_nothing(plain, monkeypat
     """Carried rows are recognized by their digest: no copy has to be built to count."""
     place = plain.backup()
     plain.run("receipts.sql")
-    as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
+    plain.as_owner("INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
     site, _result = reverted(plain, place)
     monkeypatch.setattr(revert_module, "build_database", lambda *_: pytest.fail("a copy was built"))
     _back, facts = undone(plain, site.operation, Reapply())
@@ -114,7 +108,7 @@ def test_an_undo_right_after_loses_nothing_and_restores_nothing(plain, monkeypat
 
 def test_off_is_the_default_and_report_changes_nothing(plain):
     place = plain.backup()
-    as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
+    plain.as_owner("INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
     run = begun(plain, place)
     with pytest.raises(Refused, match="1 rows would be lost") as caught:
         revert(run, place, LossPolicy(0))
@@ -131,7 +125,7 @@ def test_off_is_the_default_and_report_changes_nothing(plain):
 
 def test_deletes_only_when_asked_for(plain):
     place = plain.backup()
-    as_owner(plain, 'DELETE FROM "TokenPurchase" WHERE "id" = \'p000003\'')  # its contribution is deleted with it
+    plain.as_owner('DELETE FROM "TokenPurchase" WHERE "id" = \'p000003\'')  # its contribution is deleted with it
     with pytest.raises(Refused, match="2 rows would be lost"):
         reverted(plain, place)
     _site, result = reverted(plain, place, APPLY_ALL)
@@ -174,13 +168,13 @@ INSERT INTO moods VALUES (1, 'good', 'abc', '2025-01-01');
 @pytest.fixture
 def shapes(databases):
     live = databases.make("shop", "template0")
-    as_owner(live, 'CREATE TABLE composite_parent ("p.q" text PRIMARY KEY)', SHAPES)
+    live.as_owner('CREATE TABLE composite_parent ("p.q" text PRIMARY KEY)', SHAPES)
     return live
 
 
 def test_interrupted_before_rows_without_key_were_committed(plain, monkeypatch):
     """Equal rows do not show whether they were carried; the server knows of the transaction."""
-    as_owner(plain, "CREATE TABLE log (v text); INSERT INTO log VALUES ('a'), ('a'), ('b')")
+    plain.as_owner("CREATE TABLE log (v text); INSERT INTO log VALUES ('a'), ('a'), ('b')")
 
     def interrupted(name):
         if name == "reapply.saved":
@@ -194,12 +188,12 @@ def test_interrupted_before_rows_without_key_were_committed(plain, monkeypatch):
         return plain.rows("SELECT v FROM log ORDER BY 1")
 
     place = plain.backup()
-    as_owner(plain, "INSERT INTO log VALUES ('a'), ('c'); DELETE FROM log WHERE v = 'b'")
+    plain.as_owner("INSERT INTO log VALUES ('a'), ('c'); DELETE FROM log WHERE v = 'b'")
     run = begun(plain, place)
     policy = LossPolicy(0, reapply=APPLY_ALL, objects=99)
     assert twice(lambda: revert(run, place, policy)) == [("a",), ("a",), ("a",), ("c",)]
     run.operation.close("done")
-    as_owner(plain, "INSERT INTO log VALUES ('a'), ('d')")
+    plain.as_owner("INSERT INTO log VALUES ('a'), ('d')")
     back = plain.begun("undo", {"undoes": run.operation.id})
     assert twice(lambda: undo(back, run.operation, policy)) == [("a",), ("a",), ("a",), ("a",), ("c",), ("d",)]
 
@@ -207,8 +201,7 @@ def test_interrupted_before_rows_without_key_were_committed(plain, monkeypatch):
 def test_order_of_foreign_keys_and_odd_shapes(shapes):
     """Parents first, whatever the tables' names; rows that refer to each other are carried over together."""
     place = shapes.backup()
-    as_owner(
-        shapes,
+    shapes.as_owner(
         "INSERT INTO composite_parent VALUES ('o''ne'), ('\\two')",
         "INSERT INTO \"A child\" VALUES ('o''ne', 1), ('\\two', NULL)",
         "INSERT INTO composite VALUES (77, 'z', NULL)",
@@ -238,14 +231,13 @@ def test_order_of_foreign_keys_and_odd_shapes(shapes):
     assert {name: shapes.rows("SELECT (r.*)::text FROM %s r ORDER BY 1" % name) for name in tables} == before
     assert shapes.rows("SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1") == state
     # No number is used twice.
-    as_owner(shapes, "INSERT INTO numbered (v) VALUES (1)")
+    shapes.as_owner("INSERT INTO numbered (v) VALUES (1)")
     assert shapes.value("SELECT max(id) FROM numbered") == 13
 
 
 def test_conflicts_are_told_and_not_guessed(shapes):
     place = shapes.backup()
-    as_owner(
-        shapes,
+    shapes.as_owner(
         # A cycle whose foreign keys cannot be deferred.
         "ALTER TABLE stiff_one DROP CONSTRAINT stiff_one_other_fkey; INSERT INTO stiff_one VALUES (1, 1);"
         " INSERT INTO stiff_two VALUES (1, 1)",
@@ -306,8 +298,7 @@ def test_conflicts_are_told_and_not_guessed(shapes):
 
 def test_partitions_and_generated_columns(plain):
     """Rows are carried into their own partition; one that moved to another, together with its deletion there."""
-    as_owner(
-        plain,
+    plain.as_owner(
         "CREATE TABLE event (id integer, at date, n integer, twice integer GENERATED ALWAYS AS (n * 2) STORED,"
         " PRIMARY KEY (id, at)) PARTITION BY RANGE (at)",
         "CREATE TABLE event_old PARTITION OF event FOR VALUES FROM (MINVALUE) TO ('2025-01-01')",
@@ -315,8 +306,7 @@ def test_partitions_and_generated_columns(plain):
         "INSERT INTO event SELECT g, date '2024-12-01' + g, g FROM generate_series(1, 60) g",
     )
     place = plain.backup()
-    as_owner(
-        plain,
+    plain.as_owner(
         "INSERT INTO event VALUES (100, '2024-05-05', 5), (101, '2026-05-05', 6)",
         "UPDATE event SET at = '2025-06-06' WHERE id = 1",
         "UPDATE event SET n = 0 WHERE id IN (2, 59)",
@@ -343,7 +333,7 @@ INSERT INTO log (what) VALUES ('a'), ('a'), ('b'), (NULL);
 
 @pytest.fixture
 def keyless(plain):
-    as_owner(plain, KEYLESS)
+    plain.as_owner(KEYLESS)
     return plain
 
 
@@ -354,8 +344,7 @@ def multiset(live, table="log"):
 def test_rows_without_a_key_are_added(keyless):
     """As many equal rows are added as were written, duplicates too; the undo carries them back, none twice."""
     place = keyless.backup()
-    as_owner(
-        keyless,
+    keyless.as_owner(
         "INSERT INTO log (what, n) VALUES ('a', 1), ('a', 1), (E'x\t\\\\n\"', NULL), (NULL, 7)",
         "INSERT INTO \"User\" VALUES ('new', 'new@example.org')",
         "INSERT INTO by_user VALUES ('new', 'x')",
@@ -365,7 +354,7 @@ def test_rows_without_a_key_are_added(keyless):
     assert carried(result) == {"log": (4, 0, 0), "User": (1, 0, 0), "by_user": (1, 0, 0)}
     assert result.lost_rows == 0 and not conflicts(result)
     assert multiset(keyless) == before and multiset(keyless, "by_user") == ["(new,x)"]
-    as_owner(keyless, "INSERT INTO log (what) VALUES ('a')")
+    keyless.as_owner("INSERT INTO log (what) VALUES ('a')")
     _back, facts = undone(keyless, site.operation)
     assert carried(facts) == {"log": (1, 0, 0)} and multiset(keyless) == sorted([*before, "(,a,1,2)"])
 
@@ -373,7 +362,7 @@ def test_rows_without_a_key_are_added(keyless):
 def test_rows_without_a_key_that_were_changed(keyless):
     """Adding the new row without deleting the old one would double it; with deletes both are carried over."""
     place = keyless.backup()
-    as_owner(keyless, "UPDATE log SET n = 5 WHERE what = 'b'; DELETE FROM log WHERE ctid = '(0,1)'")
+    keyless.as_owner("UPDATE log SET n = 5 WHERE what = 'b'; DELETE FROM log WHERE ctid = '(0,1)'")
     why = "it has no key, so deleted and changed rows cannot be distinguished"
     run = begun(keyless, place)
     with pytest.raises(Refused, match="3 rows would be lost") as caught:
@@ -386,12 +375,12 @@ def test_rows_without_a_key_that_were_changed(keyless):
 
 def test_rows_without_a_key_on_both_sides(keyless):
     """A row to be deleted that is missing there too is a conflict, one per missing row; so is a row that cannot fit."""
-    as_owner(keyless, "INSERT INTO log (what) VALUES ('a'), ('c')")
+    keyless.as_owner("INSERT INTO log (what) VALUES ('a'), ('c')")
     place = keyless.backup()
-    as_owner(keyless, "DELETE FROM log WHERE what = 'a'", "ALTER TABLE by_user ALTER v TYPE varchar(50)")
+    keyless.as_owner("DELETE FROM log WHERE what = 'a'", "ALTER TABLE by_user ALTER v TYPE varchar(50)")
     site, result = reverted(keyless, place, Reapply(), accept=EVERYTHING)
     assert result.lost_rows == 3
-    as_owner(keyless, "DELETE FROM log WHERE what IN ('a', 'b')", "INSERT INTO log (what) VALUES ('d')")
+    keyless.as_owner("DELETE FROM log WHERE what IN ('a', 'b')", "INSERT INTO log (what) VALUES ('d')")
     back = keyless.begun("undo", {"undoes": site.operation.id})
     with pytest.raises(Refused, match="3 rows would be lost"):
         undo(back, site.operation, LossPolicy(0, reapply=APPLY_ALL))
@@ -409,8 +398,7 @@ def test_rows_without_a_key_on_both_sides(keyless):
 
 def test_rows_without_a_key_that_do_not_fit(keyless):
     place = keyless.backup()
-    as_owner(
-        keyless,
+    keyless.as_owner(
         "ALTER TABLE by_user ALTER v TYPE varchar(50)",
         "INSERT INTO by_user VALUES ('u1', 'fits'), ('u2', 'longer than five'), (NULL, 'ok')",
         "ALTER TABLE log ADD extra text; INSERT INTO log (what, extra) VALUES ('z', 'kept in the file')",
@@ -432,10 +420,9 @@ OBJECTS = "SELECT oid::bigint, convert_from(lo_get(oid), 'UTF8') FROM pg_largeob
 
 def test_large_objects_go_with_their_numbers(plain):
     """New ones with owner and privileges, changed ones, and with deletes also deletions; rows find them by oid."""
-    as_owner(plain, PICTURES, "SELECT lo_from_bytea(n, 'old ' || n::text::bytea) FROM unnest(ARRAY[901, 902, 903]) n")
+    plain.as_owner(PICTURES, "SELECT lo_from_bytea(n, 'old ' || n::text::bytea) FROM unnest(ARRAY[901, 902, 903]) n")
     place = plain.backup()
-    as_owner(
-        plain,
+    plain.as_owner(
         "SELECT lo_from_bytea(910, 'new'); GRANT SELECT ON LARGE OBJECT 910 TO " + APP,
         "SELECT lo_put(901, 0, 'OTHER'), lo_unlink(902)",
         "INSERT INTO pictures VALUES (1, 910)",
@@ -450,21 +437,20 @@ def test_large_objects_go_with_their_numbers(plain):
     assert plain.value("SELECT lomacl::text FROM pg_largeobject_metadata WHERE oid = 910").count(APP + "=r/") == 1
     run.operation.close("done")
     # And back again: carried objects are not counted as written since.
-    as_owner(plain, "SELECT lo_from_bytea(911, 'later')")
+    plain.as_owner("SELECT lo_from_bytea(911, 'later')")
     _back, facts = undone(plain, run.operation)
     assert carried(facts) == {"pg_largeobject": (1, 0, 0)} and facts.lost_rows == 0
 
 
 def test_a_number_that_another_large_object_has(plain):
     """Neither the object nor any row that refers to it is carried over: there the row would show another object."""
-    as_owner(plain, PICTURES)
+    plain.as_owner(PICTURES)
     place = plain.backup()
     site, _result = reverted(plain, place)
     plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS true' % _result.retired, "postgres")
     plain.execute("SET ROLE %s; SELECT lo_from_bytea(920, 'theirs')" % OWNER, _result.retired)
     plain.execute('ALTER DATABASE "%s" ALLOW_CONNECTIONS false' % _result.retired, "postgres")
-    as_owner(
-        plain,
+    plain.as_owner(
         "SELECT lo_from_bytea(920, 'ours'), lo_from_bytea(921, 'free')",
         "INSERT INTO pictures VALUES (1, 920), (2, 921), (3, NULL)",
     )
@@ -490,11 +476,11 @@ def test_an_owner_that_cannot_be_given(plain):
 
 def test_deletes_that_others_still_refer_to(shapes):
     """ON DELETE CASCADE would delete rows that nobody deleted."""
-    as_owner(shapes, "CREATE TABLE leaf (id integer PRIMARY KEY, t integer REFERENCES tree ON DELETE CASCADE, n text)")
-    as_owner(shapes, "INSERT INTO leaf VALUES (1, 3, 'a'), (2, 2, 'b')")
+    shapes.as_owner("CREATE TABLE leaf (id integer PRIMARY KEY, t integer REFERENCES tree ON DELETE CASCADE, n text)")
+    shapes.as_owner("INSERT INTO leaf VALUES (1, 3, 'a'), (2, 2, 'b')")
     place = shapes.backup()
-    as_owner(shapes, "ALTER TABLE leaf ALTER n TYPE varchar(100); UPDATE leaf SET t = 1 WHERE id = 2")
-    as_owner(shapes, "ALTER TABLE leaf DROP CONSTRAINT leaf_t_fkey; DELETE FROM tree WHERE id IN (2, 3, 9)")
+    shapes.as_owner("ALTER TABLE leaf ALTER n TYPE varchar(100); UPDATE leaf SET t = 1 WHERE id = 2")
+    shapes.as_owner("ALTER TABLE leaf DROP CONSTRAINT leaf_t_fkey; DELETE FROM tree WHERE id IN (2, 3, 9)")
     _site, result = reverted(shapes, place, APPLY_ALL, accept=2)
     assert conflicts(result) == {("tree", "other rows refer to it"): 2}
     assert carried(result) == {"tree": (0, 0, 1), "leaf": (0, 1, 0), "audit": (3, 0, 0)}
@@ -505,15 +491,15 @@ def test_deletes_that_others_still_refer_to(shapes):
 def test_an_undo_sees_what_both_sides_changed(plain):
     """Three versions of a row: in the backup, in the retired database, in the live one."""
     place = plain.backup()
-    as_owner(plain, "UPDATE \"User\" SET \"name\" = 'before' WHERE \"id\" IN ('u1', 'u2', 'u3')")
-    as_owner(plain, "DELETE FROM \"UserContribution\" WHERE \"id\" IN ('c1', 'c2')")
-    as_owner(plain, "INSERT INTO \"User\" VALUES ('x', 'x@example.org', 'one')")
+    plain.as_owner("UPDATE \"User\" SET \"name\" = 'before' WHERE \"id\" IN ('u1', 'u2', 'u3')")
+    plain.as_owner("DELETE FROM \"UserContribution\" WHERE \"id\" IN ('c1', 'c2')")
+    plain.as_owner("INSERT INTO \"User\" VALUES ('x', 'x@example.org', 'one')")
     site, result = reverted(plain, place, Reapply(), accept=EVERYTHING)
     assert result.lost_rows == 6
-    as_owner(plain, "UPDATE \"User\" SET \"name\" = 'after' WHERE \"id\" IN ('u1', 'u5')")  # u1 on both sides
-    as_owner(plain, 'UPDATE "User" SET "name" = \'before\' WHERE "id" = \'u2\'')  # the same on both sides
-    as_owner(plain, 'UPDATE "UserContribution" SET "contributionAmount" = 7 WHERE "id" IN (\'c1\', \'c9\')')
-    as_owner(plain, "INSERT INTO \"User\" VALUES ('x', 'x@example.org', 'other')")
+    plain.as_owner("UPDATE \"User\" SET \"name\" = 'after' WHERE \"id\" IN ('u1', 'u5')")  # u1 on both sides
+    plain.as_owner('UPDATE "User" SET "name" = \'before\' WHERE "id" = \'u2\'')  # the same on both sides
+    plain.as_owner('UPDATE "UserContribution" SET "contributionAmount" = 7 WHERE "id" IN (\'c1\', \'c9\')')
+    plain.as_owner("INSERT INTO \"User\" VALUES ('x', 'x@example.org', 'other')")
     with pytest.raises(Refused, match="3 rows would be lost"):
         undone(plain, site.operation)
     _back, facts = undone(plain, site.operation, accept=3)
@@ -530,17 +516,17 @@ def test_an_undo_sees_what_both_sides_changed(plain):
 @pytest.mark.parametrize("where", ["revert", "undo"])
 def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
     """Interrupted between the carry's COMMIT and the renames: later changes count, rows deleted since do not stay."""
-    as_owner(plain, "CREATE TABLE log (w text); INSERT INTO log VALUES ('x'), ('x')")
+    plain.as_owner("CREATE TABLE log (w text); INSERT INTO log VALUES ('x'), ('x')")
     place = plain.backup()
     plain.run("receipts.sql")
     if where == "undo":
         site, _result = reverted(plain, place)
     else:
         site = begun(plain, place)
-    as_owner(plain, "INSERT INTO \"User\" VALUES ('ghost', 'ghost@example.org'), ('stays', 'stays@example.org')")
-    as_owner(plain, "SELECT lo_from_bytea(5, 'ghost'); INSERT INTO log VALUES ('ghost'); DELETE FROM log WHERE w = 'x'")
-    as_owner(plain, 'UPDATE "User" SET "name" = \'first\' WHERE "id" = \'u1\'')
-    as_owner(plain, 'DELETE FROM "UserContribution" WHERE "id" = \'c1\'')
+    plain.as_owner("INSERT INTO \"User\" VALUES ('ghost', 'ghost@example.org'), ('stays', 'stays@example.org')")
+    plain.as_owner("SELECT lo_from_bytea(5, 'ghost'); INSERT INTO log VALUES ('ghost'); DELETE FROM log WHERE w = 'x'")
+    plain.as_owner('UPDATE "User" SET "name" = \'first\' WHERE "id" = \'u1\'')
+    plain.as_owner('DELETE FROM "UserContribution" WHERE "id" = \'c1\'')
 
     def run(accept=0):
         if where == "undo":
@@ -556,10 +542,10 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
         with pytest.raises(BackstopError, match="cut off"):
             run()
     # The application continued in the meantime.
-    as_owner(plain, 'DELETE FROM "User" WHERE "id" = \'ghost\'')
-    as_owner(plain, "SELECT lo_unlink(5); DELETE FROM log WHERE w = 'ghost'; INSERT INTO log VALUES ('x'), ('x')")
-    as_owner(plain, 'UPDATE "User" SET "name" = \'second\' WHERE "id" = \'u1\'')
-    as_owner(plain, "INSERT INTO \"UserContribution\" SELECT 'c1', 'p000001', 'u2', 0.3")
+    plain.as_owner('DELETE FROM "User" WHERE "id" = \'ghost\'')
+    plain.as_owner("SELECT lo_unlink(5); DELETE FROM log WHERE w = 'ghost'; INSERT INTO log VALUES ('x'), ('x')")
+    plain.as_owner('UPDATE "User" SET "name" = \'second\' WHERE "id" = \'u1\'')
+    plain.as_owner("INSERT INTO \"UserContribution\" SELECT 'c1', 'p000001', 'u2', 0.3")
     result = run()
     # The contribution is unchanged: neither deleted nor changed.
     assert carried(result) == {"User": (1, 1, 0)} and result.lost_rows == 0
@@ -574,14 +560,12 @@ def test_a_carry_without_its_swap_is_taken_back(plain, monkeypatch, where):
 @pytest.mark.fault("deploy", "rows carried over that do not come out as they were", by="digests before COMMIT")
 def test_what_cannot_be_proved_is_not_committed(plain):
     """A foreign key's ON UPDATE CASCADE changes rows that should not be changed."""
-    as_owner(
-        plain,
+    plain.as_owner(
         'CREATE TABLE refers (id integer PRIMARY KEY, email text REFERENCES "User" ("email") ON UPDATE CASCADE)',
         "INSERT INTO refers VALUES (1, 'u1@example.org')",
     )
     place = plain.backup()
-    as_owner(
-        plain,
+    plain.as_owner(
         "ALTER TABLE refers DROP CONSTRAINT refers_email_fkey",
         'UPDATE "User" SET "email" = \'other@example.org\' WHERE "id" = \'u1\'',
     )
@@ -595,7 +579,7 @@ def test_what_cannot_be_proved_is_not_committed(plain):
 
 def test_a_successor_that_somebody_changed_is_not_proved(plain):
     place = plain.backup()
-    as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
+    plain.as_owner("INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
     run = begun(plain, place)
     successor = [name for name in plain.names() if name != plain.name][0]
     plain.execute('DELETE FROM "UserContribution" WHERE "id" = \'c7\'', successor)
@@ -666,7 +650,7 @@ def test_the_retired_database_stays_closed(plain):
     """Only the undo may connect to it meanwhile, and an undo that is refused leaves it closed."""
     place = plain.backup()
     site, result = reverted(plain, place, Reapply())
-    as_owner(plain, "INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
+    plain.as_owner("INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
     with pytest.raises(Refused, match="1 rows would be lost"):
         undone(plain, site.operation, Reapply())
     name = retired_name(site.operation.id, plain.name)

@@ -54,14 +54,9 @@ RENAMES = {
 }  # fmt: skip
 
 
-def as_owner(live, sql):
-    with live.session(user=OWNER) as cursor:
-        cursor.execute(sql)
-
-
 @pytest.fixture
 def shop(plain):
-    as_owner(plain, BEFORE)
+    plain.as_owner(BEFORE)
     return plain
 
 
@@ -69,8 +64,8 @@ def migrated(live, how):
     """The backup from before, and the loss after the migration and the writes."""
     place = live.backup()
     migration, writes, lost = RENAMES[how]
-    as_owner(live, migration)
-    as_owner(live, writes)
+    live.as_owner(migration)
+    live.as_owner(writes)
     return place, lost
 
 

@@ -106,8 +106,7 @@ def contents(opened):
 def prepared(shared_databases):
     """The database that each case copies."""
     made = shared_databases.make("destruction")
-    with made.session(user=OWNER) as cursor:
-        cursor.execute(MORE + "SELECT lo_create(424242);")
+    made.as_owner(MORE + "SELECT lo_create(424242);")
     return made
 
 
@@ -140,8 +139,7 @@ def test_rows_are_counted_by_the_server(prepared, databases):
     for sql, told in ROWS:
         with live.site.connect() as opened:
             before, watch = contents(opened), Watch(opened, Foreseen(), "public")
-            with live.session(user=OWNER) as cursor:
-                cursor.execute(sql)
+            live.as_owner(sql)
             assert sorted(watch.destroyed(before, contents(opened))) == told, sql
 
 
@@ -163,8 +161,7 @@ def test_another_schema_is_named(prepared, databases):
     live = databases.make("shop", template=prepared.name)
     with live.site.connect() as opened:
         before, watch = contents(opened), Watch(opened, None, "other")
-        with live.session(user=OWNER) as cursor:
-            cursor.execute('ALTER TABLE "User" DROP COLUMN "role"; DROP TABLE "Flat"')
+        live.as_owner('ALTER TABLE "User" DROP COLUMN "role"; DROP TABLE "Flat"')
         assert watch.destroyed(before, contents(opened)) == [
             "drops the table public.Flat (4 rows)",
             "drops public.User.role (20 values)",

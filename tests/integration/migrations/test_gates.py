@@ -550,8 +550,7 @@ def test_a_migration_in_force_whose_objects_are_gone_closes_the_gate(live):
     assert gate.found.endswith("is missing: table public.ReceiptData, column public.User.name")
     # Where the migrations cannot be run again, the first backup with the same history is compared.
     note_applied(live, "20251109000000_data", data)
-    with live.session(user=OWNER) as cursor:
-        cursor.execute("CREATE TABLE of_no_migration (); " + FILES[NEXT].decode())
+    live.as_owner("CREATE TABLE of_no_migration (); " + FILES[NEXT].decode())
     live.backup("post-migration")
     live.execute('DROP TABLE "ReceiptData", of_no_migration')
     live.backup("daily")

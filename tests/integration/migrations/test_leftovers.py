@@ -100,11 +100,6 @@ def looked_at(live):
         yield session
 
 
-def apply(live, sql):
-    with live.session(user=OWNER) as cursor:
-        cursor.execute(sql)
-
-
 def clean(live, place):
     with looked_at(live) as session:
         found = leftovers(live.site, session, place)
@@ -115,7 +110,7 @@ def clean(live, place):
 @pytest.mark.parametrize("what", list(ADDITIONS))
 def test_additions_are_dropped(left, what):
     live, place = left
-    apply(live, ADDITIONS[what])
+    live.as_owner(ADDITIONS[what])
     statements = clean(live, place)
     assert statements and not any("CASCADE" in statement for statement in statements)
     with looked_at(live) as session:
@@ -126,7 +121,7 @@ def test_additions_are_dropped(left, what):
 def test_all_of_them_at_once(left):
     live, place = left
     for sql in ADDITIONS.values():
-        apply(live, sql)
+        live.as_owner(sql)
     clean(live, place)
     with looked_at(live) as session:
         assert definitions.definitions(session) == load(place).definitions
@@ -156,7 +151,7 @@ def test_all_of_them_at_once(left):
 )
 def test_a_change_needs_a_restore_and_nothing_is_dropped(left, change, reason):
     live, place = left
-    apply(live, "CREATE TABLE added (); " + change)
+    live.as_owner("CREATE TABLE added (); " + change)
     with looked_at(live) as session:
         before = definitions.definitions(session)
         found = leftovers(live.site, session, place)
@@ -178,7 +173,7 @@ def test_prismas_table_is_left_alone(databases):
     """A failed first migration creates the history; its row is Prisma's to resolve."""
     live = databases.make("fresh", "template0")
     place = live.backup()
-    apply(live, HISTORY + "; CREATE TABLE half_done (); " + FAILS)
+    live.as_owner(HISTORY + "; CREATE TABLE half_done (); " + FAILS)
     clean(live, place)
     assert live.rows("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace") == [
         ("_prisma_migrations",)
@@ -187,7 +182,7 @@ def test_prismas_table_is_left_alone(databases):
 
 def test_a_lock_in_the_way_rolls_all_back(left):
     live, place = left
-    apply(live, 'CREATE TABLE a_first (); CREATE INDEX late ON "User" ("name")')
+    live.as_owner('CREATE TABLE a_first (); CREATE INDEX late ON "User" ("name")')
     with live.session(user=OWNER) as other:
         other.execute('BEGIN; SELECT 1 FROM "User" LIMIT 1')
         with pytest.raises(BackstopError, match="lock timeout"):
@@ -201,10 +196,10 @@ def test_a_lock_in_the_way_rolls_all_back(left):
 def test_rows_written_between_the_look_and_the_drop(left):
     """The proof runs again inside the transaction, before its COMMIT."""
     live, place = left
-    apply(live, "CREATE TABLE added ()")
+    live.as_owner("CREATE TABLE added ()")
     with looked_at(live) as session:
         assert leftovers(live.site, session, place).reasons == []
-        apply(live, 'UPDATE "User" SET "name" = \'x\' WHERE "id" = \'u1\'')
+        live.as_owner('UPDATE "User" SET "name" = \'x\' WHERE "id" = \'u1\'')
         with pytest.raises(BackstopError, match="not as it was before the migration"):
             module._drop_added(live.site, session, place, ["DROP TABLE added"])
     assert live.value("SELECT to_regclass('added') IS NOT NULL")
@@ -226,8 +221,7 @@ def test_a_realistic_database(databases):
 
 def test_a_migration_that_left_nothing_goes_from_the_history(left):
     live, place = left
-    apply(
-        live,
+    live.as_owner(
         "INSERT INTO _prisma_migrations SELECT 'm2', checksum, now(), 'nothing', NULL, NULL, now(), 1"
         " FROM _prisma_migrations; " + FAILS,
     )
@@ -250,7 +244,7 @@ def test_a_migration_that_left_nothing_goes_from_the_history(left):
 def test_what_else_the_database_is_not_as_before_in(left, change, reason):
     live, place = left
     live.run("receipts.sql")
-    apply(live, FAILS + "; " + change)
+    live.as_owner(FAILS + "; " + change)
     with looked_at(live) as session:
         reasons = leftovers(live.site, session, place).reasons
     assert len(reasons) == 1 and reason in reasons[0], reasons
@@ -259,13 +253,13 @@ def test_what_else_the_database_is_not_as_before_in(left, change, reason):
 def test_rows_that_were_written_into_what_an_applied_migration_made_are_for_the_swap_to_count(left):
     """Leftovers of the failed one are removed, with their rows kept; no other session could write there."""
     live, place = left
-    apply(live, "CREATE TABLE half (a int); INSERT INTO half VALUES (1); " + FAILS)
+    live.as_owner("CREATE TABLE half (a int); INSERT INTO half VALUES (1); " + FAILS)
     with looked_at(live) as session:
         assert leftovers(live.site, session, place).reasons == []
 
 
 def test_a_backup_from_after_the_failure_is_none_to_go_back_to(plain):
-    apply(plain, "CREATE TABLE half (); " + FAILS)
+    plain.as_owner("CREATE TABLE half (); " + FAILS)
     place = plain.backup()
     with looked_at(plain) as session, pytest.raises(Refused, match="made after the migration had failed"):
         leftovers(plain.site, session, place)
@@ -273,7 +267,7 @@ def test_a_backup_from_after_the_failure_is_none_to_go_back_to(plain):
 
 def test_tables_whose_names_begin_like_prismas_are_seen(left):
     live, place = left
-    apply(live, "CREATE TABLE _prisma_migrations_old (a int)")
+    live.as_owner("CREATE TABLE _prisma_migrations_old (a int)")
     clean(live, place)
     assert live.value("SELECT to_regclass('_prisma_migrations_old') IS NULL")
 
@@ -288,12 +282,12 @@ def failed(plain):
     run = plain.begun("deploy")
     with plain.site.connect() as session:
         before = definitions.definitions(session)
-    apply(plain, "CREATE TABLE half (a int)")
+    plain.as_owner("CREATE TABLE half (a int)")
     with plain.site.connect() as session:
         note_objects(run.operation, before, definitions.definitions(session))
     run.operation.write("backup", "done", backup=place.backup_id)
     run.operation.write("rehearsal", "done", migrations=[{"name": "20251109000000_half", "seconds": 0.1}])
-    apply(plain, FAILS)
+    plain.as_owner(FAILS)
     run.operation.close("failed")
     return plain, place
 
@@ -316,7 +310,7 @@ class MarkedByHand:
 
 def test_what_was_made_by_hand_goes_only_with_consent(failed, tmp_path):
     live, place = failed
-    apply(live, "CREATE VIEW report AS SELECT 1 AS one; CREATE TABLE notes (t text); INSERT INTO notes VALUES ('x')")
+    live.as_owner("CREATE VIEW report AS SELECT 1 AS one; CREATE TABLE notes (t text); INSERT INTO notes VALUES ('x')")
     named = ["table public.notes", "view public.report"]
     plan = plan_of(live.site, Asked("failed_migration"), runs=False)
     assert plan["needed"] and sorted(plan["lost_objects"]) == named
@@ -338,7 +332,7 @@ def test_what_was_made_by_hand_goes_only_with_consent(failed, tmp_path):
     assert sorted(done.facts.lost_objects) == named and any("Lost objects: " in line for line in done.story)
     assert live.value("SELECT coalesce(to_regclass('half'), to_regclass('report'), to_regclass('notes')) IS NULL")
     # A second run finds that it is done, whatever was made since.
-    apply(live, "CREATE VIEW later AS SELECT 1")
+    live.as_owner("CREATE VIEW later AS SELECT 1")
     way.prepare(run, Consent())
     assert sorted(way.apply(run, Consent()).facts.lost_objects) == named
     assert live.value("SELECT to_regclass('later') IS NOT NULL")
@@ -354,7 +348,7 @@ def test_what_the_failed_migration_made_needs_no_consent(failed, tmp_path):
 def test_the_way_back_of_a_deploy_drops_nothing_made_by_hand(failed, tmp_path):
     """It has no consent."""
     live, place = failed
-    apply(live, "CREATE VIEW report AS SELECT 1 AS one")
+    live.as_owner("CREATE VIEW report AS SELECT 1 AS one")
     run = live.begun("deploy")
     with pytest.raises(Refused, match="1 objects that the migrations did not create"):
         Leftovers(place, Programs(lambda: MarkedByHand(tmp_path)), ["public.half"]).apply(run, Consent())
@@ -364,7 +358,7 @@ def test_the_way_back_of_a_deploy_drops_nothing_made_by_hand(failed, tmp_path):
 def test_without_a_rehearsal_it_is_unknown_who_made_it(plain, tmp_path):
     """Then everything is named and dropped, as in a complete revert."""
     place = plain.backup()
-    apply(plain, "CREATE TABLE half (a int); " + FAILS)
+    plain.as_owner("CREATE TABLE half (a int); " + FAILS)
     (loss,) = [line for line in plan_of(plain.site, Asked("failed_migration"), runs=False)["report"] if "Loss" in line]
     assert "made by hand or by migrations that no deploy rehearsed: table public.half" in loss
     done = Leftovers(place, Programs(lambda: MarkedByHand(tmp_path))).apply(plain.begun("rollback"), Consent())

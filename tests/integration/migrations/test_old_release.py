@@ -86,8 +86,7 @@ def release(folder, live, way, socket):
 @pytest.fixture
 def tried(plain, tmp_path):
     """Try a release that connects in this way; rows of the copy and of the live database afterwards."""
-    with plain.session(user=OWNER) as cursor:
-        cursor.execute("CREATE TABLE tried (id int)")
+    plain.as_owner("CREATE TABLE tried (id int)")
     site = plain.begun("deploy")
     copy = verify(site, plain.backup(), "restored", keep=True).database
 

@@ -116,8 +116,7 @@ def limited():
 @pytest.mark.fault("peers", "a full disk while a small dump is compressed", by=OURS)
 def test_the_disk_is_full(both):
     """The compressor fails, and nobody asks for its status."""
-    with both.live.session(user=OWNER) as cursor:
-        cursor.execute(RANDOM)
+    both.live.as_owner(RANDOM)
     target = both.folder / "full.sql.gz"
     said = both.theirs("dump", target, keywords={"preexec_fn": limited})
     assert said.changed and not said.failed and said.result["rc"] == 0, said.result

@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Iterator
 
 import pytest
 from demo.postgres_server import Cluster
+from support.databases import seed
 from support.prisma_database import PASSWORD, ROLE, Database
+
+__all__ = ["seed"]
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +34,3 @@ def database(cluster) -> Iterator[Database]:
     cluster.create_database(name, owner=ROLE)
     yield Database(cluster, name)
     cluster.sql('DROP DATABASE "%s" WITH (FORCE)' % name)
-
-
-@pytest.fixture
-def seed():
-    """A seed, printed when a test fails; set BACKSTOP_TEST_SEED to repeat a run."""
-    value = int(os.environ.get("BACKSTOP_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
-    print("repeat with BACKSTOP_TEST_SEED=%d" % value)
-    return value

@@ -22,7 +22,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.c
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, copy_progress
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.offsite import Offsite
-from support.databases import OWNER
 
 ROWS = """
 CREATE TABLE early AS SELECT g AS id, repeat(md5(g::text), 4) AS text FROM generate_series(1, 60000) g;
@@ -49,8 +48,7 @@ class Seen(Progress):
 @pytest.mark.parametrize("form", ["custom", "directory"])
 def test_bytes_and_tables_are_reported_while_they_are_worked_on(plain, monkeypatch, form) -> None:
     monkeypatch.setattr(progress_module, "SHOW_SECONDS", 0.005)
-    with plain.session(user=OWNER) as cursor:
-        cursor.execute(ROWS)
+    plain.as_owner(ROWS)
     seen = Seen()
     site = dataclasses.replace(plain.site, watched_by=seen)
     options = BackupOptions(format=form, jobs=2 if form == "directory" else 1)
@@ -108,8 +106,7 @@ def test_copies_of_a_backup_report_what_is_written(tmp_path, monkeypatch) -> Non
 
 def test_tables_are_counted_one_after_the_other(plain, monkeypatch) -> None:
     monkeypatch.setattr(progress_module, "SHOW_SECONDS", 0.0)
-    with plain.session(user=OWNER) as cursor:
-        cursor.execute("CREATE TABLE one (id integer); CREATE TABLE two (id integer)")
+    plain.as_owner("CREATE TABLE one (id integer); CREATE TABLE two (id integer)")
     seen = Seen()
     with plain.site.connect() as live, plain.site.connect() as base:
         tables = len(catalog.tables(live))

@@ -80,8 +80,7 @@ def test_restore_loses_a_foreign_key(live, shell):
 
 def test_restore_doubles_the_rows_of_a_table_without_key(live, shell):
     """pg_restore ... --clean --if-exists: the DROP fails for a newer view, the COPY appends."""
-    with live.session(user=OWNER) as cursor:
-        cursor.execute("CREATE TABLE log AS SELECT g FROM generate_series(1, 100) g")
+    live.as_owner("CREATE TABLE log AS SELECT g FROM generate_series(1, 100) g")
     place = live.backup()
     shell.run(DUMP)
     live.execute("CREATE VIEW newer AS SELECT * FROM log")
@@ -158,8 +157,7 @@ def test_drop_cascade_takes_more_than_was_added(live, shell):
     """psql ... -c "DROP TABLE IF EXISTS \\"ReceiptData\\" CASCADE;"  when the migration also changed another table"""
     place = live.backup()
     live.run("receipts.sql")
-    with live.session(user=OWNER) as cursor:
-        cursor.execute('CREATE VIEW of_both AS SELECT p."id" FROM "TokenPurchase" p, "ReceiptData" r')
+    live.as_owner('CREATE VIEW of_both AS SELECT p."id" FROM "TokenPurchase" p, "ReceiptData" r')
     live.execute('UPDATE "User" SET "name" = upper("name")')
     with live.site.connect() as session:
         found = leftovers(live.site, session, place)

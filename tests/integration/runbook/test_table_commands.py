@@ -19,7 +19,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.t
     TableRestoreRequest,
     restore_table,
 )
-from support.databases import OWNER
 
 SCENARIO = """
 mkdir -p backups
@@ -55,15 +54,10 @@ CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON "ReceiptData" FOR EACH ROW EXECU
 SPOIL = 'UPDATE "ReceiptData" SET "totalAmountZWG" = 0 WHERE "id" LIKE \'r1%\''
 
 
-def owner(live, sql):
-    with live.session(user=OWNER) as cursor:
-        cursor.execute(sql)
-
-
 @pytest.fixture
 def receipts(live):
     live.run("receipts.sql")
-    owner(live, RECEIPTS)
+    live.as_owner(RECEIPTS)
     return live
 
 
@@ -93,10 +87,10 @@ def test_the_scenario_literally(receipts, shell):
 
 def test_truncate_cascade_empties_the_children(receipts, shell):
     """TRUNCATE TABLE "ReceiptData" CASCADE;  (preserves table structure, the runbook says)"""
-    owner(receipts, LINES)
+    receipts.as_owner(LINES)
     receipts.backup()
     before = digest(receipts)
-    owner(receipts, SPOIL)
+    receipts.as_owner(SPOIL)
     restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert (digest(receipts), number(receipts, "ReceiptLine")) == (before, 300)
     said = shell.run(TRUNCATE)
@@ -108,7 +102,7 @@ def test_data_into_a_table_with_rows(receipts, shell):
     receipts.backup()
     before = digest(receipts)
     shell.run(CLEAN)
-    owner(receipts, SPOIL)
+    receipts.as_owner(SPOIL)
     said = shell.run(LOAD)
     assert said.returncode == 0 and "duplicate key" in said.stderr and digest(receipts) != before
     restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
@@ -119,7 +113,7 @@ def test_data_whose_parent_is_gone(receipts, shell):
     """psql ... < backups/receipt_data-<clean-backup-timestamp>.sql  after a purchase was deleted"""
     receipts.backup()
     shell.run(CLEAN)
-    owner(receipts, 'DELETE FROM "TokenPurchase" WHERE "id" = \'p000009\'; ' + SPOIL)
+    receipts.as_owner('DELETE FROM "TokenPurchase" WHERE "id" = \'p000009\'; ' + SPOIL)
     before = digest(receipts)
     with pytest.raises(Refused, match="cannot be repaired"):
         restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
@@ -134,10 +128,10 @@ def test_data_whose_parent_is_gone(receipts, shell):
 def test_data_after_a_column_was_renamed(receipts, shell):
     """psql ... < backups/receipt_data-<clean-backup-timestamp>.sql: psql reads the rows as commands"""
     command = 'x; DELETE FROM public."UserContribution"; --'
-    owner(receipts, 'UPDATE "ReceiptData" SET "id" = \'%s\' WHERE "id" = \'r7\'' % command)
+    receipts.as_owner('UPDATE "ReceiptData" SET "id" = \'%s\' WHERE "id" = \'r7\'' % command)
     receipts.backup()
     shell.run(CLEAN)
-    owner(receipts, 'ALTER TABLE "ReceiptData" RENAME "tokenNumber" TO "token"')
+    receipts.as_owner('ALTER TABLE "ReceiptData" RENAME "tokenNumber" TO "token"')
     with pytest.raises(Refused, match="other columns than in backup"):
         restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert (number(receipts), number(receipts, "UserContribution")) == (400, 400)
@@ -147,12 +141,11 @@ def test_data_after_a_column_was_renamed(receipts, shell):
 
 def test_data_into_a_table_with_triggers(receipts, shell):
     """psql ... < backups/receipt_data-<clean-backup-timestamp>.sql: triggers change every row on its way in"""
-    owner(receipts, TOUCH)
+    receipts.as_owner(TOUCH)
     receipts.backup()
     before = digest(receipts)
     shell.run(CLEAN)
-    owner(
-        receipts,
+    receipts.as_owner(
         'ALTER TABLE "ReceiptData" DISABLE TRIGGER touch; %s;ALTER TABLE "ReceiptData" ENABLE TRIGGER touch' % SPOIL,
     )
     restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
@@ -164,7 +157,7 @@ def test_data_into_a_table_with_triggers(receipts, shell):
 def test_the_sum_of_the_runbook_and_an_exact_one(receipts, shell):
     """SELECT COUNT(*) ..., SUM("totalAmountZWG") AS total_zwg_amount FROM "ReceiptData";  in another order of rows"""
     amounts = "CASE WHEN \"id\" = 'r1' THEN 1e17 WHEN \"id\" = 'r2' THEN -1e17 ELSE 0.1 END"
-    owner(receipts, 'UPDATE "ReceiptData" SET "totalAmountZWG" = ' + amounts)
+    receipts.as_owner('UPDATE "ReceiptData" SET "totalAmountZWG" = ' + amounts)
 
     def theirs():
         said = shell.run('psql -At -d electricity_tokens -c "SELECT SUM(\\"totalAmountZWG\\") FROM \\"ReceiptData\\""')
@@ -177,8 +170,7 @@ def test_the_sum_of_the_runbook_and_an_exact_one(receipts, shell):
 
     first, exact = theirs(), ours()
     assert exact["sums"]["totalAmountZWG"] == "39.8" and exact["rows"] == 400
-    owner(
-        receipts,
+    receipts.as_owner(
         'CREATE TABLE kept AS SELECT * FROM "ReceiptData"; TRUNCATE "ReceiptData";'
         'INSERT INTO "ReceiptData" SELECT * FROM kept ORDER BY "totalAmountZWG"',
     )

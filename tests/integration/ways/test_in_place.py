@@ -47,12 +47,6 @@ def reverted(live, place, accept=0):
     return run, result
 
 
-def as_owner(live, *statements):
-    with live.session(user=OWNER) as cursor:
-        for statement in statements:
-            cursor.execute(statement)
-
-
 def equals(live, place):
     with live.site.connect() as session:
         return not compare_tables(session, load(place)).tables
@@ -103,7 +97,7 @@ def test_the_realistic_database_is_identical_afterwards(databases):
 def test_a_role_without_superuser_and_its_undo(plain):
     place = plain.backup()
     plain.run("receipts.sql")
-    as_owner(plain, PURCHASE % "since", 'UPDATE "User" SET "name" = \'other\' WHERE "id" = \'u1\'')
+    plain.as_owner(PURCHASE % "since", 'UPDATE "User" SET "name" = \'other\' WHERE "id" = \'u1\'')
     deployed = plain.backup("post-migration")
     with pytest.raises(Refused, match="2 rows would be lost") as caught:
         reverted(plain, place)
@@ -122,7 +116,7 @@ def test_a_role_without_superuser_and_its_undo(plain):
 
     plan = plan_undo(plain.site, None)
     assert plan["needed"] and plan["undoes"] == site.operation.id and plan["method"] == "in_place"
-    as_owner(plain, PURCHASE % "after")
+    plain.as_owner(PURCHASE % "after")
     back = plain.begun("undo", {"undoes": site.operation.id})
     with pytest.raises(Refused, match="1 rows would be lost") as caught:
         undo_in_place(back, site.operation, LossPolicy(0))
@@ -217,7 +211,7 @@ def test_rows_written_after_the_emergency_backup(plain, monkeypatch):
 
     def make_and_write(*arguments):
         made = make(*arguments)
-        as_owner(plain, PURCHASE % "late")
+        plain.as_owner(PURCHASE % "late")
         return made
 
     monkeypatch.setattr(in_place_module, "make_backup", make_and_write)
@@ -299,7 +293,7 @@ def test_a_drilled_backup_tolerates_nothing(databases):
 def test_clients_must_connect_again_but_may_stay(plain):
     """Only sessions that hold a lock are terminated; the application then reads the restored rows."""
     place = plain.backup()
-    as_owner(plain, PURCHASE % "since")
+    plain.as_owner(PURCHASE % "since")
     connection = psycopg2.connect(plain.cluster.url(plain.name, user=OWNER))
     connection.autocommit = True
     cursor = connection.cursor()

@@ -60,8 +60,7 @@ def spoiled(plain, tmp_path, driver):
     """A database with a backup and users that were corrupted since, and a way to run the driver."""
     plain.backup()
     right = digest(plain)
-    with plain.session(user=OWNER) as cursor:
-        cursor.execute(SPOIL)
+    plain.as_owner(SPOIL)
     settings = tmp_path / "settings.json"
     settings.write_text(
         json.dumps(
@@ -107,8 +106,7 @@ def test_a_killed_restore_is_finished(spoiled, half):
         killed_and_finished(spoiled, "restore", failpoint.replace("table.staged", "table.staged#2"), right)
         # As if no restore had ever happened.
         shutil.rmtree(live.store.root + "/operations")
-        with live.session(user=OWNER) as cursor:
-            cursor.execute(SPOIL)
+        live.as_owner(SPOIL)
     assert not [name for name in os.listdir(live.store.root + "/emergency") if name.startswith(".")]
 
 

@@ -18,7 +18,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.t
     plan,
     restore_table,
 )
-from support.databases import OWNER
 
 TABLES = """
 CREATE TABLE shop (region text, id integer, name text, PRIMARY KEY (region, id));
@@ -40,11 +39,6 @@ INSERT INTO person SELECT g, NULLIF(g / 2, 0) FROM generate_series(1, 10) g;
 INSERT INTO untouched VALUES (1, 'so uth', 5);
 """
 NAMES = ("shop", '"Order"', "line", "visit", "loose", "person", "untouched")
-
-
-def owner(live, sql):
-    with live.session(user=OWNER) as cursor:
-        cursor.execute(sql)
 
 
 def contents(live):
@@ -80,7 +74,7 @@ def _close(live, operation_id):
 
 @pytest.fixture
 def site(plain):
-    owner(plain, TABLES)
+    plain.as_owner(TABLES)
     place = plain.backup()
     verify(plain.site, place, "readable")
     return plain, place
@@ -93,9 +87,9 @@ def test_children_and_grandchildren_are_named_and_brought_back(site, mode, many,
     before = contents(live)
     if many:
         monkeypatch.setattr(lacking_children, "_MOST_VALUES", 1)
-    owner(live, "DELETE FROM shop WHERE region = 'north' AND id IN (2, 3) OR region = 'so uth' AND id = 2")
+    live.as_owner("DELETE FROM shop WHERE region = 'north' AND id IN (2, 3) OR region = 'so uth' AND id = 2")
     # An order is deleted whose shop still exists: this is not part of the restore.
-    owner(live, 'DELETE FROM line WHERE "order" = (SELECT min(id) FROM "Order")')
+    live.as_owner('DELETE FROM line WHERE "order" = (SELECT min(id) FROM "Order")')
     gone = {name: len(before[name]) - len(rows) for name, rows in contents(live).items()}
     wanted = TableRestoreRequest("shop", mode, "region IN ('north', 'so uth')" if mode == "repair" else None)
     told = plan(live.site, wanted, place.backup_id).lacking
@@ -128,7 +122,7 @@ def test_children_and_grandchildren_are_named_and_brought_back(site, mode, many,
 def test_a_table_that_refers_to_itself(site):
     live, place = site
     before = contents(live)["person"]
-    owner(live, "DELETE FROM person WHERE id = 2")
+    live.as_owner("DELETE FROM person WHERE id = 2")
     told = plan(live.site, TableRestoreRequest("person", "repair", "id = 2"), place.backup_id).lacking
     assert [(entry["table"], entry["missing"], entry["emptied"]) for entry in told] == [("public.person", 0, 2)]
     restore_table(live.begun("rollback"), TableRestoreRequest("person", "repair", "id = 2"), place.backup_id)
@@ -140,5 +134,5 @@ def test_a_table_that_refers_to_itself(site):
 
 def test_nothing_is_said_where_nothing_came_back(site):
     live, place = site
-    owner(live, "UPDATE shop SET name = 'changed'; DELETE FROM line WHERE id = 3")
+    live.as_owner("UPDATE shop SET name = 'changed'; DELETE FROM line WHERE id = 3")
     assert plan(live.site, TableRestoreRequest("shop"), place.backup_id).lacking == []

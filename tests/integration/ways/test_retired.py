@@ -31,8 +31,7 @@ def reverted(plain):
     """A database that was reverted: the former live one is retired; the backup, and the name of the retired one."""
     place = plain.backup()
     plain.run("receipts.sql")
-    with plain.session(user=OWNER) as cursor:
-        cursor.execute("INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
+    plain.as_owner("INSERT INTO \"User\" VALUES ('new', 'new@example.org')")
     run = plain.begun("rollback", {"backup": place.backup_id})
     build_successor(run, place)
     result = revert(run, place, LossPolicy(EVERYTHING, objects=EVERYTHING))

@@ -157,8 +157,7 @@ def test_a_session_that_comes_back_prevents_it(plain, monkeypatch):
 
 
 def test_a_prepared_transaction_prevents_it(plain):
-    with plain.session(user=OWNER) as cursor:
-        cursor.execute("BEGIN; SELECT 1; PREPARE TRANSACTION 'left'")
+    plain.as_owner("BEGIN; SELECT 1; PREPARE TRANSACTION 'left'")
     with pytest.raises(Refused, match="cannot be copied") as caught:
         fenced(plain)
     assert "prepared transaction left" in caught.value.found and open_(plain, "shop")

@@ -47,16 +47,11 @@ ALTER TABLE "ReceiptData" DISABLE TRIGGER c_sleeping;
 """
 
 
-def owner(live, sql):
-    with live.session(user=OWNER) as cursor:
-        cursor.execute(sql)
-
-
 @pytest.fixture
 def receipts(plain):
     """The migrated database with receipts, lines that refer to them, and triggers."""
     plain.run("receipts.sql")
-    owner(plain, RECEIPTS + ";" + AROUND)
+    plain.as_owner(RECEIPTS + ";" + AROUND)
     return plain
 
 
@@ -92,7 +87,7 @@ def request_json(wanted):
 
 def test_ctrl_c(receipts):
     place = receipts.backup()
-    owner(receipts, 'DELETE FROM "ReceiptLine" WHERE id < 5')
+    receipts.as_owner('DELETE FROM "ReceiptLine" WHERE id < 5')
     wanted = TableRestoreRequest("ReceiptLine")
     run = receipts.begun("rollback", {"scenario": "corrupted_table", "table": "ReceiptLine"})
     with interrupted_at("table.before-commit"):
@@ -118,7 +113,7 @@ def test_replace_touches_only_what_differs(receipts):
     place = receipts.backup("daily", tables=["ReceiptData"])
     before = state(receipts)
     rows = dict(receipts.rows('SELECT "id", xmin::text || ctid::text FROM "ReceiptData"'))
-    owner(receipts, CORRUPT)
+    receipts.as_owner(CORRUPT)
     result = restore(receipts)
     assert result.changed and counts(result) == (2, 3, 0) and result.backup == place.backup_id
     assert result.now[0]["rows"] == 100 and result.now[0]["sums"]["totalAmountZWG"] == "505.0"
@@ -137,7 +132,7 @@ def test_replace_touches_only_what_differs(receipts):
 def test_from_a_full_backup_and_undo_and_undo_of_that(receipts):
     place = receipts.backup()
     right = state(receipts)
-    owner(receipts, CORRUPT)
+    receipts.as_owner(CORRUPT)
     wrong = state(receipts)
     restore(receipts, place=place)
     assert state(receipts) == right
@@ -167,11 +162,10 @@ def load(live, operation_id):
 
 def test_an_undo_counts_what_was_written_since(receipts):
     place = receipts.backup()
-    owner(receipts, CORRUPT)
+    receipts.as_owner(CORRUPT)
     wrong = state(receipts)
     restore(receipts, place=place)
-    owner(
-        receipts,
+    receipts.as_owner(
         'UPDATE "ReceiptData" SET "tokenNumber" = \'since\' WHERE "id" = \'r50\';'
         "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());"
         'DELETE FROM "ReceiptData" WHERE "id" = \'r80\'; TRUNCATE traces',
@@ -186,7 +180,7 @@ def test_an_undo_counts_what_was_written_since(receipts):
 
 def test_newer_rows_need_consent(receipts):
     receipts.backup()
-    owner(receipts, "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now())")
+    receipts.as_owner("INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now())")
     before = state(receipts)
     for act in (restore, lambda live: plan(live.site, TableRestoreRequest("ReceiptData"))):
         with pytest.raises(Refused, match="1 rows would be lost") as caught:
@@ -201,9 +195,9 @@ def test_newer_rows_need_consent(receipts):
 def test_a_writer_between_the_plan_and_the_act(receipts):
     """The plan found no loss; rows written since are counted again behind the lock, and need consent."""
     place = receipts.backup()
-    owner(receipts, CORRUPT)
+    receipts.as_owner(CORRUPT)
     assert plan(receipts.site, TableRestoreRequest("ReceiptData"), place.backup_id).lost_rows == 0
-    owner(receipts, "INSERT INTO \"ReceiptData\" VALUES ('late', 'p000201', NULL, 1, now())")
+    receipts.as_owner("INSERT INTO \"ReceiptData\" VALUES ('late', 'p000201', NULL, 1, now())")
     before = state(receipts)
     with pytest.raises(Refused, match="1 rows would be lost"):
         restore(receipts, place=place)
@@ -212,9 +206,8 @@ def test_a_writer_between_the_plan_and_the_act(receipts):
 
 def test_a_repair_leaves_the_other_rows(receipts):
     receipts.backup()
-    owner(receipts, CORRUPT)
-    owner(
-        receipts,
+    receipts.as_owner(CORRUPT)
+    receipts.as_owner(
         "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());"
         'UPDATE "ReceiptData" SET "tokenNumber" = \'fine\' WHERE "id" = \'r50\'; TRUNCATE traces',
     )
@@ -244,7 +237,7 @@ def test_a_repair_leaves_the_other_rows(receipts):
 )
 def test_bad_requests(receipts, wanted, said):
     receipts.backup()
-    owner(receipts, CORRUPT)
+    receipts.as_owner(CORRUPT)
     before = state(receipts)
     with pytest.raises(BackstopError, match=said):
         restore(receipts, **wanted)
@@ -268,25 +261,24 @@ UPDATE "UserContribution" SET "purchaseId" = 'p000002' WHERE "id" = 'c1';
 def test_exchanged_unique_values(receipts, table):
     """In receipts that lines refer to, in users that purchases refer to, in contributions that nothing refers to."""
     receipts.backup()
-    owner(receipts, "TRUNCATE traces")
+    receipts.as_owner("TRUNCATE traces")
     before = state(receipts)
     ours = receipts.rows('SELECT "id", xmin::text FROM "ReceiptLine" ORDER BY 1')
-    owner(receipts, SWAP)
+    receipts.as_owner(SWAP)
     for other in ("ReceiptData", "User", "UserContribution"):
         if other != table:
             restore(receipts, other)
     result = restore(receipts, table)
     assert counts(result) == (0, 2, 0) and not result.effects
-    owner(receipts, "TRUNCATE traces")
+    receipts.as_owner("TRUNCATE traces")
     assert state(receipts) == before
     assert receipts.rows('SELECT "id", xmin::text FROM "ReceiptLine" ORDER BY 1') == ours
 
 
 def test_a_cascade_needs_consent_and_comes_back_with_an_undo(receipts):
-    owner(receipts, "DELETE FROM \"ReceiptLine\" WHERE \"receiptId\" IN ('r5', 'r6')")
+    receipts.as_owner("DELETE FROM \"ReceiptLine\" WHERE \"receiptId\" IN ('r5', 'r6')")
     place = receipts.backup()
-    owner(
-        receipts,
+    receipts.as_owner(
         "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());"
         "INSERT INTO \"ReceiptLine\" (\"receiptId\") VALUES ('new'), ('new'); TRUNCATE traces",
     )
@@ -319,7 +311,7 @@ def test_rows_of_others_that_are_touched_without_consent(receipts, monkeypatch):
     apply = table_restore.apply
     monkeypatch.setattr(table_restore, "apply", and_more)
     receipts.backup()
-    owner(receipts, CORRUPT)
+    receipts.as_owner(CORRUPT)
     before = state(receipts)
     with pytest.raises(BackstopError, match="would have been touched") as caught:
         restore(receipts)
@@ -328,10 +320,9 @@ def test_rows_of_others_that_are_touched_without_consent(receipts, monkeypatch):
 
 
 def test_rows_that_others_need_are_not_deleted(receipts):
-    owner(receipts, 'CREATE TABLE strict (id int PRIMARY KEY, receipt text REFERENCES "ReceiptData")')
+    receipts.as_owner('CREATE TABLE strict (id int PRIMARY KEY, receipt text REFERENCES "ReceiptData")')
     receipts.backup()
-    owner(
-        receipts,
+    receipts.as_owner(
         "INSERT INTO \"ReceiptData\" VALUES ('new', 'p000200', NULL, 1, now());INSERT INTO strict VALUES (1, 'new')",
     )
     before = state(receipts)
@@ -343,7 +334,7 @@ def test_rows_that_others_need_are_not_deleted(receipts):
 
 def test_a_missing_parent(receipts):
     receipts.backup()
-    owner(receipts, 'DELETE FROM "TokenPurchase" WHERE "id" = \'p000007\'; TRUNCATE traces')
+    receipts.as_owner('DELETE FROM "TokenPurchase" WHERE "id" = \'p000007\'; TRUNCATE traces')
     before = state(receipts)
     with pytest.raises(Refused, match="cannot be repaired") as caught:
         restore(receipts)
@@ -352,16 +343,15 @@ def test_a_missing_parent(receipts):
 
 
 def test_sequences_are_advanced(plain):
-    owner(
-        plain,
+    plain.as_owner(
         "CREATE TABLE counted (id serial PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY, what text);"
         "INSERT INTO counted (what) SELECT 'x' FROM generate_series(1, 30)",
     )
     plain.backup()
-    owner(plain, "TRUNCATE counted RESTART IDENTITY; INSERT INTO counted (what) VALUES ('a'), ('b')")
+    plain.as_owner("TRUNCATE counted RESTART IDENTITY; INSERT INTO counted (what) VALUES ('a'), ('b')")
     result = restore(plain, "counted")
     assert result.sequences == ["public.counted_id_seq", "public.counted_n_seq"]
-    owner(plain, "INSERT INTO counted (what) VALUES ('next')")
+    plain.as_owner("INSERT INTO counted (what) VALUES ('next')")
     assert plain.rows("SELECT id, n FROM counted ORDER BY 1 DESC LIMIT 1") == [(31, 31)]
 
 
@@ -416,15 +406,13 @@ def test_a_rule_in_the_way_is_found_by_the_proof(databases):
 
 def test_a_table_that_refers_to_itself(plain):
     """Rows that are changed to refer to rows inserted later, and to no longer refer to deleted rows."""
-    owner(
-        plain,
+    plain.as_owner(
         "CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree ON DELETE CASCADE, name text UNIQUE);"
         "INSERT INTO tree SELECT g, nullif(g / 2, 0), 'n' || g FROM generate_series(1, 40) g",
     )
     plain.backup()
     before = state(plain)
-    owner(
-        plain,
+    plain.as_owner(
         "INSERT INTO tree VALUES (99, 1, 'n99'); UPDATE tree SET up = 99 WHERE id IN (4, 5);"
         "UPDATE tree SET up = 1 WHERE up = 20; DELETE FROM tree WHERE id = 20;"
         "UPDATE tree SET name = 'tmp' WHERE id = 2; UPDATE tree SET name = 'n2' WHERE id = 3;"
@@ -445,7 +433,7 @@ def test_a_table_that_refers_to_itself(plain):
 )
 def test_a_table_that_was_altered_since(receipts, change, said):
     receipts.backup()
-    owner(receipts, change)
+    receipts.as_owner(change)
     before = state(receipts)
     with pytest.raises(Refused, match="other columns than in backup") as caught:
         restore(receipts)
@@ -471,7 +459,7 @@ def damage(place, how, *, hidden):
 @pytest.mark.parametrize("how", [lambda good: good[:-300], lambda good: good[: len(good) // 2]])
 def test_a_truncated_archive(receipts, how, hidden):
     place = receipts.backup(tables=["ReceiptData"])
-    owner(receipts, CORRUPT)
+    receipts.as_owner(CORRUPT)
     before = state(receipts)
     damage(place, how, hidden=hidden)
     with pytest.raises(BackstopError):
@@ -485,7 +473,7 @@ def test_rows_that_are_not_those_of_the_manifest(receipts, monkeypatch):
 
     monkeypatch.setattr(archive, "choose_compression", lambda _tools: "0")
     place = receipts.backup(tables=["ReceiptData"])
-    owner(receipts, CORRUPT)
+    receipts.as_owner(CORRUPT)
     before = state(receipts)
     damage(place, lambda good: good.replace(b"\tt77\t", b"\tt67\t"), hidden=True)
     with pytest.raises(BackstopError, match="are not those of its manifest"):
@@ -498,7 +486,7 @@ def test_readers_go_on_and_a_writer_that_does_not_end_is_waited_for(receipts, mo
     from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways import table as table_restore
 
     receipts.backup()
-    owner(receipts, CORRUPT)
+    receipts.as_owner(CORRUPT)
     read = []
 
     def prove(*arguments):
@@ -540,7 +528,7 @@ def test_backups_it_does_not_take(receipts, databases):
 def test_without_an_operation(receipts):
     receipts.backup()
     before = state(receipts)
-    owner(receipts, CORRUPT)
+    receipts.as_owner(CORRUPT)
     result = restore_table(receipts.site, TableRestoreRequest("ReceiptData"))
     assert result.changed and state(receipts) == before
     assert not restore_table(receipts.site, TableRestoreRequest("ReceiptData")).changed
@@ -549,7 +537,7 @@ def test_without_an_operation(receipts):
 
 def test_check_has_no_effect(receipts):
     receipts.backup()
-    owner(receipts, CORRUPT)
+    receipts.as_owner(CORRUPT)
     before, files = state(receipts), sorted(os.listdir(receipts.store.root + "/emergency"))
     report = plan(receipts.site, TableRestoreRequest("ReceiptData"))
     assert report.changed and counts(report) == (2, 3, 0) and report.level == "readable"
@@ -560,8 +548,7 @@ def test_check_has_no_effect(receipts):
 
 def test_partitions_with_a_trigger_and_children(plain):
     """A row that moved to another partition, and one that another table refers to."""
-    owner(
-        plain,
+    plain.as_owner(
         """
         CREATE TABLE months (id int, month int, what text, PRIMARY KEY (id, month)) PARTITION BY LIST (month);
         CREATE TABLE january PARTITION OF months FOR VALUES IN (1);
@@ -578,15 +565,14 @@ def test_partitions_with_a_trigger_and_children(plain):
     )
     plain.backup(tables=["months"])
     before = state(plain)
-    owner(
-        plain,
+    plain.as_owner(
         "UPDATE months SET what = 'x' WHERE id < 5; UPDATE months SET month = 3 WHERE id = 25;"
         "DELETE FROM months WHERE id = 30; TRUNCATE traces",
     )
     result = restore(plain, "months", policy=LossPolicy(1))
     assert result.lost_rows == 1 and result.total == 7
     assert state(plain) == before
-    owner(plain, "DELETE FROM uses; ALTER TABLE months DETACH PARTITION january")
+    plain.as_owner("DELETE FROM uses; ALTER TABLE months DETACH PARTITION january")
     with pytest.raises(Refused, match="cannot restore table public.months") as caught:
         plan(plain.site, TableRestoreRequest("months"), result.backup)
     assert caught.value.found == "partition public.january of it is not there"
@@ -597,12 +583,11 @@ def test_a_database_that_is_not_in_utf8(databases, tables):
     made = "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0 OWNER %s" % OWNER
     run_sql(databases.cluster, "postgres", made)
     live = databases.existing("latin")
-    owner(
-        live,
+    live.as_owner(
         'CREATE TABLE "Käufe" ("Größe" int PRIMARY KEY, "é, x" text);'
         "INSERT INTO \"Käufe\" SELECT g, 'ünï' || g FROM generate_series(1, 20) g",
     )
     live.backup(tables=tables)
     before = state(live)
-    owner(live, 'UPDATE "Käufe" SET "é, x" = \'ö\' WHERE "Größe" < 4')
+    live.as_owner('UPDATE "Käufe" SET "é, x" = \'ö\' WHERE "Größe" < 4')
     assert restore(live, "Käufe").total == 3 and state(live) == before

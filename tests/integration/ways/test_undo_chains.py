@@ -34,7 +34,6 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.t
     undo_table,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
-from support.databases import OWNER
 
 EVERYTHING = 10**9
 PURCHASE = (
@@ -50,8 +49,7 @@ def begun(live, kind, **request):
 
 
 def buy(live, name):
-    with live.session(user=OWNER) as cursor:
-        cursor.execute(PURCHASE % name)
+    live.as_owner(PURCHASE % name)
 
 
 def bought(live):
@@ -116,8 +114,7 @@ def test_three_long(back_and_forth):
     assert plan_revert(live.site, place.backup_id)["needed"] is False, "the revert is in force again"
 
     buy(live, "three")
-    with live.session(user=OWNER) as cursor:
-        cursor.execute('DELETE FROM "UserContribution" WHERE "id" = \'c1\'')
+    live.as_owner('DELETE FROM "UserContribution" WHERE "id" = \'c1\'')
     with pytest.raises(Refused, match="2 rows would be lost"):
         undone(live, third, accept=1)
     lines = foretold(live, third)

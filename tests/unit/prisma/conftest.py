@@ -6,15 +6,6 @@
 
 from __future__ import annotations
 
-import os
-import random
+from support.databases import seed
 
-import pytest
-
-
-@pytest.fixture
-def seed():
-    """A seed, printed when a test fails; set BACKSTOP_TEST_SEED to repeat a run."""
-    value = int(os.environ.get("BACKSTOP_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
-    print("repeat with BACKSTOP_TEST_SEED=%d" % value)
-    return value
+__all__ = ["seed"]
