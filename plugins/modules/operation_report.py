@@ -137,29 +137,20 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.report
     report_of,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.reports.store_report import store_report
-from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import Policy
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.retention import OPTIONS, policy_of
 
 
 def act(request: Request) -> Dict[str, Any]:
     params = request.params
     beside = params["beside"] and not request.check_mode
     if params["whole_store"]:
-        found = store_report(request.store, _policy(params))
+        found = store_report(request.store, policy_of({**OPTIONS, **params}))
         written = files.write_in_store(request.store, found, params["page"]) if beside else []
         return {"changed": False, "report": found.to_json(), "story": store_story(found), "files": written}
     operation = choose(request.store, params["operation"])
     report = report_of(operation)
     written = files.write_beside(operation, report, params["page"]) if beside else []
     return {"changed": False, "report": report.to_json(), "story": story(report), "files": written}
-
-
-def _policy(params: Dict[str, Any]) -> Policy:
-    return Policy(
-        params["keep_days"],
-        params["keep_weeks"],
-        params["keep_pre_migration_days"],
-        params["keep_post_migration_days"],
-    )
 
 
 def main() -> None:

@@ -224,10 +224,10 @@ class Request:
 
 
 def _settings(module: AnsibleModule) -> List[Settings]:
-    given = {key: value for key, value in module.params["connection"].items() if value is not None}
-    connection = Settings.from_mapping(given)
-    other = {key: value for key, value in (module.params["administration"] or {}).items() if value is not None}
-    administration = Settings.from_mapping(other, base=connection.with_database("postgres"))
+    connection = Settings.from_mapping(module.params["connection"])
+    administration = Settings.from_mapping(
+        module.params["administration"] or {}, base=connection.with_database("postgres")
+    )
     consoles = [Pooler.from_mapping(one).console for one in module.params.get("poolers") or []]
     for settings in (connection, administration, *consoles):
         module.no_log_values.update(settings.secrets)

@@ -174,8 +174,7 @@ class _Judge:
         """Load the definitions and compare again; the remaining differences of those that pg_dump does not carry."""
         try:
             with contextlib.ExitStack() as stack:
-                source = stack.enter_context(_schema_of_backup(self._site, self._manifest))
-                first = self._loaded(source, "trip1")
+                first = self._loaded(_archive_of(self._site, self._manifest), "trip1")
                 reprinted = [key for key in _keys(self._result.dumped) if self._may_be_reprinted(key)]
                 left = _differing(reprinted, first.dumped, self._found.dumped)
                 if left:
@@ -250,8 +249,11 @@ def _dumped_of(site: Site, manifest: Manifest) -> dumped_definitions.Entries:
     """The entries of a backup; a backup of an earlier version has them only in its archive."""
     if manifest.dumped is not None:
         return manifest.dumped
-    place = site.store.find_backup(manifest.id)
-    return dumped_definitions.of_archive(site.archive(place, manifest), site.keep_open)
+    return dumped_definitions.of_archive(_archive_of(site, manifest), site.keep_open)
+
+
+def _archive_of(site: Site, manifest: Manifest) -> archive.Source:
+    return site.archive(site.store.find_backup(manifest.id), manifest)
 
 
 def _proved_before(site: Site, pairs: Dict[str, List[Any]]) -> List[str]:
@@ -261,11 +263,6 @@ def _proved_before(site: Site, pairs: Dict[str, List[Any]]) -> List[str]:
     places = [backup.place for backup in readable(site.store.backups())]
     proved = [reprinted(place) for place in places]
     return [key for key, pair in pairs.items() if any(known.get(key) == pair for known in proved)]
-
-
-@contextlib.contextmanager
-def _schema_of_backup(site: Site, manifest: Manifest) -> Iterator[archive.Source]:
-    yield site.archive(site.store.find_backup(manifest.id), manifest)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from ..base.durable_files import (
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
 from ..base.processes import Running
-from ..base.progress import followed, timestamp
+from ..base.progress import timestamp
 from ..base.sql_names import qualified
 from ..base.tables import Digest, Table
 from ..postgres import archive, catalog, copy_progress, definitions, digests, dumped_definitions, locks, server
@@ -502,20 +502,15 @@ def _followed_dump(
     """Report the progress of the slower one of pg_dump and the digests, which read the same tables."""
     site.progress.phase("dumping", database=site.database, bytes_total=reading.total, tables_total=len(tables))
     dumping = copy_progress.Dumping(tables, reading.sizes, form.jobs if form.format == "directory" else 1)
-    with contextlib.ExitStack() as stack:
-        sessions: List[Session] = []
 
-        def report() -> None:
-            if not sessions:
-                sessions.append(stack.enter_context(site.connect()))
-                copy_progress.poll_gently(sessions[0])
-            done = [reading.done()]
-            if dump.process.poll() is None and copy_progress.shows_copies(sessions[0]):
-                done.append(dumping.poll(sessions[0]))
-            site.progress.done(*min(done))
+    def report(polling: Session) -> None:
+        done = [reading.done()]
+        if dump.process.poll() is None and copy_progress.shows_copies(polling):
+            done.append(dumping.poll(polling))
+        site.progress.done(*min(done))
 
-        with followed(report):
-            yield
+    with copy_progress.followed_by(site.connect, report):
+        yield
 
 
 def _digests(session: Session, tables: List[Table], reading: copy_progress.Reading) -> Tuple[TableEntry, ...]:

@@ -14,7 +14,6 @@ from typing import Dict, Iterator, List, Optional
 
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
-from ..base.progress import followed
 from ..base.sql_names import MAX_NAME_BYTES, RESERVED_PREFIXES, quote_identifier, scratch_name
 from ..postgres import archive, catalog, copy_progress, server
 from ..postgres.connection import Session
@@ -135,18 +134,13 @@ def _followed_restore(site: Site, manifest: Manifest, name: str, jobs: int) -> I
         tables_total=len(manifest.tables),
         indexes_total=len(restoring.after_rows),
     )
-    with contextlib.ExitStack() as stack:
-        sessions: List[Session] = []
 
-        def report() -> None:
-            if not sessions:
-                sessions.append(stack.enter_context(site.connect(name)))
-                copy_progress.poll_gently(sessions[0])
-            bytes_done, tables_done, part, indexes = restoring.poll(sessions[0])
-            progress.done(bytes_done, tables_done, part, indexes=indexes)
+    def report(polling: Session) -> None:
+        bytes_done, tables_done, part, indexes = restoring.poll(polling)
+        progress.done(bytes_done, tables_done, part, indexes=indexes)
 
-        with followed(report):
-            yield
+    with copy_progress.followed_by(lambda: site.connect(name), report):
+        yield
 
 
 def require_new_database(admin: Session, name: str) -> None:

@@ -15,7 +15,7 @@ import os
 import shutil
 from typing import Any, Dict, List, Optional, Sequence
 
-from ..base.durable_files import FileLock, file_error, fsync_directory
+from ..base.durable_files import FileLock, bytes_below, file_error, fsync_directory
 from ..base.failpoints import reach
 from ..base.progress import parse_timestamp, timestamp, utc_now
 from ..store.layout import DELETED_PREFIX, Store
@@ -79,7 +79,7 @@ def decide_on_row_files(store: Store, days: int, now: datetime.datetime) -> List
             continue
         is_last = last.get(str(operation.database)) == operation.id
         kept = _why_kept(operation, is_last, days, now)
-        size = sum(_size(operation.file(name)) for name in folders)
+        size = sum(bytes_below(operation.file(name)) for name in folders)
         reason = kept or "it ended more than %d days ago, and no undo needs them any more" % days
         decisions.append(RowFiles(operation, folders, size, kept is not None, reason))
     return decisions
@@ -96,12 +96,6 @@ def _why_kept(operation: Operation, is_last: bool, days: int, now: datetime.date
         return "the last rollback or undo of its database may be undone"
     end = parse_timestamp(str(last["at"])) + datetime.timedelta(days=days)
     return "kept for %d days after its end, until %s" % (days, timestamp(end, "seconds")) if now <= end else None
-
-
-def _size(folder: str) -> int:
-    return sum(
-        os.lstat(os.path.join(where, name)).st_size for where, _folders, names in os.walk(folder) for name in names
-    )
 
 
 def _remove(one: RowFiles) -> None:

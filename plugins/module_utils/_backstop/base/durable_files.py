@@ -147,6 +147,13 @@ def read_tree(path: str) -> Dict[str, bytes]:
     return files
 
 
+def bytes_below(path: str) -> int:
+    """The sizes of all files below a directory."""
+    return sum(
+        os.lstat(os.path.join(folder, name)).st_size for folder, _folders, names in os.walk(path) for name in names
+    )
+
+
 def _raise(error: OSError) -> None:
     raise error
 

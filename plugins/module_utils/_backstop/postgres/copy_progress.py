@@ -13,10 +13,12 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
+from ..base.progress import followed
 from ..base.tables import Table
 from .connection import Session
+from .server import major_version
 
 #: Bytes and number of tables.
 Done = Tuple[float, int]
@@ -58,8 +60,20 @@ def table_sizes(session: Session, tables: Sequence[Table]) -> Dict[int, int]:
     return {int(oid): int(size or 0) for oid, size in rows}
 
 
-def poll_gently(session: Session) -> None:
-    session.execute("SET statement_timeout = %d" % _POLL_MILLISECONDS)
+@contextlib.contextmanager
+def followed_by(connect: Callable[[], Session], report: Callable[[Session], None]) -> Iterator[None]:
+    """Like followed(), with a session of its own, whose queries may not take long; opened when it is first needed."""
+    with contextlib.ExitStack() as stack:
+        sessions: List[Session] = []
+
+        def report_by_session() -> None:
+            if not sessions:
+                sessions.append(stack.enter_context(connect()))
+                sessions[0].execute("SET statement_timeout = %d" % _POLL_MILLISECONDS)
+            report(sessions[0])
+
+        with followed(report_by_session):
+            yield
 
 
 def _copying(session: Session, command: str) -> Dict[int, int]:
@@ -68,7 +82,7 @@ def _copying(session: Session, command: str) -> Dict[int, int]:
 
 
 def shows_copies(session: Session) -> bool:
-    return int(session.value("SELECT current_setting('server_version_num')")) >= 140000
+    return major_version(session) >= 14
 
 
 class Reading:

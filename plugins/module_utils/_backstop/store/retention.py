@@ -24,10 +24,11 @@ import os
 from collections import defaultdict
 from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
+from ..base.durable_files import bytes_below
 from ..base.errors import BackstopError, Refused
 from ..base.progress import parse_timestamp, timestamp
 from ..base.remedies import Setting, remedy
-from ..store import manifest as manifests
+from . import manifest as manifests
 from .layout import BackupPlace, Store
 from .manifest import Manifest
 from .marks import mark_of
@@ -120,11 +121,11 @@ def row_days_of(options: Mapping[str, Any]) -> int:
     """How long rows that rollbacks kept as files stay after the end of their operation."""
     days = int(options["keep_row_days"])
     if days < LEAST_ROW_DAYS:
-        found, expected = (
-            "keep_row_days: %d" % days,
-            "%d or more, because an undo is promised for so long" % LEAST_ROW_DAYS,
+        raise Refused(
+            "Rows that rollbacks kept would be removed too soon",
+            found="keep_row_days: %d" % days,
+            expected="%d or more, because an undo is promised for so long" % LEAST_ROW_DAYS,
         )
-        raise Refused("Rows that rollbacks kept would be removed too soon", found=found, expected=expected)
     return days
 
 
@@ -233,17 +234,13 @@ def foundations(decisions: Iterable[Decision], now: datetime.datetime) -> List[I
     for decision in decisions:
         if decision.item.group in losing:
             counted[decision.item.group].append(decision.item)
-    return [newest for newest in (_newest(_usable(items, now)) for items in counted.values()) if newest]
+    return [usable[0] for usable in (_usable(items, now) for items in counted.values()) if usable]
 
 
 def _usable(items: Iterable[Item], now: datetime.datetime) -> List[Item]:
     """The counted backups, newest first. Emergency backups are excluded: they may contain the damage."""
     found = [item for item in items if item.kind != _BY_HAND and why_not_counted(item, now) is None]
     return sorted(found, key=lambda item: item.age_key, reverse=True)
-
-
-def _newest(newest_first: Sequence[Item]) -> Optional[Item]:
-    return newest_first[0] if newest_first else None
 
 
 def _decide_group(
@@ -391,7 +388,7 @@ def read_item(place: BackupPlace, damage: Optional[Callable[[Manifest], Optional
     :param damage: returns what is missing of a backup, by its manifest, if the files are not next to it
     """
     mark = mark_of(place)
-    item = Item(place, size=_bytes_below(place.path), mark=str(mark["reason"]) if mark else None)
+    item = Item(place, size=bytes_below(place.path), mark=str(mark["reason"]) if mark else None)
     try:
         manifest = manifests.load(place)
         return dataclasses.replace(
@@ -428,9 +425,3 @@ def _damage(place: BackupPlace, manifest: Manifest) -> Optional[str]:
         if os.path.getsize(path) != entry.size:
             return "its file %s has %d bytes, not %d" % (name, os.path.getsize(path), entry.size)
     return None
-
-
-def _bytes_below(path: str) -> int:
-    return sum(
-        os.lstat(os.path.join(folder, name)).st_size for folder, _folders, names in os.walk(path) for name in names
-    )
