@@ -18,10 +18,16 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.backup
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import progress as progress_module
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.errors import Refused
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.progress import Progress
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.acceptance import LossPolicy
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.loss.count import count_losses
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgres import catalog, copy_progress
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store import manifest as manifests
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.store.offsite import Offsite
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.in_place import revert_in_place
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.table import (
+    TableRestoreRequest,
+    restore_table,
+)
 
 ROWS = """
 CREATE TABLE early AS SELECT g AS id, repeat(md5(g::text), 4) AS text FROM generate_series(1, 60000) g;
@@ -82,6 +88,28 @@ def test_bytes_and_tables_are_reported_while_they_are_worked_on(plain, monkeypat
 
 def place_size(place: Any) -> int:
     return sum(entry.size for entry in manifests.load(place).files.values())
+
+
+def test_rows_that_a_repair_reads_are_reported(plain, monkeypatch) -> None:
+    """Those of one table, and of the whole database in place."""
+    monkeypatch.setattr(progress_module, "SHOW_SECONDS", 0.005)
+    plain.as_owner(ROWS)
+    place = plain.backup()
+    plain.as_owner("DELETE FROM late WHERE id % 3 = 0")
+    table, seen = Seen(), Seen()
+    run = plain.begun("rollback", {"scenario": "corrupted_table", "table": "late"})
+    run.operation.progress.also(table)
+    assert restore_table(run, TableRestoreRequest("late"), place.backup_id).changed
+    run.operation.close("done")
+    run = plain.begun("rollback", {"backup": place.backup_id})
+    run.operation.progress.also(seen)
+    revert_in_place(run, place, LossPolicy(0))
+    run.operation.close("done")
+    read = table.of("reading the backup")
+    assert (read[0]["unit"], read[0]["tables"], read[0]["tables_total"]) == ("rows", 0, 60000)
+    assert [state for state in read if 0 < state["tables"] <= 60000 and 0 < state["bytes"] <= state["bytes_total"]]
+    restored = [state["bytes"] for state in seen.of("restoring")]
+    assert restored[-1] > restored[0] == 0 and seen.of("comparing")[0]["tables_total"]
 
 
 @pytest.mark.offsite

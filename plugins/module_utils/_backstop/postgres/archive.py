@@ -281,7 +281,8 @@ class CopyBlock:
         self.encoding = "UTF8"
         #: the columns of each row, in order
         self.columns: List[str] = []
-        #: whether the end mark was read
+        #: rows read so far, and whether the end mark was read
+        self.rows = 0
         self.ended = False
         self._read_head()
 
@@ -314,6 +315,7 @@ class CopyBlock:
             if not self.ended:
                 lines.append(line)
                 size += len(line)
+        self.rows += len(lines)
         return b"".join(lines)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import List, Sequence
 
 from ..base.errors import BackstopError
+from ..base.progress import followed
 from ..base.sql_names import quote_identifier, quote_literal
 from ..base.tables import Table
 from ..postgres import archive
@@ -35,7 +36,10 @@ class ArchivedRows:
         :param columns: those of the archive; generated ones are not in it
         """
         self._entries = self._entries or archive.contents(self._tools, self._source)
-        self._site.progress.phase("reading the backup", backup=self.place.backup_id, table=table.full_name)
+        known, progress = self.manifest.table(table.schema, table.name), self._site.progress
+        rows = max(1, known.digest.rows if known else 0)
+        progress.phase("reading the backup", bytes_total=table.size, tables_total=rows, unit="rows",
+                       backup=self.place.backup_id, table=table.full_name)  # fmt: skip
         entry = archive.rows_of(self._entries, table.oid, table.schema, table.name)
         with archive.rows_to_copy(self._tools, self._source, entry, self._site.keep_open) as block:
             if block.columns != columns and (block.encoding == "UTF8" or len(block.columns) != len(columns)):
@@ -47,4 +51,5 @@ class ArchivedRows:
                 )
             listed = " (%s)" % ", ".join(map(quote_identifier, columns)) if columns else ""
             encoding = quote_literal(block.encoding).strip()
-            self.session.copy_in("COPY %s%s FROM STDIN WITH (ENCODING %s)" % (target, listed, encoding), block)
+            with followed(lambda: progress.done(table.size * block.rows / rows, block.rows)):
+                self.session.copy_in("COPY %s%s FROM STDIN WITH (ENCODING %s)" % (target, listed, encoding), block)

@@ -24,6 +24,7 @@ from ..backups.salvage import SAVED_ROWS, save_what_can_be_read
 from ..base import sqlstates
 from ..base.errors import BackstopError, Refused
 from ..base.failpoints import reach
+from ..base.progress import followed
 from ..base.remedies import Action, Given, Setting, remedy
 from ..base.sql_names import qualified, quote_identifier, quote_literal
 from ..base.tables import Digest, Table
@@ -224,16 +225,16 @@ def _transaction(run: Run, admin: Session, session: Session, backups: _Backups, 
     values = sequence_values(session)
     drops = _drops_beyond_schemas(run)
     _lock_out_readers(run, admin, session)
-    run.progress.phase("restoring", backup=place.backup_id)
+    run.progress.phase("restoring", backup=place.backup_id, bytes_total=manifest.archive.size)
     empty_database(session, "schema public" in manifest.definitions, drops)
     reach("in-place.emptied")
     tools = run.tools(session)
     with archive.start_script(tools, run.archive(place, manifest), keep_open=run.keep_open) as program:
-        run_script(session, program.stdout)
+        with followed(lambda: run.progress.done(program.bytes_counted("rchar"))):
+            run_script(session, program.stdout)
         program.check("The archive could not be read", hint="nothing was changed")
     reach("in-place.restored")
     _pin(session)
-    run.progress.phase("comparing", backup=place.backup_id)
     compared = _prove(run, session, manifest)
     advanced = advance_sequences(values, session)
     known: Dict[str, Any] = {"backup": place.backup_id, "emergency": backups.emergency.backup_id, "live_oid": live_oid}
@@ -253,7 +254,7 @@ def _transaction(run: Run, admin: Session, session: Session, backups: _Backups, 
 
 
 def _prove(site: Site, session: Session, manifest: Manifest) -> Comparison:
-    result = compare_tables(session, manifest)
+    result = compare_tables(session, manifest, progress=site.progress)
     compare_catalog(site, session, manifest, result, round_trips=False)
     hint = "nothing was changed; the backup does not give back what it was made from here"
     result.require_equal("What was restored differs from the backup's source", hint)
