@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pathlib
 
+from benchmarks import database_work, page, playbook_work, time_left
 from benchmarks import databases as data
-from benchmarks import page, playbook_work
 from benchmarks.measure import ON_EXAMPLE, Measuring
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -30,6 +30,16 @@ def test_every_comparison(cluster, databases, tmp_path):
     assert len(written) == 12
     # A line for each ratio, one for each result, and the heads of both tables.
     assert page.markdown(written).count("\n| ") == page.plot(written).count('fill="#222"') + 12 + 2
+
+
+def test_estimates_are_compared_with_the_truth(cluster, databases, tmp_path):
+    seen = time_left.Recorded()
+    for at, left in ((0, None), (1, None), (2, 9), (4, 5)):
+        seen.states.append((at, {"phase": "dumping", "left": left}))
+    seen.states.append((10, {"phase": "backed up"}))
+    assert seen.errors("dumping") == (10, [None, 13, -20, -40])
+    with database_work.database(cluster, tmp_path, data.example(0.0003)) as made:
+        assert [line.split()[0] for line in time_left.lines(made)] == list(time_left.PHASES)
 
 
 def test_the_page_is_what_its_figures_say():

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import Any, List
 
 import pytest
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base import progress as progress_module
@@ -187,18 +188,24 @@ def test_as_a_line() -> None:
     )
 
 
-def test_followed_work() -> None:
+def test_followed_work(monkeypatch) -> None:
     """The reports end with the block or with their first error, which is not raised."""
+    calls: List[Any] = []
     reported = threading.Event()
-    with followed(reported.set, after_seconds=0):
+    with followed(reported.set, lambda: calls.append("begun")):
+        pass
+    assert not calls, "a short block connects to nothing"
+    monkeypatch.setattr(progress_module, "SHOW_SECONDS", 0)
+    with followed(reported.set, lambda: calls.append(reported.is_set())):
         assert reported.wait(10)
-    calls = []
+    assert calls == [False], "once, and before the first report"
+    calls.clear()
 
     def fail() -> None:
         calls.append(threading.current_thread())
         raise OSError
 
-    with followed(fail, after_seconds=0):
+    with followed(fail):
         while not calls:
             pass
         calls[0].join(10)

@@ -16,9 +16,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.postgr
     Dumping,
     Reading,
     Restoring,
+    Size,
 )
 
-SIZES = {1: 100, 2: 1000, 3: 10, 4: 500}
+SIZES = {1: Size(100, 10), 2: Size(1000, 100), 3: Size(10), 4: Size(500, 5)}
 
 
 def table(oid: int, schema: str, name: str) -> Table:
@@ -28,25 +29,30 @@ def table(oid: int, schema: str, name: str) -> Table:
 def dumping(jobs: int) -> Dumping:
     # pg_dump compares bytes: capitals come first.
     tables = [table(1, "a", "z"), table(2, "b", "Big"), table(3, "b", "a"), table(4, "c", "a")]
-    made = Dumping(tables[::-1], SIZES, jobs)
-    made._rows = {1: 10, 2: 100, 3: -1, 4: 5}
-    return made
+    return Dumping(tables[::-1], SIZES, jobs)
 
 
 def test_tables_are_dumped_in_the_order_of_their_names() -> None:
     one = dumping(1)
-    assert one.done({}) == (0, 0)
-    assert one.done({2: 50}) == (100 + 500, 1)
-    assert one.done({2: 130}) == (100 + 1000, 1), "the statistics are older than the table"
-    assert one.done({3: 7}) == (100 + 1000, 2), "without statistics"
-    assert one.done({}) == (100 + 1000, 2), "between two tables"
-    assert one.done({4: 5}) == (100 + 1000 + 10 + 500, 3)
+    assert one.done({}) == (0, 0, 0)
+    assert one.done({2: 50})[:2] == (100 + 500, 1)
+    assert one.done({2: 130})[:2] == (100 + 1000, 1), "the statistics are older than the table"
+    assert one.done({3: 7})[:2] == (100 + 1000, 2), "without statistics"
+    assert one.done({})[:2] == (100 + 1000, 2), "between two tables"
+    assert one.done({4: 5}) == (100 + 1000 + 10 + 500, 3, 1)
+
+
+def test_headers_of_rows_are_not_dumped() -> None:
+    """Narrow rows take less time than their bytes tell."""
+    one = Dumping([table(1, "a", "narrow"), table(2, "a", "wide")], {1: Size(400, 10), 2: Size(400, 1)}, 1)
+    assert one.done({2: 0}) == (400, 1, pytest.approx((400 - 280) / (400 - 280 + 400 - 28)))
+    assert Dumping([], {}, 1).done({}) == (0, 0, 0)
 
 
 def test_several_jobs_dump_the_largest_first() -> None:
     several = dumping(3)
-    assert several.done({2: 10, 4: 1, 1: 1}) == (100 + 100 + 10, 0)
-    assert several.done({2: 20, 3: 0}) == (200 + 500 + 100, 2)
+    assert several.done({2: 10, 4: 1, 1: 1})[:2] == (100 + 100 + 10, 0)
+    assert several.done({2: 20, 3: 0})[:2] == (200 + 500 + 100, 2)
 
 
 def test_rows_are_restored() -> None:
@@ -67,7 +73,7 @@ def test_rows_are_restored() -> None:
 
 def test_indexes_and_foreign_keys_take_time_after_the_rows() -> None:
     """Jobs share the work, but not that on one table."""
-    order, line, per_row = ("a", "order"), ("a", 'l"ine'), copy_progress._BYTES_OF_ROW
+    order, line, per_row = ("a", "order"), ("a", 'l"ine'), copy_progress._INDEXED
     definitions = {
         "index a.order_pkey": 'CREATE UNIQUE INDEX order_pkey ON a."order" USING btree (id); valid true',
         "index a.order_at": 'CREATE INDEX order_at ON ONLY a."order" USING btree (at); valid true',
@@ -77,14 +83,15 @@ def test_indexes_and_foreign_keys_take_time_after_the_rows() -> None:
     }
     restoring = Restoring({order: (2000, 10), line: (1000, 5)}, definitions, 2)
     cost = {"index a.order_pkey": 10 * per_row, "index a.order_at": 10 * per_row, "index a.elsewhere": 0}
-    both = {'constraint a.l"ine.to_order': 15 * per_row}
+    foreign = 10 * copy_progress._REFERRED_TO + 5 * copy_progress._REFERRING
+    both = {'constraint a.l"ine.to_order': foreign}
     assert {key: cost for key, (_on, cost) in restoring.after_rows.items()} == {**cost, **both}
-    whole = 2000 + 35 * per_row
+    whole = 2000 + 20 * per_row + foreign
     filled = {order: (1, 10), line: (2, 5)}
     assert restoring.done({}, {}, set())[2] == 0
     assert restoring.done({line: (2, 5)}, {}, set())[2] == 0, "the other table takes longer"
     assert restoring.done(filled, {}, set()) == (3000, 2, pytest.approx(2000 / whole))
-    assert restoring.done(filled, {}, set(cost))[2] == pytest.approx(1 - 15 * per_row / whole)
+    assert restoring.done(filled, {}, set(cost))[2] == pytest.approx(1 - foreign / whole)
     assert restoring.done(filled, {}, set(definitions))[2] == 1
     assert Restoring({}, {}, 2).done({}, {}, set()) == (0, 0, 1)
 
@@ -97,20 +104,39 @@ def clock(monkeypatch) -> Any:
 
 
 def test_within_a_table_the_rate_so_far_is_assumed(clock) -> None:
-    reading = Reading(SIZES)
-    assert reading.total == 1610 and reading.done() == (0, 0)
+    reading = Reading({oid: Size(size.bytes) for oid, size in SIZES.items()})
+    assert reading.total == 1610 and reading.done() == (0, 0, 0)
+
+    def done() -> Any:
+        amount, tables, part = reading.done()
+        assert part == pytest.approx(amount / 1610), "the number of rows is not known"
+        return amount, tables
+
     with reading.table(1):
         clock.now += 2
-        assert reading.done() == (0, 0), "there is no rate yet"
-    assert reading.done() == (100, 1)
+        assert done() == (0, 0), "there is no rate yet"
+    assert done() == (100, 1)
     with reading.table(2):
         clock.now += 4
-        assert reading.done() == (300, 1)
+        assert done() == (300, 1)
         clock.now += 400
-        assert reading.done() == (100 + 950, 1)
+        assert done() == (100 + 950, 1)
     with reading.table(3):
         clock.now += 0.1
-        assert reading.done() == (pytest.approx(1100 + 1000 / 404 * 0.1), 2), "the rate of the largest table"
+        assert done() == (pytest.approx(1100 + 1000 / 404 * 0.1), 2), "the rate of the largest table"
     with reading.table(9):
-        assert reading.done() == (1110, 3), "a table that is not known"
-    assert reading.done() == (1110, 4)
+        assert done() == (1110, 3), "a table that is not known"
+    assert done() == (1110, 4)
+
+
+def test_narrow_rows_take_longer_to_digest_than_their_bytes_tell(clock) -> None:
+    reading = Reading({1: Size(100, 10), 2: Size(1000, 10)})
+    work = copy_progress._DIGESTED * 10
+    with reading.table(1):
+        clock.now += 3
+    assert reading.done() == (100, 1, pytest.approx((100 + work) / (1100 + 2 * work)))
+    with reading.table(2):
+        clock.now += 1
+        amount, _tables, part = reading.done()
+    assert amount == pytest.approx(100 + 1000 * (100 + work) / 3 / (1000 + work))
+    assert part == pytest.approx((100 + work) * 4 / 3 / (1100 + 2 * work))

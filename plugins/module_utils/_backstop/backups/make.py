@@ -503,11 +503,11 @@ def _followed_dump(
     site.progress.phase("dumping", database=site.database, bytes_total=reading.total, tables_total=len(tables))
     dumping = copy_progress.Dumping(tables, reading.sizes, form.jobs if form.format == "directory" else 1)
 
-    def report(polling: Session) -> None:
+    def report(session: Session) -> None:
         done = [reading.done()]
-        if dump.process.poll() is None and copy_progress.shows_copies(polling):
-            done.append(dumping.poll(polling))
-        site.progress.done(*min(done))
+        if dump.process.poll() is None and copy_progress.shows_copies(session):
+            done.append(dumping.poll(session))
+        site.progress.done(*min(done, key=lambda one: one[2]))
 
     with copy_progress.followed_by(site.connect, report):
         yield

@@ -198,16 +198,21 @@ def estimate(seconds: float, part: float, since: Tuple[float, float] = (0.0, 0.0
 
 
 @contextlib.contextmanager
-def followed(report: Callable[[], None], after_seconds: Optional[float] = None) -> Iterator[None]:
+def followed(report: Callable[[], None], begin: Optional[Callable[[], None]] = None) -> Iterator[None]:
     """Call ``report`` by a thread while the block runs: once a second, less often if it takes long.
 
     Its first error ends it: progress is not worth one.
+
+    :param begin: called once before, such as to connect; how long that takes does not count
     """
     ended = threading.Event()
 
     def follow() -> None:
-        pause = SHOW_SECONDS if after_seconds is None else after_seconds
+        pause = SHOW_SECONDS
         with contextlib.suppress(Exception):
+            if begin is not None and not ended.wait(pause):
+                begin()
+                pause = 0
             while not ended.wait(pause):
                 began = time.monotonic()
                 report()

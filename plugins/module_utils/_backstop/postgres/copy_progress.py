@@ -13,15 +13,15 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..base.progress import followed
 from ..base.tables import Table
 from .connection import Session
 from .server import major_version
 
-#: Bytes and number of tables.
-Done = Tuple[float, int]
+#: Bytes and number of tables, and the part of the time from 0 to 1.
+Done = Tuple[float, int, float]
 #: A poll must not delay the work that it watches.
 _POLL_MILLISECONDS = 2000
 _COPYING = (
@@ -44,20 +44,38 @@ _MADE_AFTER_ROWS = (
     " SELECT 'constraint ' || n.nspname || '.' || c.relname || '.' || k.conname FROM pg_constraint k"
     " JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.contype = 'f'"
 )
-#: Putting a row into an index, or checking a foreign key of it, takes as long as copying this many bytes of a table;
-#: the size of its indexes counts as copied too (measured with PostgreSQL 15: 55 to 80, by type and collation).
-_BYTES_OF_ROW = 65
+#: These take as long as copying so many bytes of a table, whose indexes count too: a row in an index, and in a foreign
+#: key a row of the table that is referred to, and one that refers. Measured with PostgreSQL 15, text keys.
+_INDEXED, _REFERRED_TO, _REFERRING = 50, 65, 20
+#: Digesting a row takes as long as that many bytes of it (measured as well), and a row's header is not dumped.
+_DIGESTED, _HEADER = 64, 28
 #: Schema and name.
 Name = Tuple[str, str]
 
 
-def table_sizes(session: Session, tables: Sequence[Table]) -> Dict[int, int]:
-    """Bytes of each table without its indexes, by oid; empty tables count too."""
+class Size(NamedTuple):
+    """Of a table without its indexes."""
+
+    bytes: int
+    #: as the server estimates them; 0 if it does not
+    rows: float = 0
+
+    @property
+    def to_digest(self) -> float:
+        return self.bytes + _DIGESTED * self.rows
+
+    @property
+    def to_dump(self) -> float:
+        return max(self.bytes - _HEADER * self.rows, self.bytes / 10)
+
+
+def table_sizes(session: Session, tables: Sequence[Table]) -> Dict[int, Size]:
+    """The size of each table, by oid; empty tables count too."""
     rows = session.rows(
-        "SELECT c.oid::bigint, pg_table_size(c.oid) FROM pg_class c WHERE c.oid = ANY (%s)",
+        "SELECT c.oid::bigint, pg_table_size(c.oid), greatest(reltuples, 0) FROM pg_class c WHERE c.oid = ANY (%s)",
         ([table.oid for table in tables],),
     )
-    return {int(oid): int(size or 0) for oid, size in rows}
+    return {int(oid): Size(int(size or 0), float(known)) for oid, size, known in rows}
 
 
 @contextlib.contextmanager
@@ -66,13 +84,11 @@ def followed_by(connect: Callable[[], Session], report: Callable[[Session], None
     with contextlib.ExitStack() as stack:
         sessions: List[Session] = []
 
-        def report_by_session() -> None:
-            if not sessions:
-                sessions.append(stack.enter_context(connect()))
-                sessions[0].execute("SET statement_timeout = %d" % _POLL_MILLISECONDS)
-            report(sessions[0])
+        def begin() -> None:
+            sessions.append(stack.enter_context(connect()))
+            sessions[0].execute("SET statement_timeout = %d" % _POLL_MILLISECONDS)
 
-        with followed(report_by_session):
+        with followed(lambda: report(sessions[0]), begin):
             yield
 
 
@@ -88,51 +104,50 @@ def shows_copies(session: Session) -> bool:
 class Reading:
     """Tables that this process reads one after the other. Within one, the rate of the largest before it is assumed."""
 
-    def __init__(self, sizes: Mapping[int, int]) -> None:
+    def __init__(self, sizes: Mapping[int, Size]) -> None:
         self.sizes = sizes
-        self.total = sum(sizes.values())
-        self._bytes = self._tables = 0
-        #: size and seconds of the largest table so far
-        self._largest: Tuple[int, float] = (0, 1.0)
-        #: size of the table that is being read, and since when
-        self._current: Optional[Tuple[int, float]] = None
+        self.total = sum(size.bytes for size in sizes.values())
+        self._work = sum(size.to_digest for size in sizes.values())
+        self._finished: List[Size] = []
+        #: work and seconds of the largest table so far
+        self._largest: Tuple[float, float] = (0, 1.0)
+        #: the table that is being read, and since when
+        self._current: Optional[Tuple[Size, float]] = None
 
     @contextlib.contextmanager
     def table(self, oid: int) -> Iterator[None]:
-        size, began = self.sizes.get(oid, 0), time.monotonic()
+        size, began = self.sizes.get(oid, Size(0)), time.monotonic()
         self._current = (size, began)
         yield
         self._current = None
-        self._bytes += size
-        self._tables += 1
-        self._largest = max(self._largest, (size, time.monotonic() - began))
+        self._finished.append(size)
+        self._largest = max(self._largest, (size.to_digest, time.monotonic() - began))
 
     def done(self) -> Done:
-        current = self._current
-        if current is None:
-            return self._bytes, self._tables
-        size, began = current
-        assumed = self._largest[0] / max(self._largest[1], 0.001) * (time.monotonic() - began)
-        return self._bytes + min(assumed, 0.95 * size), self._tables
+        current, finished = self._current, list(self._finished)
+        read, work = sum(size.bytes for size in finished), sum(size.to_digest for size in finished)
+        if current is not None and current[0].bytes:
+            size, began = current
+            assumed = self._largest[0] / max(self._largest[1], 0.001) * (time.monotonic() - began)
+            part = min(assumed / size.to_digest, 0.95)
+            return read + part * size.bytes, len(finished), (work + part * size.to_digest) / self._work
+        return read, len(finished), work / (self._work or 1)
 
 
 class Dumping:
     """Tables that a pg_dump dumps, by the order in which it does so."""
 
-    def __init__(self, tables: Sequence[Table], sizes: Mapping[int, int], jobs: int) -> None:
+    def __init__(self, tables: Sequence[Table], sizes: Mapping[int, Size], jobs: int) -> None:
         """:param jobs: more than one dump the largest tables first"""
         ordered = sorted(tables, key=lambda table: (table.schema.encode(), table.name.encode()))
         if jobs > 1:
-            ordered.sort(key=lambda table: -sizes.get(table.oid, 0))
-        self._order: List[int] = [table.oid for table in ordered]
-        self._sizes = sizes
-        self._rows: Dict[int, float] = {}
+            ordered.sort(key=lambda table: -sizes.get(table.oid, Size(0)).bytes)
+        self._sizes = {table.oid: sizes.get(table.oid, Size(0)) for table in ordered}
+        self._order = list(self._sizes)
+        self._work = sum(size.to_dump for size in self._sizes.values())
         self._reached = 0
 
     def poll(self, session: Session) -> Done:
-        if not self._rows:
-            estimates = session.rows("SELECT oid::bigint, reltuples FROM pg_class WHERE oid = ANY (%s)", (self._order,))
-            self._rows = {int(oid): float(rows) for oid, rows in estimates}
         return self.done(_copying(session, "COPY TO"))
 
     def done(self, copying: Mapping[int, int]) -> Done:
@@ -143,12 +158,14 @@ class Dumping:
         places = [place for place, oid in enumerate(self._order) if oid in copying]
         self._reached = max([self._reached, *places])
         finished = [oid for oid in self._order[: self._reached] if oid not in copying]
-        parts = [
-            self._sizes.get(oid, 0) * min(1.0, rows / self._rows[oid])
-            for oid, rows in copying.items()
-            if self._rows.get(oid, 0) > 0
-        ]
-        return sum(self._sizes.get(oid, 0) for oid in finished) + sum(parts), len(finished)
+        parts = dict.fromkeys(finished, 1.0)
+        for oid, rows in copying.items():
+            size = self._sizes.get(oid)
+            if size is not None and size.rows:
+                parts[oid] = min(1.0, rows / size.rows)
+        dumped = sum(self._sizes[oid].bytes * part for oid, part in parts.items())
+        work = sum(self._sizes[oid].to_dump * part for oid, part in parts.items())
+        return dumped, len(finished), work / (self._work or 1)
 
 
 class Restoring:
@@ -167,9 +184,10 @@ class Restoring:
         for key, text in definitions.items():
             found = _AFTER_ROWS.match(text)
             if found:
-                names = [(found[1] or found[2]).replace('"', ""), key.partition(" ")[2].rpartition(".")[0]]
-                on = {known[name] for name in names if name in known}
-                self.after_rows[key] = on, _BYTES_OF_ROW * sum(tables[name][1] for name in on)
+                own, other = key.partition(" ")[2].rpartition(".")[0], found[1] or found[2]
+                costs = {own: _REFERRING, other.replace('"', ""): _INDEXED if found[1] else _REFERRED_TO}
+                on = {known[name]: cost for name, cost in costs.items() if name in known}
+                self.after_rows[key] = set(on), sum(cost * tables[name][1] for name, cost in on.items())
         self._seen: Set[int] = set()
         self._all = self._longest(dict.fromkeys(tables, 0.0), set())
 
@@ -182,9 +200,7 @@ class Restoring:
         made = {str(name) for (name,) in session.rows(_MADE_AFTER_ROWS)} & set(self.after_rows)
         return (*self.done(inserted, copying, made), len(made))
 
-    def done(
-        self, inserted: Mapping[Name, Tuple[int, int]], copying: Mapping[int, int], made: Set[str]
-    ) -> Tuple[float, int, float]:
+    def done(self, inserted: Mapping[Name, Tuple[int, int]], copying: Mapping[int, int], made: Set[str]) -> Done:
         """What is restored: bytes and number of tables, part of the time.
 
         :param inserted: oid and committed rows of each table
