@@ -59,6 +59,8 @@ NARROWEST = 30
 INDENT = "    "
 #: A command to copy, which must not be broken.
 _COMMAND = re.compile(r"(?:^|(?<=[\s(]))(?:\./demo\.sh|ansible-playbook|backstop) (?=\S)")
+#: How Ansible refuses a variable of the user that a module of ours was given.
+_WRONG_ARGUMENTS = ("Unsupported parameters for ", "missing required arguments", "argument '", "value of ")
 _SENTENCES = re.compile(r"(?<=[a-z0-9)\]'\"][.!?])\s+(?=[A-Z])")
 
 
@@ -294,8 +296,10 @@ class CallbackModule(DefaultCallback):
 
     def _is_expected(self, result: Any) -> bool:
         """Whether the message says it all: an error of this collection, or a check of its roles."""
-        found = result.result
-        return "msg" in found and (_action(result.task) in ("assert", "fail") or "hint" in found or "roles" in found)
+        found, action = result.result, _action(result.task)
+        if action.startswith(PREFIX) and str(found.get("msg")).startswith(_WRONG_ARGUMENTS):
+            return True
+        return "msg" in found and (action in ("assert", "fail") or "hint" in found or "roles" in found)
 
     def _fail(self, result: Any, message: str, ignored: bool, word: str = "FAILED") -> None:
         rescued = _has_rescue(result.task)

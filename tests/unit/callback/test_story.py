@@ -24,6 +24,7 @@ MODULE = """#!/usr/bin/python
 DOCUMENTATION = "module: tell"
 from ansible.module_utils.basic import AnsibleModule
 options = dict(story=dict(type="list", elements="str"), error=dict(), warning=dict())
+options["at"] = dict(type="dict", options=dict(port=dict()))
 module = AnsibleModule(options, supports_check_mode=True)
 if module.params["warning"]:
     module.warn(module.params["warning"])
@@ -45,6 +46,7 @@ ROLE = """
 - name: Look at the tables
   backstop.postgres.tell:
     warning: An index is old.
+    at: "{{ at | default(omit) }}"
     story: &tables
       - "open    migrations   pending: 20251108000000_add_receipt_data, 20251109000000_add_another_table"
       - "open    store        Größe 64 GiB"
@@ -98,6 +100,7 @@ RUNS: Dict[str, Tuple[List[str], Dict[str, str], str]] = {
     "usual": ([], {"COLUMNS": "80"}, "one,"),
     "two hosts": (["--check", "--diff"], {}, "one,two,"),
     "failing": (["-e", '{"error": "%s"}' % ERROR], {"COLUMNS": "80"}, "one,"),
+    "wrong option": (["-e", '{"at": {"dbname": "one"}}'], {"COLUMNS": "80"}, "one,"),
     "verbose": (["-v"], {}, "one,"),
     "terminal": ([], {"COLUMNS": "80"}, "one,"),
 }
@@ -144,7 +147,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, str]:
             process.wait(120)
         else:
             ended[name] = process.communicate(timeout=120)[0].decode("utf-8")
-        assert (process.returncode != 0) == (name == "failing"), ended[name]
+        assert (process.returncode != 0) == (name in ("failing", "wrong option")), ended[name]
     return ended
 
 
@@ -206,6 +209,16 @@ def test_a_failure_stands_whole_once_and_last(runs: Dict[str, str]) -> None:
     assert "T s  FAILED   Migrate" in told and "T s  changed  Put it back" in told
     assert "End as a failure" not in text and "NO MORE HOSTS" not in text and "fatal:" not in text
     assert "failed=1" in text and "rescued=1" in text
+
+
+def test_a_wrong_option_of_ours_stands_once(runs: Dict[str, str]) -> None:
+    """It is a mistake in the user's variables, and not a crash whose origin must be shown."""
+    text = " ".join(runs["wrong option"].split())
+    message = (
+        "Unsupported parameters for (backstop.postgres.tell) module: at.dbname. Supported parameters include: port."
+    )
+    assert text.count("Unsupported parameters") == 1 and text.endswith(message)
+    assert "T s  FAILED   Look at the tables" in lines(runs["wrong option"]) and "Origin" not in text
 
 
 def test_check_mode_and_diffs_and_several_hosts(runs: Dict[str, str]) -> None:
