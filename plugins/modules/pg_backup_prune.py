@@ -175,17 +175,13 @@ def act(request: Request) -> Dict[str, Any]:
     result: Dict[str, Any] = {
         "changed": bool(going or gone_rows),
         "items": [decision.to_json() for decision in decisions],
-        "deleted": _ids(going),
+        "deleted": [decision.item.backup_id for decision in going],
         "row_files": [one.to_json() for one in rows],
         "freed": sum(decision.item.size for decision in going) + sum(one.size for one in gone_rows),
     }
     if request.diff:
         result["diff"] = {"before": _lines(decisions), "after": _lines([each for each in decisions if each.keep])}
     return result
-
-
-def _ids(decisions: List[Decision]) -> List[str]:
-    return [decision.item.backup_id for decision in decisions]
 
 
 def _lines(decisions: List[Decision]) -> str:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence
 
 from ..base.errors import Refused
+from ..base.progress import timestamp
 from .pm2 import Outcome, Pm2, Process, read_logs, status_of, summary
 from .releases import Releases
-from .service_commands import Commands, ServiceCommands, now
+from .service_commands import Commands, ServiceCommands
 from .systemd import Unit
 
 STARTED, STOPPED, ABSENT = STATES = ("started", "stopped", "absent")
@@ -231,7 +232,7 @@ class _ByCommands(Commands):
                 after = dict(status="online", commits=[os.path.basename(service.release)])
                 return Change(not service.runs_current(), before, after)
             return Change(found.running, before, dict(status="stopped", commits=[]))
-        since = now()
+        since = timestamp()
         changed = service.start(wait=wait) if state == STARTED else service.stop(wait=wait)
         after = service.state().summary() if changed else before
         return Change(changed, before, after, log_start=since if changed and state == STARTED else None)

@@ -21,7 +21,6 @@ from ..base import processes
 from ..base.environment_file import secrets_in
 from ..base.errors import BackstopError, Refused
 from ..base.processes import Finished, describe_failure, redact
-from ..base.progress import timestamp
 from .git_mirror import FULL_COMMIT
 from .system_processes import POLL_SECONDS
 
@@ -150,11 +149,6 @@ class ServiceCommands:
         values = {"commit": os.path.basename(self.release), "release": self.release, "since": since}
         cwd = self.release if os.path.isdir(self.release) else None
         return processes.run([_filled(part, values) for part in argv], cwd=cwd, timeout=self._timeout)
-
-
-def now() -> str:
-    """The time of a start, as the value of ``${since}``."""
-    return timestamp()
 
 
 def _check_places(name: str, argv: Sequence[str]) -> None:
