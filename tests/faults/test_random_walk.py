@@ -20,9 +20,13 @@ import random
 import shutil
 import signal
 import subprocess
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import pytest
+from ansible_collections.backstop.postgres.plugins.module_utils._backstop.base.sql_names import (
+    RETIRED_PREFIX,
+    retired_name,
+)
 from support.databases import seed, session
 from support.forks import Forks
 from support.reliability import times
@@ -481,12 +485,18 @@ class Walk:
         )
 
     def prune(self) -> bool:
+        before = self.retired()
         result = self.run("prune")
         self.say("  prune: %s" % [(one["name"], one["action"]) for one in result["pruned"]])
-        gone = {one["operation"] for one in result["pruned"] if one["action"] == "dropped"}
-        if any(change.operation in gone for change in self.changes):
+        # A run that was killed before may have dropped some.
+        gone = before - self.retired()
+        if any(retired_name(change.operation, NAME) in gone for change in self.changes):
             self.changes = []
         return True
+
+    def retired(self) -> Set[str]:
+        found = self.sql("SELECT datname FROM pg_database WHERE starts_with(datname, '%s')" % RETIRED_PREFIX)
+        return {name for (name,) in found}
 
     def backup(self) -> bool:
         result = self.run("backup")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import os
-import signal
 from unittest import mock
 
 import psycopg2
@@ -36,6 +34,7 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.s
     undo,
 )
 from support.databases import OWNER, Workers
+from support.interruptions import killed_at
 from support.module_runner import run_module
 from support.pgbouncer import ADMIN, ADMIN_PASSWORD, pgbouncer
 from support.prisma_database import until
@@ -143,19 +142,6 @@ def test_a_refused_revert_lets_them_go_on(plain, bouncer):
     assert bouncer.paused() == [] and site.operation.done(PAUSE_POOLS)
     with contextlib.closing(bouncer.client("shop")) as connection:
         connection.cursor().execute("SELECT 1")
-
-
-def killed_at(failpoint, work):
-    """Run something in a separate process that is killed at a failpoint."""
-    child = os.fork()
-    if not child:
-        os.environ["BACKSTOP_FAILPOINT"] = failpoint
-        try:
-            work()
-        finally:
-            os._exit(3)
-    _pid, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
 
 
 @pytest.mark.parametrize("failpoint", ["swap.counted", "swap.committed"])

@@ -34,8 +34,10 @@ from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.t
     undo_table,
 )
 from ansible_collections.backstop.postgres.plugins.module_utils._backstop.ways.undo import plan_undo
+from support.interruptions import killed_at
 
 EVERYTHING = 10**9
+OID = "SELECT oid FROM pg_database WHERE datname = current_database()"
 PURCHASE = (
     'INSERT INTO "TokenPurchase" ("id", "totalTokens", "purchaseDate", "createdBy") VALUES (\'%s\', 1, now(), \'u1\')'
 )
@@ -267,6 +269,26 @@ def test_an_undo_that_was_cut_off_goes_on_by_its_id(back_and_forth):
     plan = plan_undo(live.site, second.id)
     assert (plan["needed"], plan["undone_by"]) == (False, run.operation.id)
     assert back_up_retired(run, second).changed is False and undo(run, second, LossPolicy(0)).changed is False
+
+
+@pytest.mark.fault("deploy", "undo killed between its COMMIT and its journal", by="the retired database's name")
+def test_an_undo_that_was_killed_before_it_could_record_its_swap(plain):
+    """The database that it made live was live before, by an operation whose journal is complete."""
+    place = plain.backup()
+    plain.run("receipts.sql")
+    reverted(plain, place)
+    made_live = plain.value(OID)
+    second = reverted(plain, place)
+    run = begun(plain, "undo", undoes=second.id)
+    back_up_retired(run, second)
+    killed_at("swap.committed", lambda: undo(run, second, LossPolicy(0)))
+    assert plain.value(OID) == made_live and run.operation.done("swap") is None
+    plan = plan_undo(plain.site, second.id)
+    assert (plan["needed"], plan["undone_by"]) == (False, run.operation.id)
+    assert undo(run, second, LossPolicy(0)).changed is False and run.operation.done("swap")
+    run.operation.close("done")
+    undone(plain, run.operation)
+    assert plain.value(OID) != made_live
 
 
 def test_in_place_three_long(plain):

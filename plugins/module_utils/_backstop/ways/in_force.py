@@ -111,13 +111,16 @@ def newest(site: Site, belongs: Callable[[Operation], bool]) -> Optional[Operati
 def last_swap(site: Site) -> Optional[Operation]:
     """The newest operation whose swap of this database is in force.
 
-    The operation that made the current database live precedes newer ones, in case the clock was set back.
+    The operation that made the current database live precedes newer ones, in case the clock was set back. One that was
+    killed right after its COMMIT could not record that; nothing else has changed the database while it is open.
     """
     with site.administer() as admin:
         live_oid = server.database_oid(admin, site.database)
         found = [operation for operation in operations_of(site.store, site.database) if swapped(site, admin, operation)]
-    made_it_live = [operation for operation in found if operation.result(SWAP).live_oid == live_oid]
-    candidates = made_it_live or found
+    unrecorded = [operation for operation in found if operation.facts(SWAP) is None]
+    open_ones = [operation for operation in unrecorded if operation.is_open]
+    made_it_live = [one for one in found if one in unrecorded or one.result(SWAP).live_oid == live_oid]
+    candidates = open_ones or made_it_live or found
     return candidates[-1] if candidates else None
 
 
