@@ -6,8 +6,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.deploy_work import Deploys
 from benchmarks.measuring import cost_of
+
+pytestmark = pytest.mark.prisma
 
 
 def test_both_sides(site):
